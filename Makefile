@@ -1,0 +1,56 @@
+# The front door of a fresh clone: makes ./configure and GNUmakefile, then hands every goal on.
+# GNU make prefers GNUmakefile, so once configured this file is only asked for `deps`.
+
+# Goals are taken in the order in which they were named, under -j too: `make -j2 deps check`.
+# What a goal hands on still builds in parallel.
+.NOTPARALLEL:
+.SUFFIXES:
+.DEFAULT_GOAL := all
+
+# The library, its build, and what the gates of `make check` call.
+packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
+           libboost-test-dev mandoc clang-format
+
+.PHONY: all deps clean distclean maintainer-clean uninstall
+
+# GNUmakefile is a prerequisite and never an included file: make remakes included files before any
+# goal runs, and so before `deps` could install autoconf.
+all: GNUmakefile
+	+@$(MAKE) -f GNUmakefile all
+
+%: GNUmakefile
+	+@$(MAKE) -f GNUmakefile $@
+
+GNUmakefile: configure
+	./configure
+
+configure: configure.ac GNUmakefile.am VERSION | $(filter deps,$(MAKECMDGOALS))
+	@command -v autoreconf >/dev/null && command -v libtoolize >/dev/null && \
+	  command -v pkg-config >/dev/null || \
+	  { echo 'autoreconf, libtoolize or pkg-config is missing: run "make deps" first' >&2; exit 1; }
+	mkdir -p m4
+	autoreconf -i
+
+deps:
+	@command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || \
+	  { echo 'deps: knows apt-get alone; please install: $(packages)' >&2; exit 1; }; \
+	missing=; for p in $(packages); do \
+	  dpkg-query -W -f '$${Status}\n' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if test -z "$$missing"; then echo 'deps: nothing to install'; exit 0; fi; \
+	root=; test "$$(id -u)" = 0 || root=sudo; \
+	test -z "$$root" || command -v sudo >/dev/null || \
+	  { echo "deps: neither root nor sudo; please run: apt-get install$$missing" >&2; exit 1; }; \
+	echo "deps: $$root apt-get install$$missing"; \
+	$$root apt-get update && \
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing
+
+# Nothing has been built: to configure a tree only to clean it would be odd.
+clean distclean maintainer-clean:
+	@echo '$@: not configured, nothing to do'
+
+uninstall:
+	@echo 'uninstall: not configured; run ./configure with the prefix of the install first' >&2; exit 2
+
+# Without rules of their own the match-anything rule above would try to remake these.
+Makefile configure.ac GNUmakefile.am VERSION: ;

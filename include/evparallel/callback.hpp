@@ -1,0 +1,105 @@
+// callback.hpp - the one kind of callback: move-only, called from the loop.
+// Licence: see COPYING.  Manual: evparallel_reactor(3).
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace evparallel {
+
+template <class Signature>
+class Callback;
+
+// Like std::function, but it takes what cannot be copied (a lambda that owns a Process), and it
+// keeps closures of up to 48 bytes in place, so that a call in the steady state allocates nothing.
+// An empty one must not be called.
+template <class R, class... Args>
+class Callback<R(Args...)> {
+public:
+  Callback() noexcept = default;
+  Callback(std::nullptr_t) noexcept {}
+
+  template <class F, class D = std::decay_t<F>,
+            class = std::enable_if_t<!std::is_same_v<D, Callback> &&
+                                     std::is_invocable_r_v<R, D&, Args...>>>
+  Callback(F&& f) {
+    if constexpr (fits<D>) {
+      new (&place_) D(std::forward<F>(f));
+      ops_ = &in_place<D>;
+    } else {
+      new (&place_) D*(new D(std::forward<F>(f)));
+      ops_ = &on_heap<D>;
+    }
+  }
+
+  Callback(Callback&& other) noexcept { take(other); }
+  Callback& operator=(Callback&& other) noexcept {
+    if (this != &other) {
+      reset();
+      take(other);
+    }
+    return *this;
+  }
+  Callback(const Callback&) = delete;
+  Callback& operator=(const Callback&) = delete;
+  ~Callback() { reset(); }
+
+  explicit operator bool() const noexcept { return ops_ != nullptr; }
+  R operator()(Args... args) { return ops_->call(&place_, std::forward<Args>(args)...); }
+
+private:
+  static constexpr std::size_t capacity = 48;
+  struct Ops {
+    R (*call)(void*, Args&&...);
+    void (*move)(void* from, void* to) noexcept;
+    void (*destroy)(void*) noexcept;
+  };
+
+  template <class D>
+  static constexpr bool fits =
+      sizeof(D) <= capacity &&
+      alignof(D) <= alignof(std::max_align_t) && std::is_nothrow_move_constructible_v<D>;
+
+  template <class D>
+  static R invoke(D& f, Args&&... args) {
+    if constexpr (std::is_void_v<R>)
+      f(std::forward<Args>(args)...);
+    else
+      return f(std::forward<Args>(args)...);
+  }
+
+  template <class D>
+  static constexpr Ops in_place{[](void* p, Args&&... args) -> R {
+                                  return invoke(*static_cast<D*>(p), std::forward<Args>(args)...);
+                                },
+                                [](void* from, void* to) noexcept {
+                                  new (to) D(std::move(*static_cast<D*>(from)));
+                                  static_cast<D*>(from)->~D();
+                                },
+                                [](void* p) noexcept { static_cast<D*>(p)->~D(); }};
+
+  template <class D>
+  static constexpr Ops on_heap{
+      [](void* p, Args&&... args) -> R {
+        return invoke(**static_cast<D**>(p), std::forward<Args>(args)...);
+      },
+      [](void* from, void* to) noexcept { new (to) D*(*static_cast<D**>(from)); },
+      [](void* p) noexcept { delete *static_cast<D**>(p); }};
+
+  void take(Callback& other) noexcept {
+    if (!other.ops_) return;
+    other.ops_->move(&other.place_, &place_);
+    ops_ = std::exchange(other.ops_, nullptr);
+  }
+
+  void reset() noexcept {
+    if (const Ops* ops = std::exchange(ops_, nullptr)) ops->destroy(&place_);
+  }
+
+  alignas(std::max_align_t) unsigned char place_[capacity];
+  const Ops* ops_ = nullptr;
+};
+
+}  // namespace evparallel

@@ -1,0 +1,117 @@
+// error.hpp - what can go wrong, sorted by what the caller can do about it, with the evidence.
+// Licence: see COPYING.  Manual: evparallel_error(3).
+//
+// Misuse (a call after close, run() inside a callback) is std::logic_error and no business of this
+// file.
+#pragma once
+
+#include <evparallel/export.hpp>
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace evparallel {
+
+// Numbers are part of the ABI; 0 is left out, so that `Errc{}` is no error of ours.
+enum class Errc {
+  // Misuse, or not possible here.
+  no_snapshot = 1,   // neither Options::snapshot nor init()
+  refused,           // set-up refused: threads, an event loop, ... ; the text names them
+  unknown_function,  // the child does not know the function
+  // Try later; the reason of the system is in os_error().
+  spawn_failed,  // the snapshot could not fork
+  overloaded,    // a limit of the library
+  // The task or its data.
+  remote_exception,  // the task threw
+  bad_message,       // could not be encoded or decoded
+  too_large,         // above Options::max_message
+  // The other end is gone.
+  child_exited,   // it ended by itself before it answered
+  child_killed,   // a signal ended it
+  snapshot_lost,  // the snapshot is dead
+  closed,         // the pipe was closed
+  // We ended it.
+  cancelled,
+  deadline,
+};
+
+// The name of the enumerator, for logs.
+EVPARALLEL_API const char* to_string(Errc) noexcept;
+
+// How far a call got.  What was `not_sent` is safe to repeat.
+enum class Delivery { not_sent, sent, started };
+
+EVPARALLEL_API const char* to_string(Delivery) noexcept;
+
+// Why a child ended.
+enum class Cause {
+  normal,         // exit status 0
+  error,          // another exit status
+  crash,          // a signal that nobody here sent
+  killed,         // kill() of its handle
+  terminated,     // terminate(), or the linger time of a dropped handle was over
+  snapshot_lost,  // its snapshot is dead: how the child ended cannot be known
+  not_started,    // there never was one: it could not be forked
+};
+
+EVPARALLEL_API const char* to_string(Cause) noexcept;
+
+// What the kernel counted for a child and the processes that it waited for (wait4(2)).
+struct ResourceUsage {
+  std::chrono::microseconds user_time{0};
+  std::chrono::microseconds system_time{0};
+  long max_rss = 0;       // kilobytes
+  long minor_faults = 0;  // pages that needed no disk
+  long major_faults = 0;  // pages that did
+};
+
+// How a child ended.
+struct EVPARALLEL_API ExitStatus {
+  pid_t pid = 0;
+  int wait_status = 0;  // as of waitpid(2); meaningless for Cause::snapshot_lost
+  Cause cause = Cause::normal;
+  ResourceUsage usage{};
+
+  bool exited() const noexcept;  // by exit(3) or _exit(2): code() counts
+  int code() const noexcept;
+  bool signalled() const noexcept;  // by a signal: signal() counts
+  int signal() const noexcept;
+  bool core_dumped() const noexcept;
+  std::string describe() const;  // "child 4711 was killed by SIGSEGV (core dumped)"
+};
+
+// Thrown by set-up in the parent, delivered in a Result or to on_error by all that happens later.
+// Copying never throws: the details live in a shared block that nobody changes.
+class EVPARALLEL_API Error : public std::runtime_error {
+public:
+  Error(Errc code, const std::string& text);
+  Error(const Error&) noexcept;
+  Error& operator=(const Error&) noexcept;
+  ~Error() override;
+
+  Errc code() const noexcept;
+  Delivery delivery() const noexcept;
+  int os_error() const noexcept;                           // errno, or 0
+  const std::optional<ExitStatus>& exit() const noexcept;  // how the child died, where one did
+  const std::string& remote_type()
+      const noexcept;  // demangled type of the exception thrown in the child
+
+  // The same error with one more detail.
+  Error with_delivery(Delivery) const;
+  Error with_os_error(int) const;
+  Error with_exit(const ExitStatus&) const;
+  Error with_remote_type(const std::string&) const;
+
+private:
+  struct Details;
+  template <class Change>
+  Error changed(Change) const;
+  std::shared_ptr<const Details> details_;
+};
+
+}  // namespace evparallel

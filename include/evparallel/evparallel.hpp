@@ -1,0 +1,35 @@
+// evparallel.hpp - everything, and the map of it.
+// Licence: see COPYING.  Manual: evparallel(7).
+//
+//   PARENT                          SNAPSHOT                    CHILD
+//   run, process                                                your function
+//     |  Remote / Process                                          ^
+//     |  Pipe      <=========== data socket ==================> Pipe / Reply
+//     |  Snapshot  <==== control socket ====> waits, forks ------> is born
+//
+// Read in this order: snapshot, run, process, pipe, io, reactor, result, error.
+//
+// Defaults that no comment repeats:
+// - Owners (Snapshot, Process, Remote, Timer, Watch) are move-only; Pipe, Reply and Call are handles
+//   that may be copied.
+// - What is passed by reference must live until the call returns; callbacks and values are moved in.
+// - Callbacks run from the loop only, never from inside the call that set them or caused them.
+// - One Reactor, one thread; only Reactor::post and a Hold may be used by others.
+// - Misuse is std::logic_error, at the call; what goes wrong in set-up throws Error; all that goes
+//   wrong later is a Result or an on_error, exactly once.
+#pragma once
+
+#include <evparallel/callback.hpp>
+#include <evparallel/error.hpp>
+#include <evparallel/io.hpp>
+#include <evparallel/json_io.hpp>
+#include <evparallel/options.hpp>
+#include <evparallel/pipe.hpp>
+#include <evparallel/preflight.hpp>
+#include <evparallel/process.hpp>
+#include <evparallel/reactor.hpp>
+#include <evparallel/result.hpp>
+#include <evparallel/run.hpp>
+#include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
+#include <evparallel/version.hpp>

@@ -1,0 +1,265 @@
+// io.hpp - codecs: how a value becomes the bytes of a message and comes back.
+// Licence: see COPYING.  Manual: evparallel_io(3).
+//
+// A codec is a class with
+//   static void put(Writer&, const T&);   // and, where keeping the value pays, put(Writer&, T&&)
+//   static T get(Reader&);
+// Either may throw anything: it fails that one message with Errc::bad_message, and the pipe goes
+// on.
+#pragma once
+
+#include <evparallel/error.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+// The message under way.  Nothing of it is sent before it is complete.
+class EVPARALLEL_API Writer {
+public:
+  void write(const void* data, std::size_t size) {
+    bytes_.append(static_cast<const char*>(data), size);
+  }
+  void write(std::string_view text) { bytes_.append(text); }
+
+  // Ends the message with `size` bytes that stay where they are: `owner` keeps them alive until
+  // they are sent. Requires: nothing is written after it; std::logic_error otherwise.
+  void adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size);
+
+  std::size_t size() const noexcept { return bytes_.size() + adopted_size_; }
+
+  // For the channel: what was written, and what was adopted behind it.
+  std::string& bytes() noexcept { return bytes_; }
+  const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
+  std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
+  void clear() noexcept;
+
+private:
+  std::string bytes_;
+  std::shared_ptr<const void> owner_;
+  const char* adopted_ = nullptr;
+  std::size_t adopted_size_ = 0;
+};
+
+// A received message.  What it hands out as a view is valid until the codec returns.
+class EVPARALLEL_API Reader {
+public:
+  explicit Reader(std::string_view bytes) noexcept : bytes_(bytes), total_(bytes.size()) {}
+  // `whole` holds exactly `bytes` and may be moved from: a large string is received without a copy.
+  Reader(std::string_view bytes, std::string* whole) noexcept
+      : bytes_(bytes), total_(bytes.size()), whole_(whole) {}
+
+  // The next `size` bytes.  Fails: Errc::bad_message past the end.
+  std::string_view read(std::size_t size);
+  void read(void* to, std::size_t size) { std::memcpy(to, read(size).data(), size); }
+
+  // All that is left, as a view or as a string of one's own.
+  std::string_view rest() noexcept { return std::exchange(bytes_, std::string_view{}); }
+  std::string take_rest();
+
+  std::size_t remaining() const noexcept { return bytes_.size(); }
+
+  // Leftover bytes are bad input too.  Fails: Errc::bad_message.
+  void expect_end() const;
+
+private:
+  std::string_view bytes_;
+  std::size_t total_;
+  std::string* whole_ = nullptr;
+};
+
+// JSON by nlohmann/json; json_io.hpp has the definition.
+template <class T>
+struct JsonIo;
+
+namespace detail {
+
+template <class T, class = void>
+constexpr bool is_complete = false;
+template <class T>
+constexpr bool is_complete<T, std::void_t<decltype(sizeof(T))>> = true;
+
+template <class T>
+constexpr bool always_false = false;
+
+}  // namespace detail
+
+// The codec that is used where no other is named: JSON.  Specialise it for your own types.
+template <class T>
+struct Io : JsonIo<T> {
+  static_assert(detail::is_complete<JsonIo<T>>,
+                "evparallel: the default codec is JSON: include <evparallel/json_io.hpp> or "
+                "<evparallel/evparallel.hpp>, or name another codec");
+};
+
+// Stands for Io<T> in template arguments.
+struct DefaultIo {};
+
+namespace detail {
+
+// Above it, a value that is moved in is sent from where it is; below, a copy is cheaper than
+// keeping it.
+constexpr std::size_t adopt_threshold = 64 * 1024;
+
+template <class T>
+void adopt_or_copy(Writer& out, T&& value, std::size_t size) {
+  if (size < adopt_threshold) return out.write(value.data(), size);
+  auto kept = std::make_shared<T>(std::move(value));
+  const void* data = kept->data();
+  out.adopt(std::move(kept), data, size);
+}
+
+}  // namespace detail
+
+// The bytes as they are in memory, padding included: for trivially copyable values without
+// pointers, strings, and vectors of such values.  A string or vector takes the rest of the message.
+// Parent and child are the same image on the same machine, so there is no byte order to agree on.
+template <class T>
+struct RawIo {
+  static_assert(std::is_trivially_copyable_v<T>,
+                "evparallel: RawIo takes trivially copyable values, std::string, and std::vector "
+                "of such values; "
+                "write a codec, or use JsonIo");
+  static_assert(!std::is_pointer_v<T> && !std::is_member_pointer_v<T>,
+                "evparallel: a pointer means nothing in another process; send the value");
+
+  static void put(Writer& out, const T& value) { out.write(&value, sizeof value); }
+  static T get(Reader& in) {
+    std::aligned_storage_t<sizeof(T), alignof(T)> place;
+    in.read(&place, sizeof place);
+    return *std::launder(reinterpret_cast<T*>(&place));
+  }
+};
+
+template <>
+struct RawIo<bool> {
+  static void put(Writer& out, bool value) { out.write(value ? "\1" : "\0", 1); }
+  static bool get(Reader& in) {
+    const char byte = in.read(1)[0];
+    if (byte != 0 && byte != 1)
+      throw Error(Errc::bad_message, "bad message: a bool that is neither 0 nor 1");
+    return byte == 1;
+  }
+};
+
+template <>
+struct RawIo<std::string> {
+  static void put(Writer& out, const std::string& value) { out.write(value); }
+  static void put(Writer& out, std::string&& value) {
+    const std::size_t size = value.size();
+    detail::adopt_or_copy(out, std::move(value), size);
+  }
+  static std::string get(Reader& in) { return in.take_rest(); }
+};
+
+template <class T, class A>
+struct RawIo<std::vector<T, A>> {
+  static_assert(
+      std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> && !std::is_same_v<T, bool>,
+      "evparallel: RawIo of a vector takes elements that are trivially copyable and no pointers");
+
+  static void put(Writer& out, const std::vector<T, A>& value) {
+    out.write(value.data(), value.size() * sizeof(T));
+  }
+  static void put(Writer& out, std::vector<T, A>&& value) {
+    const std::size_t size = value.size() * sizeof(T);
+    detail::adopt_or_copy(out, std::move(value), size);
+  }
+  static std::vector<T, A> get(Reader& in) {
+    const std::string_view bytes = in.rest();
+    if (bytes.size() % sizeof(T) != 0)
+      throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes.size()) +
+                                         " bytes are no whole number of elements of " +
+                                         std::to_string(sizeof(T)));
+    std::vector<T, A> value(bytes.size() / sizeof(T));
+    if (!value.empty()) std::memcpy(value.data(), bytes.data(), bytes.size());
+    return value;
+  }
+};
+
+namespace detail {
+
+// Template argument -> codec of T.
+template <class Choice, class T>
+struct Codec {
+  using type = Choice;
+};
+template <class T>
+struct Codec<DefaultIo, T> {
+  using type = Io<T>;
+};
+template <class Choice, class T>
+using codec_t = typename Codec<Choice, T>::type;
+
+// `run<RawIo>`: a template named as codec.
+template <template <class> class Choice>
+struct TemplateIo {};
+template <template <class> class Choice, class T>
+struct Codec<TemplateIo<Choice>, T> {
+  using type = Choice<T>;
+};
+
+template <class C, class T, class = void>
+constexpr bool can_put = false;
+template <class C, class T>
+constexpr bool can_put<
+    C, T, std::void_t<decltype(C::put(std::declval<Writer&>(), std::declval<const T&>()))>> = true;
+
+template <class C, class T, class = void>
+constexpr bool can_get = false;
+template <class C, class T>
+constexpr bool
+    can_get<C, T, std::void_t<decltype(static_cast<T>(C::get(std::declval<Reader&>())))>> = true;
+
+// The codec that a template argument chooses for T, if it is one.
+template <class Choice, class T>
+struct CheckedCodec {
+  using type = codec_t<Choice, T>;
+  static_assert(!std::is_function_v<Choice>,
+                "evparallel: the template arguments of run and process are codecs; fn<Inc(Out)>(f) "
+                "names a signature");
+  static_assert(can_put<type, T> && can_get<type, T>,
+                "evparallel: this codec does not fit the type: it needs static void put(Writer&, "
+                "const T&) and "
+                "static T get(Reader&)");
+};
+template <class Choice>
+struct CheckedCodec<Choice, void> {
+  using type = void;
+};
+template <class Choice, class T>
+using checked_codec_t = typename CheckedCodec<Choice, T>::type;
+
+// A codec may throw anything; what comes out is always an Error{bad_message}.
+[[noreturn]] EVPARALLEL_API void rethrow_as_bad_message(const char* verb);
+
+template <class C, class T>
+void encode(Writer& out, T&& value) {
+  try {
+    C::put(out, std::forward<T>(value));
+  } catch (...) {
+    rethrow_as_bad_message("encode");
+  }
+}
+
+template <class C, class T>
+T decode(Reader& in) {
+  try {
+    T value = C::get(in);
+    in.expect_end();
+    return value;
+  } catch (...) {
+    rethrow_as_bad_message("decode");
+  }
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

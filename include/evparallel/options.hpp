@@ -1,0 +1,27 @@
+// options.hpp - how a child is made, and what it may do.
+// Licence: see COPYING.  Manual: evparallel_run(3).
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace evparallel {
+
+class Snapshot;
+
+// An aggregate: set what you need, by name.
+struct Options {
+  // Where the child is forked.  It need only live through the call.  Default: the one that init()
+  // took; in a child, the one that forked it.
+  Snapshot* snapshot = nullptr;
+  // Between SIGTERM and SIGKILL, where the library ends a child.
+  std::chrono::milliseconds grace{2000};
+  // What a child gets to end by itself when its handle is dropped.
+  std::chrono::milliseconds linger{5000};
+  // Bytes; above it a message is refused on either side.
+  std::size_t max_message = std::size_t{256} << 20;
+  // Bytes that wait to be written; above it Pipe::send says false.
+  std::size_t high_water = std::size_t{1} << 20;
+};
+
+}  // namespace evparallel

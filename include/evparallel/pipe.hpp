@@ -1,0 +1,125 @@
+// pipe.hpp - typed messages both ways, in order; the same class on both sides.
+// Licence: see COPYING.  Manual: evparallel_process(3).
+#pragma once
+
+#include <evparallel/io.hpp>
+#include <evparallel/reactor.hpp>
+
+#include <memory>
+#include <optional>
+
+namespace evparallel {
+
+namespace detail {
+
+class PipeCore;
+
+// What a Pipe does when types no longer matter.
+EVPARALLEL_API bool pipe_send(PipeCore&, Writer&);
+EVPARALLEL_API void pipe_close(PipeCore&);
+EVPARALLEL_API void pipe_pause(PipeCore&);
+EVPARALLEL_API void pipe_resume(PipeCore&);
+EVPARALLEL_API std::size_t pipe_buffered(const PipeCore&) noexcept;
+EVPARALLEL_API bool pipe_closed(const PipeCore&) noexcept;
+EVPARALLEL_API void pipe_on_message(PipeCore&, Callback<void(Reader&)>);
+EVPARALLEL_API void pipe_on_end(PipeCore&, Callback<void()>);
+EVPARALLEL_API void pipe_on_error(PipeCore&, Callback<void(const Error&)>);
+EVPARALLEL_API void pipe_on_drain(PipeCore&, Callback<void()>);
+// One message could not be decoded.
+EVPARALLEL_API void pipe_bad_message(PipeCore&, const Error&);
+
+// The codecs of a pipe are chosen where it is made and are no part of its type: a task says
+// Pipe<In, Out> whatever they are.
+template <class In, class Out>
+struct PipeCodecs {
+  In (*get)(Reader&);
+  void (*put)(Writer&, const Out&);
+  void (*put_moved)(Writer&, Out&&);
+};
+
+template <class In, class Out, class InCodec, class OutCodec>
+constexpr PipeCodecs<In, Out> pipe_codecs{
+    [](Reader& in) { return decode<InCodec, In>(in); },
+    [](Writer& out, const Out& value) { encode<OutCodec>(out, value); },
+    [](Writer& out, Out&& value) { encode<OutCodec>(out, std::move(value)); },
+};
+
+}  // namespace detail
+
+// Reads `In`, writes `Out`.  A cheap handle that may be copied, so that a callback can hold one;
+// the pipe itself ends with its Process (in the parent) or with the child.
+//
+// Order of callbacks, always: on_message*, on_end.  on_error comes between them, once for a broken
+// end, and for each message that could not be taken (bad_message, too_large), after which the pipe
+// goes on; where no on_error is set, such a message ends Reactor::run() with the error. Callbacks
+// are released when the pipe has ended, so that one that holds the pipe is no leak.
+template <class In, class Out>
+class Pipe {
+public:
+  using in_type = In;
+  using out_type = Out;
+
+  Pipe() noexcept = default;
+  Pipe(std::shared_ptr<detail::PipeCore> core, const detail::PipeCodecs<In, Out>& codecs) noexcept
+      : core_(std::move(core)), codecs_(&codecs) {}
+
+  // Takes the message whatever happens; false: more than Options::high_water bytes wait, on_drain
+  // tells when to go on. After the other side's end the message is dropped, and on_error hears
+  // `closed` once. A value that is moved in is sent from where it is, if its codec can. Fails:
+  // Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after close().
+  bool send(const Out& value) {
+    Writer message;
+    codecs_->put(message, value);
+    return detail::pipe_send(*core_, message);
+  }
+  bool send(Out&& value) {
+    Writer message;
+    codecs_->put_moved(message, std::move(value));
+    return detail::pipe_send(*core_, message);
+  }
+
+  // No more messages from this side; the other hears on_end.
+  void close() { detail::pipe_close(*core_); }
+
+  // Until it is set, the first message waits, and so does the writer when the kernel's buffer is
+  // full.
+  void on_message(Callback<void(In)> callback) {
+    detail::pipe_on_message(*core_, [core = core_.get(), get = codecs_->get,
+                                     callback = std::move(callback)](Reader& in) mutable {
+      std::optional<In> value;
+      try {
+        value.emplace(get(in));
+      } catch (const Error& error) {
+        return detail::pipe_bad_message(*core, error);
+      }
+      callback(std::move(*value));
+    });
+  }
+  // The other side will send no more.  In a child where none is set, this end closes the child's
+  // direction too.
+  void on_end(Callback<void()> callback) { detail::pipe_on_end(*core_, std::move(callback)); }
+  void on_error(Callback<void(const Error&)> callback) {
+    detail::pipe_on_error(*core_, std::move(callback));
+  }
+  // At most half of Options::high_water is left to write, after send() said false.
+  void on_drain(Callback<void()> callback) { detail::pipe_on_drain(*core_, std::move(callback)); }
+
+  // Stops reading, so that the writer feels it.  on_end waits too.
+  void pause() { detail::pipe_pause(*core_); }
+  void resume() { detail::pipe_resume(*core_); }
+
+  std::size_t buffered() const noexcept {
+    return detail::pipe_buffered(*core_);
+  }  // bytes not yet written
+  bool closed() const noexcept {
+    return detail::pipe_closed(*core_);
+  }  // send() makes no sense any more
+
+  explicit operator bool() const noexcept { return core_ != nullptr; }
+
+private:
+  std::shared_ptr<detail::PipeCore> core_;
+  const detail::PipeCodecs<In, Out>* codecs_ = nullptr;
+};
+
+}  // namespace evparallel

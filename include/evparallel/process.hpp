@@ -1,0 +1,124 @@
+// process.hpp - one child as a typed process: messages both ways, a pid, an end.
+// Licence: see COPYING.  Manual: evparallel_process(3).
+#pragma once
+
+#include <evparallel/options.hpp>
+#include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+class ProcessCore;
+
+EVPARALLEL_API std::shared_ptr<ProcessCore> process_start(Reactor&, const Task&, const Options&);
+EVPARALLEL_API std::shared_ptr<PipeCore> process_pipe(ProcessCore&);
+EVPARALLEL_API pid_t process_pid(const ProcessCore&) noexcept;
+EVPARALLEL_API void process_kill(ProcessCore&, int signum);
+EVPARALLEL_API void process_terminate(ProcessCore&, std::chrono::milliseconds grace);
+EVPARALLEL_API void process_detach(ProcessCore&);
+EVPARALLEL_API void process_drop(ProcessCore&) noexcept;
+EVPARALLEL_API void process_on_start(ProcessCore&, Callback<void(pid_t)>);
+EVPARALLEL_API void process_on_exit(ProcessCore&, Callback<void(const ExitStatus&)>);
+
+template <class R, class Parameters>
+struct Conversation {
+  static_assert(
+      always_false<Parameters>,
+      "evparallel: the task of a process is void(Pipe<Out, Inc>): it reads what the parent writes");
+};
+template <class In, class Out>
+struct Conversation<void, Types<Pipe<In, Out>>> {
+  using Inc = Out;  // seen from the parent
+  using OutOfParent = In;
+};
+template <class In, class Out>
+struct Conversation<void, Types<const Pipe<In, Out>&>> : Conversation<void, Types<Pipe<In, Out>>> {
+};
+
+template <class F>
+using conversation_of =
+    Conversation<typename Signature<F>::result, typename Signature<F>::parameters>;
+
+}  // namespace detail
+
+// The parent's handle; reads Inc, writes Out.  Move-only: dropping it closes the pipe, and the
+// child gets Options::linger to end.  May outlive its Reactor and does nothing then.
+//
+// Order of callbacks, always: on_message*, at most one on_error for the end, on_end, on_exit.
+template <class Inc, class Out>
+class Process : public Pipe<Inc, Out> {
+public:
+  Process() noexcept = default;
+  Process(std::shared_ptr<detail::ProcessCore> core, const detail::PipeCodecs<Inc, Out>& codecs)
+      : Pipe<Inc, Out>(detail::process_pipe(*core), codecs), process_(std::move(core)) {}
+  Process(Process&&) noexcept = default;
+  Process& operator=(Process&& other) noexcept {
+    if (this != &other) {
+      drop();
+      Pipe<Inc, Out>::operator=(std::move(other));
+      process_ = std::move(other.process_);
+    }
+    return *this;
+  }
+  ~Process() { drop(); }
+
+  pid_t pid() const noexcept {
+    return process_ ? detail::process_pid(*process_) : 0;
+  }  // 0 until on_start
+  void on_start(Callback<void(pid_t)> callback) {
+    detail::process_on_start(*process_, std::move(callback));
+  }
+  // The last callback, once.  Cause::not_started where there never was a child.
+  void on_exit(Callback<void(const ExitStatus&)> callback) {
+    detail::process_on_exit(*process_, std::move(callback));
+  }
+
+  // Also before on_start: it is carried out after the fork.  To a child that has ended it does
+  // nothing.
+  void kill(int signum) { detail::process_kill(*process_, signum); }
+  // SIGTERM now, SIGKILL after `grace`; the snapshot keeps the clock.
+  void terminate(std::chrono::milliseconds grace = Options{}.grace) {
+    detail::process_terminate(*process_, grace);
+  }
+  // Gives the handle up: callbacks go on until the child ends.
+  void detach() {
+    detail::process_detach(*process_);
+    process_.reset();
+  }
+
+private:
+  void drop() noexcept {
+    if (process_) detail::process_drop(*process_);
+    process_.reset();
+  }
+  std::shared_ptr<detail::ProcessCore> process_;
+};
+
+// Forks a child and runs f(Pipe<Out, Inc>) in it.  The child lives until both directions are closed
+// and all is written.  Codecs: of Inc, then of Out; Io where none is named. Fails:
+// Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable that
+// cannot travel.
+template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
+[[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
+  using C = detail::conversation_of<F>;
+  using Inc = typename C::Inc;
+  using Out = typename C::OutOfParent;
+  detail::check_value<Inc>();
+  detail::check_value<Out>();
+  using IncCodec = detail::checked_codec_t<IncIo, Inc>;
+  using OutCodec = detail::checked_codec_t<OutIo, Out>;
+  detail::Task task = detail::make_task(f, &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>);
+  return Process<Inc, Out>(detail::process_start(reactor, task, options),
+                           detail::pipe_codecs<Inc, Out, IncCodec, OutCodec>);
+}
+
+// The same with codecs that are templates: process<RawIo>(...).
+template <template <class> class IncIo, template <class> class OutIo = Io, class F>
+[[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
+  return process<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(reactor, std::move(f),
+                                                                       options);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,130 @@
+// reactor.hpp - the event loop: timers, descriptor and signal watches, work posted by other
+// threads.
+// Licence: see COPYING.  Manual: evparallel_reactor(3).
+//
+// One reactor belongs to one thread of one process; post() and a Hold are all that other threads
+// may touch. A snapshot must be taken before the first Reactor is made. Callbacks run from the loop
+// only; one may destroy or replace itself and the handle that it hangs on, but not the Reactor.  An
+// exception that leaves one ends run(), which throws it.
+#pragma once
+
+#include <evparallel/callback.hpp>
+#include <evparallel/export.hpp>
+
+#include <chrono>
+#include <exception>
+#include <memory>
+
+struct event_base;
+
+namespace evparallel {
+
+class Loop;
+
+namespace detail {
+class Source;
+}
+
+// A timer.  Dropping it cancels it; detach() lets it run without a handle.
+// May outlive its Reactor and does nothing then.
+class EVPARALLEL_API Timer {
+public:
+  Timer() noexcept = default;
+  Timer(Timer&&) noexcept;
+  Timer& operator=(Timer&&) noexcept;
+  ~Timer();
+
+  void cancel() noexcept;
+  void detach() noexcept;
+  bool active() const noexcept;  // will fire (again)
+
+private:
+  friend class Reactor;
+  explicit Timer(std::shared_ptr<detail::Source>) noexcept;
+  std::shared_ptr<detail::Source> source_;
+};
+
+// A watch on a descriptor or signal; it fires until it is dropped.  The descriptor stays the
+// caller's and must be open as long as the watch is there.
+class EVPARALLEL_API Watch {
+public:
+  Watch() noexcept = default;
+  Watch(Watch&&) noexcept;
+  Watch& operator=(Watch&&) noexcept;
+  ~Watch();
+
+  void cancel() noexcept;
+  void detach() noexcept;
+  bool active() const noexcept;
+
+private:
+  friend class Reactor;
+  explicit Watch(std::shared_ptr<detail::Source>) noexcept;
+  std::shared_ptr<detail::Source> source_;
+};
+
+// Keeps run() from returning as long as it lives: for a thread that will post.  May be dropped in
+// any thread.
+class EVPARALLEL_API Hold {
+public:
+  Hold() noexcept = default;
+  Hold(Hold&&) noexcept = default;
+  Hold& operator=(Hold&&) noexcept;
+  ~Hold();
+  void release() noexcept;
+
+private:
+  friend class Reactor;
+  explicit Hold(std::shared_ptr<Loop>) noexcept;
+  std::shared_ptr<Loop> loop_;
+};
+
+class EVPARALLEL_API Reactor {
+public:
+  using duration = std::chrono::nanoseconds;
+
+  Reactor();                      // an event_base of its own.  Fails: std::system_error
+  explicit Reactor(event_base*);  // joins one that the program runs and that outlives the Reactor
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+  ~Reactor();  // closes what still hangs on it; no callback is called any more
+
+  // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no call without
+  // its answer, no Hold.  Idle remote functions and snapshots do not count. Fails: std::logic_error
+  // inside a callback of this reactor; else what left a callback.
+  void run();
+  // The same for at most `limit`.  Returns true if work is left.
+  bool run_for(duration limit);
+  // run() returns after the callback under way.  Outside run() it does nothing.
+  void stop() noexcept;
+
+  // Never fires early, also when the callback that sets it has taken long.
+  [[nodiscard]] Timer after(duration, Callback<void()>);
+  [[nodiscard]] Timer every(duration, Callback<void()>);
+
+  [[nodiscard]] Watch on_readable(int fd, Callback<void()>);
+  [[nodiscard]] Watch on_writable(int fd, Callback<void()>);
+  // Fails: std::logic_error if another Reactor of this process watches signals.
+  [[nodiscard]] Watch on_signal(int signum, Callback<void()>);
+
+  // Any thread: calls it from the loop, soon, in the order of the posts.
+  void post(Callback<void()>);
+  [[nodiscard]] Hold hold();
+
+  // For a borrowed base that the program itself dispatches: hears what leaves a callback.  Without
+  // it such an exception ends the program, since it cannot pass through libevent.
+  void on_exception(Callback<void(std::exception_ptr)>);
+
+  event_base* base() const noexcept;
+
+  // For the other parts of the library.
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
+
+private:
+  std::shared_ptr<Loop> loop_;
+};
+
+// The reactor of a child, made at the first use.  Fails: std::logic_error in the parent.
+EVPARALLEL_API Reactor& this_reactor();
+
+}  // namespace evparallel

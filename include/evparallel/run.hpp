@@ -1,0 +1,192 @@
+// run.hpp - one child as a remote function: call it as often as you like.
+// Licence: see COPYING.  Manual: evparallel_run(3).
+#pragma once
+
+#include <evparallel/options.hpp>
+#include <evparallel/result.hpp>
+#include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+class RemoteCore;
+
+// What a call hears: the bytes of its answer, or an error.
+using Answer = Callback<void(Reader*, const Error*)>;
+
+EVPARALLEL_API std::shared_ptr<RemoteCore> remote_start(Reactor&, const Task&, const Options&);
+EVPARALLEL_API std::uint64_t remote_call(RemoteCore&, Writer& argument, Answer);
+EVPARALLEL_API std::uint64_t remote_refuse(RemoteCore&, const Error&, Answer);
+EVPARALLEL_API pid_t remote_pid(const RemoteCore&) noexcept;
+EVPARALLEL_API std::size_t remote_pending(const RemoteCore&) noexcept;
+EVPARALLEL_API void remote_close(RemoteCore&);
+EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
+
+}  // namespace detail
+
+// One call under way.  A copyable name for it: dropping it does nothing to the call.
+class Call {
+public:
+  Call() noexcept = default;
+  explicit Call(std::uint64_t id) noexcept : id_(id) {}
+  std::uint64_t id() const noexcept { return id_; }  // unique within its Remote, rising
+
+private:
+  std::uint64_t id_ = 0;
+};
+
+// A remote function: takes Out (nothing, where that is void), answers Inc.  Move-only: dropping it
+// ends the child, and calls under way hear `cancelled`.  May outlive its Reactor and does nothing
+// then.
+//
+// Calls may be made at any time and many at once; a synchronous task answers them in order, one
+// after the other, in one child.  Each call's callback is called exactly once, from the loop,
+// whatever dies when.  A child that has died is replaced at the next call.
+template <class Inc, class Out>
+class Remote {
+public:
+  using result_type = Result<Inc>;
+
+  Remote() noexcept = default;
+  Remote(Remote&& other) noexcept = default;
+  Remote& operator=(Remote&& other) noexcept {
+    if (this != &other) {
+      drop();
+      core_ = std::move(other.core_);
+      codecs_ = other.codecs_;
+    }
+    return *this;
+  }
+  ~Remote() { drop(); }
+
+  // Calls the function; `callback(Result<Inc>)` hears the answer.  A value that is moved in is sent
+  // from where it is, if its codec can. Fails: std::logic_error after close().
+  template <class Argument, class F>
+  Call operator()(Argument&& argument, F&& callback) {
+    static_assert(!std::is_void_v<Out>,
+                  "evparallel: this remote function takes no argument: f(callback)");
+    Writer message;
+    try {
+      codecs_.put(message, std::forward<Argument>(argument));
+    } catch (const Error& error) {
+      return Call(detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
+    }
+    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+  }
+  template <class F>
+  Call operator()(F&& callback) {
+    static_assert(std::is_void_v<Out>,
+                  "evparallel: this remote function takes an argument: f(argument, callback)");
+    Writer message;
+    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+  }
+
+  pid_t pid() const noexcept { return core_ ? detail::remote_pid(*core_) : 0; }  // 0 until known
+  std::size_t pending() const noexcept { return core_ ? detail::remote_pending(*core_) : 0; }
+  // No more calls.  Those under way are answered, then the child ends.
+  void close() { detail::remote_close(*core_); }
+
+  explicit operator bool() const noexcept { return core_ != nullptr; }
+
+  struct Codecs;
+  Remote(std::shared_ptr<detail::RemoteCore> core, const Codecs& codecs)
+      : core_(std::move(core)), codecs_(codecs) {}
+
+  // The codecs are chosen where the function is made and are no part of its type.
+  struct Codecs {
+    using Sent = std::conditional_t<std::is_void_v<Out>, char, Out>;
+    Inc (*get)(Reader&);
+    void (*put_copy)(Writer&, const Sent&);
+    void (*put_moved)(Writer&, Sent&&);
+    void put(Writer& out, const Sent& value) const { put_copy(out, value); }
+    void put(Writer& out, Sent&& value) const { put_moved(out, std::move(value)); }
+  };
+
+private:
+  template <class F>
+  detail::Answer answer(F&& callback) const {
+    static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
+                  "evparallel: the callback of a call is void(Result<Inc>)");
+    return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
+                                                                     const Error* error) mutable {
+      callback(in ? decoded(get, *in) : Result<Inc>(*error));
+    };
+  }
+
+  static Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
+    try {
+      if constexpr (std::is_void_v<Inc>) {
+        get(in);
+        return {};
+      } else {
+        return get(in);
+      }
+    } catch (const Error& error) {
+      return error.with_delivery(Delivery::started);
+    }
+  }
+
+  void drop() noexcept {
+    if (core_) detail::remote_drop(*core_);
+    core_.reset();
+  }
+  std::shared_ptr<detail::RemoteCore> core_;
+  Codecs codecs_{};
+};
+
+namespace detail {
+
+template <class IncCodec, class Inc>
+Inc get_answer(Reader& in) {
+  if constexpr (std::is_void_v<Inc>)
+    in.expect_end();
+  else
+    return decode<IncCodec, Inc>(in);
+}
+
+template <class OutCodec, class Out>
+struct PutArgument {
+  static void copy(Writer& out, const Out& value) { encode<OutCodec>(out, value); }
+  static void moved(Writer& out, Out&& value) { encode<OutCodec>(out, std::move(value)); }
+};
+template <class OutCodec>
+struct PutArgument<OutCodec, void> {
+  static void copy(Writer&, const char&) {}
+  static void moved(Writer&, char&&) {}
+};
+
+}  // namespace detail
+
+// Makes f a remote function: f is Inc(Out), Inc(), or asynchronous: void(Out, Reply<Inc>),
+// void(Reply<Inc>).  Its child is forked now.  Codecs: of the answer (Inc), then of the argument
+// (Out); Io where none is named. Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors);
+// std::logic_error for a callable that cannot travel.
+template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
+[[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
+  using S = detail::shape_of<F>;
+  using Inc = typename S::Inc;
+  using Out = typename S::Out;
+  detail::check_value<Inc>();
+  detail::check_value<Out>();
+  using IncCodec = detail::checked_codec_t<IncIo, Inc>;
+  using OutCodec = detail::checked_codec_t<OutIo, Out>;
+  void (*entry)(detail::Child&, Reader&);
+  if constexpr (S::replies_later)
+    entry = &detail::run_later_entry<F, IncCodec, OutCodec>;
+  else
+    entry = &detail::run_entry<F, IncCodec, OutCodec>;
+  using R = Remote<Inc, Out>;
+  using Put = detail::PutArgument<OutCodec, Out>;
+  return R(detail::remote_start(reactor, detail::make_task(f, entry), options),
+           typename R::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
+}
+
+// The same with codecs that are templates: run<RawIo>(...).
+template <template <class> class IncIo, template <class> class OutIo = Io, class F>
+[[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
+  return run<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,63 @@
+// snapshot.hpp - a forked copy of the program that waits, from which children are forked.
+// Licence: see COPYING.  Manual: evparallel_snapshot(3).
+//
+// Take it in main(), after daemonising, before any thread and any Reactor.  What a child sees of
+// the program is what was there at that moment.
+#pragma once
+
+#include <evparallel/error.hpp>
+#include <evparallel/preflight.hpp>
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+namespace evparallel {
+
+class SnapshotEntry;
+
+enum class Preflight {
+  strict,  // threads, and descriptors of event loops, are refused
+  off,     // nothing is looked at
+};
+
+struct SnapshotOptions {
+  std::string name{};  // for messages
+  Preflight preflight = Preflight::strict;
+};
+
+// Any number of them; each is used by one Reactor at a time.  A handle that was inherited by
+// another process does nothing there.
+class EVPARALLEL_API Snapshot {
+public:
+  // Forks now.  Standard descriptors that are closed are opened on /dev/null first.
+  // Fails: Error{refused}, naming what is in the way; Error{spawn_failed} with os_error().
+  explicit Snapshot(const SnapshotOptions& = {});
+  Snapshot(Snapshot&&) noexcept;
+  Snapshot& operator=(Snapshot&&) noexcept;
+  ~Snapshot();  // as stop()
+
+  pid_t pid() const noexcept;
+  bool alive() const noexcept;  // not stopped, and not known to be dead
+  // No more children; those that live run on, and the process ends with the last of them.  Never
+  // blocks.
+  void stop() noexcept;
+
+  // For the other parts of the library.
+  const std::shared_ptr<SnapshotEntry>& entry() const noexcept { return entry_; }
+
+private:
+  std::shared_ptr<SnapshotEntry> entry_;
+};
+
+// Takes the default snapshot, once, in the beginning.  It ends with the program.
+// Fails: std::logic_error the second time; else as the constructor of Snapshot.
+EVPARALLEL_API void init(const SnapshotOptions& = {});
+// Fails: Error{no_snapshot} before init().
+EVPARALLEL_API Snapshot& default_snapshot();
+
+// True in a process that a snapshot forked.
+EVPARALLEL_API bool in_child() noexcept;
+
+}  // namespace evparallel

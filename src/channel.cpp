@@ -1,0 +1,88 @@
+// channel.cpp - frames over a socket.
+// Licence: see COPYING.
+#include "channel.hpp"
+
+#include "fault.hpp"
+
+namespace evparallel {
+
+namespace {
+
+// The limit is for what users send.  Tasks are the program's own; errors are short.
+bool is_limited(FrameKind kind) noexcept {
+  return kind != FrameKind::task && kind != FrameKind::error;
+}
+
+}  // namespace
+
+void Channel::put(FrameKind kind, std::uint64_t id, Writer& message) {
+  if (is_limited(kind) && message.size() > max_message_) {
+    const std::string text = "too large: a message of " + std::to_string(message.size()) +
+                             " bytes, where " + std::to_string(max_message_) + " is the limit";
+    message.clear();
+    throw Error(Errc::too_large, text);
+  }
+  if (out_dead_) return message.clear();
+  const std::size_t before = out_.size();
+  const FrameFault fault = fault_at_frame();
+  out_.push(kind, id, message);
+  if (fault == FrameFault::cut) {
+    out_.cut(before + faults.cut_to);
+    flush(Wait::yes);
+    die_of_fault();
+  }
+}
+
+Flow Channel::flush(Wait wait) {
+  while (!out_.empty()) {
+    FrameQueue::Piece pieces[16];
+    const Transfer sent = send(socket_.get(), pieces, out_.front(pieces, 16), wait);
+    if (sent.flow == Flow::again) return Flow::again;
+    if (sent.flow == Flow::end) {
+      // Only this direction is dead: what the other side has written before its end is still to be
+      // read.
+      out_dead_ = true;
+      out_.clear();
+      return Flow::end;
+    }
+    out_.written(sent.size);
+    bytes_written_ += sent.size;
+  }
+  if (finishing_) half_close(socket_.get());
+  return Flow::done;
+}
+
+void Channel::finish() {
+  if (finishing_) return;
+  Writer nothing;
+  if (!out_dead_) out_.push(FrameKind::end, 0, nothing);
+  finishing_ = true;
+}
+
+Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
+  const FrameReader::Room room = in_.room();
+  const bool direct = room.size > 0;
+  const Transfer got = direct ? evparallel::receive(socket_.get(), room.data, room.size, wait)
+                              : evparallel::receive(socket_.get(), scratch, size, wait);
+  if (got.flow == Flow::end) in_over_ = true;
+  if (got.flow != Flow::done) return got.flow;
+  if (direct)
+    in_.filled(got.size);
+  else
+    in_.feed({scratch, got.size});
+  return Flow::done;
+}
+
+void Channel::set_max_message(std::size_t size) noexcept {
+  max_message_ = size;
+  in_.set_max_body(size);
+}
+
+void Channel::close() noexcept {
+  out_.clear();
+  out_dead_ = true;
+  in_over_ = true;
+  socket_.reset();
+}
+
+}  // namespace evparallel

@@ -1,0 +1,76 @@
+// child_handle.hpp - the parent's hold on one child: its pipe, its pid, and how it ended.
+// Licence: see COPYING.
+#pragma once
+
+#include "pipe_core.hpp"
+#include "snapshot_entry.hpp"
+
+#include <evparallel/options.hpp>
+#include <evparallel/task.hpp>
+
+namespace evparallel {
+
+// What a Process or a Remote hears of its child.
+class ChildOwner {
+public:
+  virtual void on_started(pid_t) {}
+  virtual void on_frame(Frame&) {}
+  // The last one, once: all messages were delivered.  `error` says it for those who wait for an
+  // answer.
+  virtual void on_ended(const ExitStatus&, const Error& error) = 0;
+
+protected:
+  ~ChildOwner() = default;
+};
+
+// Made with spawn(); the entry and the pipe hear of it as long as it lives.
+class ChildHandle final : public SpawnListener,
+                          public PipeOwner,
+                          public std::enable_shared_from_this<ChildHandle> {
+public:
+  // Asks for a child and writes its task; nothing is waited for.  Fails: Error{spawn_failed} (no
+  // descriptors).
+  static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
+                                            const std::shared_ptr<Loop>&, const detail::Task&,
+                                            const Options&, ChildOwner*);
+  ~ChildHandle();
+
+  const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
+  pid_t pid() const noexcept { return pid_; }
+  bool ended() const noexcept { return ended_; }
+  void kill(int signum);
+  void terminate(std::chrono::milliseconds grace);
+  // How far a call has got whose frame began at `offset` of the pipe's bytes.
+  Delivery delivery(std::uint64_t call, std::uint64_t offset) const noexcept;
+
+  // Its owner is gone.  The pipe is closed, in the background where something is still to be
+  // written; the snapshot sees to it that the child ends in time.
+  void drop();
+  // The same for an owner that waits for nothing.
+  void cut();
+
+private:
+  ChildHandle(std::shared_ptr<SnapshotEntry>, const Options&, ChildOwner*);
+  void write_task(const detail::Task&);
+  void let_go();
+
+  void on_spawned(pid_t, std::uint32_t slot) override;
+  void on_last_word(const LastWord&) override;
+  void on_frame(Frame&) override;
+  void on_broken() override;
+  void on_over() override;
+
+  std::shared_ptr<SnapshotEntry> entry_;
+  Options options_;
+  ChildOwner* owner_;
+  std::uint64_t id_ = 0;
+  pid_t pid_ = 0;
+  std::uint32_t slot_ = no_slot;
+  std::uint64_t last_started_ = 0;  // as of the end
+  bool ended_ = false;
+  ExitStatus status_{};
+  std::optional<Error> error_;
+  std::shared_ptr<detail::PipeCore> pipe_;
+};
+
+}  // namespace evparallel

@@ -1,0 +1,54 @@
+// client.cpp - requests out, reports in.
+// Licence: see COPYING.
+#include "client.hpp"
+
+namespace evparallel {
+
+namespace {
+
+// Each holds a descriptor, of which a process has a thousand or so.
+constexpr std::size_t queue_limit = 65536;
+
+}  // namespace
+
+Flow Client::send(Queued& item) noexcept {
+  item.request.seen = seen_;
+  const Flow flow =
+      send_packet(control_.get(), &item.request, sizeof item.request, item.along.get());
+  if (flow == Flow::done) item.along.drop();
+  return flow;
+}
+
+bool Client::ask(Request request, Descriptor along) {
+  Queued item{request, std::move(along)};
+  // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
+  // its own.
+  if (queue_.empty() && send(item) != Flow::again) return true;
+  if (queue_.size() == queue_limit) return false;
+  queue_.push_back(std::move(item));
+  return true;
+}
+
+bool Client::flush() {
+  while (!queue_.empty()) {
+    if (send(queue_.front()) == Flow::again) return false;
+    queue_.pop_front();
+  }
+  return true;
+}
+
+Flow Client::take(Report& report) {
+  Packet packet = receive_packet(control_.get(), &report, sizeof report);
+  packet.along.drop();
+  if (packet.flow != Flow::done) return packet.flow;
+  if (packet.size != sizeof report) return Flow::end;
+  if (report.kind == Tell::exited) ++seen_;
+  return Flow::done;
+}
+
+void Client::close() noexcept {
+  queue_.clear();
+  control_.reset();
+}
+
+}  // namespace evparallel

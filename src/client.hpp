@@ -1,0 +1,47 @@
+// client.hpp - the asking end of a control socket: the mirror of server.hpp.
+// Licence: see COPYING.
+//
+// Passive: it has no loop.  Its owner watches the socket, calls take() when it is readable and
+// flush() when it is writable.
+#pragma once
+
+#include "socket.hpp"
+#include "wire.hpp"
+
+#include <deque>
+
+namespace evparallel {
+
+class Client {
+public:
+  Client() noexcept = default;
+  explicit Client(Descriptor control) noexcept : control_(std::move(control)) {}
+
+  int fd() const noexcept { return control_.get(); }
+  explicit operator bool() const noexcept { return static_cast<bool>(control_); }
+
+  // Sends a request, with a descriptor along where there is one; queues it where the socket is
+  // full.  The descriptor is this process's copy: it is dropped when it has been sent. Returns
+  // false where the queue is full too: nothing was taken.
+  bool ask(Request, Descriptor along = {});
+  // Sends what is queued.  Returns true when nothing is left to send.
+  bool flush();
+  bool idle() const noexcept { return queue_.empty(); }
+
+  Flow take(Report&);
+
+  void close() noexcept;
+
+private:
+  struct Queued {
+    Request request;
+    Descriptor along;
+  };
+  Flow send(Queued&) noexcept;
+
+  Descriptor control_;
+  std::deque<Queued> queue_;
+  std::uint64_t seen_ = 0;  // exits heard of
+};
+
+}  // namespace evparallel

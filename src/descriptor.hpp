@@ -1,0 +1,39 @@
+// descriptor.hpp - a descriptor of the library, and the register of all of them.
+// Licence: see COPYING.
+//
+// The register is why a far process can close everything that belongs to the library and nothing of
+// the program.
+#pragma once
+
+#include <utility>
+
+namespace evparallel {
+
+// Owns one descriptor.  A socket is shut down before it is closed: a plain fork() of the program
+// may hold a copy, and the other end must hear of the end all the same.
+class Descriptor {
+public:
+  Descriptor() noexcept = default;
+  explicit Descriptor(int fd) noexcept;  // takes it over; -1: none
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept;
+  ~Descriptor() { reset(); }
+
+  int get() const noexcept { return fd_; }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+  void reset() noexcept;
+  // Closes without a shutdown: for a copy whose original another process uses.
+  void drop() noexcept;
+
+private:
+  int fd_ = -1;
+};
+
+// In a forked copy: closes every registered descriptor but these two (-1: none), without a
+// shutdown, and forgets it.  Objects that held one must not be used any more.
+void close_registered_except(int keep, int keep_too) noexcept;
+
+bool is_registered(int fd) noexcept;
+
+}  // namespace evparallel

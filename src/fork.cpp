@@ -1,0 +1,186 @@
+// fork.cpp - fork, wait, signals of far processes.
+// Licence: see COPYING.
+#include "fork.hpp"
+
+#include "fault.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/single_threaded.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <iostream>
+
+namespace evparallel {
+
+namespace {
+
+Role current_role = Role::parent;
+
+constexpr int ignored_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
+
+void set_disposition(int signum, void (*to)(int)) noexcept {
+  struct sigaction action {};
+  action.sa_handler = to;
+  ::sigaction(signum, &action, nullptr);  // the C library refuses its own two signals: right so
+}
+
+sigset_t snapshot_signals() noexcept {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  sigaddset(&set, SIGCONT);
+  return set;
+}
+
+std::chrono::microseconds microseconds_of(const timeval& time) noexcept {
+  return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
+}
+
+template <class Call>
+auto retried(Call call) noexcept {
+  decltype(call()) result;
+  do result = call();
+  while (result < 0 && errno == EINTR);
+  return result;
+}
+
+bool reap(pid_t pid, int flags, Ended& out) noexcept {
+  rusage usage{};
+  if (retried([&] { return ::wait4(pid, &out.wait_status, flags, &usage); }) != pid) return false;
+  out.pid = pid;
+  out.usage = {microseconds_of(usage.ru_utime), microseconds_of(usage.ru_stime), usage.ru_maxrss,
+               usage.ru_minflt, usage.ru_majflt};
+  return true;
+}
+
+}  // namespace
+
+Role role() noexcept {
+  return current_role;
+}
+void set_role(Role now) noexcept {
+  current_role = now;
+}
+
+Home Home::here() noexcept {
+  return {::getpid()};
+}
+bool Home::is_here() const noexcept {
+  return pid == ::getpid();
+}
+
+void flush_streams() noexcept {
+  // With other threads about, fflush(nullptr) would wait for one that sits in fgets(stdin).
+  if (__libc_single_threaded) {
+    std::fflush(nullptr);
+  } else {
+    std::fflush(stdout);
+    std::fflush(stderr);
+  }
+  for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
+    try {
+      stream->flush();
+    } catch (...) {
+      // The program asked this stream to throw; what could not be written is lost either way.
+    }
+  }
+}
+
+Forked fork_clean(void (*far)(void*), void* argument) noexcept {
+  if (const int error = fault_at_fork()) return {-1, error};
+  flush_streams();
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const pid_t pid = ::fork();
+  const int error = pid < 0 ? errno : 0;
+  if (pid == 0) {
+    far(argument);
+    ::_exit(70);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return {pid, error};
+}
+
+bool become_snapshot(pid_t parent) noexcept {
+  for (int signum = 1; signum < NSIG; ++signum) set_disposition(signum, SIG_DFL);
+  for (const int signum : ignored_by_snapshot) set_disposition(signum, SIG_IGN);
+  ::setpgid(0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGCONT);
+  return parent_is(parent);  // asked after the signal was ordered: one of both tells
+}
+
+int open_signal_descriptor() noexcept {
+  const sigset_t set = snapshot_signals();
+  ::pthread_sigmask(SIG_SETMASK, &set, nullptr);
+  return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+void drain_signal_descriptor(int fd) noexcept {
+  signalfd_siginfo info[8];
+  while (retried([&] { return ::read(fd, info, sizeof info); }) > 0) {}
+}
+
+bool parent_is(pid_t pid) noexcept {
+  return ::getppid() == pid;
+}
+
+bool become_child(pid_t snapshot) noexcept {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (!parent_is(snapshot)) return false;
+  ::setpgid(0, 0);
+  for (const int signum : ignored_by_snapshot) set_disposition(signum, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+  return true;
+}
+
+void detach_stdin() noexcept {
+  const int null = retried([] { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); });
+  if (null <= 0) return;
+  ::dup2(null, STDIN_FILENO);
+  ::close(null);
+}
+
+void open_missing_standard_descriptors() noexcept {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
+    if (::fcntl(fd, F_GETFD) < 0) retried([] { return ::open("/dev/null", O_RDWR); });
+}
+
+void make_group(pid_t pid) noexcept {
+  ::setpgid(pid, pid);
+}
+void kill_process(pid_t pid, int signum) noexcept {
+  ::kill(pid, signum);
+}
+void kill_group(pid_t pid, int signum) noexcept {
+  ::kill(-pid, signum);
+}
+
+bool next_ended(Ended& out) noexcept {
+  siginfo_t info{};
+  const int looked =
+      retried([&] { return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); });
+  if (looked != 0 || info.si_pid == 0) return false;
+  kill_group(info.si_pid, SIGKILL);
+  return reap(info.si_pid, 0, out);
+}
+
+bool ended(pid_t pid, Ended& out) noexcept {
+  if (reap(pid, WNOHANG, out)) return true;
+  if (::kill(pid, 0) == 0 || errno != ESRCH) return false;
+  out = Ended{};
+  out.pid = pid;
+  return true;
+}
+
+}  // namespace evparallel

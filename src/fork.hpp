@@ -1,0 +1,80 @@
+// fork.hpp - the only fork and the only wait.  Hygiene before and after a fork lives here.
+// Licence: see COPYING.
+#pragma once
+
+#include <evparallel/error.hpp>
+
+#include <sys/types.h>
+
+#include <string>
+
+namespace evparallel {
+
+// What this process is to the library.
+enum class Role { parent, snapshot, child };
+Role role() noexcept;
+void set_role(Role) noexcept;
+
+// Counts the library's forks that led to this process; with the pid it tells whether a handle is at
+// home.
+struct Home {
+  pid_t pid;
+  static Home here() noexcept;
+  bool is_here() const noexcept;
+};
+
+// stdio and the C++ streams.  All of them where no other thread can hold a lock; else stdout and
+// stderr.
+void flush_streams() noexcept;
+
+struct Forked {
+  pid_t pid;  // -1: failed
+  int error;
+};
+// Flushes, forks, and calls `far` in the copy, with all signals blocked.  `far` never returns.
+Forked fork_clean(void (*far)(void*), void* argument) noexcept;
+
+// ---- in a fresh snapshot ----
+
+// All dispositions to default; then those ignored by which a terminal or an init system ends
+// programs: a snapshot ends when its parent does, which drains first.  Leaves the parent's process
+// group.  The death of `parent` raises SIGCONT, which wakes even a stopped process.  Returns false
+// if it is dead already.
+bool become_snapshot(pid_t parent) noexcept;
+// A descriptor that reads SIGCHLD and SIGCONT; both stay blocked.  -1: errno.
+int open_signal_descriptor() noexcept;
+void drain_signal_descriptor(int fd) noexcept;
+bool parent_is(pid_t) noexcept;
+
+// ---- in a fresh child ----
+
+// Default dispositions, empty mask, a process group of its own, death with the snapshot.  Returns
+// false if the snapshot is dead already.
+bool become_child(pid_t snapshot) noexcept;
+// Standard input from /dev/null; closed standard descriptors are opened on it, so that no socket
+// takes their place.
+void detach_stdin() noexcept;
+void open_missing_standard_descriptors() noexcept;
+
+// ---- ends of children ----
+
+// Both sides of a fork set the group, so that killing the group never races.
+void make_group(pid_t) noexcept;
+void kill_process(pid_t, int signum) noexcept;
+void kill_group(pid_t, int signum) noexcept;
+
+struct Ended {
+  pid_t pid = 0;
+  int wait_status = 0;
+  ResourceUsage usage{};
+};
+// The next child that has ended, any of them; what is left of its group is killed before it is
+// reaped, while the number cannot be another's.  Only for the snapshot, whose children are the
+// library's.
+bool next_ended(Ended&) noexcept;
+
+// One certain child: a snapshot.  Returns false as long as it runs.  Where its status was lost (the
+// program ignores SIGCHLD, or waits for everything itself), wait_status is 0.
+bool ended(pid_t, Ended&) noexcept;
+
+}  // namespace evparallel

@@ -1,0 +1,235 @@
+// frame.cpp - the cutting and joining of frames.
+// Licence: see COPYING.
+#include "frame.hpp"
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace {
+
+// From here on a body gets memory of its own, so that it is received where it stays.
+constexpr std::size_t large_body = 32 * 1024;
+constexpr std::size_t first_room = 256 * 1024;
+// A queue that is empty gives back more than this.
+constexpr std::size_t kept_capacity = 64 * 1024;
+
+void put_header(char* to, FrameKind kind, std::uint64_t id, std::uint64_t length) noexcept {
+  const std::uint64_t word = length | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48;
+  std::memcpy(to, &word, sizeof word);
+  std::memcpy(to + sizeof word, &id, sizeof id);
+}
+
+}  // namespace
+
+// ---- FrameReader ----
+
+std::string_view FrameReader::pending() const noexcept {
+  return carry_at_ < carry_.size() ? std::string_view(carry_).substr(carry_at_) : view_;
+}
+
+// Makes `wanted` bytes stand together at the front of pending(), if so many are there.
+bool FrameReader::pull(std::size_t wanted) {
+  const std::string_view have = pending();
+  if (have.size() >= wanted) return true;
+  if (carry_at_ == carry_.size()) return false;
+  const std::size_t missing = std::min(wanted - have.size(), view_.size());
+  carry_.append(view_.data(), missing);
+  view_.remove_prefix(missing);
+  return carry_.size() - carry_at_ >= wanted;
+}
+
+void FrameReader::consume(std::size_t size) noexcept {
+  if (carry_at_ < carry_.size())
+    carry_at_ += size;
+  else
+    view_.remove_prefix(size);
+}
+
+void FrameReader::keep() {
+  if (carry_at_ > 0) {
+    carry_.erase(0, carry_at_);
+    carry_at_ = 0;
+  }
+  carry_.append(view_);
+  view_ = {};
+  if (carry_.empty() && carry_.capacity() > kept_capacity) carry_.shrink_to_fit();
+}
+
+bool FrameReader::next(Frame& frame) {
+  if (carry_at_ > 0 && carry_at_ == carry_.size()) {
+    carry_.clear();
+    carry_at_ = 0;
+  }
+  if (state_ == State::header && !next_header()) return false;
+  switch (state_) {
+    case State::small: return next_small(frame);
+    case State::large: return next_large(frame);
+    default: return next_skipped(frame);
+  }
+}
+
+bool FrameReader::next_header() {
+  if (!pull(frame_header_size)) return false;
+  const char* bytes = pending().data();
+  std::uint64_t word;
+  std::memcpy(&word, bytes, sizeof word);
+  std::memcpy(&id_, bytes + sizeof word, sizeof id_);
+  length_ = word & frame_length_limit;
+  const std::uint64_t kind = word >> 48;
+  if (kind < static_cast<std::uint64_t>(FrameKind::task) ||
+      kind > static_cast<std::uint64_t>(FrameKind::end))
+    throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
+  kind_ = static_cast<FrameKind>(kind);
+  consume(frame_header_size);
+  // An error is told whatever the user's limit is.
+  const std::uint64_t limit =
+      kind_ == FrameKind::error ? std::max(max_body_, error_body_limit) : max_body_;
+  if (length_ > limit) {
+    state_ = State::skipped;
+    skipped_ = 0;
+  } else if (length_ >= large_body) {
+    state_ = State::large;
+    large_.clear();
+    large_filled_ = 0;
+  } else {
+    state_ = State::small;
+  }
+  return true;
+}
+
+bool FrameReader::next_small(Frame& frame) {
+  const std::size_t length = static_cast<std::size_t>(length_);
+  if (!pull(length)) return false;
+  frame = Frame{kind_, id_, pending().substr(0, length), nullptr, false};
+  consume(length);
+  state_ = State::header;
+  return true;
+}
+
+bool FrameReader::next_large(Frame& frame) {
+  while (large_filled_ < length_ && !pending().empty()) {
+    const Room free = room();
+    const std::size_t size = std::min(free.size, pending().size());
+    std::memcpy(free.data, pending().data(), size);
+    filled(size);
+    consume(size);
+  }
+  if (large_filled_ < length_) return false;
+  large_.resize(large_filled_);
+  frame = Frame{kind_, id_, large_, &large_, false};
+  state_ = State::header;
+  return true;
+}
+
+bool FrameReader::next_skipped(Frame& frame) {
+  while (skipped_ < length_ && !pending().empty()) {
+    const std::size_t size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(length_ - skipped_, pending().size()));
+    consume(size);
+    skipped_ += size;
+  }
+  if (skipped_ < length_) return false;
+  frame = Frame{kind_, id_, {}, nullptr, true};
+  state_ = State::header;
+  return true;
+}
+
+FrameReader::Room FrameReader::room() {
+  if (state_ != State::large || large_filled_ == length_) return {nullptr, 0};
+  if (large_filled_ == large_.size()) {
+    const std::uint64_t wanted =
+        std::max<std::uint64_t>(first_room, std::uint64_t{4} * large_filled_);
+    large_.resize(static_cast<std::size_t>(std::min(length_, wanted)));
+  }
+  return {large_.data() + large_filled_, large_.size() - large_filled_};
+}
+
+// ---- FrameQueue ----
+
+void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
+  char header[frame_header_size];
+  put_header(header, kind, id, message.size());
+  size_ += frame_header_size + message.size();
+
+  if (!segments_.empty() && segments_.back().owner) segments_.emplace_back();
+  std::string& tail = segments_.empty() ? small_ : segments_.back().bytes;
+  tail.append(header, frame_header_size);
+  if (message.bytes().size() < large_body) {
+    tail.append(message.bytes());
+    message.bytes().clear();
+  } else {
+    segments_.emplace_back();
+    segments_.back().bytes.swap(message.bytes());
+  }
+  if (message.adopted_owner()) {
+    Segment adopted;
+    adopted.owner = message.adopted_owner();
+    adopted.data = message.adopted().data();
+    adopted.size = message.adopted().size();
+    segments_.push_back(std::move(adopted));
+  }
+  message.clear();
+}
+
+std::string_view FrameQueue::part(std::size_t index) const noexcept {
+  return index == 0 ? std::string_view(small_) : segments_[index - 1].view();
+}
+
+int FrameQueue::front(Piece* pieces, int max) const noexcept {
+  int count = 0;
+  for (std::size_t i = 0; i <= segments_.size() && count < max; ++i) {
+    std::string_view bytes = part(i);
+    if (i == 0) bytes.remove_prefix(offset_);
+    if (!bytes.empty()) pieces[count++] = {bytes.data(), bytes.size()};
+  }
+  return count;
+}
+
+// The segment behind takes small_'s place; owned bytes stay a segment behind an empty small_.
+void FrameQueue::pop_part() noexcept {
+  offset_ = 0;
+  small_.clear();
+  if (segments_.empty()) {
+    if (small_.capacity() > kept_capacity) small_.shrink_to_fit();
+  } else if (!segments_.front().owner) {
+    small_.swap(segments_.front().bytes);
+    segments_.pop_front();
+  }
+}
+
+void FrameQueue::written(std::size_t size) noexcept {
+  size_ -= size;
+  while (size > 0) {
+    if (offset_ == small_.size()) pop_part();
+    const bool owned = small_.empty();
+    const std::size_t left = owned ? segments_.front().size : small_.size() - offset_;
+    const std::size_t now = std::min(left, size);
+    size -= now;
+    if (!owned) {
+      offset_ += now;
+    } else if (now == left) {
+      segments_.pop_front();
+    } else {
+      segments_.front().data += now;
+      segments_.front().size -= now;
+    }
+  }
+  if (size_ == 0 || offset_ == small_.size()) pop_part();
+}
+
+void FrameQueue::clear() noexcept {
+  small_ = {};
+  segments_.clear();
+  offset_ = 0;
+  size_ = 0;
+}
+
+void FrameQueue::cut(std::size_t size) noexcept {
+  if (size >= size_) return;
+  small_.resize(offset_ + std::min(size, small_.size() - offset_));
+  segments_.clear();
+  size_ = small_.size() - offset_;
+}
+
+}  // namespace evparallel

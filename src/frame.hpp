@@ -1,0 +1,120 @@
+// frame.hpp - cuts a stream of bytes into frames and makes frames of messages.  No system call
+// here.
+// Licence: see COPYING.
+//
+// A length is never believed: memory grows with what has arrived, at most to four times that.
+#pragma once
+
+#include "wire.hpp"
+
+#include <evparallel/io.hpp>
+
+#include <deque>
+#include <string>
+#include <string_view>
+
+namespace evparallel {
+
+struct Frame {
+  FrameKind kind = FrameKind::end;
+  std::uint64_t id = 0;
+  std::string_view body;
+  std::string* whole = nullptr;  // where the body is a string of its own that may be moved from
+  bool too_large = false;  // it was above the limit: the body was skipped, the stream is in order
+
+  Reader reader() const { return Reader(body, whole); }
+};
+
+// Bytes in, frames out. use: give each piece that was received to feed(), take frames with next()
+// until it says no, then keep(). A large frame under way offers room() instead, so that it is
+// received where it stays.
+class FrameReader {
+public:
+  explicit FrameReader(std::size_t max_body) noexcept : max_body_(max_body) {}
+
+  void set_max_body(std::size_t size) noexcept { max_body_ = size; }
+
+  // `bytes` must stay valid until keep().
+  void feed(std::string_view bytes) noexcept { view_ = bytes; }
+  // A frame's body is valid until the next call of any function here.
+  // Fails: Errc::bad_message where the stream makes no sense; it must not be used any more then.
+  bool next(Frame&);
+  // What is not yet a frame is copied, so that the caller's buffer is free.
+  void keep();
+
+  // Room in the large frame under way: fill it, then say how much with filled().  Size 0: there is
+  // none.
+  struct Room {
+    char* data;
+    std::size_t size;
+  };
+  Room room();
+  void filled(std::size_t size) noexcept { large_filled_ += size; }
+
+  // True inside a frame: an end of file here has torn it.
+  bool in_frame() const noexcept { return state_ != State::header || !pending().empty(); }
+
+private:
+  std::string_view pending() const noexcept;
+  bool pull(std::size_t wanted);
+  void consume(std::size_t size) noexcept;
+  bool next_header();
+  bool next_large(Frame&);
+  bool next_skipped(Frame&);
+  bool next_small(Frame&);
+
+  enum class State { header, small, large, skipped };
+
+  std::size_t max_body_;
+  State state_ = State::header;
+  std::string_view view_;            // fed and not yet cut
+  std::string carry_;                // kept from earlier pieces; comes before view_
+  std::size_t carry_at_ = 0;         // bytes of carry_ that are cut
+  FrameKind kind_ = FrameKind::end;  // of the frame under way, with the two below
+  std::uint64_t id_ = 0;
+  std::uint64_t length_ = 0;
+  std::uint64_t skipped_ = 0;  // bytes of a frame above the limit that have gone by
+  std::string large_;
+  std::size_t large_filled_ = 0;
+};
+
+// Frames out: a queue of bytes that is written from the front.
+class FrameQueue {
+public:
+  // Appends one frame.  `message` is left empty, its memory where possible.
+  void push(FrameKind, std::uint64_t id, Writer& message);
+
+  bool empty() const noexcept { return size_ == 0; }
+  std::size_t size() const noexcept { return size_; }
+
+  struct Piece {
+    const char* data;
+    std::size_t size;
+  };
+  // The first pieces of the queue, at most `max`.  Returns how many.
+  int front(Piece* pieces, int max) const noexcept;
+  void written(std::size_t size) noexcept;
+  void clear() noexcept;
+  // Shortens the queue to its first `size` bytes; for fault injection.
+  void cut(std::size_t size) noexcept;
+
+private:
+  struct Segment {
+    std::string bytes;
+    std::shared_ptr<const void> owner;  // set: data and size name the owner's bytes
+    const char* data = nullptr;
+    std::size_t size = 0;
+    std::string_view view() const noexcept {
+      return owner ? std::string_view(data, size) : std::string_view(bytes);
+    }
+  };
+  std::string_view part(std::size_t index) const noexcept;
+  void pop_part() noexcept;
+
+  std::string small_;             // first in the queue, and nearly always all of it
+  std::deque<Segment> segments_;  // behind small_
+  std::size_t offset_ = 0;        // bytes of the first segment that are written
+  std::size_t size_ = 0;
+};
+
+}  // namespace evparallel

@@ -1,0 +1,363 @@
+// pipe.cpp - the life of a pipe: reading, writing, and its end.
+// Licence: see COPYING.
+#include <evparallel/pipe.hpp>
+
+#include "pipe_core.hpp"
+#include "remote_error.hpp"
+
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// Frames of one callback are gathered up to here.
+constexpr std::size_t gather_limit = 256 * 1024;
+
+}  // namespace
+
+PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::size_t high_water,
+                   LastWord last_word, PipeOwner* owner)
+    : loop_(loop),
+      channel_(std::move(channel)),
+      high_water_(high_water),
+      last_word_(last_word),
+      owner_(owner) {
+  read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
+  write_event_.set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
+  attach(*loop_);
+}
+
+// ---- out ----
+
+bool PipeCore::send(Writer& message) {
+  if (channel_.finished()) throw std::logic_error("evparallel: send on a pipe after its close()");
+  if (channel_.out_dead()) {
+    if (!std::exchange(closed_told_, true) && loop_->alive())
+      loop_->defer([self = shared_from_this()] {
+        if (!self->error_told_)
+          self->fail_end(Error(Errc::closed, "closed: the other side of the pipe is gone"));
+      });
+    return true;
+  }
+  put(FrameKind::message, 0, message);
+  if (channel_.queued() <= high_water_) return true;
+  above_mark_ = true;
+  return false;
+}
+
+void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message) {
+  channel_.put(kind, id, message);
+  schedule_flush();
+}
+
+void PipeCore::close() {
+  if (channel_.finished()) return;
+  channel_.finish();
+  schedule_flush();
+  // With its own direction closed, a side that takes no messages only waits for the end.
+  if (stopped_at_message_) continue_later();
+}
+
+// Outside the loop it is written at once; what a callback sends is gathered until its turn is over.
+void PipeCore::schedule_flush() {
+  if (!loop_->alive() || write_event_.added()) return;
+  if (!loop_->in_callback() || channel_.queued() > gather_limit) return flush();
+  if (std::exchange(flush_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] { self->flush(); });
+}
+
+void PipeCore::on_writable() {
+  const auto keep = shared_from_this();
+  flush();
+}
+
+void PipeCore::flush() {
+  flush_deferred_ = false;
+  if (!loop_->alive() || !channel_.is_open()) return;
+  if (channel_.flush(Wait::no) == Flow::again)
+    write_event_.add();
+  else
+    write_event_.remove();
+  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.out_dead()) {
+    above_mark_ = false;
+    loop_->defer([self = shared_from_this()] { self->drain_(); });
+  }
+  if (channel_.out_over()) check_over();
+}
+
+// ---- in ----
+
+void PipeCore::start() {
+  started_ = true;
+  continue_later();
+}
+
+void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
+  message_.set(std::move(callback));
+  if (stopped_at_message_) continue_later();
+}
+
+void PipeCore::pause() noexcept {
+  paused_ = true;
+  read_event_.remove();
+}
+
+void PipeCore::resume() {
+  if (!std::exchange(paused_, false)) return;
+  continue_later();
+}
+
+bool PipeCore::reading_wanted() const noexcept {
+  return started_ && !paused_ && !stopped_at_message_ && !channel_.in_over() && channel_.is_open();
+}
+
+void PipeCore::watch_reading() {
+  if (!loop_->alive()) return;
+  if (reading_wanted())
+    read_event_.add();
+  else
+    read_event_.remove();
+}
+
+// Frames that were received already wait for no event; and no callback is called from inside a call
+// of the user.
+void PipeCore::continue_later() {
+  if (!loop_->alive() || !started_ || std::exchange(continue_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->continue_deferred_ = false;
+    self->cut_frames();
+    if (self->conclusion_) self->drain_and_end();
+  });
+}
+
+void PipeCore::on_readable() {
+  const auto keep = shared_from_this();
+  const Flow flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
+  if (flow == Flow::again) return;
+  cut_frames();
+}
+
+void PipeCore::cut_frames() {
+  deliver_held();
+  try {
+    Frame frame;
+    while (!paused_ && !stopped_at_message_ && !loop_->interrupted() && channel_.is_open() &&
+           channel_.next(frame))
+      dispatch(frame);
+  } catch (const Error& error) {
+    return bad_stream(error);
+  }
+  channel_.keep();
+  if (paused_ || stopped_at_message_ || !channel_.is_open()) return watch_reading();
+  if (loop_->interrupted()) return continue_later();
+  if (channel_.in_over() && !conclusion_) on_end_of_file();
+  watch_reading();
+}
+
+void PipeCore::dispatch(Frame& frame) {
+  switch (frame.kind) {
+    case FrameKind::message: return on_message_frame(frame);
+    case FrameKind::end:
+      clean_ = true;
+      // In the parent the callbacks of the end wait for nothing either: the child may live on for
+      // long.
+      return end_in();
+    case FrameKind::error:
+      if (frame.id == 0) return fail_end(read_error(frame.reader()));
+      break;
+    default: break;
+  }
+  loop_->call([&] {
+    if (owner_) owner_->on_frame(frame);
+  });
+}
+
+void PipeCore::on_message_frame(Frame& frame) {
+  if (frame.too_large)
+    return tell_error(
+        Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
+  if (discard_) return;
+  if (!message_.is_set()) {
+    if (conclusion_ || channel_.finished()) return;
+    stopped_at_message_ = true;
+    held_.assign(frame.body);
+    return;
+  }
+  loop_->call([&] {
+    Reader in = frame.reader();
+    message_(in);
+  });
+}
+
+void PipeCore::deliver_held() {
+  if (!stopped_at_message_ || paused_) return;
+  if (!message_.is_set() && !channel_.finished() && !conclusion_ && !discard_) return;
+  stopped_at_message_ = false;
+  std::string body = std::move(held_);
+  Frame frame{FrameKind::message, 0, body, &body, false};
+  on_message_frame(frame);
+}
+
+// A stream that makes no sense is over, and so is the pipe: there is no way to find the next frame.
+void PipeCore::bad_stream(const Error& error) {
+  channel_.close();
+  read_event_.remove();
+  write_event_.remove();
+  fail_end(error);
+  on_end_of_file();
+}
+
+// For one message: the pipe goes on.
+void PipeCore::tell_error(const Error& error) {
+  loop_->call([&] {
+    if (error_.is_set())
+      error_(error);
+    else if (!discard_)
+      throw error;
+  });
+}
+
+// For the end: told at most once, and on_end and on_exit tell it too.
+void PipeCore::fail_end(const Error& error) {
+  if (std::exchange(error_told_, true)) return;
+  loop_->call([&] { error_(error); });
+}
+
+// ---- the end ----
+
+void PipeCore::on_end_of_file() {
+  if (clean_ || in_ended_) return check_over();
+  if (std::exchange(broken_, true)) return;
+  if (channel_.torn())
+    fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
+  if (last_word_ == LastWord::comes) {
+    if (owner_) owner_->on_broken();
+    return;
+  }
+  fail_end(Error(Errc::closed, "closed: the other side ended without closing the pipe"));
+  end_in();
+}
+
+void PipeCore::end_in() {
+  if (std::exchange(in_ended_, true)) return;
+  if (last_word_ == LastWord::none && !end_.is_set()) close();
+  loop_->call([&] { end_(); });
+  check_over();
+}
+
+void PipeCore::conclude(const Error& error) {
+  conclusion_ = error;
+  started_ = true;
+  drain_and_end();
+}
+
+// All that a dead child has written is there already; an end of file may never come, since somebody
+// else may hold the socket.
+void PipeCore::drain_and_end() {
+  const auto keep = shared_from_this();
+  if (over_told_) return;
+  for (;;) {
+    cut_frames();
+    if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
+    if (channel_.in_over() || !channel_.is_open()) break;
+    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == Flow::again) break;
+  }
+  if (channel_.torn())
+    fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
+  if (!clean_) fail_end(*conclusion_);
+  end_in();
+  over_told_ = true;
+  PipeOwner* owner = std::exchange(owner_, nullptr);
+  shut();
+  if (owner) owner->on_over();
+}
+
+// Without a last word to come, a pipe is over when both directions are.
+void PipeCore::check_over() {
+  if (!in_ended_ && !discard_) return;
+  if (!channel_.out_over()) return;
+  if (self_) return shut();
+  if (last_word_ == LastWord::comes || std::exchange(over_told_, true)) return;
+  if (owner_) owner_->on_over();
+}
+
+void PipeCore::abandon() {
+  owner_ = nullptr;
+  const auto keep = shared_from_this();
+  release_handlers();
+  if (!loop_->alive() || !channel_.is_open()) return shut();
+  discard_ = true;
+  paused_ = false;
+  channel_.finish();
+  if (channel_.flush(Wait::no) != Flow::again) return shut();
+  self_ = keep;
+  loop_->hold();
+  write_event_.add();
+  continue_later();
+}
+
+void PipeCore::release_handlers() noexcept {
+  message_.release();
+  end_.release();
+  error_.release();
+  drain_.release();
+}
+
+void PipeCore::shut() noexcept {
+  read_event_.remove();
+  write_event_.remove();
+  channel_.close();
+  release_handlers();
+  detach();
+  if (self_ && loop_->alive()) loop_->release();
+  const std::shared_ptr<PipeCore> last = std::move(self_);
+}
+
+void PipeCore::loop_gone() noexcept {
+  owner_ = nullptr;
+  const auto keep = self_;
+  shut();
+}
+
+// ---- what a Pipe calls ----
+
+bool pipe_send(PipeCore& core, Writer& message) {
+  return core.send(message);
+}
+void pipe_close(PipeCore& core) {
+  core.close();
+}
+void pipe_pause(PipeCore& core) {
+  core.pause();
+}
+void pipe_resume(PipeCore& core) {
+  core.resume();
+}
+std::size_t pipe_buffered(const PipeCore& core) noexcept {
+  return core.buffered();
+}
+bool pipe_closed(const PipeCore& core) noexcept {
+  return core.closed();
+}
+void pipe_on_message(PipeCore& core, Callback<void(Reader&)> callback) {
+  core.set_on_message(std::move(callback));
+}
+void pipe_on_end(PipeCore& core, Callback<void()> callback) {
+  core.set_on_end(std::move(callback));
+}
+void pipe_on_error(PipeCore& core, Callback<void(const Error&)> callback) {
+  core.set_on_error(std::move(callback));
+}
+void pipe_on_drain(PipeCore& core, Callback<void()> callback) {
+  core.set_on_drain(std::move(callback));
+}
+void pipe_bad_message(PipeCore& core, const Error& error) {
+  core.tell_error(error);
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,129 @@
+// pipe_core.hpp - a channel that a loop drives: what stands behind a Pipe, a Process and a Remote.
+// Licence: see COPYING.
+#pragma once
+
+#include "channel.hpp"
+#include "handler.hpp"
+#include "watch.hpp"
+
+#include <evparallel/pipe.hpp>
+
+#include <optional>
+
+namespace evparallel {
+
+// Who made the pipe, and hears what is not for its user.
+class PipeOwner {
+public:
+  virtual void on_frame(Frame&) {}  // of a kind that is not a pipe's own
+  virtual void on_broken() {}       // end of file without an end; a last word may still come
+  virtual void on_over() {}         // both directions are over and all callbacks were called
+
+protected:
+  ~PipeOwner() = default;
+};
+
+namespace detail {
+
+class PipeCore : public Attached, public std::enable_shared_from_this<PipeCore> {
+public:
+  // In the parent a last word about the child follows the end of file; in the child none does.
+  enum class LastWord { comes, none };
+
+  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, LastWord, PipeOwner*);
+  ~PipeCore() override = default;
+
+  // ---- the user's side ----
+  bool send(Writer&);  // one message.  False: above the high-water mark
+  void close();
+  void pause() noexcept;
+  void resume();
+  std::size_t buffered() const noexcept { return channel_.queued(); }
+  bool closed() const noexcept { return channel_.finished() || channel_.out_dead(); }
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
+
+  void set_on_message(Callback<void(Reader&)>);
+  void set_on_end(Callback<void()> c) { end_.set(std::move(c)); }
+  void set_on_error(Callback<void(const Error&)> c) { error_.set(std::move(c)); }
+  void set_on_drain(Callback<void()> c) { drain_.set(std::move(c)); }
+  // One message could not be taken; the pipe goes on.
+  void tell_error(const Error&);
+  bool has_on_message() const noexcept { return message_.is_set(); }
+  bool has_on_end() const noexcept { return end_.is_set(); }
+
+  // ---- the owner's side ----
+  // Also reads what came before the loop took over.
+  void start();
+  // Queues a frame and sees to it that it is written.  Fails: Errc::too_large.
+  void put(FrameKind, std::uint64_t id, Writer&);
+  std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }
+  std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
+  // Writes all that is queued, and waits for it: for a child that is about to end.
+  void flush_blocking() { channel_.flush(Wait::yes); }
+  // The last word has come: reads what is there, then on_error (where the end was not clean),
+  // on_end, on_over.
+  void conclude(const Error&);
+  // Its owner is gone: callbacks are released, what is queued is written, then it is closed.
+  void abandon();
+  // Closes at once and releases all callbacks.
+  void shut() noexcept;
+  // Nothing will come or go any more that a call could hope for.
+  bool usable() const noexcept {
+    return channel_.is_open() && !broken_ && !channel_.out_dead() && !conclusion_;
+  }
+
+private:
+  void loop_gone() noexcept override;
+  void on_readable();
+  void on_writable();
+  void schedule_flush();
+  void flush();
+  bool reading_wanted() const noexcept;
+  void watch_reading();
+  void continue_later();
+  void cut_frames();
+  void dispatch(Frame&);
+  void on_message_frame(Frame&);
+  void deliver_held();
+  void bad_stream(const Error&);
+  void fail_end(const Error&);
+  void on_end_of_file();
+  void end_in();
+  void drain_and_end();
+  void check_over();
+  void release_handlers() noexcept;
+
+  std::shared_ptr<Loop> loop_;
+  Channel channel_;
+  std::size_t high_water_;
+  LastWord last_word_;
+  PipeOwner* owner_;
+  Event read_event_;
+  Event write_event_;
+
+  Handler<void(Reader&)> message_;
+  Handler<void()> end_;
+  Handler<void(const Error&)> error_;
+  Handler<void()> drain_;
+
+  bool started_ = false;
+  bool paused_ = false;
+  bool stopped_at_message_ = false;  // nobody takes messages: the first one waits in held_
+  std::string held_;
+  bool discard_ = false;
+  bool clean_ = false;     // the other side said that it ended
+  bool in_ended_ = false;  // on_end was told
+  bool broken_ = false;
+  bool error_told_ = false;
+  bool closed_told_ = false;
+  bool over_told_ = false;
+  bool above_mark_ = false;
+  bool flush_deferred_ = false;
+  bool continue_deferred_ = false;
+  std::optional<Error> conclusion_;
+  std::shared_ptr<PipeCore> self_;  // abandoned, and still writing
+};
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,18 @@
+// remote_error.hpp - the fixed form in which an error travels.  Never through a user's codec: the
+// error may be that one
+// does not work.
+// Licence: see COPYING.  Manual: evparallel_protocol(7).
+#pragma once
+
+#include <evparallel/io.hpp>
+
+namespace evparallel {
+
+// The exception that is being handled, as the other side is to see it: a remote_exception with its
+// demangled type, what(), and the chain of nested exceptions in the text.
+Error current_exception_as_remote();
+
+void write_error(Writer&, const Error&);
+Error read_error(Reader);
+
+}  // namespace evparallel

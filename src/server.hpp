@@ -1,0 +1,36 @@
+// server.hpp - the snapshot itself: it waits to be asked, forks, reaps, reports.
+// Licence: see COPYING.
+//
+// No libevent, no threads, and it never blocks in a write.  It calls up through one pointer only:
+// the life of a child. Its state is one fixed mapping; serving allocates nothing.
+#pragma once
+
+#include "descriptor.hpp"
+#include "slots.hpp"
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+namespace evparallel {
+
+// What a child is born with.
+struct Spawn {
+  std::uint64_t id = 0;
+  Descriptor socket;      // its end of the data socket
+  Descriptor door;        // to ask the snapshot for children of its own
+  Slot* slot = nullptr;   // shared with the one who asked for it
+  Slot* slots = nullptr;  // the arena
+  pid_t snapshot = 0;
+};
+
+struct ServerStart {
+  Descriptor control;  // the snapshot's end of the first client's control socket
+  Slot* slots = nullptr;
+  pid_t parent = 0;
+  void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
+};
+
+[[noreturn]] void serve(ServerStart&&);
+
+}  // namespace evparallel

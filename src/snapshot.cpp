@@ -1,0 +1,402 @@
+// snapshot.cpp - taking a snapshot, and asking it for children.
+// Licence: see COPYING.
+#include <evparallel/snapshot.hpp>
+
+#include "child.hpp"
+#include "snapshot_entry.hpp"
+
+#include <signal.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+namespace evparallel {
+
+namespace {
+
+// A snapshot that ends on its own, with its last child, and is still to be reaped.  Its control
+// socket stays open: to close it is to say that the program has ended.
+struct Abandoned {
+  pid_t pid;
+  Client client;
+};
+
+// In static storage without a destructor: they must be there for whatever is destroyed last.
+struct Registry {
+  std::shared_ptr<Snapshot> default_snapshot;
+  std::shared_ptr<SnapshotEntry> of_child;  // in a child: the snapshot that forked it
+  std::vector<Abandoned> abandoned;
+};
+
+Registry& registry() {
+  static auto* all = new Registry;
+  return *all;
+}
+
+void reap_abandoned() noexcept {
+  std::vector<Abandoned>& all = registry().abandoned;
+  Ended how;
+  for (std::size_t i = all.size(); i-- > 0;)
+    if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+}
+
+Error system_error(Errc code, const std::string& what, int number) {
+  return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
+}
+
+void refuse_what_is_in_the_way(const SnapshotOptions& options) {
+  if (living_loops() > 0)
+    throw Error(Errc::refused,
+                "refused: a snapshot must be taken before the first Reactor is made");
+  if (options.preflight == Preflight::off) return;
+  const PreflightReport report = preflight();
+  if (report.in_the_way())
+    throw Error(Errc::refused, "refused: a snapshot taken now would share this with the program: " +
+                                   report.describe());
+}
+
+// In the copy.
+void become_server(void* argument) {
+  ServerStart& start = *static_cast<ServerStart*>(argument);
+  close_registered_except(start.control.get(), -1);
+  set_role(Role::snapshot);
+  serve(std::move(start));
+}
+
+}  // namespace
+
+// ---- taking one ----
+
+std::shared_ptr<SnapshotEntry> SnapshotEntry::take(const SnapshotOptions& options) {
+  if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
+  reap_abandoned();
+  open_missing_standard_descriptors();
+  refuse_what_is_in_the_way(options);
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
+  entry->name_ = options.name;
+  entry->fork_server();
+  return entry;
+}
+
+void SnapshotEntry::fork_server() {
+  ServerStart start;
+  Descriptor ours;
+  if (const int error = make_pair(PairKind::packets, ours, start.control))
+    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
+  slots_ = map_slots();
+  if (!slots_)
+    throw system_error(Errc::spawn_failed, "spawn failed: no memory to share with children",
+                       ENOMEM);
+  start.slots = slots_;
+  start.parent = home_.pid;
+  start.live = &live;
+  const Forked forked = fork_clean(become_server, &start);
+  start.control.drop();  // the snapshot's now; a second holder would hide its end
+  if (forked.pid < 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
+  make_group(forked.pid);
+  pid_ = forked.pid;
+  client_ = Client(std::move(ours));
+  state_ = State::connected;
+}
+
+std::shared_ptr<SnapshotEntry> SnapshotEntry::choose(const Snapshot* chosen) {
+  if (chosen && chosen->entry() && chosen->entry()->home_.is_here()) return chosen->entry();
+  if (registry().of_child) return registry().of_child;
+  if (chosen)
+    throw Error(Errc::no_snapshot,
+                "no snapshot: the one that was named is empty, or another process's");
+  if (!registry().default_snapshot)
+    throw Error(Errc::no_snapshot,
+                "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
+  const std::shared_ptr<SnapshotEntry>& entry = registry().default_snapshot->entry();
+  if (!entry->home_.is_here())
+    throw Error(Errc::no_snapshot, "no snapshot: it was taken by process " +
+                                       std::to_string(entry->home_.pid) + " and this is " +
+                                       std::to_string(Home::here().pid) +
+                                       "; a program that daemonises must do so before init()");
+  return entry;
+}
+
+void SnapshotEntry::become_child(pid_t snapshot, Slot* slots, Descriptor door) {
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
+  entry->pid_ = snapshot;
+  entry->slots_ = slots;
+  entry->door_ = std::move(door);
+  registry().of_child = std::move(entry);
+}
+
+// The door of the snapshot is open to all its children: through it goes one end of a fresh control
+// socket.
+bool SnapshotEntry::connect() {
+  Descriptor ours;
+  Descriptor theirs;
+  if (make_pair(PairKind::packets, ours, theirs) != 0) return false;
+  const char byte = 0;
+  if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return false;
+  theirs.drop();
+  client_ = Client(std::move(ours));
+  state_ = State::connected;
+  return true;
+}
+
+// ---- its end ----
+
+SnapshotEntry::~SnapshotEntry() {
+  if (!home_.is_here() || role() != Role::parent || pid_ == 0 || reaped_) return;
+  if (client_) {
+    Request request{};
+    request.kind = Ask::stop_unheard;
+    request.slot = no_slot;
+    if (!client_.ask(request) || !client_.idle()) client_.close();
+  }
+  registry().abandoned.push_back({pid_, std::move(client_)});
+  reap_abandoned();
+}
+
+bool SnapshotEntry::alive() const noexcept {
+  return home_.is_here() && state_ == State::connected;
+}
+
+void SnapshotEntry::stop() noexcept {
+  if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
+  Request request{};
+  request.kind = Ask::stop;
+  request.slot = no_slot;
+  client_.ask(request);
+  state_ = State::stopped;
+}
+
+void SnapshotEntry::loop_gone() noexcept {
+  read_event_.remove();
+  write_event_.remove();
+  reap_event_.remove();
+  loop_.reset();
+  for (auto& item : living_) item.second.listener = nullptr;
+}
+
+// ---- asking ----
+
+void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
+  if (loop_ == loop) return;
+  if (loop_ && loop_->alive())
+    throw std::logic_error(
+        "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
+  if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
+  loop_ = loop;
+  attach(*loop_);
+  reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+  if (state_ == State::lost) return;
+  read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
+  write_event_.set<&SnapshotEntry::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST, this);
+  read_event_.add();
+}
+
+std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, Descriptor socket,
+                                   SpawnListener* listener) {
+  const std::uint64_t id = next_id_++;
+  if (state_ == State::unconnected && !connect()) state_ = State::lost;
+  bind(loop);
+  living_.emplace(id, Living{listener, 0});
+  if (state_ == State::connected) {
+    Request request{};
+    request.kind = Ask::spawn;
+    request.slot = no_slot;
+    request.id = id;
+    ask(request, std::move(socket));
+  } else if (state_ == State::stopped) {
+    fail_later(id, Error(Errc::no_snapshot, "no snapshot: the one of this call was stopped"));
+  } else {
+    fail_later(id, Error(Errc::snapshot_lost,
+                         "snapshot lost: process " + std::to_string(pid_) + " is dead"));
+  }
+  return id;
+}
+
+void SnapshotEntry::ask(const Request& request, Descriptor along) {
+  if (state_ == State::lost || !client_) return;
+  if (!client_.ask(request, std::move(along)))
+    return fail_later(
+        request.id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
+  if (!client_.idle() && loop_ && loop_->alive()) write_event_.add();
+}
+
+void SnapshotEntry::kill(std::uint64_t id, std::uint32_t slot, int signum) {
+  Request request{};
+  request.kind = Ask::kill;
+  request.slot = slot;
+  request.id = id;
+  request.signum = signum;
+  ask(request);
+}
+
+void SnapshotEntry::terminate(std::uint64_t id, std::uint32_t slot,
+                              std::chrono::milliseconds grace) {
+  Request request{};
+  request.kind = Ask::terminate;
+  request.slot = slot;
+  request.id = id;
+  request.grace_ms = grace.count();
+  ask(request);
+}
+
+void SnapshotEntry::release(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds linger,
+                            std::chrono::milliseconds grace) {
+  Request request{};
+  request.kind = Ask::release;
+  request.slot = slot;
+  request.id = id;
+  request.linger_ms = linger.count();
+  request.grace_ms = grace.count();
+  ask(request);
+}
+
+void SnapshotEntry::forget(std::uint64_t id) noexcept {
+  const auto found = living_.find(id);
+  if (found != living_.end()) found->second.listener = nullptr;
+}
+
+const Slot* SnapshotEntry::slot(std::uint32_t index) const noexcept {
+  return index < slot_count && slots_ ? slots_ + index : nullptr;
+}
+
+// ---- hearing ----
+
+void SnapshotEntry::on_writable() {
+  if (client_.flush()) write_event_.remove();
+}
+
+void SnapshotEntry::on_readable() {
+  const auto keep = shared_from_this();
+  Report report{};
+  for (;;) {
+    const Flow flow = client_.take(report);
+    if (flow == Flow::again) return;
+    if (flow == Flow::end) return lost();
+    take_report(report);
+    if (loop_->interrupted()) return;  // the socket is still readable in the next run()
+  }
+}
+
+ExitStatus status_of(const Report& report) {
+  ExitStatus status;
+  status.pid = report.pid;
+  status.wait_status = report.code;
+  status.cause = static_cast<Cause>(report.cause);
+  status.usage.user_time = std::chrono::microseconds(report.user_us);
+  status.usage.system_time = std::chrono::microseconds(report.system_us);
+  status.usage.max_rss = report.max_rss;
+  status.usage.minor_faults = report.minor_faults;
+  status.usage.major_faults = report.major_faults;
+  return status;
+}
+
+void SnapshotEntry::take_report(const Report& report) {
+  const auto found = living_.find(report.id);
+  if (found == living_.end()) return;
+  switch (report.kind) {
+    case Tell::spawned:
+      found->second.pid = report.pid;
+      if (SpawnListener* listener = found->second.listener)
+        loop_->call([&] { listener->on_spawned(report.pid, report.slot); });
+      break;
+    case Tell::failed:
+      last_word(report.id,
+                {std::nullopt, system_error(Errc::spawn_failed,
+                                            "spawn failed: fork in the snapshot", report.code)});
+      break;
+    case Tell::exited: last_word(report.id, {status_of(report), std::nullopt}); break;
+  }
+}
+
+void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
+  const auto found = living_.find(id);
+  if (found == living_.end()) return;
+  SpawnListener* listener = found->second.listener;
+  living_.erase(found);
+  if (listener) loop_->call([&] { listener->on_last_word(word); });
+}
+
+void SnapshotEntry::fail_later(std::uint64_t id, Error error) {
+  loop_->defer([self = shared_from_this(), id, error = std::move(error)] {
+    self->last_word(id, {std::nullopt, error});
+  });
+}
+
+// The control socket has ended: nobody can tell any more how those who live will end.
+void SnapshotEntry::lost() {
+  read_event_.remove();
+  write_event_.remove();
+  client_.close();
+  const bool expected = state_ == State::stopped;
+  state_ = State::lost;
+  std::vector<std::uint64_t> ids;
+  for (const auto& item : living_) ids.push_back(item.first);
+  for (const std::uint64_t id : ids) {
+    const pid_t pid = living_.at(id).pid;
+    if (pid != 0) {
+      ExitStatus status;
+      status.pid = pid;
+      status.cause = Cause::snapshot_lost;
+      last_word(id, {status, std::nullopt});
+    } else {
+      last_word(
+          id, {std::nullopt, Error(expected ? Errc::no_snapshot : Errc::snapshot_lost,
+                                   "snapshot lost: process " + std::to_string(pid_) + " is dead")});
+    }
+  }
+  if (role() == Role::parent) reap();
+}
+
+// The socket of a dying process ends a little before the process can be waited for.
+void SnapshotEntry::reap() {
+  Ended how;
+  if (ended(pid_, how))
+    reaped_ = true;
+  else
+    reap_event_.add_in(std::chrono::milliseconds(1));
+}
+
+// ---- the handles ----
+
+Snapshot::Snapshot(const SnapshotOptions& options) : entry_(SnapshotEntry::take(options)) {}
+Snapshot::Snapshot(Snapshot&&) noexcept = default;
+Snapshot& Snapshot::operator=(Snapshot&& other) noexcept {
+  if (this != &other) {
+    stop();
+    entry_ = std::move(other.entry_);
+  }
+  return *this;
+}
+Snapshot::~Snapshot() {
+  stop();
+}
+
+pid_t Snapshot::pid() const noexcept {
+  return entry_ ? entry_->pid() : 0;
+}
+bool Snapshot::alive() const noexcept {
+  return entry_ && entry_->alive();
+}
+void Snapshot::stop() noexcept {
+  if (entry_) entry_->stop();
+}
+
+void init(const SnapshotOptions& options) {
+  if (registry().default_snapshot) throw std::logic_error("evparallel: init() was called already");
+  registry().default_snapshot = std::make_shared<Snapshot>(options);
+}
+
+Snapshot& default_snapshot() {
+  if (!registry().default_snapshot)
+    throw Error(Errc::no_snapshot, "no snapshot: call evparallel::init() first");
+  return *registry().default_snapshot;
+}
+
+bool in_child() noexcept {
+  return role() == Role::child;
+}
+
+}  // namespace evparallel

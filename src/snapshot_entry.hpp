@@ -1,0 +1,104 @@
+// snapshot_entry.hpp - what the parent knows of one snapshot: the mirror of its table.
+// Licence: see COPYING.
+//
+// An entry is complete before the fork and is found through static storage, so that a child
+// inherits no half-built object.  A child has an entry of its own for the snapshot that forked it;
+// it connects at the first use.
+#pragma once
+
+#include "client.hpp"
+#include "fork.hpp"
+#include "server.hpp"
+#include "slots.hpp"
+#include "watch.hpp"
+
+#include <evparallel/snapshot.hpp>
+
+#include <optional>
+#include <unordered_map>
+
+namespace evparallel {
+
+// How a spawn ended, told exactly once for each.
+struct LastWord {
+  std::optional<ExitStatus> status;  // how the child ended
+  std::optional<Error> failure;      // there never was one
+};
+
+// Who asked for a child.
+class SpawnListener {
+public:
+  virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
+  virtual void on_last_word(const LastWord&) = 0;
+
+protected:
+  ~SpawnListener() = default;
+};
+
+class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
+public:
+  // Forks a snapshot.  Fails: Error.
+  static std::shared_ptr<SnapshotEntry> take(const SnapshotOptions&);
+  // The entry that `chosen` names, or the default one.  Fails: Error{no_snapshot}.
+  static std::shared_ptr<SnapshotEntry> choose(const Snapshot* chosen);
+  // In a fresh child: what it was born with.
+  static void become_child(pid_t snapshot, Slot* slots, Descriptor door);
+
+  ~SnapshotEntry() override;
+
+  pid_t pid() const noexcept { return pid_; }
+  const std::string& name() const noexcept { return name_; }
+  bool alive() const noexcept;
+  void stop() noexcept;
+
+  // Asks for a child at the other end of `socket`; nothing is waited for.  The listener hears from
+  // the loop, until forget().  Returns the id of the spawn. Fails: std::logic_error if another
+  // reactor uses this snapshot.
+  std::uint64_t spawn(const std::shared_ptr<Loop>&, Descriptor socket, SpawnListener*);
+  void forget(std::uint64_t id) noexcept;
+
+  void kill(std::uint64_t id, std::uint32_t slot, int signum);
+  void terminate(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds grace);
+  void release(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds linger,
+               std::chrono::milliseconds grace);
+
+  const Slot* slot(std::uint32_t index) const noexcept;
+
+private:
+  enum class State { unconnected, connected, stopped, lost };
+
+  SnapshotEntry() = default;
+  void loop_gone() noexcept override;
+  void fork_server();
+  bool connect();
+  void bind(const std::shared_ptr<Loop>&);
+  void ask(const Request&, Descriptor along = {});
+  void on_readable();
+  void on_writable();
+  void take_report(const Report&);
+  void lost();
+  void reap();
+  void fail_later(std::uint64_t id, Error);
+  void last_word(std::uint64_t id, const LastWord&);
+
+  Home home_ = Home::here();
+  State state_ = State::unconnected;
+  std::string name_;
+  pid_t pid_ = 0;
+  Slot* slots_ = nullptr;
+  Descriptor door_;
+  Client client_;
+  std::uint64_t next_id_ = 1;
+  std::shared_ptr<Loop> loop_;
+  Event read_event_;
+  Event write_event_;
+  Event reap_event_;
+  bool reaped_ = false;
+  struct Living {
+    SpawnListener* listener;  // null: forgotten
+    pid_t pid;
+  };
+  std::unordered_map<std::uint64_t, Living> living_;
+};
+
+}  // namespace evparallel

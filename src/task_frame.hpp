@@ -1,0 +1,20 @@
+// task_frame.hpp - the first frame to a child: what it is to run.
+// Licence: see COPYING.  Manual: evparallel_protocol(7).
+#pragma once
+
+#include <evparallel/task.hpp>
+
+namespace evparallel {
+
+struct TaskFrame {
+  void (*entry)(detail::Child&, Reader& callable) = nullptr;
+  std::size_t max_message = 0;
+  std::size_t high_water = 0;
+};
+
+void write_task_frame(Writer&, const detail::Task&, std::size_t max_message,
+                      std::size_t high_water);
+// What is left in the reader is the callable.
+TaskFrame read_task_frame(Reader&);
+
+}  // namespace evparallel

@@ -1,0 +1,260 @@
+// watch.cpp - the turns of the loop, and what libevent is asked to do.
+// Licence: see COPYING.
+#include "watch.hpp"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <stdexcept>
+#include <system_error>
+
+namespace evparallel {
+
+namespace {
+
+int loops = 0;
+Loop* signal_loop = nullptr;
+
+timeval timeval_of(std::chrono::nanoseconds time) noexcept {
+  // Rounded up: a timer is never early.
+  const auto us =
+      std::chrono::ceil<std::chrono::microseconds>(std::max(time, std::chrono::nanoseconds::zero()))
+          .count();
+  return {static_cast<time_t>(us / 1000000), static_cast<suseconds_t>(us % 1000000)};
+}
+
+}  // namespace
+
+int living_loops() noexcept {
+  return loops;
+}
+
+// ---- Attached ----
+
+Attached::~Attached() {
+  detach();
+}
+
+void Attached::attach(Loop& loop) noexcept {
+  detach();
+  attached_to_ = &loop;
+  next_ = loop.attached_;
+  if (next_) next_->previous_ = this;
+  loop.attached_ = this;
+}
+
+void Attached::detach() noexcept {
+  if (!attached_to_) return;
+  if (previous_)
+    previous_->next_ = next_;
+  else
+    attached_to_->attached_ = next_;
+  if (next_) next_->previous_ = previous_;
+  attached_to_ = nullptr;
+  previous_ = nullptr;
+  next_ = nullptr;
+}
+
+// ---- Event ----
+
+void Event::assign(Loop& loop, int fd, short what, void (*call)(int, short, void*)) noexcept {
+  remove();
+  loop_ = &loop;
+  persistent_ = (what & EV_PERSIST) != 0;
+  ::event_assign(&event_, loop.base_, fd, what, call, this);
+}
+
+void Event::add() {
+  if (added_) return;
+  if (::event_add(&event_, nullptr) != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop refused a descriptor");
+  added_ = true;
+  ++loop_->own_events_;
+}
+
+void Event::add_in(std::chrono::nanoseconds time) {
+  // libevent counts from the time at which it woke up, so that a timer set after long work would be
+  // early.
+  ::event_base_update_cache_time(loop_->base_);
+  const timeval in = timeval_of(time);
+  if (::event_add(&event_, &in) != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop refused a timer");
+  if (added_) return;
+  added_ = true;
+  ++loop_->own_events_;
+}
+
+void Event::activate() noexcept {
+  ::event_active(&event_, EV_TIMEOUT, 0);
+}
+
+void Event::remove() noexcept {
+  if (!loop_ || !loop_->base_) return;
+  ::event_del(&event_);
+  if (!added_) return;
+  added_ = false;
+  --loop_->own_events_;
+}
+
+// ---- Loop ----
+
+Loop::Loop(event_base* base, bool owned) : base_(base), owned_(owned) {
+  if (owned) base_ = ::event_base_new();
+  if (!base_)
+    throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
+                            "evparallel: no event base");
+  wake_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) {
+    const int error = errno;
+    if (owned_) ::event_base_free(base_);
+    throw std::system_error(error, std::generic_category(), "evparallel: eventfd");
+  }
+  deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
+  wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
+  wake_event_.add();
+  ++loops;
+}
+
+Loop::~Loop() = default;
+
+void Loop::close() noexcept {
+  while (attached_) {
+    Attached& gone = *attached_;
+    gone.detach();
+    gone.loop_gone();
+  }
+  deferred_event_.remove();
+  wake_event_.remove();
+  if (signal_loop == this) signal_loop = nullptr;
+  if (owned_) ::event_base_free(base_);
+  base_ = nullptr;
+  on_exception_ = nullptr;
+  // Callbacks that nobody will call may own handles that come back here.
+  std::deque<Callback<void()>> deferred;
+  deferred.swap(deferred_);
+  std::vector<Callback<void()>> posted;
+  {
+    const std::lock_guard<std::mutex> guard(posted_lock_);
+    posted.swap(posted_);
+  }
+  --loops;
+}
+
+bool Loop::foreign_events() const noexcept {
+  return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > own_events_;
+}
+
+bool Loop::pending() const noexcept {
+  return holds_ > 0 || outside_holds_ > 0 || !deferred_.empty() || foreign_events();
+}
+
+void Loop::turn() {
+  ::event_base_loop(base_, EVLOOP_ONCE);
+  rethrow();
+}
+
+void Loop::run(const std::chrono::nanoseconds* limit) {
+  if (running_ || depth_ > 0)
+    throw std::logic_error("evparallel: Reactor::run inside a callback of the same reactor");
+  struct Running {
+    explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
+    ~Running() {
+      loop.running_ = false;
+      loop.stop_ = false;
+    }
+    Loop& loop;
+  } running(*this);
+  const auto start = std::chrono::steady_clock::now();
+  Event bell;
+  if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
+  stop_ = false;
+  run_posted();
+  rethrow();
+  while (!stop_ && pending()) {
+    if (limit) {
+      const auto spent = std::chrono::steady_clock::now() - start;
+      if (spent >= *limit) break;
+      bell.add_in(*limit - spent);
+    }
+    turn();
+    bell.remove();
+  }
+}
+
+void Loop::interrupt() noexcept {}
+
+void Loop::stop() noexcept {
+  if (!running_) return;
+  stop_ = true;
+  ::event_base_loopbreak(base_);
+}
+
+void Loop::caught() noexcept {
+  if (running_ || owned_) {
+    if (!thrown_) thrown_ = std::current_exception();
+    ::event_base_loopbreak(base_);
+    return;
+  }
+  // The program dispatches its own base: there is no run() that could throw.
+  if (!on_exception_) std::terminate();
+  on_exception_(std::current_exception());
+}
+
+void Loop::rethrow() {
+  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+}
+
+void Loop::defer(Callback<void()> callback) {
+  deferred_.push_back(std::move(callback));
+  if (deferred_.size() == 1) deferred_event_.activate();
+}
+
+void Loop::run_deferred() {
+  // What is deferred meanwhile runs in the next round, so that this one ends.
+  for (std::size_t left = deferred_.size(); left > 0 && base_; --left) {
+    Callback<void()> callback = std::move(deferred_.front());
+    deferred_.pop_front();
+    call([&] { callback(); });
+  }
+  if (base_ && !deferred_.empty()) deferred_event_.activate();
+}
+
+void Loop::post(Callback<void()> callback) {
+  const std::lock_guard<std::mutex> guard(posted_lock_);
+  posted_.push_back(std::move(callback));
+  const std::uint64_t one = 1;
+  if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake as it is
+}
+
+void Loop::run_posted() {
+  std::uint64_t count;
+  if (::read(wake_.get(), &count, sizeof count) < 0) return;
+  std::vector<Callback<void()>> posted;
+  {
+    const std::lock_guard<std::mutex> guard(posted_lock_);
+    posted.swap(posted_);
+  }
+  for (Callback<void()>& callback : posted) call([&] { callback(); });
+}
+
+void Loop::release_from_outside() noexcept {
+  if (--outside_holds_ > 0) return;
+  const std::uint64_t one = 1;
+  if (::write(wake_.get(), &one, sizeof one) < 0) return;
+}
+
+void Loop::watch_signals() {
+  if (signal_loop && signal_loop != this)
+    throw std::logic_error("evparallel: another reactor of this process watches signals already");
+  signal_loop = this;
+}
+
+char* Loop::scratch() {
+  if (!scratch_) scratch_.reset(new char[scratch_size]);
+  return scratch_.get();
+}
+
+}  // namespace evparallel

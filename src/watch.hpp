@@ -1,0 +1,188 @@
+// watch.hpp - one event of libevent, and the loop that it belongs to.  With watch.cpp the only file
+// that includes
+// libevent.
+// Licence: see COPYING.
+//
+// The C++ side of the edge: no exception passes through libevent, whatever a callback does.
+#pragma once
+
+#include <evparallel/callback.hpp>
+
+#include "descriptor.hpp"
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace evparallel {
+
+class Loop;
+
+// Something that hangs on a loop and must know when the loop is gone.
+class Attached {
+public:
+  Attached() noexcept = default;
+  Attached(const Attached&) = delete;
+  Attached& operator=(const Attached&) = delete;
+
+protected:
+  virtual ~Attached();
+  void attach(Loop&) noexcept;
+  void detach() noexcept;
+
+private:
+  friend class Loop;
+  // The loop is being destroyed: remove all events, call nobody.  Already detached.
+  virtual void loop_gone() noexcept = 0;
+
+  Loop* attached_to_ = nullptr;
+  Attached* previous_ = nullptr;
+  Attached* next_ = nullptr;
+};
+
+// One `struct event`.  Its address must not change while it is armed.
+class Event {
+public:
+  Event() noexcept = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event() { remove(); }
+
+  // Names what is watched; `object->*member()` is called from the loop.
+  template <auto member, class T>
+  void set(Loop& loop, int fd, short what, T* object) noexcept;
+
+  // Fails: std::system_error.
+  void add();
+  void add_in(std::chrono::nanoseconds);
+  void activate() noexcept;
+  void remove() noexcept;
+  bool added() const noexcept { return added_; }
+
+private:
+  template <class T, auto member>
+  static void trampoline(int, short, void* self) noexcept;
+  void assign(Loop&, int fd, short what, void (*call)(int, short, void*)) noexcept;
+
+  struct event event_ {};
+  Loop* loop_ = nullptr;
+  void* object_ = nullptr;
+  bool persistent_ = false;
+  bool added_ = false;
+};
+
+// A Reactor's inside.  It outlives the Reactor as long as a handle knows it; `base` is null then.
+class Loop : public std::enable_shared_from_this<Loop> {
+public:
+  Loop(event_base*, bool owned);
+  ~Loop();
+
+  // Called by the Reactor.
+  void close() noexcept;
+  void run(const std::chrono::nanoseconds* limit);
+  bool pending() const noexcept;
+  void stop() noexcept;
+
+  // One turn: waits for an event and runs what is ready.  For a child that waits for its own socket
+  // as well.
+  void turn();
+
+  // Runs `f` as a callback: what it throws goes to run() or to on_exception.
+  template <class F>
+  void call(F&& f) noexcept {
+    ++depth_;
+    try {
+      f();
+    } catch (...) {
+      caught();
+    }
+    --depth_;
+  }
+  bool in_callback() const noexcept { return depth_ > 0; }
+  // A callback threw or asked to stop: run() is to return before the next one.
+  bool interrupted() const noexcept { return thrown_ || stop_; }
+  bool alive() const noexcept { return base_ != nullptr; }
+  event_base* base() const noexcept { return base_; }
+
+  // What keeps run() from returning.
+  void hold() noexcept { ++holds_; }
+  void release() noexcept { --holds_; }
+  void hold_from_outside() noexcept { ++outside_holds_; }
+  void release_from_outside() noexcept;
+
+  // Runs it in this turn, after the callbacks that are ready, and not inside the caller.
+  void defer(Callback<void()>);
+  // Any thread.
+  void post(Callback<void()>);
+  void on_exception(Callback<void(std::exception_ptr)> callback) {
+    on_exception_ = std::move(callback);
+  }
+
+  // libevent has one signal pipe a process: the second loop that asks is refused.
+  void watch_signals();
+
+  // Received bytes, shared by all sockets of the loop: callbacks do not nest.
+  static constexpr std::size_t scratch_size = 128 * 1024;
+  char* scratch();
+
+private:
+  friend class Attached;
+  friend class Event;
+  void caught() noexcept;
+  void rethrow();
+  void run_deferred();
+  void run_posted();
+  void interrupt() noexcept;
+  bool foreign_events() const noexcept;
+
+  event_base* base_;
+  bool owned_;
+  bool running_ = false;
+  bool stop_ = false;
+  int depth_ = 0;
+  int own_events_ = 0;  // events of ours that libevent counts as added
+  std::size_t holds_ = 0;
+  std::atomic<std::size_t> outside_holds_{0};
+  std::exception_ptr thrown_;
+  Callback<void(std::exception_ptr)> on_exception_;
+  Attached* attached_ = nullptr;
+  std::unique_ptr<char[]> scratch_;
+  std::deque<Callback<void()>> deferred_;
+  Event deferred_event_;
+  std::mutex posted_lock_;
+  std::vector<Callback<void()>> posted_;  // guarded by posted_lock_
+  Descriptor wake_;
+  Event wake_event_;
+};
+
+// How many reactors live in this process.
+int living_loops() noexcept;
+
+template <auto member, class T>
+void Event::set(Loop& loop, int fd, short what, T* object) noexcept {
+  object_ = object;
+  assign(loop, fd, what, &trampoline<T, member>);
+}
+
+template <class T, auto member>
+void Event::trampoline(int, short, void* self) noexcept {
+  Event& event = *static_cast<Event*>(self);
+  T* object = static_cast<T*>(event.object_);
+  Loop& loop = *event.loop_;
+  if (!event.persistent_ && event.added_) {
+    event.added_ = false;
+    --loop.own_events_;
+  }
+  loop.call([object] { (object->*member)(); });
+}
+
+}  // namespace evparallel

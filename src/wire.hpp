@@ -1,0 +1,77 @@
+// wire.hpp - the bytes of both conversations.  Nothing else decides what they mean.
+// Licence: see COPYING.  Manual: evparallel_protocol(7).
+//
+// Both ends are one image on one machine, so numbers stand in host order and structures travel as
+// they are.
+//
+// Control socket (SOCK_SEQPACKET, one structure a packet):   client --Request--> snapshot
+// --Report--> client Data socket (SOCK_STREAM): frames of  header (16 bytes) + body.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace evparallel {
+
+constexpr std::uint32_t no_slot = UINT32_MAX;
+
+// ---- control socket ----
+
+enum class Ask : std::uint32_t {
+  spawn = 1,     // fork a child; its end of the data socket comes along
+  kill,          // send it `signum`
+  terminate,     // SIGTERM, and SIGKILL `grace_ms` later
+  release,       // its handle is gone: terminate it in `linger_ms`, unless it has ended by then
+  stop,          // no more spawns; end with the last child
+  stop_unheard,  // the same, and nobody reads reports any more
+};
+
+struct Request {
+  Ask kind;
+  std::uint32_t slot;  // as told by `spawned`; no_slot before that: then `id` finds the child
+  std::uint64_t id;    // of the spawn, chosen by the client
+  std::uint64_t seen;  // how many exits this client has heard of: their slots may be used again
+  std::int32_t signum;
+  std::int32_t reserved;
+  std::int64_t grace_ms;
+  std::int64_t linger_ms;
+};
+
+enum class Tell : std::uint32_t {
+  spawned = 1,  // `pid` runs and has `slot`
+  failed,       // last word: there is no child; `code` is an errno
+  exited,       // last word: `code` is a wait status
+};
+
+struct Report {
+  Tell kind;
+  std::uint32_t slot;
+  std::uint64_t id;
+  std::int32_t pid;
+  std::int32_t code;
+  std::int32_t cause;  // Cause, as far as the snapshot knows it
+  std::int32_t reserved;
+  std::int64_t user_us;
+  std::int64_t system_us;
+  std::int64_t max_rss;
+  std::int64_t minor_faults;
+  std::int64_t major_faults;
+};
+
+// ---- data socket ----
+
+enum class FrameKind : std::uint8_t {
+  task = 1,  // to the child, first: what to run
+  call,      // to the child: argument of call `id`
+  value,     // from the child: answer to call `id`
+  error,     // from the child: call `id` failed (id 0: the task itself)
+  message,   // either way: one value of a pipe
+  end,       // either way: no more frames; an end of file without it is a broken end
+};
+
+// Bytes 0-5: length of the body; byte 6: FrameKind; byte 7: 0; bytes 8-15: call id.
+constexpr std::size_t frame_header_size = 16;
+constexpr std::size_t error_body_limit = 64 * 1024;
+constexpr std::uint64_t frame_length_limit = (std::uint64_t{1} << 48) - 1;
+
+}  // namespace evparallel

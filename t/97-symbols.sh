@@ -1,0 +1,26 @@
+#!/bin/sh
+# The names that the shared library exports are those of t/symbols.txt, no more and no less.
+# With --list it only prints them; `make symbols` writes the list that way.
+. "${srcdir:-.}/t/gate.sh"
+
+# Only ours: which instances of std:: are in the library is the compiler's choice.
+exported() {
+	${NM:-nm} -DC --defined-only .libs/libevparallel.so | sed 's/^[0-9a-f]* *[A-Za-z] //' |
+		grep -E '^((typeinfo|typeinfo name|vtable) for )?evparallel::' | sort -u
+}
+
+if test "${1-}" = --list; then
+	exported
+	exit
+fi
+
+tool "${NM%% *}"
+exported >"$tmp/exported" || :
+looked_at "$(wc -l <"$tmp/exported")" 'exported names'
+check 'as in t/symbols.txt (if a change is meant: make symbols)' diff -u "$srcdir/t/symbols.txt" "$tmp/exported"
+
+# Nothing else may slip through the map.
+${NM:-nm} -DC --defined-only .libs/libevparallel.so | sed 's/^[0-9a-f]* *[A-Za-z] //' |
+	grep -v -x -F -f "$tmp/exported" >"$tmp/strangers" || :
+empty 'no name of anybody else' "$tmp/strangers"
+finish

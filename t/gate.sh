@@ -1,0 +1,49 @@
+# gate.sh - what every gate begins with: TAP, a place for files, and no mercy for a missing tool.
+# A gate reads $srcdir, stands in the build tree, and writes into $tmp alone.
+set -eu
+LC_ALL=C
+export LC_ALL
+
+srcdir=${srcdir:-.}
+points=0
+tmp=$(mktemp -d)
+# The plan comes last. A gate that dies half-way prints none, which is an error to the driver.
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+
+ok() {
+	points=$((points + 1))
+	echo "ok $points - $1"
+}
+
+# not_ok TEXT [FILE]: FILE holds what there is to say about it.
+not_ok() {
+	points=$((points + 1))
+	echo "not ok $points - $1"
+	test -z "${2-}" || sed 's/^/# /' "$2"
+}
+
+# check TEXT COMMAND...: what the command prints is the diagnosis.
+check() {
+	text=$1
+	shift
+	if "$@" >"$tmp/said" 2>&1; then ok "$text"; else not_ok "$text" "$tmp/said"; fi
+}
+
+# empty TEXT FILE: good if there is nothing to complain about.
+empty() {
+	if test -s "$2"; then not_ok "$1" "$2"; else ok "$1"; fi
+}
+
+# looked_at COUNT WHAT: a gate that looked at nothing must fail.
+looked_at() {
+	if test "$1" -gt 0; then ok "looked at $1 $2"; else not_ok "looked at no $2"; fi
+}
+
+tool() {
+	command -v "$1" >/dev/null || { echo "Bail out! $1 is missing: make deps installs it"; exit 99; }
+}
+
+finish() {
+	echo "1..$points"
+}

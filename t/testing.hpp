@@ -1,0 +1,59 @@
+// testing.hpp - what every test program is written with: Boost.Test, and watches over processes, descriptors, time.
+#pragma once
+
+#ifndef BOOST_TEST_DYN_LINK
+#define BOOST_TEST_DYN_LINK
+#endif
+#define BOOST_TEST_NO_MAIN  // main.cpp has one: Boost cannot speak TAP
+#include <boost/test/unit_test.hpp>
+
+#include <poll.h>
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+// main calls this first, before Boost starts: the place to take a snapshot. Defined by the programs that need it.
+void testing_main_init();
+
+namespace testing {
+
+// The open descriptors of this process.
+std::size_t count_descriptors();
+
+// The children that `parent` has now, zombies too.
+std::vector<pid_t> children_of(pid_t parent);
+
+// Whether `pid` runs. A zombie does not: who reaps an orphan, and when, is not ours to say.
+bool process_exists(pid_t pid);
+
+// A child that may outlive the case that is running (a snapshot). Its own children may not.
+void expect_child(pid_t pid);
+void forget_child(pid_t pid);
+
+// The case that is running may leave `count` more descriptors open than it found.
+void allow_descriptors(int count);
+
+// The case that is running may take so long, counted from now. Without it: 60 seconds.
+// The environment's TEST_TIME_SCALE stretches every limit, this one and that of eventually().
+void limit(unsigned seconds);
+double time_scale();
+
+// The case that is running cannot run here. Shown by name, with the reason; return after it.
+void skip(const std::string& reason);
+
+// Waits until `condition()` holds, asking about once a millisecond; false if it never did.
+template <class F>
+bool eventually(F condition, std::chrono::milliseconds limit = std::chrono::seconds(5)) {
+  const auto end = std::chrono::steady_clock::now() +
+                   std::chrono::duration_cast<std::chrono::milliseconds>(limit * time_scale());
+  for (;;) {
+    if (condition()) return true;
+    if (std::chrono::steady_clock::now() >= end) return static_cast<bool>(condition());
+    ::poll(nullptr, 0, 1);
+  }
+}
+
+}  // namespace testing
