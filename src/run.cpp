@@ -161,8 +161,8 @@ public:
     const auto keep = shared_from_this();
     Pending pending = child.calls.take(frame.id);
     if (!pending.answer) return;
+    ended();  // first: a callback may throw
     finish(frame, pending.answer);
-    ended();
   }
 
   // The last word about a child: each of its calls hears it.

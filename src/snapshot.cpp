@@ -146,12 +146,11 @@ bool SnapshotEntry::connect() {
 
 SnapshotEntry::~SnapshotEntry() {
   if (!home_.is_here() || role() != Role::parent || pid_ == 0 || reaped_) return;
-  if (client_) {
-    Request request{};
-    request.kind = Ask::stop_unheard;
-    request.slot = no_slot;
-    if (!client_.ask(request) || !client_.idle()) client_.close();
-  }
+  Request request{};
+  request.kind = Ask::stop_unheard;
+  request.slot = no_slot;
+  // Where a child may live on, the socket stays open: its end would end the child.
+  if (living_.empty() || !client_.ask(request) || !client_.idle()) client_.close();
   registry().abandoned.push_back({pid_, std::move(client_)});
   reap_abandoned();
 }
@@ -170,9 +169,9 @@ void SnapshotEntry::stop() noexcept {
 }
 
 void SnapshotEntry::loop_gone() noexcept {
-  read_event_.remove();
-  write_event_.remove();
-  reap_event_.remove();
+  read_event_.unset();
+  write_event_.unset();
+  reap_event_.unset();
   loop_.reset();
   for (auto& item : living_) item.second.listener = nullptr;
 }

@@ -99,6 +99,11 @@ void Event::remove() noexcept {
   --loop_->own_events_;
 }
 
+void Event::unset() noexcept {
+  remove();
+  loop_ = nullptr;
+}
+
 // ---- Loop ----
 
 Loop::Loop(event_base* base, bool owned) : base_(base), owned_(owned) {

@@ -66,6 +66,8 @@ public:
   void add_in(std::chrono::nanoseconds);
   void activate() noexcept;
   void remove() noexcept;
+  // Removes it and forgets the loop, which may not live on.
+  void unset() noexcept;
   bool added() const noexcept { return added_; }
 
 private:

@@ -7,6 +7,8 @@
 #include <evparallel/snapshot.hpp>
 #include <evparallel/task.hpp>
 
+#include <variant>
+
 namespace evparallel {
 
 namespace detail {
@@ -61,19 +63,19 @@ public:
   }
   ~Remote() { drop(); }
 
+  // What is sent; a stand-in where there is nothing.
+  using Sent = std::conditional_t<std::is_void_v<Out>, std::monostate, Out>;
+
   // Calls the function; `callback(Result<Inc>)` hears the answer.  A value that is moved in is sent
-  // from where it is, if its codec can. Fails: std::logic_error after close().
-  template <class Argument, class F>
-  Call operator()(Argument&& argument, F&& callback) {
-    static_assert(!std::is_void_v<Out>,
-                  "evparallel: this remote function takes no argument: f(callback)");
-    Writer message;
-    try {
-      codecs_.put(message, std::forward<Argument>(argument));
-    } catch (const Error& error) {
-      return Call(detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
-    }
-    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+  // from where it is, if its codec can.
+  // Fails: std::logic_error after close().
+  template <class F>
+  Call operator()(const Sent& argument, F&& callback) {
+    return call(argument, std::forward<F>(callback));
+  }
+  template <class F>
+  Call operator()(Sent&& argument, F&& callback) {
+    return call(std::move(argument), std::forward<F>(callback));
   }
   template <class F>
   Call operator()(F&& callback) {
@@ -96,7 +98,6 @@ public:
 
   // The codecs are chosen where the function is made and are no part of its type.
   struct Codecs {
-    using Sent = std::conditional_t<std::is_void_v<Out>, char, Out>;
     Inc (*get)(Reader&);
     void (*put_copy)(Writer&, const Sent&);
     void (*put_moved)(Writer&, Sent&&);
@@ -105,6 +106,19 @@ public:
   };
 
 private:
+  template <class Argument, class F>
+  Call call(Argument&& argument, F&& callback) {
+    static_assert(!std::is_void_v<Out>,
+                  "evparallel: this remote function takes no argument: f(callback)");
+    Writer message;
+    try {
+      codecs_.put(message, std::forward<Argument>(argument));
+    } catch (const Error& error) {
+      return Call(detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
+    }
+    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+  }
+
   template <class F>
   detail::Answer answer(F&& callback) const {
     static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
@@ -153,8 +167,8 @@ struct PutArgument {
 };
 template <class OutCodec>
 struct PutArgument<OutCodec, void> {
-  static void copy(Writer&, const char&) {}
-  static void moved(Writer&, char&&) {}
+  static void copy(Writer&, const std::monostate&) {}
+  static void moved(Writer&, std::monostate&&) {}
 };
 
 }  // namespace detail

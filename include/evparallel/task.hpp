@@ -209,7 +209,7 @@ struct Travel {
       F* copy = new (bytes) F(f);
 #if defined __has_builtin
 #if __has_builtin(__builtin_clear_padding)
-      __builtin_clear_padding(copy);
+      if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(copy);
 #endif
 #endif
       static_cast<void>(copy);
