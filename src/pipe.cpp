@@ -81,7 +81,7 @@ void PipeCore::flush() {
     write_event_.add();
   else
     write_event_.remove();
-  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.out_dead()) {
+  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !closed()) {
     above_mark_ = false;
     loop_->defer([self = shared_from_this()] { self->drain_(); });
   }

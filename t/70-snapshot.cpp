@@ -1,4 +1,5 @@
 // 70-snapshot.cpp - taking snapshots, from outside.
+#include "elsewhere.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -21,25 +22,6 @@ par::Options in(par::Snapshot& snapshot) {
   par::Options options;
   options.snapshot = &snapshot;
   return options;
-}
-
-// Runs `f` in a forked copy of the test program, since it takes default snapshots or breaks things; what it returns is
-// its exit status.
-template <class F>
-int elsewhere(F f) {
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    int status = 99;
-    try {
-      status = f();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "# elsewhere: %s\n", error.what());
-    }
-    ::_exit(status);
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
 }
 
 template <class F>
@@ -68,7 +50,7 @@ BOOST_AUTO_TEST_CASE(none_at_all_is_a_clear_error) {
 }
 
 BOOST_AUTO_TEST_CASE(init_twice_is_misuse_and_a_child_knows_that_it_is_one) {
-  const int status = elsewhere([] {
+  const int status = testing::elsewhere([] {
     par::init();
     try {
       par::init();
@@ -219,7 +201,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_what_was_open_then_and_nothing_of_the_library) 
 }
 
 BOOST_AUTO_TEST_CASE(closed_standard_descriptors_are_no_trap) {
-  const int status = elsewhere([] {
+  const int status = testing::elsewhere([] {
     ::close(0);
     ::close(2);
     par::init();
@@ -234,7 +216,7 @@ BOOST_AUTO_TEST_CASE(closed_standard_descriptors_are_no_trap) {
 }
 
 BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_is_told_so) {
-  const int status = elsewhere([] {
+  const int status = testing::elsewhere([] {
     par::init();
     const pid_t pid = ::fork();  // as daemon() does
     if (pid > 0) {

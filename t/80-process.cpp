@@ -19,7 +19,7 @@ void testing_main_init() {
 namespace {
 
 void echo(par::Pipe<int, int> pipe) {
-  pipe.on_message([pipe](int x) mutable { pipe.send(x); });
+  pipe.on_message([pipe](int x) { pipe.send(x); });
 }
 
 using Strings = std::vector<std::string>;
@@ -98,10 +98,10 @@ BOOST_AUTO_TEST_CASE(the_child_may_close_first_and_go_on_reading) {
 BOOST_AUTO_TEST_CASE(the_parent_may_close_first_and_go_on_reading) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
-    pipe.on_end([pipe]() mutable {
+    pipe.on_end([pipe] {
       par::this_reactor()
           .after(std::chrono::milliseconds(5),
-                 [pipe]() mutable {
+                 [pipe] {
                    for (int i = 0; i < 3; ++i) pipe.send(i);
                    pipe.close();
                  })
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(send_after_close_is_misuse) {
 BOOST_AUTO_TEST_CASE(what_cannot_be_encoded_throws_and_nothing_is_sent) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<std::string, std::string> pipe) {
-    pipe.on_message([pipe](std::string s) mutable { pipe.send(s); });
+    pipe.on_message([pipe](std::string s) { pipe.send(s); });
   });
   Strings events;
   note(p, events);
@@ -156,7 +156,7 @@ BOOST_AUTO_TEST_CASE(a_bad_message_is_told_and_the_pipe_goes_on) {
   par::Reactor loop;
   // The child writes other types than the parent reads.
   auto p = par::process<par::JsonIo<int>>(loop, [](par::Pipe<int, int> pipe) {
-    pipe.on_message([pipe](int x) mutable {
+    pipe.on_message([pipe](int x) {
       if (x == 1) par::this_reactor().stop();
       pipe.send(x);
     });
@@ -364,7 +364,7 @@ BOOST_AUTO_TEST_CASE(what_was_sent_before_a_drop_arrives) {
                                     [](const std::string& to, par::Pipe<std::string, int> pipe) {
                                       auto size = std::make_shared<std::size_t>(0);
                                       pipe.on_message([size](std::string s) { *size += s.size(); });
-                                      pipe.on_end([size, to, pipe]() mutable {
+                                      pipe.on_end([size, to, pipe] {
                                         FILE* file = std::fopen(to.c_str(), "w");
                                         std::fprintf(file, "%zu", *size);
                                         std::fclose(file);
@@ -464,7 +464,7 @@ BOOST_AUTO_TEST_CASE(send_tells_when_to_wait_and_on_drain_when_to_go_on) {
       [](par::Pipe<std::string, std::size_t> pipe) {
         auto size = std::make_shared<std::size_t>(0);
         pipe.on_message([size](std::string s) { *size += s.size(); });
-        pipe.on_end([size, pipe]() mutable {
+        pipe.on_end([size, pipe] {
           pipe.send(*size);
           pipe.close();
         });
@@ -502,7 +502,7 @@ BOOST_AUTO_TEST_CASE(each_side_refuses_what_is_too_large) {
   auto p = par::process<par::RawIo, par::RawIo>(
       loop,
       [](par::Pipe<int, std::string> pipe) {
-        pipe.on_message([pipe](int size) mutable {
+        pipe.on_message([pipe](int size) {
           try {
             pipe.send(std::string(static_cast<std::size_t>(size), 'x'));
           } catch (const par::Error& error) {
@@ -524,7 +524,7 @@ BOOST_AUTO_TEST_CASE(each_side_refuses_what_is_too_large) {
 BOOST_AUTO_TEST_CASE(a_fault_dies_at_its_message_and_an_exit_closes_the_rest) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
-    pipe.on_message([pipe](int x) mutable {
+    pipe.on_message([pipe](int x) {
       pipe.send(x);
       if (x == 2) std::exit(0);
     });

@@ -135,14 +135,18 @@ BOOST_AUTO_TEST_CASE(codecs_by_template_argument_inc_first_and_out_second) {
   auto b = par::run<par::RawIo, par::RawIo>(loop, text);
   auto c = par::run<par::RawIo<std::string>, par::JsonIo<int>>(loop, text);
   auto d = par::run<par::DefaultIo, par::RawIo<int>>(loop, text);
+  auto e = par::run<par::DefaultIo, par::RawIo>(loop, text);
+  auto g = par::run<par::RawIo, par::JsonIo<int>>(loop, text);
   int right = 0;
   const auto check = [&](par::Result<std::string> r) { right += r.value() == "12"; };
   a(12, check);
   b(12, check);
   c(12, check);
   d(12, check);
+  e(12, check);
+  g(12, check);
   loop.run();
-  BOOST_TEST(right == 4);
+  BOOST_TEST(right == 6);
 }
 
 BOOST_AUTO_TEST_CASE(nan_and_infinity_are_no_json) {

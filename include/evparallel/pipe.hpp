@@ -67,23 +67,23 @@ public:
   // tells when to go on. After the other side's end the message is dropped, and on_error hears
   // `closed` once. A value that is moved in is sent from where it is, if its codec can. Fails:
   // Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after close().
-  bool send(const Out& value) {
+  bool send(const Out& value) const {
     Writer message;
     codecs_->put(message, value);
     return detail::pipe_send(*core_, message);
   }
-  bool send(Out&& value) {
+  bool send(Out&& value) const {
     Writer message;
     codecs_->put_moved(message, std::move(value));
     return detail::pipe_send(*core_, message);
   }
 
   // No more messages from this side; the other hears on_end.
-  void close() { detail::pipe_close(*core_); }
+  void close() const { detail::pipe_close(*core_); }
 
   // Until it is set, the first message waits, and so does the writer when the kernel's buffer is
   // full.
-  void on_message(Callback<void(In)> callback) {
+  void on_message(Callback<void(In)> callback) const {
     detail::pipe_on_message(*core_, [core = core_.get(), get = codecs_->get,
                                      callback = std::move(callback)](Reader& in) mutable {
       std::optional<In> value;
@@ -97,16 +97,18 @@ public:
   }
   // The other side will send no more.  In a child where none is set, this end closes the child's
   // direction too.
-  void on_end(Callback<void()> callback) { detail::pipe_on_end(*core_, std::move(callback)); }
-  void on_error(Callback<void(const Error&)> callback) {
+  void on_end(Callback<void()> callback) const { detail::pipe_on_end(*core_, std::move(callback)); }
+  void on_error(Callback<void(const Error&)> callback) const {
     detail::pipe_on_error(*core_, std::move(callback));
   }
   // At most half of Options::high_water is left to write, after send() said false.
-  void on_drain(Callback<void()> callback) { detail::pipe_on_drain(*core_, std::move(callback)); }
+  void on_drain(Callback<void()> callback) const {
+    detail::pipe_on_drain(*core_, std::move(callback));
+  }
 
   // Stops reading, so that the writer feels it.  on_end waits too.
-  void pause() { detail::pipe_pause(*core_); }
-  void resume() { detail::pipe_resume(*core_); }
+  void pause() const { detail::pipe_pause(*core_); }
+  void resume() const { detail::pipe_resume(*core_); }
 
   std::size_t buffered() const noexcept {
     return detail::pipe_buffered(*core_);

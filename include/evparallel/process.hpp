@@ -114,11 +114,19 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
                            detail::pipe_codecs<Inc, Out, IncCodec, OutCodec>);
 }
 
-// The same with codecs that are templates: process<RawIo>(...).
+// The same with codecs that are templates, process<RawIo>(...), or one of them.
 template <template <class> class IncIo, template <class> class OutIo = Io, class F>
 [[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
   return process<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(reactor, std::move(f),
                                                                        options);
+}
+template <template <class> class IncIo, class OutIo, class F>
+[[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
+  return process<detail::TemplateIo<IncIo>, OutIo>(reactor, std::move(f), options);
+}
+template <class IncIo, template <class> class OutIo, class F>
+[[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
+  return process<IncIo, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
 }
 
 }  // namespace evparallel

@@ -197,10 +197,18 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
            typename R::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
 }
 
-// The same with codecs that are templates: run<RawIo>(...).
+// The same with codecs that are templates, run<RawIo>(...), or one of them.
 template <template <class> class IncIo, template <class> class OutIo = Io, class F>
 [[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
   return run<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
+}
+template <template <class> class IncIo, class OutIo, class F>
+[[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
+  return run<detail::TemplateIo<IncIo>, OutIo>(reactor, std::move(f), options);
+}
+template <class IncIo, template <class> class OutIo, class F>
+[[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
+  return run<IncIo, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
 }
 
 }  // namespace evparallel

@@ -1,0 +1,14 @@
+// expect: captures something that cannot be copied byte by byte
+// What a std::function holds may be on the heap, and nobody can tell.
+#include <evparallel/evparallel.hpp>
+#include <functional>
+namespace par = evparallel;
+
+void twice(par::Reactor& loop) {
+#ifdef EVPARALLEL_TEST_ACCEPTED
+  auto task = [](int x) { return 2 * x; };
+#else
+  std::function<int(int)> task = [](int x) { return 2 * x; };
+#endif
+  auto doubled = par::run(loop, task);
+}

@@ -1,0 +1,16 @@
+// expect: a member function has no object in the child; pass a lambda that makes one
+#include <evparallel/evparallel.hpp>
+namespace par = evparallel;
+
+struct Scale {
+  int factor = 3;
+  int apply(int x) const { return factor * x; }
+};
+
+void scale(par::Reactor& loop) {
+#ifdef EVPARALLEL_TEST_ACCEPTED
+  auto scaled = par::run(loop, [](int x) { return Scale{}.apply(x); });
+#else
+  auto scaled = par::run(loop, &Scale::apply);
+#endif
+}

@@ -1,0 +1,14 @@
+// expect: the task of a process is void(Pipe<Out, Inc>): it reads what the parent writes
+#include <evparallel/evparallel.hpp>
+namespace par = evparallel;
+
+void twice(par::Reactor& loop) {
+#ifdef EVPARALLEL_TEST_ACCEPTED
+  auto task = [](par::Pipe<int, int> pipe) {
+    pipe.on_message([pipe](int x) mutable { pipe.send(2 * x); });
+  };
+#else
+  auto task = [](int x) { return 2 * x; };
+#endif
+  auto doubler = par::process(loop, task);
+}

@@ -1,0 +1,13 @@
+// expect: this remote function takes no argument: f(callback)
+#include <evparallel/evparallel.hpp>
+namespace par = evparallel;
+
+void answer(par::Reactor& loop) {
+  auto constant = par::run(loop, [] { return 42; });
+  auto heard = [](par::Result<int> r) { r.value(); };
+#ifdef EVPARALLEL_TEST_ACCEPTED
+  constant(heard);
+#else
+  constant(21, heard);
+#endif
+}
