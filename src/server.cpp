@@ -6,6 +6,7 @@
 // what it had is killed.
 #include "server.hpp"
 
+#include "children.hpp"
 #include "fork.hpp"
 #include "socket.hpp"
 #include "wire.hpp"
@@ -25,64 +26,34 @@ namespace evparallel {
 
 namespace {
 
-using Index = std::uint32_t;
-constexpr Index none = UINT32_MAX;
+using ClientIndex = std::uint32_t;
+constexpr ClientIndex no_client = UINT32_MAX;
 constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
-constexpr std::size_t bucket_count = 4096;  // of the table pid -> child
 constexpr std::int64_t drain_ms = 400;      // what children get when the parent is gone
-constexpr std::int64_t never = INT64_MAX;
-
-enum class Stage : std::uint8_t { free, living, ended };
-
-// One child, from its fork until its client has heard of its end.  Its index is its slot.
-struct Child {
-  Stage stage;
-  Cause sent;  // why we sent it `sent_signal`, the last one
-  Index client;
-  Index next;  // in the list that it is in: free, to report, or reported
-  Index next_in_bucket;
-  pid_t pid;
-  int sent_signal;
-  std::uint64_t id;
-  std::uint64_t number;  // of its exit, as its client counts them
-  std::int64_t terminate_at;
-  std::int64_t kill_at;
-  std::int64_t grace_ms;
-  Report last_word;
-};
-
-struct List {
-  Index first = none;
-  Index last = none;
-};
 
 struct Client {
   Descriptor control;
-  Index owner = none;  // the child that it is; none: the parent
+  ChildIndex owner = no_child;  // the child that it is; no_child: the parent
   bool open = false;
   bool stuck = false;  // `answer` could not be sent yet; no request is read before it is
   Report answer{};
   std::uint64_t exits = 0;  // reported so far
-  List to_report;
-  List reported;  // until the client says that it has seen them
+  ChildList to_report;
+  ChildList reported;  // until the client says that it has seen them
 };
 
 struct Server {
   ServerStart start;
-  pid_t self = 0;
+  pid_t self;
   Descriptor signals;
   Descriptor door;        // where children knock
   Descriptor door_child;  // the end that they inherit
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
-  std::size_t living = 0;
-  Index fresh = 0;  // children of this index and above were never used
-  List free;
-  std::int64_t next_clock = never;
-  std::size_t clients_used = 1;
+  std::int64_t next_clock;
+  ClientIndex clients_used;
   Client clients[client_limit];
-  Index buckets[bucket_count];
-  Child children[slot_count];
+  Children children;
 };
 
 Server* server;
@@ -97,90 +68,46 @@ std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
   return ms > never - now ? never : now + std::max<std::int64_t>(ms, 0);
 }
 
-// ---- lists and the table of pids ----
-
-void push(List& list, Index index) noexcept {
-  server->children[index].next = none;
-  if (list.first == none)
-    list.first = index;
-  else
-    server->children[list.last].next = index;
-  list.last = index;
-}
-
-Index pop(List& list) noexcept {
-  const Index index = list.first;
-  if (index != none) list.first = server->children[index].next;
-  return index;
-}
-
-Index& bucket_of(pid_t pid) noexcept {
-  return server->buckets[static_cast<std::size_t>(pid) % bucket_count];
-}
-
-Index find_pid(pid_t pid) noexcept {
-  Index index = bucket_of(pid);
-  while (index != none && server->children[index].pid != pid)
-    index = server->children[index].next_in_bucket;
-  return index;
-}
-
-void unlink_pid(Index gone) noexcept {
-  Index* link = &bucket_of(server->children[gone].pid);
-  while (*link != gone) link = &server->children[*link].next_in_bucket;
-  *link = server->children[gone].next_in_bucket;
-}
-
-Index take_free_child() noexcept {
-  const Index index = pop(server->free);
-  if (index != none) return index;
-  return server->fresh < slot_count ? server->fresh++ : none;
-}
-
-void free_child(Index index) noexcept {
-  server->children[index].stage = Stage::free;
-  push(server->free, index);
-}
-
 // ---- reports ----
 
-void disconnect(Index client) noexcept;
+void lose(ClientIndex) noexcept;
 
 // False: the client's socket is full, or it is gone.
-bool send_report(Index client, const Report& report) noexcept {
+bool send_report(ClientIndex client, const Report& report) noexcept {
   switch (send_packet(server->clients[client].control.get(), &report, sizeof report, -1)) {
     case Flow::done: return true;
     case Flow::again: return false;
-    default: disconnect(client); return false;
+    default: lose(client); return false;
   }
 }
 
-void answer(Index client, const Report& report) noexcept {
+void answer(ClientIndex client, const Report& report) noexcept {
   Client& to = server->clients[client];
   to.answer = report;
   to.stuck = !send_report(client, report);
 }
 
-void report_ends(Index index) noexcept {
+void report_ends(ClientIndex index) noexcept {
   Client& client = server->clients[index];
   if (client.open && client.stuck) client.stuck = !send_report(index, client.answer);
-  while (client.open && !client.stuck && client.to_report.first != none) {
-    Child& child = server->children[client.to_report.first];
+  while (client.open && !client.stuck && client.to_report.first != no_child) {
+    ChildEntry& child = server->children[client.to_report.first];
     if (!send_report(index, child.last_word)) return;
     child.number = ++client.exits;
-    push(client.reported, pop(client.to_report));
+    server->children.push(client.reported, server->children.pop(client.to_report));
   }
 }
 
 void free_seen(Client& client, std::uint64_t seen) noexcept {
-  while (client.reported.first != none && server->children[client.reported.first].number <= seen)
-    free_child(pop(client.reported));
+  while (client.reported.first != no_child &&
+         server->children[client.reported.first].number <= seen)
+    server->children.free(server->children.pop(client.reported));
 }
 
 // ---- ends of children and of clients ----
 
 // Only here, and only what has not been reaped, is anything ever killed.
-void signal_child(Child& child, int signum, Cause why) noexcept {
+void signal_child(ChildEntry& child, int signum, Cause why) noexcept {
   child.sent = why;
   child.sent_signal = signum;
   kill_process(child.pid, signum);
@@ -188,28 +115,37 @@ void signal_child(Child& child, int signum, Cause why) noexcept {
 }
 
 // Its children end with a client, and what it had asked for is dropped unread.
-void disconnect(Index index) noexcept {
+void disconnect(ClientIndex index) noexcept {
   Client& client = server->clients[index];
   if (!client.open) return;
   client.open = false;
   client.control.reset();
   client.stuck = false;
-  for (List* list : {&client.to_report, &client.reported})
-    for (Index i = pop(*list); i != none; i = pop(*list)) free_child(i);
-  for (Index i = 0; i < server->fresh; ++i) {
-    Child& child = server->children[i];
+  for (ChildList* list : {&client.to_report, &client.reported})
+    for (ChildIndex i = server->children.pop(*list); i != no_child; i = server->children.pop(*list))
+      server->children.free(i);
+  for (ChildIndex i = 0; i < server->children.used(); ++i) {
+    ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
-    child.client = none;  // nobody is to hear of it, least of all the next one in this place
+    child.client = no_client;  // nobody is to hear of it, least of all the next one in this place
     signal_child(child, SIGKILL, Cause::terminated);
   }
 }
 
-Cause cause_of(const Child& child, int status) noexcept {
+[[noreturn]] void leave() noexcept;
+
+// A control socket has ended.  Without the parent there is no work left.
+void lose(ClientIndex client) noexcept {
+  if (server->clients[client].owner == no_child) leave();
+  disconnect(client);
+}
+
+Cause cause_of(const ChildEntry& child, int status) noexcept {
   if (WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
   return WTERMSIG(status) == child.sent_signal ? child.sent : Cause::crash;
 }
 
-Report last_word_of(const Child& child, Index slot, const Ended& ended) noexcept {
+Report last_word_of(const ChildEntry& child, ChildIndex slot, const Ended& ended) noexcept {
   Report report{};
   report.kind = Tell::exited;
   report.slot = slot;
@@ -228,19 +164,17 @@ Report last_word_of(const Child& child, Index slot, const Ended& ended) noexcept
 void reap() noexcept {
   Ended ended;
   while (next_ended(ended)) {
-    const Index index = find_pid(ended.pid);
-    if (index == none) continue;  // not ours: somebody whom a child left behind
-    unlink_pid(index);
-    --server->living;
-    Child& child = server->children[index];
+    const ChildIndex index = server->children.find_pid(ended.pid);
+    if (index == no_child) continue;  // not ours: somebody whom a child left behind
+    server->children.mark_ended(index);
+    ChildEntry& child = server->children[index];
     child.last_word = last_word_of(child, index, ended);
-    child.stage = Stage::ended;
-    for (Index i = 1; i < server->clients_used; ++i)
+    for (ClientIndex i = 1; i < server->clients_used; ++i)
       if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
-    if (child.client != none)
-      push(server->clients[child.client].to_report, index);
+    if (child.client != no_client)
+      server->children.push(server->clients[child.client].to_report, index);
     else
-      free_child(index);
+      server->children.free(index);
   }
 }
 
@@ -255,8 +189,8 @@ void look_at_clocks() noexcept {
   const std::int64_t now = now_ms();
   if (now < server->next_clock) return;
   server->next_clock = never;
-  for (Index i = 0; i < server->fresh; ++i) {
-    Child& child = server->children[i];
+  for (ChildIndex i = 0; i < server->children.used(); ++i) {
+    ChildEntry& child = server->children[i];
     if (child.stage != Stage::living) continue;
     if (now >= child.kill_at) {
       child.kill_at = never;
@@ -287,7 +221,7 @@ void be_born(void* argument) {
   ::_exit(70);
 }
 
-void fail(Index client, const Request& request, int error) noexcept {
+void fail(ClientIndex client, const Request& request, int error) noexcept {
   Report report{};
   report.kind = Tell::failed;
   report.slot = no_slot;
@@ -296,24 +230,10 @@ void fail(Index client, const Request& request, int error) noexcept {
   answer(client, report);
 }
 
-void add_child(Index index, Index client, const Request& request, pid_t pid) noexcept {
-  Child& child = server->children[index];
-  child = Child{};
-  child.stage = Stage::living;
-  child.client = client;
-  child.pid = pid;
-  child.id = request.id;
-  child.terminate_at = never;
-  child.kill_at = never;
-  child.next_in_bucket = bucket_of(pid);
-  bucket_of(pid) = index;
-  ++server->living;
-}
-
-void spawn_child(Index client, const Request& request, Packet& packet) noexcept {
+void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
   if (packet.lost_descriptor || !packet.along) return fail(client, request, EMFILE);
-  const Index index = take_free_child();
-  if (index == none) {
+  const ChildIndex index = server->children.take_free();
+  if (index == no_child) {
     packet.along.drop();
     return fail(client, request, EAGAIN);
   }
@@ -330,11 +250,11 @@ void spawn_child(Index client, const Request& request, Packet& packet) noexcept 
   server->door_child = std::move(spawn.door);
   spawn.socket.drop();  // the child's now; a second holder would hide its end
   if (forked.pid < 0) {
-    free_child(index);
+    server->children.free(index);
     return fail(client, request, forked.error);
   }
   make_group(forked.pid);
-  add_child(index, client, request, forked.pid);
+  server->children.add(index, forked.pid, client, request.id);
   Report report{};
   report.kind = Tell::spawned;
   report.slot = index;
@@ -343,22 +263,23 @@ void spawn_child(Index client, const Request& request, Packet& packet) noexcept 
   answer(client, report);
 }
 
-// The child that a request is about; none: it has ended.
-Index find_child(Index client, const Request& request) noexcept {
-  const auto matches = [&](Index i) {
-    const Child& child = server->children[i];
+// The child that a request is about; no_child: it has ended.
+ChildIndex find_child(ClientIndex client, const Request& request) noexcept {
+  const auto matches = [&](ChildIndex i) {
+    const ChildEntry& child = server->children[i];
     return child.stage == Stage::living && child.client == client && child.id == request.id;
   };
-  if (request.slot < server->fresh) return matches(request.slot) ? request.slot : none;
-  for (Index i = 0; i < server->fresh; ++i)
+  if (request.slot < server->children.used())
+    return matches(request.slot) ? request.slot : no_child;
+  for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (matches(i)) return i;
-  return none;
+  return no_child;
 }
 
-void direct_child(Index client, const Request& request) noexcept {
-  const Index index = find_child(client, request);
-  if (index == none) return;
-  Child& child = server->children[index];
+void direct_child(ClientIndex client, const Request& request) noexcept {
+  const ChildIndex index = find_child(client, request);
+  if (index == no_child) return;
+  ChildEntry& child = server->children[index];
   const std::int64_t now = now_ms();
   if (request.kind == Ask::kill) {
     signal_child(child, request.signum, Cause::killed);
@@ -368,24 +289,21 @@ void direct_child(Index client, const Request& request) noexcept {
   }
 }
 
-void stop(Index client, bool heard) noexcept {
-  if (server->clients[client].owner != none) return;
+void stop(ClientIndex client, bool heard) noexcept {
+  if (server->clients[client].owner != no_child) return;
   server->stopping = true;
   server->unheard = !heard;
 }
 
-[[noreturn]] void leave() noexcept;
-
 // One request of one client.
-void serve_request(Index client) noexcept {
+void serve_request(ClientIndex client) noexcept {
   Request request{};
   Client& from = server->clients[client];
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == Flow::again) return;
   if (packet.flow == Flow::end || packet.size != sizeof request) {
     packet.along.drop();
-    if (from.owner == none) leave();
-    return disconnect(client);
+    return lose(client);
   }
   free_seen(from, request.seen);
   switch (request.kind) {
@@ -405,10 +323,10 @@ void open_door() noexcept {
   char byte;
   Packet packet = receive_packet(server->door.get(), &byte, sizeof byte);
   if (packet.flow != Flow::done) return;
-  const Index owner = packet.sender > 0 ? find_pid(packet.sender) : none;
-  Index place = 1;
+  const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
+  ClientIndex place = 1;
   while (place < server->clients_used && server->clients[place].open) ++place;
-  if (!packet.along || owner == none || place == client_limit) {
+  if (!packet.along || owner == no_child || place == client_limit) {
     packet.along.reset();  // the child hears an end of file: refused
     return;
   }
@@ -426,7 +344,7 @@ void open_door() noexcept {
 // flush.
 [[noreturn]] void leave() noexcept {
   const std::int64_t until = later(now_ms(), drain_ms);
-  for (Index i = 0; i < server->clients_used; ++i) {
+  for (ClientIndex i = 0; i < server->clients_used; ++i) {
     server->clients[i].open = false;
     server->clients[i].control.reset();
   }
@@ -434,11 +352,11 @@ void open_door() noexcept {
     drain_signal_descriptor(server->signals.get());
     reap();
     const std::int64_t left = until - now_ms();
-    if (server->living == 0 || left <= 0) break;
+    if (server->children.living() == 0 || left <= 0) break;
     pollfd signals{server->signals.get(), POLLIN, 0};
     ::poll(&signals, 1, static_cast<int>(left));
   }
-  for (Index i = 0; i < server->fresh; ++i)
+  for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (server->children[i].stage == Stage::living)
       signal_child(server->children[i], SIGKILL, Cause::terminated);
   ::_exit(0);
@@ -446,8 +364,8 @@ void open_door() noexcept {
 
 bool nothing_left_to_do() noexcept {
   const Client& parent = server->clients[0];
-  const bool all_told = !parent.stuck && parent.to_report.first == none;
-  return server->stopping && server->living == 0 && (all_told || server->unheard);
+  const bool all_told = !parent.stuck && parent.to_report.first == no_child;
+  return server->stopping && server->children.living() == 0 && (all_told || server->unheard);
 }
 
 void on_signals() noexcept {
@@ -456,14 +374,14 @@ void on_signals() noexcept {
   reap();
 }
 
-std::size_t gather_waits(pollfd* waits, Index* whose) noexcept {
+std::size_t gather_waits(pollfd* waits, ClientIndex* whose) noexcept {
   std::size_t count = 0;
   waits[count++] = {server->signals.get(), POLLIN, 0};
   waits[count++] = {server->door.get(), POLLIN, 0};
-  for (Index i = 0; i < server->clients_used; ++i) {
+  for (ClientIndex i = 0; i < server->clients_used; ++i) {
     const Client& client = server->clients[i];
     if (!client.open) continue;
-    const bool behind = client.stuck || client.to_report.first != none;
+    const bool behind = client.stuck || client.to_report.first != no_child;
     whose[count] = i;
     waits[count++] = {client.control.get(), static_cast<short>(behind ? POLLOUT : POLLIN), 0};
   }
@@ -472,14 +390,14 @@ std::size_t gather_waits(pollfd* waits, Index* whose) noexcept {
 
 void turn() noexcept {
   static pollfd waits[client_limit + 2];
-  static Index whose[client_limit + 2];
+  static ClientIndex whose[client_limit + 2];
   const std::size_t count = gather_waits(waits, whose);
   const int ready = ::poll(waits, count, wait_time());
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
     const Client& client = server->clients[whose[i]];
-    const bool behind = client.stuck || client.to_report.first != none;
+    const bool behind = client.stuck || client.to_report.first != no_child;
     if (waits[i].revents && client.open && !behind) serve_request(whose[i]);
   }
   if (waits[1].revents) open_door();
@@ -495,10 +413,9 @@ bool set_up(ServerStart&& start) noexcept {
   new (&server->signals) Descriptor(open_signal_descriptor());
   new (&server->door) Descriptor;
   new (&server->door_child) Descriptor;
-  new (&server->free) List;
+  server->children.set_up();
   server->next_clock = never;
   server->clients_used = 1;
-  std::fill_n(server->buckets, bucket_count, none);
   server->self = ::getpid();
   new (&server->clients[0]) Client;
   server->clients[0].control = std::move(server->start.control);
@@ -515,7 +432,7 @@ void serve(ServerStart&& start) {
   if (!become_snapshot(start.parent) || !set_up(std::move(start))) ::_exit(71);
   detach_stdin();
   while (!nothing_left_to_do()) {
-    for (Index i = 0; i < server->clients_used; ++i) report_ends(i);
+    for (ClientIndex i = 0; i < server->clients_used; ++i) report_ends(i);
     look_at_clocks();
     turn();
   }

@@ -1,0 +1,495 @@
+// wordcount.cpp - counts the words of all files below directories, with one child per CPU.
+//
+// Shows: a remote function per child, fed with batches while others work (at most two under way in
+// each, so that it never waits and nothing piles up); types with codecs of their own; what becomes of
+// a batch whose child dies; and how a program says how far it is.
+#include <evparallel/evparallel.hpp>
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <clocale>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace fs = std::filesystem;
+namespace par = evparallel;
+
+// ---- counting: what runs in a child, and in the parent for --check --------------------------------
+
+// Letters, digits and all that is not ASCII are parts of a word, letters in lower case: 0 is none.
+struct Alphabet {
+  unsigned char folded[256] = {};
+  constexpr Alphabet() {
+    for (unsigned c = 0x80; c < 0x100; ++c) folded[c] = static_cast<unsigned char>(c);
+    for (unsigned c = '0'; c <= '9'; ++c) folded[c] = static_cast<unsigned char>(c);
+    for (unsigned c = 'a'; c <= 'z'; ++c)
+      folded[c] = folded[c - 'a' + 'A'] = static_cast<unsigned char>(c);
+  }
+};
+constexpr Alphabet alphabet;
+
+// Calls sink(word) for each word of the bytes that are put in; a word may go over the end of a part.
+template <class Sink>
+class Splitter {
+public:
+  explicit Splitter(Sink sink) : sink_(std::move(sink)) {}
+
+  void put(const char* data, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) {
+      if (const unsigned char c = alphabet.folded[static_cast<unsigned char>(data[i])])
+        word_.push_back(static_cast<char>(c));
+      else
+        end();
+    }
+  }
+  void end() {
+    if (!word_.empty()) sink_(word_);
+    word_.clear();
+  }
+
+private:
+  Sink sink_;
+  std::string word_;
+};
+
+// Returns 0, or errno: what was read until then counts.
+template <class Sink>
+int split_file(const std::string& name, Sink sink) {
+  // Not blocked by what may have come into the place of a regular file since it was listed.
+  const int fd = ::open(name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return errno;
+  Splitter<Sink> splitter(std::move(sink));
+  static char block[256 * 1024];
+  ssize_t got;
+  while ((got = ::read(fd, block, sizeof block)) > 0)
+    splitter.put(block, static_cast<std::size_t>(got));
+  const int error = got < 0 ? errno : 0;
+  splitter.end();
+  ::close(fd);
+  return error;
+}
+
+using Words = std::unordered_map<std::string, std::uint64_t>;
+
+struct Unreadable {
+  std::string name{};
+  int error = 0;
+};
+
+struct Batch {
+  std::vector<std::string> files{};
+  std::uint64_t bytes = 0;
+};
+
+struct Counts {
+  Words words{};
+  std::vector<Unreadable> unreadable{};
+};
+
+Counts count_words(const Batch& batch) {
+  Counts counts;
+  for (const std::string& file : batch.files)
+    if (const int error = split_file(file, [&](const std::string& word) { ++counts.words[word]; }))
+      counts.unreadable.push_back({file, error});
+  return counts;
+}
+
+// ---- the codecs ----------------------------------------------------------------------------------
+
+// JSON strings are UTF-8; the names of files and the words found in them are any bytes.  And most
+// numbers here are small: seven bits a byte, the last one below 128.
+void put_number(par::Writer& out, std::uint64_t number) {
+  char bytes[10];
+  std::size_t size = 0;
+  for (; number >= 0x80; number >>= 7) bytes[size++] = static_cast<char>(number | 0x80);
+  bytes[size++] = static_cast<char>(number);
+  out.write(bytes, size);
+}
+
+std::uint64_t get_number(par::Reader& in) {
+  std::uint64_t number = 0;
+  for (unsigned shift = 0; shift < 64; shift += 7) {
+    const auto byte = static_cast<unsigned char>(in.read(1)[0]);
+    number |= std::uint64_t{byte & 0x7fu} << shift;
+    if (byte < 0x80) return number;
+  }
+  throw std::range_error("a number has no end");
+}
+
+void put_text(par::Writer& out, std::string_view text) {
+  put_number(out, text.size());
+  out.write(text);
+}
+
+std::string get_text(par::Reader& in) {
+  const std::uint64_t size = get_number(in);
+  return std::string(in.read(static_cast<std::size_t>(size)));
+}
+
+template <>
+struct par::Io<Batch> {
+  static void put(par::Writer& out, const Batch& batch) {
+    for (const std::string& name : batch.files) put_text(out, name);
+  }
+  static Batch get(par::Reader& in) {
+    Batch batch;
+    while (in.remaining() > 0) batch.files.push_back(get_text(in));
+    return batch;
+  }
+};
+
+template <>
+struct par::Io<Counts> {
+  static void put(par::Writer& out, const Counts& counts) {
+    put_number(out, counts.unreadable.size());
+    for (const Unreadable& file : counts.unreadable) {
+      put_text(out, file.name);
+      put_number(out, static_cast<std::uint64_t>(file.error));
+    }
+    for (const auto& [word, count] : counts.words) {
+      put_text(out, word);
+      put_number(out, count);
+    }
+  }
+  static Counts get(par::Reader& in) {
+    Counts counts;
+    for (std::uint64_t left = get_number(in); left > 0; --left) {
+      std::string name = get_text(in);
+      counts.unreadable.push_back({std::move(name), static_cast<int>(get_number(in))});
+    }
+    while (in.remaining() > 0) {
+      std::string word = get_text(in);
+      counts.words[std::move(word)] += get_number(in);
+    }
+    return counts;
+  }
+};
+
+// ---- what there is to count ----------------------------------------------------------------------
+
+// The regular files below the directories, in batches: large enough that a call costs nothing, small
+// enough that all children are busy until the end.
+class Listing {
+public:
+  void add(const std::string& directory) {
+    std::vector<fs::path> left{directory};
+    while (!left.empty()) {
+      const fs::path here = std::move(left.back());
+      left.pop_back();
+      std::error_code error;
+      for (fs::directory_iterator at(here, error), end; !error && at != end; at.increment(error)) {
+        const fs::file_status status = at->symlink_status(error);
+        if (error) break;
+        if (fs::is_directory(status)) left.push_back(at->path());
+        if (fs::is_regular_file(status)) add_file(at->path().string());
+      }
+      if (error) unreadable.push_back({here.string(), error.value()});
+    }
+  }
+
+  std::vector<Batch> batches{};
+  std::vector<Unreadable> unreadable{};
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+
+private:
+  static constexpr std::uint64_t batch_size = std::uint64_t{1} << 20;
+  static constexpr std::uint64_t open_cost =
+      8192;  // to open a file takes as long as to read so much
+
+  void add_file(const std::string& name) {
+    struct stat status {};
+    const bool known = ::lstat(name.c_str(), &status) == 0;
+    const std::uint64_t size = known ? static_cast<std::uint64_t>(status.st_size) : 0;
+    const std::uint64_t weight = size + open_cost;
+    if (batches.empty() || weight_ + weight > batch_size) {
+      batches.emplace_back();
+      weight_ = 0;
+    }
+    batches.back().files.push_back(name);
+    batches.back().bytes += size;
+    weight_ += weight;
+    ++files;
+    bytes += size;
+  }
+
+  std::uint64_t weight_ = 0;  // of the last batch
+};
+
+// ---- the work ------------------------------------------------------------------------------------
+
+// One line on a terminal, rewritten; nothing elsewhere.
+class Progress {
+public:
+  Progress(bool wanted, std::uint64_t total) : shown_(wanted && ::isatty(2) == 1), total_(total) {}
+  ~Progress() {
+    if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
+  }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void add(std::uint64_t bytes, std::size_t words) {
+    done_ += bytes;
+    const auto now = std::chrono::steady_clock::now();
+    if (!shown_ || now - last_ < std::chrono::milliseconds(100)) return;
+    last_ = now;
+    const int width =
+        std::fprintf(
+            stderr, "\r%3.0f %% of %.1f MB, %zu different words",
+            total_ > 0 ? 100.0 * static_cast<double>(done_) / static_cast<double>(total_) : 100,
+            static_cast<double>(total_) / 1e6, words) -
+        1;
+    if (width < width_) std::fprintf(stderr, "%*s", width_ - width, "");
+    width_ = std::max(width_, width);
+  }
+
+private:
+  bool shown_;
+  std::uint64_t total_;
+  std::uint64_t done_ = 0;
+  std::chrono::steady_clock::time_point last_{};
+  int width_ = 0;
+};
+
+// Gives each child its next batches, and adds up what comes back.
+class Count {
+public:
+  Count(par::Reactor& loop, const std::vector<Batch>& batches, std::size_t children,
+        Progress& progress)
+      : batches_(batches), progress_(progress) {
+    for (std::size_t i = 0; i < children; ++i) children_.push_back(par::run(loop, count_words));
+    for (std::size_t round = 0; round < under_way; ++round)
+      for (auto& child : children_) feed(child);
+  }
+  Count(const Count&) = delete;
+  Count& operator=(const Count&) = delete;
+
+  Words words{};
+  std::vector<Unreadable> unreadable{};
+  std::vector<std::string> failures{};
+
+private:
+  using Child = par::Remote<Counts, Batch>;
+  static constexpr std::size_t under_way = 2;
+
+  void feed(Child& child) {
+    if (next_ == batches_.size()) return;
+    const std::size_t number = next_++;
+    child(batches_[number], [this, &child, number](par::Result<Counts> counts) {
+      feed(child);  // first: it works while we add
+      if (counts)
+        add(std::move(*counts));
+      else
+        failures.push_back("batch " + std::to_string(number + 1) + " (from " +
+                           batches_[number].files.front() + " on): " + counts.error().what());
+      progress_.add(batches_[number].bytes, words.size());
+    });
+  }
+
+  void add(Counts&& counts) {
+    if (words.empty()) {
+      words = std::move(counts.words);
+    } else {
+      while (!counts.words.empty()) {
+        // The node itself moves over: a word is not copied, and its memory not freed to be taken again.
+        const auto result = words.insert(counts.words.extract(counts.words.begin()));
+        if (!result.inserted) result.position->second += result.node.mapped();
+      }
+    }
+    for (Unreadable& file : counts.unreadable) unreadable.push_back(std::move(file));
+  }
+
+  const std::vector<Batch>& batches_;
+  Progress& progress_;
+  std::vector<Child> children_;
+  std::size_t next_ = 0;
+};
+
+// Takes away what a single process counts: nothing must be left, and nothing be missing.  (A second
+// map beside the first could be too much for the memory.)
+bool equals_single_process(Words words, const std::vector<Batch>& batches) {
+  bool missing = false;
+  for (const Batch& batch : batches)
+    for (const std::string& file : batch.files)
+      split_file(file, [&](const std::string& word) {
+        const auto found = words.find(word);
+        if (found == words.end())
+          missing = true;
+        else if (--found->second == 0)
+          words.erase(found);
+      });
+  return !missing && words.empty();
+}
+
+// ---- what is said --------------------------------------------------------------------------------
+
+// A word may be any bytes: those that mean nothing in the user's locale are shown as numbers.
+std::string printable(const std::string& word) {
+  if (std::mbstowcs(nullptr, word.c_str(), 0) != static_cast<std::size_t>(-1)) return word;
+  std::string shown;
+  for (const char c : word) {
+    char number[8];
+    std::snprintf(number, sizeof number, "\\x%02x", static_cast<unsigned char>(c));
+    shown += static_cast<unsigned char>(c) < 0x80 ? std::string(1, c) : number;
+  }
+  return shown;
+}
+
+void print_most_frequent(const Words& words, std::size_t wanted) {
+  using Item = std::pair<std::uint64_t, std::string_view>;
+  std::vector<Item> items;
+  items.reserve(words.size());
+  for (const auto& [word, count] : words) items.emplace_back(count, word);
+  const std::size_t size = std::min(wanted, items.size());
+  const auto more = [](const Item& a, const Item& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  };
+  std::partial_sort(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(size), items.end(),
+                    more);
+  for (std::size_t i = 0; i < size; ++i)
+    std::printf("%10llu  %s\n", static_cast<unsigned long long>(items[i].first),
+                printable(std::string(items[i].second)).c_str());
+}
+
+// In one line, however many.
+void complain(const std::vector<Unreadable>& files) {
+  if (files.empty()) return;
+  constexpr std::size_t most = 10;
+  std::fprintf(stderr, "wordcount: %zu could not be read:", files.size());
+  for (std::size_t i = 0; i < std::min(files.size(), most); ++i)
+    std::fprintf(stderr, "%s %s (%s)", i > 0 ? "," : "", files[i].name.c_str(),
+                 std::strerror(files[i].error));
+  if (files.size() > most) std::fprintf(stderr, " and %zu more", files.size() - most);
+  std::fputc('\n', stderr);
+}
+
+const char usage[] =
+    "usage: wordcount [-q] [--check] [directory ...]\n"
+    "Counts the words of all regular files below the directories (symbolic links are not "
+    "followed)\n"
+    "with one child process per CPU, and prints the 20 most frequent.  A word is a run of "
+    "letters,\n"
+    "digits and bytes from 0x80 on; ASCII letters count as lower case.\n"
+    "Without a directory: the sources that this program comes with, and /usr/share/doc.\n"
+    "\n"
+    "  -q, --quiet  no list, no progress line: only what went wrong, and the result of --check\n"
+    "      --check  count again in a single process; exit 1 if the result is not the same\n"
+    "  -h, --help   this text\n"
+    "\n"
+    "Exit status: 0 well, 1 a batch or the check has failed, 2 wrong usage.\n";
+
+struct Wishes {
+  bool quiet = false;
+  bool check = false;
+  std::vector<std::string> directories{};
+};
+
+// Ends the program on --help and wrong usage.
+Wishes wishes_of(int argc, char** argv) {
+  static const option options[] = {{"quiet", no_argument, nullptr, 'q'},
+                                   {"check", no_argument, nullptr, 'c'},
+                                   {"help", no_argument, nullptr, 'h'},
+                                   {nullptr, 0, nullptr, 0}};
+  Wishes wishes;
+  int c;
+  while ((c = ::getopt_long(argc, argv, "qh", options, nullptr)) != -1) {
+    switch (c) {
+      case 'q': wishes.quiet = true; break;
+      case 'c': wishes.check = true; break;
+      case 'h': std::fputs(usage, stdout); std::exit(0);
+      default: std::fputs(usage, stderr); std::exit(2);
+    }
+  }
+  wishes.directories.assign(argv + optind, argv + argc);
+  for (const std::string& directory : wishes.directories) {
+    std::error_code error;
+    if (fs::is_directory(directory, error)) continue;
+    std::fprintf(stderr, "wordcount: %s: %s\n%s", directory.c_str(),
+                 error ? error.message().c_str() : "is no directory", usage);
+    std::exit(2);
+  }
+  return wishes;
+}
+
+std::vector<std::string> default_directories(const char* program) {
+  const bool here = fs::exists("configure.ac");
+  std::vector<std::string> directories{here ? "."
+                                            : (fs::path(program).parent_path() / "..").string()};
+  const std::string documents = "/usr/share/doc";
+  if (fs::is_directory(documents))
+    directories.push_back(documents);
+  else
+    std::fprintf(stderr, "wordcount: %s is not there: skipped\n", documents.c_str());
+  return directories;
+}
+
+// CPUs that this process may use; at least two children, for the sake of the demonstration.
+std::size_t number_of_children() {
+  cpu_set_t cpus;
+  const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 2;
+  return static_cast<std::size_t>(std::max(count, 2));
+}
+
+int wordcount(int argc, char** argv) {
+  const Wishes wishes = wishes_of(argc, argv);
+  par::init();  // while there is little to be copied: no child needs the list of files
+  std::setlocale(LC_CTYPE, "");
+
+  Listing listing;
+  for (const std::string& directory :
+       wishes.directories.empty() ? default_directories(argv[0]) : wishes.directories)
+    listing.add(directory);
+
+  par::Reactor loop;
+  const std::size_t children = std::min(number_of_children(), listing.batches.size());
+  Words words;
+  std::vector<std::string> failures;
+  {
+    Progress progress(!wishes.quiet, listing.bytes);
+    Count count(loop, listing.batches, children, progress);
+    loop.run();
+    words = std::move(count.words);
+    failures = std::move(count.failures);
+    for (Unreadable& file : count.unreadable) listing.unreadable.push_back(std::move(file));
+  }
+
+  for (const std::string& failure : failures)
+    std::fprintf(stderr, "wordcount: %s\n", failure.c_str());
+  complain(listing.unreadable);
+  if (!wishes.quiet) {
+    std::printf("%llu files, %.1f MB, %zu different words, counted by %zu children\n",
+                static_cast<unsigned long long>(listing.files),
+                static_cast<double>(listing.bytes) / 1e6, words.size(), children);
+    print_most_frequent(words, 20);
+  }
+  if (!failures.empty()) return 1;
+  if (!wishes.check) return 0;
+  const bool equal = equals_single_process(std::move(words), listing.batches);
+  std::puts(equal ? "equal to a single process" : "NOT equal to a single process");
+  return equal ? 0 : 1;
+}
+
+int main(int argc, char** argv) {
+  try {
+    return wordcount(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "wordcount: %s\n", error.what());
+    return 1;
+  }
+}

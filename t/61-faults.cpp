@@ -1,0 +1,107 @@
+// 61-faults.cpp - ends at a chosen frame, and forks that fail: what the caller hears of them.
+#include "testing.hpp"
+
+#include "fault.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <cerrno>
+
+namespace par = evparallel;
+
+namespace {
+
+using Strings = std::vector<std::string>;
+
+// The child sends 1 to 10; what is told to happen to it, happens.
+Strings events_of(par::Snapshot& snapshot, par::Faults faults) {
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto p = par::process<par::RawIo, par::RawIo>(
+      loop,
+      [faults](par::Pipe<int, int> pipe) {
+        par::faults = faults;
+        for (int i = 1; i <= 10; ++i) pipe.send(i);
+        pipe.close();
+      },
+      options);
+  Strings events;
+  p.on_message([&](int x) { events.push_back(std::to_string(x)); });
+  p.on_error([&](const par::Error& e) { events.push_back(e.what()); });
+  p.on_end([&] { events.push_back("end"); });
+  p.on_exit([&](const par::ExitStatus& s) { events.push_back(par::to_string(s.cause)); });
+  p.close();
+  loop.run();
+  return events;
+}
+
+Strings head(int messages) {
+  Strings events;
+  for (int i = 1; i <= messages; ++i) events.push_back(std::to_string(i));
+  return events;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(death_at_each_message) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  for (int k = 1; k <= 10; ++k) {
+    par::Faults faults;
+    faults.armed = true;
+    faults.die_at_frame = static_cast<std::uint64_t>(k);
+    const Strings events = events_of(snapshot, faults);
+    BOOST_REQUIRE(events.size() == static_cast<std::size_t>(k - 1 + 3));
+    BOOST_TEST(Strings(events.begin(), events.begin() + k - 1) == head(k - 1),
+               boost::test_tools::per_element());
+    BOOST_TEST(events[events.size() - 3].find("was killed by SIGKILL") != std::string::npos);
+    BOOST_TEST(events[events.size() - 2] == "end");
+    BOOST_TEST(events.back() == "crash");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_frame_torn_at_every_byte) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  for (std::size_t at = 0; at < 20; ++at) {
+    par::Faults faults;
+    faults.armed = true;
+    faults.cut_frame = 3;
+    faults.cut_to = at;
+    const Strings events = events_of(snapshot, faults);
+    BOOST_REQUIRE(events.size() == 5u);
+    BOOST_TEST(events[0] == "1");
+    BOOST_TEST(events[1] == "2");
+    const char* says = at == 0 ? "SIGKILL" : "ended inside a frame";
+    BOOST_TEST(events[2].find(says) != std::string::npos, at << ": " << events[2]);
+    BOOST_TEST(events[3] == "end");
+    BOOST_TEST(events[4] == "crash");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(no_fault_no_change) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  Strings expected = head(10);
+  expected.insert(expected.end(), {"end", "normal"});
+  BOOST_TEST(events_of(snapshot, par::Faults{}) == expected, boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_told) {
+  par::faults.armed = true;
+  par::faults.fork_errno = EAGAIN;
+  par::faults.fork_failures = 1;
+  std::optional<par::Error> error;
+  try {
+    par::Snapshot snapshot;
+  } catch (const par::Error& e) {
+    error = e;
+  }
+  par::faults = par::Faults{};
+  BOOST_REQUIRE(error.has_value());
+  BOOST_TEST((error->code() == par::Errc::spawn_failed));
+  BOOST_TEST(error->os_error() == EAGAIN);
+  par::Snapshot snapshot;  // the next one can
+  BOOST_TEST(snapshot.alive());
+}
