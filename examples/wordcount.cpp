@@ -19,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <cwctype>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -94,19 +95,22 @@ struct Unreadable {
 
 struct Batch {
   std::vector<std::string> files{};
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0;  // for the parent's progress line: it does not travel
 };
 
+// What a child found.  Each word once, in no order: the parent's map is the only one that is searched.
 struct Counts {
-  Words words{};
+  std::vector<std::pair<std::string, std::uint64_t>> words{};
   std::vector<Unreadable> unreadable{};
 };
 
 Counts count_words(const Batch& batch) {
   Counts counts;
+  Words words;
   for (const std::string& file : batch.files)
-    if (const int error = split_file(file, [&](const std::string& word) { ++counts.words[word]; }))
+    if (const int error = split_file(file, [&](const std::string& word) { ++words[word]; }))
       counts.unreadable.push_back({file, error});
+  counts.words.assign(words.begin(), words.end());
   return counts;
 }
 
@@ -175,7 +179,8 @@ struct par::Io<Counts> {
     }
     while (in.remaining() > 0) {
       std::string word = get_text(in);
-      counts.words[std::move(word)] += get_number(in);
+      const std::uint64_t count = get_number(in);
+      counts.words.emplace_back(std::move(word), count);
     }
     return counts;
   }
@@ -194,10 +199,13 @@ public:
       left.pop_back();
       std::error_code error;
       for (fs::directory_iterator at(here, error), end; !error && at != end; at.increment(error)) {
-        const fs::file_status status = at->symlink_status(error);
-        if (error) break;
-        if (fs::is_directory(status)) left.push_back(at->path());
-        if (fs::is_regular_file(status)) add_file(at->path().string());
+        struct stat status {};
+        if (::lstat(at->path().c_str(), &status) != 0)
+          unreadable.push_back({at->path().string(), errno});
+        else if (S_ISDIR(status.st_mode))
+          left.push_back(at->path());
+        else if (S_ISREG(status.st_mode))
+          add_file(at->path().string(), static_cast<std::uint64_t>(status.st_size));
       }
       if (error) unreadable.push_back({here.string(), error.value()});
     }
@@ -209,20 +217,17 @@ public:
   std::uint64_t bytes = 0;
 
 private:
-  static constexpr std::uint64_t batch_size = std::uint64_t{1} << 20;
+  static constexpr std::uint64_t batch_size = std::uint64_t{2} << 20;
   static constexpr std::uint64_t open_cost =
       8192;  // to open a file takes as long as to read so much
 
-  void add_file(const std::string& name) {
-    struct stat status {};
-    const bool known = ::lstat(name.c_str(), &status) == 0;
-    const std::uint64_t size = known ? static_cast<std::uint64_t>(status.st_size) : 0;
+  void add_file(std::string&& name, std::uint64_t size) {
     const std::uint64_t weight = size + open_cost;
     if (batches.empty() || weight_ + weight > batch_size) {
       batches.emplace_back();
       weight_ = 0;
     }
-    batches.back().files.push_back(name);
+    batches.back().files.push_back(std::move(name));
     batches.back().bytes += size;
     weight_ += weight;
     ++files;
@@ -303,15 +308,7 @@ private:
   }
 
   void add(Counts&& counts) {
-    if (words.empty()) {
-      words = std::move(counts.words);
-    } else {
-      while (!counts.words.empty()) {
-        // The node itself moves over: a word is not copied, and its memory not freed to be taken again.
-        const auto result = words.insert(counts.words.extract(counts.words.begin()));
-        if (!result.inserted) result.position->second += result.node.mapped();
-      }
-    }
+    for (auto& [word, count] : counts.words) words[std::move(word)] += count;
     for (Unreadable& file : counts.unreadable) unreadable.push_back(std::move(file));
   }
 
@@ -341,30 +338,33 @@ bool equals_single_process(Words words, const std::vector<Batch>& batches) {
 
 // A word may be any bytes: those that mean nothing in the user's locale are shown as numbers.
 std::string printable(const std::string& word) {
-  if (std::mbstowcs(nullptr, word.c_str(), 0) != static_cast<std::size_t>(-1)) return word;
+  std::vector<wchar_t> wide(word.size() + 1);
+  const std::size_t size = std::mbstowcs(wide.data(), word.c_str(), wide.size());
+  const auto is_printable = [](wchar_t c) { return std::iswprint(static_cast<wint_t>(c)) != 0; };
+  if (size != static_cast<std::size_t>(-1) &&
+      std::all_of(wide.begin(), wide.begin() + static_cast<std::ptrdiff_t>(size), is_printable))
+    return word;
   std::string shown;
   for (const char c : word) {
     char number[8];
     std::snprintf(number, sizeof number, "\\x%02x", static_cast<unsigned char>(c));
-    shown += static_cast<unsigned char>(c) < 0x80 ? std::string(1, c) : number;
+    shown += static_cast<unsigned char>(c) < 0x80 ? std::string(1, c) : std::string(number);
   }
   return shown;
 }
 
-void print_most_frequent(const Words& words, std::size_t wanted) {
-  using Item = std::pair<std::uint64_t, std::string_view>;
-  std::vector<Item> items;
-  items.reserve(words.size());
-  for (const auto& [word, count] : words) items.emplace_back(count, word);
-  const std::size_t size = std::min(wanted, items.size());
-  const auto more = [](const Item& a, const Item& b) {
+using Frequency = std::pair<std::uint64_t, std::string>;
+
+std::vector<Frequency> most_frequent(const Words& words, std::size_t wanted) {
+  const auto more = [](const auto& a, const auto& b) {
     return a.first != b.first ? a.first > b.first : a.second < b.second;
   };
-  std::partial_sort(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(size), items.end(),
-                    more);
-  for (std::size_t i = 0; i < size; ++i)
-    std::printf("%10llu  %s\n", static_cast<unsigned long long>(items[i].first),
-                printable(std::string(items[i].second)).c_str());
+  std::vector<std::pair<std::uint64_t, std::string_view>> all;
+  all.reserve(words.size());
+  for (const auto& [word, count] : words) all.emplace_back(count, word);
+  const auto end = all.begin() + static_cast<std::ptrdiff_t>(std::min(wanted, all.size()));
+  std::partial_sort(all.begin(), end, all.end(), more);
+  return {all.begin(), end};
 }
 
 // In one line, however many.
@@ -442,7 +442,8 @@ std::vector<std::string> default_directories(const char* program) {
 // CPUs that this process may use; at least two children, for the sake of the demonstration.
 std::size_t number_of_children() {
   cpu_set_t cpus;
-  const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 2;
+  // More CPUs than the set has room for is an error: then there are enough to be modest.
+  const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 8;
   return static_cast<std::size_t>(std::max(count, 2));
 }
 
@@ -469,20 +470,25 @@ int wordcount(int argc, char** argv) {
     for (Unreadable& file : count.unreadable) listing.unreadable.push_back(std::move(file));
   }
 
+  // Nothing is said before the check: what this writes to may be a file that it counts.
+  const std::size_t different = words.size();
+  const std::vector<Frequency> top = most_frequent(words, 20);
+  const bool checked = wishes.check && failures.empty();
+  const bool equal = !checked || equals_single_process(std::move(words), listing.batches);
+
   for (const std::string& failure : failures)
     std::fprintf(stderr, "wordcount: %s\n", failure.c_str());
   complain(listing.unreadable);
   if (!wishes.quiet) {
     std::printf("%llu files, %.1f MB, %zu different words, counted by %zu children\n",
                 static_cast<unsigned long long>(listing.files),
-                static_cast<double>(listing.bytes) / 1e6, words.size(), children);
-    print_most_frequent(words, 20);
+                static_cast<double>(listing.bytes) / 1e6, different, children);
+    for (const auto& [count, word] : top)
+      std::printf("%10llu  %s\n", static_cast<unsigned long long>(count), printable(word).c_str());
   }
-  if (!failures.empty()) return 1;
-  if (!wishes.check) return 0;
-  const bool equal = equals_single_process(std::move(words), listing.batches);
-  std::puts(equal ? "equal to a single process" : "NOT equal to a single process");
-  return equal ? 0 : 1;
+  if (checked) std::puts(equal ? "equal to a single process" : "NOT equal to a single process");
+  if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
+  return failures.empty() && equal ? 0 : 1;
 }
 
 int main(int argc, char** argv) {
