@@ -1,8 +1,7 @@
 // wordcount.cpp - counts the words of all files below directories, with one child per CPU.
 //
-// Shows: a remote function per child, fed with batches while others work (at most two under way in
-// each, so that it never waits and nothing piles up); types with codecs of their own; what becomes of
-// a batch whose child dies; and how a program says how far it is.
+// Shows: one remote function per CPU, each with two batches under way, so that it never waits for
+// the next and nothing piles up; codecs of one's own; what is heard of a batch whose child dies.
 #include <evparallel/evparallel.hpp>
 
 #include <fcntl.h>
@@ -31,7 +30,7 @@
 namespace fs = std::filesystem;
 namespace par = evparallel;
 
-// ---- counting: what runs in a child, and in the parent for --check --------------------------------
+// ---- counting: what runs in a child, and in the parent for --check ------------------------------
 
 // Letters, digits and all that is not ASCII are parts of a word, letters in lower case: 0 is none.
 struct Alphabet {
@@ -45,7 +44,7 @@ struct Alphabet {
 };
 constexpr Alphabet alphabet;
 
-// Calls sink(word) for each word of the bytes that are put in; a word may go over the end of a part.
+// Calls sink(word) for each word; one may begin in one part of the bytes and end in another.
 template <class Sink>
 class Splitter {
 public:
@@ -98,7 +97,7 @@ struct Batch {
   std::uint64_t bytes = 0;  // for the parent's progress line: it does not travel
 };
 
-// What a child found.  Each word once, in no order: the parent's map is the only one that is searched.
+// What a child found: each word once, in no order.  A vector, since nobody looks words up in it.
 struct Counts {
   std::vector<std::pair<std::string, std::uint64_t>> words{};
   std::vector<Unreadable> unreadable{};
@@ -114,7 +113,7 @@ Counts count_words(const Batch& batch) {
   return counts;
 }
 
-// ---- the codecs ----------------------------------------------------------------------------------
+// ---- the codecs ---------------------------------------------------------------------------------
 
 // JSON strings are UTF-8; the names of files and the words found in them are any bytes.  And most
 // numbers here are small: seven bits a byte, the last one below 128.
@@ -186,10 +185,10 @@ struct par::Io<Counts> {
   }
 };
 
-// ---- what there is to count ----------------------------------------------------------------------
+// ---- what there is to count ---------------------------------------------------------------------
 
-// The regular files below the directories, in batches: large enough that a call costs nothing, small
-// enough that all children are busy until the end.
+// The regular files below the directories, in batches: large enough that a call costs nothing,
+// small enough that all children are busy until the end.
 class Listing {
 public:
   void add(const std::string& directory) {
@@ -218,8 +217,7 @@ public:
 
 private:
   static constexpr std::uint64_t batch_size = std::uint64_t{2} << 20;
-  static constexpr std::uint64_t open_cost =
-      8192;  // to open a file takes as long as to read so much
+  static constexpr std::uint64_t open_cost = 8192;  // as many bytes are read in the time
 
   void add_file(std::string&& name, std::uint64_t size) {
     const std::uint64_t weight = size + open_cost;
@@ -237,37 +235,33 @@ private:
   std::uint64_t weight_ = 0;  // of the last batch
 };
 
-// ---- the work ------------------------------------------------------------------------------------
+// ---- the work -----------------------------------------------------------------------------------
 
 // One line on a terminal, rewritten; nothing elsewhere.
 class Progress {
 public:
-  Progress(bool wanted, std::uint64_t total) : shown_(wanted && ::isatty(2) == 1), total_(total) {}
+  Progress(bool wanted, const char* what, std::uint64_t total)
+      : shown_(wanted && ::isatty(2) == 1), what_(what), total_(static_cast<double>(total)) {}
   ~Progress() {
     if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
   }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void add(std::uint64_t bytes, std::size_t words) {
-    done_ += bytes;
+  void add(std::uint64_t bytes) {
+    done_ += static_cast<double>(bytes);
     const auto now = std::chrono::steady_clock::now();
     if (!shown_ || now - last_ < std::chrono::milliseconds(100)) return;
     last_ = now;
-    const int width =
-        std::fprintf(
-            stderr, "\r%3.0f %% of %.1f MB, %zu different words",
-            total_ > 0 ? 100.0 * static_cast<double>(done_) / static_cast<double>(total_) : 100,
-            static_cast<double>(total_) / 1e6, words) -
-        1;
-    if (width < width_) std::fprintf(stderr, "%*s", width_ - width, "");
-    width_ = std::max(width_, width);
+    const double part = total_ > 0 ? done_ / total_ : 1;
+    width_ = std::fprintf(stderr, "\r%s: %3.0f %% of %.1f MB", what_, 100 * part, total_ / 1e6);
   }
 
 private:
   bool shown_;
-  std::uint64_t total_;
-  std::uint64_t done_ = 0;
+  const char* what_;
+  double total_;
+  double done_ = 0;
   std::chrono::steady_clock::time_point last_{};
   int width_ = 0;
 };
@@ -303,7 +297,7 @@ private:
       else
         failures.push_back("batch " + std::to_string(number + 1) + " (from " +
                            batches_[number].files.front() + " on): " + counts.error().what());
-      progress_.add(batches_[number].bytes, words.size());
+      progress_.add(batches_[number].bytes);
     });
   }
 
@@ -318,23 +312,25 @@ private:
   std::size_t next_ = 0;
 };
 
-// Takes away what a single process counts: nothing must be left, and nothing be missing.  (A second
+// Takes away what a single process counts: nothing must be missing, and nothing be left.  (A second
 // map beside the first could be too much for the memory.)
-bool equals_single_process(Words words, const std::vector<Batch>& batches) {
+bool equals_single_process(Words words, const std::vector<Batch>& batches, Progress& progress) {
   bool missing = false;
-  for (const Batch& batch : batches)
-    for (const std::string& file : batch.files)
-      split_file(file, [&](const std::string& word) {
-        const auto found = words.find(word);
-        if (found == words.end())
-          missing = true;
-        else if (--found->second == 0)
-          words.erase(found);
-      });
+  const auto take_away = [&](const std::string& word) {
+    const auto found = words.find(word);
+    if (found == words.end())
+      missing = true;
+    else if (--found->second == 0)
+      words.erase(found);
+  };
+  for (const Batch& batch : batches) {
+    for (const std::string& file : batch.files) split_file(file, take_away);
+    progress.add(batch.bytes);
+  }
   return !missing && words.empty();
 }
 
-// ---- what is said --------------------------------------------------------------------------------
+// ---- what is said -------------------------------------------------------------------------------
 
 // A word may be any bytes: those that mean nothing in the user's locale are shown as numbers.
 std::string printable(const std::string& word) {
@@ -381,14 +377,12 @@ void complain(const std::vector<Unreadable>& files) {
 
 const char usage[] =
     "usage: wordcount [-q] [--check] [directory ...]\n"
-    "Counts the words of all regular files below the directories (symbolic links are not "
-    "followed)\n"
-    "with one child process per CPU, and prints the 20 most frequent.  A word is a run of "
-    "letters,\n"
-    "digits and bytes from 0x80 on; ASCII letters count as lower case.\n"
-    "Without a directory: the sources that this program comes with, and /usr/share/doc.\n"
+    "Counts the words of all regular files below the directories with one child process per\n"
+    "CPU, and prints the 20 most frequent.  A word is a run of letters, digits and bytes from\n"
+    "0x80 on, ASCII letters in lower case.  Symbolic links are not followed.  Without a\n"
+    "directory: the files that this program comes with, and /usr/share/doc.\n"
     "\n"
-    "  -q, --quiet  no list, no progress line: only what went wrong, and the result of --check\n"
+    "  -q, --quiet  no list, no progress line: what went wrong, and the result of --check\n"
     "      --check  count again in a single process; exit 1 if the result is not the same\n"
     "  -h, --help   this text\n"
     "\n"
@@ -462,7 +456,7 @@ int wordcount(int argc, char** argv) {
   Words words;
   std::vector<std::string> failures;
   {
-    Progress progress(!wishes.quiet, listing.bytes);
+    Progress progress(!wishes.quiet, "counted", listing.bytes);
     Count count(loop, listing.batches, children, progress);
     loop.run();
     words = std::move(count.words);
@@ -474,7 +468,11 @@ int wordcount(int argc, char** argv) {
   const std::size_t different = words.size();
   const std::vector<Frequency> top = most_frequent(words, 20);
   const bool checked = wishes.check && failures.empty();
-  const bool equal = !checked || equals_single_process(std::move(words), listing.batches);
+  bool equal = true;
+  if (checked) {
+    Progress progress(!wishes.quiet, "checked", listing.bytes);
+    equal = equals_single_process(std::move(words), listing.batches, progress);
+  }
 
   for (const std::string& failure : failures)
     std::fprintf(stderr, "wordcount: %s\n", failure.c_str());
@@ -486,7 +484,9 @@ int wordcount(int argc, char** argv) {
     for (const auto& [count, word] : top)
       std::printf("%10llu  %s\n", static_cast<unsigned long long>(count), printable(word).c_str());
   }
-  if (checked) std::puts(equal ? "equal to a single process" : "NOT equal to a single process");
+  if (checked)
+    std::puts(equal ? "equal to a single process"
+                    : "NOT equal to a single process, unless files have changed meanwhile");
   if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
   return failures.empty() && equal ? 0 : 1;
 }

@@ -66,7 +66,8 @@ void ChildHandle::terminate(std::chrono::milliseconds grace) {
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
-  if (pipe_->bytes_written() <= offset) return Delivery::not_sent;
+  const bool no_child = status_.cause == Cause::not_started;
+  if (no_child || pipe_->bytes_written() <= offset) return Delivery::not_sent;
   const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
   const std::uint64_t started =
       slot ? slot->started.load(std::memory_order_acquire) : last_started_;

@@ -5,11 +5,14 @@
 namespace evparallel {
 
 void Writer::adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size) {
-  if (owner_)
-    throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
+  if (owner_) refuse_more();
   owner_ = std::move(owner);
   adopted_ = static_cast<const char*>(data);
   adopted_size_ = size;
+}
+
+void Writer::refuse_more() {
+  throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
 }
 
 void Writer::clear() noexcept {

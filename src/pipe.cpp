@@ -48,23 +48,23 @@ bool PipeCore::send(Writer& message) {
   return false;
 }
 
-void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message) {
+void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave) {
   channel_.put(kind, id, message);
-  schedule_flush();
+  schedule_flush(leave);
 }
 
 void PipeCore::close() {
   if (channel_.finished()) return;
   channel_.finish();
-  schedule_flush();
+  schedule_flush(Leave::at_once);
   // With its own direction closed, a side that takes no messages only waits for the end.
   if (stopped_at_message_) continue_later();
 }
 
-// Outside the loop it is written at once; what a callback sends is gathered until its turn is over.
-void PipeCore::schedule_flush() {
+void PipeCore::schedule_flush(Leave leave) {
   if (!loop_->alive() || write_event_.added()) return;
-  if (!loop_->in_callback() || channel_.queued() > gather_limit) return flush();
+  if (leave == Leave::at_once || !loop_->in_callback() || channel_.queued() > gather_limit)
+    return flush();
   if (std::exchange(flush_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] { self->flush(); });
 }

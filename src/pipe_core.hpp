@@ -54,8 +54,11 @@ public:
   // ---- the owner's side ----
   // Also reads what came before the loop took over.
   void start();
-  // Queues a frame and sees to it that it is written.  Fails: Errc::too_large.
-  void put(FrameKind, std::uint64_t id, Writer&);
+  // Queues a frame and sees to it that it is written: at once, since who sends it may compute for
+  // ever; or, inside a callback, together with all that this turn of the loop brings.
+  // Fails: Errc::too_large.
+  enum class Leave { at_once, with_the_turn };
+  void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once);
   std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }
   std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
   // Writes all that is queued, and waits for it: for a child that is about to end.
@@ -76,7 +79,7 @@ private:
   void loop_gone() noexcept override;
   void on_readable();
   void on_writable();
-  void schedule_flush();
+  void schedule_flush(Leave);
   void flush();
   bool reading_wanted() const noexcept;
   void watch_reading();

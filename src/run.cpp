@@ -124,7 +124,7 @@ public:
       if (!current_ || !current_->handle->pipe()->usable()) spawn();
       PipeCore& pipe = *current_->handle->pipe();
       const std::uint64_t offset = pipe.bytes_put();
-      pipe.put(FrameKind::call, id, argument);
+      pipe.put(FrameKind::call, id, argument, PipeCore::Leave::with_the_turn);
       current_->calls.add(id, {std::move(answer), offset});
       began();
     } catch (const Error& error) {
@@ -214,8 +214,8 @@ private:
   void fail_later(const Error& error, Answer answer) {
     began();
     loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
-      self->loop_->call([&] { answer(nullptr, &error); });
       self->ended();
+      answer(nullptr, &error);
     });
   }
 
@@ -227,8 +227,8 @@ private:
             [loop = loop_, answer = std::move(pending.answer),
              error = Error(Errc::cancelled, "cancelled: the remote function was dropped")
                          .with_delivery(child.handle->delivery(id, pending.offset))]() mutable {
+              loop->release();  // first: a callback may throw
               answer(nullptr, &error);
-              loop->release();
             });
         loop_->hold();
         ended();

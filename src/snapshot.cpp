@@ -125,6 +125,7 @@ void SnapshotEntry::become_child(pid_t snapshot, Slot* slots, Descriptor door) {
   entry->pid_ = snapshot;
   entry->slots_ = slots;
   entry->door_ = std::move(door);
+  registry().default_snapshot.reset(new Snapshot(entry));
   registry().of_child = std::move(entry);
 }
 
@@ -140,6 +141,10 @@ bool SnapshotEntry::connect() {
   client_ = Client(std::move(ours));
   state_ = State::connected;
   return true;
+}
+
+std::string SnapshotEntry::described() const {
+  return (name_.empty() ? "process " : name_ + ", process ") + std::to_string(pid_);
 }
 
 // ---- its end ----
@@ -208,8 +213,7 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, Descriptor
   } else if (state_ == State::stopped) {
     fail_later(id, Error(Errc::no_snapshot, "no snapshot: the one of this call was stopped"));
   } else {
-    fail_later(id, Error(Errc::snapshot_lost,
-                         "snapshot lost: process " + std::to_string(pid_) + " is dead"));
+    fail_later(id, Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead"));
   }
   return id;
 }
@@ -341,9 +345,8 @@ void SnapshotEntry::lost() {
       status.cause = Cause::snapshot_lost;
       last_word(id, {status, std::nullopt});
     } else {
-      last_word(
-          id, {std::nullopt, Error(expected ? Errc::no_snapshot : Errc::snapshot_lost,
-                                   "snapshot lost: process " + std::to_string(pid_) + " is dead")});
+      last_word(id, {std::nullopt, Error(expected ? Errc::no_snapshot : Errc::snapshot_lost,
+                                         "snapshot lost: " + described() + " is dead")});
     }
   }
   if (role() == Role::parent) reap();
@@ -361,6 +364,7 @@ void SnapshotEntry::reap() {
 // ---- the handles ----
 
 Snapshot::Snapshot(const SnapshotOptions& options) : entry_(SnapshotEntry::take(options)) {}
+Snapshot::Snapshot(std::shared_ptr<SnapshotEntry> entry) noexcept : entry_(std::move(entry)) {}
 Snapshot::Snapshot(Snapshot&&) noexcept = default;
 Snapshot& Snapshot::operator=(Snapshot&& other) noexcept {
   if (this != &other) {

@@ -47,7 +47,7 @@ public:
   ~SnapshotEntry() override;
 
   pid_t pid() const noexcept { return pid_; }
-  const std::string& name() const noexcept { return name_; }
+
   bool alive() const noexcept;
   void stop() noexcept;
 
@@ -70,6 +70,7 @@ private:
   SnapshotEntry() = default;
   void loop_gone() noexcept override;
   void fork_server();
+  std::string described() const;
   bool connect();
   void bind(const std::shared_ptr<Loop>&);
   void ask(const Request&, Descriptor along = {});

@@ -394,6 +394,16 @@ BOOST_AUTO_TEST_CASE(a_dropped_remote_cancels_its_calls_from_the_loop) {
   for (const par::Errc code : codes) BOOST_TEST((code == par::Errc::cancelled));
 }
 
+BOOST_AUTO_TEST_CASE(a_callback_that_throws_on_cancelled_does_not_hold_the_loop) {
+  par::Reactor loop;
+  {
+    auto f = par::run(loop, square);
+    f(1, [](par::Result<int> r) { r.value(); });
+  }
+  BOOST_CHECK_THROW(loop.run(), par::Error);
+  loop.run();
+}
+
 BOOST_AUTO_TEST_CASE(a_remote_may_be_destroyed_by_its_own_callback) {
   par::Reactor loop;
   auto f = std::make_unique<par::Remote<int, int>>(par::run(loop, square));

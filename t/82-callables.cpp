@@ -201,6 +201,7 @@ BOOST_AUTO_TEST_CASE(references_to_the_stack_are_refused) {
       std::logic_error, says_what_to_do);
   // Whoever says so knows that the address is not used there.
   BOOST_TEST(ask<bool>(par::as_is([p = &local](int) { return p != nullptr; }), 1));
+  BOOST_TEST(ask<bool>(par::as_is(par::bind([p = &local](int) { return p != nullptr; }, 1))));
   // Static and heap memory of before the snapshot means the value of that moment.
   BOOST_TEST(ask<int>([p = &seen](int x) { return *p + x; }, 1) == 1);
 }

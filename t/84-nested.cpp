@@ -69,6 +69,24 @@ BOOST_AUTO_TEST_CASE(a_childs_children_end_with_it) {
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(grandchild); }));
 }
 
+BOOST_AUTO_TEST_CASE(the_default_snapshot_of_a_child_is_the_one_that_forked_it) {
+  par::Reactor loop;
+  auto f = par::run(loop, [] {
+    par::Options options;
+    options.snapshot = &par::default_snapshot();
+    auto inner = par::run(
+        par::this_reactor(), [] { return par::default_snapshot().pid(); }, options);
+    pid_t pid = 0;
+    inner([&](par::Result<pid_t> r) { pid = r.value(); });
+    par::this_reactor().run();
+    return pid;
+  });
+  pid_t pid = 0;
+  f([&](par::Result<pid_t> r) { pid = r.value(); });
+  loop.run();
+  BOOST_TEST(pid == par::default_snapshot().pid());
+}
+
 BOOST_AUTO_TEST_CASE(a_thousand_nested_calls) {
   par::Reactor loop;
   auto f = par::run(loop, [](int n) {

@@ -24,13 +24,17 @@ namespace evparallel {
 // The message under way.  Nothing of it is sent before it is complete.
 class EVPARALLEL_API Writer {
 public:
+  // Fails: std::logic_error after adopt().
   void write(const void* data, std::size_t size) {
-    bytes_.append(static_cast<const char*>(data), size);
+    write(std::string_view(static_cast<const char*>(data), size));
   }
-  void write(std::string_view text) { bytes_.append(text); }
+  void write(std::string_view text) {
+    if (owner_) refuse_more();
+    bytes_.append(text);
+  }
 
   // Ends the message with `size` bytes that stay where they are: `owner` keeps them alive until
-  // they are sent. Requires: nothing is written after it; std::logic_error otherwise.
+  // they are sent.  Nothing can be written after it.
   void adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size);
 
   std::size_t size() const noexcept { return bytes_.size() + adopted_size_; }
@@ -42,6 +46,8 @@ public:
   void clear() noexcept;
 
 private:
+  [[noreturn]] static void refuse_more();
+
   std::string bytes_;
   std::shared_ptr<const void> owner_;
   const char* adopted_ = nullptr;

@@ -84,6 +84,7 @@ public:
   // Until it is set, the first message waits, and so does the writer when the kernel's buffer is
   // full.
   void on_message(Callback<void(In)> callback) const {
+    if (!callback) return detail::pipe_on_message(*core_, nullptr);
     detail::pipe_on_message(*core_, [core = core_.get(), get = codecs_->get,
                                      callback = std::move(callback)](Reader& in) mutable {
       std::optional<In> value;

@@ -23,7 +23,7 @@ enum class Preflight {
 };
 
 struct SnapshotOptions {
-  std::string name{};  // for messages
+  std::string name{};  // stands in messages about it
   Preflight preflight = Preflight::strict;
 };
 
@@ -48,13 +48,15 @@ public:
   const std::shared_ptr<SnapshotEntry>& entry() const noexcept { return entry_; }
 
 private:
+  friend class SnapshotEntry;
+  explicit Snapshot(std::shared_ptr<SnapshotEntry>) noexcept;
   std::shared_ptr<SnapshotEntry> entry_;
 };
 
 // Takes the default snapshot, once, in the beginning.  It ends with the program.
 // Fails: std::logic_error the second time; else as the constructor of Snapshot.
 EVPARALLEL_API void init(const SnapshotOptions& = {});
-// Fails: Error{no_snapshot} before init().
+// In a child: the one that forked it.  Fails: Error{no_snapshot} before init().
 EVPARALLEL_API Snapshot& default_snapshot();
 
 // True in a process that a snapshot forked.

@@ -227,15 +227,17 @@ struct Travel {
 
 template <class F>
 struct Travel<AsIs<F>> {
-  static void freeze(Writer& out, const AsIs<F>& f) { Travel<F>::freeze(out, f.f, false); }
+  static void freeze(Writer& out, const AsIs<F>& f, bool = false) {
+    Travel<F>::freeze(out, f.f, false);
+  }
   static AsIs<F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
 };
 
 // Each bound argument is a message of its own: its length, then what its codec wrote.
 template <class F, class... Bound>
 struct Travel<Bind<F, Bound...>> {
-  static void freeze(Writer& out, const Bind<F, Bound...>& task) {
-    Travel<F>::freeze(out, task.f);
+  static void freeze(Writer& out, const Bind<F, Bound...>& task, bool checked = true) {
+    Travel<F>::freeze(out, task.f, checked);
     std::apply([&](const Bound&... bound) { (freeze_one(out, bound), ...); }, task.bound);
   }
   static Bind<F, Bound...> thaw(Reader& in) {
