@@ -54,7 +54,7 @@ int calls(par::Reactor& loop) {
 int conversation(par::Reactor& loop) {
   int surprises = 1;
   auto child = par::process(loop, [](par::Pipe<std::string, std::string> pipe) {
-    pipe.on_message([pipe](const std::string& text) mutable {
+    pipe.on_message([pipe](const std::string& text) {
       pipe.send("you said: " + text);
       std::exit(3);
     });

@@ -1,4 +1,4 @@
-// clang-format off: it stands in the manual as it stands here
+// clang-format off
 #include <evparallel/evparallel.hpp>
 #include <cstdio>
 #include <string>

@@ -152,7 +152,9 @@ void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
   put_header(header, kind, id, message.size());
   size_ += frame_header_size + message.size();
 
-  if (!segments_.empty() && segments_.back().owner) segments_.emplace_back();
+  // What is adopted or large stays where it is: the next frame begins behind it.
+  if (!segments_.empty() && (segments_.back().owner || segments_.back().bytes.size() >= large_body))
+    segments_.emplace_back();
   std::string& tail = segments_.empty() ? small_ : segments_.back().bytes;
   tail.append(header, frame_header_size);
   if (message.bytes().size() < large_body) {
@@ -227,9 +229,21 @@ void FrameQueue::clear() noexcept {
 
 void FrameQueue::cut(std::size_t size) noexcept {
   if (size >= size_) return;
-  small_.resize(offset_ + std::min(size, small_.size() - offset_));
-  segments_.clear();
-  size_ = small_.size() - offset_;
+  size_ = size;
+  const std::size_t in_small = std::min(size, small_.size() - offset_);
+  small_.resize(offset_ + in_small);
+  size -= in_small;
+  std::size_t kept = 0;
+  while (size > 0) {
+    Segment& segment = segments_[kept++];
+    const std::size_t now = std::min(size, segment.view().size());
+    if (segment.owner)
+      segment.size = now;
+    else
+      segment.bytes.resize(now);
+    size -= now;
+  }
+  segments_.resize(kept);
 }
 
 }  // namespace evparallel

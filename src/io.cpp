@@ -6,6 +6,8 @@ namespace evparallel {
 
 void Writer::adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size) {
   if (owner_) refuse_more();
+  if (!owner)
+    throw std::logic_error("evparallel: adopted bytes need an owner that keeps them alive");
   owner_ = std::move(owner);
   adopted_ = static_cast<const char*>(data);
   adopted_size_ = size;
@@ -34,8 +36,9 @@ std::string_view Reader::read(std::size_t size) {
 }
 
 std::string Reader::take_rest() {
+  std::string* const whole = whole_;
   const std::string_view bytes = rest();
-  return whole_ ? std::move(*whole_) : std::string(bytes);
+  return whole ? std::move(*whole) : std::string(bytes);
 }
 
 void Reader::expect_end() const {

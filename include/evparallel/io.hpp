@@ -67,7 +67,10 @@ public:
   void read(void* to, std::size_t size) { std::memcpy(to, read(size).data(), size); }
 
   // All that is left, as a view or as a string of one's own.
-  std::string_view rest() noexcept { return std::exchange(bytes_, std::string_view{}); }
+  std::string_view rest() noexcept {
+    whole_ = nullptr;  // a view of it is out
+    return std::exchange(bytes_, std::string_view{});
+  }
   std::string take_rest();
 
   std::size_t remaining() const noexcept { return bytes_.size(); }

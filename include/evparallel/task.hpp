@@ -233,6 +233,14 @@ struct Travel<AsIs<F>> {
   static AsIs<F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
 };
 
+template <class R, class... A, class F>
+struct Travel<Fn<R(A...), F>> {
+  static void freeze(Writer& out, const Fn<R(A...), F>& f, bool checked = true) {
+    Travel<F>::freeze(out, f.f, checked);
+  }
+  static Fn<R(A...), F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+};
+
 // Each bound argument is a message of its own: its length, then what its codec wrote.
 template <class F, class... Bound>
 struct Travel<Bind<F, Bound...>> {

@@ -5,7 +5,7 @@ namespace par = evparallel;
 void twice(par::Reactor& loop) {
 #ifdef EVPARALLEL_TEST_ACCEPTED
   auto task = [](par::Pipe<int, int> pipe) {
-    pipe.on_message([pipe](int x) mutable { pipe.send(2 * x); });
+    pipe.on_message([pipe](int x) { pipe.send(2 * x); });
   };
 #else
   auto task = [](int x) { return 2 * x; };
