@@ -113,6 +113,10 @@ void ChildHandle::on_last_word(const LastWord& word) {
   pipe_->conclude(*error_);
 }
 
+void ChildHandle::on_task_error(const Error& error) {
+  if (owner_) owner_->on_task_error(error);
+}
+
 void ChildHandle::on_frame(Frame& frame) {
   if (owner_) owner_->on_frame(frame);
 }

@@ -14,6 +14,7 @@ namespace evparallel {
 class ChildOwner {
 public:
   virtual void on_started(pid_t) {}
+  virtual void on_task_error(const Error&) {}
   virtual void on_frame(Frame&) {}
   // The last one, once: all messages were delivered.  `error` says it for those who wait for an
   // answer.
@@ -56,6 +57,7 @@ private:
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
+  void on_task_error(const Error&) override;
   void on_frame(Frame&) override;
   void on_broken() override;
   void on_over() override;

@@ -166,13 +166,18 @@ void PipeCore::dispatch(Frame& frame) {
       // long.
       return end_in();
     case FrameKind::error:
-      if (frame.id == 0) return fail_end(read_error(frame.reader()));
-      break;
+      if (frame.id != 0) break;
+      return on_task_error(read_error(frame.reader()));
     default: break;
   }
   loop_->call([&] {
     if (owner_) owner_->on_frame(frame);
   });
+}
+
+void PipeCore::on_task_error(const Error& error) {
+  if (owner_) owner_->on_task_error(error);
+  fail_end(error);
 }
 
 void PipeCore::on_message_frame(Frame& frame) {

@@ -15,9 +15,10 @@ namespace evparallel {
 // Who made the pipe, and hears what is not for its user.
 class PipeOwner {
 public:
-  virtual void on_frame(Frame&) {}  // of a kind that is not a pipe's own
-  virtual void on_broken() {}       // end of file without an end; a last word may still come
-  virtual void on_over() {}         // both directions are over and all callbacks were called
+  virtual void on_task_error(const Error&) {}  // the other side's task has failed as a whole
+  virtual void on_frame(Frame&) {}             // of a kind that is not a pipe's own
+  virtual void on_broken() {}  // end of file without an end; a last word may still come
+  virtual void on_over() {}    // both directions are over and all callbacks were called
 
 protected:
   ~PipeOwner() = default;
@@ -86,6 +87,7 @@ private:
   void continue_later();
   void cut_frames();
   void dispatch(Frame&);
+  void on_task_error(const Error&);
   void on_message_frame(Frame&);
   void deliver_held();
   void bad_stream(const Error&);

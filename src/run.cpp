@@ -86,6 +86,8 @@ private:
 class RemoteChild final : public ChildOwner {
 public:
   explicit RemoteChild(RemoteCore& remote) noexcept : remote_(remote) {}
+  // What the task itself threw reaches all calls, rather than the exit status that follows.
+  void on_task_error(const Error& error) override { task_error = error; }
   void on_frame(Frame&) override;
   void on_ended(const ExitStatus&, const Error&) override;
 
@@ -110,9 +112,6 @@ public:
   void spawn() {
     auto child = std::make_unique<RemoteChild>(*this);
     child->handle = ChildHandle::spawn(entry_, loop_, task_, options_, child.get());
-    // What the task itself threw reaches all calls, rather than the exit status that follows.
-    child->handle->pipe()->set_on_error(
-        [raw = child.get()](const Error& error) { raw->task_error = error; });
     if (current_) dying_.push_back(std::move(current_));
     current_ = std::move(child);
   }
@@ -202,7 +201,15 @@ private:
     }
     Reader in = frame.reader();
     if (frame.kind == FrameKind::value) return answer(&in, nullptr);
-    answer_error(answer, read_error(in));
+    answer_error(answer, error_in(in));
+  }
+
+  static Error error_in(Reader in) {
+    try {
+      return read_error(in);
+    } catch (const Error& malformed) {
+      return malformed;
+    }
   }
 
   static void answer_error(Answer& answer, const Error& error) {

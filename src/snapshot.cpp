@@ -131,16 +131,17 @@ void SnapshotEntry::become_child(pid_t snapshot, Slot* slots, Descriptor door) {
 
 // The door of the snapshot is open to all its children: through it goes one end of a fresh control
 // socket.
-bool SnapshotEntry::connect() {
+// Returns 0 or an errno.
+int SnapshotEntry::connect() {
   Descriptor ours;
   Descriptor theirs;
-  if (make_pair(PairKind::packets, ours, theirs) != 0) return false;
+  if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
   const char byte = 0;
-  if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return false;
+  if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return EAGAIN;
   theirs.drop();
   client_ = Client(std::move(ours));
   state_ = State::connected;
-  return true;
+  return 0;
 }
 
 std::string SnapshotEntry::described() const {
@@ -161,7 +162,7 @@ SnapshotEntry::~SnapshotEntry() {
 }
 
 bool SnapshotEntry::alive() const noexcept {
-  return home_.is_here() && state_ == State::connected;
+  return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
 }
 
 void SnapshotEntry::stop() noexcept {
@@ -184,15 +185,16 @@ void SnapshotEntry::loop_gone() noexcept {
 // ---- asking ----
 
 void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
-  if (loop_ == loop) return;
-  if (loop_ && loop_->alive())
-    throw std::logic_error(
-        "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
-  if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
-  loop_ = loop;
-  attach(*loop_);
-  reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
-  if (state_ == State::lost) return;
+  if (loop_ != loop) {
+    if (loop_ && loop_->alive())
+      throw std::logic_error(
+          "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
+    if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
+    loop_ = loop;
+    attach(*loop_);
+    reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+  }
+  if (!client_ || read_event_.added()) return;
   read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
   write_event_.set<&SnapshotEntry::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST, this);
   read_event_.add();
@@ -201,10 +203,13 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, Descriptor socket,
                                    SpawnListener* listener) {
   const std::uint64_t id = next_id_++;
-  if (state_ == State::unconnected && !connect()) state_ = State::lost;
+  const int unreachable = state_ == State::unconnected ? connect() : 0;
   bind(loop);
   living_.emplace(id, Living{listener, 0});
-  if (state_ == State::connected) {
+  if (unreachable) {
+    fail_later(id, system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
+                                unreachable));
+  } else if (state_ == State::connected) {
     Request request{};
     request.kind = Ask::spawn;
     request.slot = no_slot;
@@ -333,8 +338,9 @@ void SnapshotEntry::lost() {
   read_event_.remove();
   write_event_.remove();
   client_.close();
-  const bool expected = state_ == State::stopped;
-  state_ = State::lost;
+  const Error why = why_lost();
+  // A child outlives its snapshot by nothing: it was only not let in, and may knock again.
+  state_ = role() == Role::parent ? State::lost : State::unconnected;
   std::vector<std::uint64_t> ids;
   for (const auto& item : living_) ids.push_back(item.first);
   for (const std::uint64_t id : ids) {
@@ -345,11 +351,18 @@ void SnapshotEntry::lost() {
       status.cause = Cause::snapshot_lost;
       last_word(id, {status, std::nullopt});
     } else {
-      last_word(id, {std::nullopt, Error(expected ? Errc::no_snapshot : Errc::snapshot_lost,
-                                         "snapshot lost: " + described() + " is dead")});
+      last_word(id, {std::nullopt, why});
     }
   }
   if (role() == Role::parent) reap();
+}
+
+Error SnapshotEntry::why_lost() const {
+  if (role() == Role::child)
+    return Error(Errc::overloaded,
+                 "overloaded: too many children of this snapshot have children of their own");
+  return Error(state_ == State::stopped ? Errc::no_snapshot : Errc::snapshot_lost,
+               "snapshot lost: " + described() + " is dead");
 }
 
 // The socket of a dying process ends a little before the process can be waited for.

@@ -71,13 +71,14 @@ private:
   void loop_gone() noexcept override;
   void fork_server();
   std::string described() const;
-  bool connect();
+  int connect();
   void bind(const std::shared_ptr<Loop>&);
   void ask(const Request&, Descriptor along = {});
   void on_readable();
   void on_writable();
   void take_report(const Report&);
   void lost();
+  Error why_lost() const;
   void reap();
   void fail_later(std::uint64_t id, Error);
   void last_word(std::uint64_t id, const LastWord&);

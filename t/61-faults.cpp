@@ -105,3 +105,27 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_told) {
   par::Snapshot snapshot;  // the next one can
   BOOST_TEST(snapshot.alive());
 }
+
+BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_how_its_child_died) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto f = par::run(
+      loop,
+      [](int x) {
+        par::faults.armed = true;
+        par::faults.cut_frame = 2;
+        par::faults.cut_to = 16;
+        return x;
+      },
+      options);
+  Strings heard;
+  for (int i = 0; i < 3; ++i)
+    f(i,
+      [&](par::Result<int> r) { heard.push_back(r ? "value" : par::to_string(r.error().code())); });
+  loop.run();
+  BOOST_TEST(heard == (Strings{"value", "child_killed", "child_killed"}),
+             boost::test_tools::per_element());
+}

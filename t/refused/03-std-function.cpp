@@ -1,6 +1,6 @@
 // expect: captures something that cannot be copied byte by byte
 // What a std::function holds may be on the heap, and nobody can tell.
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 #include <functional>
 namespace par = evparallel;
 
@@ -10,5 +10,5 @@ void twice(par::Reactor& loop) {
 #else
   std::function<int(int)> task = [](int x) { return 2 * x; };
 #endif
-  auto doubled = par::run(loop, task);
+  auto doubled = par::run<par::RawIo, par::RawIo>(loop, task);
 }

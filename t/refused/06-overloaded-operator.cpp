@@ -1,5 +1,5 @@
 // expect: a generic lambda or an overloaded call operator has many signatures; name one with fn<Inc(Out)>(f)
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 namespace par = evparallel;
 
 struct Twice {
@@ -9,8 +9,8 @@ struct Twice {
 
 void twice(par::Reactor& loop) {
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  auto doubled = par::run(loop, par::fn<double(double)>(Twice{}));
+  auto doubled = par::run<par::RawIo, par::RawIo>(loop, par::fn<double(double)>(Twice{}));
 #else
-  auto doubled = par::run(loop, Twice{});
+  auto doubled = par::run<par::RawIo, par::RawIo>(loop, Twice{});
 #endif
 }

@@ -1,5 +1,5 @@
 // expect: a task cannot write into its caller's variable; take the argument by value or by const&
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 #include <algorithm>
 #include <vector>
 namespace par = evparallel;
@@ -13,5 +13,5 @@ void sort(par::Reactor& loop) {
     std::sort(x.begin(), x.end());
     return x;
   };
-  auto sorted = par::run(loop, task);
+  auto sorted = par::run<par::RawIo, par::RawIo>(loop, task);
 }

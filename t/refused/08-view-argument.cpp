@@ -1,5 +1,5 @@
 // expect: a pointer, string_view or reference_wrapper means nothing in another process
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -16,5 +16,5 @@ std::size_t length(std::string_view text) {
 #endif
 
 void measure(par::Reactor& loop) {
-  auto remote_length = par::run(loop, length);
+  auto remote_length = par::run<par::RawIo, par::RawIo>(loop, length);
 }

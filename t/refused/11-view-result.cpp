@@ -1,5 +1,5 @@
 // expect: a pointer, string_view or reference_wrapper means nothing in another process
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 #include <string>
 #include <string_view>
 namespace par = evparallel;
@@ -10,5 +10,5 @@ void name(par::Reactor& loop) {
 #else
   auto task = [](int n) { return std::string_view(n % 2 == 0 ? "even" : "odd"); };
 #endif
-  auto parity = par::run(loop, task);
+  auto parity = par::run<par::RawIo, par::RawIo>(loop, task);
 }

@@ -1,5 +1,5 @@
 // expect: a member function has no object in the child; pass a lambda that makes one
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 namespace par = evparallel;
 
 struct Scale {
@@ -9,8 +9,8 @@ struct Scale {
 
 void scale(par::Reactor& loop) {
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  auto scaled = par::run(loop, [](int x) { return Scale{}.apply(x); });
+  auto scaled = par::run<par::RawIo, par::RawIo>(loop, [](int x) { return Scale{}.apply(x); });
 #else
-  auto scaled = par::run(loop, &Scale::apply);
+  auto scaled = par::run<par::RawIo, par::RawIo>(loop, &Scale::apply);
 #endif
 }

@@ -1,5 +1,5 @@
 // expect: this codec does not fit the type: it needs static void put(Writer&, const T&) and static T get(Reader&)
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 namespace par = evparallel;
 
 struct Byte {

@@ -1,5 +1,5 @@
 // expect: the task of a process is void(Pipe<Out, Inc>): it reads what the parent writes
-#include <evparallel/evparallel.hpp>
+#include <evparallel/process.hpp>
 namespace par = evparallel;
 
 void twice(par::Reactor& loop) {
@@ -10,5 +10,5 @@ void twice(par::Reactor& loop) {
 #else
   auto task = [](int x) { return 2 * x; };
 #endif
-  auto doubler = par::process(loop, task);
+  auto doubler = par::process<par::RawIo, par::RawIo>(loop, task);
 }

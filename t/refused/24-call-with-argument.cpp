@@ -1,9 +1,9 @@
 // expect: this remote function takes no argument: f(callback)
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 namespace par = evparallel;
 
 void answer(par::Reactor& loop) {
-  auto constant = par::run(loop, [] { return 42; });
+  auto constant = par::run<par::RawIo, par::RawIo>(loop, [] { return 42; });
   auto heard = [](par::Result<int> r) { r.value(); };
 #ifdef EVPARALLEL_TEST_ACCEPTED
   constant(heard);

@@ -1,10 +1,10 @@
 // expect: the callback of a call is void(Result<Inc>)
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 #include <string>
 namespace par = evparallel;
 
 void answer(par::Reactor& loop) {
-  auto doubled = par::run(loop, [](int x) { return 2 * x; });
+  auto doubled = par::run<par::RawIo, par::RawIo>(loop, [](int x) { return 2 * x; });
 #ifdef EVPARALLEL_TEST_ACCEPTED
   doubled(21, [](par::Result<int> r) { r.value(); });
 #else

@@ -1,5 +1,5 @@
 // expect: a pointer means nothing in another process; send the value
-#include <evparallel/evparallel.hpp>
+#include <evparallel/io.hpp>
 namespace par = evparallel;
 
 void put(par::Writer& out, int& value) {

@@ -1,11 +1,11 @@
 // expect: this is no function
-#include <evparallel/evparallel.hpp>
+#include <evparallel/run.hpp>
 namespace par = evparallel;
 
 void answer(par::Reactor& loop) {
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  auto three = par::run(loop, [] { return 3; });
+  auto three = par::run<par::RawIo, par::RawIo>(loop, [] { return 3; });
 #else
-  auto three = par::run(loop, 3);
+  auto three = par::run<par::RawIo, par::RawIo>(loop, 3);
 #endif
 }
