@@ -977,6 +977,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_the_dead) {
   const FileAtEnd file;
   Middle middle([](int tell) {
     Far far;
+    if (!far.works()) ::_exit(1);
     ::kill(far.pid, SIGSTOP);
     if (!eventually([&] { return state_of(far.pid) == 'T'; })) ::_exit(1);
     for (int i = 0; i < 5; ++i) far.ask_for_child().order(write_at_end);
