@@ -25,14 +25,15 @@ enum class Stage : std::uint8_t { free, living, ended };
 // One child, from its fork until its client has heard of its end.
 struct ChildEntry {
   Stage stage;
-  Cause sent;  // why we sent it `sent_signal`, the last one
+
   std::uint32_t client;
   ChildIndex next;  // in the list that it is in: free, to report, or reported
   ChildIndex next_in_bucket;
   pid_t pid;
-  int sent_signal;
-  std::uint64_t id;      // of the spawn, chosen by the client
-  std::uint64_t number;  // of its exit, as its client counts them
+  std::uint64_t killed_with;      // signals, bit by bit, that its client has sent it
+  std::uint64_t terminated_with;  // that the snapshot has sent it because its time was over
+  std::uint64_t id;               // of the spawn, chosen by the client
+  std::uint64_t number;           // of its exit, as its client counts them
   std::int64_t terminate_at;
   std::int64_t kill_at;
   std::int64_t grace_ms;

@@ -106,10 +106,14 @@ void free_seen(Client& client, std::uint64_t seen) noexcept {
 
 // ---- ends of children and of clients ----
 
+std::uint64_t bit_of(int signum) noexcept {
+  return std::uint64_t{1} << (signum - 1);
+}
+
 // Only here, and only what has not been reaped, is anything ever killed.
 void signal_child(ChildEntry& child, int signum, Cause why) noexcept {
-  child.sent = why;
-  child.sent_signal = signum;
+  if (signum > 0 && signum <= 64)
+    (why == Cause::killed ? child.killed_with : child.terminated_with) |= bit_of(signum);
   kill_process(child.pid, signum);
   if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
 }
@@ -142,7 +146,9 @@ void lose(ClientIndex client) noexcept {
 
 Cause cause_of(const ChildEntry& child, int status) noexcept {
   if (WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
-  return WTERMSIG(status) == child.sent_signal ? child.sent : Cause::crash;
+  const std::uint64_t bit = bit_of(WTERMSIG(status));
+  if (child.killed_with & bit) return Cause::killed;
+  return child.terminated_with & bit ? Cause::terminated : Cause::crash;
 }
 
 Report last_word_of(const ChildEntry& child, ChildIndex slot, const Ended& ended) noexcept {
@@ -397,8 +403,12 @@ void turn() noexcept {
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
     const Client& client = server->clients[whose[i]];
+    if (!client.open || !waits[i].revents) continue;
     const bool behind = client.stuck || client.to_report.first != no_child;
-    if (waits[i].revents && client.open && !behind) serve_request(whose[i]);
+    if (waits[i].revents & POLLHUP)
+      lose(whose[i]);  // with all that it had still asked for
+    else if (!behind)
+      serve_request(whose[i]);
   }
   if (waits[1].revents) open_door();
 }
@@ -431,12 +441,12 @@ bool set_up(ServerStart&& start) noexcept {
 void serve(ServerStart&& start) {
   if (!become_snapshot(start.parent) || !set_up(std::move(start))) ::_exit(71);
   detach_stdin();
-  while (!nothing_left_to_do()) {
+  for (;;) {
     for (ClientIndex i = 0; i < server->clients_used; ++i) report_ends(i);
+    if (nothing_left_to_do()) ::_exit(0);
     look_at_clocks();
     turn();
   }
-  ::_exit(0);
 }
 
 }  // namespace evparallel

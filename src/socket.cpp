@@ -46,6 +46,16 @@ ssize_t retried(Call call) noexcept {
   return result;
 }
 
+// The other end was closed with something unread: the kernel says so once, on packets before what
+// is still to be read here, and asking again reads that, and then the end.
+template <class Call>
+ssize_t read_past_reset(Call call) noexcept {
+  ssize_t result;
+  do result = retried(call);
+  while (result < 0 && errno == ECONNRESET);
+  return result;
+}
+
 // Everything that came along is taken over first, so that nothing leaks whatever the packet turns
 // out to be.
 void take_control(msghdr& message, Packet& packet) noexcept {
@@ -83,7 +93,7 @@ int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
 
 Transfer receive(int fd, char* to, std::size_t size, Wait wait) noexcept {
   const int flags = wait == Wait::yes ? 0 : MSG_DONTWAIT;
-  const ssize_t got = retried([&] { return ::recv(fd, to, size, flags); });
+  const ssize_t got = read_past_reset([&] { return ::recv(fd, to, size, flags); });
   if (got > 0) return {Flow::done, static_cast<std::size_t>(got)};
   if (got == 0) return {Flow::end, 0};
   return {flow_of_errno(errno), 0};
@@ -134,7 +144,7 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   message.msg_control = control.bytes;
   message.msg_controllen = sizeof control.bytes;
   const ssize_t got =
-      retried([&] { return ::recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+      read_past_reset([&] { return ::recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
   Packet packet;
   if (got < 0) {
     packet.flow = flow_of_errno(errno);

@@ -12,9 +12,11 @@
 
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -98,15 +100,51 @@ constexpr bool is_complete<T, std::void_t<decltype(sizeof(T))>> = true;
 template <class T>
 constexpr bool always_false = false;
 
+// What refers to memory of one process: as it is, or as an element of a container, a std::array, an
+// optional, a pair or a tuple.
+template <class T, class = void>
+constexpr bool has_view_inside = false;
+
+template <class T>
+constexpr bool is_view = std::is_pointer_v<T> || std::is_member_pointer_v<T> ||
+                         std::is_null_pointer_v<T> || has_view_inside<T>;
+template <class T>
+constexpr bool is_view<const T> = is_view<T>;
+template <class C, class Tr>
+constexpr bool is_view<std::basic_string_view<C, Tr>> = true;
+template <class T>
+constexpr bool is_view<std::reference_wrapper<T>> = true;
+template <class A, class B>
+constexpr bool is_view<std::pair<A, B>> = is_view<A> || is_view<B>;
+template <class... A>
+constexpr bool is_view<std::tuple<A...>> = (is_view<A> || ...);
+
+// A json value is an element of itself.
+template <class T>
+constexpr bool has_view_inside<T, std::enable_if_t<!std::is_same_v<T, typename T::value_type>>> =
+    is_view<typename T::value_type>;
+
+// Stands for a codec that was refused already, so that nothing more is said about it.
+template <class T>
+struct RefusedIo {
+  static void put(Writer&, const T&);
+  static T get(Reader&);
+};
+
+template <class T, bool = is_complete<JsonIo<T>>>
+struct DefaultCodec : JsonIo<T> {};
+template <class T>
+struct DefaultCodec<T, false> : RefusedIo<T> {
+  static_assert(always_false<T>,
+                "evparallel: the default codec is JSON: include <evparallel/json_io.hpp> or "
+                "<evparallel/evparallel.hpp>, or name another codec");
+};
+
 }  // namespace detail
 
 // The codec that is used where no other is named: JSON.  Specialise it for your own types.
 template <class T>
-struct Io : JsonIo<T> {
-  static_assert(detail::is_complete<JsonIo<T>>,
-                "evparallel: the default codec is JSON: include <evparallel/json_io.hpp> or "
-                "<evparallel/evparallel.hpp>, or name another codec");
-};
+struct Io : detail::DefaultCodec<T> {};
 
 // Stands for Io<T> in template arguments.
 struct DefaultIo {};
@@ -136,7 +174,7 @@ struct RawIo {
                 "evparallel: RawIo takes trivially copyable values, std::string, and std::vector "
                 "of such values; "
                 "write a codec, or use JsonIo");
-  static_assert(!std::is_pointer_v<T> && !std::is_member_pointer_v<T>,
+  static_assert(!detail::is_view<T>,
                 "evparallel: a pointer means nothing in another process; send the value");
 
   static void put(Writer& out, const T& value) { out.write(&value, sizeof value); }
@@ -171,7 +209,7 @@ struct RawIo<std::string> {
 template <class T, class A>
 struct RawIo<std::vector<T, A>> {
   static_assert(
-      std::is_trivially_copyable_v<T> && !std::is_pointer_v<T> && !std::is_same_v<T, bool>,
+      std::is_trivially_copyable_v<T> && !detail::is_view<T> && !std::is_same_v<T, bool>,
       "evparallel: RawIo of a vector takes elements that are trivially copyable and no pointers");
 
   static void put(Writer& out, const std::vector<T, A>& value) {
@@ -227,17 +265,34 @@ template <class C, class T>
 constexpr bool
     can_get<C, T, std::void_t<decltype(static_cast<T>(C::get(std::declval<Reader&>())))>> = true;
 
-// The codec that a template argument chooses for T, if it is one.
+template <class T>
+struct CheckedValue {
+  static_assert(!is_view<T>,
+                "evparallel: a pointer, string_view or reference_wrapper means nothing in another "
+                "process; take or return the value itself, say std::string");
+  using type = T;
+};
+template <class T>
+using checked_value_t = typename CheckedValue<T>::type;
+
+// The codec that a template argument chooses for T, if it is one.  The first thing that is wrong is
+// told, and nothing else.
 template <class Choice, class T>
 struct CheckedCodec {
-  using type = codec_t<Choice, T>;
-  static_assert(!std::is_function_v<Choice>,
+  static constexpr bool is_named = !std::is_function_v<Choice>;
+  static_assert(is_named,
                 "evparallel: the template arguments of run and process are codecs; fn<Inc(Out)>(f) "
                 "names a signature");
-  static_assert(can_put<type, T> && can_get<type, T>,
+  static constexpr bool fits() {
+    if constexpr (is_named && !is_view<checked_value_t<T>>)
+      return can_put<codec_t<Choice, T>, T> && can_get<codec_t<Choice, T>, T>;
+    return true;
+  }
+  static_assert(fits(),
                 "evparallel: this codec does not fit the type: it needs static void put(Writer&, "
-                "const T&) and "
-                "static T get(Reader&)");
+                "const T&) and static T get(Reader&)");
+  static constexpr bool usable = is_named && !is_view<T> && fits();
+  using type = typename std::conditional_t<usable, Codec<Choice, T>, Codec<RefusedIo<T>, T>>::type;
 };
 template <class Choice>
 struct CheckedCodec<Choice, void> {

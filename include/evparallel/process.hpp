@@ -105,8 +105,6 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using C = detail::conversation_of<F>;
   using Inc = typename C::Inc;
   using Out = typename C::OutOfParent;
-  detail::check_value<Inc>();
-  detail::check_value<Out>();
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
   detail::Task task = detail::make_task(f, &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>);

@@ -77,6 +77,13 @@ public:
   Call operator()(Sent&& argument, F&& callback) {
     return call(std::move(argument), std::forward<F>(callback));
   }
+  // Says what is wrong where there is no argument to be sent.
+  template <class Argument, class F, class O = Out, class = std::enable_if_t<std::is_void_v<O>>>
+  Call operator()(const Argument&, F&&) {
+    static_assert(!std::is_void_v<O>,
+                  "evparallel: this remote function takes no argument: f(callback)");
+    return {};
+  }
   template <class F>
   Call operator()(F&& callback) {
     static_assert(std::is_void_v<Out>,
@@ -108,8 +115,6 @@ public:
 private:
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback) {
-    static_assert(!std::is_void_v<Out>,
-                  "evparallel: this remote function takes no argument: f(callback)");
     Writer message;
     try {
       codecs_.put(message, std::forward<Argument>(argument));
@@ -182,8 +187,6 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using S = detail::shape_of<F>;
   using Inc = typename S::Inc;
   using Out = typename S::Out;
-  detail::check_value<Inc>();
-  detail::check_value<Out>();
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
   void (*entry)(detail::Child&, Reader&);

@@ -61,8 +61,9 @@ struct Signature {
   static_assert(
       !std::is_member_pointer_v<F>,
       "evparallel: a member function has no object in the child; pass a lambda that makes one");
-  static_assert(is_function_pointer<F> || std::is_class_v<F>, "evparallel: this is no function");
-  static_assert(is_function_pointer<F> || has_one_call_operator<F>,
+  static_assert(is_function_pointer<F> || std::is_class_v<F> || std::is_member_pointer_v<F>,
+                "evparallel: this is no function");
+  static_assert(!std::is_class_v<F> || has_one_call_operator<F>,
                 "evparallel: a generic lambda or an overloaded call operator has many signatures; "
                 "name one with "
                 "fn<Inc(Out)>(f)");
@@ -125,22 +126,6 @@ struct Signature<Bind<F, Bound...>> {
 };
 
 // ---- what may be an argument or an answer ----
-
-template <class T>
-constexpr bool is_view =
-    std::is_pointer_v<T> || std::is_member_pointer_v<T> || std::is_null_pointer_v<T>;
-template <class C, class Tr>
-constexpr bool is_view<std::basic_string_view<C, Tr>> = true;
-template <class T>
-constexpr bool is_view<std::reference_wrapper<T>> = true;
-
-template <class T>
-constexpr void check_value() {
-  static_assert(!is_view<T>,
-                "evparallel: a pointer, string_view or reference_wrapper means nothing in another "
-                "process; take or "
-                "return the value itself, say std::string");
-}
 
 template <class P>
 struct Parameter {
@@ -258,7 +243,7 @@ private:
   template <class T>
   static void freeze_one(Writer& out, const T& value) {
     Writer one;
-    encode<Io<T>>(one, value);
+    encode<checked_codec_t<DefaultIo, T>>(one, value);
     const std::uint64_t size = one.size();
     out.write(&size, sizeof size);
     out.write(one.bytes());
@@ -269,7 +254,7 @@ private:
     std::uint64_t size;
     in.read(&size, sizeof size);
     Reader one(in.read(static_cast<std::size_t>(size)));
-    return decode<Io<T>, T>(one);
+    return decode<checked_codec_t<DefaultIo, T>, T>(one);
   }
 };
 
@@ -464,8 +449,7 @@ template <class F, class T>
 struct BindWith;
 template <class F, class... Bound>
 struct BindWith<F, Types<Bound...>> {
-  using type = Bind<F, Bound...>;
-  static constexpr void check() { (check_value<Bound>(), ...); }
+  using type = Bind<F, checked_value_t<Bound>...>;
 };
 
 }  // namespace detail
@@ -478,7 +462,6 @@ auto bind(F f, Given&&... given) {
   using With =
       detail::BindWith<F,
                        typename detail::Take<sizeof...(Given), detail::Types<>, Parameters>::type>;
-  With::check();
   return typename With::type{std::move(f), {std::forward<Given>(given)...}};
 }
 
