@@ -41,7 +41,7 @@ std::int64_t now_ns() noexcept {
 namespace detail {
 
 // The one child that this process is.
-class Child : public PipeOwner {
+class Child final : public PipeOwner {
 public:
   explicit Child(Spawn&& spawn)
       : slot_(spawn.slot), channel_(std::move(spawn.socket), frame_length_limit) {}

@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::size_t limit = 1 << 20;
 
-struct Owner : par::PipeOwner {
+struct Owner final : par::PipeOwner {
   void on_broken() override { ++broken; }
   void on_over() override { ++over; }
   int broken = 0;

@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(lambdas_without_captures) {
 }
 
 BOOST_AUTO_TEST_CASE(lambdas_with_plain_captures) {
-  const int a = 3;
+  int a = 3;
   const double b = 0.5;
   const std::pair<int, int> pair(10, 20);
   const std::tuple<int, char> tuple(5, 'x');
@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE(bind_sends_its_arguments_through_their_codecs) {
   BOOST_TEST(ask<int>(par::bind(twice), 21) == 42);
   BOOST_TEST(ask<std::string>(
                  par::bind(par::fn<std::string(const std::string&)>(overloaded), "x")) == "x1");
-  const int plain = 5;
+  int plain = 5;
   BOOST_TEST(ask<std::size_t>(par::bind([plain](const std::string& s) { return s.size() + plain; },
                                         "1234")) == 9u);
 }
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(asynchronous_forms) {
 BOOST_AUTO_TEST_CASE(a_process_takes_the_same_forms) {
   par::Reactor loop;
   int sum = 0;
-  const int step = 100;
+  int step = 100;
   auto captured = par::process(loop, [step](par::Pipe<int, int> pipe) {
     pipe.send(step);
     pipe.close();
