@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE(bind_sends_its_arguments_through_their_codecs) {
   BOOST_TEST(ask<int>(par::bind(twice), 21) == 42);
   BOOST_TEST(ask<std::string>(
                  par::bind(par::fn<std::string(const std::string&)>(overloaded), "x")) == "x1");
-  int plain = 5;
+  std::size_t plain = 5;
   BOOST_TEST(ask<std::size_t>(par::bind([plain](const std::string& s) { return s.size() + plain; },
                                         "1234")) == 9u);
 }
