@@ -1,0 +1,317 @@
+// callable.hpp - which callables travel to a child, and how.
+// Licence: see COPYING.  Manual: evparallel_run(3).
+//
+// A callable travels as its bytes, if it can be copied byte by byte; bind() sends other values
+// through their codecs.  Each shape that cannot travel has one text that says what to do instead.
+#pragma once
+
+#include <evparallel/io.hpp>
+
+#include <cstdint>
+#include <new>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+namespace evparallel {
+
+template <class Inc>
+class Reply;
+
+namespace detail {
+
+template <class... T>
+struct Types {
+  static constexpr std::size_t size = sizeof...(T);
+};
+
+// ---- the signature of a callable ----
+
+template <class F>
+struct FunctionType {};
+template <class R, class... A>
+struct FunctionType<R (*)(A...)> {
+  using result = R;
+  using parameters = Types<A...>;
+};
+template <class R, class... A>
+struct FunctionType<R (*)(A...) noexcept> : FunctionType<R (*)(A...)> {};
+template <class C, class R, class... A>
+struct FunctionType<R (C::*)(A...)> : FunctionType<R (*)(A...)> {};
+template <class C, class R, class... A>
+struct FunctionType<R (C::*)(A...) const> : FunctionType<R (*)(A...)> {};
+template <class C, class R, class... A>
+struct FunctionType<R (C::*)(A...) noexcept> : FunctionType<R (*)(A...)> {};
+template <class C, class R, class... A>
+struct FunctionType<R (C::*)(A...) const noexcept> : FunctionType<R (*)(A...)> {};
+
+template <class F, class = void>
+constexpr bool has_one_call_operator = false;
+template <class F>
+constexpr bool has_one_call_operator<F, std::void_t<decltype(&F::operator())>> = true;
+
+template <class F>
+constexpr bool is_function_pointer =
+    std::is_pointer_v<F>&& std::is_function_v<std::remove_pointer_t<F>>;
+
+template <class F>
+struct Signature {
+  static_assert(
+      !std::is_member_pointer_v<F>,
+      "evparallel: a member function has no object in the child; pass a lambda that makes one");
+  static_assert(is_function_pointer<F> || std::is_class_v<F> || std::is_member_pointer_v<F>,
+                "evparallel: this is no function");
+  static_assert(!std::is_class_v<F> || has_one_call_operator<F>,
+                "evparallel: a generic lambda or an overloaded call operator has many signatures; "
+                "name one with "
+                "fn<Inc(Out)>(f)");
+  template <class G, class = void>
+  struct Of : FunctionType<G> {};
+  template <class G>
+  struct Of<G, std::enable_if_t<has_one_call_operator<G>>>
+      : FunctionType<decltype(&G::operator())> {};
+  using result = typename Of<F>::result;
+  using parameters = typename Of<F>::parameters;
+};
+
+// ---- callables that say more than their type ----
+
+template <class Sig, class F>
+struct Fn;
+template <class F, class R, class... A>
+struct Fn<R(A...), F> {
+  F f;
+  R operator()(A... arguments) { return f(std::forward<A>(arguments)...); }
+};
+
+template <class F>
+struct AsIs {
+  F f;
+  template <class... A>
+  decltype(auto) operator()(A&&... arguments) {
+    return f(std::forward<A>(arguments)...);
+  }
+};
+template <class F>
+struct Signature<AsIs<F>> : Signature<F> {};
+
+template <class F, class... Bound>
+struct Bind {
+  F f;
+  std::tuple<Bound...> bound;
+  template <class... A>
+  decltype(auto) operator()(A&&... arguments) {
+    return std::apply(
+        [&](Bound&... b) -> decltype(auto) { return f(b..., std::forward<A>(arguments)...); },
+        bound);
+  }
+};
+
+template <std::size_t n, class T>
+struct Drop {
+  using type = T;
+};
+template <std::size_t n, class First, class... Rest>
+struct Drop<n, Types<First, Rest...>> {
+  using type = std::conditional_t<n == 0, Types<First, Rest...>,
+                                  typename Drop<(n == 0 ? 0 : n - 1), Types<Rest...>>::type>;
+};
+
+template <class F, class... Bound>
+struct Signature<Bind<F, Bound...>> {
+  using result = typename Signature<F>::result;
+  using parameters = typename Drop<sizeof...(Bound), typename Signature<F>::parameters>::type;
+};
+
+// ---- what may be an argument or an answer ----
+
+template <class P>
+struct Parameter {
+  static_assert(!std::is_lvalue_reference_v<P> || std::is_const_v<std::remove_reference_t<P>>,
+                "evparallel: a task cannot write into its caller's variable; take the argument by "
+                "value or by const&, "
+                "and return what has changed");
+  using type = std::decay_t<P>;
+};
+
+// ---- the shape of a remote function ----
+
+template <class R, class Parameters>
+struct Shape {
+  static_assert(always_false<Parameters>,
+                "evparallel: a remote function takes one argument, or none, and perhaps a "
+                "Reply<Inc> behind it; bind "
+                "the others with bind(f, args...), or take a struct or a tuple");
+};
+template <class R>
+struct Shape<R, Types<>> {
+  using Inc = std::decay_t<R>;
+  using Out = void;
+  static constexpr bool replies_later = false;
+};
+template <class R, class P>
+struct Shape<R, Types<P>> {
+  using Inc = std::decay_t<R>;
+  using Out = typename Parameter<P>::type;
+  static constexpr bool replies_later = false;
+};
+template <class I>
+struct Shape<void, Types<Reply<I>>> {
+  using Inc = I;
+  using Out = void;
+  static constexpr bool replies_later = true;
+};
+template <class P, class I>
+struct Shape<void, Types<P, Reply<I>>> {
+  using Inc = I;
+  using Out = typename Parameter<P>::type;
+  static constexpr bool replies_later = true;
+};
+
+template <class F>
+using shape_of = Shape<typename Signature<F>::result, typename Signature<F>::parameters>;
+
+// ---- how a callable travels ----
+
+// Fails: std::logic_error if one of the bytes' words points into the stack of this thread.
+EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
+
+template <class F>
+struct Travel {
+  static_assert(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>,
+                "evparallel: this callable captures something that cannot be copied byte by byte "
+                "(a string, a vector, "
+                "a std::function, ...); pass it with bind(f, args...), which sends the arguments "
+                "through their codecs");
+  static constexpr std::size_t size = std::is_empty_v<F> ? 0 : sizeof(F);
+
+  // `checked`: captured references to the stack are looked for.
+  static void freeze(Writer& out, const F& f, bool checked = true) {
+    if constexpr (size > 0) {
+      alignas(F) unsigned char bytes[sizeof(F)];
+      F* copy = new (bytes) F(f);
+#if defined __has_builtin
+#if __has_builtin(__builtin_clear_padding)
+      if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(copy);
+#endif
+#endif
+      static_cast<void>(copy);
+      if (checked) check_captures(bytes, size);
+      out.write(bytes, size);
+    }
+  }
+
+  static F thaw(Reader& in) {
+    alignas(F) unsigned char bytes[sizeof(F)] = {};
+    if constexpr (size > 0) in.read(bytes, size);
+    return *std::launder(reinterpret_cast<F*>(bytes));
+  }
+};
+
+template <class F>
+struct Travel<AsIs<F>> {
+  static void freeze(Writer& out, const AsIs<F>& f, bool = false) {
+    Travel<F>::freeze(out, f.f, false);
+  }
+  static AsIs<F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+};
+
+template <class R, class... A, class F>
+struct Travel<Fn<R(A...), F>> {
+  static void freeze(Writer& out, const Fn<R(A...), F>& f, bool checked = true) {
+    Travel<F>::freeze(out, f.f, checked);
+  }
+  static Fn<R(A...), F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+};
+
+// Each bound argument is a message of its own: its length, then what its codec wrote.
+template <class F, class... Bound>
+struct Travel<Bind<F, Bound...>> {
+  static void freeze(Writer& out, const Bind<F, Bound...>& task, bool checked = true) {
+    Travel<F>::freeze(out, task.f, checked);
+    std::apply([&](const Bound&... bound) { (freeze_one(out, bound), ...); }, task.bound);
+  }
+  static Bind<F, Bound...> thaw(Reader& in) {
+    F f = Travel<F>::thaw(in);
+    // Braces: from left to right.
+    return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{thaw_one<Bound>(in)...}};
+  }
+
+private:
+  template <class T>
+  static void freeze_one(Writer& out, const T& value) {
+    Writer one;
+    encode<checked_codec_t<DefaultIo, T>>(one, value);
+    const std::uint64_t size = one.size();
+    out.write(&size, sizeof size);
+    out.write(one.bytes());
+    out.write(one.adopted());
+  }
+  template <class T>
+  static T thaw_one(Reader& in) {
+    std::uint64_t size;
+    in.read(&size, sizeof size);
+    Reader one(in.read(static_cast<std::size_t>(size)));
+    return decode<checked_codec_t<DefaultIo, T>, T>(one);
+  }
+};
+
+}  // namespace detail
+
+// Picks an overload, or the signature of a generic lambda: fn<double(double)>(std::sin).
+template <class Sig>
+detail::Fn<Sig, Sig*> fn(Sig* f) {
+  return {f};
+}
+template <class Sig, class F>
+detail::Fn<Sig, F> fn(F f) {
+  return {std::move(f)};
+}
+
+// Sends f without looking for captured references to the stack.
+template <class F>
+detail::AsIs<F> as_is(F f) {
+  return {std::move(f)};
+}
+
+namespace detail {
+
+// The decayed types of the first n parameters.
+template <std::size_t n, class Taken, class Parameters>
+struct Take {
+  static_assert(always_false<Parameters>,
+                "evparallel: bind was given more arguments than the function takes");
+};
+template <class... Taken, class... Rest>
+struct Take<0, Types<Taken...>, Types<Rest...>> {
+  using type = Types<Taken...>;
+};
+template <std::size_t n, class... Taken, class First, class... Rest>
+struct Take<n, Types<Taken...>, Types<First, Rest...>>
+    : Take<n - 1, Types<Taken..., typename Parameter<First>::type>, Types<Rest...>> {};
+template <class... Taken, class First, class... Rest>
+struct Take<0, Types<Taken...>, Types<First, Rest...>> {
+  using type = Types<Taken...>;
+};
+
+template <class F, class T>
+struct BindWith;
+template <class F, class... Bound>
+struct BindWith<F, Types<Bound...>> {
+  using type = Bind<F, checked_value_t<Bound>...>;
+};
+
+}  // namespace detail
+
+// f with its first arguments: they travel through the codecs (Io) of f's own, decayed parameter
+// types. f itself must travel byte by byte.
+template <class F, class... Given>
+auto bind(F f, Given&&... given) {
+  using Parameters = typename detail::Signature<F>::parameters;
+  using With =
+      detail::BindWith<F,
+                       typename detail::Take<sizeof...(Given), detail::Types<>, Parameters>::type>;
+  return typename With::type{std::move(f), {std::forward<Given>(given)...}};
+}
+
+}  // namespace evparallel
