@@ -35,17 +35,21 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 bool PipeCore::send(Writer& message) {
   if (channel_.finished()) throw std::logic_error("evparallel: send on a pipe after its close()");
   if (channel_.out_dead()) {
-    if (!std::exchange(closed_told_, true) && loop_->alive())
-      loop_->defer([self = shared_from_this()] {
-        if (!self->error_told_)
-          self->fail_end(Error(Errc::closed, "closed: the other side of the pipe is gone"));
-      });
+    tell_closed();
     return true;
   }
   put(FrameKind::message, 0, message);
   if (channel_.queued() <= high_water_) return true;
   above_mark_ = true;
   return false;
+}
+
+// Where what the other side wrote is still to be read, its end tells by itself.
+void PipeCore::tell_closed() {
+  if (!in_ended_ || !loop_->alive() || std::exchange(closed_told_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->fail_end(Error(Errc::closed, "closed: the other side of the pipe is gone"));
+  });
 }
 
 void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave) {
@@ -77,11 +81,14 @@ void PipeCore::on_writable() {
 void PipeCore::flush() {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
-  if (channel_.flush(Wait::no) == Flow::again)
+  const Flow flow = channel_.flush(Wait::no);
+  if (flow == Flow::again)
     write_event_.add();
   else
     write_event_.remove();
-  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !closed()) {
+  if (flow == Flow::end) tell_closed();
+  // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
+  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.finished()) {
     above_mark_ = false;
     loop_->defer([self = shared_from_this()] { self->drain_(); });
   }
@@ -184,7 +191,7 @@ void PipeCore::on_message_frame(Frame& frame) {
   if (frame.too_large)
     return tell_error(
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
-  if (discard_) return;
+  if (discard_ || clean_) return;
   if (!message_.is_set()) {
     if (conclusion_ || channel_.finished()) return;
     stopped_at_message_ = true;

@@ -87,6 +87,7 @@ private:
   void continue_later();
   void cut_frames();
   void dispatch(Frame&);
+  void tell_closed();
   void on_task_error(const Error&);
   void on_message_frame(Frame&);
   void deliver_held();

@@ -17,8 +17,9 @@ class Source : public Attached, public std::enable_shared_from_this<Source> {
 public:
   using Clock = std::chrono::steady_clock;
 
-  Source(Loop& loop, Callback<void()> callback)
-      : loop_(loop.shared_from_this()), callback_(std::move(callback)) {}
+  Source(Loop& loop, Callback<void()> callback) : loop_(loop.shared_from_this()) {
+    callback_.set(std::move(callback));
+  }
   ~Source() override { cancel(); }
 
   void start_timer(std::chrono::nanoseconds time, bool repeat) {
@@ -30,6 +31,9 @@ public:
   }
 
   void start_watch(int fd, short what) {
+    if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
+    signal_ = (what & EV_SIGNAL) != 0;
+    if (signal_) loop_->watch_signals();
     event_.set<&Source::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
     event_.add();
     activate();
@@ -37,6 +41,9 @@ public:
 
   void cancel() noexcept {
     event_.remove();
+    // It may own the handle that it hangs on.
+    callback_.release();
+    if (std::exchange(signal_, false)) loop_->unwatch_signals();
     deactivate();
   }
   void detach_handle() {
@@ -68,12 +75,14 @@ private:
     const auto now = Clock::now();
     if (now < due_) return event_.add_in(due_ - now);
     if (period_ > std::chrono::nanoseconds::zero()) {
-      due_ = std::max(due_ + period_, now);  // periods that were missed are not made up for
+      due_ +=
+          period_ * ((now - due_) / period_ + 1);  // periods that were missed are not made up for
       event_.add_in(due_ - now);
     } else {
       deactivate();
     }
     callback_();
+    if (!active_) callback_.release();
   }
 
   void on_event() {
@@ -82,11 +91,12 @@ private:
   }
 
   std::shared_ptr<Loop> loop_;
-  Callback<void()> callback_;
+  Handler<void()> callback_;
   Event event_;
   std::chrono::nanoseconds period_{0};
   Clock::time_point due_;
   bool active_ = false;
+  bool signal_ = false;
   std::shared_ptr<Source> self_;
 };
 
@@ -227,7 +237,6 @@ Watch Reactor::on_writable(int fd, Callback<void()> callback) {
 }
 
 Watch Reactor::on_signal(int signum, Callback<void()> callback) {
-  loop_->watch_signals();
   auto source = std::make_shared<Source>(*loop_, std::move(callback));
   source->start_watch(signum, EV_SIGNAL);
   return Watch(std::move(source));

@@ -15,6 +15,7 @@ namespace {
 
 int loops = 0;
 Loop* signal_loop = nullptr;
+int signal_watches = 0;
 
 timeval timeval_of(std::chrono::nanoseconds time) noexcept {
   // Rounded up: a timer is never early.
@@ -133,14 +134,14 @@ void Loop::close() noexcept {
   }
   deferred_event_.remove();
   wake_event_.remove();
-  if (signal_loop == this) signal_loop = nullptr;
+
   if (owned_) ::event_base_free(base_);
   base_ = nullptr;
-  on_exception_ = nullptr;
+  on_exception_.release();
   // Callbacks that nobody will call may own handles that come back here.
   std::deque<Callback<void()>> deferred;
   deferred.swap(deferred_);
-  std::vector<Callback<void()>> posted;
+  std::deque<Callback<void()>> posted;
   {
     const std::lock_guard<std::mutex> guard(posted_lock_);
     posted.swap(posted_);
@@ -153,11 +154,12 @@ bool Loop::foreign_events() const noexcept {
 }
 
 bool Loop::pending() const noexcept {
-  return holds_ > 0 || outside_holds_ > 0 || !deferred_.empty() || foreign_events();
+  return holds_ > 0 || outside_holds_ > 0 || has_posted_ || !deferred_.empty() || foreign_events();
 }
 
 void Loop::turn() {
-  ::event_base_loop(base_, EVLOOP_ONCE);
+  if (::event_base_loop(base_, EVLOOP_ONCE) < 0)
+    throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
   rethrow();
 }
 
@@ -204,7 +206,7 @@ void Loop::caught() noexcept {
     return;
   }
   // The program dispatches its own base: there is no run() that could throw.
-  if (!on_exception_) std::terminate();
+  if (!on_exception_.is_set()) std::terminate();
   on_exception_(std::current_exception());
 }
 
@@ -219,42 +221,62 @@ void Loop::defer(Callback<void()> callback) {
 
 void Loop::run_deferred() {
   // What is deferred meanwhile runs in the next round, so that this one ends.
-  for (std::size_t left = deferred_.size(); left > 0 && base_; --left) {
+  for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
     Callback<void()> callback = std::move(deferred_.front());
     deferred_.pop_front();
     call([&] { callback(); });
   }
-  if (base_ && !deferred_.empty()) deferred_event_.activate();
+  if (!deferred_.empty()) deferred_event_.activate();
 }
 
 void Loop::post(Callback<void()> callback) {
   const std::lock_guard<std::mutex> guard(posted_lock_);
   posted_.push_back(std::move(callback));
+  has_posted_ = true;
+  wake();
+}
+
+void Loop::wake() noexcept {
   const std::uint64_t one = 1;
   if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake as it is
 }
 
 void Loop::run_posted() {
   std::uint64_t count;
-  if (::read(wake_.get(), &count, sizeof count) < 0) return;
-  std::vector<Callback<void()>> posted;
+  if (::read(wake_.get(), &count, sizeof count) < 0 && !has_posted_) return;
+  std::deque<Callback<void()>> posted;
   {
     const std::lock_guard<std::mutex> guard(posted_lock_);
     posted.swap(posted_);
+    has_posted_ = false;
   }
-  for (Callback<void()>& callback : posted) call([&] { callback(); });
+  while (!posted.empty() && !interrupted()) {
+    Callback<void()> callback = std::move(posted.front());
+    posted.pop_front();
+    call([&] { callback(); });
+  }
+  if (posted.empty()) return;
+  // run() is to return first: the rest keeps its place for the next one.
+  const std::lock_guard<std::mutex> guard(posted_lock_);
+  posted_.insert(posted_.begin(), std::make_move_iterator(posted.begin()),
+                 std::make_move_iterator(posted.end()));
+  has_posted_ = true;
+  wake();
 }
 
 void Loop::release_from_outside() noexcept {
-  if (--outside_holds_ > 0) return;
-  const std::uint64_t one = 1;
-  if (::write(wake_.get(), &one, sizeof one) < 0) return;
+  if (--outside_holds_ == 0) wake();
 }
 
 void Loop::watch_signals() {
   if (signal_loop && signal_loop != this)
     throw std::logic_error("evparallel: another reactor of this process watches signals already");
   signal_loop = this;
+  ++signal_watches;
+}
+
+void Loop::unwatch_signals() noexcept {
+  if (--signal_watches == 0) signal_loop = nullptr;
 }
 
 char* Loop::scratch() {

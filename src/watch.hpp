@@ -9,6 +9,7 @@
 #include <evparallel/callback.hpp>
 
 #include "descriptor.hpp"
+#include "handler.hpp"
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -21,7 +22,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <vector>
 
 namespace evparallel {
 
@@ -126,11 +126,12 @@ public:
   // Any thread.
   void post(Callback<void()>);
   void on_exception(Callback<void(std::exception_ptr)> callback) {
-    on_exception_ = std::move(callback);
+    on_exception_.set(std::move(callback));
   }
 
   // libevent has one signal pipe a process: the second loop that asks is refused.
   void watch_signals();
+  void unwatch_signals() noexcept;
 
   // Received bytes, shared by all sockets of the loop: callbacks do not nest.
   static constexpr std::size_t scratch_size = 128 * 1024;
@@ -143,6 +144,7 @@ private:
   void rethrow();
   void run_deferred();
   void run_posted();
+  void wake() noexcept;
   void interrupt() noexcept;
   bool foreign_events() const noexcept;
 
@@ -155,13 +157,14 @@ private:
   std::size_t holds_ = 0;
   std::atomic<std::size_t> outside_holds_{0};
   std::exception_ptr thrown_;
-  Callback<void(std::exception_ptr)> on_exception_;
+  Handler<void(std::exception_ptr)> on_exception_;
   Attached* attached_ = nullptr;
   std::unique_ptr<char[]> scratch_;
   std::deque<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;
-  std::vector<Callback<void()>> posted_;  // guarded by posted_lock_
+  std::deque<Callback<void()>> posted_;  // guarded by posted_lock_
+  std::atomic<bool> has_posted_{false};
   Descriptor wake_;
   Event wake_event_;
 };
