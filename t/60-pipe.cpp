@@ -888,7 +888,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_outlives_its_reactor_does_nothing) {
 }
 
 BOOST_AUTO_TEST_CASE(frames_that_are_not_a_pipes_own) {
-  struct Other : par::PipeOwner {
+  struct Other final : par::PipeOwner {
     void on_frame(par::Frame& frame) override {
       frames.push_back(std::to_string(static_cast<int>(frame.kind)) + ":" +
                        std::to_string(frame.id) + ":" + std::string(frame.body));
