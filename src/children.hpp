@@ -34,7 +34,7 @@ struct ChildEntry {
   std::uint64_t terminated_with;  // that the snapshot has sent it because its time was over
   std::uint64_t id;               // of the spawn, chosen by the client
   std::uint64_t number;           // of its exit, as its client counts them
-  std::int64_t terminate_at;
+  std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so is the next
   std::int64_t kill_at;
   std::int64_t grace_ms;
   Report last_word;

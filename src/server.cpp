@@ -29,7 +29,8 @@ namespace {
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
 constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
-constexpr std::int64_t drain_ms = 400;      // what children get when the parent is gone
+constexpr std::int64_t ns_per_ms = 1000000;
+constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
 
 struct Client {
   Descriptor control;
@@ -58,14 +59,22 @@ struct Server {
 
 Server* server;
 
-std::int64_t now_ms() noexcept {
+// Clocks are in nanoseconds: in milliseconds, one that was set late in one of them would be early.
+std::int64_t now_ns() noexcept {
   timespec time{};
   ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return std::int64_t{time.tv_sec} * 1000 + time.tv_nsec / 1000000;
+  return std::int64_t{time.tv_sec} * 1000 * ns_per_ms + time.tv_nsec;
 }
 
 std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
-  return ms > never - now ? never : now + std::max<std::int64_t>(ms, 0);
+  return ms > (never - now) / ns_per_ms ? never : now + std::max<std::int64_t>(ms, 0) * ns_per_ms;
+}
+
+// As poll(2) wants it; rounded up, so that what is due then is due.
+int wait_until(std::int64_t at) noexcept {
+  constexpr std::int64_t longest_ms = 60000;
+  const std::int64_t left = std::clamp<std::int64_t>(at - now_ns(), 0, longest_ms * ns_per_ms);
+  return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
 }
 
 // ---- reports ----
@@ -192,7 +201,7 @@ void set_clock(std::int64_t& clock, std::int64_t at) noexcept {
 }
 
 void look_at_clocks() noexcept {
-  const std::int64_t now = now_ms();
+  const std::int64_t now = now_ns();
   if (now < server->next_clock) return;
   server->next_clock = never;
   for (ChildIndex i = 0; i < server->children.used(); ++i) {
@@ -211,8 +220,7 @@ void look_at_clocks() noexcept {
 }
 
 int wait_time() noexcept {
-  if (server->next_clock == never) return -1;
-  return static_cast<int>(std::clamp<std::int64_t>(server->next_clock - now_ms(), 0, 60000));
+  return server->next_clock == never ? -1 : wait_until(server->next_clock);
 }
 
 // ---- requests ----
@@ -286,7 +294,7 @@ void direct_child(ClientIndex client, const Request& request) noexcept {
   const ChildIndex index = find_child(client, request);
   if (index == no_child) return;
   ChildEntry& child = server->children[index];
-  const std::int64_t now = now_ms();
+  const std::int64_t now = now_ns();
   if (request.kind == Ask::kill) {
     signal_child(child, request.signum, Cause::killed);
   } else {
@@ -349,7 +357,7 @@ void open_door() noexcept {
 // The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
 // flush.
 [[noreturn]] void leave() noexcept {
-  const std::int64_t until = later(now_ms(), drain_ms);
+  const std::int64_t until = later(now_ns(), drain_ms);
   for (ClientIndex i = 0; i < server->clients_used; ++i) {
     server->clients[i].open = false;
     server->clients[i].control.reset();
@@ -357,10 +365,9 @@ void open_door() noexcept {
   for (;;) {
     drain_signal_descriptor(server->signals.get());
     reap();
-    const std::int64_t left = until - now_ms();
-    if (server->children.living() == 0 || left <= 0) break;
+    if (server->children.living() == 0 || now_ns() >= until) break;
     pollfd signals{server->signals.get(), POLLIN, 0};
-    ::poll(&signals, 1, static_cast<int>(left));
+    ::poll(&signals, 1, wait_until(until));
   }
   for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (server->children[i].stage == Stage::living)

@@ -803,6 +803,19 @@ BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
   BOOST_TEST((Clock::now() - start >= milliseconds(80)));
 }
 
+// A clock that counted in milliseconds would cut off part of the first one.
+BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
+  Far far;
+  constexpr std::int64_t linger_ms = 2;
+  for (int i = 0; i < 50; ++i) {
+    const Kid kid = far.spawn();
+    const auto start = Clock::now();
+    far.direct(Ask::release, kid, 0, linger_ms, 60000);
+    check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+    BOOST_TEST((Clock::now() - start >= milliseconds(linger_ms)));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
   Far far;
   const Kid kid = far.spawn();
