@@ -15,17 +15,23 @@ bool is_limited(FrameKind kind) noexcept {
 
 }  // namespace
 
-void Channel::put(FrameKind kind, std::uint64_t id, Writer& message) {
+void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
   if (is_limited(kind) && message.size() > max_message_) {
     const std::string text = "too large: a message of " + std::to_string(message.size()) +
                              " bytes, where " + std::to_string(max_message_) + " is the limit";
     message.clear();
     throw Error(Errc::too_large, text);
   }
-  if (out_dead_) return message.clear();
+  if (out_dead_) {
+    if (which == Message::taken) message.clear();
+    return;
+  }
   const std::size_t before = out_.size();
   const FrameFault fault = fault_at_frame();
-  out_.push(kind, id, message);
+  if (which == Message::taken)
+    out_.push(kind, id, message);
+  else
+    out_.push_kept(kind, id, message);
   if (fault == FrameFault::cut) {
     out_.cut(before + faults.cut_to);
     flush(Wait::yes);

@@ -19,8 +19,10 @@ public:
   bool is_open() const noexcept { return static_cast<bool>(socket_); }
 
   // ---- out ----
-  // Queues one frame; `message` is left empty.  Fails: Errc::too_large, and nothing was queued.
-  void put(FrameKind, std::uint64_t id, Writer& message);
+  // Queues one frame; `message` is left empty, or keeps what it holds.  Fails: Errc::too_large, and
+  // nothing was queued.
+  enum class Message : bool { taken, kept };
+  void put(FrameKind, std::uint64_t id, Writer& message, Message = Message::taken);
   // Writes what is queued.  done: nothing is left; end: nobody reads it any more, and it is gone.
   Flow flush(Wait);
   // No more frames: says so, and closes the direction once all is written.

@@ -12,10 +12,16 @@ using detail::PipeCore;
 
 namespace {
 
+Errc code_of(const ExitStatus& status) {
+  switch (status.cause) {
+    case Cause::snapshot_lost: return Errc::snapshot_lost;
+    case Cause::deadline: return Errc::deadline;
+    default: return status.signalled() ? Errc::child_killed : Errc::child_exited;
+  }
+}
+
 Error error_of(const ExitStatus& status) {
-  const Errc code = status.cause == Cause::snapshot_lost ? Errc::snapshot_lost
-                    : status.signalled()                 ? Errc::child_killed
-                                                         : Errc::child_exited;
+  const Errc code = code_of(status);
   return Error(code, std::string(to_string(code)) + ": " + status.describe()).with_exit(status);
 }
 
@@ -34,7 +40,7 @@ ChildHandle::~ChildHandle() {
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
                                                 const std::shared_ptr<Loop>& loop,
                                                 const detail::Task& task, const Options& options,
-                                                ChildOwner* owner) {
+                                                DeadlineOf what, ChildOwner* owner) {
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::stream, ours, theirs))
@@ -46,14 +52,19 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
-  child->write_task(task);
+  const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
+  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline);
+  if (limited)
+    entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
   child->pipe_->start();
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task) {
+void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
   Writer frame;
-  write_task_frame(frame, task, options_.max_message, options_.high_water);
+  write_task_frame(frame,
+                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline},
+                   task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
 
@@ -62,16 +73,28 @@ void ChildHandle::kill(int signum) {
 }
 
 void ChildHandle::terminate(std::chrono::milliseconds grace) {
-  if (!ended_) entry_->terminate(id_, slot_, grace);
+  const std::chrono::milliseconds at_once{0};
+  if (!ended_) entry_->terminate(id_, slot_, {at_once, grace, Cause::terminated});
+}
+
+void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
+                         std::uint64_t ping) {
+  if (!ended_) entry_->strike(id_, slot_, clock, call, ping);
+}
+
+void ChildHandle::release() {
+  if (!ended_) entry_->terminate(id_, slot_, {options_.linger, options_.grace, Cause::terminated});
+}
+
+std::uint64_t ChildHandle::last_begun() const noexcept {
+  const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
+  return slot ? CallWord::of(slot->call.load()).id : last_begun_;
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
   const bool no_child = status_.cause == Cause::not_started;
   if (no_child || pipe_->bytes_written() <= offset) return Delivery::not_sent;
-  const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
-  const std::uint64_t started =
-      slot ? slot->started.load(std::memory_order_acquire) : last_started_;
-  return call <= started ? Delivery::started : Delivery::sent;
+  return call <= last_begun() ? Delivery::started : Delivery::sent;
 }
 
 void ChildHandle::let_go() {
@@ -80,13 +103,13 @@ void ChildHandle::let_go() {
 }
 
 void ChildHandle::drop() {
-  if (!ended_) entry_->release(id_, slot_, options_.linger, options_.grace);
+  release();
   let_go();
   pipe_->abandon();
 }
 
 void ChildHandle::cut() {
-  if (!ended_) entry_->release(id_, slot_, options_.linger, options_.grace);
+  release();
   let_go();
   pipe_->shut();
 }
@@ -100,8 +123,7 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
 // The slot is read before the snapshot hears that we know of the end and gives it to somebody else.
 void ChildHandle::on_last_word(const LastWord& word) {
   const auto keep = shared_from_this();
-  if (const Slot* slot = entry_->slot(slot_))
-    last_started_ = slot->started.load(std::memory_order_acquire);
+  last_begun_ = last_begun();
   ended_ = true;
   if (word.status) {
     status_ = *word.status;
@@ -123,7 +145,7 @@ void ChildHandle::on_frame(Frame& frame) {
 
 // Its socket has ended, and it has not, as far as we know: it gets its time to end.
 void ChildHandle::on_broken() {
-  entry_->release(id_, slot_, options_.linger, options_.grace);
+  release();
 }
 
 void ChildHandle::on_over() {

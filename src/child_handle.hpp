@@ -31,9 +31,10 @@ class ChildHandle final : public SpawnListener,
 public:
   // Asks for a child and writes its task; nothing is waited for.  Fails: Error{spawn_failed} (no
   // descriptors).
+  enum class DeadlineOf { child, each_call };  // what Options::deadline is about
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
-                                            const Options&, ChildOwner*);
+                                            const Options&, DeadlineOf, ChildOwner*);
   ~ChildHandle();
 
   const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
@@ -41,8 +42,14 @@ public:
   bool ended() const noexcept { return ended_; }
   void kill(int signum);
   void terminate(std::chrono::milliseconds grace);
+  // Ends it if it is at `call` still when the clock runs out; for call 0, if it has not answered
+  // the ping by then.
+  void strike(const SnapshotEntry::Clock&, std::uint64_t call, std::uint64_t ping);
   // How far a call has got whose frame began at `offset` of the pipe's bytes.
   Delivery delivery(std::uint64_t call, std::uint64_t offset) const noexcept;
+  // Whether that can be known: not before the snapshot has told of the fork.
+  bool slot_known() const noexcept { return slot_ != no_slot; }
+  std::uint64_t note_owner() const noexcept { return note_owner_; }
 
   // Its owner is gone.  The pipe is closed, in the background where something is still to be
   // written; the snapshot sees to it that the child ends in time.
@@ -52,8 +59,10 @@ public:
 
 private:
   ChildHandle(std::shared_ptr<SnapshotEntry>, const Options&, ChildOwner*);
-  void write_task(const detail::Task&);
+  void write_task(const detail::Task&, std::int64_t deadline);
+  std::uint64_t last_begun() const noexcept;
   void let_go();
+  void release();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
@@ -68,7 +77,8 @@ private:
   std::uint64_t id_ = 0;
   pid_t pid_ = 0;
   std::uint32_t slot_ = no_slot;
-  std::uint64_t last_started_ = 0;  // as of the end
+  std::uint64_t note_owner_ = Notes::new_owner();
+  std::uint64_t last_begun_ = 0;  // as of the end
   bool ended_ = false;
   ExitStatus status_{};
   std::optional<Error> error_;

@@ -46,6 +46,7 @@ void Children::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint6
   child.id = id;
   child.terminate_at = never;
   child.kill_at = never;
+  child.strike_at = never;
   child.next_in_bucket = bucket_of(pid);
   bucket_of(pid) = index;
   ++living_;

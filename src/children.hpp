@@ -34,9 +34,16 @@ struct ChildEntry {
   std::uint64_t terminated_with;  // that the snapshot has sent it because its time was over
   std::uint64_t id;               // of the spawn, chosen by the client
   std::uint64_t number;           // of its exit, as its client counts them
-  std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so is the next
+  std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so are the next two
   std::int64_t kill_at;
-  std::int64_t grace_ms;
+  std::int64_t strike_at;
+  std::uint64_t strike_call;  // still at it then: struck.  0: the ping counts
+  std::uint64_t strike_ping;
+  std::int64_t grace_ms;         // of `terminate_at`
+  std::int64_t strike_grace_ms;  // of `strike_at`
+  Cause terminate_for;           // what an end by this clock is called
+  Cause strike_for;
+  Cause ended_for;  // what the first signal of the snapshot was sent for
   Report last_word;
 };
 

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include <evparallel/error.hpp>
 
+#include <signal.h>
 #include <sys/wait.h>
 
 #include <cstring>
@@ -96,6 +97,10 @@ const char* to_string(Cause cause) noexcept {
     case Cause::crash: return "crash";
     case Cause::killed: return "killed";
     case Cause::terminated: return "terminated";
+    case Cause::cancelled: return "cancelled";
+    case Cause::deadline: return "deadline";
+    case Cause::cpu_limit: return "cpu_limit";
+    case Cause::out_of_memory: return "out_of_memory";
     case Cause::snapshot_lost: return "snapshot_lost";
     case Cause::not_started: return "not_started";
   }
@@ -133,20 +138,34 @@ std::string signal_name(int number) {
   return abbreviation ? std::string("SIG") + abbreviation : "signal " + std::to_string(number);
 }
 
+// What the status alone does not say.
+const char* reason(const ExitStatus& status) {
+  switch (status.cause) {
+    case Cause::killed: return ", sent by its handle";
+    case Cause::terminated: return ", sent when its time to end was over";
+    case Cause::cancelled: return ", since it did not leave a cancelled call";
+    case Cause::deadline: return ", since its deadline had passed";
+    case Cause::cpu_limit: return ": its limit of processor time was reached";
+    case Cause::out_of_memory: return ": out of memory";
+    case Cause::crash:
+      return status.signal() == SIGKILL ? ", from outside, perhaps out of memory" : "";
+    default: return "";
+  }
+}
+
 }  // namespace
 
 std::string ExitStatus::describe() const {
   if (cause == Cause::not_started) return "the child could not be forked";
   std::string text = "child " + std::to_string(pid);
   if (cause == Cause::snapshot_lost) return text + " was lost with its snapshot";
-  if (exited())
-    return text +
-           (code() == 0 ? " ended normally" : " exited with status " + std::to_string(code()));
-  text += " was killed by " + signal_name(signal());
-  if (core_dumped()) text += " (core dumped)";
-  if (cause == Cause::killed) text += ", sent by its handle";
-  if (cause == Cause::terminated) text += ", sent when its time to end was over";
-  return text;
+  if (exited()) {
+    text += code() == 0 ? " ended normally" : " exited with status " + std::to_string(code());
+  } else {
+    text += " was killed by " + signal_name(signal());
+    if (core_dumped()) text += " (core dumped)";
+  }
+  return text + reason(*this);
 }
 
 }  // namespace evparallel

@@ -78,7 +78,7 @@ bool FrameReader::next_header() {
   length_ = word & frame_length_limit;
   const std::uint64_t kind = word >> 48;
   if (kind < static_cast<std::uint64_t>(FrameKind::task) ||
-      kind > static_cast<std::uint64_t>(FrameKind::end))
+      kind > static_cast<std::uint64_t>(FrameKind::ping))
     throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
   kind_ = static_cast<FrameKind>(kind);
   consume(frame_header_size);
@@ -147,7 +147,8 @@ FrameReader::Room FrameReader::room() {
 
 // ---- FrameQueue ----
 
-void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
+// Writes the header, and returns the string that it ended up in.
+std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id, const Writer& message) {
   char header[frame_header_size];
   put_header(header, kind, id, message.size());
   size_ += frame_header_size + message.size();
@@ -157,6 +158,20 @@ void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
     segments_.emplace_back();
   std::string& tail = segments_.empty() ? small_ : segments_.back().bytes;
   tail.append(header, frame_header_size);
+  return tail;
+}
+
+void FrameQueue::push_adopted(const Writer& message) {
+  if (!message.adopted_owner()) return;
+  Segment adopted;
+  adopted.owner = message.adopted_owner();
+  adopted.data = message.adopted().data();
+  adopted.size = message.adopted().size();
+  segments_.push_back(std::move(adopted));
+}
+
+void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
+  std::string& tail = begin_frame(kind, id, message);
   if (message.bytes().size() < large_body) {
     tail.append(message.bytes());
     message.bytes().clear();
@@ -164,14 +179,14 @@ void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
     segments_.emplace_back();
     segments_.back().bytes.swap(message.bytes());
   }
-  if (message.adopted_owner()) {
-    Segment adopted;
-    adopted.owner = message.adopted_owner();
-    adopted.data = message.adopted().data();
-    adopted.size = message.adopted().size();
-    segments_.push_back(std::move(adopted));
-  }
+  push_adopted(message);
   message.clear();
+}
+
+void FrameQueue::push_kept(FrameKind kind, std::uint64_t id, Writer& message) {
+  message.share(large_body);
+  begin_frame(kind, id, message).append(message.bytes());
+  push_adopted(message);
 }
 
 std::string_view FrameQueue::part(std::size_t index) const noexcept {

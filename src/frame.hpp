@@ -83,6 +83,8 @@ class FrameQueue {
 public:
   // Appends one frame.  `message` is left empty, its memory where possible.
   void push(FrameKind, std::uint64_t id, Writer& message);
+  // The same, and `message` keeps what it holds: large parts are shared.
+  void push_kept(FrameKind, std::uint64_t id, Writer& message);
 
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
@@ -108,6 +110,8 @@ private:
       return owner ? std::string_view(data, size) : std::string_view(bytes);
     }
   };
+  std::string& begin_frame(FrameKind, std::uint64_t id, const Writer& message);
+  void push_adopted(const Writer& message);
   std::string_view part(std::size_t index) const noexcept;
   void pop_part() noexcept;
 

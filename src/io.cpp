@@ -17,6 +17,15 @@ void Writer::refuse_more() {
   throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
 }
 
+void Writer::share(std::size_t large) {
+  if (bytes_.size() < large || owner_) return;
+  auto kept = std::make_shared<std::string>(std::move(bytes_));
+  bytes_.clear();
+  adopted_ = kept->data();
+  adopted_size_ = kept->size();
+  owner_ = std::move(kept);
+}
+
 void Writer::clear() noexcept {
   bytes_.clear();
   owner_.reset();

@@ -52,8 +52,9 @@ void PipeCore::tell_closed() {
   });
 }
 
-void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave) {
-  channel_.put(kind, id, message);
+void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave,
+                   Channel::Message which) {
+  channel_.put(kind, id, message, which);
   schedule_flush(leave);
 }
 

@@ -59,7 +59,8 @@ public:
   // ever; or, inside a callback, together with all that this turn of the loop brings.
   // Fails: Errc::too_large.
   enum class Leave { at_once, with_the_turn };
-  void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once);
+  void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once,
+           Channel::Message = Channel::Message::taken);
   std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }
   std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
   // Writes all that is queued, and waits for it: for a child that is about to end.

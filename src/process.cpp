@@ -18,7 +18,7 @@ public:
 
   void start(const std::shared_ptr<SnapshotEntry>& entry, const Task& task,
              const Options& options) {
-    child_ = ChildHandle::spawn(entry, loop_, task, options, this);
+    child_ = ChildHandle::spawn(entry, loop_, task, options, ChildHandle::DeadlineOf::child, this);
     attach(*loop_);
     loop_->hold();
     open_ = true;

@@ -74,19 +74,21 @@ Error current_exception_as_remote() {
 }
 
 void write_error(Writer& out, const Error& error) {
-  const std::int32_t numbers[] = {static_cast<std::int32_t>(error.code()), error.os_error()};
+  const std::int32_t numbers[] = {static_cast<std::int32_t>(error.code()), error.os_error(),
+                                  static_cast<std::int32_t>(error.delivery()), 0};
   out.write(numbers, sizeof numbers);
   put_text(out, error.what());
   put_text(out, error.remote_type());
 }
 
 Error read_error(Reader in) {
-  std::int32_t numbers[2];
+  std::int32_t numbers[4];
   in.read(numbers, sizeof numbers);
   const std::string text = get_text(in);
   const std::string type = get_text(in);
   return Error(static_cast<Errc>(numbers[0]), text)
       .with_os_error(numbers[1])
+      .with_delivery(static_cast<Delivery>(numbers[2]))
       .with_remote_type(type);
 }
 

@@ -1,289 +1,290 @@
-// run.cpp - calls of a remote function, matched to their answers by id.
+// run.cpp - the way of a call: to a child, and back to its caller; and what becomes of it where the
+// child ends before.
 // Licence: see COPYING.
 #include <evparallel/run.hpp>
 
-#include "child_handle.hpp"
+#include "remote_core.hpp"
 #include "remote_error.hpp"
 
-#include <algorithm>
-#include <deque>
 #include <stdexcept>
-#include <unordered_map>
-#include <vector>
 
 namespace evparallel {
 
 namespace detail {
 
+RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
+                       const Task& task, const Options& options)
+    : loop_(loop), entry_(std::move(entry)), task_(task), options_(options) {
+  options_.snapshot = nullptr;  // it need not live longer than the call
+  clock_.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+  attach(*loop_);
+}
+
+void RemoteCore::check_open() const {
+  if (closed_) throw std::logic_error("evparallel: a call on a remote function after its close()");
+  if (!loop_->alive())
+    throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
+}
+
+void RemoteCore::began() {
+  if (pending_++ == 0) loop_->hold();
+}
+void RemoteCore::ended() {
+  if (--pending_ == 0 && loop_->alive()) loop_->release();
+}
+
+// ---- out ----
+
+void RemoteCore::spawn() {
+  auto child = std::make_unique<RemoteChild>(*this);
+  child->handle = ChildHandle::spawn(entry_, loop_, task_, options_,
+                                     ChildHandle::DeadlineOf::each_call, child.get());
+  if (current_) dying_.push_back(std::move(current_));
+  current_ = std::move(child);
+}
+
+std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
+  check_open();
+  const std::uint64_t id = next_id_++;
+  PendingCall pending;
+  pending.answer = std::move(answer);
+  pending.argument = std::move(argument);
+  if (options_.deadline > options_.deadline.zero())
+    pending.deadline = deadline_in(options_.deadline);
+  try {
+    place(id, pending);
+    began();
+  } catch (const Error& error) {
+    fail_later(error, std::move(pending.answer));
+  }
+  return id;
+}
+
+// A dead child whose calls may have to be made again has to be heard of first: this one is held back
+// then, so that calls keep their order.
+// Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
+void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
+  const bool usable = current_ && current_->handle->pipe()->usable();
+  pending.held = !usable && current_ && (current_->struck || options_.retries > 0);
+  if (!usable && !pending.held) spawn();
+  RemoteChild& child = *current_;
+  PipeCore& pipe = *child.handle->pipe();
+  pending.offset = pipe.bytes_put();
+  if (!pending.held) {
+    if (pending.deadline != no_deadline) tell(child, id, pending, pending.deadline);
+    try {
+      pipe.put(FrameKind::call, id, pending.argument, PipeCore::Leave::with_the_turn,
+               Channel::Message::kept);
+    } catch (...) {
+      if (pending.note) entry_->notes().erase(std::exchange(pending.note, nullptr));
+      throw;
+    }
+  }
+  const std::int64_t deadline = pending.deadline;
+  child.calls.add(id, std::move(pending));
+  if (deadline != no_deadline) keep_deadline(id, *child.calls.find(id), deadline);
+}
+
+std::uint64_t RemoteCore::refuse(const Error& error, Answer answer) {
+  check_open();
+  fail_later(error, std::move(answer));
+  return next_id_++;
+}
+
+// Never from inside the call.
+void RemoteCore::fail_later(const Error& error, Answer answer) {
+  began();
+  loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
+    self->ended();
+    answer(nullptr, &error);
+  });
+}
+
+// ---- back ----
+
 namespace {
 
-struct Pending {
-  Answer answer;             // empty: answered
-  std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
-};
-
-// Calls by id.  Ids rise and answers mostly come in order, so the calls stand in a row from
-// `first_id` on; a few that are answered late move out of the way.
-class Calls {
-public:
-  void add(std::uint64_t id, Pending pending) {
-    if (row_.empty()) first_id_ = id;
-    while (first_id_ + row_.size() < id) row_.emplace_back();  // ids that another child was asked
-    row_.push_back(std::move(pending));
-    ++count_;
-    if (row_.size() >= long_row && row_.size() / 4 > count_ - late_.size()) move_late_calls();
+Error error_in(Reader in) {
+  try {
+    return read_error(in);
+  } catch (const Error& malformed) {
+    return malformed;
   }
+}
 
-  // Takes the call out; an empty Pending if there is none: an id that was answered, or never was.
-  Pending take(std::uint64_t id) {
-    Pending found;
-    const auto late = late_.find(id);
-    if (late != late_.end()) {
-      found = std::move(late->second);
-      late_.erase(late);
-    } else if (id >= first_id_ && id - first_id_ < row_.size()) {
-      std::swap(found, row_[static_cast<std::size_t>(id - first_id_)]);
-    }
-    if (found.answer) --count_;
-    while (!row_.empty() && !row_.front().answer) {
-      row_.pop_front();
-      ++first_id_;
-    }
-    return found;
-  }
+void answer_error(Answer& answer, const Error& error, Delivery delivery) {
+  const Error told = error.with_delivery(delivery);
+  answer(nullptr, &told);
+}
 
-  std::size_t count() const noexcept { return count_; }
-
-  std::vector<std::uint64_t> ids() const {
-    std::vector<std::uint64_t> all;
-    for (const auto& item : late_) all.push_back(item.first);
-    for (std::size_t i = 0; i < row_.size(); ++i)
-      if (row_[i].answer) all.push_back(first_id_ + i);
-    std::sort(all.begin(), all.end());
-    return all;
-  }
-
-private:
-  static constexpr std::size_t long_row = 1024;
-
-  void move_late_calls() {
-    for (std::size_t i = 0; i < row_.size(); ++i)
-      if (row_[i].answer) late_.emplace(first_id_ + i, std::move(row_[i]));
-    first_id_ += row_.size();
-    row_.clear();
-  }
-
-  std::deque<Pending> row_;
-  std::unordered_map<std::uint64_t, Pending> late_;
-  std::uint64_t first_id_ = 0;
-  std::size_t count_ = 0;
-};
+void finish(Frame& frame, Answer& answer) {
+  if (frame.too_large)
+    return answer_error(
+        answer, Error(Errc::too_large, "too large: the answer is above the limit of the parent"),
+        Delivery::started);
+  Reader in = frame.reader();
+  if (frame.kind == FrameKind::value) return answer(&in, nullptr);
+  const Error error = error_in(in);
+  // Only a child that refused to begin a call says something else.
+  answer_error(answer, error,
+               error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started);
+}
 
 }  // namespace
 
-// One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
-// beside one that works.
-class RemoteChild final : public ChildOwner {
-public:
-  explicit RemoteChild(RemoteCore& remote) noexcept : remote_(remote) {}
-  // What the task itself threw reaches all calls, rather than the exit status that follows.
-  void on_task_error(const Error& error) override { task_error = error; }
-  void on_frame(Frame&) override;
-  void on_ended(const ExitStatus&, const Error&) override;
+void RemoteCore::answered(RemoteChild& child, Frame& frame) {
+  const auto keep = shared_from_this();
+  PendingCall pending = child.calls.take(frame.id);
+  if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
+  forget_deadline(frame.id, pending);
+  if (pending.note) entry_->notes().erase(pending.note);
+  ended();  // first: a callback may throw
+  finish(frame, pending.answer);
+}
 
-  std::shared_ptr<ChildHandle> handle;
-  Calls calls;
-  std::optional<Error> task_error;  // the task itself failed
+// ---- ends ----
 
-private:
-  RemoteCore& remote_;
-};
+namespace {
 
-class RemoteCore : public Attached, public std::enable_shared_from_this<RemoteCore> {
-public:
-  RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
-             const Task& task, const Options& options)
-      : loop_(loop), entry_(std::move(entry)), task_(task), options_(options) {
-    options_.snapshot = nullptr;  // it need not live longer than the call
-    attach(*loop_);
-  }
-  ~RemoteCore() override { drop(); }
+// Because of one of its calls: the others are not to notice.
+bool ended_by_us(const ExitStatus& status) noexcept {
+  return status.cause == Cause::cancelled || status.cause == Cause::deadline;
+}
 
-  void spawn() {
-    auto child = std::make_unique<RemoteChild>(*this);
-    child->handle = ChildHandle::spawn(entry_, loop_, task_, options_, child.get());
-    if (current_) dying_.push_back(std::move(current_));
-    current_ = std::move(child);
-  }
+}  // namespace
 
-  std::uint64_t call(Writer& argument, Answer answer) {
-    check_open();
-    const std::uint64_t id = next_id_++;
-    try {
-      if (!current_ || !current_->handle->pipe()->usable()) spawn();
-      PipeCore& pipe = *current_->handle->pipe();
-      const std::uint64_t offset = pipe.bytes_put();
-      pipe.put(FrameKind::call, id, argument, PipeCore::Leave::with_the_turn);
-      current_->calls.add(id, {std::move(answer), offset});
-      began();
-    } catch (const Error& error) {
-      fail_later(error, std::move(answer));
+// Safe: the child had not begun it, and that is known.
+bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
+                            const ExitStatus& status) const noexcept {
+  if (pending.held && status.cause != Cause::not_started) return true;
+  const bool begun =
+      delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
+  if (ended_by_us(status)) return !begun;
+  return pending.attempts < options_.retries && !child.task_error &&
+         (!begun || options_.idempotent);
+}
+
+// The last word about a child: each of its calls hears it, or is made again.
+void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const Error& error) {
+  const auto keep = shared_from_this();
+  const std::unique_ptr<RemoteChild> gone = take(child);
+  const bool ours = ended_by_us(status);
+  Error told = child.task_error ? *child.task_error : error;
+  if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
+  if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
+  erase_notes(child);
+
+  std::vector<NumberedCall> again;
+  std::vector<std::pair<Answer, Delivery>> failed;
+  for (auto& [id, pending] : child.calls.take_all()) {
+    if (pending.note) entry_->notes().erase(std::exchange(pending.note, nullptr));
+    const Delivery delivery =
+        pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);
+    if (may_repeat(child, pending, delivery, status)) {
+      if (!ours && !pending.held) ++pending.attempts;
+      again.emplace_back(id, std::move(pending));
+    } else {
+      forget_deadline(id, pending);
+      failed.emplace_back(std::move(pending.answer), delivery);
     }
-    return id;
   }
-
-  std::uint64_t refuse(const Error& error, Answer answer) {
-    check_open();
-    fail_later(error, std::move(answer));
-    return next_id_++;
+  repeat(std::move(again));
+  for (auto& [answer, delivery] : failed) {
+    loop_->call(
+        [&answer = answer, &told, delivery = delivery] { answer_error(answer, told, delivery); });
+    ended();
   }
+}
 
-  pid_t pid() const noexcept { return current_ ? current_->handle->pid() : 0; }
-  std::size_t pending() const noexcept { return pending_; }
-
-  void close() {
-    closed_ = true;
-    if (current_) current_->handle->pipe()->close();
-  }
-
-  // Calls under way hear `cancelled`, from the loop.
-  void drop() noexcept {
-    if (std::exchange(dropped_, true)) return;
-    closed_ = true;
-    const std::unique_ptr<RemoteChild> current = std::move(current_);
-    std::vector<std::unique_ptr<RemoteChild>> children = std::move(dying_);
-    for (const auto& child : children) drop_child(*child);
-    if (current) drop_child(*current);
-  }
-
-  void answered(RemoteChild& child, Frame& frame) {
-    const auto keep = shared_from_this();
-    Pending pending = child.calls.take(frame.id);
-    if (!pending.answer) return;
-    ended();  // first: a callback may throw
-    finish(frame, pending.answer);
-  }
-
-  // The last word about a child: each of its calls hears it.
-  void child_ended(RemoteChild& child, const Error& error) {
-    const auto keep = shared_from_this();
-    const std::unique_ptr<RemoteChild> gone = take(child);
-    const Error& told = child.task_error ? *child.task_error : error;
-    for (const std::uint64_t id : child.calls.ids()) {
-      Pending pending = child.calls.take(id);
-      Error one = told.with_delivery(child.handle->delivery(id, pending.offset));
-      if (!one.exit() && error.exit()) one = one.with_exit(*error.exit());
-      loop_->call([&] { pending.answer(nullptr, &one); });
+void RemoteCore::repeat(std::vector<NumberedCall> calls) {
+  for (auto& [id, pending] : calls) {
+    try {
+      place(id, pending);
+    } catch (const Error& error) {
+      forget_deadline(id, pending);
+      fail_later(error, std::move(pending.answer));
       ended();
     }
   }
+  if (closed_ && !calls.empty() && current_) current_->handle->pipe()->close();
+}
 
-private:
-  void check_open() const {
-    if (closed_)
-      throw std::logic_error("evparallel: a call on a remote function after its close()");
-    if (!loop_->alive())
-      throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
+std::unique_ptr<RemoteChild> RemoteCore::take(RemoteChild& child) noexcept {
+  if (current_.get() == &child) return std::move(current_);
+  for (auto& one : dying_) {
+    if (one.get() != &child) continue;
+    std::unique_ptr<RemoteChild> found = std::move(one);
+    dying_.erase(dying_.begin() + (&one - dying_.data()));
+    return found;
   }
+  return nullptr;
+}
 
-  void began() {
-    if (pending_++ == 0) loop_->hold();
-  }
-  void ended() {
-    if (--pending_ == 0 && loop_->alive()) loop_->release();
-  }
+// ---- the end of the Remote ----
 
-  static void finish(Frame& frame, Answer& answer) {
-    if (frame.too_large) {
-      const Error error =
-          Error(Errc::too_large, "too large: the answer is above the limit of the parent");
-      return answer_error(answer, error);
-    }
-    Reader in = frame.reader();
-    if (frame.kind == FrameKind::value) return answer(&in, nullptr);
-    answer_error(answer, error_in(in));
-  }
+void RemoteCore::close() {
+  closed_ = true;
+  if (current_) current_->handle->pipe()->close();
+}
 
-  static Error error_in(Reader in) {
-    try {
-      return read_error(in);
-    } catch (const Error& malformed) {
-      return malformed;
-    }
-  }
+// Calls under way hear `cancelled`, from the loop.
+void RemoteCore::drop() noexcept {
+  if (std::exchange(dropped_, true)) return;
+  closed_ = true;
+  clock_.unset();
+  deadlines_.clear();
+  const std::unique_ptr<RemoteChild> current = std::move(current_);
+  std::vector<std::unique_ptr<RemoteChild>> children = std::move(dying_);
+  for (const auto& child : children) drop_child(*child);
+  if (current) drop_child(*current);
+}
 
-  static void answer_error(Answer& answer, const Error& error) {
-    const Error told = error.with_delivery(Delivery::started);
-    answer(nullptr, &told);
-  }
-
-  // Never from inside the call.
-  void fail_later(const Error& error, Answer answer) {
-    began();
-    loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
-      self->ended();
+void RemoteCore::drop_child(RemoteChild& child) noexcept {
+  for (auto& [id, pending] : child.calls.take_all()) {
+    if (pending.note) entry_->notes().erase(pending.note);
+    if (!loop_->alive()) continue;
+    const Delivery delivery =
+        pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);
+    loop_->defer([loop = loop_, answer = std::move(pending.answer),
+                  error = Error(Errc::cancelled, "cancelled: the remote function was dropped")
+                              .with_delivery(delivery)]() mutable {
+      loop->release();  // first: a callback may throw
       answer(nullptr, &error);
     });
+    loop_->hold();
+    ended();
   }
+  erase_notes(child);
+  child.handle->cut();
+}
 
-  void drop_child(RemoteChild& child) noexcept {
-    if (loop_->alive()) {
-      for (const std::uint64_t id : child.calls.ids()) {
-        Pending pending = child.calls.take(id);
-        loop_->defer(
-            [loop = loop_, answer = std::move(pending.answer),
-             error = Error(Errc::cancelled, "cancelled: the remote function was dropped")
-                         .with_delivery(child.handle->delivery(id, pending.offset))]() mutable {
-              loop->release();  // first: a callback may throw
-              answer(nullptr, &error);
-            });
-        loop_->hold();
-        ended();
-      }
-    }
-    child.handle->cut();
-  }
+void RemoteCore::loop_gone() noexcept {
+  clock_.unset();
+  deadlines_.clear();
+  // Callbacks go unheard: they may own handles that come back here.
+  const std::unique_ptr<RemoteChild> current = std::move(current_);
+  const std::vector<std::unique_ptr<RemoteChild>> dying = std::move(dying_);
+  for (const auto& child : dying) child->handle->cut();
+  if (current) current->handle->cut();
+  pending_ = 0;
+}
 
-  std::unique_ptr<RemoteChild> take(RemoteChild& child) noexcept {
-    if (current_.get() == &child) return std::move(current_);
-    for (auto& one : dying_) {
-      if (one.get() != &child) continue;
-      std::unique_ptr<RemoteChild> found = std::move(one);
-      dying_.erase(dying_.begin() + (&one - dying_.data()));
-      return found;
-    }
-    return nullptr;
-  }
+// ---- one child ----
 
-  void loop_gone() noexcept override {
-    // Callbacks go unheard: they may own handles that come back here.
-    const std::unique_ptr<RemoteChild> current = std::move(current_);
-    const std::vector<std::unique_ptr<RemoteChild>> dying = std::move(dying_);
-    for (const auto& child : dying) child->handle->cut();
-    if (current) current->handle->cut();
-    pending_ = 0;
-  }
-
-  std::shared_ptr<Loop> loop_;
-  std::shared_ptr<SnapshotEntry> entry_;
-  Task task_;
-  Options options_;
-  std::unique_ptr<RemoteChild> current_;
-  std::vector<std::unique_ptr<RemoteChild>> dying_;
-  std::uint64_t next_id_ = 1;
-  std::size_t pending_ = 0;
-  bool closed_ = false;
-  bool dropped_ = false;
-};
+void RemoteChild::on_started(pid_t) {
+  remote_.child_started(*this);
+}
 
 void RemoteChild::on_frame(Frame& frame) {
   if (frame.kind == FrameKind::value || frame.kind == FrameKind::error)
     remote_.answered(*this, frame);
 }
 
-void RemoteChild::on_ended(const ExitStatus&, const Error& error) {
-  remote_.child_ended(*this, error);
+void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
+  remote_.child_ended(*this, status, error);
 }
+
+// ---- what a Remote and a Call do ----
 
 std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
@@ -310,6 +311,13 @@ void remote_close(RemoteCore& core) {
 }
 void remote_drop(RemoteCore& core) noexcept {
   core.drop();
+}
+void call_cancel(const std::weak_ptr<RemoteCore>& core, std::uint64_t id) {
+  if (const auto living = core.lock()) living->cancel(id);
+}
+void call_deadline(const std::weak_ptr<RemoteCore>& core, std::uint64_t id,
+                   std::chrono::nanoseconds time) {
+  if (const auto living = core.lock()) living->set_deadline(id, time);
 }
 
 }  // namespace detail

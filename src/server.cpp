@@ -7,6 +7,7 @@
 #include "server.hpp"
 
 #include "children.hpp"
+#include "endings.hpp"
 #include "fork.hpp"
 #include "socket.hpp"
 #include "wire.hpp"
@@ -14,11 +15,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -29,8 +27,7 @@ namespace {
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
 constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
-constexpr std::int64_t ns_per_ms = 1000000;
-constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
+constexpr std::int64_t drain_ms = 400;      // what children get when the parent is gone
 
 struct Client {
   Descriptor control;
@@ -51,31 +48,13 @@ struct Server {
   Descriptor door_child;  // the end that they inherit
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
-  std::int64_t next_clock;
   ClientIndex clients_used;
   Client clients[client_limit];
   Children children;
+  Endings endings;
 };
 
 Server* server;
-
-// Clocks are in nanoseconds: in milliseconds, one that was set late in one of them would be early.
-std::int64_t now_ns() noexcept {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return std::int64_t{time.tv_sec} * 1000 * ns_per_ms + time.tv_nsec;
-}
-
-std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
-  return ms > (never - now) / ns_per_ms ? never : now + std::max<std::int64_t>(ms, 0) * ns_per_ms;
-}
-
-// As poll(2) wants it; rounded up, so that what is due then is due.
-int wait_until(std::int64_t at) noexcept {
-  constexpr std::int64_t longest_ms = 60000;
-  const std::int64_t left = std::clamp<std::int64_t>(at - now_ns(), 0, longest_ms * ns_per_ms);
-  return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
-}
 
 // ---- reports ----
 
@@ -115,18 +94,6 @@ void free_seen(Client& client, std::uint64_t seen) noexcept {
 
 // ---- ends of children and of clients ----
 
-std::uint64_t bit_of(int signum) noexcept {
-  return std::uint64_t{1} << (signum - 1);
-}
-
-// Only here, and only what has not been reaped, is anything ever killed.
-void signal_child(ChildEntry& child, int signum, Cause why) noexcept {
-  if (signum > 0 && signum <= 64)
-    (why == Cause::killed ? child.killed_with : child.terminated_with) |= bit_of(signum);
-  kill_process(child.pid, signum);
-  if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
-}
-
 // Its children end with a client, and what it had asked for is dropped unread.
 void disconnect(ClientIndex index) noexcept {
   Client& client = server->clients[index];
@@ -141,7 +108,7 @@ void disconnect(ClientIndex index) noexcept {
     ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
     child.client = no_client;  // nobody is to hear of it, least of all the next one in this place
-    signal_child(child, SIGKILL, Cause::terminated);
+    server->endings.signal(i, SIGKILL, Cause::terminated);
   }
 }
 
@@ -153,21 +120,15 @@ void lose(ClientIndex client) noexcept {
   disconnect(client);
 }
 
-Cause cause_of(const ChildEntry& child, int status) noexcept {
-  if (WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
-  const std::uint64_t bit = bit_of(WTERMSIG(status));
-  if (child.killed_with & bit) return Cause::killed;
-  return child.terminated_with & bit ? Cause::terminated : Cause::crash;
-}
-
-Report last_word_of(const ChildEntry& child, ChildIndex slot, const Ended& ended) noexcept {
+Report last_word_of(ChildIndex slot, const Ended& ended) noexcept {
+  const ChildEntry& child = server->children[slot];
   Report report{};
   report.kind = Tell::exited;
   report.slot = slot;
   report.id = child.id;
   report.pid = child.pid;
   report.code = ended.wait_status;
-  report.cause = static_cast<std::int32_t>(cause_of(child, ended.wait_status));
+  report.cause = static_cast<std::int32_t>(server->endings.cause_of(slot, ended.wait_status));
   report.user_us = ended.usage.user_time.count();
   report.system_us = ended.usage.system_time.count();
   report.max_rss = ended.usage.max_rss;
@@ -183,7 +144,7 @@ void reap() noexcept {
     if (index == no_child) continue;  // not ours: somebody whom a child left behind
     server->children.mark_ended(index);
     ChildEntry& child = server->children[index];
-    child.last_word = last_word_of(child, index, ended);
+    child.last_word = last_word_of(index, ended);
     for (ClientIndex i = 1; i < server->clients_used; ++i)
       if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
     if (child.client != no_client)
@@ -191,36 +152,6 @@ void reap() noexcept {
     else
       server->children.free(index);
   }
-}
-
-// ---- clocks ----
-
-void set_clock(std::int64_t& clock, std::int64_t at) noexcept {
-  clock = std::min(clock, at);
-  server->next_clock = std::min(server->next_clock, clock);
-}
-
-void look_at_clocks() noexcept {
-  const std::int64_t now = now_ns();
-  if (now < server->next_clock) return;
-  server->next_clock = never;
-  for (ChildIndex i = 0; i < server->children.used(); ++i) {
-    ChildEntry& child = server->children[i];
-    if (child.stage != Stage::living) continue;
-    if (now >= child.kill_at) {
-      child.kill_at = never;
-      signal_child(child, SIGKILL, Cause::terminated);
-    } else if (now >= child.terminate_at) {
-      child.terminate_at = never;
-      signal_child(child, SIGTERM, Cause::terminated);
-      set_clock(child.kill_at, later(now, child.grace_ms));
-    }
-    server->next_clock = std::min({server->next_clock, child.terminate_at, child.kill_at});
-  }
-}
-
-int wait_time() noexcept {
-  return server->next_clock == never ? -1 : wait_until(server->next_clock);
 }
 
 // ---- requests ----
@@ -252,11 +183,12 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
     return fail(client, request, EAGAIN);
   }
   Slot& slot = server->start.slots[index];
-  slot.started.store(0, std::memory_order_relaxed);
+  slot.clear();
   Spawn spawn;
   spawn.id = request.id;
   spawn.slot = &slot;
   spawn.slots = server->start.slots;
+  spawn.notes = server->start.notes;
   spawn.snapshot = server->self;
   spawn.socket = std::move(packet.along);
   spawn.door = std::move(server->door_child);
@@ -293,14 +225,10 @@ ChildIndex find_child(ClientIndex client, const Request& request) noexcept {
 void direct_child(ClientIndex client, const Request& request) noexcept {
   const ChildIndex index = find_child(client, request);
   if (index == no_child) return;
-  ChildEntry& child = server->children[index];
-  const std::int64_t now = now_ns();
-  if (request.kind == Ask::kill) {
-    signal_child(child, request.signum, Cause::killed);
-  } else {
-    child.grace_ms = request.grace_ms;
-    set_clock(child.terminate_at, later(now, request.kind == Ask::release ? request.linger_ms : 0));
-  }
+  if (request.kind == Ask::kill)
+    server->endings.signal(index, request.signum, Cause::killed);
+  else
+    server->endings.set_clocks(index, request);
 }
 
 void stop(ClientIndex client, bool heard) noexcept {
@@ -324,7 +252,7 @@ void serve_request(ClientIndex client) noexcept {
     case Ask::spawn: spawn_child(client, request, packet); break;
     case Ask::kill:
     case Ask::terminate:
-    case Ask::release: direct_child(client, request); break;
+    case Ask::strike: direct_child(client, request); break;
     case Ask::stop: stop(client, true); break;
     case Ask::stop_unheard: stop(client, false); break;
   }
@@ -371,7 +299,7 @@ void open_door() noexcept {
   }
   for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (server->children[i].stage == Stage::living)
-      signal_child(server->children[i], SIGKILL, Cause::terminated);
+      server->endings.signal(i, SIGKILL, Cause::terminated);
   ::_exit(0);
 }
 
@@ -405,7 +333,7 @@ void turn() noexcept {
   static pollfd waits[client_limit + 2];
   static ClientIndex whose[client_limit + 2];
   const std::size_t count = gather_waits(waits, whose);
-  const int ready = ::poll(waits, count, wait_time());
+  const int ready = ::poll(waits, count, server->endings.wait_time());
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
@@ -431,7 +359,7 @@ bool set_up(ServerStart&& start) noexcept {
   new (&server->door) Descriptor;
   new (&server->door_child) Descriptor;
   server->children.set_up();
-  server->next_clock = never;
+  server->endings.set_up(server->children, server->start.slots);
   server->clients_used = 1;
   server->self = ::getpid();
   new (&server->clients[0]) Client;
@@ -451,7 +379,7 @@ void serve(ServerStart&& start) {
   for (;;) {
     for (ClientIndex i = 0; i < server->clients_used; ++i) report_ends(i);
     if (nothing_left_to_do()) ::_exit(0);
-    look_at_clocks();
+    server->endings.look_at_clocks();
     turn();
   }
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "descriptor.hpp"
+#include "notes.hpp"
 #include "slots.hpp"
 
 #include <sys/types.h>
@@ -21,12 +22,14 @@ struct Spawn {
   Descriptor door;        // to ask the snapshot for children of its own
   Slot* slot = nullptr;   // shared with the one who asked for it
   Slot* slots = nullptr;  // the arena
+  Notes* notes = nullptr;
   pid_t snapshot = 0;
 };
 
 struct ServerStart {
   Descriptor control;  // the snapshot's end of the first client's control socket
   Slot* slots = nullptr;
+  Notes* notes = nullptr;
   pid_t parent = 0;
   void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
 };

@@ -86,10 +86,12 @@ void SnapshotEntry::fork_server() {
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
   slots_ = map_slots();
-  if (!slots_)
+  notes_ = Notes::map();
+  if (!slots_ || !notes_)
     throw system_error(Errc::spawn_failed, "spawn failed: no memory to share with children",
                        ENOMEM);
   start.slots = slots_;
+  start.notes = notes_;
   start.parent = home_.pid;
   start.live = &live;
   const Forked forked = fork_clean(become_server, &start);
@@ -120,10 +122,11 @@ std::shared_ptr<SnapshotEntry> SnapshotEntry::choose(const Snapshot* chosen) {
   return entry;
 }
 
-void SnapshotEntry::become_child(pid_t snapshot, Slot* slots, Descriptor door) {
+void SnapshotEntry::become_child(const Spawn& spawn, Descriptor door) {
   std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
-  entry->pid_ = snapshot;
-  entry->slots_ = slots;
+  entry->pid_ = spawn.snapshot;
+  entry->slots_ = spawn.slots;
+  entry->notes_ = spawn.notes;
   entry->door_ = std::move(door);
   registry().default_snapshot.reset(new Snapshot(entry));
   registry().of_child = std::move(entry);
@@ -240,24 +243,31 @@ void SnapshotEntry::kill(std::uint64_t id, std::uint32_t slot, int signum) {
   ask(request);
 }
 
-void SnapshotEntry::terminate(std::uint64_t id, std::uint32_t slot,
-                              std::chrono::milliseconds grace) {
+namespace {
+
+Request request_of(Ask kind, std::uint64_t id, std::uint32_t slot,
+                   const SnapshotEntry::Clock& clock) noexcept {
   Request request{};
-  request.kind = Ask::terminate;
+  request.kind = kind;
   request.slot = slot;
   request.id = id;
-  request.grace_ms = grace.count();
-  ask(request);
+  request.cause = static_cast<std::int32_t>(clock.cause);
+  request.grace_ms = clock.grace.count();
+  request.linger_ms = clock.linger.count();
+  return request;
 }
 
-void SnapshotEntry::release(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds linger,
-                            std::chrono::milliseconds grace) {
-  Request request{};
-  request.kind = Ask::release;
-  request.slot = slot;
-  request.id = id;
-  request.linger_ms = linger.count();
-  request.grace_ms = grace.count();
+}  // namespace
+
+void SnapshotEntry::terminate(std::uint64_t id, std::uint32_t slot, const Clock& clock) {
+  ask(request_of(Ask::terminate, id, slot, clock));
+}
+
+void SnapshotEntry::strike(std::uint64_t id, std::uint32_t slot, const Clock& clock,
+                           std::uint64_t call, std::uint64_t ping) {
+  Request request = request_of(Ask::strike, id, slot, clock);
+  request.call = call;
+  request.ping = ping;
   ask(request);
 }
 

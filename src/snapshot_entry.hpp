@@ -8,6 +8,7 @@
 
 #include "client.hpp"
 #include "fork.hpp"
+#include "notes.hpp"
 #include "server.hpp"
 #include "slots.hpp"
 #include "watch.hpp"
@@ -42,7 +43,7 @@ public:
   // The entry that `chosen` names, or the default one.  Fails: Error{no_snapshot}.
   static std::shared_ptr<SnapshotEntry> choose(const Snapshot* chosen);
   // In a fresh child: what it was born with.
-  static void become_child(pid_t snapshot, Slot* slots, Descriptor door);
+  static void become_child(const Spawn&, Descriptor door);
 
   ~SnapshotEntry() override;
 
@@ -58,11 +59,20 @@ public:
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
-  void terminate(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds grace);
-  void release(std::uint64_t id, std::uint32_t slot, std::chrono::milliseconds linger,
-               std::chrono::milliseconds grace);
+  // After `linger`: SIGTERM, and SIGKILL `grace` later.  The snapshot keeps the clock, so that it
+  // needs no loop here.
+  struct Clock {
+    std::chrono::milliseconds linger;
+    std::chrono::milliseconds grace;
+    Cause cause;  // what it is called if it ends the child
+  };
+  void terminate(std::uint64_t id, std::uint32_t slot, const Clock&);
+  // The same, if the child is at `call` then; or, for call 0, has not answered the ping.
+  void strike(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
+              std::uint64_t ping);
 
   const Slot* slot(std::uint32_t index) const noexcept;
+  Notes& notes() const noexcept { return *notes_; }
 
 private:
   enum class State { unconnected, connected, stopped, lost };
@@ -88,6 +98,7 @@ private:
   std::string name_;
   pid_t pid_ = 0;
   Slot* slots_ = nullptr;
+  Notes* notes_ = nullptr;
   Descriptor door_;
   Client client_;
   std::uint64_t next_id_ = 1;

@@ -12,11 +12,9 @@
 
 namespace evparallel {
 
-void write_task_frame(Writer& out, const detail::Task& task, std::size_t max_message,
-                      std::size_t high_water) {
-  const TaskFrame head{task.entry, max_message, high_water};
+void write_task_frame(Writer& out, const TaskFrame& head, const std::string& callable) {
   out.write(&head, sizeof head);
-  out.write(task.callable);
+  out.write(callable);
 }
 
 TaskFrame read_task_frame(Reader& in) {

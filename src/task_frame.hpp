@@ -10,10 +10,11 @@ struct TaskFrame {
   void (*entry)(detail::Child&, Reader& callable) = nullptr;
   std::size_t max_message = 0;
   std::size_t high_water = 0;
+  std::uint64_t note_owner = 0;  // whose notes are this child's
+  std::int64_t deadline = 0;     // of the child itself: CLOCK_MONOTONIC, nanoseconds
 };
 
-void write_task_frame(Writer&, const detail::Task&, std::size_t max_message,
-                      std::size_t high_water);
+void write_task_frame(Writer&, const TaskFrame&, const std::string& callable);
 // What is left in the reader is the callable.
 TaskFrame read_task_frame(Reader&);
 

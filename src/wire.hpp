@@ -20,8 +20,8 @@ constexpr std::uint32_t no_slot = UINT32_MAX;
 enum class Ask : std::uint32_t {
   spawn = 1,     // fork a child; its end of the data socket comes along
   kill,          // send it `signum`
-  terminate,     // SIGTERM, and SIGKILL `grace_ms` later
-  release,       // its handle is gone: terminate it in `linger_ms`, unless it has ended by then
+  terminate,     // in `linger_ms`: SIGTERM, and SIGKILL `grace_ms` later
+  strike,        // the same, if by then it is still at `call`, or has not answered `ping`
   stop,          // no more spawns; end with the last child
   stop_unheard,  // the same, and nobody reads reports any more
 };
@@ -32,9 +32,11 @@ struct Request {
   std::uint64_t id;    // of the spawn, chosen by the client
   std::uint64_t seen;  // how many exits this client has heard of: their slots may be used again
   std::int32_t signum;
-  std::int32_t reserved;
+  std::int32_t cause;  // what an end by `terminate` or `strike` is to be called: a Cause
   std::int64_t grace_ms;
   std::int64_t linger_ms;
+  std::uint64_t call;  // 0: `ping` counts
+  std::uint64_t ping;
 };
 
 enum class Tell : std::uint32_t {
@@ -67,6 +69,7 @@ enum class FrameKind : std::uint8_t {
   error,     // from the child: call `id` failed (id 0: the task itself)
   message,   // either way: one value of a pipe
   end,       // either way: no more frames; an end of file without it is a broken end
+  ping,      // to the child: its loop writes the id into its slot
 };
 
 // Bytes 0-5: length of the body; byte 6: FrameKind; byte 7: 0; bytes 8-15: call id.

@@ -332,7 +332,7 @@ BOOST_AUTO_TEST_CASE(the_task_frame) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::Child&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
-  write_task_frame(out, task, 1234, 56);
+  write_task_frame(out, {task.entry, 1234, 56, 78, 90}, task.callable);
   Reader in(out.bytes());
   const TaskFrame frame = read_task_frame(in);
   BOOST_TEST((frame.entry == task.entry));

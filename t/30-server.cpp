@@ -114,6 +114,8 @@ enum Order : char {
   nested_exit = 'q',   // ends that one, and answers its wait status
   nested_junk = 'j',   // sends what is no request; 1 where the control socket then ends
   write_at_end = 'w',  // file_at_end, some time after the end of file
+  begin_call = 'B',    // 1 if it may begin the call of that number, else 0
+  finish_call = 'F',
 };
 
 Descriptor nested_control;
@@ -186,6 +188,8 @@ std::int64_t carry_out(char what, unsigned char value, Spawn& spawn) {
       if (!wait_for(nested_control.get())) return -2;
       return receive_packet(nested_control.get(), &byte, 1).flow == Flow::end ? 1 : 0;
     }
+    case begin_call: return spawn.slot->begin(value) ? 1 : 0;
+    case finish_call: spawn.slot->finish(value); return what;
     default: return what;
   }
 }
@@ -260,6 +264,7 @@ public:
       throw std::runtime_error("no socket pair");
     slots = map_slots();
     start.server.slots = slots;
+    start.server.notes = Notes::map();
     start.server.parent = ::getpid();
     start.server.live = &live;
     const Forked forked = fork_clean(&become_server, &start);
@@ -315,6 +320,21 @@ public:
     request.signum = signum;
     request.linger_ms = linger_ms;
     request.grace_ms = grace_ms;
+    request.cause = static_cast<std::int32_t>(Cause::terminated);
+    if (!send(request)) throw std::runtime_error("the snapshot takes no request");
+  }
+  // For call 0 the ping counts.
+  void strike(const Kid& kid, Cause cause, std::uint64_t call, std::uint64_t ping,
+              std::int64_t linger_ms, std::int64_t grace_ms = 60000) {
+    Request request{};
+    request.kind = Ask::strike;
+    request.slot = kid.slot;
+    request.id = kid.id;
+    request.linger_ms = linger_ms;
+    request.grace_ms = grace_ms;
+    request.cause = static_cast<std::int32_t>(cause);
+    request.call = call;
+    request.ping = ping;
     if (!send(request)) throw std::runtime_error("the snapshot takes no request");
   }
   void kill(const Kid& kid, int signum) { direct(Ask::kill, kid, signum); }
@@ -621,16 +641,16 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
 BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
   Far far;
   const Kid first = far.spawn();
-  far.slots[first.slot].started = 42;
+  far.slots[first.slot].call = 42;
   first.order(leave, 0);
   far.next();
   const Kid second = far.spawn();  // nothing was seen yet
   BOOST_TEST(second.slot != first.slot);
-  BOOST_TEST(far.slots[first.slot].started == 42U);
+  BOOST_TEST(far.slots[first.slot].call == 42U);
   far.seen = 1;
   const Kid third = far.spawn();
   BOOST_TEST(third.slot == first.slot);
-  BOOST_TEST(far.slots[first.slot].started == 0U);
+  BOOST_TEST(far.slots[first.slot].call == 0U);
   // An exit that was not even told is not seen, whatever the client says.
   far.seen = 1000;
   const Kid fourth = far.spawn();
@@ -703,7 +723,7 @@ BOOST_AUTO_TEST_CASE(a_request_about_nobody_does_nothing) {
   wrong.slot = gone.slot;
   far.kill(wrong, SIGKILL);
   far.direct(Ask::terminate, gone, 0);
-  far.direct(Ask::release, gone, 0, 0, 0);
+  far.direct(Ask::terminate, gone, 0, 0, 0);
   Request unknown{};
   unknown.kind = static_cast<Ask>(99);
   far.send(unknown);
@@ -782,7 +802,7 @@ BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
 BOOST_AUTO_TEST_CASE(released_and_ended_by_itself) {
   Far far;
   const Kid kid = far.spawn();
-  far.direct(Ask::release, kid, 0, 60000, 60000);
+  far.direct(Ask::terminate, kid, 0, 60000, 60000);
   BOOST_TEST(far.works());
   kid.order(leave, 5);
   check_exited(far.next(), kid, 5, Cause::error);
@@ -792,13 +812,13 @@ BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
   Far far;
   const Kid kid = far.spawn();
   auto start = Clock::now();
-  far.direct(Ask::release, kid, 0, 50, 60000);
+  far.direct(Ask::terminate, kid, 0, 50, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
   BOOST_TEST((Clock::now() - start >= milliseconds(50)));
   const Kid deaf = far.spawn();
   deaf.ask(ignore_term);
   start = Clock::now();
-  far.direct(Ask::release, deaf, 0, 50, 30);
+  far.direct(Ask::terminate, deaf, 0, 50, 30);
   check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
   BOOST_TEST((Clock::now() - start >= milliseconds(80)));
 }
@@ -810,7 +830,7 @@ BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
   for (int i = 0; i < 50; ++i) {
     const Kid kid = far.spawn();
     const auto start = Clock::now();
-    far.direct(Ask::release, kid, 0, linger_ms, 60000);
+    far.direct(Ask::terminate, kid, 0, linger_ms, 60000);
     check_killed(far.next(), kid, SIGTERM, Cause::terminated);
     BOOST_TEST((Clock::now() - start >= milliseconds(linger_ms)));
   }
@@ -819,8 +839,8 @@ BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
 BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
   Far far;
   const Kid kid = far.spawn();
-  far.direct(Ask::release, kid, 0, INT64_MAX, 60000);
-  far.direct(Ask::release, kid, 0, 60000, 60000);
+  far.direct(Ask::terminate, kid, 0, INT64_MAX, 60000);
+  far.direct(Ask::terminate, kid, 0, 60000, 60000);
   far.direct(Ask::terminate, kid, 0, 0, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
   const Kid deaf = far.spawn();
@@ -828,6 +848,110 @@ BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
   far.direct(Ask::terminate, deaf, 0, 0, 60000);
   far.direct(Ask::terminate, deaf, 0, 0, 20);
   check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
+}
+
+// ---- strikes ----
+
+BOOST_AUTO_TEST_CASE(who_is_at_the_call_still_is_struck) {
+  for (const Cause cause : {Cause::cancelled, Cause::deadline}) {
+    Far far;
+    const Kid kid = far.spawn();
+    BOOST_TEST(kid.ask(begin_call, 7) == 1);
+    const auto start = Clock::now();
+    far.strike(kid, cause, 7, 0, 10);
+    check_killed(far.next(), kid, SIGTERM, cause);
+    BOOST_TEST((Clock::now() - start >= milliseconds(10)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  BOOST_TEST(kid.ask(begin_call, 7) == 1);
+  far.strike(kid, Cause::cancelled, 7, 0, 1, 10);
+  check_killed(far.next(), kid, SIGKILL, Cause::cancelled);
+}
+
+BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck) {
+  Far far;
+  const Kid never_there = far.spawn();
+  const Kid finished = far.spawn();
+  finished.ask(begin_call, 7);
+  finished.ask(finish_call, 7);
+  const Kid at_the_next = far.spawn();
+  at_the_next.ask(begin_call, 7);
+  at_the_next.ask(finish_call, 7);
+  at_the_next.ask(begin_call, 8);
+  for (const Kid* kid : {&never_there, &finished, &at_the_next})
+    far.strike(*kid, Cause::cancelled, 7, 0, 0);
+  // Struck behind them, so that their turn has come before.
+  const Kid last = far.spawn();
+  last.ask(begin_call, 7);
+  far.strike(last, Cause::cancelled, 7, 0, 1);
+  check_killed(far.next(), last, SIGTERM, Cause::cancelled);
+  for (const Kid* kid : {&never_there, &finished, &at_the_next}) {
+    BOOST_TEST(kid->ask(begin_call, 9) == 1);
+    kid->order(leave, 0);
+    check_exited(far.next(), *kid, 0, Cause::normal);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(who_answers_the_ping_is_not_struck) {
+  Far far;
+  const Kid alive = far.spawn();
+  const Kid hanging = far.spawn();
+  far.slots[alive.slot].answered_ping = 3;
+  far.slots[hanging.slot].answered_ping = 2;
+  far.strike(alive, Cause::deadline, 0, 3, 0);
+  far.strike(hanging, Cause::deadline, 0, 3, 0);
+  check_killed(far.next(), hanging, SIGTERM, Cause::deadline);
+  BOOST_TEST(alive.ask(echo) == echo);
+}
+
+// It is told before it is struck, so that it does not begin what would be lost.
+BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  BOOST_TEST(kid.ask(begin_call, 7) == 1);
+  far.strike(kid, Cause::deadline, 7, 0, 0);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
+  kid.ask(finish_call, 7);
+  BOOST_TEST(kid.ask(begin_call, 8) == 0);
+  BOOST_TEST(CallWord::of(far.slots[kid.slot].call).id == 7U);
+  BOOST_TEST((far.slots[kid.slot].sentence == Sentence::obeyed));
+  kid.order(leave, 0);
+  check_exited(far.next(), kid, 0, Cause::deadline);
+  far.seen = far.exits;
+  const Kid next = far.spawn();  // the slot is as good as new
+  BOOST_TEST(next.slot == kid.slot);
+  BOOST_TEST(next.ask(begin_call, 1) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_strike_that_would_hit_is_not_put_off) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(begin_call, 7);
+  far.strike(kid, Cause::cancelled, 7, 0, 5);
+  far.strike(kid, Cause::deadline, 7, 0, 60000);
+  check_killed(far.next(), kid, SIGTERM, Cause::cancelled);
+  const Kid other = far.spawn();
+  other.ask(begin_call, 7);
+  far.strike(other, Cause::cancelled, 6, 0, 60000);  // misses already
+  far.strike(other, Cause::deadline, 7, 0, 5);
+  check_killed(far.next(), other, SIGTERM, Cause::deadline);
+}
+
+BOOST_AUTO_TEST_CASE(the_first_reason_to_end_it_is_told) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  kid.ask(begin_call, 7);
+  far.strike(kid, Cause::deadline, 7, 0, 0, 50);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  check_killed(far.next(), kid, SIGKILL, Cause::deadline);
 }
 
 // SIGTERM waits while a process is stopped: what wakes it is not what ends it.

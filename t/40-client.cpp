@@ -73,6 +73,7 @@ public:
     if (make_pair(PairKind::packets, ours, start.control) != 0)
       throw std::runtime_error("no socket pair");
     start.slots = map_slots();
+    start.notes = Notes::map();
     start.parent = ::getpid();
     start.live = &live;
     const Forked forked = fork_clean(&become_server, &start);

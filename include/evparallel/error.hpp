@@ -55,6 +55,10 @@ enum class Cause {
   crash,          // a signal that nobody here sent
   killed,         // kill() of its handle
   terminated,     // terminate(), or the linger time of a dropped handle was over
+  cancelled,      // it did not leave a call that was cancelled
+  deadline,       // it did not leave a call whose deadline had passed, or its own had
+  cpu_limit,      // the kernel's limit for its processor time (SIGXCPU)
+  out_of_memory,  // the kernel's killer, as its control group counted it
   snapshot_lost,  // its snapshot is dead: how the child ended cannot be known
   not_started,    // there never was one: it could not be forked
 };

@@ -33,4 +33,5 @@
 #include <evparallel/run.hpp>
 #include <evparallel/snapshot.hpp>
 #include <evparallel/task.hpp>
+#include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>

@@ -45,6 +45,9 @@ public:
   std::string& bytes() noexcept { return bytes_; }
   const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
+  // Adopts what was written, if that is `large` bytes or more and nothing else is adopted: a queue
+  // can send it then while it is kept here.
+  void share(std::size_t large);
   void clear() noexcept;
 
 private:

@@ -14,7 +14,11 @@ struct Options {
   // Where the child is forked.  It need only live through the call.  Default: the one that init()
   // took; in a child, the one that forked it.
   Snapshot* snapshot = nullptr;
-  // Between SIGTERM and SIGKILL, where the library ends a child.
+  // run: for each call that sets none of its own, from when it is made to when it is answered.
+  // process: for its whole life.  0: none.
+  std::chrono::milliseconds deadline{0};
+  // Between SIGTERM and SIGKILL, where the library ends a child; and what a cancelled call gets to
+  // return before that.
   std::chrono::milliseconds grace{2000};
   // What a child gets to end by itself when its handle is dropped.
   std::chrono::milliseconds linger{5000};
@@ -22,6 +26,10 @@ struct Options {
   std::size_t max_message = std::size_t{256} << 20;
   // Bytes that wait to be written; above it Pipe::send says false.
   std::size_t high_water = std::size_t{1} << 20;
+  // run: how often a call is made again whose child ended before it had begun the call; or also
+  // later, if the function is declared idempotent.
+  unsigned retries = 0;
+  bool idempotent = false;
 };
 
 }  // namespace evparallel

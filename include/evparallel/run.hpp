@@ -7,6 +7,7 @@
 #include <evparallel/snapshot.hpp>
 #include <evparallel/task.hpp>
 
+#include <chrono>
 #include <variant>
 
 namespace evparallel {
@@ -23,19 +24,37 @@ EVPARALLEL_API std::uint64_t remote_call(RemoteCore&, Writer& argument, Answer);
 EVPARALLEL_API std::uint64_t remote_refuse(RemoteCore&, const Error&, Answer);
 EVPARALLEL_API pid_t remote_pid(const RemoteCore&) noexcept;
 EVPARALLEL_API std::size_t remote_pending(const RemoteCore&) noexcept;
+EVPARALLEL_API void call_cancel(const std::weak_ptr<RemoteCore>&, std::uint64_t id);
+EVPARALLEL_API void call_deadline(const std::weak_ptr<RemoteCore>&, std::uint64_t id,
+                                  std::chrono::nanoseconds);
 EVPARALLEL_API void remote_close(RemoteCore&);
 EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
 
 }  // namespace detail
 
-// One call under way.  A copyable name for it: dropping it does nothing to the call.
+// One call under way.  A copyable name for it: dropping it does nothing to the call, and for a call
+// that is answered it does nothing.
 class Call {
 public:
   Call() noexcept = default;
-  explicit Call(std::uint64_t id) noexcept : id_(id) {}
+  Call(std::weak_ptr<detail::RemoteCore> remote, std::uint64_t id) noexcept
+      : remote_(std::move(remote)), id_(id) {}
+
+  // Its callback hears `cancelled`, soon, from the loop.  If the child has not begun the call, it
+  // never does.  If it has, this_call::cancelled() says so in the child; a synchronous task that
+  // does not return within Options::grace, or an asynchronous one whose loop does not turn within
+  // it, is ended, and the calls behind it go to another child.
+  void cancel() const { detail::call_cancel(remote_, id_); }
+  // From now on; in place of Options::deadline or of an earlier one.  Its callback hears `deadline`
+  // then, never early; what follows is as for cancel(), half of Options::grace apart.
+  Call deadline(std::chrono::nanoseconds time) const {
+    detail::call_deadline(remote_, id_, time);
+    return *this;
+  }
   std::uint64_t id() const noexcept { return id_; }  // unique within its Remote, rising
 
 private:
+  std::weak_ptr<detail::RemoteCore> remote_;
   std::uint64_t id_ = 0;
 };
 
@@ -89,7 +108,7 @@ public:
     static_assert(std::is_void_v<Out>,
                   "evparallel: this remote function takes an argument: f(argument, callback)");
     Writer message;
-    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+    return Call(core_, detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
   }
 
   pid_t pid() const noexcept { return core_ ? detail::remote_pid(*core_) : 0; }  // 0 until known
@@ -119,9 +138,9 @@ private:
     try {
       codecs_.put(message, std::forward<Argument>(argument));
     } catch (const Error& error) {
-      return Call(detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
+      return Call(core_, detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
     }
-    return Call(detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+    return Call(core_, detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
   }
 
   template <class F>
@@ -196,7 +215,7 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
     entry = &detail::run_entry<F, IncCodec, OutCodec>;
   using R = Remote<Inc, Out>;
   using Put = detail::PutArgument<OutCodec, Out>;
-  return R(detail::remote_start(reactor, detail::make_task(f, entry), options),
+  return R(detail::remote_start(reactor, detail::make_task(f, entry, S::replies_later), options),
            typename R::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
 }
 

@@ -9,6 +9,7 @@
 #include <evparallel/callback.hpp>
 #include <evparallel/pipe.hpp>
 
+#include <chrono>
 #include <exception>
 
 namespace evparallel {
@@ -21,13 +22,14 @@ class Child;
 struct Task {
   void (*entry)(Child&, Reader& callable) = nullptr;
   std::string callable{};
+  bool replies_later = false;
 };
 
 template <class F>
-Task make_task(const F& f, void (*entry)(Child&, Reader&)) {
+Task make_task(const F& f, void (*entry)(Child&, Reader&), bool replies_later = false) {
   Writer callable;
   Travel<F>::freeze(callable, f);
-  return Task{entry, std::move(callable.bytes())};
+  return Task{entry, std::move(callable.bytes()), replies_later};
 }
 
 class ReplyCore;
@@ -43,6 +45,7 @@ EVPARALLEL_API void child_converse(Child&);
 EVPARALLEL_API bool reply_value(ReplyCore&, Writer&);
 EVPARALLEL_API bool reply_error(ReplyCore&, const Error&);
 EVPARALLEL_API bool reply_exception(ReplyCore&, std::exception_ptr);
+EVPARALLEL_API std::chrono::nanoseconds reply_remaining(const ReplyCore&) noexcept;
 
 // What the task itself throws is told apart from what a codec throws: it becomes an
 // Error{remote_exception}.
@@ -109,10 +112,34 @@ void process_entry(Child& child, Reader& callable) {
 
 }  // namespace detail
 
+namespace detail {
+
+// What every Reply can do, whatever the answer is.
+class ReplyHandle {
+public:
+  // Returns false if the call was answered before: nothing is sent then.
+  bool fail(std::exception_ptr exception) const {
+    return reply_exception(*core_, std::move(exception));
+  }
+  // As in this_call, for the call of this Reply: nobody waits for the answer any more; how long
+  // somebody will.
+  bool cancelled() const noexcept { return remaining() == std::chrono::nanoseconds::zero(); }
+  std::chrono::nanoseconds remaining() const noexcept { return reply_remaining(*core_); }
+
+protected:
+  explicit ReplyHandle(std::shared_ptr<ReplyCore> core) noexcept : core_(std::move(core)) {}
+  ReplyCore& core() const noexcept { return *core_; }
+
+private:
+  std::shared_ptr<ReplyCore> core_;
+};
+
+}  // namespace detail
+
 // In an asynchronous task: answers its call, now or later.  Copies answer the same call.  When the
 // last copy is dropped unanswered, the call hears remote_exception.
 template <class Inc>
-class Reply {
+class Reply : public detail::ReplyHandle {
 public:
   // Returns false if the call was answered before: nothing is sent then.
   // An answer that cannot be encoded fails the call with bad_message.
@@ -121,12 +148,9 @@ public:
     try {
       put_(out, value);
     } catch (const Error& error) {
-      return detail::reply_error(*core_, error);
+      return detail::reply_error(core(), error);
     }
-    return detail::reply_value(*core_, out);
-  }
-  bool fail(std::exception_ptr exception) const {
-    return detail::reply_exception(*core_, std::move(exception));
+    return detail::reply_value(core(), out);
   }
 
   template <class Codec>
@@ -138,20 +162,16 @@ public:
 private:
   using Put = void (*)(Writer&, const Inc&);
   Reply(std::shared_ptr<detail::ReplyCore> core, Put put) noexcept
-      : core_(std::move(core)), put_(put) {}
-  std::shared_ptr<detail::ReplyCore> core_;
+      : ReplyHandle(std::move(core)), put_(put) {}
   Put put_;
 };
 
 template <>
-class Reply<void> {
+class Reply<void> : public detail::ReplyHandle {
 public:
   bool operator()() const {
     Writer out;
-    return detail::reply_value(*core_, out);
-  }
-  bool fail(std::exception_ptr exception) const {
-    return detail::reply_exception(*core_, std::move(exception));
+    return detail::reply_value(core(), out);
   }
 
   template <class Codec>
@@ -160,8 +180,7 @@ public:
   }
 
 private:
-  explicit Reply(std::shared_ptr<detail::ReplyCore> core) noexcept : core_(std::move(core)) {}
-  std::shared_ptr<detail::ReplyCore> core_;
+  using ReplyHandle::ReplyHandle;
 };
 
 }  // namespace evparallel

@@ -1,0 +1,152 @@
+// cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed.
+// Licence: see COPYING.
+//
+// The caller hears at once.  A note in shared memory keeps the child from beginning the call; if it
+// has begun it, the note tells the task, and the snapshot is asked to end the child if it is at this
+// call still when the time is over.  Who writes a note and then reads the slot, and who writes the
+// slot and then reads the note, cannot both miss each other.
+#include "remote_core.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::uint64_t never_answered = UINT64_MAX;  // a ping of that number
+
+// A deadline's own grace is divided: the child is to be dead when all of it has passed.
+SnapshotEntry::Clock after_deadline(milliseconds grace) noexcept {
+  return {grace / 2, grace - grace / 2, Cause::deadline};
+}
+
+}  // namespace
+
+void RemoteCore::cancel(std::uint64_t id) {
+  if (!loop_->alive()) return;
+  give_up(id, Error(Errc::cancelled, "cancelled: Call::cancel()"),
+          {options_.grace, options_.grace, Cause::cancelled});
+}
+
+RemoteChild* RemoteCore::child_of(std::uint64_t id) noexcept {
+  if (current_ && current_->calls.find(id)) return current_.get();
+  for (auto& child : dying_)
+    if (child->calls.find(id)) return child.get();
+  return nullptr;
+}
+
+void RemoteCore::give_up(std::uint64_t id, const Error& error, const SnapshotEntry::Clock& clock) {
+  RemoteChild* const child = child_of(id);
+  if (!child) return;
+  PendingCall pending = child->calls.take(id);
+  forget_deadline(id, pending);
+  Delivery delivery = Delivery::not_sent;
+  if (!pending.held) {
+    tell(*child, id, pending, revoked);
+    child->given_up.emplace(id, RemoteChild::Given{pending.note, clock.cause});
+    delivery = child->handle->delivery(id, pending.offset);
+  }
+  if (delivery == Delivery::started) strike(*child, id, clock);
+  loop_->defer([self = shared_from_this(), error = error.with_delivery(delivery),
+                answer = std::move(pending.answer)]() mutable {
+    self->ended();  // first: a callback may throw
+    answer(nullptr, &error);
+  });
+}
+
+// Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
+// overlap, if its loop has not turned by then.
+void RemoteCore::strike(RemoteChild& child, std::uint64_t id, const SnapshotEntry::Clock& clock) {
+  child.struck = true;
+  if (!task_.replies_later) return child.handle->strike(clock, id, 0);
+  if (closed_) {
+    // No ping can be sent any more.  Calls that somebody waits for go first.
+    if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
+    return;
+  }
+  Writer nothing;
+  child.handle->pipe()->put(FrameKind::ping, ++child.pings, nothing);
+  child.handle->strike(clock, 0, child.pings);
+}
+
+// It is known only now how far it had got.
+void RemoteCore::child_started(RemoteChild& child) {
+  for (const auto& item : child.given_up) {
+    if (child.handle->delivery(item.first, 0) != Delivery::started) continue;
+    const bool late = item.second.cause == Cause::deadline;
+    strike(child, item.first,
+           late ? after_deadline(options_.grace)
+                : SnapshotEntry::Clock{options_.grace, options_.grace, item.second.cause});
+  }
+}
+
+// ---- notes ----
+
+void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending,
+                      std::int64_t deadline) {
+  if (pending.note)
+    pending.note->deadline.store(deadline);
+  else
+    pending.note = entry_->notes().write(child.handle->note_owner(), id, deadline);
+}
+
+void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) noexcept {
+  const auto found = child.given_up.find(id);
+  if (found == child.given_up.end()) return;
+  if (found->second.note) entry_->notes().erase(found->second.note);
+  child.given_up.erase(found);
+}
+
+void RemoteCore::erase_notes(RemoteChild& child) noexcept {
+  for (const auto& item : child.given_up)
+    if (item.second.note) entry_->notes().erase(item.second.note);
+  child.given_up.clear();
+}
+
+// ---- deadlines ----
+
+void RemoteCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+  RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
+  if (!child) return;
+  PendingCall& pending = *child->calls.find(id);
+  deadlines_.erase({pending.deadline, id});
+  keep_deadline(id, pending, deadline_in(time));
+  if (!pending.held) tell(*child, id, pending, pending.deadline);
+}
+
+void RemoteCore::keep_deadline(std::uint64_t id, PendingCall& pending, std::int64_t at) {
+  pending.deadline = at;
+  if (at == no_deadline) return;
+  deadlines_.emplace(at, id);
+  if (at < clock_at_) set_clock();
+}
+
+void RemoteCore::forget_deadline(std::uint64_t id, PendingCall& pending) noexcept {
+  if (pending.deadline == no_deadline) return;
+  deadlines_.erase({pending.deadline, id});
+  pending.deadline = no_deadline;
+}
+
+void RemoteCore::set_clock() {
+  clock_at_ = deadlines_.empty() ? no_deadline : deadlines_.begin()->first;
+  if (clock_at_ == no_deadline) return clock_.remove();
+  clock_.add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
+}
+
+void RemoteCore::on_clock() {
+  const auto keep = shared_from_this();
+  const std::int64_t now = now_ns();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const std::uint64_t id = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
+    give_up(id, Error(Errc::deadline, "deadline: the call was not answered in time"),
+            after_deadline(options_.grace));
+  }
+  set_clock();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

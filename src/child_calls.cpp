@@ -1,0 +1,270 @@
+// child_calls.cpp - how a child answers: one call after the other, or each when its Reply says so.
+// Licence: see COPYING.
+#include "fork.hpp"
+#include "remote_error.hpp"
+#include "this_child.hpp"
+
+#include <evparallel/this_call.hpp>
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// Answers are gathered only by a task that has shown to be short: so many calls in a row under this
+// time; and only while the calls of the present read have not taken longer than that together.  A
+// finished answer must not wait for a slow call.
+constexpr unsigned gather_after = 64;
+constexpr std::int64_t short_call_ns = 5000;
+constexpr std::int64_t gather_ns = 50000;
+
+// A call that nobody waits for any more is not begun, and its value is not sent: a task that has
+// seen this may have returned anything.  `delivery`: how far it has got.
+void check_wanted(std::int64_t deadline, Delivery delivery) {
+  if (deadline == no_deadline || deadline > now_ns()) return;
+  const bool begun = delivery == Delivery::started;
+  if (deadline == revoked)
+    throw Error(Errc::cancelled, begun ? "cancelled: while the task was at it"
+                                       : "cancelled: before the task had begun")
+        .with_delivery(delivery);
+  throw Error(Errc::deadline, begun ? "deadline: it passed while the task was at it"
+                                    : "deadline: it passed before the task had begun")
+      .with_delivery(delivery);
+}
+
+void check_size(const Frame& frame) {
+  if (frame.too_large)
+    throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
+}
+
+std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
+  if (deadline == no_deadline) return std::chrono::nanoseconds::max();
+  if (deadline == revoked) return std::chrono::nanoseconds::zero();
+  return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
+}
+
+}  // namespace
+
+// One call of an asynchronous task.  The last copy of its Reply drops it.
+class ReplyCore {
+public:
+  ReplyCore(Child& child, std::uint64_t id) noexcept : child_(child), id_(id) {}
+  ~ReplyCore() {
+    error(Error(Errc::remote_exception, "the task dropped its reply")
+              .with_remote_type("evparallel::Reply"));
+    child_.reply_gone();
+  }
+  ReplyCore(const ReplyCore&) = delete;
+  ReplyCore& operator=(const ReplyCore&) = delete;
+
+  bool value(Writer& out) {
+    if (std::exchange(answered_, true)) return false;
+    try {
+      check_wanted(deadline(), Delivery::started);
+      child_.reply(id_, FrameKind::value, out);
+    } catch (const Error& refused) {
+      answered_ = false;
+      error(refused);
+    }
+    return true;
+  }
+  bool error(const Error& error) {
+    if (std::exchange(answered_, true)) return false;
+    Writer out;
+    write_error(out, error);
+    child_.reply(id_, FrameKind::error, out);
+    return true;
+  }
+
+  std::int64_t deadline() const noexcept { return child_.deadline_of(id_); }
+
+private:
+  Child& child_;
+  std::uint64_t id_;
+  bool answered_ = false;
+};
+
+// ---- synchronous calls ----
+
+// The next frame; before it waits, what was gathered is written.  False: the parent has closed, or
+// is gone.
+bool Child::wait_for_frame(Frame& frame) {
+  while (!channel_.next(frame)) {
+    channel_.keep();
+    write_answers();
+    if (channel_.in_over()) return false;
+    if (living_loops() > 0) wait_until_readable();
+    channel_.receive(scratch_, sizeof scratch_, Wait::yes);
+    read_at_ = call_ended_at_ = now_ns();
+  }
+  return frame.kind != FrameKind::end;
+}
+
+// The task has made a loop: its timers and watches run while the child waits.  Calls are answered
+// outside of it, so that a task may run the loop itself.
+void Child::wait_until_readable() {
+  Loop& loop = *this_reactor().loop();
+  readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
+  readable_ = false;
+  readable_event_.add();
+  while (!readable_) loop.turn();
+}
+
+void Child::answer(Callback<void(Reader&, Writer&)> call) {
+  Frame frame;
+  while (wait_for_frame(frame)) {
+    if (frame.kind != FrameKind::call) continue;
+    if (!may_gather()) write_answers();
+    if (channel_.out_dead()) return;      // nobody reads answers any more
+    if (!slot_->begin(frame.id)) return;  // the snapshot wants it to end
+    current_ = frame.id;
+    answer_one(frame, call);
+    current_ = 0;
+    slot_->finish(frame.id);
+    note_time();
+  }
+}
+
+void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+  try {
+    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_size(frame);
+    Reader in = frame.reader();
+    message_.clear();
+    call(in, message_);
+    check_wanted(deadline_of(frame.id), Delivery::started);
+    channel_.put(FrameKind::value, frame.id, message_);
+  } catch (const Error& error) {
+    put_error(frame.id, error);
+  } catch (...) {
+    put_error(frame.id, current_exception_as_remote());
+  }
+}
+
+void Child::note_time() noexcept {
+  const std::int64_t now = now_ns();
+  short_calls_ = now - call_ended_at_ <= short_call_ns ? short_calls_ + 1 : 0;
+  call_ended_at_ = now;
+}
+
+bool Child::may_gather() const noexcept {
+  return short_calls_ >= gather_after && call_ended_at_ - read_at_ < gather_ns;
+}
+
+void Child::put_error(std::uint64_t id, const Error& error) {
+  message_.clear();
+  write_error(message_, error);
+  channel_.put(FrameKind::error, id, message_);
+}
+
+// What a task has printed is out before its caller hears.
+void Child::write_answers() {
+  if (channel_.queued() == 0) return;
+  flush_streams();
+  channel_.flush(Wait::yes);
+}
+
+// ---- asynchronous calls ----
+
+void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
+  later_ = std::move(call);
+  pipe();
+  // Calls under way are answered before this direction is closed, too.
+  core_->set_on_end([this] {
+    if (unanswered_ == 0) core_->close();
+    ended_by_parent_ = true;
+  });
+  // The parent is gone or has dropped its Remote: nobody reads answers any more.
+  core_->set_on_error([this](const Error&) { over_ = true; });
+  loop_until_over();
+}
+
+void Child::on_frame(Frame& frame) {
+  if (frame.kind == FrameKind::ping) slot_->answered_ping.store(frame.id);
+  if (frame.kind != FrameKind::call || over_) return;
+  if (!slot_->begin(frame.id)) {
+    over_ = true;  // the snapshot wants it to end
+    return;
+  }
+  current_ = frame.id;
+  answer_later_one(frame);
+  current_ = 0;
+  slot_->finish(frame.id);
+}
+
+void Child::answer_later_one(Frame& frame) {
+  ++unanswered_;
+  auto core = std::make_shared<ReplyCore>(*this, frame.id);
+  try {
+    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_size(frame);
+    Reader in = frame.reader();
+    later_(in, core);
+  } catch (const Error& error) {
+    core->error(error);
+  } catch (...) {
+    core->error(current_exception_as_remote());
+  }
+}
+
+void Child::reply(std::uint64_t id, FrameKind kind, Writer& out) {
+  flush_streams();
+  core_->put(kind, id, out);
+}
+
+void Child::reply_gone() noexcept {
+  if (--unanswered_ > 0 || !ended_by_parent_) return;
+  core_->close();
+}
+
+// ---- what a task's entry and a Reply call ----
+
+void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
+  child.answer(std::move(call));
+}
+void child_answer_later(Child& child, Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
+  child.answer_later(std::move(call));
+}
+bool reply_value(ReplyCore& core, Writer& out) {
+  return core.value(out);
+}
+bool reply_error(ReplyCore& core, const Error& error) {
+  return core.error(error);
+}
+bool reply_exception(ReplyCore& core, std::exception_ptr exception) {
+  try {
+    std::rethrow_exception(std::move(exception));
+  } catch (...) {
+    return core.error(current_exception_as_remote());
+  }
+}
+std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
+  return time_until(core.deadline());
+}
+
+}  // namespace detail
+
+// ---- what a task asks ----
+
+namespace this_call {
+
+bool cancelled() noexcept {
+  return remaining() == std::chrono::nanoseconds::zero();
+}
+
+std::chrono::nanoseconds remaining() noexcept {
+  const detail::Child* child = detail::this_child;
+  return child ? detail::time_until(child->deadline_of(child->current_call()))
+               : std::chrono::nanoseconds::max();
+}
+
+std::uint64_t id() noexcept {
+  return detail::this_child ? detail::this_child->current_call() : 0;
+}
+
+}  // namespace this_call
+
+}  // namespace evparallel

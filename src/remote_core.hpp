@@ -1,0 +1,117 @@
+// remote_core.hpp - a Remote's inside: its child, its calls, and its clock.
+// Licence: see COPYING.
+#pragma once
+
+#include "calls.hpp"
+#include "child_handle.hpp"
+
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+namespace detail {
+
+class RemoteCore;
+
+// One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
+// beside one that works.
+class RemoteChild final : public ChildOwner {
+public:
+  explicit RemoteChild(RemoteCore& remote) noexcept : remote_(remote) {}
+  void on_started(pid_t) override;
+  // What the task itself threw reaches all calls, rather than the exit status that follows.
+  void on_task_error(const Error& error) override { task_error = error; }
+  void on_frame(Frame&) override;
+  void on_ended(const ExitStatus&, const Error&) override;
+
+  std::shared_ptr<ChildHandle> handle;
+  Calls calls;
+  std::optional<Error> task_error;  // the task itself failed
+  std::uint64_t pings = 0;
+  bool struck = false;  // the snapshot was asked to end it, if it has to be
+  // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
+  // counts where it was not known whether the child had begun the call.
+  struct Given {
+    Note* note;
+    Cause cause;
+  };
+  std::unordered_map<std::uint64_t, Given> given_up;
+
+private:
+  RemoteCore& remote_;
+};
+
+class RemoteCore : public Attached, public std::enable_shared_from_this<RemoteCore> {
+public:
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>, const Task&,
+             const Options&);
+  ~RemoteCore() override { drop(); }
+
+  // ---- the way of a call ----
+  void spawn();
+  std::uint64_t call(Writer& argument, Answer);
+  std::uint64_t refuse(const Error&, Answer);
+  void answered(RemoteChild&, Frame&);
+
+  // ---- calls that nobody waits for any more (cancel.cpp) ----
+  void cancel(std::uint64_t id);
+  void set_deadline(std::uint64_t id, std::chrono::nanoseconds);
+  void child_started(RemoteChild&);
+
+  // ---- ends ----
+  void child_ended(RemoteChild&, const ExitStatus&, const Error&);
+  void close();
+  void drop() noexcept;
+
+  pid_t pid() const noexcept { return current_ ? current_->handle->pid() : 0; }
+  std::size_t pending() const noexcept { return pending_; }
+
+private:
+  using NumberedCall = std::pair<std::uint64_t, PendingCall>;
+
+  void check_open() const;
+  void place(std::uint64_t id, PendingCall&);
+  void began();
+  void ended();
+  void fail_later(const Error&, Answer);
+
+  RemoteChild* child_of(std::uint64_t id) noexcept;
+  void give_up(std::uint64_t id, const Error&, const SnapshotEntry::Clock&);
+  void strike(RemoteChild&, std::uint64_t id, const SnapshotEntry::Clock&);
+  void tell(RemoteChild&, std::uint64_t id, PendingCall&, std::int64_t deadline);
+  void keep_deadline(std::uint64_t id, PendingCall&, std::int64_t at);
+  void forget_deadline(std::uint64_t id, PendingCall&) noexcept;
+  void forget_given_up(RemoteChild&, std::uint64_t id) noexcept;
+  void set_clock();
+  void on_clock();
+
+  bool may_repeat(const RemoteChild&, const PendingCall&, Delivery,
+                  const ExitStatus&) const noexcept;
+  void repeat(std::vector<NumberedCall>);
+  void drop_child(RemoteChild&) noexcept;
+  void erase_notes(RemoteChild&) noexcept;
+  std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
+  void loop_gone() noexcept override;
+
+  std::shared_ptr<Loop> loop_;
+  std::shared_ptr<SnapshotEntry> entry_;
+  Task task_;
+  Options options_;
+  std::unique_ptr<RemoteChild> current_;
+  std::vector<std::unique_ptr<RemoteChild>> dying_;
+  std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls, soonest first
+  Event clock_;
+  std::int64_t clock_at_ = no_deadline;
+  std::uint64_t next_id_ = 1;
+  std::size_t pending_ = 0;
+  bool closed_ = false;
+  bool dropped_ = false;
+};
+
+}  // namespace detail
+
+}  // namespace evparallel

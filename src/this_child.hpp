@@ -1,0 +1,91 @@
+// this_child.hpp - the one child that this process is: its task, its calls, its end.
+// Licence: see COPYING.
+//
+// A plain `run` child has no event loop: it moves frames with blocking calls.  The loop is made at
+// the first use of this_reactor(), of a Reply or of a Pipe.
+#pragma once
+
+#include "notes.hpp"
+#include "pipe_core.hpp"
+#include "server.hpp"
+
+#include <evparallel/task.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+class Child final : public PipeOwner {
+public:
+  explicit Child(Spawn&& spawn)
+      : slot_(spawn.slot),
+        notes_(spawn.notes),
+        channel_(std::move(spawn.socket), frame_length_limit) {}
+
+  void run_task();
+
+  // ---- what a task's entry calls ----
+  void answer(Callback<void(Reader&, Writer&)>);
+  void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
+  std::shared_ptr<PipeCore> pipe();
+  void converse();
+
+  // ---- its calls ----
+  void reply(std::uint64_t id, FrameKind, Writer&);
+  void reply_gone() noexcept;
+  std::uint64_t current_call() const noexcept { return current_; }
+  // When a call is due; for 0: the child itself.
+  std::int64_t deadline_of(std::uint64_t call) const noexcept {
+    return call == 0 ? deadline_ : notes_->deadline_of(note_owner_, call);
+  }
+
+  // ---- its end ----
+  // What was answered or sent leaves before the process does.
+  void flush_all() noexcept;
+  void fail_task(const Error&) noexcept;
+
+private:
+  bool wait_for_frame(Frame&);
+  void wait_until_readable();
+  void note_readable() { readable_ = true; }
+  void answer_one(Frame&, Callback<void(Reader&, Writer&)>&);
+  void answer_later_one(Frame&);
+  void put_error(std::uint64_t id, const Error&);
+  void write_answers();
+  bool may_gather() const noexcept;
+  void note_time() noexcept;
+
+  void on_frame(Frame&) override;
+  void on_over() override { over_ = true; }
+  void loop_until_over();
+
+  Slot* slot_;
+  Notes* notes_;
+  Channel channel_;
+  std::size_t high_water_ = std::size_t{1} << 20;
+  std::uint64_t note_owner_ = 0;
+  std::int64_t deadline_ = no_deadline;
+  std::uint64_t current_ = 0;
+  char scratch_[Loop::scratch_size / 2];
+  Writer message_;
+
+  std::int64_t read_at_ = 0;
+  std::int64_t call_ended_at_ = 0;
+  unsigned short_calls_ = 0;
+
+  Event readable_event_;
+  bool readable_ = false;
+
+  std::shared_ptr<PipeCore> core_;
+  Callback<void(Reader&, std::shared_ptr<ReplyCore>)> later_;
+  std::size_t unanswered_ = 0;
+  bool ended_by_parent_ = false;
+  bool over_ = false;
+};
+
+// nullptr in every process that is no child.
+extern Child* this_child;
+
+}  // namespace detail
+
+}  // namespace evparallel
