@@ -35,6 +35,7 @@ void Child::run_task() {
   high_water_ = task.high_water;
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
+  limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   task.entry(*this, callable);
 }
 

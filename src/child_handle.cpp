@@ -63,7 +63,8 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
 void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
   Writer frame;
   write_task_frame(frame,
-                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline},
+                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
+                    options_.limits.cpu.count(), options_.limits.memory, options_.nice},
                    task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }

@@ -13,8 +13,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 
 namespace evparallel {
@@ -142,6 +144,40 @@ bool become_child(pid_t snapshot) noexcept {
   sigemptyset(&none);
   ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   return true;
+}
+
+namespace {
+
+// The address space of this process, in bytes; 0: unknown.
+std::uint64_t address_space() noexcept {
+  const int fd = retried([] { return ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC); });
+  if (fd < 0) return 0;
+  char text[32] = {};
+  const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
+  ::close(fd);
+  return size > 0 ? std::strtoull(text, nullptr, 10) * static_cast<std::uint64_t>(::getpagesize())
+                  : 0;
+}
+
+// Never above what the program itself may have.
+void limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t hard) noexcept {
+  rlimit now{};
+  if (::getrlimit(what, &now) != 0) return;
+  const rlimit wanted{std::min<rlim_t>(soft, now.rlim_max), std::min<rlim_t>(hard, now.rlim_max)};
+  ::setrlimit(what, &wanted);
+}
+
+}  // namespace
+
+void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept {
+  if (cpu_seconds > 0) {
+    const auto soft = static_cast<std::uint64_t>(cpu_seconds);
+    limit(RLIMIT_CPU, soft, soft + 1);  // with both the same the kernel sends SIGKILL alone
+  }
+  const std::uint64_t born_with = memory > 0 ? address_space() : 0;
+  if (born_with > 0 && memory < RLIM_INFINITY - born_with)
+    limit(RLIMIT_AS, born_with + memory, born_with + memory);
+  if (nice != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice);
 }
 
 void detach_stdin() noexcept {

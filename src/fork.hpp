@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 
 namespace evparallel {
@@ -51,6 +52,8 @@ bool parent_is(pid_t) noexcept;
 // Default dispositions, empty mask, a process group of its own, death with the snapshot.  Returns
 // false if the snapshot is dead already.
 bool become_child(pid_t snapshot) noexcept;
+// What Options::limits and Options::nice ask for; 0: nothing.
+void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept;
 // Standard input from /dev/null; closed standard descriptors are opened on it, so that no socket
 // takes their place.
 void detach_stdin() noexcept;

@@ -94,6 +94,7 @@ void SnapshotEntry::fork_server() {
   start.notes = notes_;
   start.parent = home_.pid;
   start.live = &live;
+  out_of_memory_.watch();
   const Forked forked = fork_clean(become_server, &start);
   start.control.drop();  // the snapshot's now; a second holder would hide its end
   if (forked.pid < 0)
@@ -144,6 +145,7 @@ int SnapshotEntry::connect() {
   theirs.drop();
   client_ = Client(std::move(ours));
   state_ = State::connected;
+  out_of_memory_.watch();
   return 0;
 }
 
@@ -325,7 +327,13 @@ void SnapshotEntry::take_report(const Report& report) {
                 {std::nullopt, system_error(Errc::spawn_failed,
                                             "spawn failed: fork in the snapshot", report.code)});
       break;
-    case Tell::exited: last_word(report.id, {status_of(report), std::nullopt}); break;
+    case Tell::exited: {
+      ExitStatus status = status_of(report);
+      const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
+      if (killed && out_of_memory_.take_kill()) status.cause = Cause::out_of_memory;
+      last_word(report.id, {status, std::nullopt});
+      break;
+    }
   }
 }
 

@@ -9,6 +9,7 @@
 #include "client.hpp"
 #include "fork.hpp"
 #include "notes.hpp"
+#include "out_of_memory.hpp"
 #include "server.hpp"
 #include "slots.hpp"
 #include "watch.hpp"
@@ -99,6 +100,7 @@ private:
   pid_t pid_ = 0;
   Slot* slots_ = nullptr;
   Notes* notes_ = nullptr;
+  OutOfMemory out_of_memory_;
   Descriptor door_;
   Client client_;
   std::uint64_t next_id_ = 1;

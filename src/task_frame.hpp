@@ -12,6 +12,9 @@ struct TaskFrame {
   std::size_t high_water = 0;
   std::uint64_t note_owner = 0;  // whose notes are this child's
   std::int64_t deadline = 0;     // of the child itself: CLOCK_MONOTONIC, nanoseconds
+  std::int64_t cpu_seconds = 0;  // limits; 0: none
+  std::uint64_t memory = 0;
+  std::int64_t nice = 0;
 };
 
 void write_task_frame(Writer&, const TaskFrame&, const std::string& callable);

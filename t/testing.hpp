@@ -56,4 +56,17 @@ bool eventually(F condition, std::chrono::milliseconds limit = std::chrono::seco
   }
 }
 
+// Whether this is an audit build: some limits of memory cannot be tried under its sanitizer.
+#if defined __SANITIZE_ADDRESS__
+constexpr bool sanitized = true;
+#elif defined __has_feature
+#if __has_feature(address_sanitizer)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+#else
+constexpr bool sanitized = false;
+#endif
+
 }  // namespace testing

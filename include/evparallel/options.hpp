@@ -9,6 +9,14 @@ namespace evparallel {
 
 class Snapshot;
 
+// What the kernel allows a child; 0: what it allows the program.
+struct Limits {
+  // Processor time.  Above it: SIGXCPU, Cause::cpu_limit; and a second later SIGKILL.
+  std::chrono::seconds cpu{0};
+  // Bytes of address space above what the child was born with.  Beyond it, to allocate fails.
+  std::size_t memory = 0;
+};
+
 // An aggregate: set what you need, by name.
 struct Options {
   // Where the child is forked.  It need only live through the call.  Default: the one that init()
@@ -30,6 +38,8 @@ struct Options {
   // later, if the function is declared idempotent.
   unsigned retries = 0;
   bool idempotent = false;
+  Limits limits{};
+  int nice = 0;  // added to the program's own
 };
 
 }  // namespace evparallel
