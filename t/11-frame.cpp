@@ -754,6 +754,41 @@ BOOST_AUTO_TEST_CASE(a_large_message_is_not_copied) {
   BOOST_TEST(static_cast<const void*>(pieces[1].data) == data);
 }
 
+// What may have to be sent again is kept, and its large parts are shared, not copied.
+BOOST_AUTO_TEST_CASE(a_message_that_is_kept) {
+  FrameQueue queue;
+  std::string expected;
+  std::vector<Writer> kept(3);
+  kept[0] = message_of("short");
+  kept[1] = message_of(body_of(100 * kib));
+  const auto owner = std::make_shared<const std::string>("adopted");
+  kept[2] = message_of("head ");
+  kept[2].adopt(owner, owner->data(), owner->size());
+  for (int round = 0; round < 2; ++round) {
+    queue.push_kept(FrameKind::call, 1, kept[0]);
+    queue.push_kept(FrameKind::call, 2, kept[1]);
+    queue.push_kept(FrameKind::call, 3, kept[2]);
+    expected += frame_of(FrameKind::call, 1, "short") +
+                frame_of(FrameKind::call, 2, body_of(100 * kib)) +
+                frame_of(FrameKind::call, 3, "head adopted");
+  }
+  BOOST_TEST(kept[0].bytes() == "short");
+  BOOST_TEST(kept[1].size() == 100 * kib);
+  BOOST_TEST(kept[2].size() == 12u);
+  const void* const large = kept[1].adopted().data();
+  int times = 0;
+  std::string all;
+  while (!queue.empty()) {
+    FrameQueue::Piece piece;
+    BOOST_REQUIRE(queue.front(&piece, 1) == 1);
+    times += piece.data == large;
+    all.append(piece.data, piece.size);
+    queue.written(piece.size);
+  }
+  BOOST_TEST((all == expected));
+  BOOST_TEST(times == 2);
+}
+
 BOOST_AUTO_TEST_CASE(cleared) {
   auto owner = std::make_shared<const std::string>("owned");
   FrameQueue queue;

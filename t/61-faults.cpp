@@ -5,6 +5,8 @@
 
 #include <evparallel/evparallel.hpp>
 
+#include <pthread.h>
+
 #include <cerrno>
 
 namespace par = evparallel;
@@ -128,4 +130,93 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_how_its_child_died) {
   loop.run();
   BOOST_TEST(heard == (Strings{"value", "child_killed", "child_killed"}),
              boost::test_tools::per_element());
+}
+
+namespace {
+
+// What a snapshot is born with; set in its copy, since the parent's own fork must not fail of it.
+par::Faults faults_of_snapshot;
+
+void arm_snapshot() {
+  static const int installed = ::pthread_atfork(
+      nullptr, nullptr, [] { par::faults = std::exchange(faults_of_snapshot, par::Faults{}); });
+  if (installed != 0) throw std::runtime_error("pthread_atfork");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_fork_that_fails_in_the_snapshot_fails_one_spawn_and_passes) {
+  arm_snapshot();
+  for (const int error : {EAGAIN, ENOMEM}) {
+    faults_of_snapshot.armed = true;
+    faults_of_snapshot.fork_errno = error;
+    faults_of_snapshot.fork_failures = 1;
+    par::Snapshot snapshot;
+    faults_of_snapshot = par::Faults{};
+    testing::allow_descriptors(1);
+    const std::string failed = "spawn_failed " + std::to_string(error);
+    for (const Strings& expected :
+         {Strings{failed, "end", "not_started"}, Strings{"end", "normal"}}) {
+      par::Reactor loop;
+      par::Options options;
+      options.snapshot = &snapshot;
+      auto p = par::process(
+          loop, [](par::Pipe<int, int>) {}, options);
+      Strings events;
+      p.on_error([&](const par::Error& e) {
+        events.push_back(par::to_string(e.code()) + std::string(" ") +
+                         std::to_string(e.os_error()));
+      });
+      p.on_end([&] { events.push_back("end"); });
+      p.on_exit([&](const par::ExitStatus& s) { events.push_back(par::to_string(s.cause)); });
+      p.close();
+      loop.run();
+      BOOST_TEST(events == expected, boost::test_tools::per_element());
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_hears_that_its_child_could_not_be_forked) {
+  arm_snapshot();
+  faults_of_snapshot.armed = true;
+  faults_of_snapshot.fork_errno = ENOMEM;
+  faults_of_snapshot.fork_failures = 1000;
+  par::Snapshot snapshot;
+  faults_of_snapshot = par::Faults{};
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto f = par::run(
+      loop, [](int x) { return x; }, options);
+  std::vector<par::Error> errors;
+  for (int x = 0; x < 3; ++x) f(x, [&](par::Result<int> r) { errors.push_back(r.error()); });
+  loop.run();
+  BOOST_TEST(errors.size() == 3u);
+  for (const par::Error& error : errors) {
+    BOOST_TEST((error.code() == par::Errc::spawn_failed));
+    BOOST_TEST((error.delivery() == par::Delivery::not_sent));
+    BOOST_TEST(error.os_error() == ENOMEM);
+  }
+}
+
+// A call that could not even get a child is made again.
+BOOST_AUTO_TEST_CASE(retries_where_the_fork_fails) {
+  arm_snapshot();
+  faults_of_snapshot.armed = true;
+  faults_of_snapshot.fork_errno = EAGAIN;
+  faults_of_snapshot.fork_failures = 2;
+  par::Snapshot snapshot;
+  faults_of_snapshot = par::Faults{};
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  options.retries = 2;
+  auto f = par::run(
+      loop, [](int x) { return x; }, options);
+  std::vector<int> answers;
+  for (int x = 0; x < 5; ++x) f(x, [&](par::Result<int> r) { answers.push_back(r.value()); });
+  loop.run();
+  BOOST_TEST(answers == (std::vector<int>{0, 1, 2, 3, 4}), boost::test_tools::per_element());
 }
