@@ -48,7 +48,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
                 std::string("spawn failed: no socket pair for a child: ") + std::strerror(error))
         .with_os_error(error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
-  child->id_ = entry->spawn(loop, std::move(theirs), child.get());
+  child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());

@@ -160,6 +160,7 @@ void reap() noexcept {
 void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
   close_registered_except(spawn.socket.get(), spawn.door.get());
+  spawn.modules = server->start.modules;  // here: to share it is to write into the heap
   if (!become_child(spawn.snapshot)) ::_exit(0);
   set_role(Role::child);
   server->start.live(std::move(spawn));

@@ -6,12 +6,14 @@
 #pragma once
 
 #include "descriptor.hpp"
+#include "modules.hpp"
 #include "notes.hpp"
 #include "slots.hpp"
 
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 
 namespace evparallel {
 
@@ -23,6 +25,7 @@ struct Spawn {
   Slot* slot = nullptr;   // shared with the one who asked for it
   Slot* slots = nullptr;  // the arena
   Notes* notes = nullptr;
+  std::shared_ptr<const Modules> modules;  // loaded when the snapshot was taken
   pid_t snapshot = 0;
 };
 
@@ -30,6 +33,7 @@ struct ServerStart {
   Descriptor control;  // the snapshot's end of the first client's control socket
   Slot* slots = nullptr;
   Notes* notes = nullptr;
+  std::shared_ptr<const Modules> modules;
   pid_t parent = 0;
   void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
 };

@@ -4,6 +4,7 @@
 
 #include "child.hpp"
 #include "snapshot_entry.hpp"
+#include "task_frame.hpp"
 
 #include <signal.h>
 
@@ -90,8 +91,10 @@ void SnapshotEntry::fork_server() {
   if (!slots_ || !notes_)
     throw system_error(Errc::spawn_failed, "spawn failed: no memory to share with children",
                        ENOMEM);
+  modules_ = modules_now();
   start.slots = slots_;
   start.notes = notes_;
+  start.modules = modules_;
   start.parent = home_.pid;
   start.live = &live;
   out_of_memory_.watch();
@@ -128,6 +131,7 @@ void SnapshotEntry::become_child(const Spawn& spawn, Descriptor door) {
   entry->pid_ = spawn.snapshot;
   entry->slots_ = spawn.slots;
   entry->notes_ = spawn.notes;
+  entry->modules_ = spawn.modules;
   entry->door_ = std::move(door);
   registry().default_snapshot.reset(new Snapshot(entry));
   registry().of_child = std::move(entry);
@@ -205,26 +209,35 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
   read_event_.add();
 }
 
-std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, Descriptor socket,
-                                   SpawnListener* listener) {
-  const std::uint64_t id = next_id_++;
+// Why no child can be asked for that would run this task.  Empty: it can.
+std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
+  if (std::optional<Error> unknown = why_unknown(*modules_, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
+  if (unreachable)
+    return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
+                        unreachable);
+  if (state_ == State::stopped)
+    return Error(Errc::no_snapshot, "no snapshot: the one of this call was stopped");
+  if (state_ == State::lost)
+    return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+  return std::nullopt;
+}
+
+std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
+                                   Descriptor socket, SpawnListener* listener) {
+  const std::uint64_t id = next_id_++;
+  const std::optional<Error> failure = why_not(task);
   bind(loop);
   living_.emplace(id, Living{listener, 0});
-  if (unreachable) {
-    fail_later(id, system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
-                                unreachable));
-  } else if (state_ == State::connected) {
-    Request request{};
-    request.kind = Ask::spawn;
-    request.slot = no_slot;
-    request.id = id;
-    ask(request, std::move(socket));
-  } else if (state_ == State::stopped) {
-    fail_later(id, Error(Errc::no_snapshot, "no snapshot: the one of this call was stopped"));
-  } else {
-    fail_later(id, Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead"));
+  if (failure) {
+    fail_later(id, *failure, std::move(socket));
+    return id;
   }
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = id;
+  ask(request, std::move(socket));
   return id;
 }
 
@@ -345,10 +358,13 @@ void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
   if (listener) loop_->call([&] { listener->on_last_word(word); });
 }
 
-void SnapshotEntry::fail_later(std::uint64_t id, Error error) {
-  loop_->defer([self = shared_from_this(), id, error = std::move(error)] {
-    self->last_word(id, {std::nullopt, error});
-  });
+// Until then the child's end of the data socket is kept: else each write to the other one would find
+// it dead, and each call would ask again, with two more descriptors.
+void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket) {
+  loop_->defer(
+      [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
+        self->last_word(id, {std::nullopt, error});
+      });
 }
 
 // The control socket has ended: nobody can tell any more how those who live will end.

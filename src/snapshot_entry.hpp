@@ -8,6 +8,7 @@
 
 #include "client.hpp"
 #include "fork.hpp"
+#include "modules.hpp"
 #include "notes.hpp"
 #include "out_of_memory.hpp"
 #include "server.hpp"
@@ -15,6 +16,7 @@
 #include "watch.hpp"
 
 #include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
 
 #include <optional>
 #include <unordered_map>
@@ -53,10 +55,11 @@ public:
   bool alive() const noexcept;
   void stop() noexcept;
 
-  // Asks for a child at the other end of `socket`; nothing is waited for.  The listener hears from
-  // the loop, until forget().  Returns the id of the spawn. Fails: std::logic_error if another
-  // reactor uses this snapshot.
-  std::uint64_t spawn(const std::shared_ptr<Loop>&, Descriptor socket, SpawnListener*);
+  // Asks for a child at the other end of `socket`, where this task is to run; nothing is waited for.
+  // The listener hears from the loop, until forget().  Returns the id of the spawn.
+  // Fails: std::logic_error if another reactor uses this snapshot.
+  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket,
+                      SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -82,6 +85,7 @@ private:
   void loop_gone() noexcept override;
   void fork_server();
   std::string described() const;
+  std::optional<Error> why_not(const detail::Task&);
   int connect();
   void bind(const std::shared_ptr<Loop>&);
   void ask(const Request&, Descriptor along = {});
@@ -91,7 +95,7 @@ private:
   void lost();
   Error why_lost() const;
   void reap();
-  void fail_later(std::uint64_t id, Error);
+  void fail_later(std::uint64_t id, Error, Descriptor socket = {});
   void last_word(std::uint64_t id, const LastWord&);
 
   Home home_ = Home::here();
@@ -101,6 +105,7 @@ private:
   Slot* slots_ = nullptr;
   Notes* notes_ = nullptr;
   OutOfMemory out_of_memory_;
+  std::shared_ptr<const Modules> modules_;  // when the snapshot was taken, in its children too
   Descriptor door_;
   Client client_;
   std::uint64_t next_id_ = 1;

@@ -23,6 +23,13 @@ TaskFrame read_task_frame(Reader& in) {
   return head;
 }
 
+std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
+  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
+  if (!why && task.function)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
+  return why;
+}
+
 namespace detail {
 
 namespace {

@@ -2,6 +2,8 @@
 // Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
+#include "modules.hpp"
+
 #include <evparallel/task.hpp>
 
 namespace evparallel {
@@ -20,5 +22,9 @@ struct TaskFrame {
 void write_task_frame(Writer&, const TaskFrame&, const std::string& callable);
 // What is left in the reader is the callable.
 TaskFrame read_task_frame(Reader&);
+
+// Of its entry, and of the function that its callable points to: see modules.hpp.  What a lambda has
+// captured is not looked at.
+std::optional<Error> why_unknown(const Modules& then, const detail::Task&);
 
 }  // namespace evparallel

@@ -67,6 +67,8 @@ nowhere_but() {
 only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/fork.cpp'
 only_in     '(socketpair|sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/socket.cpp'
 nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/socket.cpp'
+only_in     'dl_iterate_phdr *\(' 'src/modules.cpp'
+nowhere_but '(dladdr|dlsym|dlopen) *\('
 only_in     '# *include *<event2/' 'src/watch.hpp src/watch.cpp'
 only_in     '# *include *<nlohmann/' 'include/evparallel/json_io.hpp'
 only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/child.cpp src/fault.cpp'

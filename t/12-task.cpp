@@ -328,6 +328,40 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to) {
+  const auto function_of = [](const auto& f) {
+    return detail::make_task(f, [](detail::Child&, Reader&) {}).function;
+  };
+  const auto address = reinterpret_cast<detail::AnyFunction>(&twice);
+  BOOST_TEST((function_of(&twice) == address));
+  BOOST_TEST((function_of(&half) == reinterpret_cast<detail::AnyFunction>(&half)));
+  BOOST_TEST((function_of(fn<int(int)>(&twice)) == address));
+  BOOST_TEST((function_of(as_is(&twice)) == address));
+  BOOST_TEST((function_of(par::bind(&twice)) == address));
+  BOOST_TEST((function_of(par::bind(&twice, 1)) == address));
+  BOOST_TEST((function_of(as_is(par::bind(fn<int(int)>(as_is(&twice)), 1))) == address));
+  BOOST_TEST((function_of(static_cast<int (*)(int)>(nullptr)) == detail::AnyFunction{}));
+  // What a class or a lambda holds is its own.
+  const auto pointer = &twice;
+  BOOST_TEST(!function_of([pointer](int x) { return pointer(x); }).has_value());
+  BOOST_TEST(!function_of(par::bind([](int x) { return x; }, 1)).has_value());
+  BOOST_TEST(!function_of(Plus{1}).has_value());
+}
+
+BOOST_AUTO_TEST_CASE(the_entry_and_the_function_are_looked_for) {
+  const auto now = modules_now();
+  const auto entry = [](detail::Child&, Reader&) {};
+  const auto nowhere = reinterpret_cast<void (*)()>(const_cast<Modules*>(now.get()));
+  BOOST_TEST(!why_unknown(*now, detail::make_task(&twice, entry)).has_value());
+  BOOST_TEST(!why_unknown(*now, detail::make_task(Plus{1}, entry)).has_value());
+  detail::Task task = detail::make_task(&twice, entry);
+  task.function = nowhere;
+  BOOST_TEST(why_unknown(*now, task).has_value());
+  task = detail::make_task(&twice, entry);
+  task.entry = reinterpret_cast<void (*)(detail::Child&, Reader&)>(nowhere);
+  BOOST_TEST(why_unknown(*now, task).has_value());
+}
+
 BOOST_AUTO_TEST_CASE(the_task_frame) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::Child&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -176,6 +177,8 @@ using shape_of = Shape<typename Signature<F>::result, typename Signature<F>::par
 // Fails: std::logic_error if one of the bytes' words points into the stack of this thread.
 EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
 
+using AnyFunction = void (*)();
+
 template <class F>
 struct Travel {
   static_assert(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>,
@@ -206,6 +209,13 @@ struct Travel {
     if constexpr (size > 0) in.read(bytes, size);
     return *std::launder(reinterpret_cast<F*>(bytes));
   }
+
+  // What f points to, if it is, or wraps, a pointer to a function.
+  static std::optional<AnyFunction> function(const F& f) {
+    if constexpr (is_function_pointer<F>) return reinterpret_cast<AnyFunction>(f);
+    static_cast<void>(f);
+    return std::nullopt;
+  }
 };
 
 template <class F>
@@ -214,6 +224,7 @@ struct Travel<AsIs<F>> {
     Travel<F>::freeze(out, f.f, false);
   }
   static AsIs<F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+  static std::optional<AnyFunction> function(const AsIs<F>& f) { return Travel<F>::function(f.f); }
 };
 
 template <class R, class... A, class F>
@@ -222,6 +233,9 @@ struct Travel<Fn<R(A...), F>> {
     Travel<F>::freeze(out, f.f, checked);
   }
   static Fn<R(A...), F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+  static std::optional<AnyFunction> function(const Fn<R(A...), F>& f) {
+    return Travel<F>::function(f.f);
+  }
 };
 
 // Each bound argument is a message of its own: its length, then what its codec wrote.
@@ -235,6 +249,9 @@ struct Travel<Bind<F, Bound...>> {
     F f = Travel<F>::thaw(in);
     // Braces: from left to right.
     return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{thaw_one<Bound>(in)...}};
+  }
+  static std::optional<AnyFunction> function(const Bind<F, Bound...>& task) {
+    return Travel<F>::function(task.f);
   }
 
 private:

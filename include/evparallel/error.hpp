@@ -22,7 +22,7 @@ enum class Errc {
   // Misuse, or not possible here.
   no_snapshot = 1,   // neither Options::snapshot nor init()
   refused,           // set-up refused: threads, an event loop, ... ; the text names them
-  unknown_function,  // the child does not know the function
+  unknown_function,  // its library was loaded after the snapshot, or is gone; the text names it
   // Try later; the reason of the system is in os_error().
   spawn_failed,  // the snapshot could not fork
   overloaded,    // a limit of the library

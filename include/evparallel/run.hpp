@@ -200,7 +200,8 @@ struct PutArgument<OutCodec, void> {
 // Makes f a remote function: f is Inc(Out), Inc(), or asynchronous: void(Out, Reply<Inc>),
 // void(Reply<Inc>).  Its child is forked now.  Codecs: of the answer (Inc), then of the argument
 // (Out); Io where none is named. Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors);
-// std::logic_error for a callable that cannot travel.
+// std::logic_error for a callable that cannot travel.  Where f is in a library that was loaded after
+// the snapshot was taken, each call hears Error{unknown_function}.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
   using S = detail::shape_of<F>;

@@ -21,6 +21,8 @@ class Child;
 // What a task looks like when its types no longer matter.
 struct Task {
   void (*entry)(Child&, Reader& callable) = nullptr;
+  // What the callable points to; it may be in another library than the entry.
+  std::optional<AnyFunction> function{};
   std::string callable{};
   bool replies_later = false;
 };
@@ -29,7 +31,7 @@ template <class F>
 Task make_task(const F& f, void (*entry)(Child&, Reader&), bool replies_later = false) {
   Writer callable;
   Travel<F>::freeze(callable, f);
-  return Task{entry, std::move(callable.bytes()), replies_later};
+  return Task{entry, Travel<F>::function(f), std::move(callable.bytes()), replies_later};
 }
 
 class ReplyCore;
