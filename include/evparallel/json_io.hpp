@@ -1,57 +1,50 @@
-// json_io.hpp - the default codec: JSON by nlohmann/json.  The only file that includes it.
+// json_io.hpp - the default codec: JSON by nlohmann/json.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
 // Takes every type that nlohmann can convert: its own, those with to_json/from_json found by
 // argument-dependent look-up, those with NLOHMANN_DEFINE_TYPE_*, and specialisations of
-// nlohmann::adl_serializer. No json type appears in an exported symbol: its inline namespace
-// changes with the user's macros.
+// nlohmann::adl_serializer.
 #pragma once
 
-#include <evparallel/io.hpp>
-
-#include <nlohmann/json.hpp>
+#include <evparallel/json_document.hpp>
 
 namespace evparallel {
 
-namespace detail {
-
-template <class T, class = void>
-constexpr bool json_can_get = false;
-template <class T>
-constexpr bool
-    json_can_get<T, std::void_t<decltype(std::declval<const nlohmann::json&>().get<T>())>> = true;
-
-}  // namespace detail
-
 // A message is one JSON text without anything behind it.  Strings must be UTF-8, and NaN and the
 // infinities, for which JSON has no words, are refused when they are written rather than turned
-// into null.
+// into null.  Numbers, booleans, strings and vectors of them go the short way of json_text.hpp.
 template <class T>
 struct JsonIo {
-  static_assert(std::is_constructible_v<nlohmann::json, const T&>,
-                "evparallel: nlohmann/json cannot write this type: give it a to_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., "
-                "or name another codec");
-  static_assert(detail::json_can_get<T>,
-                "evparallel: nlohmann/json cannot read this type: give it a default constructor "
-                "and a from_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., or name another codec");
+  static constexpr bool is_direct = detail::json_is_direct<T>;
+  static_assert(std::conditional_t<is_direct, std::true_type, detail::JsonConvertible<T>>::value);
 
   static void put(Writer& out, const T& value) {
-    const nlohmann::json json = value;
-    refuse_not_finite(json);
-    out.write(json.dump());
+    if constexpr (is_direct) {
+      const std::size_t before = out.bytes().size();
+      try {
+        detail::JsonForm<T>::put(out, value);
+      } catch (...) {
+        out.bytes().resize(before);  // all or nothing, as with a document
+        throw;
+      }
+    } else {
+      const nlohmann::json document = detail::document_of(value);
+      detail::refuse_not_finite(document);
+      out.write(document.dump());
+    }
   }
-  static T get(Reader& in) { return nlohmann::json::parse(in.rest()).get<T>(); }
 
-private:
-  static void refuse_not_finite(const nlohmann::json& json) {
-    if (json.is_number_float()) {
-      const double number = json.get<double>();
-      if (!(number - number == 0))
-        throw Error(Errc::bad_message, "bad message: JSON has no word for NaN or an infinity");
-    } else if (json.is_structured()) {
-      for (const auto& element : json) refuse_not_finite(element);
+  static T get(Reader& in) {
+    const std::string_view text = in.rest();
+    if constexpr (is_direct) {
+      detail::JsonCursor cursor(text);
+      T value{};
+      if (detail::JsonForm<T>::get(cursor, value) && cursor.at_end()) return value;
+    }
+    if constexpr (is_direct && (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>)) {
+      return detail::JsonParsed<T>::get(text);
+    } else {
+      return detail::value_of_json<T>(text);
     }
   }
 };

@@ -1,0 +1,144 @@
+// json_text.hpp - numbers, booleans, strings and vectors of them as JSON, without a document.
+// Licence: see COPYING.  Manual: evparallel_io(3).
+//
+// What is written is what nlohmann/json would write, byte for byte.  What is read is that form
+// alone: of any other text a cursor says no, and nlohmann decides (JsonParsed).  So the meaning of
+// a text is nlohmann's in all cases, and programs that send nothing else do not compile a document.
+#pragma once
+
+#include <evparallel/io.hpp>
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+namespace detail {
+
+// ---- writing ----
+
+EVPARALLEL_API void write_json(Writer&, bool);
+EVPARALLEL_API void write_json(Writer&, std::int64_t);
+EVPARALLEL_API void write_json(Writer&, std::uint64_t);
+// Fails: Errc::bad_message for NaN and the infinities.
+EVPARALLEL_API void write_json(Writer&, double);
+// Fails: as nlohmann, with the place of what is no UTF-8.
+EVPARALLEL_API void write_json(Writer&, std::string_view);
+
+// ---- reading ----
+
+// Goes through a text from left to right.  False: not in the form that nlohmann writes; the cursor
+// is of no use then.
+class EVPARALLEL_API JsonCursor {
+public:
+  explicit JsonCursor(std::string_view text) noexcept
+      : at_(text.data()), end_(text.data() + text.size()) {}
+
+  bool at_end() const noexcept { return at_ == end_; }
+  bool skip(char c) noexcept {
+    if (at_ == end_ || *at_ != c) return false;
+    ++at_;
+    return true;
+  }
+
+  bool read(bool&) noexcept;
+  bool read(std::int64_t&) noexcept;
+  bool read(std::uint64_t&) noexcept;
+  bool read(double&) noexcept;
+  bool read(std::string&);
+
+private:
+  bool read_escape(std::string&);
+
+  const char* at_;
+  const char* end_;
+};
+
+// Any text, by nlohmann's document of it.  T: bool, an integer, float, double, std::string.
+template <class T>
+struct EVPARALLEL_API JsonParsed {
+  static T get(std::string_view text);
+};
+
+// ---- which types ----
+
+template <class T, class = void>
+struct JsonForm {
+  static constexpr bool direct = false;
+};
+
+template <class T>
+struct JsonDirect {
+  static constexpr bool direct = true;
+  static void put(Writer& out, const T& value) { write_json(out, value); }
+  static bool get(JsonCursor& in, T& value) { return in.read(value); }
+};
+
+template <>
+struct JsonForm<bool> : JsonDirect<bool> {};
+template <>
+struct JsonForm<double> : JsonDirect<double> {};
+template <>
+struct JsonForm<std::string> : JsonDirect<std::string> {};
+
+template <class T>
+struct JsonForm<T, std::enable_if_t<std::is_integral_v<T> && sizeof(T) <= sizeof(std::int64_t)>> {
+  static constexpr bool direct = true;
+  using Wide = std::conditional_t<std::is_signed_v<T>, std::int64_t, std::uint64_t>;
+  static void put(Writer& out, T value) { write_json(out, static_cast<Wide>(value)); }
+  static bool get(JsonCursor& in, T& value) {
+    Wide wide = 0;
+    if (!in.read(wide)) return false;
+    value = static_cast<T>(wide);
+    return static_cast<Wide>(value) == wide;
+  }
+};
+
+// A double on its way, as with nlohmann.
+template <>
+struct JsonForm<float> {
+  static constexpr bool direct = true;
+  static void put(Writer& out, float value) { write_json(out, static_cast<double>(value)); }
+  static bool get(JsonCursor& in, float& value) {
+    constexpr double most = std::numeric_limits<float>::max();
+    double wide = 0;
+    if (!in.read(wide) || !(-most <= wide && wide <= most)) return false;
+    value = static_cast<float>(wide);
+    return true;
+  }
+};
+
+template <class T>
+struct JsonForm<std::vector<T>, std::enable_if_t<JsonForm<T>::direct>> {
+  static constexpr bool direct = true;
+  static void put(Writer& out, const std::vector<T>& value) {
+    std::string_view before = "[";
+    for (const auto& element : value) {
+      out.write(std::exchange(before, ","));
+      JsonForm<T>::put(out, element);
+    }
+    out.write(value.empty() ? "[]" : "]");
+  }
+  static bool get(JsonCursor& in, std::vector<T>& value) {
+    if (!in.skip('[')) return false;
+    if (in.skip(']')) return true;
+    do {
+      T element{};
+      if (!JsonForm<T>::get(in, element)) return false;
+      value.push_back(std::move(element));
+    } while (in.skip(','));
+    return in.skip(']');
+  }
+};
+
+// The index of the first byte that belongs to no UTF-8 sequence; text.size() if there is none.
+EVPARALLEL_API std::size_t find_bad_utf8(std::string_view text) noexcept;
+
+}  // namespace detail
+
+}  // namespace evparallel
