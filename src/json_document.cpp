@@ -30,8 +30,12 @@ template struct JsonParsed<float>;
 template struct JsonParsed<double>;
 template struct JsonParsed<std::string>;
 
+void refuse_value(const char* what) {
+  throw Error(Errc::bad_message, std::string("bad message: ") + what);
+}
+
 void refuse_number() {
-  throw Error(Errc::bad_message, "bad message: JSON has no word for NaN or an infinity");
+  refuse_value("JSON has no word for NaN or an infinity");
 }
 
 void refuse_depth() {

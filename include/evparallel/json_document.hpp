@@ -34,6 +34,7 @@ struct JsonPath {
 };
 
 // All of these fail with Errc::bad_message.
+[[noreturn]] EVPARALLEL_API void refuse_value(const char* what);
 [[noreturn]] EVPARALLEL_API void refuse_number();
 [[noreturn]] EVPARALLEL_API void refuse_depth();
 [[noreturn]] EVPARALLEL_API void refuse_text(std::string_view text, std::size_t bad,

@@ -3,10 +3,10 @@
 //
 // Takes every type that nlohmann can convert: its own, those with to_json/from_json found by
 // argument-dependent look-up, those with NLOHMANN_DEFINE_TYPE_*, and specialisations of
-// nlohmann::adl_serializer.
+// nlohmann::adl_serializer; and those of json_std.hpp.
 #pragma once
 
-#include <evparallel/json_document.hpp>
+#include <evparallel/json_std.hpp>
 
 namespace evparallel {
 
