@@ -69,7 +69,11 @@ public:
 
   // The next `size` bytes.  Fails: Errc::bad_message past the end.
   std::string_view read(std::size_t size);
-  void read(void* to, std::size_t size) { std::memcpy(to, read(size).data(), size); }
+  void read(void* to, std::size_t size) {
+    const std::string_view bytes = read(size);
+    if (size > 0)
+      std::memcpy(to, bytes.data(), size);  // of an empty message there may be no address
+  }
 
   // All that is left, as a view or as a string of one's own.
   std::string_view rest() noexcept {
