@@ -320,18 +320,18 @@ void PipeCore::release_handlers() noexcept {
 }
 
 void PipeCore::shut() noexcept {
+  const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
   read_event_.remove();
   write_event_.remove();
   channel_.close();
   release_handlers();
   detach();
   if (self_ && loop_->alive()) loop_->release();
-  const std::shared_ptr<PipeCore> last = std::move(self_);
+  self_.reset();
 }
 
 void PipeCore::loop_gone() noexcept {
   owner_ = nullptr;
-  const auto keep = self_;
   shut();
 }
 

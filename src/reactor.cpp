@@ -32,8 +32,10 @@ public:
 
   void start_watch(int fd, short what) {
     if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
-    signal_ = (what & EV_SIGNAL) != 0;
-    if (signal_) loop_->watch_signals();
+    if ((what & EV_SIGNAL) != 0) {
+      loop_->watch_signals();
+      signal_ = true;  // not before: what was refused is not given back
+    }
     event_.set<&Source::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
     event_.add();
     activate();
