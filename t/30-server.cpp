@@ -1055,6 +1055,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
     far.kill(kids[0], SIGSTOP);
     BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) == 'T'; }));
     far.kill(kids[0], SIGCONT);
+    BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) != 'T'; }));
     for (const Kid& kid : kids) kid.order(leave, 0);
     for (const Kid& kid : kids) BOOST_REQUIRE(eventually([&] { return is_gone(kid.pid); }));
     if (!heard) {
