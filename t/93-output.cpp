@@ -7,11 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
-#include <thread>
 
 namespace par = evparallel;
 
@@ -56,23 +55,25 @@ std::size_t count(const std::string& text, const std::string& what) {
   return times;
 }
 
-// Keeps all processors busy as long as it lives.
+// Keeps all processors busy as long as it lives.  Not with threads: what is forked beside them may inherit a lock
+// that one of them held.
 class Load {
 public:
   Load() {
-    for (int i = 0; i < 4; ++i)
-      spinning_.emplace_back([this] {
-        while (!stop_) continue;
-      });
+    for (pid_t& pid : spinning_) {
+      pid = ::fork();
+      for (volatile bool on = pid == 0; on;) continue;
+    }
   }
   ~Load() {
-    stop_ = true;
-    for (std::thread& thread : spinning_) thread.join();
+    for (const pid_t pid : spinning_) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+    }
   }
 
 private:
-  std::atomic<bool> stop_{false};
-  std::vector<std::thread> spinning_;
+  pid_t spinning_[4];
 };
 
 int print_all(int x) {
