@@ -9,7 +9,6 @@
 #include "this_child.hpp"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 namespace evparallel {
 
@@ -101,7 +100,7 @@ namespace {
 // program registered before the snapshot does not run at all.
 void leave_by_exit(int status, void*) {
   detail::this_child->flush_all();
-  ::_exit(status);
+  end_child(status);
 }
 
 int life(detail::Child& child) noexcept {
@@ -124,7 +123,7 @@ void live(Spawn&& spawn) {
   ::on_exit(leave_by_exit, nullptr);
   const int status = life(*detail::this_child);
   detail::this_child->flush_all();
-  ::_exit(status);
+  end_child(status);
 }
 
 }  // namespace evparallel

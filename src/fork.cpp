@@ -19,6 +19,9 @@
 #include <cstdlib>
 #include <iostream>
 
+// Weak: it is there if the program was built with a sanitizer, however this library was.
+extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
+
 namespace evparallel {
 
 namespace {
@@ -190,6 +193,11 @@ void detach_stdin() noexcept {
 void open_missing_standard_descriptors() noexcept {
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
     if (::fcntl(fd, F_GETFD) < 0) retried([] { return ::open("/dev/null", O_RDWR); });
+}
+
+void end_child(int status) noexcept {
+  if (__lsan_do_leak_check) __lsan_do_leak_check();
+  ::_exit(status);
 }
 
 void make_group(pid_t pid) noexcept {

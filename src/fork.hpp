@@ -58,6 +58,10 @@ void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noe
 // takes their place.
 void detach_stdin() noexcept;
 void open_missing_standard_descriptors() noexcept;
+// The end of a child, without the exit handlers that it has inherited.  Where LeakSanitizer is in
+// the program it looks for leaks first, as at any program's end, and gives its own status to who
+// has some.
+[[noreturn]] void end_child(int status) noexcept;
 
 // ---- ends of children ----
 

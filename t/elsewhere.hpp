@@ -1,6 +1,8 @@
 // elsewhere.hpp - a piece of a test in a process of its own.
 #pragma once
 
+#include "testing.hpp"
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@ int elsewhere(F f) {
     } catch (const std::exception& error) {
       std::fprintf(stderr, "# elsewhere: %s\n", error.what());
     }
+    look_for_leaks();
     ::_exit(status);
   }
   int status = 0;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,12 @@
 #include <sstream>
 #include <stdexcept>
 #include <streambuf>
+
+// There in an audit build.
+extern "C" {
+[[gnu::weak]] void __lsan_do_leak_check();
+[[gnu::weak]] void __sanitizer_set_death_callback(void (*)());
+}
 
 [[gnu::weak]] void testing_main_init() {}
 
@@ -43,6 +50,7 @@ pid_t test_program = 0;
 // its exit status.
 struct Astray {
   volatile sig_atomic_t processes;
+  std::atomic<int> reports;  // processes that a sanitizer has ended
 };
 Astray* astray = nullptr;
 bool in_case = false;
@@ -55,6 +63,7 @@ struct CaseState {
   unsigned long failed = 0;
   std::size_t descriptors = 0;
   int allowed_descriptors = 0;
+  int allowed_reports = 0;
   std::string skip_reason;
 };
 CaseState current;
@@ -142,6 +151,13 @@ void on_crash(int signum) {
   ::signal(signum, SIG_DFL);
   if (::getpid() == test_program) kill_everything();
   ::raise(signum);
+}
+
+// In the process that a sanitizer is about to end, after its report: any that was forked from here, and nobody may
+// be waiting for its status.
+void on_report() {
+  ++astray->reports;
+  if (::getpid() == test_program) kill_everything();
 }
 
 // ---- processes: who is left ----------------------------------------------------------------------
@@ -249,6 +265,7 @@ public:
     current.name = tap_name(unit);
     current.descriptors = count_descriptors();
     astray->processes = 0;
+    astray->reports = 0;
     in_case = true;
     limit(default_limit);
   }
@@ -315,6 +332,8 @@ private:
                            " descriptors open");
       write_out(list_descriptors());
     }
+    if (astray->reports > current.allowed_reports)
+      complaints.push_back("a sanitizer ended " + std::to_string(astray->reports) + " processes");
     if (current.failed != 0) complaints.push_back(std::to_string(current.failed) + " failed");
     if (current.asserted == 0 && current.skip_reason.empty())
       complaints.push_back("asserted nothing");
@@ -389,6 +408,22 @@ void allow_descriptors(int count) {
   current.allowed_descriptors += count;
 }
 
+bool watched_for_leaks() {
+  return __lsan_do_leak_check != nullptr;
+}
+
+void look_for_leaks() {
+  if (__lsan_do_leak_check) __lsan_do_leak_check();
+}
+
+int sanitizer_reports() {
+  return astray->reports;
+}
+
+void allow_reports(int count) {
+  current.allowed_reports += count;
+}
+
 void limit(unsigned seconds) {
   const auto scaled = std::max(1U, static_cast<unsigned>(seconds * time_scale()));
   ::alarm(0);  // the text must not change under the handler
@@ -438,7 +473,8 @@ int main(int argc, char** argv) {
   void* const page = ::mmap(nullptr, sizeof(testing::Astray), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return testing::exit_timed_out;
-  testing::astray = new (page) testing::Astray{0};
+  testing::astray = new (page) testing::Astray{};
+  if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(testing::on_report);
   try {
     testing_main_init();
   } catch (const std::exception& error) {

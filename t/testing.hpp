@@ -36,6 +36,16 @@ void forget_child(pid_t pid);
 // The case that is running may leave `count` more descriptors open than it found.
 void allow_descriptors(int count);
 
+// In an audit build LeakSanitizer looks at each child when it ends, and ends it with a status of its own if it has
+// leaked.
+bool watched_for_leaks();
+// The same for a process that a case has forked and that is about to end.
+void look_for_leaks();
+// How many processes a sanitizer has ended in this case, the test program's own children and all others that were
+// forked from it. Each is one too many, unless it was allowed.
+int sanitizer_reports();
+void allow_reports(int count);
+
 // The case that is running may take so long, counted from now. Without it: 60 seconds.
 // The environment's TEST_TIME_SCALE stretches every limit, this one and that of eventually().
 void limit(unsigned seconds);
