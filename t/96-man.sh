@@ -1,5 +1,5 @@
 #!/bin/sh
-# The manual pages are sound mdoc, and each example of section 3 compiles.
+# The manual pages are sound mdoc, and each example of theirs compiles and runs to its end.
 . "${srcdir:-.}/t/gate.sh"
 tool mandoc
 
@@ -21,7 +21,7 @@ examples_of() {
 	' "$1"
 }
 
-for page in "$srcdir"/man/*.3; do
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
@@ -29,7 +29,10 @@ for page in "$srcdir"/man/*.3; do
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" || continue
 		examples=$((examples + 1))
-		check "$name: example $examples compiles" $compile -fsyntax-only "$file"
+		program=${file%.cpp}
+		check "$name: example $examples compiles" $compile $audit -O0 -o "$program" "$file" $LDFLAGS \
+			-L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+		runs "$name: example $examples runs" "$program"
 	done
 	looked_at "$examples" "examples in $name"
 done

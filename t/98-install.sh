@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the library as a user would, builds and runs the hello against it, and takes it away again.
+# Installs the library as a user would, builds and runs the examples against it, and takes it away again.
 . "${srcdir:-.}/t/gate.sh"
 tool "${PKG_CONFIG%% *}"
 
@@ -24,13 +24,45 @@ check 'pkg-config knows it' from_pc --exists --print-errors
 version=$(from_pc --modversion || :)
 if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "it is version $version"; else not_ok "pkg-config says version $version"; fi
 
-check 'the hello compiles against it' \
-	$link -o "$tmp/said.hello" "$srcdir/examples/hello.cpp" $(from_pc --cflags --libs) -Wl,-rpath,"$(place libdir)"
-check 'the hello runs' "$tmp/said.hello"
-if test -s "$tmp/said"; then ok 'the hello says something'; else not_ok 'the hello says nothing'; fi
+# What an example is called with, and in which it finds something.
+mkdir "$tmp/said.texts"
+printf 'one two two\n' >"$tmp/said.texts/a.txt"
+printf 'two three\n' >"$tmp/said.texts/b.txt"
+arguments() {
+	case $1 in
+	wordcount) echo "--check $tmp/said.texts" ;;
+	esac
+}
+
+examples=0
+for file in "$srcdir"/examples/*.cpp; do
+	test -f "$file" || continue
+	name=${file##*/}
+	name=${name%.cpp}
+	examples=$((examples + 1))
+	check "$name compiles against it" $link -O0 -o "$tmp/said.$name" "$file" $(from_pc --cflags --libs) \
+		-Wl,-rpath,"$(place libdir)"
+	runs "$name runs" "$tmp/said.$name" $(arguments "$name")
+	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
+done
+looked_at "$examples" examples
+
+if test -f "$(place libdir)/libevparallel.a"; then
+	# A sanitizer cannot be linked statically; then it is the library alone.
+	whole=-static
+	if test -n "$audit"; then
+		whole="-L$tmp/said.static"
+		mkdir "$tmp/said.static"
+		cp "$(place libdir)/libevparallel.a" "$tmp/said.static"
+	fi
+	check 'the hello compiles against the static library' $link -O0 $whole -o "$tmp/said.alone" \
+		"$srcdir/examples/hello.cpp" $(from_pc --static --cflags --libs)
+	runs 'and runs' "$tmp/said.alone"
+	if test -s "$tmp/said"; then ok 'and says something'; else not_ok 'and says nothing'; fi
+fi
 
 check 'make uninstall' quiet_make uninstall
-rm -f "$tmp"/said*
+rm -rf "$tmp"/said*
 find "$tmp" ! -type d >"$tmp/left"
 sed -i '\|/left$|d' "$tmp/left"
 empty 'nothing is left of it' "$tmp/left"

@@ -30,6 +30,16 @@ check() {
 	if "$@" >"$tmp/said" 2>&1; then ok "$text"; else not_ok "$text" "$tmp/said"; fi
 }
 
+# runs TEXT PROGRAM [ARGUMENT...]: it ends in time, with status 0, without any input; a child that is meant to crash
+# leaves no core.
+runs() {
+	ulimit -S -c 0
+	seconds=$(awk 'BEGIN { print int(60 * (ENVIRON["TEST_TIME_SCALE"] > 0 ? ENVIRON["TEST_TIME_SCALE"] : 1)) + 1 }')
+	text=$1
+	shift
+	check "$text" timeout -k 5 "$seconds" "$@" </dev/null
+}
+
 # empty TEXT FILE: good if there is nothing to complain about.
 empty() {
 	if test -s "$2"; then not_ok "$1" "$2"; else ok "$1"; fi
