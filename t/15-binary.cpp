@@ -341,6 +341,13 @@ BOOST_AUTO_TEST_CASE(what_json_has_no_place_for) {
   BOOST_TEST(has((not_read<Msgpack, json>("\x81\x01\x01")), "0x01"));
 }
 
+// A tag says what it is, and a tag is refused.
+BOOST_AUTO_TEST_CASE(binary_values_with_a_subtype) {
+  const json document = json::binary({1, 2}, 42);
+  comes_back<Msgpack>(document);
+  BOOST_TEST(has((not_read<Cbor, json>(bytes_of<CborIo<json>>(document))), "0xD8"));
+}
+
 BOOST_AUTO_TEST_CASE(lengths_are_not_believed) {
   for (const char* bytes :
        {"\x7b\x7f\xff\xff\xff\xff\xff\xff\xff", "\x5b\xff\xff\xff\xff\xff\xff\xff\xfe",

@@ -1,5 +1,7 @@
 // 18-bare.cpp - EVPARALLEL_NO_STD_JSON: nothing of ours stands beside serializers that the program has.
+// And JSON_DIAGNOSTICS: nlohmann's types have other names then, and its errors say where.
 #define EVPARALLEL_NO_STD_JSON
+#define JSON_DIAGNOSTICS 1
 #include "testing.hpp"
 
 #include <evparallel/binary_io.hpp>
@@ -69,4 +71,30 @@ BOOST_AUTO_TEST_CASE(all_else_is_as_ever) {
   check<Io<int>>(5, "5");
   check<Io<std::vector<std::string>>>(std::vector<std::string>{"a"}, "[\"a\"]");
   check<Io<std::pair<int, bool>>>(std::pair<int, bool>(1, true), "[1,true]");
+}
+
+BOOST_AUTO_TEST_CASE(with_diagnostics_an_error_has_its_path) {
+  const auto says = [](auto get, const std::string& bytes) -> std::string {
+    Reader in(bytes);
+    try {
+      get(in);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "nothing";
+  };
+  using Numbers = std::vector<std::vector<int>>;
+  using Optionals = std::vector<std::optional<int>>;
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  const std::string wrong = "must be number, but is string";
+  for (const std::string& text :
+       {says(detail::decode<JsonIo<Numbers>, Numbers>, "[[1],[2,\"3\"]]"),
+        says(detail::decode<CborIo<Numbers>, Numbers>, "\x82\x81\x01\x82\x02\x61\x33"),
+        says(detail::decode<MsgpackIo<Numbers>, Numbers>, "\x92\x91\x01\x92\x02\xa1\x33")})
+    BOOST_TEST((has(text, "(/1/1)") && has(text, wrong)), text);
+  const std::string text =
+      says(detail::decode<JsonIo<Optionals>, Optionals>, R"([{},{"some":"a"}])");
+  BOOST_TEST((has(text, "(/1/some)") && has(text, wrong)), text);
 }
