@@ -5,17 +5,20 @@
 // the program.
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
 namespace evparallel {
 
 // Owns one descriptor.  A socket is shut down before it is closed: a plain fork() of the program
-// may hold a copy, and the other end must hear of the end all the same.
+// may hold a copy, and the other end must hear of the end all the same.  In such a copy it is only
+// closed, since the connection is the program's.
 class Descriptor {
 public:
   Descriptor() noexcept = default;
   explicit Descriptor(int fd) noexcept;  // takes it over; -1: none
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor(Descriptor&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), serial_(other.serial_) {}
   Descriptor& operator=(Descriptor&& other) noexcept;
   ~Descriptor() { reset(); }
 
@@ -28,10 +31,12 @@ public:
 
 private:
   int fd_ = -1;
+  std::uint32_t serial_ = 0;
 };
 
-// In a forked copy: closes every registered descriptor but these two (-1: none), without a
-// shutdown, and forgets it.  Objects that held one must not be used any more.
+// In a forked copy that is the library's: closes every registered descriptor but these two (-1:
+// none), without a shutdown, and forgets it; those two are this process's own from now on.  Objects
+// that held another may still be destroyed, whatever their numbers are by then.
 void close_registered_except(int keep, int keep_too) noexcept;
 
 bool is_registered(int fd) noexcept;

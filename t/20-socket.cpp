@@ -629,4 +629,62 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_strange) {
   BOOST_TEST(status == 0);
 }
 
+// Nor what the library itself has opened since: the number is registered again.
+BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_of_a_later_one) {
+  Pair pair = pair_of(PairKind::stream);
+  Pair dropped = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int numbers[] = {pair.one.get(), pair.other.get(), dropped.one.get()};
+    close_registered_except(-1, -1);
+    std::vector<Pair> later;
+    for (int i = 0; i < 3; ++i) later.push_back(pair_of(PairKind::stream));
+    for (const int number : numbers)
+      if (!is_registered(number)) return 1;  // the kernel gave them out again
+    pair.one.reset();
+    pair.other = Descriptor();
+    dropped.one.drop();
+    for (const int number : numbers)
+      if (!is_registered(number) || !is_open(number)) return 2;
+    for (const Pair& one : later) {
+      send_text(one.one.get(), "here");
+      if (receive_text(one.other.get()).text != "here") return 3;
+    }
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// In a process that the program has forked by itself the connection is not its to end.
+BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
+  Pair pair = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int one = pair.one.get();
+    const int other = pair.other.get();
+    pair.one.reset();
+    { const Descriptor gone = std::move(pair.other); }
+    if (is_open(one) || is_open(other) || is_registered(one)) return 1;
+    Pair own = pair_of(PairKind::stream);  // of what it opens itself it is the owner
+    const int copy = ::dup(own.one.get());
+    own.one.reset();
+    const bool heard = receive_text(own.other.get()).flow == Flow::end;
+    ::close(copy);
+    return heard ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+  send_text(pair.one.get(), "on");
+  BOOST_TEST(receive_text(pair.other.get()).text == "on");
+}
+
+// What a copy of the library's keeps is its own from then on.
+BOOST_AUTO_TEST_CASE(what_a_copy_keeps_is_shut_down_by_it) {
+  Pair pair = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    close_registered_except(pair.one.get(), -1);
+    pair.one.reset();
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
