@@ -95,14 +95,18 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
 void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) noexcept {
   const auto found = child.given_up.find(id);
   if (found == child.given_up.end()) return;
-  if (found->second.note) entry_->notes().erase(found->second.note);
+  erase(found->second.note);
   child.given_up.erase(found);
 }
 
 void RemoteCore::erase_notes(RemoteChild& child) noexcept {
-  for (const auto& item : child.given_up)
-    if (item.second.note) entry_->notes().erase(item.second.note);
+  for (const auto& item : child.given_up) erase(item.second.note);
   child.given_up.clear();
+}
+
+// In a process that the program has forked the notes are the program's still.
+void RemoteCore::erase(Note* note) noexcept {
+  if (note && loop_->at_home()) entry_->notes().erase(note);
 }
 
 // ---- deadlines ----

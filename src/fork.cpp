@@ -5,6 +5,7 @@
 #include "fault.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -113,6 +114,10 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept {
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return {pid, error};
+}
+
+void in_every_copy(void (*call)()) noexcept {
+  ::pthread_atfork(nullptr, nullptr, call);
 }
 
 bool become_snapshot(pid_t parent) noexcept {

@@ -35,6 +35,10 @@ struct Forked {
 // Flushes, forks, and calls `far` in the copy, with all signals blocked.  `far` never returns.
 Forked fork_clean(void (*far)(void*), void* argument) noexcept;
 
+// `call` is called in every copy of this process, also in one that the program forks by itself,
+// before anything else runs there.
+void in_every_copy(void (*call)()) noexcept;
+
 // ---- in a fresh snapshot ----
 
 // All dispositions to default; then those ignored by which a terminal or an init system ends

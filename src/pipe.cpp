@@ -34,7 +34,7 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 
 bool PipeCore::send(Writer& message) {
   if (channel_.finished()) throw std::logic_error("evparallel: send on a pipe after its close()");
-  if (channel_.out_dead()) {
+  if (channel_.out_dead() || !loop_->alive()) {
     tell_closed();
     return true;
   }

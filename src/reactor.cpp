@@ -23,6 +23,7 @@ public:
   ~Source() override { cancel(); }
 
   void start_timer(std::chrono::nanoseconds time, bool repeat) {
+    loop_->check_at_home();
     event_.set<&Source::on_timer>(*loop_, -1, 0, this);
     period_ = repeat ? time : std::chrono::nanoseconds::zero();
     due_ = Clock::now() + time;
@@ -31,6 +32,7 @@ public:
   }
 
   void start_watch(int fd, short what) {
+    loop_->check_at_home();
     if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
     if ((what & EV_SIGNAL) != 0) {
       loop_->watch_signals();
@@ -195,7 +197,12 @@ Reactor::Reactor(event_base* base) {
 }
 
 Reactor::~Reactor() {
-  if (loop_->in_callback()) std::terminate();  // it would free the event base that is calling
+  // It would free the event base that is calling.  A process that was forked there, and ends by
+  // exit(), leaves it as it is.
+  if (loop_->in_callback()) {
+    if (!loop_->at_home()) return;
+    std::terminate();
+  }
   loop_->close();
 }
 

@@ -94,6 +94,7 @@ private:
   void repeat(std::vector<NumberedCall>);
   void drop_child(RemoteChild&) noexcept;
   void erase_notes(RemoteChild&) noexcept;
+  void erase(Note*) noexcept;
   std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
   void loop_gone() noexcept override;
 

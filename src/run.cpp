@@ -22,6 +22,7 @@ RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<Snapsh
 
 void RemoteCore::check_open() const {
   if (closed_) throw std::logic_error("evparallel: a call on a remote function after its close()");
+  loop_->check_at_home();
   if (!loop_->alive())
     throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
 }
@@ -76,7 +77,7 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
       pipe.put(FrameKind::call, id, pending.argument, PipeCore::Leave::with_the_turn,
                Channel::Message::kept);
     } catch (...) {
-      if (pending.note) entry_->notes().erase(std::exchange(pending.note, nullptr));
+      erase(std::exchange(pending.note, nullptr));
       throw;
     }
   }
@@ -137,7 +138,7 @@ void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   PendingCall pending = child.calls.take(frame.id);
   if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
   forget_deadline(frame.id, pending);
-  if (pending.note) entry_->notes().erase(pending.note);
+  erase(pending.note);
   ended();  // first: a callback may throw
   finish(frame, pending.answer);
 }
@@ -177,7 +178,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   std::vector<NumberedCall> again;
   std::vector<std::pair<Answer, Delivery>> failed;
   for (auto& [id, pending] : child.calls.take_all()) {
-    if (pending.note) entry_->notes().erase(std::exchange(pending.note, nullptr));
+    erase(std::exchange(pending.note, nullptr));
     const Delivery delivery =
         pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);
     if (may_repeat(child, pending, delivery, status)) {
@@ -241,7 +242,7 @@ void RemoteCore::drop() noexcept {
 
 void RemoteCore::drop_child(RemoteChild& child) noexcept {
   for (auto& [id, pending] : child.calls.take_all()) {
-    if (pending.note) entry_->notes().erase(pending.note);
+    erase(pending.note);
     if (!loop_->alive()) continue;
     const Delivery delivery =
         pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);

@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "watch.hpp"
 
+#include "fork.hpp"
+
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@ namespace evparallel {
 namespace {
 
 int loops = 0;
+Loop* first_loop = nullptr;
 Loop* signal_loop = nullptr;
 int signal_watches = 0;
 
@@ -94,6 +97,7 @@ void Event::activate() noexcept {
 
 void Event::remove() noexcept {
   if (!loop_ || !loop_->base_) return;
+  if (loop_->inherited_) loop_->part();
   ::event_del(&event_);
   if (!added_) return;
   added_ = false;
@@ -121,6 +125,9 @@ Loop::Loop(event_base* base, bool owned) : base_(base), owned_(owned) {
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
   wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
   wake_event_.add();
+  static const bool told = (in_every_copy(&Loop::inherit_all), true);
+  static_cast<void>(told);
+  next_ = std::exchange(first_loop, this);
   ++loops;
 }
 
@@ -141,13 +148,52 @@ void Loop::close() noexcept {
   // Callbacks that nobody will call may own handles that come back here.
   std::deque<Callback<void()>> deferred;
   deferred.swap(deferred_);
-  std::deque<Callback<void()>> posted;
-  {
-    const std::lock_guard<std::mutex> guard(posted_lock_);
-    posted.swap(posted_);
-  }
+  leave_posted();
+  if (inherited_) return;
+  Loop** link = &first_loop;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
   --loops;
 }
+
+void Loop::leave_posted() noexcept {
+  std::unique_lock<std::mutex> guard(posted_lock_, std::defer_lock);
+  // A thread of the program may have held the lock when this process was forked: it is not here.
+  if (!inherited_) {
+    guard.lock();
+  } else if (!guard.try_lock()) {
+    new std::shared_ptr<Loop>(shared_from_this());  // nobody may touch what it was changing
+    return;
+  }
+  std::deque<Callback<void()>> posted;
+  posted.swap(posted_);
+  guard.unlock();
+}
+
+// ---- in a process that the program has forked ----
+
+// Of a snapshot and its children nothing is left to do here: there was no loop.
+void Loop::inherit_all() noexcept {
+  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = true;
+  first_loop = nullptr;
+  loops = 0;
+  signal_loop = nullptr;
+  signal_watches = 0;
+}
+
+// An event that is removed is removed from the kernel's queue as well, and that is shared with the
+// program until libevent is told.
+void Loop::part() noexcept {
+  if (!std::exchange(parted_, true)) ::event_reinit(base_);
+}
+
+void Loop::check_at_home() const {
+  if (inherited_)
+    throw std::logic_error(
+        "evparallel: this Reactor is another process's, from which this one was forked");
+}
+
+// ---- what is pending ----
 
 bool Loop::foreign_events() const noexcept {
   return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > own_events_;
@@ -160,10 +206,12 @@ bool Loop::pending() const noexcept {
 void Loop::turn() {
   if (::event_base_loop(base_, EVLOOP_ONCE) < 0)
     throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
+  check_at_home();  // a callback has forked, and the copy came back
   rethrow();
 }
 
 void Loop::run(const std::chrono::nanoseconds* limit) {
+  check_at_home();
   if (running_ || depth_ > 0)
     throw std::logic_error("evparallel: Reactor::run inside a callback of the same reactor");
   struct Running {
@@ -230,6 +278,7 @@ void Loop::run_deferred() {
 }
 
 void Loop::post(Callback<void()> callback) {
+  check_at_home();
   const std::lock_guard<std::mutex> guard(posted_lock_);
   posted_.push_back(std::move(callback));
   has_posted_ = true;
@@ -276,7 +325,7 @@ void Loop::watch_signals() {
 }
 
 void Loop::unwatch_signals() noexcept {
-  if (--signal_watches == 0) signal_loop = nullptr;
+  if (signal_loop == this && --signal_watches == 0) signal_loop = nullptr;
 }
 
 char* Loop::scratch() {

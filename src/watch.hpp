@@ -4,6 +4,10 @@
 // Licence: see COPYING.
 //
 // The C++ side of the edge: no exception passes through libevent, whatever a callback does.
+//
+// A process that the program forks by itself inherits loops that are not its own: the kernel's event
+// queue and the sockets are the program's.  There a loop is not alive, calls nobody, and leaves that
+// queue alone.
 #pragma once
 
 #include <evparallel/callback.hpp>
@@ -89,6 +93,9 @@ public:
   ~Loop();
 
   // Called by the Reactor.
+  // Fails: std::logic_error in a process that has only inherited the loop.
+  void check_at_home() const;
+  bool at_home() const noexcept { return !inherited_; }
   void close() noexcept;
   void run(const std::chrono::nanoseconds* limit);
   bool pending() const noexcept;
@@ -112,7 +119,7 @@ public:
   bool in_callback() const noexcept { return depth_ > 0; }
   // A callback threw or asked to stop: run() is to return before the next one.
   bool interrupted() const noexcept { return thrown_ || stop_; }
-  bool alive() const noexcept { return base_ != nullptr; }
+  bool alive() const noexcept { return base_ != nullptr && !inherited_; }
   event_base* base() const noexcept { return base_; }
 
   // What keeps run() from returning.
@@ -147,9 +154,15 @@ private:
   void wake() noexcept;
   void interrupt() noexcept;
   bool foreign_events() const noexcept;
+  void leave_posted() noexcept;
+  static void inherit_all() noexcept;
+  void part() noexcept;
 
   event_base* base_;
   bool owned_;
+  bool inherited_ = false;  // by a process that the program has forked
+  bool parted_ = false;     // its base there has an event queue of its own
+  Loop* next_ = nullptr;
   bool running_ = false;
   bool stop_ = false;
   int depth_ = 0;
@@ -183,6 +196,7 @@ void Event::trampoline(int, short, void* self) noexcept {
   Event& event = *static_cast<Event*>(self);
   T* object = static_cast<T*>(event.object_);
   Loop& loop = *event.loop_;
+  if (loop.inherited_) return event.remove();
   if (!event.persistent_ && event.added_) {
     event.added_ = false;
     --loop.own_events_;

@@ -298,6 +298,16 @@ BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {
   BOOST_TEST(status == 0);
 }
 
+BOOST_AUTO_TEST_CASE(every_copy_is_told_first_thing) {
+  static int told;
+  told = 0;
+  in_every_copy([] { ++told; });
+  BOOST_TEST(in_copy([] { return told; }) == 1);
+  const pid_t plain = plain_fork_into([] { return told; });
+  BOOST_TEST(end_of(plain) == 1);
+  BOOST_TEST(told == 0);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 // ---- what a copy becomes ----

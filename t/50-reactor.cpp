@@ -1036,6 +1036,150 @@ BOOST_AUTO_TEST_CASE(run_inside_a_callback_of_the_program_is_misuse) {
   }
 }
 
+// ---- in a process that the program has forked by itself ----
+
+namespace {
+
+// What is shared with the parent there, libevent's own queue in the kernel first of all.
+struct InUse {
+  explicit InUse(par::Reactor& of) : loop(of) {
+    timer = of.every(1ms, [this] { ++ticks; });
+    reading = of.on_readable(ends.fd[0], [this] {
+      char byte;
+      if (::read(ends.fd[0], &byte, 1) == 1) ++bytes;
+    });
+    of.post([this] { ++posts; });
+    of.loop()->defer([this] { ++posts; });
+  }
+  bool goes_on() {
+    const int before = ticks;
+    if (::write(ends.fd[1], "x", 1) != 1) return false;
+    for (int i = 0; i < 1000 && (bytes == 0 || ticks == before); ++i) loop.run_for(1ms);
+    return bytes == 1 && ticks > before && posts == 2;
+  }
+  par::Reactor& loop;
+  PipeEnds ends;
+  par::Timer timer;
+  par::Watch reading;
+  int ticks = 0;
+  int bytes = 0;
+  int posts = 0;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(an_inherited_reactor_is_not_alive_and_leaves_the_parents_alone) {
+  for (const bool borrows : {false, true}) {
+    const Base base(borrows ? ::event_base_new() : nullptr);
+    auto loop =
+        borrows ? std::make_unique<par::Reactor>(base.get()) : std::make_unique<par::Reactor>();
+    auto use = std::make_unique<InUse>(*loop);
+    for (const bool handles_first : {true, false}) {
+      const int status = in_copy([&] {
+        if (loop->loop()->alive() || loop->loop()->at_home()) return 1;
+        if (par::living_loops() != 0) return 2;
+        if (what_leaves(*loop).find("another process") == std::string::npos) return 3;
+        if (handles_first) {
+          use->timer.cancel();
+          use->reading.cancel();
+        }
+        loop.reset();
+        use->timer.cancel();
+        use->reading.cancel();
+        par::Reactor own;
+        bool fired = false;
+        par::Timer timer = own.after(1ms, [&] { fired = true; });
+        own.run();
+        return fired && use->ticks + use->posts == 0 ? 0 : 4;
+      });
+      BOOST_TEST(status == 0);
+    }
+    BOOST_TEST(use->goes_on());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_nobody) {
+  const Base base(::event_base_new());
+  par::Reactor loop(base.get());
+  InUse use(loop);
+  BOOST_REQUIRE(::write(use.ends.fd[1], "x", 1) == 1);
+  const int status = in_copy([&] {
+    if (::event_reinit(base.get()) != 0) return 1;  // as libevent wants it
+    work_for(5ms);
+    for (int i = 0; i < 5; ++i) ::event_base_loop(base.get(), EVLOOP_NONBLOCK);
+    if (use.ticks + use.bytes + use.posts != 0) return 2;
+    // And they are no longer there: nobody turns round and round because of them.
+    return ::event_base_get_num_events(base.get(), EVENT_BASE_COUNT_ADDED) == 0 ? 0 : 3;
+  });
+  BOOST_TEST(status == 0);
+  char byte;
+  BOOST_TEST(::read(use.ends.fd[0], &byte, 1) == 1);
+  BOOST_TEST(use.goes_on());
+}
+
+// That thread is not in the copy, and will never let go.
+BOOST_AUTO_TEST_CASE(a_copy_made_while_a_thread_was_posting) {
+  auto loop = std::make_unique<par::Reactor>();
+  std::atomic<bool> enough{false};
+  std::thread thread([&] {
+    while (!enough) loop->post([] {});
+  });
+  int right = 0;
+  for (int i = 0; i < 20; ++i) {
+    right += in_copy([&] {
+               loop.reset();
+               return 0;
+             }) == 0;
+  }
+  enough = true;
+  thread.join();
+  BOOST_TEST(right == 20);
+}
+
+BOOST_AUTO_TEST_CASE(a_copy_that_comes_back_from_a_callback_is_thrown_out_of_run) {
+  par::Reactor loop;
+  InUse use(loop);
+  const pid_t home = ::getpid();
+  int status = -1;
+  loop.post([&] {
+    const pid_t pid = ::fork();
+    if (pid == 0) return;
+    ::waitpid(pid, &status, 0);
+    loop.stop();
+  });
+  const std::string left = what_leaves(loop);
+  if (::getpid() != home)
+    ::_exit(left.find("another process") != std::string::npos && use.ticks + use.bytes == 0 ? 0
+                                                                                            : 1);
+  BOOST_TEST(left == "nothing");
+  BOOST_TEST(status == 0);
+  BOOST_TEST(use.goes_on());
+}
+
+BOOST_AUTO_TEST_CASE(a_signal_goes_back_in_a_copy_that_drops_its_watch) {
+  par::Reactor loop;
+  int heard = 0;
+  par::Watch watch = loop.on_signal(SIGUSR1, [&] { ++heard; });
+  const int status = in_copy([&] {
+    watch.cancel();
+    par::Reactor own;  // another one may watch signals there
+    int heard_there = 0;
+    par::Watch there = own.on_signal(SIGUSR2, [&] { ++heard_there; });
+    ::raise(SIGUSR2);
+    own.run_for(1ms);
+    if (heard_there != 1) return 1;
+    there.cancel();
+    ::raise(SIGUSR1);
+    return 2;
+  });
+  BOOST_TEST(status == 1000 + SIGUSR1);
+  loop.run_for(1ms);
+  BOOST_TEST(heard == 0);
+  ::raise(SIGUSR1);
+  loop.run_for(1ms);
+  BOOST_TEST(heard == 1);
+}
+
 // ---- deferred callbacks ----
 
 BOOST_AUTO_TEST_CASE(deferred_callbacks_come_after_those_that_are_ready) {
