@@ -199,7 +199,7 @@ Reactor::Reactor(event_base* base) {
 Reactor::~Reactor() {
   // It would free the event base that is calling.  A process that was forked there, and ends by
   // exit(), leaves it as it is.
-  if (loop_->in_callback()) {
+  if (loop_->in_callback() || loop_->running()) {
     if (!loop_->at_home()) return;
     std::terminate();
   }

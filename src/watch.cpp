@@ -195,12 +195,19 @@ void Loop::check_at_home() const {
 
 // ---- what is pending ----
 
-bool Loop::foreign_events() const noexcept {
-  return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > own_events_;
+bool Loop::idle() const noexcept {
+  return holds_ == 0 && outside_holds_ == 0 && !has_posted_ && deferred_.empty();
 }
 
+// On a borrowed base there may be others of our kind, and events of the program.
 bool Loop::pending() const noexcept {
-  return holds_ > 0 || outside_holds_ > 0 || has_posted_ || !deferred_.empty() || foreign_events();
+  int ours = 0;
+  for (const Loop* loop = first_loop; loop; loop = loop->next_) {
+    if (loop->base_ != base_) continue;
+    if (!loop->idle()) return true;
+    ours += loop->own_events_;
+  }
+  return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
 }
 
 void Loop::turn() {
@@ -236,7 +243,13 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
     }
     turn();
     bell.remove();
+    if (ended_by_program()) break;
   }
+}
+
+// By event_base_loopbreak() or event_base_loopexit(), which it knows from its own loops.
+bool Loop::ended_by_program() const noexcept {
+  return ::event_base_got_break(base_) || ::event_base_got_exit(base_);
 }
 
 void Loop::interrupt() noexcept {}

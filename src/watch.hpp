@@ -96,6 +96,7 @@ public:
   // Fails: std::logic_error in a process that has only inherited the loop.
   void check_at_home() const;
   bool at_home() const noexcept { return !inherited_; }
+  bool running() const noexcept { return running_; }
   void close() noexcept;
   void run(const std::chrono::nanoseconds* limit);
   bool pending() const noexcept;
@@ -153,7 +154,8 @@ private:
   void run_posted();
   void wake() noexcept;
   void interrupt() noexcept;
-  bool foreign_events() const noexcept;
+  bool idle() const noexcept;
+  bool ended_by_program() const noexcept;
   void leave_posted() noexcept;
   static void inherit_all() noexcept;
   void part() noexcept;
