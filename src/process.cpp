@@ -52,7 +52,12 @@ private:
     exit_.release();
   }
 
-  void loop_gone() noexcept override { settle(); }
+  // The handle may live on for long: the child does not.
+  void loop_gone() noexcept override {
+    const std::shared_ptr<ProcessCore> keep = self_;
+    if (open_) child_->cut();
+    settle();
+  }
 
   // Nothing more will come.
   void settle() noexcept {

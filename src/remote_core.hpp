@@ -93,6 +93,7 @@ private:
                   const ExitStatus&) const noexcept;
   void repeat(std::vector<NumberedCall>);
   void drop_child(RemoteChild&) noexcept;
+  void cut_unheard(RemoteChild&) noexcept;
   void erase_notes(RemoteChild&) noexcept;
   void erase(Note*) noexcept;
   std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;

@@ -265,9 +265,15 @@ void RemoteCore::loop_gone() noexcept {
   // Callbacks go unheard: they may own handles that come back here.
   const std::unique_ptr<RemoteChild> current = std::move(current_);
   const std::vector<std::unique_ptr<RemoteChild>> dying = std::move(dying_);
-  for (const auto& child : dying) child->handle->cut();
-  if (current) current->handle->cut();
+  for (const auto& child : dying) cut_unheard(*child);
+  if (current) cut_unheard(*current);
   pending_ = 0;
+}
+
+void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
+  for (const auto& call : child.calls.take_all()) erase(call.second.note);
+  erase_notes(child);
+  child.handle->cut();
 }
 
 // ---- one child ----
