@@ -61,6 +61,8 @@ void Child::loop_until_over() {
 
 void Child::flush_all() noexcept {
   flush_streams();
+  // Not by a process that the task has forked: what is to be written is here twice.
+  if (!home_.is_here()) return;
   try {
     if (core_)
       core_->flush_blocking();

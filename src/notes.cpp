@@ -40,6 +40,10 @@ Notes* Notes::map() noexcept {
   return table == MAP_FAILED ? nullptr : static_cast<Notes*>(table);
 }
 
+void Notes::unmap(Notes* table) noexcept {
+  ::munmap(table, sizeof(Notes));
+}
+
 // A pid has 22 bits at most; a process that came to the same pid later starts at another time.
 std::uint64_t Notes::new_owner() noexcept {
   static pid_t of_process = 0;

@@ -30,8 +30,10 @@ struct alignas(32) Note {
 
 class Notes {
 public:
-  // A fresh table for one snapshot and all its children; never unmapped.  nullptr: no memory.
+  // A fresh table for one snapshot and all its children.  nullptr: no memory.
   static Notes* map() noexcept;
+  // In this process only.
+  static void unmap(Notes*) noexcept;
 
   // Whose notes these are: a number for one child, never given to another as long as this table is
   // there.

@@ -6,6 +6,12 @@
 
 namespace evparallel {
 
+namespace {
+
+constexpr std::size_t arena_size = slot_count * sizeof(Slot);
+
+}  // namespace
+
 static_assert(sizeof(Slot) == 64, "one cache line each, so that children do not slow each other");
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
                   std::atomic<Sentence>::is_always_lock_free,
@@ -45,9 +51,13 @@ void Slot::clear() noexcept {
 }
 
 Slot* map_slots() noexcept {
-  void* arena = ::mmap(nullptr, slot_count * sizeof(Slot), PROT_READ | PROT_WRITE,
+  void* arena = ::mmap(nullptr, arena_size, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return arena == MAP_FAILED ? nullptr : static_cast<Slot*>(arena);
+}
+
+void unmap_slots(Slot* arena) noexcept {
+  ::munmap(arena, arena_size);
 }
 
 }  // namespace evparallel

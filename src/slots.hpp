@@ -59,8 +59,9 @@ private:
 };
 
 // A fresh arena, all zero, for one snapshot and all its children.  It costs memory only where it
-// was touched, and stays mapped as long as the process lives, since a handle may look at it at any
-// time.  nullptr: no memory.
+// was touched.  nullptr: no memory.
 Slot* map_slots() noexcept;
+// In this process only.
+void unmap_slots(Slot*) noexcept;
 
 }  // namespace evparallel

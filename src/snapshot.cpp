@@ -109,21 +109,23 @@ void SnapshotEntry::fork_server() {
 }
 
 std::shared_ptr<SnapshotEntry> SnapshotEntry::choose(const Snapshot* chosen) {
-  if (chosen && chosen->entry() && chosen->entry()->home_.is_here()) return chosen->entry();
+  if (chosen && chosen->entry() && chosen->entry()->is_at_home()) return chosen->entry();
   if (registry().of_child) return registry().of_child;
-  if (chosen)
-    throw Error(Errc::no_snapshot,
-                "no snapshot: the one that was named is empty, or another process's");
+  if (chosen && chosen->entry()) throw chosen->entry()->another_process_has_it();
+  if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
   if (!registry().default_snapshot)
     throw Error(Errc::no_snapshot,
                 "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
   const std::shared_ptr<SnapshotEntry>& entry = registry().default_snapshot->entry();
-  if (!entry->home_.is_here())
-    throw Error(Errc::no_snapshot, "no snapshot: it was taken by process " +
-                                       std::to_string(entry->home_.pid) + " and this is " +
-                                       std::to_string(Home::here().pid) +
-                                       "; a program that daemonises must do so before init()");
+  if (!entry->is_at_home()) throw entry->another_process_has_it();
   return entry;
+}
+
+Error SnapshotEntry::another_process_has_it() const {
+  return Error(Errc::no_snapshot,
+               "no snapshot: it was taken by process " + std::to_string(home_.pid) +
+                   " and this is " + std::to_string(Home::here().pid) +
+                   "; a program that daemonises or forks by itself must take it afterwards");
 }
 
 void SnapshotEntry::become_child(const Spawn& spawn, Descriptor door) {
@@ -157,10 +159,21 @@ std::string SnapshotEntry::described() const {
   return (name_.empty() ? "process " : name_ + ", process ") + std::to_string(pid_);
 }
 
+Error SnapshotEntry::was_stopped() const {
+  return Error(Errc::no_snapshot, "no snapshot: " + described() + " was stopped");
+}
+
+Error SnapshotEntry::is_dead() const {
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+}
+
 // ---- its end ----
 
 SnapshotEntry::~SnapshotEntry() {
-  if (!home_.is_here() || role() != Role::parent || pid_ == 0 || reaped_) return;
+  if (!home_.is_here() || role() != Role::parent) return;
+  if (slots_) unmap_slots(slots_);
+  if (notes_) Notes::unmap(notes_);
+  if (pid_ == 0 || reaped_) return;
   Request request{};
   request.kind = Ask::stop_unheard;
   request.slot = no_slot;
@@ -179,11 +192,12 @@ void SnapshotEntry::stop() noexcept {
   Request request{};
   request.kind = Ask::stop;
   request.slot = no_slot;
-  client_.ask(request);
+  ask(request);
   state_ = State::stopped;
 }
 
 void SnapshotEntry::loop_gone() noexcept {
+  const auto keep = std::move(self_);
   read_event_.unset();
   write_event_.unset();
   reap_event_.unset();
@@ -200,6 +214,7 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
           "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
     if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
     loop_ = loop;
+    self_ = shared_from_this();
     attach(*loop_);
     reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
   }
@@ -216,15 +231,14 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
                         unreachable);
-  if (state_ == State::stopped)
-    return Error(Errc::no_snapshot, "no snapshot: the one of this call was stopped");
-  if (state_ == State::lost)
-    return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+  if (state_ == State::stopped) return was_stopped();
+  if (state_ == State::lost) return is_dead();
   return std::nullopt;
 }
 
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
                                    Descriptor socket, SpawnListener* listener) {
+  reap_abandoned();
   const std::uint64_t id = next_id_++;
   const std::optional<Error> failure = why_not(task);
   bind(loop);
@@ -237,16 +251,17 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
   request.kind = Ask::spawn;
   request.slot = no_slot;
   request.id = id;
-  ask(request, std::move(socket));
+  if (!ask(request, std::move(socket)))
+    fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   return id;
 }
 
-void SnapshotEntry::ask(const Request& request, Descriptor along) {
-  if (state_ == State::lost || !client_) return;
-  if (!client_.ask(request, std::move(along)))
-    return fail_later(
-        request.id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
+// False: the queue is full.  In another process it does nothing: the socket is the program's.
+bool SnapshotEntry::ask(const Request& request, Descriptor along) {
+  if (state_ == State::lost || !client_ || !home_.is_here()) return true;
+  if (!client_.ask(request, std::move(along))) return false;
   if (!client_.idle() && loop_ && loop_->alive()) write_event_.add();
+  return true;
 }
 
 void SnapshotEntry::kill(std::uint64_t id, std::uint32_t slot, int signum) {
@@ -374,7 +389,10 @@ void SnapshotEntry::lost() {
   client_.close();
   const Error why = why_lost();
   // A child outlives its snapshot by nothing: it was only not let in, and may knock again.
-  state_ = role() == Role::parent ? State::lost : State::unconnected;
+  if (role() == Role::child)
+    state_ = State::unconnected;
+  else if (state_ != State::stopped)
+    state_ = State::lost;
   std::vector<std::uint64_t> ids;
   for (const auto& item : living_) ids.push_back(item.first);
   for (const std::uint64_t id : ids) {
@@ -395,17 +413,15 @@ Error SnapshotEntry::why_lost() const {
   if (role() == Role::child)
     return Error(Errc::overloaded,
                  "overloaded: too many children of this snapshot have children of their own");
-  return Error(state_ == State::stopped ? Errc::no_snapshot : Errc::snapshot_lost,
-               "snapshot lost: " + described() + " is dead");
+  return state_ == State::stopped ? was_stopped() : is_dead();
 }
 
 // The socket of a dying process ends a little before the process can be waited for.
 void SnapshotEntry::reap() {
   Ended how;
-  if (ended(pid_, how))
-    reaped_ = true;
-  else
-    reap_event_.add_in(std::chrono::milliseconds(1));
+  if (!ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
+  reaped_ = true;
+  self_.reset();
 }
 
 // ---- the handles ----
@@ -435,7 +451,9 @@ void Snapshot::stop() noexcept {
 }
 
 void init(const SnapshotOptions& options) {
-  if (registry().default_snapshot) throw std::logic_error("evparallel: init() was called already");
+  const Snapshot* taken = registry().default_snapshot.get();
+  if (taken && taken->entry()->is_at_home())
+    throw std::logic_error("evparallel: init() was called already");
   registry().default_snapshot = std::make_shared<Snapshot>(options);
 }
 

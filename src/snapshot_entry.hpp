@@ -51,6 +51,7 @@ public:
   ~SnapshotEntry() override;
 
   pid_t pid() const noexcept { return pid_; }
+  bool is_at_home() const noexcept { return home_.is_here(); }
 
   bool alive() const noexcept;
   void stop() noexcept;
@@ -86,9 +87,12 @@ private:
   void fork_server();
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
+  Error another_process_has_it() const;
+  Error was_stopped() const;
+  Error is_dead() const;
   int connect();
   void bind(const std::shared_ptr<Loop>&);
-  void ask(const Request&, Descriptor along = {});
+  bool ask(const Request&, Descriptor along = {});
   void on_readable();
   void on_writable();
   void take_report(const Report&);
@@ -110,6 +114,8 @@ private:
   Client client_;
   std::uint64_t next_id_ = 1;
   std::shared_ptr<Loop> loop_;
+  // As long as there is a loop to hear of the end in, and to reap in.
+  std::shared_ptr<SnapshotEntry> self_;
   Event read_event_;
   Event write_event_;
   Event reap_event_;

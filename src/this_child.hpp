@@ -5,6 +5,7 @@
 // the first use of this_reactor(), of a Reply or of a Pipe.
 #pragma once
 
+#include "fork.hpp"
 #include "notes.hpp"
 #include "pipe_core.hpp"
 #include "server.hpp"
@@ -59,6 +60,7 @@ private:
   void on_over() override { over_ = true; }
   void loop_until_over();
 
+  Home home_ = Home::here();
   Slot* slot_;
   Notes* notes_;
   Channel channel_;
