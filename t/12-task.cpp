@@ -513,6 +513,7 @@ BOOST_AUTO_TEST_CASE(what_lives_on_is_accepted) {
 
 // What only looks like an address must not be taken for one: bytes that nobody has written.
 BOOST_AUTO_TEST_CASE(padding_is_not_looked_at) {
+  if (!detail::clears_padding) return testing::skip("this compiler cannot clear padding");
   struct alignas(64) Padded {
     explicit Padded(int v) : value(v) {}
     int value;
@@ -528,6 +529,7 @@ BOOST_AUTO_TEST_CASE(padding_is_not_looked_at) {
 }
 
 BOOST_AUTO_TEST_CASE(a_gap_between_captures_is_not_looked_at) {
+  if (!detail::clears_padding) return testing::skip("this compiler cannot clear padding");
   struct alignas(16) Gap {
     explicit Gap(char c) : first(c) {}
     char first;

@@ -128,6 +128,13 @@ bool run_until(par::Reactor& loop, const std::function<bool()>& condition) {
   });
 }
 
+// The child is at call `x`, and the parent knows of the child.
+template <class Remote>
+bool is_at(par::Reactor& loop, const Remote& f, int x) {
+  const par::Hold hold = loop.hold();
+  return run_until(loop, [&] { return board->at == x && f.pid() != 0; });
+}
+
 par::Options with_grace(milliseconds grace) {
   par::Options options;
   options.grace = grace;
@@ -145,7 +152,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_is_removed) {
   auto f = par::run(loop, first_waits);
   std::vector<par::Call> calls;
   for (int x = 0; x < 4; ++x) calls.push_back(f(x, heard.of(x)));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   calls[2].cancel();
   BOOST_TEST(heard.words.empty());  // never from inside the call
   BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty(); }));
@@ -167,7 +174,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_queued_calls_are_removed) {
   auto f = par::run(loop, first_waits);
   std::vector<par::Call> calls;
   for (int x = 0; x < count; ++x) calls.push_back(f(x, heard.of(x)));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   for (int x = 1; x < count; x += 2) calls[static_cast<std::size_t>(x)].cancel();
   board->go = 1;
   loop.run();
@@ -193,7 +200,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_has_not_left_is_removed) {
   std::vector<par::Call> calls;
   for (int x = 0; x < 4; ++x)
     calls.push_back(f(std::string(std::size_t{4} << 20, static_cast<char>(x)), heard.of(x)));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   calls[3].cancel();
   board->go = 1;
   loop.run();
@@ -209,7 +216,7 @@ BOOST_AUTO_TEST_CASE(a_running_task_is_told_and_lives_on) {
   auto f = par::run(loop, first_listens);
   const par::Call first = f(0, heard.of(0));
   f(1, heard.of(1));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
   first.cancel();
   loop.run();
@@ -227,7 +234,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_
     auto f = par::run(loop, task, with_grace(milliseconds(20)));
     const par::Call first = f(0, heard.of(0));
     for (int x = 1; x < 50; ++x) f(x, heard.of(x));
-    BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+    BOOST_REQUIRE(is_at(loop, f, 0));
     const pid_t pid = f.pid();
     first.cancel();
     loop.run();
@@ -248,7 +255,7 @@ BOOST_AUTO_TEST_CASE(calls_made_meanwhile_keep_their_order) {
   auto f = par::run(loop, first_hangs, with_grace(milliseconds(20)));
   const par::Call first = f(0, heard.of(0));
   for (int x = 1; x < 10; ++x) f(x, heard.of(x));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   first.cancel();
   int x = 10;
   par::Timer more;
@@ -269,7 +276,7 @@ BOOST_AUTO_TEST_CASE(closing_a_remote_whose_child_is_being_ended) {
   auto f = par::run(loop, first_hangs, with_grace(milliseconds(20)));
   const par::Call first = f(0, heard.of(0));
   f(1, heard.of(1));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   first.cancel();
   f.close();
   loop.run();
@@ -384,7 +391,7 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_turns_is_not_killed) {
   Heard heard;
   auto f = par::run(loop, first_sleeps, with_grace(milliseconds(20)));
   const par::Call first = f(0, heard.of(0));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 0; }));
+  BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
   first.cancel();
   loop.run();
@@ -406,7 +413,7 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_hangs_is_ended) {
   for (int x = 1; x < 10; ++x) f(x, heard.of(x));
   const par::Call tenth = f(10, heard.of(10));
   for (int x = 11; x < 20; ++x) f(x, heard.of(x));
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 10; }));
+  BOOST_REQUIRE(is_at(loop, f, 10));
   tenth.cancel();
   loop.run();
   Words expected{"10=cancelled/started"};
@@ -427,7 +434,7 @@ BOOST_AUTO_TEST_CASE(a_closed_asynchronous_remote_whose_loop_hangs_is_ended) {
   auto f = par::run(loop, tenth_hangs, with_grace(milliseconds(20)));
   const par::Call tenth = f(10, heard.of(10));
   f.close();
-  BOOST_REQUIRE(run_until(loop, [] { return board->at == 10; }));
+  BOOST_REQUIRE(is_at(loop, f, 10));
   const pid_t pid = f.pid();
   tenth.cancel();
   loop.run();
@@ -503,7 +510,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_pea
   f(0, heard.of(0));
   f(1, heard.of(1)).deadline(milliseconds(5));
   f(2, heard.of(2));
-  BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty(); }));
+  BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty() && f.pid() != 0; }));
   const pid_t pid = f.pid();
   BOOST_TEST(f.pending() == 2u);
   board->go = 1;

@@ -179,6 +179,26 @@ EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
 
 using AnyFunction = void (*)();
 
+// Bytes that nobody has written must not be taken for an address.  Where the compiler cannot clear
+// them, they may be.
+#if defined __has_builtin
+#if __has_builtin(__builtin_clear_padding)
+#define EVPARALLEL_CLEARS_PADDING 1
+#endif
+#endif
+#ifdef EVPARALLEL_CLEARS_PADDING
+constexpr bool clears_padding = true;
+template <class F>
+void clear_padding(F* f) {
+  if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(f);
+}
+#undef EVPARALLEL_CLEARS_PADDING
+#else
+constexpr bool clears_padding = false;
+template <class F>
+void clear_padding(F*) {}
+#endif
+
 template <class F>
 struct Travel {
   static_assert(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>,
@@ -193,12 +213,7 @@ struct Travel {
     if constexpr (size > 0) {
       alignas(F) unsigned char bytes[sizeof(F)];
       F* copy = new (bytes) F(f);
-#if defined __has_builtin
-#if __has_builtin(__builtin_clear_padding)
-      if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(copy);
-#endif
-#endif
-      static_cast<void>(copy);
+      clear_padding(copy);
       if (checked) check_captures(bytes, size);
       out.write(bytes, size);
     }
