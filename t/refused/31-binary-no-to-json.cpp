@@ -10,6 +10,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Point, x, y)
 #endif
 
 void mirror(par::Reactor& loop) {
-  auto mirrored = par::run<par::CborIo, par::MsgpackIo>(
-      loop, [](const Point& p) { return Point{p.y, p.x}; });
+  auto mirrored = par::run<par::CborIo, par::MsgpackIo>(loop, [](const Point& p) {
+    return Point{p.y, p.x};
+  });
 }
