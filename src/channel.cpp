@@ -26,6 +26,7 @@ void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message whi
     if (which == Message::taken) message.clear();
     return;
   }
+  fault_at(Hop::put);
   const std::size_t before = out_.size();
   const FrameFault fault = fault_at_frame();
   if (which == Message::taken)
@@ -41,6 +42,7 @@ void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message whi
 
 Flow Channel::flush(Wait wait) {
   while (!out_.empty()) {
+    fault_at(Hop::write);
     FrameQueue::Piece pieces[16];
     const Transfer sent = send(socket_.get(), pieces, out_.front(pieces, 16), wait);
     if (sent.flow == Flow::again) return Flow::again;
@@ -53,6 +55,7 @@ Flow Channel::flush(Wait wait) {
     }
     out_.written(sent.size);
     bytes_written_ += sent.size;
+    if (out_.empty()) fault_at(Hop::written);
   }
   if (finishing_) half_close(socket_.get());
   return Flow::done;
@@ -72,6 +75,7 @@ Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
                               : evparallel::receive(socket_.get(), scratch, size, wait);
   if (got.flow == Flow::end) in_over_ = true;
   if (got.flow != Flow::done) return got.flow;
+  fault_at(Hop::read);
   if (direct)
     in_.filled(got.size);
   else

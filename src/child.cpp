@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "child.hpp"
 
+#include "fault.hpp"
 #include "fork.hpp"
 #include "remote_error.hpp"
 #include "snapshot_entry.hpp"
@@ -35,6 +36,7 @@ void Child::run_task() {
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
+  fault_at(Hop::task);
   task.entry(*this, callable);
 }
 
@@ -120,11 +122,14 @@ int life(detail::Child& child) noexcept {
 }  // namespace
 
 void live(Spawn&& spawn) {
+  fault_at(Hop::live);
   SnapshotEntry::become_child(spawn, std::move(spawn.door));
   detail::this_child = new detail::Child(std::move(spawn));
   ::on_exit(leave_by_exit, nullptr);
   const int status = life(*detail::this_child);
+  fault_at(Hop::drain);
   detail::this_child->flush_all();
+  fault_at(Hop::leave);
   end_child(status);
 }
 

@@ -128,7 +128,7 @@ void ChildHandle::on_last_word(const LastWord& word) {
   ended_ = true;
   if (word.status) {
     status_ = *word.status;
-    error_ = error_of(status_);
+    error_ = word.failure ? *word.failure : error_of(status_);
   } else {
     status_.cause = Cause::not_started;
     error_ = word.failure;
@@ -147,6 +147,10 @@ void ChildHandle::on_frame(Frame& frame) {
 // Its socket has ended, and it has not, as far as we know: it gets its time to end.
 void ChildHandle::on_broken() {
   release();
+}
+
+void ChildHandle::on_closed() {
+  entry_->look_later();
 }
 
 void ChildHandle::on_over() {

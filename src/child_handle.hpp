@@ -69,6 +69,7 @@ private:
   void on_task_error(const Error&) override;
   void on_frame(Frame&) override;
   void on_broken() override;
+  void on_closed() override;
   void on_over() override;
 
   std::shared_ptr<SnapshotEntry> entry_;

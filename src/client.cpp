@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "client.hpp"
 
+#include "fault.hpp"
+
 namespace evparallel {
 
 namespace {
@@ -12,14 +14,18 @@ constexpr std::size_t queue_limit = 65536;
 }  // namespace
 
 Flow Client::send(Queued& item) noexcept {
+  fault_at(Hop::send);
   item.request.seen = seen_;
   const Flow flow =
       send_packet(control_.get(), &item.request, sizeof item.request, item.along.get());
   if (flow == Flow::done) item.along.drop();
+  if (flow == Flow::end) ended_ = true;
+  fault_at(Hop::sent);
   return flow;
 }
 
 bool Client::ask(Request request, Descriptor along) {
+  fault_at(Hop::ask);
   Queued item{request, std::move(along)};
   // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
   // its own.
@@ -41,6 +47,7 @@ Flow Client::take(Report& report) {
   Packet packet = receive_packet(control_.get(), &report, sizeof report);
   packet.along.drop();
   if (packet.flow != Flow::done) return packet.flow;
+  fault_at(Hop::take);
   if (packet.size != sizeof report) return Flow::end;
   if (report.kind == Tell::exited) ++seen_;
   return Flow::done;

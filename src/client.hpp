@@ -27,6 +27,8 @@ public:
   // Sends what is queued.  Returns true when nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
+  // The socket has refused a request for ever: take() gives what was reported before, then the end.
+  bool ended() const noexcept { return ended_; }
 
   Flow take(Report&);
 
@@ -42,6 +44,7 @@ private:
   Descriptor control_;
   std::deque<Queued> queue_;
   std::uint64_t seen_ = 0;  // exits heard of
+  bool ended_ = false;
 };
 
 }  // namespace evparallel

@@ -5,10 +5,77 @@
 // its children, and a task may set what is to happen to its own process.  Inert until `armed`.
 #pragma once
 
+#include "fork.hpp"
+
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 namespace evparallel {
+
+// The places that a call passes on its way out and back, and an end on its way to whoever waits for
+// it; in their order.  The library passes all but those marked *, which stand in the program's own
+// code: there a codec, a task or a callback of a test passes them.
+enum class Hop : std::uint8_t {
+  run,        // parent: run() or process() begins
+  spawn,      // parent: a child is to be asked for
+  knock,      // child: it asks for the first time, and goes to the door
+  ask,        // parent: the request is made
+  send,       // parent: it goes to the control socket
+  sent,       // parent: it has gone
+  encode,     // *both: a value is written
+  put,        // both: a frame is to be queued
+  write,      // both: what is queued goes to the data socket, or the next piece of it
+  written,    // both: nothing is queued any more
+  turn,       // snapshot: it looks for work
+  door,       // snapshot: a child has knocked
+  serve,      // snapshot: it has read a request
+  fork,       // whoever forks: just before, with all signals blocked
+  forked,     // whoever forks: just after
+  live,       // child: its first step of its own
+  read,       // both: bytes came in
+  task,       // child: it knows its task and is to enter it
+  decode,     // *both: a value is read
+  call,       // *child: the task is called
+  finish,     // parent: an answer is matched to its call
+  callback,   // *parent: the caller hears
+  drain,      // child: its task is over, what it has written may not be
+  leave,      // child: all is written
+  reap,       // snapshot: a child has been waited for
+  report,     // snapshot: a report goes to a control socket
+  take,       // parent: a report was read
+  last_word,  // parent: how a child ended is known
+  ended,      // parent: and all that it sent was delivered
+};
+constexpr std::size_t hop_count = static_cast<std::size_t>(Hop::ended) + 1;
+
+enum class Deed : std::uint8_t {
+  none,
+  kill,  // SIGKILL
+  stop,  // SIGSTOP
+  exit_0,
+  exit_3,
+  crash,          // a real SIGSEGV
+  close_control,  // parent, snapshot: its end of the control socket
+  close_data,     // child: its end of the data socket
+};
+
+// Shared memory between a test and the processes that it watches.
+struct FaultGate {
+  std::atomic<bool> open{false};  // passages count from here on
+  // Who did the deed: told before the deed, or, where a socket is closed, after it.
+  std::atomic<pid_t> done_by{0};
+};
+
+// What is to happen to one process at one hop.
+struct HopFault {
+  Deed deed = Deed::none;
+  Hop hop = Hop::run;
+  Role role = Role::parent;   // of the process
+  unsigned child = 0;         // for Role::child: the k-th that its snapshot forks; 0: each of them
+  std::uint64_t passage = 1;  // the k-th in that process; 1 is the first
+  FaultGate* gate = nullptr;  // none: all passages count
+};
 
 struct Faults {
   bool armed = false;
@@ -21,8 +88,14 @@ struct Faults {
   // The k-th frame is cut to `cut_to` bytes, header included; then the process dies.  0: never.
   std::uint64_t cut_frame = 0;
   std::size_t cut_to = 0;
+  HopFault at_hop{};
 
   std::uint64_t frames = 0;  // queued by this process so far
+  std::uint64_t passed = 0;  // passages that counted, in the process `passed_by`
+  pid_t passed_by = 0;
+  unsigned children = 0;  // forked by the snapshot so far; in a child: which one it is
+  int control = -1;       // this process's end of its control socket; -1: none
+  int data = -1;          // a child's end of its data socket
 };
 
 extern Faults faults;
@@ -33,6 +106,12 @@ int fault_at_fork() noexcept;
 enum class FrameFault { none, cut };
 // Called for each frame before it is queued.
 FrameFault fault_at_frame() noexcept;
+
+// Called at each hop.
+void pass_hop(Hop) noexcept;
+inline void fault_at(Hop hop) noexcept {
+  if (__builtin_expect(faults.armed, false)) pass_hop(hop);
+}
 
 [[noreturn]] void die_of_fault() noexcept;
 

@@ -106,12 +106,14 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept {
   sigset_t before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  fault_at(Hop::fork);
   const pid_t pid = ::fork();
   const int error = pid < 0 ? errno : 0;
   if (pid == 0) {
     far(argument);
     ::_exit(70);
   }
+  fault_at(Hop::forked);
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return {pid, error};
 }

@@ -242,7 +242,10 @@ void PipeCore::fail_end(const Error& error) {
 // ---- the end ----
 
 void PipeCore::on_end_of_file() {
-  if (clean_ || in_ended_) return check_over();
+  if (clean_ || in_ended_) {
+    if (owner_ && last_word_ == LastWord::comes) owner_->on_closed();
+    return check_over();
+  }
   if (std::exchange(broken_, true)) return;
   if (channel_.torn())
     fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
@@ -320,6 +323,7 @@ void PipeCore::release_handlers() noexcept {
 }
 
 void PipeCore::shut() noexcept {
+  owner_ = nullptr;  // what a stop() has put off may still come here
   const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
   read_event_.remove();
   write_event_.remove();

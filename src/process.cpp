@@ -3,6 +3,7 @@
 #include <evparallel/process.hpp>
 
 #include "child_handle.hpp"
+#include "fault.hpp"
 
 namespace evparallel {
 
@@ -46,6 +47,7 @@ private:
   }
 
   void on_ended(const ExitStatus& status, const Error&) override {
+    fault_at(Hop::ended);
     const auto keep = shared_from_this();
     settle();
     loop_->call([&] { exit_(status); });
@@ -78,6 +80,7 @@ private:
 
 std::shared_ptr<ProcessCore> process_start(Reactor& reactor, const Task& task,
                                            const Options& options) {
+  fault_at(Hop::run);
   auto core = std::make_shared<ProcessCore>(reactor.loop());
   core->start(SnapshotEntry::choose(options.snapshot), task, options);
   return core;

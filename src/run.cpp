@@ -3,6 +3,7 @@
 // Licence: see COPYING.
 #include <evparallel/run.hpp>
 
+#include "fault.hpp"
 #include "remote_core.hpp"
 #include "remote_error.hpp"
 
@@ -134,6 +135,7 @@ void finish(Frame& frame, Answer& answer) {
 }  // namespace
 
 void RemoteCore::answered(RemoteChild& child, Frame& frame) {
+  fault_at(Hop::finish);
   const auto keep = shared_from_this();
   PendingCall pending = child.calls.take(frame.id);
   if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
@@ -167,6 +169,7 @@ bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending
 
 // The last word about a child: each of its calls hears it, or is made again.
 void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const Error& error) {
+  fault_at(Hop::ended);
   const auto keep = shared_from_this();
   const std::unique_ptr<RemoteChild> gone = take(child);
   const bool ours = ended_by_us(status);
@@ -295,6 +298,7 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
 
 std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
+  fault_at(Hop::run);
   auto core = std::make_shared<RemoteCore>(reactor.loop(), SnapshotEntry::choose(options.snapshot),
                                            task, options);
   core->spawn();

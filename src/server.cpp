@@ -8,6 +8,7 @@
 
 #include "children.hpp"
 #include "endings.hpp"
+#include "fault.hpp"
 #include "fork.hpp"
 #include "socket.hpp"
 #include "wire.hpp"
@@ -62,6 +63,7 @@ void lose(ClientIndex) noexcept;
 
 // False: the client's socket is full, or it is gone.
 bool send_report(ClientIndex client, const Report& report) noexcept {
+  fault_at(Hop::report);
   switch (send_packet(server->clients[client].control.get(), &report, sizeof report, -1)) {
     case Flow::done: return true;
     case Flow::again: return false;
@@ -140,6 +142,7 @@ Report last_word_of(ChildIndex slot, const Ended& ended) noexcept {
 void reap() noexcept {
   Ended ended;
   while (next_ended(ended)) {
+    fault_at(Hop::reap);
     const ChildIndex index = server->children.find_pid(ended.pid);
     if (index == no_child) continue;  // not ours: somebody whom a child left behind
     server->children.mark_ended(index);
@@ -160,6 +163,7 @@ void reap() noexcept {
 void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
   close_registered_except(spawn.socket.get(), spawn.door.get());
+  faults.data = spawn.socket.get();
   spawn.modules = server->start.modules;  // here: to share it is to write into the heap
   if (!become_child(spawn.snapshot)) ::_exit(0);
   set_role(Role::child);
@@ -248,6 +252,7 @@ void serve_request(ClientIndex client) noexcept {
     packet.along.drop();
     return lose(client);
   }
+  fault_at(Hop::serve);
   free_seen(from, request.seen);
   switch (request.kind) {
     case Ask::spawn: spawn_child(client, request, packet); break;
@@ -266,6 +271,7 @@ void open_door() noexcept {
   char byte;
   Packet packet = receive_packet(server->door.get(), &byte, sizeof byte);
   if (packet.flow != Flow::done) return;
+  fault_at(Hop::door);
   const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
   ClientIndex place = 1;
   while (place < server->clients_used && server->clients[place].open) ++place;
@@ -287,6 +293,7 @@ void open_door() noexcept {
 // flush.
 [[noreturn]] void leave() noexcept {
   const std::int64_t until = later(now_ns(), drain_ms);
+  server->door.reset();  // who knocks now is refused, and can end
   for (ClientIndex i = 0; i < server->clients_used; ++i) {
     server->clients[i].open = false;
     server->clients[i].control.reset();
@@ -366,6 +373,7 @@ bool set_up(ServerStart&& start) noexcept {
   new (&server->clients[0]) Client;
   server->clients[0].control = std::move(server->start.control);
   server->clients[0].open = true;
+  faults.control = server->clients[0].control.get();
   if (!server->signals || make_pair(PairKind::datagrams, server->door, server->door_child) != 0)
     return false;
   name_senders(server->door.get());
@@ -378,6 +386,7 @@ void serve(ServerStart&& start) {
   if (!become_snapshot(start.parent) || !set_up(std::move(start))) ::_exit(71);
   detach_stdin();
   for (;;) {
+    fault_at(Hop::turn);
     for (ClientIndex i = 0; i < server->clients_used; ++i) report_ends(i);
     if (nothing_left_to_do()) ::_exit(0);
     server->endings.look_at_clocks();

@@ -3,6 +3,7 @@
 #include <evparallel/snapshot.hpp>
 
 #include "child.hpp"
+#include "fault.hpp"
 #include "snapshot_entry.hpp"
 #include "task_frame.hpp"
 
@@ -105,6 +106,7 @@ void SnapshotEntry::fork_server() {
   make_group(forked.pid);
   pid_ = forked.pid;
   client_ = Client(std::move(ours));
+  faults.control = client_.fd();
   state_ = State::connected;
 }
 
@@ -146,6 +148,7 @@ int SnapshotEntry::connect() {
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
+  fault_at(Hop::knock);
   const char byte = 0;
   if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return EAGAIN;
   theirs.drop();
@@ -238,11 +241,12 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
 
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
                                    Descriptor socket, SpawnListener* listener) {
+  fault_at(Hop::spawn);
   reap_abandoned();
   const std::uint64_t id = next_id_++;
   const std::optional<Error> failure = why_not(task);
   bind(loop);
-  living_.emplace(id, Living{listener, 0});
+  living_.emplace(id, Living{listener, 0, false});
   if (failure) {
     fail_later(id, *failure, std::move(socket));
     return id;
@@ -253,6 +257,8 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
   request.id = id;
   if (!ask(request, std::move(socket)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
+  else
+    living_.at(id).asked = !client_.ended();
   return id;
 }
 
@@ -260,6 +266,10 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
 bool SnapshotEntry::ask(const Request& request, Descriptor along) {
   if (state_ == State::lost || !client_ || !home_.is_here()) return true;
   if (!client_.ask(request, std::move(along))) return false;
+  if (client_.ended()) {
+    look_later();
+    return true;
+  }
   if (!client_.idle() && loop_ && loop_->alive()) write_event_.add();
   return true;
 }
@@ -299,6 +309,13 @@ void SnapshotEntry::strike(std::uint64_t id, std::uint32_t slot, const Clock& cl
   request.call = call;
   request.ping = ping;
   ask(request);
+}
+
+void SnapshotEntry::look_later() {
+  if (!loop_ || !loop_->alive()) return;
+  loop_->defer([self = shared_from_this()] {
+    if (self->client_) self->on_readable();
+  });
 }
 
 void SnapshotEntry::forget(std::uint64_t id) noexcept {
@@ -366,6 +383,7 @@ void SnapshotEntry::take_report(const Report& report) {
 }
 
 void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
+  fault_at(Hop::last_word);
   const auto found = living_.find(id);
   if (found == living_.end()) return;
   SpawnListener* listener = found->second.listener;
@@ -396,15 +414,16 @@ void SnapshotEntry::lost() {
   std::vector<std::uint64_t> ids;
   for (const auto& item : living_) ids.push_back(item.first);
   for (const std::uint64_t id : ids) {
-    const pid_t pid = living_.at(id).pid;
-    if (pid != 0) {
-      ExitStatus status;
-      status.pid = pid;
-      status.cause = Cause::snapshot_lost;
+    const Living& child = living_.at(id);
+    ExitStatus status;
+    status.pid = child.pid;
+    status.cause = Cause::snapshot_lost;
+    if (child.pid != 0)
       last_word(id, {status, std::nullopt});
-    } else {
+    else if (child.asked && role() == Role::parent)
+      last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
+    else
       last_word(id, {std::nullopt, why});
-    }
   }
   if (role() == Role::parent) reap();
 }

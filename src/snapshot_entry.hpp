@@ -26,7 +26,7 @@ namespace evparallel {
 // How a spawn ended, told exactly once for each.
 struct LastWord {
   std::optional<ExitStatus> status;  // how the child ended
-  std::optional<Error> failure;      // there never was one
+  std::optional<Error> failure;      // without a status: there never was one; else what to say
 };
 
 // Who asked for a child.
@@ -75,6 +75,9 @@ public:
   // The same, if the child is at `call` then; or, for call 0, has not answered the ping.
   void strike(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
               std::uint64_t ping);
+  // Hears what there is to hear, soon, also where the loop does not tell of it: a program that
+  // closes descriptors that it does not know makes it deaf.
+  void look_later();
 
   const Slot* slot(std::uint32_t index) const noexcept;
   Notes& notes() const noexcept { return *notes_; }
@@ -123,6 +126,7 @@ private:
   struct Living {
     SpawnListener* listener;  // null: forgotten
     pid_t pid;
+    bool asked;  // the snapshot may have heard of it
   };
   std::unordered_map<std::uint64_t, Living> living_;
 };

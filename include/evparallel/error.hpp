@@ -59,7 +59,8 @@ enum class Cause {
   deadline,       // it did not leave a call whose deadline had passed, or its own had
   cpu_limit,      // the kernel's limit for its processor time (SIGXCPU)
   out_of_memory,  // the kernel's killer, as its control group counted it
-  snapshot_lost,  // its snapshot is dead: how the child ended cannot be known
+  snapshot_lost,  // its snapshot is dead: how the child ended cannot be known, nor, where pid is 0,
+                  // whether there was one
   not_started,    // there never was one: it could not be forked
 };
 

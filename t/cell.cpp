@@ -1,0 +1,396 @@
+// cell.cpp - plays a cell: forks its program, hears it to the end, and judges.
+#include "cell.hpp"
+
+#include "stage.hpp"
+#include "testing.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <map>
+#include <new>
+#include <sstream>
+#include <stdexcept>
+
+namespace cell {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+// What a process may take to end once its program has, and how long a program may run at all.
+constexpr std::chrono::seconds time_to_end(1);
+constexpr std::chrono::seconds time_to_run(20);
+
+// ---- hearing --------------------------------------------------------------------------------------
+
+struct Story {
+  std::vector<Record> records;
+  int status = 0;        // of the program
+  bool hung = false;     // it had to be killed
+  bool orphans = false;  // somebody outlived it
+  std::string left;      // who
+  bool done = false;
+};
+
+Page& fresh_page() {
+  static void* const memory =
+      ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("no shared page");
+  return *new (memory) Page;
+}
+
+class Listener {
+public:
+  Listener(const Cell& cell, Page& page) : cell_(cell), page_(page) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
+    program_ = ::fork();
+    if (program_ == 0) {
+      ::close(ends[0]);
+      perform(cell, page, ends[1]);
+    }
+    ::close(ends[1]);
+    from_ = ends[0];
+  }
+  ~Listener() {
+    ::close(from_);
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
+  }
+
+  Story hear() {
+    const auto scale = testing::time_scale();
+    const auto begun = Clock::now();
+    auto ended_at = begun;
+    while (!silent_ || !ended_) {
+      read_some();
+      look_after_target();
+      const bool was_running = !ended_;
+      if (!ended_ && ::waitpid(program_, &story_.status, WNOHANG) == program_) ended_ = true;
+      if (was_running) ended_at = Clock::now();
+      if (ended_) page_.go = true;  // nobody else will say it
+      if (ended_ && Clock::now() - ended_at > time_to_end * scale) story_.orphans = true;
+      if (!ended_ && Clock::now() - begun > time_to_run * scale) story_.hung = true;
+      if (story_.orphans || story_.hung) return end_by_force();
+    }
+    story_.done = page_.gate.done_by != 0;
+    return story_;
+  }
+
+private:
+  void read_some() {
+    pollfd wait{from_, POLLIN, 0};
+    if (silent_) {
+      ::poll(nullptr, 0, 1);
+      return;
+    }
+    if (::poll(&wait, 1, 1) <= 0) return;
+    Record records[64];
+    const ssize_t size = ::read(from_, records, sizeof records);
+    if (size <= 0) {
+      silent_ = true;
+      return;
+    }
+    story_.records.insert(story_.records.end(), records,
+                          records + static_cast<std::size_t>(size) / sizeof(Record));
+  }
+
+  void look_after_target() {
+    const pid_t target = page_.gate.done_by;
+    if (target == 0 || let_go_) return;
+    if (!has_happened(cell_, page_)) return;
+    let_go_ = true;
+    page_.go = true;
+    if (cell_.deed == Deed::stop_then_kill) ::kill(target, SIGKILL);
+  }
+
+  Story end_by_force() {
+    story_.done = page_.gate.done_by != 0;
+    testing::eventually(
+        [&] {
+          for (const pid_t pid : testing::children_of(::getpid())) {
+            const char state = state_of(pid);
+            const std::string whom = std::to_string(pid) + " " + (state ? state : '-');
+            if (story_.left.find(whom) == std::string::npos) story_.left += " " + whom;
+            ::kill(pid, SIGKILL);
+          }
+          while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
+          return testing::children_of(::getpid()).empty();
+        },
+        std::chrono::seconds(5));
+    return story_;
+  }
+
+  const Cell& cell_;
+  Page& page_;
+  pid_t program_ = 0;
+  int from_ = -1;
+  bool silent_ = false;
+  bool ended_ = false;
+  bool let_go_ = false;
+  Story story_;
+};
+
+// ---- judging --------------------------------------------------------------------------------------
+
+struct Heard {
+  int accepted = 0;
+  int answers = 0;
+};
+
+class Court {
+public:
+  Court(const Cell& cell, Judge judge, const Story& story, const Page& page)
+      : cell_(cell), judge_(judge), story_(story), page_(page) {}
+
+  Verdict verdict() {
+    for (const Record& record : story_.records) take(record);
+    if (cell_.use == Use::process) judge_process();
+    for (const auto& item : calls_) judge_count(item.first.first, item.first.second, item.second);
+    judge_program();
+    verdict_.done = story_.done;
+    if (!verdict_.complaints.empty()) verdict_.complaints.push_back("heard: " + told());
+    return std::move(verdict_);
+  }
+
+private:
+  template <class... Parts>
+  void complain(const Parts&... parts) {
+    std::ostringstream text;
+    (text << ... << parts);
+    verdict_.complaints.push_back(text.str());
+  }
+
+  void take(const Record& record) {
+    const auto key = std::make_pair(record.who, record.index);
+    switch (record.what) {
+      case Said::accepted: ++calls_[key].accepted; break;
+      case Said::answered:
+      case Said::message: take_answer(record, calls_[key]); break;
+      case Said::error:
+      case Said::end:
+      case Said::exit: break;
+      case Said::descriptors:
+        complain("the program had ", record.a, " descriptors, and has ", record.b);
+        break;
+      case Said::snapshot_descriptors:
+        complain("the snapshot should have ", record.a, " descriptors, and has ", record.b);
+        break;
+      case Said::waited_in_vain: complain("waited in vain in line ", record.index); break;
+      case Said::thrown: complain("an exception left the script"); break;
+      case Said::finished: finished_[record.who] = true; break;
+    }
+  }
+
+  void take_answer(const Record& record, Heard& heard) {
+    ++heard.answers;
+    if (heard.accepted == 0) complain("an answer to nothing: ", record.index);
+    if (record.wrong) complain("a wrong value: ", record.index);
+    const Allowed allowed = judge_(cell_, record.who, record.index);
+    const Set outcome = record.a == 0 ? answered : set_of(static_cast<par::Errc>(record.a));
+    if (!(allowed.outcomes & outcome))
+      complain("call ", record.index, " may not end with ",
+               record.a ? par::to_string(static_cast<par::Errc>(record.a)) : "a value");
+    const auto delivery = static_cast<par::Delivery>(record.b);
+    if (record.a != 0 && !(allowed.deliveries & set_of(delivery)))
+      complain("call ", record.index, " may not be ", par::to_string(delivery));
+    // What is said to be safe to repeat must not have been done, and nothing is done twice.
+    const int times = page_.worked[static_cast<int>(record.who)][record.index];
+    const bool undone =
+        record.a != 0 && delivery == par::Delivery::not_sent && record.what == Said::answered;
+    if (undone ? times != 0 : times > 1)
+      complain("call ", record.index, " was worked on ", times, " times");
+  }
+
+  // A caller that was ended may have left calls unheard; nothing may be heard twice.
+  void judge_count(Who who, int index, const Heard& heard) {
+    if (heard.answers > 1) complain("call ", index, " heard ", heard.answers, " times");
+    if (!finished_[who] || heard.answers == 1) return;
+    // The end of a process answers for its messages.
+    if (cell_.use == Use::process && index != last_call &&
+        judge_(cell_, who, index).outcomes != answered)
+      return;
+    complain("call ", index, " was never answered");
+  }
+
+  // message*, at most one error, end, exit; and exit is true.
+  void judge_process() {
+    int stage = 0;
+    int last = -1;
+    for (const Record& record : story_.records) {
+      if (record.what == Said::message) {
+        if (stage > 0) complain("a message after the end");
+        if (record.index <= last) complain("messages out of order");
+        last = record.index;
+      } else if (record.what == Said::error) {
+        if (stage > 0) complain("on_error late or twice");
+        stage = 1;
+        judge_error(static_cast<par::Errc>(record.a));
+      } else if (record.what == Said::end) {
+        if (stage > 1) complain("on_end late or twice");
+        stage = 2;
+      } else if (record.what == Said::exit) {
+        if (stage != 2) complain("on_exit without on_end, or twice");
+        stage = 3;
+        judge_exit(static_cast<par::Cause>(record.a), record.b);
+      }
+    }
+    if (finished_[Who::program] && stage != 3) complain("no on_exit");
+  }
+
+  // It stands for all messages that were not answered; a message may also be torn.
+  void judge_error(par::Errc code) {
+    Set allowed = code == par::Errc::bad_message ? anything : Set{0};
+    for (const auto& item : calls_)
+      if (item.first.second != last_call)
+        allowed |= judge_(cell_, item.first.first, item.first.second).outcomes;
+    if (!(allowed & set_of(code))) complain("on_error may not tell ", par::to_string(code));
+  }
+
+  void judge_exit(par::Cause cause, int status) {
+    const bool may_end_well = cell_.target != Target::snapshot || cell_.moment == Moment::at_hop;
+    if (cause == par::Cause::normal && status == 0 && may_end_well) return;
+    bool fits = false;
+    if (cell_.target == Target::child) {
+      switch (cell_.deed) {
+        case Deed::kill:
+        case Deed::stop_then_kill:
+          fits = cause == par::Cause::crash && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+          break;
+        case Deed::crash:
+          fits = cause == par::Cause::crash && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+          break;
+        case Deed::exit_0: break;
+        case Deed::exit_3: fits = cause == par::Cause::error && WEXITSTATUS(status) == 3; break;
+        // It is ended after `linger`, or its loop refuses the descriptor (an exception, 70).
+        case Deed::close:
+          fits = cause == par::Cause::terminated ||
+                 (cause == par::Cause::error && WEXITSTATUS(status) == 70);
+          break;
+      }
+    } else {
+      fits = cause == par::Cause::snapshot_lost || cause == par::Cause::not_started;
+    }
+    if (!fits) complain("on_exit may not tell ", par::to_string(cause), ", status ", status);
+  }
+
+  void judge_program() {
+    if (story_.hung) return complain("the program hangs;", story_.left);
+    if (story_.orphans) complain("not gone a second later:", story_.left);
+    const bool may_die = cell_.target == Target::parent && cell_.deed != Deed::close && story_.done;
+    if (!may_die) {
+      if (!finished_[Who::program] || story_.status != 0)
+        complain("the program ended with wait status ", story_.status);
+      return;
+    }
+    const int status = story_.status;
+    const bool right = cell_.deed == Deed::exit_0   ? status == 0
+                       : cell_.deed == Deed::exit_3 ? WIFEXITED(status) && WEXITSTATUS(status) == 3
+                       : cell_.deed == Deed::crash
+                           ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV
+                           : WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    if (!right) complain("the program died of something else: wait status ", status);
+  }
+
+  std::string told() const;
+
+  const Cell& cell_;
+  Judge judge_;
+  const Story& story_;
+  const Page& page_;
+  std::map<std::pair<Who, int>, Heard> calls_;
+  std::map<Who, bool> finished_;
+  Verdict verdict_;
+};
+
+// Calls in a row that went the same way are told as one.
+std::string Court::told() const {
+  static const char* const words[] = {"accepted", "answered", "message",     "error",
+                                      "end",      "exit",     "descriptors", "snapshot's",
+                                      "waited",   "thrown",   "finished"};
+  std::ostringstream text;
+  const std::vector<Record>& all = story_.records;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Record& first = all[i];
+    const auto goes_on = [&](const Record& next, const Record& last) {
+      return next.what == first.what && next.who == first.who && next.a == first.a &&
+             next.b == first.b && next.index == last.index + 1;
+    };
+    while (i + 1 < all.size() && goes_on(all[i + 1], all[i])) ++i;
+    text << (first.who == Who::child ? "child " : "") << words[static_cast<int>(first.what)] << ' '
+         << first.index;
+    if (all[i].index != first.index) text << '-' << all[i].index;
+    text << ' ' << first.a << ' ' << first.b << "; ";
+  }
+  return text.str();
+}
+
+}  // namespace
+
+Allowed allowed_anywhere(const Cell& cell, Who who, int index) {
+  const bool own_worker = cell.target == (who == Who::child ? Target::grandchild : Target::child);
+  if (cell.target == Target::parent || cell.target == Target::snapshot) {
+    const Set refused = who == Who::child ? set_of(par::Errc::overloaded) : 0;
+    return {answered | set_of(par::Errc::snapshot_lost) | refused, anything};
+  }
+  // The last call has a child of its own, but in a nested use.
+  const bool other_child = index == last_call && (cell.use != Use::nested || who == Who::child);
+  if (!own_worker || other_child) return {answered, 0};
+  switch (cell.deed) {
+    case Deed::exit_0:
+    case Deed::exit_3: return {answered | set_of(par::Errc::child_exited), anything};
+    case Deed::close:
+      return {answered | set_of(par::Errc::child_exited) | set_of(par::Errc::child_killed),
+              anything};
+    default: return {answered | set_of(par::Errc::child_killed), anything};
+  }
+}
+
+Verdict play(const Cell& cell, Judge judge) {
+  Page& page = fresh_page();
+  Listener listener(cell, page);
+  const Story story = listener.hear();
+  return Court(cell, judge, story, page).verdict();
+}
+
+std::string Verdict::text() const {
+  std::string all;
+  for (const std::string& complaint : complaints) all += "\n  " + complaint;
+  return all;
+}
+
+void remark(const std::string& text) {
+  const std::string line = "# " + text + "\n";
+  if (::write(STDOUT_FILENO, line.data(), line.size()) < 0) throw std::runtime_error("write");
+}
+
+// ---- names ----------------------------------------------------------------------------------------
+
+std::string name_of(const Cell& cell) {
+  static const char* const uses[] = {"run", "process", "nested"};
+  static const char* const targets[] = {"parent", "snapshot", "child", "grandchild"};
+  static const char* const deeds[] = {
+      "SIGKILL", "SIGSTOP, then SIGKILL", "exit 0", "exit 3", "segfault", "close"};
+  static const char* const moments[] = {
+      "before the request", "after the request", "before the first message", "mid message",
+      "between messages",   "1 call pending",    "100 calls pending",        "draining"};
+  std::string name = std::string(uses[static_cast<int>(cell.use)]) + ", " +
+                     targets[static_cast<int>(cell.target)] + ", " +
+                     deeds[static_cast<int>(cell.deed)] + ", ";
+  if (cell.moment != Moment::at_hop) return name + moments[static_cast<int>(cell.moment)];
+  return name + "at " + name_of(cell.hop) + ", passage " + std::to_string(cell.passage);
+}
+
+const char* name_of(par::Hop hop) {
+  static const char* const names[] = {"run",    "spawn",  "knock",  "ask",       "send",  "sent",
+                                      "encode", "put",    "write",  "written",   "turn",  "door",
+                                      "serve",  "fork",   "forked", "live",      "read",  "task",
+                                      "decode", "call",   "finish", "callback",  "drain", "leave",
+                                      "reap",   "report", "take",   "last_word", "ended"};
+  static_assert(sizeof names / sizeof *names == par::hop_count, "each hop has a name");
+  return names[static_cast<int>(hop)];
+}
+
+}  // namespace cell

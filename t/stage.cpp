@@ -1,0 +1,596 @@
+// stage.cpp - the program of a cell: what it asks of its children, and what it says that it heard.
+#include "stage.hpp"
+
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+namespace cell {
+
+namespace {
+
+// Larger than what a socket takes at once.
+constexpr std::size_t large = std::size_t{1} << 20;
+// Short, so that cells are; where it matters which comes first, both orders are right.
+constexpr std::chrono::milliseconds linger(60);
+constexpr std::chrono::milliseconds grace(60);
+
+// Set before the snapshot is taken: every process of the cell has them.
+Cell now;
+Page* page = nullptr;
+int said = -1;
+int wake[2] = {-1, -1};  // the program's callback is called where the program is not the caller
+// The program's own.
+pid_t snapshot = 0;
+par::Snapshot* snapshot_handle = nullptr;
+
+void say(Who who, Said what, int index = 0, int a = 0, int b = 0, bool wrong = false) {
+  const Record record{what, who, index, a, b, wrong};
+  if (::write(said, &record, sizeof record) != sizeof record) ::_exit(98);
+}
+
+// Without the loop: for what happens in other processes.
+template <class F>
+bool until(F condition) {
+  for (int turn = 0; turn < 5000 * testing::time_scale(); ++turn) {
+    if (condition()) return true;
+    ::poll(nullptr, 0, turn < 20 ? 0 : 1);
+  }
+  return false;
+}
+
+void open_gate() {
+  page->gate.open = true;
+}
+bool is_done() {
+  return page->gate.done_by != 0;
+}
+
+// The open ones of a process but for files, which the library has none of, and valgrind has.  What
+// stands above the limit is valgrind's, too.
+std::size_t descriptors_of(pid_t pid) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  std::size_t count = 0;
+  const std::string folder = "/proc/" + std::to_string(pid) + "/fd/";
+  DIR* dir = ::opendir(folder.c_str());
+  if (!dir) return 0;
+  while (const dirent* entry = ::readdir(dir)) {
+    struct stat what {};
+    const bool is_open =
+        entry->d_name[0] != '.' && ::stat((folder + entry->d_name).c_str(), &what) == 0;
+    count += is_open && (what.st_mode & S_IFMT) != S_IFREG && (what.st_mode & S_IFMT) != S_IFDIR &&
+             std::strtoul(entry->d_name, nullptr, 10) < limit.rlim_cur;
+  }
+  ::closedir(dir);
+  return count;
+}
+
+par::Options child_options() {
+  par::Options options;
+  if (!par::in_child()) options.snapshot = snapshot_handle;
+  options.linger = linger;
+  options.grace = grace;
+  return options;
+}
+
+struct Parcel {
+  int index = 0;
+  bool held = false;       // wait for `go` in the task
+  bool script = false;     // play the script of a caller
+  Who who = Who::program;  // made the call
+  std::size_t answer = 0;  // size of what is to come back
+  std::string bulk{};
+};
+
+std::string bulk_of(int index, std::size_t size) {
+  return std::string(size, static_cast<char>('a' + index % 26));
+}
+bool is_right(const Parcel& parcel, std::size_t size) {
+  return parcel.bulk == bulk_of(parcel.index, size);
+}
+Parcel work(const Parcel&);
+
+void on_encode() {
+  par::fault_at(par::Hop::encode);
+  if (par::in_child()) ++page->encoded;
+}
+
+}  // namespace
+
+}  // namespace cell
+
+// The hops that stand in a program's own code.
+template <>
+struct evparallel::Io<cell::Parcel> {
+  static void put(Writer& out, const cell::Parcel& parcel) {
+    cell::on_encode();
+    const Head head{parcel.index, parcel.held, parcel.script, parcel.answer, parcel.who};
+    out.write(&head, sizeof head);
+    out.write(parcel.bulk);
+  }
+  static cell::Parcel get(Reader& in) {
+    fault_at(Hop::decode);
+    Head head;
+    in.read(&head, sizeof head);
+    cell::Parcel parcel{head.index, head.held != 0, head.script != 0, head.who, head.answer};
+    parcel.bulk = in.read(in.remaining());
+    return parcel;
+  }
+
+private:
+  struct Head {
+    std::int32_t index;
+    std::int16_t held;
+    std::int16_t script;
+    std::uint64_t answer;
+    cell::Who who;
+    std::int32_t none = 0;
+  };
+};
+
+namespace cell {
+
+namespace {
+
+// ---- what a caller does, whichever process it is --------------------------------------------------
+
+constexpr int calls_at_most = 200;  // of one moment
+
+class Script {
+public:
+  Script(par::Reactor& reactor, const par::Options& options, Who who)
+      : reactor_(reactor), options_(options), who_(who), hold_(reactor.hold()) {}
+  virtual ~Script() = default;
+  void play();
+
+protected:
+  virtual void start() = 0;  // asks for the child
+  virtual bool is_born() const = 0;
+  virtual void send(Parcel) = 0;
+  virtual void close() = 0;
+  virtual bool is_settled() const = 0;  // all that was sent was answered, or never will be
+
+  void settle() {
+    loop_until([&] { return is_settled(); });
+  }
+  template <class F>
+  void loop_until(F condition) {
+    for (int turn = 0; turn < 5000 * testing::time_scale(); ++turn) {
+      if (condition()) return;
+      reactor_.run_for(std::chrono::milliseconds(1));
+    }
+    say(who_, Said::waited_in_vain, __LINE__);
+  }
+
+  par::Reactor& reactor_;
+  par::Options options_;
+  Who who_;
+  int pending_ = 0;
+
+private:
+  bool wants(Moment);
+  bool target_calls() const { return now.target == caller_of(now.use); }
+  bool target_works() const { return now.target == worker_of(now.use); }
+  void begin();
+  void strike(Moment);
+  void strike_at_work(Moment);
+  void strike_at_draining();
+  void send_large();
+  void send_held(int count, std::size_t answer);
+
+  par::Hold hold_;  // run_for() waits also where nothing is pending
+  par::Timer bell_;
+  int base_ = 0;
+};
+
+void Script::play() {
+  begin();
+  start();
+  if (wants(Moment::before_first_message)) {
+    loop_until([&] { return is_born() || is_done(); });
+    strike(Moment::before_first_message);
+  }
+  send({first_call});
+  settle();
+  if (wants(Moment::mid_message)) {
+    send_large();
+    strike(Moment::mid_message);
+    settle();
+  }
+  if (wants(Moment::between_messages)) {
+    strike(Moment::between_messages);
+    send({base_ + 1});
+    settle();
+  }
+  for (const Moment moment : {Moment::one_pending, Moment::hundred_pending}) {
+    if (!wants(moment)) continue;
+    send_held(moment == Moment::one_pending ? 1 : 100, 0);
+    strike_at_work(moment);
+    settle();
+  }
+  if (wants(Moment::draining)) {
+    send_held(3, large);
+    close();
+    strike_at_draining();
+    settle();
+  }
+}
+
+bool Script::wants(Moment moment) {
+  if (now.moment != Moment::at_hop) return now.moment == moment;
+  base_ += calls_at_most;  // each has numbers of its own
+  return true;
+}
+
+// What a child does by itself, without being told when, is made ready before there is one.
+void Script::begin() {
+  const bool by_itself =
+      now.moment == Moment::before_first_message || now.moment == Moment::between_messages;
+  if (now.moment == Moment::after_request || (target_works() && by_itself)) open_gate();
+  strike(Moment::before_request);
+}
+
+// Now is the moment.  A target that does not call has done its deed when this returns, but for a
+// child that is draining, which needs somebody who reads.
+void Script::strike(Moment moment) {
+  if (now.moment == moment) {
+    open_gate();
+    // These two wait for something; to be woken does no more to them.
+    if (now.target == Target::snapshot) ::kill(par::in_child() ? ::getppid() : snapshot, SIGCONT);
+    if (now.use == Use::nested && now.target == Target::parent && ::write(wake[1], "", 1) != 1)
+      ::_exit(97);
+    if (target_works()) page->go = true;
+    const bool by_itself = target_calls() || (target_works() && moment == Moment::draining);
+    if (!by_itself && !until([] { return has_happened(now, *page); }))
+      say(who_, Said::waited_in_vain, __LINE__);
+  }
+  page->go = true;
+}
+
+void Script::strike_at_work(Moment moment) {
+  until([] { return page->begun > 0 || is_done(); });
+  if (now.moment != moment || !target_calls()) return strike(moment);
+  // The caller's own end comes in a callback, while the call waits.
+  open_gate();
+  bell_ = reactor_.after(std::chrono::milliseconds(0), [] {
+    par::fault_at(par::Hop::callback);
+    page->go = true;
+  });
+}
+
+// The answers fill the socket, and nobody reads them yet.
+void Script::strike_at_draining() {
+  until([] { return page->begun > 0 || is_done(); });
+  if (!target_calls() && !target_works()) {
+    page->go = true;
+    until([] { return page->encoded > 0 || is_done(); });
+  }
+  strike(Moment::draining);
+}
+
+// Where neither end stops in the middle by itself, the child is busy with another one meanwhile.
+void Script::send_large() {
+  const bool by_itself = target_calls() || target_works();
+  if (now.moment == Moment::mid_message && by_itself) open_gate();
+  if (now.moment == Moment::mid_message && !by_itself) {
+    send_held(1, 0);
+    until([] { return page->begun > 0; });
+  }
+  Parcel parcel{base_ + 2};
+  parcel.bulk.assign(large, 'x');
+  send(std::move(parcel));
+}
+
+void Script::send_held(int count, std::size_t answer) {
+  page->begun = 0;
+  page->encoded = 0;
+  page->go = false;
+  if (answer > 0 && now.moment == Moment::draining && target_works()) open_gate();
+  for (int i = 1; i <= count; ++i) send({base_ + i, true, false, Who::program, answer});
+}
+
+// ---- a remote function ----------------------------------------------------------------------------
+
+class RunScript final : public Script {
+public:
+  using Script::Script;
+
+  // The program's part of a nested use: all else is the child's.
+  void play_outer() {
+    start();
+    par::Watch told = reactor_.on_readable(wake[0], [] {
+      char byte;
+      if (::read(wake[0], &byte, 1) != 1) ::_exit(96);
+      par::fault_at(par::Hop::callback);
+    });
+    send({first_call, false, true});
+    settle();
+  }
+
+  // After all that a snapshot that lives gives children that work; without one the call hears it.
+  void play_last() {
+    if (!remote_ || closed_) start();
+    send({last_call});
+    settle();
+  }
+
+private:
+  void start() override {
+    remote_ = par::run(reactor_, work, options_);
+    closed_ = false;
+  }
+  bool is_born() const override { return remote_.pid() != 0; }
+  bool is_settled() const override { return pending_ == 0; }
+  void close() override {
+    remote_.close();
+    closed_ = true;
+  }
+
+  void send(Parcel parcel) override {
+    const int index = parcel.index;
+    const std::size_t size = parcel.answer;
+    parcel.who = who_;
+    ++pending_;
+    say(who_, Said::accepted, index);
+    remote_(std::move(parcel), [this, index, size](par::Result<Parcel> r) {
+      par::fault_at(par::Hop::callback);
+      if (--pending_ == 0) reactor_.stop();
+      if (r)
+        return say(who_, Said::answered, index, 0, 0, r->index != index || !is_right(*r, size));
+      say(who_, Said::answered, index, static_cast<int>(r.error().code()),
+          static_cast<int>(r.error().delivery()));
+    });
+  }
+
+  par::Remote<Parcel, Parcel> remote_;
+  bool closed_ = false;
+};
+
+// A call may carry the script of a nested use.
+Parcel work(const Parcel& in) {
+  ++page->worked[static_cast<int>(in.who)][in.index];
+  if (in.script) {
+    RunScript script(par::this_reactor(), child_options(), Who::child);
+    script.play();
+    if (now.target != Target::snapshot) script.play_last();
+    say(Who::child, Said::finished);
+  }
+  if (in.held) {
+    ++page->begun;
+    until([] { return page->go.load(); });
+  }
+  par::fault_at(par::Hop::call);
+  Parcel out{in.index};
+  out.bulk = bulk_of(in.index, in.answer);
+  return out;
+}
+
+// ---- a process ------------------------------------------------------------------------------------
+
+void echo(par::Pipe<Parcel, Parcel> pipe) {
+  pipe.on_message([pipe](const Parcel& in) { pipe.send(work(in)); });
+}
+
+class ProcessScript final : public Script {
+public:
+  using Script::Script;
+
+  void play_end() {
+    process_.close();
+    loop_until([&] { return over_; });
+  }
+
+private:
+  void start() override {
+    process_ = par::process(reactor_, echo, options_);
+    process_.on_message([this](const Parcel& in) {
+      par::fault_at(par::Hop::callback);
+      say(who_, Said::message, in.index, 0, 0, !is_right(in, in.bulk.empty() ? 0 : large));
+      if (--pending_ == 0) reactor_.stop();
+    });
+    process_.on_error(
+        [this](const par::Error& e) { say(who_, Said::error, 0, static_cast<int>(e.code())); });
+    process_.on_end([this] { say(who_, Said::end); });
+    process_.on_exit([this](const par::ExitStatus& status) {
+      say(who_, Said::exit, 0, static_cast<int>(status.cause), status.wait_status);
+      over_ = true;
+      reactor_.stop();
+    });
+  }
+  bool is_born() const override { return process_.pid() != 0 || over_; }
+  bool is_settled() const override { return pending_ == 0 || over_; }
+  void close() override { process_.close(); }
+
+  void send(Parcel parcel) override {
+    ++pending_;
+    say(who_, Said::accepted, parcel.index);
+    process_.send(parcel);
+  }
+
+  par::Process<Parcel, Parcel> process_;
+  bool over_ = false;
+};
+
+// ---- the program ----------------------------------------------------------------------------------
+
+struct Place {
+  par::Hop hop;
+  std::uint64_t passage;
+};
+
+// Where a process that calls, or one that works, does by itself what is to be done.
+Place place_in_caller(Moment moment) {
+  switch (moment) {
+    case Moment::before_request: return {par::Hop::run, 1};
+    case Moment::after_request: return {par::Hop::sent, 1};
+    case Moment::mid_message: return {par::Hop::write, 2};  // a part has gone
+    case Moment::one_pending:
+    case Moment::hundred_pending: return {par::Hop::callback, 1};
+    case Moment::draining: return {par::Hop::read, 1};
+    default: return {par::Hop::put, 1};
+  }
+}
+
+Place place_in_worker(Moment moment) {
+  switch (moment) {
+    case Moment::after_request: return {par::Hop::live, 1};
+    case Moment::before_first_message: return {par::Hop::task, 1};
+    case Moment::mid_message: return {par::Hop::read, 2};  // a part has come
+    case Moment::between_messages: return {par::Hop::written, 1};
+    case Moment::draining: return {par::Hop::write, 2};  // a part has gone, or one of the answers
+    default: return {par::Hop::call, 1};
+  }
+}
+
+Place place_of(const Cell& cell) {
+  if (cell.moment == Moment::at_hop) return {cell.hop, cell.passage};
+  if (cell.target == caller_of(cell.use)) return place_in_caller(cell.moment);
+  if (cell.target == worker_of(cell.use)) return place_in_worker(cell.moment);
+  if (cell.target == Target::parent) return {par::Hop::callback, 1};
+  return {cell.moment == Moment::after_request ? par::Hop::serve : par::Hop::turn, 1};
+}
+
+par::Deed deed_of(const Cell& cell) {
+  switch (cell.deed) {
+    case Deed::kill: return par::Deed::kill;
+    case Deed::stop_then_kill: return par::Deed::stop;
+    case Deed::exit_0: return par::Deed::exit_0;
+    case Deed::exit_3: return par::Deed::exit_3;
+    case Deed::crash: return par::Deed::crash;
+    default: break;
+  }
+  const bool far = cell.target == Target::child || cell.target == Target::grandchild;
+  return far ? par::Deed::close_data : par::Deed::close_control;
+}
+
+void arm() {
+  par::faults.armed = true;
+  par::HopFault& fault = par::faults.at_hop;
+  const Place place = place_of(now);
+  fault.deed = deed_of(now);
+  fault.hop = place.hop;
+  fault.passage = place.passage;
+  fault.gate = &page->gate;
+  fault.role = now.target == Target::parent     ? par::Role::parent
+               : now.target == Target::snapshot ? par::Role::snapshot
+                                                : par::Role::child;
+  fault.child = now.target == Target::grandchild ? 2 : 1;
+  if (now.moment == Moment::at_hop) open_gate();
+}
+
+void play_script() {
+  par::Reactor reactor;
+  if (now.use == Use::process) {
+    ProcessScript script(reactor, child_options(), Who::program);
+    script.play();
+    script.play_end();
+    RunScript(reactor, child_options(), Who::program).play_last();
+  } else {
+    RunScript script(reactor, child_options(), Who::program);
+    now.use == Use::nested ? script.play_outer() : script.play();
+    script.play_last();
+  }
+}
+
+// A snapshot has what the program had, and of its own: the control socket, the signals, two ends of
+// the door.
+constexpr std::size_t of_a_snapshot = 4;
+
+void check_snapshot(std::size_t before) {
+  std::size_t after = 0;
+  const std::size_t right = before + of_a_snapshot;
+  if (!until([&] { return (after = descriptors_of(snapshot)) == right; }))
+    say(Who::program, Said::snapshot_descriptors, 0, static_cast<int>(right),
+        static_cast<int>(after));
+}
+
+// A snapshot that was given up is reaped when the next one is taken; this one cannot be.
+void reap_snapshots() {
+  par::faults = par::Faults{};
+  par::faults.armed = true;
+  par::faults.fork_errno = EAGAIN;
+  par::faults.fork_failures = 1;
+  try {
+    par::Snapshot none;
+  } catch (const par::Error&) {
+    return;
+  }
+}
+
+void perform_all() {
+  const std::size_t before = descriptors_of(::getpid());
+  {
+    par::Snapshot taken;
+    snapshot = taken.pid();
+    snapshot_handle = &taken;
+    play_script();
+    const bool lives = now.target != Target::snapshot && now.target != Target::parent;
+    if (lives) check_snapshot(before);
+  }
+  std::size_t after = 0;
+  const auto is_clean = [&] {
+    reap_snapshots();
+    return (after = descriptors_of(::getpid())) == before;
+  };
+  if (!until(is_clean))
+    say(Who::program, Said::descriptors, 0, static_cast<int>(before), static_cast<int>(after));
+}
+
+}  // namespace
+
+void perform(const Cell& cell, Page& shared, int to) {
+  now = cell;
+  page = &shared;
+  said = to;
+  const rlimit none{0, 0};
+  ::setrlimit(RLIMIT_CORE, &none);
+  if (::pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) ::_exit(95);
+  arm();
+  try {
+    perform_all();
+    say(Who::program, Said::finished);
+  } catch (const std::exception& e) {
+    say(Who::program, Said::thrown);
+    remark(name_of(cell) + ": " + e.what());
+  }
+  ::_exit(0);
+}
+
+// ---- states ---------------------------------------------------------------------------------------
+
+char state_of(pid_t pid) {
+  char text[512];
+  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const ssize_t size = ::read(fd, text, sizeof text - 1);
+  ::close(fd);
+  if (size <= 0) return 0;
+  text[size] = 0;
+  const char* name_end = std::strrchr(text, ')');
+  return name_end && name_end[1] ? name_end[2] : '\0';
+}
+
+bool has_happened(const Cell& cell, const Page& shared) {
+  const pid_t pid = shared.gate.done_by;
+  if (pid == 0) return false;
+  if (cell.deed == Deed::close) return true;
+  const char state = state_of(pid);
+  return state == 0 || state == 'T' || state == 'Z' || state == 'X';
+}
+
+}  // namespace cell
