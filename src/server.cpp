@@ -265,6 +265,17 @@ void serve_request(ClientIndex client) noexcept {
   packet.along.drop();
 }
 
+// Said, so that it is not taken for our end.
+void refuse(Descriptor& control) noexcept {
+  Report report{};
+  report.kind = Tell::failed;
+  report.slot = no_slot;
+  report.id = no_spawn;
+  report.code = EAGAIN;
+  send_packet(control.get(), &report, sizeof report, -1);
+  control.reset();
+}
+
 // A child asks for children of its own: it sends one end of a control socket through the door, and
 // the kernel says who it is.
 void open_door() noexcept {
@@ -276,8 +287,7 @@ void open_door() noexcept {
   ClientIndex place = 1;
   while (place < server->clients_used && server->clients[place].open) ++place;
   if (!packet.along || owner == no_child || place == client_limit) {
-    packet.along.reset();  // the child hears an end of file: refused
-    return;
+    return refuse(packet.along);
   }
   if (place == server->clients_used) new (&server->clients[server->clients_used++]) Client;
   Client& client = server->clients[place];

@@ -154,6 +154,7 @@ int SnapshotEntry::connect() {
   theirs.drop();
   client_ = Client(std::move(ours));
   state_ = State::connected;
+  refused_ = false;
   out_of_memory_.watch();
   return 0;
 }
@@ -359,6 +360,7 @@ ExitStatus status_of(const Report& report) {
 }
 
 void SnapshotEntry::take_report(const Report& report) {
+  if (report.id == no_spawn) refused_ = true;
   const auto found = living_.find(report.id);
   if (found == living_.end()) return;
   switch (report.kind) {
@@ -400,13 +402,13 @@ void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket)
       });
 }
 
-// The control socket has ended: nobody can tell any more how those who live will end.
+// The control socket has ended: nobody can tell any more how those who live will end.  A child that
+// was only not let in may knock again.
 void SnapshotEntry::lost() {
   read_event_.remove();
   write_event_.remove();
   client_.close();
   const Error why = why_lost();
-  // A child outlives its snapshot by nothing: it was only not let in, and may knock again.
   if (role() == Role::child)
     state_ = State::unconnected;
   else if (state_ != State::stopped)
@@ -420,7 +422,7 @@ void SnapshotEntry::lost() {
     status.cause = Cause::snapshot_lost;
     if (child.pid != 0)
       last_word(id, {status, std::nullopt});
-    else if (child.asked && role() == Role::parent)
+    else if (child.asked && !refused_)
       last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
     else
       last_word(id, {std::nullopt, why});
@@ -429,7 +431,7 @@ void SnapshotEntry::lost() {
 }
 
 Error SnapshotEntry::why_lost() const {
-  if (role() == Role::child)
+  if (refused_)
     return Error(Errc::overloaded,
                  "overloaded: too many children of this snapshot have children of their own");
   return state_ == State::stopped ? was_stopped() : is_dead();

@@ -123,6 +123,7 @@ private:
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
+  bool refused_ = false;  // in a child: it was not let in
   struct Living {
     SpawnListener* listener;  // null: forgotten
     pid_t pid;

@@ -14,6 +14,7 @@
 namespace evparallel {
 
 constexpr std::uint32_t no_slot = UINT32_MAX;
+constexpr std::uint64_t no_spawn = 0;  // in `failed`: who knocked at the door is not let in
 
 // ---- control socket ----
 

@@ -1301,6 +1301,11 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     send_packet(ours.get(), &request, sizeof request, -1);
     BOOST_REQUIRE((send_packet(door.get(), &byte, 1, theirs.get()) == Flow::done));
     theirs.drop();
+    Report told{};
+    BOOST_REQUIRE(wait_for(ours.get()));
+    BOOST_TEST(receive_packet(ours.get(), &told, sizeof told).size == sizeof told);
+    BOOST_TEST((told.kind == Tell::failed));
+    BOOST_TEST(told.id == no_spawn);
     BOOST_TEST(sees_end(ours));
   }
   BOOST_TEST(far.works());

@@ -102,3 +102,35 @@ BOOST_AUTO_TEST_CASE(a_thousand_nested_calls) {
   loop.run();
   BOOST_TEST(sum == 999 * 1000 / 2);
 }
+
+BOOST_AUTO_TEST_CASE(who_is_not_let_in_hears_it_and_may_repeat) {
+  // A process that a task has forked is no child of the snapshot.
+  par::Reactor loop;
+  auto f = par::run(loop, [] {
+    int said[2];
+    if (::pipe(said) != 0) return std::string("pipe");
+    if (::fork() == 0) {
+      std::string heard;
+      auto inner = par::run(par::this_reactor(), [] { return 1; });
+      for (int i = 0; i < 2; ++i) {
+        inner([&](par::Result<int> r) {
+          heard += r ? "value;"
+                     : std::string(par::to_string(r.error().code())) + ' ' +
+                           par::to_string(r.error().delivery()) + ';';
+        });
+        par::this_reactor().run();
+      }
+      const ssize_t size = static_cast<ssize_t>(heard.size());
+      ::_exit(::write(said[1], heard.data(), heard.size()) == size ? 0 : 1);
+    }
+    ::close(said[1]);
+    char text[200];
+    const ssize_t size = ::read(said[0], text, sizeof text);
+    ::close(said[0]);
+    return std::string(text, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+  });
+  std::string heard;
+  f([&](par::Result<std::string> r) { heard = r.value(); });
+  loop.run();
+  BOOST_TEST(heard == "overloaded not_sent;overloaded not_sent;");
+}

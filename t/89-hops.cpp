@@ -58,24 +58,38 @@ bool is_passed(Hop hop, Use use, Target target) {
 
 // ---- playing --------------------------------------------------------------------------------------
 
-void check_all(Deed deed) {
-  testing::limit(300);
-  int count = 0;
-  for (const Use use : {Use::run, Use::process, Use::nested}) {
-    for (const Target target :
-         {Target::parent, Target::snapshot, Target::child, Target::grandchild}) {
+constexpr Use uses[] = {Use::run, Use::process, Use::nested};
+constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, Target::grandchild};
+
+// In a nested use the second passage is about the grandchild.
+std::uint64_t passages(Hop hop, Use use, Target target) {
+  return use == Use::nested && target == Target::snapshot && hop != Hop::door ? 2 : 1;
+}
+
+std::vector<Cell> ends_by(Deed deed) {
+  std::vector<Cell> all;
+  for (const Use use : uses) {
+    for (const Target target : targets) {
       for (std::size_t i = 0; i < par::hop_count; ++i) {
         const Hop hop = static_cast<Hop>(i);
         if (!is_passed(hop, use, target)) continue;
-        const Cell cell{use, target, deed, Moment::at_hop, hop, 1};
-        const Verdict verdict = play(cell, allowed_anywhere);
-        BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
-        BOOST_TEST(verdict.done, name_of(cell) << ": it was never passed");
-        ++count;
+        for (std::uint64_t k = 1; k <= passages(hop, use, target); ++k)
+          all.push_back({use, target, deed, Moment::at_hop, hop, k});
       }
     }
   }
-  remark(std::to_string(count) + " ends");
+  return all;
+}
+
+void check_all(Deed deed) {
+  testing::limit(300);
+  const std::vector<Cell> cells = ends_by(deed);
+  for (const Cell& cell : cells) {
+    const Verdict verdict = play(cell, allowed_anywhere);
+    BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
+    BOOST_TEST(verdict.done, name_of(cell) << ": it was never passed");
+  }
+  remark(std::to_string(cells.size()) + " ends");
 }
 
 }  // namespace
@@ -83,9 +97,8 @@ void check_all(Deed deed) {
 BOOST_AUTO_TEST_CASE(every_hop_is_passed_by_somebody) {
   for (std::size_t i = 0; i < par::hop_count; ++i) {
     bool passed = false;
-    for (const Use use : {Use::run, Use::process, Use::nested})
-      for (const Target target :
-           {Target::parent, Target::snapshot, Target::child, Target::grandchild})
+    for (const Use use : uses)
+      for (const Target target : targets)
         passed = passed || is_passed(static_cast<Hop>(i), use, target);
     BOOST_TEST(passed, name_of(static_cast<Hop>(i)));
   }
@@ -218,7 +231,9 @@ BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
   ::close(said[0]);
   ::waitpid(program, nullptr, 0);
   BOOST_TEST(size == static_cast<ssize_t>(sizeof code));
-  BOOST_TEST(code == static_cast<int>(par::Errc::overloaded));
+  // Before the door is shut, or after.
+  BOOST_TEST((code == static_cast<int>(par::Errc::snapshot_lost) ||
+              code == static_cast<int>(par::Errc::overloaded)));
 }
 
 BOOST_AUTO_TEST_CASE(what_was_put_off_by_a_stop_does_not_come_to_one_who_is_gone) {

@@ -167,7 +167,7 @@ private:
     const auto key = std::make_pair(record.who, record.index);
     switch (record.what) {
       case Said::accepted: ++calls_[key].accepted; break;
-      case Said::answered:
+      case Said::answer:
       case Said::message: take_answer(record, calls_[key]); break;
       case Said::error:
       case Said::end:
@@ -199,7 +199,7 @@ private:
     // What is said to be safe to repeat must not have been done, and nothing is done twice.
     const int times = page_.worked[static_cast<int>(record.who)][record.index];
     const bool undone =
-        record.a != 0 && delivery == par::Delivery::not_sent && record.what == Said::answered;
+        record.a != 0 && delivery == par::Delivery::not_sent && record.what == Said::answer;
     if (undone ? times != 0 : times > 1)
       complain("call ", record.index, " was worked on ", times, " times");
   }

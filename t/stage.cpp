@@ -349,9 +349,8 @@ private:
     remote_(std::move(parcel), [this, index, size](par::Result<Parcel> r) {
       par::fault_at(par::Hop::callback);
       if (--pending_ == 0) reactor_.stop();
-      if (r)
-        return say(who_, Said::answered, index, 0, 0, r->index != index || !is_right(*r, size));
-      say(who_, Said::answered, index, static_cast<int>(r.error().code()),
+      if (r) return say(who_, Said::answer, index, 0, 0, r->index != index || !is_right(*r, size));
+      say(who_, Said::answer, index, static_cast<int>(r.error().code()),
           static_cast<int>(r.error().delivery()));
     });
   }

@@ -19,11 +19,11 @@ struct Page {
 
 enum class Said : std::int32_t {
   accepted,  // call `index` was made, or message `index` sent
-  answered,  // its answer came: a: 0, or the code of the error; b: delivery; wrong: the value is another's
-  message,               // message `index` came
-  error,                 // on_error: a: code
-  end,                   // on_end
-  exit,                  // on_exit: a: Cause, b: wait status
+  answer,    // it came: a: 0, or the code of the error; b: delivery; wrong: the value is another's
+  message,   // message `index` came
+  error,     // on_error: a: code
+  end,       // on_end
+  exit,      // on_exit: a: Cause, b: wait status
   descriptors,           // of the program: a before, b after
   snapshot_descriptors,  // of the snapshot
   waited_in_vain,        // `index`: line of the script
