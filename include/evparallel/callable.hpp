@@ -180,24 +180,16 @@ EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
 using AnyFunction = void (*)();
 
 // Bytes that nobody has written must not be taken for an address.  Where the compiler cannot clear
-// them, they may be.
-#if defined __has_builtin
-#if __has_builtin(__builtin_clear_padding)
-#define EVPARALLEL_CLEARS_PADDING 1
-#endif
-#endif
-#ifdef EVPARALLEL_CLEARS_PADDING
-constexpr bool clears_padding = true;
+// them (clang 14), they may be.
 template <class F>
 void clear_padding(F* f) {
+  static_cast<void>(f);
+#if defined __has_builtin
+#if __has_builtin(__builtin_clear_padding)
   if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(f);
-}
-#undef EVPARALLEL_CLEARS_PADDING
-#else
-constexpr bool clears_padding = false;
-template <class F>
-void clear_padding(F*) {}
 #endif
+#endif
+}
 
 template <class F>
 struct Travel {
