@@ -323,7 +323,7 @@ void PipeCore::release_handlers() noexcept {
 }
 
 void PipeCore::shut() noexcept {
-  owner_ = nullptr;  // what a stop() has put off may still come here
+  owner_ = nullptr;                           // what a stop() has put off may still come here
   const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
   read_event_.remove();
   write_event_.remove();

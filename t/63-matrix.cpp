@@ -1,4 +1,4 @@
-// 94-matrix.cpp - the fault matrix: every target x deed x moment x use, each in a program of its own.
+// 63-matrix.cpp - the fault matrix: every target x deed x moment x use, each in a program of its own.
 //
 // The axes are multiplied, not typed.  Where the parent is the target and dies, nobody is left to hear: processes
 // and descriptors are looked at.  In all other cells every call that was accepted is heard exactly once, with one of

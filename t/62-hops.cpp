@@ -1,4 +1,4 @@
-// 89-hops.cpp - an end at every hop on the way of a call, of each process that passes it; and ends that come to the
+// 62-hops.cpp - an end at every hop on the way of a call, of each process that passes it; and ends that come to the
 // parent in an odd order: a report without end of file, an end of file without report.
 #include "cell.hpp"
 #include "elsewhere.hpp"
