@@ -6,6 +6,9 @@
 // may touch. A snapshot must be taken before the first Reactor is made. Callbacks run from the loop
 // only; one may destroy or replace itself and the handle that it hangs on, but not the Reactor.  An
 // exception that leaves one ends run(), which throws it.
+//
+// In a process that the program itself has forked an inherited Reactor and its handles do nothing,
+// and may be destroyed; what would need the loop throws std::logic_error.
 #pragma once
 
 #include <evparallel/callback.hpp>
@@ -84,14 +87,18 @@ public:
   using duration = std::chrono::nanoseconds;
 
   Reactor();                      // an event_base of its own.  Fails: std::system_error
-  explicit Reactor(event_base*);  // joins one that the program runs and that outlives the Reactor
+  explicit Reactor(event_base*);  // joins one that outlives the Reactor; several may join one base
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
-  ~Reactor();  // closes what still hangs on it; no callback is called any more
+  // Closes what still hangs on it; no callback is called any more.  Not inside of run().
+  ~Reactor();
 
   // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no call without
-  // its answer, no Hold.  Idle remote functions and snapshots do not count. Fails: std::logic_error
-  // inside a callback of this reactor; else what left a callback.
+  // its answer, no Hold; on a borrowed base also none of another Reactor, and no event of the
+  // program.  Idle remote functions and snapshots do not count.  event_base_loopbreak() and
+  // event_base_loopexit() end it, too.
+  // Fails: std::logic_error inside a callback of this reactor or of its base; else what left a
+  // callback.
   void run();
   // The same for at most `limit`.  Returns true if work is left.
   bool run_for(duration limit);
@@ -112,7 +119,8 @@ public:
   [[nodiscard]] Hold hold();
 
   // For a borrowed base that the program itself dispatches: hears what leaves a callback.  Without
-  // it such an exception ends the program, since it cannot pass through libevent.
+  // it, or where it throws, such an exception ends the program, since it cannot pass through
+  // libevent.
   void on_exception(Callback<void(std::exception_ptr)>);
 
   event_base* base() const noexcept;

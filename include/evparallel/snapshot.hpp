@@ -28,7 +28,7 @@ struct SnapshotOptions {
 };
 
 // Any number of them; each is used by one Reactor at a time.  A handle that was inherited by
-// another process does nothing there.
+// another process does nothing there, and may be destroyed.
 class EVPARALLEL_API Snapshot {
 public:
   // Forks now.  Standard descriptors that are closed are opened on /dev/null first.
@@ -53,7 +53,7 @@ private:
   std::shared_ptr<SnapshotEntry> entry_;
 };
 
-// Takes the default snapshot, once, in the beginning.  It ends with the program.
+// Takes the default snapshot, once a process, in the beginning.  It ends with the program.
 // Fails: std::logic_error the second time; else as the constructor of Snapshot.
 EVPARALLEL_API void init(const SnapshotOptions& = {});
 // In a child: the one that forked it.  Fails: Error{no_snapshot} before init().
