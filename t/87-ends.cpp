@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(the_limit_of_memory) {
       },
       options);
   std::vector<std::string> heard;
-  for (const std::size_t megabytes : {16, 256, 16})
+  for (const std::size_t megabytes : {std::size_t{16}, std::size_t{256}, std::size_t{16}})
     f(megabytes << 20, [&](par::Result<std::size_t> r) {
       heard.push_back(r ? std::to_string(*r >> 20) : r.error().remote_type());
     });
