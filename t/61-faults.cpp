@@ -1,4 +1,4 @@
-// 61-faults.cpp - ends at a chosen frame, and forks that fail: what the caller hears of them.
+// 61-faults.cpp - ends at a chosen frame or hop, and forks that fail: what the caller hears of them.
 #include "testing.hpp"
 
 #include "fault.hpp"
@@ -130,6 +130,47 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_how_its_child_died) {
   loop.run();
   BOOST_TEST(heard == (Strings{"value", "child_killed", "child_killed"}),
              boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::HopFault fault;
+  fault.deed = par::Deed::exit_3;
+  fault.hop = par::Hop::put;
+  fault.role = par::Role::child;
+  fault.passage = 4;
+  par::Faults faults;
+  faults.armed = true;
+  faults.at_hop = fault;
+  Strings events = events_of(snapshot, faults);
+  BOOST_REQUIRE(events.size() == 6u);
+  BOOST_TEST(Strings(events.begin(), events.begin() + 3) == head(3),
+             boost::test_tools::per_element());
+  BOOST_TEST(events[3].find("exited with status 3") != std::string::npos);
+  BOOST_TEST(events[4] == "end");
+  BOOST_TEST(events[5] == "error");
+  // Another process's fault, and another child's, are none of its own.
+  faults.at_hop.role = par::Role::snapshot;
+  BOOST_TEST(events_of(snapshot, faults).back() == "normal");
+  faults.at_hop.role = par::Role::child;
+  faults.at_hop.child = 7;
+  BOOST_TEST(events_of(snapshot, faults).back() == "normal");
+}
+
+BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
+  par::faults.armed = true;
+  par::faults.at_hop.deed = par::Deed::crash;
+  par::faults.at_hop.hop = par::Hop::live;
+  par::faults.at_hop.role = par::Role::child;
+  par::faults.at_hop.child = 2;
+  par::Snapshot snapshot;
+  const par::Faults inherited = par::faults;
+  par::faults = par::Faults{};
+  testing::allow_descriptors(1);
+  Strings ends;
+  for (int i = 0; i < 3; ++i) ends.push_back(events_of(snapshot, inherited).back());
+  BOOST_TEST(ends == (Strings{"normal", "crash", "normal"}), boost::test_tools::per_element());
 }
 
 namespace {
