@@ -94,8 +94,8 @@ struct JsonForm<T, std::enable_if_t<std::is_integral_v<T> && sizeof(T) <= sizeof
   static bool get(JsonCursor& in, T& value) {
     Wide wide = 0;
     if (!in.read(wide)) return false;
-    value = static_cast<T>(wide);
-    return static_cast<Wide>(value) == wide;
+    value = static_cast<T>(wide);  // of a number that is too large nlohmann takes the low bits, too
+    return true;
   }
 };
 
