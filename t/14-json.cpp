@@ -491,7 +491,7 @@ BOOST_AUTO_TEST_CASE(every_byte_and_every_pair) {
 BOOST_AUTO_TEST_CASE(every_byte_at_every_place) {
   Same same;
   for (int byte = 0; byte < 256; ++byte)
-    for (std::size_t size = 1; size <= 18; ++size)
+    for (const std::size_t size : {1U, 7U, 8U, 9U, 16U, 17U})
       for (std::size_t at = 0; at < size; ++at) {
         std::string value(size, 'x');
         value[at] = static_cast<char>(byte);
@@ -503,7 +503,7 @@ BOOST_AUTO_TEST_CASE(every_byte_at_every_place) {
 BOOST_AUTO_TEST_CASE(every_boundary_of_utf_8) {
   Same same;
   const std::string next = "\x41\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff";
-  for (int lead = 0x80; lead < 256; ++lead)
+  for (int lead = 0xbf; lead < 256; ++lead)
     for (const char second : next)
       for (const char third : next)
         for (const char fourth : {'\x22', '\x7f', '\x80', '\xbf', '\xc2'}) {

@@ -227,7 +227,7 @@ BOOST_AUTO_TEST_CASE(monostate_is_null) {
 BOOST_AUTO_TEST_CASE(inside_of_others) {
   check(std::vector<Value>{1, "a"}, R"([{"index":0,"value":1},{"index":1,"value":"a"}])");
   check(std::map<std::string, Value>{{"k", 1}}, R"({"k":{"index":0,"value":1}})");
-  check(std::optional<Value>(Value(1)), R"({"index":0,"value":1})");
+  check(std::optional<Value>(std::in_place, 1), R"({"index":0,"value":1})");
   check(std::optional<Value>(), "null");
   using Deep = std::variant<std::optional<int>, Value>;
   check(Deep(std::optional<int>()), R"({"index":0,"value":null})");
