@@ -13,6 +13,8 @@ names_of() {
 cat >"$tmp/sample.hpp" <<'SAMPLE'
 #define EVPARALLEL_SAMPLE \
   "; class Wrong {"
+#define EVPARALLEL_OF_THIS_FILE 1
+#undef EVPARALLEL_OF_THIS_FILE
 namespace evparallel {
 class Foreign;
 namespace detail {

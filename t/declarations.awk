@@ -1,8 +1,9 @@
 # declarations.awk - the declarations of C++ files, as far as clang-format's layout lets them be read. For gates.
 #
 # Prints "kind qualified::name" of each, without namespace evparallel. Kinds: type, function, value (a field, an
-# enumerator, a constant), macro; private for what is that in a class. Operators and destructors have no name of
-# their own, forward declarations say nothing, and what is in namespace detail or in one without a name is left out.
+# enumerator, a constant), macro, unless it is undefined again; private for what is that in a class. Operators and
+# destructors have no name of their own, forward declarations say nothing, and what is in namespace detail or in one
+# without a name is left out.
 #
 # With -v bodies=1: "qualified::name text" of each function that has a body, in all namespaces, head and body in one
 # line. operator() is called operator_call there.
@@ -114,7 +115,8 @@ function open_scope(s,    name) {
 	}
 }
 /^ *#/ {
-	if ($1 == "#define" && $2 ~ /^EVPARALLEL_/) { sub(/\(.*/, "", $2); print "macro", $2 }
+	if ($1 == "#define" && $2 ~ /^EVPARALLEL_/) { sub(/\(.*/, "", $2); macros[$2] }
+	if ($1 == "#undef") delete macros[$2]
 	while (/\\$/) getline
 	next
 }
@@ -126,6 +128,8 @@ function open_scope(s,    name) {
 	text = text $0 "\n"
 }
 END {
+	if (!bodies) for (name in macros) print "macro", name
+	name = ""
 	gsub(/\/\*[^*]*\*\//, "", text)
 	for (i = 1; i <= length(text); i++) {
 		c = substr(text, i, 1)
