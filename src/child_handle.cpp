@@ -4,8 +4,6 @@
 
 #include "task_frame.hpp"
 
-#include <cstring>
-
 namespace evparallel {
 
 using detail::PipeCore;
@@ -44,9 +42,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::stream, ours, theirs))
-    throw Error(Errc::spawn_failed,
-                std::string("spawn failed: no socket pair for a child: ") + std::strerror(error))
-        .with_os_error(error);
+    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
   child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
   child->pipe_ =

@@ -39,6 +39,9 @@ protected:
   ~SpawnListener() = default;
 };
 
+// "WHAT: the system's word for NUMBER", with the number as os_error().
+Error system_error(Errc, const std::string& what, int number);
+
 class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
 public:
   // Forks a snapshot.  Fails: Error.
@@ -86,6 +89,8 @@ private:
   enum class State { unconnected, connected, stopped, lost };
 
   SnapshotEntry() = default;
+  // Snapshots whose handles are gone, as far as they have ended.
+  static void reap_abandoned() noexcept;
   void loop_gone() noexcept override;
   void fork_server();
   std::string described() const;
