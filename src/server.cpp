@@ -59,6 +59,20 @@ Server* server;
 
 // ---- reports ----
 
+// There is something left to tell it; no request of its is read before that.
+bool behind(const Client& client) noexcept {
+  return client.stuck || !client.to_report.empty();
+}
+
+Report failed(std::uint64_t id, int error) noexcept {
+  Report report{};
+  report.kind = Tell::failed;
+  report.slot = no_slot;
+  report.id = id;
+  report.code = error;
+  return report;
+}
+
 void lose(ClientIndex) noexcept;
 
 // False: the client's socket is full, or it is gone.
@@ -80,7 +94,7 @@ void answer(ClientIndex client, const Report& report) noexcept {
 void report_ends(ClientIndex index) noexcept {
   Client& client = server->clients[index];
   if (client.open && client.stuck) client.stuck = !send_report(index, client.answer);
-  while (client.open && !client.stuck && client.to_report.first != no_child) {
+  while (client.open && !client.stuck && !client.to_report.empty()) {
     ChildEntry& child = server->children[client.to_report.first];
     if (!send_report(index, child.last_word)) return;
     child.number = ++client.exits;
@@ -89,8 +103,7 @@ void report_ends(ClientIndex index) noexcept {
 }
 
 void free_seen(Client& client, std::uint64_t seen) noexcept {
-  while (client.reported.first != no_child &&
-         server->children[client.reported.first].number <= seen)
+  while (!client.reported.empty() && server->children[client.reported.first].number <= seen)
     server->children.free(server->children.pop(client.reported));
 }
 
@@ -171,21 +184,12 @@ void be_born(void* argument) {
   ::_exit(70);
 }
 
-void fail(ClientIndex client, const Request& request, int error) noexcept {
-  Report report{};
-  report.kind = Tell::failed;
-  report.slot = no_slot;
-  report.id = request.id;
-  report.code = error;
-  answer(client, report);
-}
-
 void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
-  if (packet.lost_descriptor || !packet.along) return fail(client, request, EMFILE);
+  if (packet.lost_descriptor || !packet.along) return answer(client, failed(request.id, EMFILE));
   const ChildIndex index = server->children.take_free();
   if (index == no_child) {
     packet.along.drop();
-    return fail(client, request, EAGAIN);
+    return answer(client, failed(request.id, EAGAIN));
   }
   Slot& slot = server->start.slots[index];
   slot.clear();
@@ -202,7 +206,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.socket.drop();  // the child's now; a second holder would hide its end
   if (forked.pid < 0) {
     server->children.free(index);
-    return fail(client, request, forked.error);
+    return answer(client, failed(request.id, forked.error));
   }
   make_group(forked.pid);
   server->children.add(index, forked.pid, client, request.id);
@@ -267,11 +271,7 @@ void serve_request(ClientIndex client) noexcept {
 
 // Said, so that it is not taken for our end.
 void refuse(Descriptor& control) noexcept {
-  Report report{};
-  report.kind = Tell::failed;
-  report.slot = no_slot;
-  report.id = no_spawn;
-  report.code = EAGAIN;
+  const Report report = failed(no_spawn, EAGAIN);
   send_packet(control.get(), &report, sizeof report, -1);
   control.reset();
 }
@@ -286,9 +286,7 @@ void open_door() noexcept {
   const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
   ClientIndex place = 1;
   while (place < server->clients_used && server->clients[place].open) ++place;
-  if (!packet.along || owner == no_child || place == client_limit) {
-    return refuse(packet.along);
-  }
+  if (!packet.along || owner == no_child || place == client_limit) return refuse(packet.along);
   if (place == server->clients_used) new (&server->clients[server->clients_used++]) Client;
   Client& client = server->clients[place];
   client = Client{};
@@ -323,8 +321,7 @@ void open_door() noexcept {
 
 bool nothing_left_to_do() noexcept {
   const Client& parent = server->clients[0];
-  const bool all_told = !parent.stuck && parent.to_report.first == no_child;
-  return server->stopping && server->children.living() == 0 && (all_told || server->unheard);
+  return server->stopping && server->children.living() == 0 && (!behind(parent) || server->unheard);
 }
 
 void on_signals() noexcept {
@@ -340,9 +337,9 @@ std::size_t gather_waits(pollfd* waits, ClientIndex* whose) noexcept {
   for (ClientIndex i = 0; i < server->clients_used; ++i) {
     const Client& client = server->clients[i];
     if (!client.open) continue;
-    const bool behind = client.stuck || client.to_report.first != no_child;
     whose[count] = i;
-    waits[count++] = {client.control.get(), static_cast<short>(behind ? POLLOUT : POLLIN), 0};
+    waits[count++] = {client.control.get(), static_cast<short>(behind(client) ? POLLOUT : POLLIN),
+                      0};
   }
   return count;
 }
@@ -357,10 +354,9 @@ void turn() noexcept {
   for (std::size_t i = 2; i < count; ++i) {
     const Client& client = server->clients[whose[i]];
     if (!client.open || !waits[i].revents) continue;
-    const bool behind = client.stuck || client.to_report.first != no_child;
     if (waits[i].revents & POLLHUP)
       lose(whose[i]);  // with all that it had still asked for
-    else if (!behind)
+    else if (!behind(client))
       serve_request(whose[i]);
   }
   if (waits[1].revents) open_door();
