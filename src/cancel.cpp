@@ -13,21 +13,20 @@ namespace detail {
 
 namespace {
 
-using std::chrono::milliseconds;
-
 constexpr std::uint64_t never_answered = UINT64_MAX;  // a ping of that number
 
-// A deadline's own grace is divided: the child is to be dead when all of it has passed.
-SnapshotEntry::Clock after_deadline(milliseconds grace) noexcept {
-  return {grace / 2, grace - grace / 2, Cause::deadline};
+// What a task gets that somebody gives up.  A deadline's own grace is divided: the child is to be
+// dead when all of it has passed.
+SnapshotEntry::Clock clock_for(Cause cause, std::chrono::milliseconds grace) noexcept {
+  if (cause == Cause::deadline) return {grace / 2, grace - grace / 2, cause};
+  return {grace, grace, cause};
 }
 
 }  // namespace
 
 void RemoteCore::cancel(std::uint64_t id) {
   if (!loop_->alive()) return;
-  give_up(id, Error(Errc::cancelled, "cancelled: Call::cancel()"),
-          {options_.grace, options_.grace, Cause::cancelled});
+  give_up(id, Error(Errc::cancelled, "cancelled: Call::cancel()"), Cause::cancelled);
 }
 
 RemoteChild* RemoteCore::child_of(std::uint64_t id) noexcept {
@@ -37,28 +36,24 @@ RemoteChild* RemoteCore::child_of(std::uint64_t id) noexcept {
   return nullptr;
 }
 
-void RemoteCore::give_up(std::uint64_t id, const Error& error, const SnapshotEntry::Clock& clock) {
+void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   RemoteChild* const child = child_of(id);
   if (!child) return;
   PendingCall pending = child->calls.take(id);
   forget_deadline(id, pending);
-  Delivery delivery = Delivery::not_sent;
   if (!pending.held) {
     tell(*child, id, pending, revoked);
-    child->given_up.emplace(id, RemoteChild::Given{pending.note, clock.cause});
-    delivery = child->handle->delivery(id, pending.offset);
+    child->given_up.emplace(id, RemoteChild::Given{pending.note, cause});
   }
-  if (delivery == Delivery::started) strike(*child, id, clock);
-  loop_->defer([self = shared_from_this(), error = error.with_delivery(delivery),
-                answer = std::move(pending.answer)]() mutable {
-    self->ended();  // first: a callback may throw
-    answer(nullptr, &error);
-  });
+  const Delivery delivery = child->delivery(id, pending);  // read after the note was written
+  if (delivery == Delivery::started) strike(*child, id, cause);
+  tell_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
-void RemoteCore::strike(RemoteChild& child, std::uint64_t id, const SnapshotEntry::Clock& clock) {
+void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
+  const SnapshotEntry::Clock clock = clock_for(cause, options_.grace);
   child.struck = true;
   if (!task_.replies_later) return child.handle->strike(clock, id, 0);
   if (closed_) {
@@ -73,13 +68,9 @@ void RemoteCore::strike(RemoteChild& child, std::uint64_t id, const SnapshotEntr
 
 // It is known only now how far it had got.
 void RemoteCore::child_started(RemoteChild& child) {
-  for (const auto& item : child.given_up) {
-    if (child.handle->delivery(item.first, 0) != Delivery::started) continue;
-    const bool late = item.second.cause == Cause::deadline;
-    strike(child, item.first,
-           late ? after_deadline(options_.grace)
-                : SnapshotEntry::Clock{options_.grace, options_.grace, item.second.cause});
-  }
+  for (const auto& item : child.given_up)
+    if (child.handle->delivery(item.first, 0) == Delivery::started)
+      strike(child, item.first, item.second.cause);
 }
 
 // ---- notes ----
@@ -146,7 +137,7 @@ void RemoteCore::on_clock() {
     const std::uint64_t id = deadlines_.begin()->second;
     deadlines_.erase(deadlines_.begin());
     give_up(id, Error(Errc::deadline, "deadline: the call was not answered in time"),
-            after_deadline(options_.grace));
+            Cause::deadline);
   }
   set_clock();
 }

@@ -28,6 +28,11 @@ public:
   void on_frame(Frame&) override;
   void on_ended(const ExitStatus&, const Error&) override;
 
+  // How far a call of this child has got.
+  Delivery delivery(std::uint64_t id, const PendingCall& call) const noexcept {
+    return call.held ? Delivery::not_sent : handle->delivery(id, call.offset);
+  }
+
   std::shared_ptr<ChildHandle> handle;
   Calls calls;
   std::optional<Error> task_error;  // the task itself failed
@@ -77,11 +82,12 @@ private:
   void place(std::uint64_t id, PendingCall&);
   void began();
   void ended();
+  void tell_later(const Error&, Answer);
   void fail_later(const Error&, Answer);
 
   RemoteChild* child_of(std::uint64_t id) noexcept;
-  void give_up(std::uint64_t id, const Error&, const SnapshotEntry::Clock&);
-  void strike(RemoteChild&, std::uint64_t id, const SnapshotEntry::Clock&);
+  void give_up(std::uint64_t id, const Error&, Cause);
+  void strike(RemoteChild&, std::uint64_t id, Cause);
   void tell(RemoteChild&, std::uint64_t id, PendingCall&, std::int64_t deadline);
   void keep_deadline(std::uint64_t id, PendingCall&, std::int64_t at);
   void forget_deadline(std::uint64_t id, PendingCall&) noexcept;

@@ -96,8 +96,13 @@ std::uint64_t RemoteCore::refuse(const Error& error, Answer answer) {
 // Never from inside the call.
 void RemoteCore::fail_later(const Error& error, Answer answer) {
   began();
+  tell_later(error, std::move(answer));
+}
+
+// Of a call that is counted among those that are pending.
+void RemoteCore::tell_later(const Error& error, Answer answer) {
   loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
-    self->ended();
+    self->ended();  // first: a callback may throw
     answer(nullptr, &error);
   });
 }
@@ -182,8 +187,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   std::vector<std::pair<Answer, Delivery>> failed;
   for (auto& [id, pending] : child.calls.take_all()) {
     erase(std::exchange(pending.note, nullptr));
-    const Delivery delivery =
-        pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);
+    const Delivery delivery = child.delivery(id, pending);
     if (may_repeat(child, pending, delivery, status)) {
       if (!ours && !pending.held) ++pending.attempts;
       again.emplace_back(id, std::move(pending));
@@ -206,8 +210,7 @@ void RemoteCore::repeat(std::vector<NumberedCall> calls) {
       place(id, pending);
     } catch (const Error& error) {
       forget_deadline(id, pending);
-      fail_later(error, std::move(pending.answer));
-      ended();
+      tell_later(error, std::move(pending.answer));
     }
   }
   if (closed_ && !calls.empty() && current_) current_->handle->pipe()->close();
@@ -247,11 +250,9 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
   for (auto& [id, pending] : child.calls.take_all()) {
     erase(pending.note);
     if (!loop_->alive()) continue;
-    const Delivery delivery =
-        pending.held ? Delivery::not_sent : child.handle->delivery(id, pending.offset);
     loop_->defer([loop = loop_, answer = std::move(pending.answer),
                   error = Error(Errc::cancelled, "cancelled: the remote function was dropped")
-                              .with_delivery(delivery)]() mutable {
+                              .with_delivery(child.delivery(id, pending))]() mutable {
       loop->release();  // first: a callback may throw
       answer(nullptr, &error);
     });
