@@ -1,4 +1,5 @@
 // 10-io.cpp - values to bytes and back: bounds, tables of round trips, and every way to be bad input.
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/io.hpp>
@@ -23,29 +24,13 @@
 #include <vector>
 
 using namespace evparallel;
+using testing::bad_message;
+using testing::has;
 
 namespace {
 
 std::string name(Errc code) {
   return to_string(code);
-}
-
-// What f throws as an Error{bad_message}: its text.
-template <class F>
-std::string bad_message(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    BOOST_TEST(name(error.code()) == "bad_message");
-    BOOST_TEST(error.what() != "");
-    return error.what();
-  }
-  BOOST_ERROR("nothing was thrown");
-  return {};
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // All bytes of a message, those that were adopted too.

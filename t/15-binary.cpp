@@ -1,4 +1,5 @@
 // 15-binary.cpp - CBOR and MessagePack: round trips, bytes, and every way to be bad input.
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/binary_io.hpp>
@@ -13,24 +14,10 @@
 
 using namespace evparallel;
 using nlohmann::json;
+using testing::bad_message;
+using testing::has;
 
 namespace {
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-template <class F>
-std::string bad_message(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    BOOST_TEST((error.code() == Errc::bad_message));
-    return error.what();
-  }
-  BOOST_ERROR("nothing was thrown");
-  return {};
-}
 
 template <class C, class T>
 std::string bytes_of(const T& value) {

@@ -1,4 +1,5 @@
 // 16-std.cpp - JSON of optional, variant, chrono and path: their forms, where they stand, and bad ones.
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/json_io.hpp>
@@ -12,6 +13,8 @@
 
 using namespace evparallel;
 using nlohmann::json;
+using testing::bad_message;
+using testing::has;
 namespace chrono = std::chrono;
 namespace fs = std::filesystem;
 
@@ -30,19 +33,6 @@ T value_of(const std::string& text) {
   return detail::decode<Io<T>, T>(in);
 }
 
-// What f throws as an Error{bad_message}: its text.
-template <class F>
-std::string bad_message(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    BOOST_TEST((error.code() == Errc::bad_message));
-    return error.what();
-  }
-  BOOST_ERROR("nothing was thrown");
-  return {};
-}
-
 template <class T>
 std::string not_read(const std::string& text) {
   return bad_message([&] { value_of<T>(text); });
@@ -50,10 +40,6 @@ std::string not_read(const std::string& text) {
 template <class T>
 std::string not_written(const T& value) {
   return bad_message([&] { text_of(value); });
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // The form is part of the promise, and the value comes back.

@@ -175,26 +175,28 @@ BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
 
 namespace {
 
-// What a snapshot is born with; set in its copy, since the parent's own fork must not fail of it.
+// What a snapshot is born with.
 par::Faults faults_of_snapshot;
 
-void arm_snapshot() {
+// Its first forks fail.  Set in its copy, since the parent's own fork must not fail of it.
+par::Snapshot snapshot_without_fork(int error, unsigned failures) {
   static const int installed = ::pthread_atfork(
       nullptr, nullptr, [] { par::faults = std::exchange(faults_of_snapshot, par::Faults{}); });
   if (installed != 0) throw std::runtime_error("pthread_atfork");
+  faults_of_snapshot.armed = true;
+  faults_of_snapshot.fork_errno = error;
+  faults_of_snapshot.fork_failures = failures;
+  par::Snapshot snapshot;
+  faults_of_snapshot = par::Faults{};
+  testing::allow_descriptors(1);
+  return snapshot;
 }
 
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_fork_that_fails_in_the_snapshot_fails_one_spawn_and_passes) {
-  arm_snapshot();
   for (const int error : {EAGAIN, ENOMEM}) {
-    faults_of_snapshot.armed = true;
-    faults_of_snapshot.fork_errno = error;
-    faults_of_snapshot.fork_failures = 1;
-    par::Snapshot snapshot;
-    faults_of_snapshot = par::Faults{};
-    testing::allow_descriptors(1);
+    par::Snapshot snapshot = snapshot_without_fork(error, 1);
     const std::string failed = "spawn_failed " + std::to_string(error);
     for (const Strings& expected :
          {Strings{failed, "end", "not_started"}, Strings{"end", "normal"}}) {
@@ -218,13 +220,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_fails_in_the_snapshot_fails_one_spawn_and_passe
 }
 
 BOOST_AUTO_TEST_CASE(a_call_hears_that_its_child_could_not_be_forked) {
-  arm_snapshot();
-  faults_of_snapshot.armed = true;
-  faults_of_snapshot.fork_errno = ENOMEM;
-  faults_of_snapshot.fork_failures = 1000;
-  par::Snapshot snapshot;
-  faults_of_snapshot = par::Faults{};
-  testing::allow_descriptors(1);
+  par::Snapshot snapshot = snapshot_without_fork(ENOMEM, 1000);
   par::Reactor loop;
   par::Options options;
   options.snapshot = &snapshot;
@@ -243,13 +239,7 @@ BOOST_AUTO_TEST_CASE(a_call_hears_that_its_child_could_not_be_forked) {
 
 // A call that could not even get a child is made again.
 BOOST_AUTO_TEST_CASE(retries_where_the_fork_fails) {
-  arm_snapshot();
-  faults_of_snapshot.armed = true;
-  faults_of_snapshot.fork_errno = EAGAIN;
-  faults_of_snapshot.fork_failures = 2;
-  par::Snapshot snapshot;
-  faults_of_snapshot = par::Faults{};
-  testing::allow_descriptors(1);
+  par::Snapshot snapshot = snapshot_without_fork(EAGAIN, 2);
   par::Reactor loop;
   par::Options options;
   options.snapshot = &snapshot;

@@ -1,5 +1,6 @@
 // 70-snapshot.cpp - taking snapshots, from outside.
 #include "elsewhere.hpp"
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -15,6 +16,7 @@
 #include <thread>
 
 namespace par = evparallel;
+using testing::error_of;
 
 namespace {
 
@@ -22,16 +24,6 @@ par::Options in(par::Snapshot& snapshot) {
   par::Options options;
   options.snapshot = &snapshot;
   return options;
-}
-
-template <class F>
-std::optional<par::Error> error_of(F f) {
-  try {
-    f();
-  } catch (const par::Error& error) {
-    return error;
-  }
-  return std::nullopt;
 }
 
 bool gone(pid_t pid) {

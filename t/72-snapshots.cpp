@@ -1,5 +1,6 @@
 // 72-snapshots.cpp - several snapshots at once, and handles in processes that they do not belong to.
 #include "elsewhere.hpp"
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -18,6 +19,7 @@
 #include <fstream>
 
 namespace par = evparallel;
+using testing::error_of;
 using namespace std::chrono_literals;
 
 namespace {
@@ -26,16 +28,6 @@ par::Options in(par::Snapshot& snapshot) {
   par::Options options;
   options.snapshot = &snapshot;
   return options;
-}
-
-template <class F>
-std::optional<par::Error> error_of(F f) {
-  try {
-    f();
-  } catch (const par::Error& error) {
-    return error;
-  }
-  return std::nullopt;
 }
 
 template <class F>
