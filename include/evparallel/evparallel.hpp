@@ -29,6 +29,7 @@
 #include <evparallel/pipe.hpp>
 #include <evparallel/preflight.hpp>
 #include <evparallel/process.hpp>
+#include <evparallel/progress.hpp>
 #include <evparallel/reactor.hpp>
 #include <evparallel/result.hpp>
 #include <evparallel/run.hpp>
