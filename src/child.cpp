@@ -56,15 +56,14 @@ void Child::converse() {
 
 void Child::loop_until_over() {
   Loop& loop = *core_->loop();
-  while (!over_) loop.turn();
+  while (!over_ && !is_copy_) loop.turn();
 }
 
 // ---- its end ----
 
 void Child::flush_all() noexcept {
   flush_streams();
-  // Not by a process that the task has forked: what is to be written is here twice.
-  if (!home_.is_here()) return;
+  if (is_copy_) return;  // what is to be written is here twice
   try {
     if (core_)
       core_->flush_blocking();
@@ -125,6 +124,7 @@ void live(Spawn&& spawn) {
   fault_at(Hop::live);
   SnapshotEntry::become_child(spawn, std::move(spawn.door));
   detail::this_child = new detail::Child(std::move(spawn));
+  in_every_copy([] { detail::this_child->note_copied(); });
   ::on_exit(leave_by_exit, nullptr);
   const int status = life(*detail::this_child);
   fault_at(Hop::drain);

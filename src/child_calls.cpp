@@ -97,6 +97,7 @@ bool Child::wait_for_frame(Frame& frame) {
     write_answers();
     if (channel_.in_over()) return false;
     if (living_loops() > 0) wait_until_readable();
+    if (is_copy_) return false;  // a callback has forked
     channel_.receive(scratch_, sizeof scratch_, Wait::yes);
     read_at_ = call_ended_at_ = now_ns();
   }
@@ -110,7 +111,7 @@ void Child::wait_until_readable() {
   readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
   readable_ = false;
   readable_event_.add();
-  while (!readable_) loop.turn();
+  while (!readable_ && !is_copy_) loop.turn();
 }
 
 void Child::answer(Callback<void(Reader&, Writer&)> call) {
@@ -122,6 +123,7 @@ void Child::answer(Callback<void(Reader&, Writer&)> call) {
     if (!slot_->begin(frame.id)) return;  // the snapshot wants it to end
     current_ = frame.id;
     answer_one(frame, call);
+    if (is_copy_) return;
     current_ = 0;
     slot_->finish(frame.id);
     note_time();
@@ -138,8 +140,10 @@ void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
     check_wanted(deadline_of(frame.id), Delivery::started);
     channel_.put(FrameKind::value, frame.id, message_);
   } catch (const Error& error) {
+    if (is_copy_) throw;  // its exit status says it
     put_error(frame.id, error);
   } catch (...) {
+    if (is_copy_) throw;
     put_error(frame.id, current_exception_as_remote());
   }
 }
@@ -191,6 +195,7 @@ void Child::on_frame(Frame& frame) {
   }
   current_ = frame.id;
   answer_later_one(frame);
+  if (is_copy_) return;
   current_ = 0;
   slot_->finish(frame.id);
 }
@@ -204,8 +209,10 @@ void Child::answer_later_one(Frame& frame) {
     Reader in = frame.reader();
     later_(in, core);
   } catch (const Error& error) {
+    if (is_copy_) throw;
     core->error(error);
   } catch (...) {
+    if (is_copy_) throw;
     core->error(current_exception_as_remote());
   }
 }

@@ -35,6 +35,10 @@ public:
   void reply(std::uint64_t id, FrameKind, Writer&);
   void reply_gone() noexcept;
   std::uint64_t current_call() const noexcept { return current_; }
+
+  // A task may fork by itself, and the copy may come back from it: that is no child.  It leaves, and
+  // the socket and the slot are left to the one that it was copied from.
+  void note_copied() noexcept { is_copy_ = true; }
   // When a call is due; for 0: the child itself.
   std::int64_t deadline_of(std::uint64_t call) const noexcept {
     return call == 0 ? deadline_ : notes_->deadline_of(note_owner_, call);
@@ -60,7 +64,7 @@ private:
   void on_over() override { over_ = true; }
   void loop_until_over();
 
-  Home home_ = Home::here();
+  bool is_copy_ = false;
   Slot* slot_;
   Notes* notes_;
   Channel channel_;

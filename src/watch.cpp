@@ -213,7 +213,6 @@ bool Loop::pending() const noexcept {
 void Loop::turn() {
   if (::event_base_loop(base_, EVLOOP_ONCE) < 0)
     throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
-  check_at_home();  // a callback has forked, and the copy came back
   rethrow();
 }
 
@@ -242,6 +241,7 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
       bell.add_in(*limit - spent);
     }
     turn();
+    check_at_home();  // a callback has forked, and the copy came back
     bell.remove();
     if (ended_by_program()) break;
   }

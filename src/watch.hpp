@@ -118,8 +118,9 @@ public:
     --depth_;
   }
   bool in_callback() const noexcept { return depth_ > 0; }
-  // A callback threw or asked to stop: run() is to return before the next one.
-  bool interrupted() const noexcept { return thrown_ || stop_; }
+  // A callback threw or asked to stop, or has forked and this is the copy: run() is to return before
+  // the next one.
+  bool interrupted() const noexcept { return thrown_ || stop_ || inherited_; }
   bool alive() const noexcept { return base_ != nullptr && !inherited_; }
   event_base* base() const noexcept { return base_; }
 
