@@ -520,7 +520,7 @@ BOOST_AUTO_TEST_CASE(bytes_at_random) {
 }
 
 // The limit of the reader allows it: memory must follow what has arrived.
-BOOST_AUTO_TEST_CASE(a_length_is_not_believed) {
+BOOST_AUTO_TEST_CASE(a_length_is_not_believed, *testing::guarantee("7.2")) {
   for (const std::uint64_t length : {std::uint64_t{1} << 47, frame_length_limit,
                                      std::uint64_t{1} << 32, std::uint64_t{1} << 28}) {
     const std::string header = header_of(FrameKind::message, 1, length);
@@ -537,7 +537,7 @@ BOOST_AUTO_TEST_CASE(a_length_is_not_believed) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(memory_grows_with_what_has_arrived) {
+BOOST_AUTO_TEST_CASE(memory_grows_with_what_has_arrived, *testing::guarantee("7.2")) {
   const std::string piece(100 * kib, 'p');
   for (const Direct direct : {Direct::no, Direct::yes}) {
     FrameReader reader(frame_length_limit);
@@ -564,7 +564,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_takes_no_more_than_it_needs) {
   BOOST_TEST(watched.largest() <= mib + 64);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_too_large_is_skipped) {
+BOOST_AUTO_TEST_CASE(what_is_too_large_is_skipped, *testing::guarantee("7.2")) {
   constexpr std::size_t limit = 1000;
   std::string stream;
   std::vector<Seen> frames;

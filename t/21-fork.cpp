@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(far_must_not_return) {
   BOOST_TEST(end_of(forked.pid) == 70);
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_printed_twice) {
+BOOST_AUTO_TEST_CASE(nothing_is_printed_twice, *testing::guarantee("6.1")) {
   const File file(std::tmpfile());
   BOOST_REQUIRE(file != nullptr);
   const File redirected(std::tmpfile());
@@ -213,7 +213,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_printed_twice) {
   BOOST_TEST(content_of(::fileno(file.get())) == "once child parent");
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_by_streams) {
+BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_by_streams, *testing::guarantee("6.1")) {
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
     char path[] = "/tmp/evparallel-21-XXXXXX";
     const int fd = ::mkstemp(path);
@@ -732,6 +732,32 @@ BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_thread_that_reads) {
   tube.put('x');
   reader.join();
   BOOST_TEST(got == 'x');
+}
+
+// With threads about, the lock of another stream may be held by one of them.
+BOOST_AUTO_TEST_CASE(with_threads_about_two_streams_are_flushed, *testing::guarantee("6.5")) {
+  Tube tube;
+  std::thread another([&] {
+    char byte;
+    static_cast<void>(::read(tube.fds[0], &byte, 1));
+  });
+  const File file(std::tmpfile());
+  std::fputs("kept", file.get());
+  for (std::FILE* stream : {stdout, stderr}) {
+    const int before = ::dup(::fileno(stream));
+    const File target(std::tmpfile());
+    std::setvbuf(stream, nullptr, _IOFBF, 64);
+    ::dup2(::fileno(target.get()), ::fileno(stream));
+    std::fputs("flushed", stream);
+    flush_streams();
+    ::dup2(before, ::fileno(stream));
+    ::close(before);
+    BOOST_TEST(content_of(::fileno(target.get())) == "flushed");
+  }
+  std::setvbuf(stderr, nullptr, _IONBF, 0);
+  BOOST_TEST(content_of(::fileno(file.get())) == "");
+  tube.put('x');
+  another.join();
 }
 
 // Threads that have gone are no reason to print twice.

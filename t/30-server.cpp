@@ -1,6 +1,7 @@
 // 30-server.cpp - the snapshot, driven by hand over its control socket: every request, every end.
 #include "testing.hpp"
 
+#include "children.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "server.hpp"
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -638,6 +640,26 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
 
 // ---- slots ----
 
+BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3")) {
+  void* const memory = ::mmap(nullptr, sizeof(Children), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  BOOST_REQUIRE(memory != MAP_FAILED);
+  Children& children = *static_cast<Children*>(memory);
+  children.set_up();
+  std::vector<bool> taken(16384);
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    const ChildIndex index = children.take_free();
+    BOOST_REQUIRE(index < taken.size());
+    BOOST_REQUIRE(!taken[index]);
+    taken[index] = true;
+  }
+  BOOST_TEST(children.take_free() == no_child);
+  children.free(77);
+  BOOST_TEST(children.take_free() == 77U);
+  BOOST_TEST(children.take_free() == no_child);
+  ::munmap(memory, sizeof(Children));
+}
+
 BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
   Far far;
   const Kid first = far.spawn();
@@ -873,7 +895,7 @@ BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
   check_killed(far.next(), kid, SIGKILL, Cause::cancelled);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck) {
+BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck, *testing::guarantee("3.4")) {
   Far far;
   const Kid never_there = far.spawn();
   const Kid finished = far.spawn();
@@ -1081,7 +1103,7 @@ BOOST_AUTO_TEST_CASE(a_broken_request_ends_it) {
 }
 
 // No child hears of the end of the control socket; it is their own sockets that end.
-BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush) {
+BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush, *testing::guarantee("5.2")) {
   const FileAtEnd file;
   Far far;
   for (int i = 0; i < 3; ++i) {
@@ -1095,27 +1117,31 @@ BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush) {
   BOOST_TEST(file.content() == "flushed flushed flushed ");
 }
 
-BOOST_AUTO_TEST_CASE(at_its_end_what_spins_is_killed) {
+BOOST_AUTO_TEST_CASE(at_its_end_what_spins_is_killed, *testing::guarantee("5.2")) {
   const FileAtEnd file;
   Far far;
   const Kid spinning = far.spawn();
   BOOST_TEST(spinning.ask(spin) == spin);
+  auto end = Clock::now();
   const Kid deaf = far.spawn();
   deaf.ask(ignore_term);
   const auto left = static_cast<pid_t>(deaf.ask(leave_behind));
   {
     const Kid writing = far.spawn();
     writing.ask(write_at_end);
+    end = Clock::now();
     far.control.reset();
   }
+  BOOST_TEST(eventually([&] { return !process_exists(spinning.pid); }));
+  BOOST_TEST((Clock::now() - end >= milliseconds(400)));
   BOOST_TEST(far.end() == 0);
-  for (const pid_t pid : {spinning.pid, deaf.pid, left})
+  for (const pid_t pid : {deaf.pid, left})
     BOOST_TEST(eventually([&] { return !process_exists(pid); }));
   BOOST_TEST(file.content() == "flushed ");
 }
 
 // What was asked for after the end is not done: a request is not read any more.
-BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_the_dead) {
+BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_the_dead, *testing::guarantee("5.1")) {
   const FileAtEnd file;
   Middle middle([](int tell) {
     Far far;
@@ -1164,7 +1190,7 @@ void parent_dies(bool stopped) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(its_parent_is_killed) {
+BOOST_AUTO_TEST_CASE(its_parent_is_killed, *testing::guarantee("5.1")) {
   parent_dies(false);
 }
 
@@ -1172,7 +1198,7 @@ BOOST_AUTO_TEST_CASE(its_parent_is_killed_while_it_is_stopped) {
   parent_dies(true);
 }
 
-BOOST_AUTO_TEST_CASE(killed_it_takes_its_children_along) {
+BOOST_AUTO_TEST_CASE(killed_it_takes_its_children_along, *testing::guarantee("5.3")) {
   Far far;
   const Kid kid = far.spawn();
   const Kid spinning = far.spawn();
@@ -1220,7 +1246,7 @@ BOOST_AUTO_TEST_CASE(a_child_asks_for_children_of_its_own) {
   BOOST_TEST(far.says_nothing());  // it is none of the parent's business
 }
 
-BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child) {
+BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child, *testing::guarantee("5.4")) {
   for (const int how : {0, 1, 2}) {
     Far far;
     const Kid kid = far.spawn();

@@ -119,7 +119,7 @@ BOOST_AUTO_TEST_CASE(exit_at_each_hop) {
 
 // ---- ends that come in an odd order ---------------------------------------------------------------
 
-BOOST_AUTO_TEST_CASE(a_report_without_end_of_file) {
+BOOST_AUTO_TEST_CASE(a_report_without_end_of_file, *testing::guarantee("2.1")) {
   // Somebody whom the task has started holds its socket, out of reach of the snapshot.
   const int status = testing::elsewhere([] {
     par::init();
@@ -190,7 +190,7 @@ std::string end_of_file_without_report(int signum) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_end_of_file_without_report) {
+BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) {
   const int goes_on = testing::elsewhere(
       [] { return end_of_file_without_report(SIGCONT) == "; child_exited end exit 3" ? 0 : 1; });
   BOOST_TEST(goes_on == 0);

@@ -209,22 +209,22 @@ BOOST_AUTO_TEST_CASE(cells_that_cannot_exist) {
   BOOST_TEST(cells().size() >= 400u);
 }
 
-BOOST_AUTO_TEST_CASE(run_parent) {
+BOOST_AUTO_TEST_CASE(run_parent, *testing::guarantee("1.2 5.1")) {
   check_all(Use::run, Target::parent);
 }
-BOOST_AUTO_TEST_CASE(run_snapshot) {
+BOOST_AUTO_TEST_CASE(run_snapshot, *testing::guarantee("1.2 5.3")) {
   check_all(Use::run, Target::snapshot);
 }
-BOOST_AUTO_TEST_CASE(run_child) {
+BOOST_AUTO_TEST_CASE(run_child, *testing::guarantee("1.1 1.2 2.3")) {
   check_all(Use::run, Target::child);
 }
-BOOST_AUTO_TEST_CASE(process_parent) {
+BOOST_AUTO_TEST_CASE(process_parent, *testing::guarantee("5.1")) {
   check_all(Use::process, Target::parent);
 }
-BOOST_AUTO_TEST_CASE(process_snapshot) {
+BOOST_AUTO_TEST_CASE(process_snapshot, *testing::guarantee("1.3 2.2")) {
   check_all(Use::process, Target::snapshot);
 }
-BOOST_AUTO_TEST_CASE(process_child) {
+BOOST_AUTO_TEST_CASE(process_child, *testing::guarantee("1.3 2.2")) {
   check_all(Use::process, Target::child);
 }
 BOOST_AUTO_TEST_CASE(nested_parent) {
@@ -233,10 +233,10 @@ BOOST_AUTO_TEST_CASE(nested_parent) {
 BOOST_AUTO_TEST_CASE(nested_snapshot) {
   check_all(Use::nested, Target::snapshot);
 }
-BOOST_AUTO_TEST_CASE(nested_child) {
+BOOST_AUTO_TEST_CASE(nested_child, *testing::guarantee("5.4")) {
   check_all(Use::nested, Target::child);
 }
-BOOST_AUTO_TEST_CASE(nested_grandchild) {
+BOOST_AUTO_TEST_CASE(nested_grandchild, *testing::guarantee("1.2")) {
   check_all(Use::nested, Target::grandchild);
 }
 

@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(terminate_kills_what_does_not_listen) {
   BOOST_TEST((status->cause == par::Cause::terminated));
 }
 
-BOOST_AUTO_TEST_CASE(every_kind_of_end_has_its_cause) {
+BOOST_AUTO_TEST_CASE(every_kind_of_end_has_its_cause, *testing::guarantee("2.2")) {
   par::Reactor loop;
   struct Row {
     int how;
@@ -270,7 +270,8 @@ BOOST_AUTO_TEST_CASE(every_kind_of_end_has_its_cause) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(all_messages_of_a_dying_child_are_heard_first) {
+BOOST_AUTO_TEST_CASE(all_messages_of_a_dying_child_are_heard_first,
+                     *testing::guarantee("2.1 2.2")) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     for (int i = 0; i < 200; ++i) pipe.send(i);  // less than the socket holds

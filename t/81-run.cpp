@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(a_dead_child_is_replaced_at_the_next_call) {
   BOOST_TEST(pids[2] != pids[3]);
 }
 
-BOOST_AUTO_TEST_CASE(all_calls_of_a_dying_child_hear_of_it_once) {
+BOOST_AUTO_TEST_CASE(all_calls_of_a_dying_child_hear_of_it_once, *testing::guarantee("1.2 2.3")) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {
     if (x == 50) ::raise(SIGKILL);
@@ -332,7 +332,8 @@ BOOST_AUTO_TEST_CASE(timers_of_a_synchronous_task_run_between_calls) {
   BOOST_TEST(ticks >= 3);
 }
 
-BOOST_AUTO_TEST_CASE(an_argument_that_cannot_be_encoded_fails_its_own_call_from_the_loop) {
+BOOST_AUTO_TEST_CASE(an_argument_that_cannot_be_encoded_fails_its_own_call_from_the_loop,
+                     *testing::guarantee("1.2")) {
   par::Reactor loop;
   auto f = par::run(loop, [](const std::string& s) { return s.size(); });
   std::optional<par::Error> error;
@@ -385,7 +386,7 @@ BOOST_AUTO_TEST_CASE(closing_waits_for_asynchronous_answers) {
   BOOST_TEST(answer == 5);
 }
 
-BOOST_AUTO_TEST_CASE(a_dropped_remote_cancels_its_calls_from_the_loop) {
+BOOST_AUTO_TEST_CASE(a_dropped_remote_cancels_its_calls_from_the_loop, *testing::guarantee("1.2")) {
   par::Reactor loop;
   std::vector<par::Errc> codes;
   {

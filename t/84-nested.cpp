@@ -51,7 +51,7 @@ BOOST_AUTO_TEST_CASE(asynchronously) {
   for (int i = 0; i < 10; ++i) BOOST_TEST(answers[static_cast<std::size_t>(i)] == i * 2 + 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_childs_children_end_with_it) {
+BOOST_AUTO_TEST_CASE(a_childs_children_end_with_it, *testing::guarantee("5.4")) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     static auto inner = par::process(par::this_reactor(), [](par::Pipe<int, int>) {

@@ -401,11 +401,12 @@ BOOST_AUTO_TEST_CASE(every_order_idle) {
   every_order(State::idle);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_calls_in_flight) {
+BOOST_AUTO_TEST_CASE(every_order_with_calls_in_flight, *testing::guarantee("1.4")) {
   every_order(State::in_flight);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_children_that_are_dead_and_not_yet_reported) {
+BOOST_AUTO_TEST_CASE(every_order_with_children_that_are_dead_and_not_yet_reported,
+                     *testing::guarantee("1.4")) {
   every_order(State::child_dead);
 }
 

@@ -145,7 +145,7 @@ par::Options with_grace(milliseconds grace) {
 
 // ---- cancel ----
 
-BOOST_AUTO_TEST_CASE(a_queued_call_is_removed) {
+BOOST_AUTO_TEST_CASE(a_queued_call_is_removed, *testing::guarantee("3.1 3.2")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -226,7 +226,8 @@ BOOST_AUTO_TEST_CASE(a_running_task_is_told_and_lives_on) {
   BOOST_TEST(f.pid() == pid);
 }
 
-BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_notice) {
+BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_notice,
+                     *testing::guarantee("3.1 3.3 3.4")) {
   for (auto task : {first_hangs, first_hangs_deaf}) {
     clear_board();
     par::Reactor loop;
@@ -245,6 +246,22 @@ BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_
     BOOST_TEST(f.pid() != pid);
     BOOST_TEST(!testing::process_exists(pid));
   }
+}
+
+BOOST_AUTO_TEST_CASE(a_child_is_ended_though_the_loop_of_its_parent_stands,
+                     *testing::guarantee("3.3")) {
+  clear_board();
+  par::Reactor loop;
+  Heard heard;
+  auto f = par::run(loop, first_hangs_deaf, with_grace(milliseconds(20)));
+  const par::Call first = f(0, heard.of(0));
+  BOOST_REQUIRE(is_at(loop, f, 0));
+  const pid_t pid = f.pid();
+  first.cancel();
+  BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
+  BOOST_TEST(heard.words.empty());
+  loop.run();
+  BOOST_TEST(heard.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
 }
 
 // While its child is being ended a Remote takes calls; they come after those that wait.
@@ -482,7 +499,7 @@ BOOST_AUTO_TEST_CASE(this_call_elsewhere) {
   BOOST_TEST(static_cast<std::uint64_t>(id) == call.id());
 }
 
-BOOST_AUTO_TEST_CASE(a_deadline_is_never_early) {
+BOOST_AUTO_TEST_CASE(a_deadline_is_never_early, *testing::guarantee("3.1")) {
   clear_board();
   par::Reactor loop;
   auto f = par::run(loop, first_hangs, with_grace(milliseconds(1)));
@@ -502,7 +519,8 @@ BOOST_AUTO_TEST_CASE(a_deadline_is_never_early) {
   for (const auto late : missed) BOOST_TEST((late >= nanoseconds(0)));
 }
 
-BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_peace) {
+BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_peace,
+                     *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -524,7 +542,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_pea
 }
 
 // The child itself sees that it is too late, also if the parent's loop has not turned meanwhile.
-BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due) {
+BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due, *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -543,7 +561,7 @@ BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due) {
   BOOST_TEST(board->ran[1] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes) {
+BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes, *testing::guarantee("3.1 3.3 3.4")) {
   for (auto task : {first_listens, first_hangs, first_hangs_deaf}) {
     clear_board();
     par::Reactor loop;
@@ -630,7 +648,7 @@ struct DiesInFirst {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_was_not_begun_is_made_again) {
+BOOST_AUTO_TEST_CASE(what_was_not_begun_is_made_again, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -645,7 +663,7 @@ BOOST_AUTO_TEST_CASE(what_was_not_begun_is_made_again) {
   for (int x = 0; x < 20; ++x) BOOST_TEST(board->ran[x] == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_idempotent_is_made_again_too) {
+BOOST_AUTO_TEST_CASE(what_is_idempotent_is_made_again_too, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -735,7 +753,7 @@ BOOST_AUTO_TEST_CASE(an_exception_is_an_answer_and_not_made_again) {
 
 // ---- all of it at once ----
 
-BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random) {
+BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random, *testing::guarantee("3.4")) {
   std::mt19937 random(4711);
   for (int round = 0; round < 4; ++round) {
     clear_board();

@@ -76,7 +76,7 @@ void burn() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(exits) {
+BOOST_AUTO_TEST_CASE(exits, *testing::guarantee("4.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   using par::Cause;
@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(exits) {
         "ended normally");
 }
 
-BOOST_AUTO_TEST_CASE(crashes) {
+BOOST_AUTO_TEST_CASE(crashes, *testing::guarantee("4.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const auto is_crash = [&](auto end, int signum, const char* words) {

@@ -171,7 +171,8 @@ BOOST_AUTO_TEST_CASE(no_processes_left_is_told_and_passes) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory) {
+BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory,
+                     *testing::guarantee("7.1")) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -203,7 +204,7 @@ BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory) 
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_paused_parent_stops_the_child_that_writes) {
+BOOST_AUTO_TEST_CASE(a_paused_parent_stops_the_child_that_writes, *testing::guarantee("7.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;

@@ -5,6 +5,7 @@
 #include <evparallel/evparallel.hpp>
 
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace par = evparallel;
@@ -85,7 +86,7 @@ bool all_gone(const std::vector<pid_t>& pids) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(killing_the_parent_leaves_nobody) {
+BOOST_AUTO_TEST_CASE(killing_the_parent_leaves_nobody, *testing::guarantee("5.1")) {
   const Cast cast = start_program();
   ::kill(cast.parent, SIGKILL);
   BOOST_TEST(all_gone(cast.far));
@@ -106,14 +107,14 @@ BOOST_AUTO_TEST_CASE(killing_the_snapshot_and_the_parent_leaves_nobody) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(killing_the_snapshot_ends_its_children) {
+BOOST_AUTO_TEST_CASE(killing_the_snapshot_ends_its_children, *testing::guarantee("5.3")) {
   const Cast cast = start_program();
   ::kill(cast.far[0], SIGKILL);
   BOOST_TEST(all_gone(cast.far));
   ::kill(cast.parent, SIGKILL);
 }
 
-BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_nobody) {
+BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_nobody, *testing::guarantee("5.1")) {
   // Requests may still be on their way: they must not be served any more, or their children must
   // end.
   for (int i = 0; i < 20; ++i) {
@@ -182,7 +183,8 @@ BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_did) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_waits_for_its_children_hears_of_ours_all_the_same) {
+BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_waits_for_its_children_hears_of_ours_all_the_same,
+                     *testing::guarantee("5.5")) {
   const int status = testing::elsewhere([] {
     ::signal(SIGCHLD, SIG_IGN);
     par::init();
@@ -196,7 +198,36 @@ BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_waits_for_its_children_hears_of_o
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
+BOOST_AUTO_TEST_CASE(children_of_the_program_are_left_to_it, *testing::guarantee("5.5")) {
+  const int status = testing::elsewhere([] {
+    par::init();
+    const pid_t own = ::fork();
+    if (own == 0) ::_exit(9);
+    siginfo_t info{};
+    ::waitid(P_PID, static_cast<id_t>(own), &info, WEXITED | WNOWAIT);  // it has ended
+    {
+      par::Snapshot another;
+      par::Reactor loop;
+      auto p = par::process(loop, [](par::Pipe<int, int>) { ::_exit(7); });
+      par::Options options;
+      options.snapshot = &another;
+      auto f = par::run(
+          loop, [] { return static_cast<int>(::getpid()); }, options);
+      f([&](par::Result<int> r) {
+        ::kill(r.value(), SIGKILL);
+        ::kill(another.pid(), SIGKILL);
+      });
+      loop.run();
+      f([](par::Result<int>) {});
+      loop.run();
+    }
+    int how = 0;
+    return ::waitpid(own, &how, WNOHANG) == own && WEXITSTATUS(how) == 9 ? 0 : 1;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it, *testing::guarantee("5.4")) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;

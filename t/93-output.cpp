@@ -82,10 +82,15 @@ int print_all(int x) {
   return x;
 }
 
+struct AtDestruction {
+  ~AtDestruction() { std::printf("destroyed\n"); }
+};
+
 // Prints in every process there is, in every stage, and ends without waiting for its idle children.
 void program() {
   std::printf("before\n");  // in the buffer when the snapshot is forked
   std::cout << "before too\n";
+  static const AtDestruction object;
   std::atexit([] { std::printf("at exit\n"); });
   par::init();
   std::printf("after\n");
@@ -109,8 +114,8 @@ void program() {
 }
 
 void check(const std::string& text) {
-  for (const char* once :
-       {"before\n", "before too\n", "after\n", "at exit\n", "exits\n", "last words\n"})
+  for (const char* once : {"before\n", "before too\n", "after\n", "at exit\n", "destroyed\n",
+                           "exits\n", "last words\n"})
     BOOST_TEST(count(text, once) == 1u, once << " in:\n" << text);
   for (int i = 0; i < 5; ++i) {
     BOOST_TEST(count(text, "answered " + std::to_string(i)) == 1u);
@@ -120,7 +125,8 @@ void check(const std::string& text) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(nothing_is_lost_and_nothing_is_printed_twice) {
+BOOST_AUTO_TEST_CASE(nothing_is_lost_and_nothing_is_printed_twice,
+                     *testing::guarantee("6.1 6.2 6.3 6.4")) {
   for (const bool to_pipe : {false, true})
     for (int i = 0; i < 10; ++i) check(printed(program, to_pipe));
 }

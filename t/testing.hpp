@@ -12,7 +12,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 // main calls this first, before Boost starts: the place to take a snapshot. Defined by the programs that need it.
@@ -50,6 +52,23 @@ void allow_reports(int count);
 // The environment's TEST_TIME_SCALE stretches every limit, this one and that of eventually().
 void limit(unsigned seconds);
 double time_scale();
+
+// On a case that shows guarantees of evparallel(7), by their numbers there: *testing::guarantee("1.1 1.2").  Those of
+// one number: --run_test=@1.1
+class guarantee : public boost::unit_test::decorator::base {
+public:
+  explicit guarantee(std::string numbers) : numbers_(std::move(numbers)) {}
+
+private:
+  void apply(boost::unit_test::test_unit& unit) override {
+    std::istringstream numbers(numbers_);
+    for (std::string number; numbers >> number;) unit.add_label(number);
+  }
+  boost::unit_test::decorator::base_ptr clone() const override {
+    return boost::unit_test::decorator::base_ptr(new guarantee(numbers_));
+  }
+  std::string numbers_;
+};
 
 // The case that is running cannot run here. Shown by name, with the reason; return after it.
 void skip(const std::string& reason);
