@@ -2,10 +2,10 @@
 // Licence: see COPYING.
 #include <evparallel/error.hpp>
 
+#include "names.hpp"
+
 #include <signal.h>
 #include <sys/wait.h>
-
-#include <cstring>
 
 namespace evparallel {
 
@@ -132,11 +132,6 @@ bool ExitStatus::core_dumped() const noexcept {
 }
 
 namespace {
-
-std::string signal_name(int number) {
-  const char* abbreviation = sigabbrev_np(number);
-  return abbreviation ? std::string("SIG") + abbreviation : "signal " + std::to_string(number);
-}
 
 // What the status alone does not say.
 const char* reason(const ExitStatus& status) {

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio_ext.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -18,6 +19,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 
 // Weak: it is there if the program was built with a sanitizer, however this library was.
@@ -97,6 +99,31 @@ void flush_streams() noexcept {
       // The program asked this stream to throw; what could not be written is lost either way.
     }
   }
+}
+
+namespace {
+
+// What a buffer keeps for those who derive from it.  Of one that is no file's nothing is waiting.
+struct Inside : std::filebuf {
+  static std::size_t waiting(const std::streambuf* buffer) {
+    const auto* file = dynamic_cast<const std::filebuf*>(buffer);
+    const char* const from = file ? (file->*&Inside::pbase)() : nullptr;
+    return from ? static_cast<std::size_t>((file->*&Inside::pptr)() - from) : 0;
+  }
+};
+
+}  // namespace
+
+std::vector<Unflushed> unflushed_streams() {
+  std::vector<Unflushed> found{{"stdout", ::__fpending(stdout)},
+                               {"stderr", ::__fpending(stderr)},
+                               {"std::cout", Inside::waiting(std::cout.rdbuf())},
+                               {"std::cerr", Inside::waiting(std::cerr.rdbuf())},
+                               {"std::clog", Inside::waiting(std::clog.rdbuf())}};
+  found.erase(std::remove_if(found.begin(), found.end(),
+                             [](const Unflushed& stream) { return stream.bytes == 0; }),
+              found.end());
+  return found;
 }
 
 Forked fork_clean(void (*far)(void*), void* argument) noexcept {

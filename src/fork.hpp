@@ -6,8 +6,10 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace evparallel {
 
@@ -27,6 +29,12 @@ struct Home {
 // stdio and the C++ streams.  All of them where no other thread can hold a lock; else stdout and
 // stderr.
 void flush_streams() noexcept;
+// Bytes that were printed and are not written yet, in the streams whose insides can be looked at.
+struct Unflushed {
+  const char* stream;
+  std::size_t bytes;
+};
+std::vector<Unflushed> unflushed_streams();
 
 struct Forked {
   pid_t pid;  // -1: failed

@@ -1,20 +1,30 @@
-// preflight.cpp - threads and descriptors of this process, as /proc tells them.
+// preflight.cpp - looks at this process: threads, descriptors, signals, timers, streams.
 // Licence: see COPYING.
 #include <evparallel/preflight.hpp>
 
 #include "descriptor.hpp"
+#include "fork.hpp"
+#include "names.hpp"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/single_threaded.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
+#include <string_view>
+#include <utility>
 
 namespace evparallel {
 
@@ -113,6 +123,86 @@ PreflightReport::Descriptor look_at(int fd) {
   return descriptor;
 }
 
+// ---- signals ----
+
+void name_handler(void* address, PreflightReport::Handler& handler) {
+  Dl_info info{};
+  if (::dladdr(address, &info) == 0) return;
+  const auto distance = [address](const void* from) {
+    char text[32];
+    std::snprintf(
+        text, sizeof text, "+0x%zx",
+        static_cast<std::size_t>(static_cast<char*>(address) - static_cast<const char*>(from)));
+    return std::string(text);
+  };
+  if (info.dli_fname) handler.module = info.dli_fname;
+  if (!info.dli_sname) {
+    handler.symbol = distance(info.dli_fbase);
+  } else {
+    handler.symbol = demangled(info.dli_sname);
+    if (info.dli_saddr != address) handler.symbol += distance(info.dli_saddr);
+  }
+}
+
+std::vector<PreflightReport::Handler> changed_signals() {
+  std::vector<PreflightReport::Handler> handlers;
+  for (int signum = 1; signum < NSIG; ++signum) {
+    struct sigaction action {};
+    if (::sigaction(signum, nullptr, &action) != 0) continue;
+    const bool wants_info = (action.sa_flags & SA_SIGINFO) != 0;
+    if (!wants_info && action.sa_handler == SIG_DFL) continue;
+    PreflightReport::Handler handler;
+    handler.signum = signum;
+    handler.signal = signal_name(signum);
+    handler.ignored = !wants_info && action.sa_handler == SIG_IGN;
+    if (!handler.ignored)
+      name_handler(wants_info ? reinterpret_cast<void*>(action.sa_sigaction)
+                              : reinterpret_cast<void*>(action.sa_handler),
+                   handler);
+    handlers.push_back(std::move(handler));
+  }
+  return handlers;
+}
+
+// ---- timers ----
+
+std::chrono::microseconds time_of(const timeval& time) {
+  return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
+}
+std::chrono::microseconds time_of(const timespec& time) {
+  return std::chrono::seconds(time.tv_sec) +
+         std::chrono::ceil<std::chrono::microseconds>(std::chrono::nanoseconds(time.tv_nsec));
+}
+
+void add_interval_timers(std::vector<PreflightReport::Timer>& timers) {
+  const struct {
+    __itimer_which which;
+    const char* kind;
+  } all[] = {{ITIMER_REAL, "real"}, {ITIMER_VIRTUAL, "virtual"}, {ITIMER_PROF, "profile"}};
+  for (const auto& each : all) {
+    itimerval now{};
+    if (::getitimer(each.which, &now) != 0) continue;
+    if (now.it_value.tv_sec == 0 && now.it_value.tv_usec == 0) continue;
+    timers.push_back({each.kind, -1, time_of(now.it_value), time_of(now.it_interval)});
+  }
+}
+
+// False: the kernel does not list them.
+bool add_posix_timers(std::vector<PreflightReport::Timer>& timers) {
+  std::ifstream list("/proc/self/timers");
+  if (!list) return false;
+  for (std::string line; std::getline(list, line);) {
+    constexpr std::string_view label = "ID: ";
+    if (line.compare(0, label.size(), label) != 0) continue;
+    const int id = std::atoi(line.c_str() + label.size());
+    itimerspec now{};  // not by timer_gettime(3), whose timer_t is the C library's own
+    if (::syscall(SYS_timer_gettime, id, &now) != 0) continue;
+    if (now.it_value.tv_sec == 0 && now.it_value.tv_nsec == 0) continue;
+    timers.push_back({"posix", id, time_of(now.it_value), time_of(now.it_interval)});
+  }
+  return true;
+}
+
 }  // namespace
 
 PreflightReport preflight() {
@@ -123,24 +213,12 @@ PreflightReport preflight() {
   std::sort(numbers.begin(), numbers.end());
   for (const int fd : numbers)
     if (!is_registered(fd)) report.descriptors.push_back(look_at(fd));
+  report.handlers = changed_signals();
+  add_interval_timers(report.timers);
+  report.timers_known = add_posix_timers(report.timers);
+  for (const Unflushed& stream : unflushed_streams())
+    report.streams.push_back({stream.stream, stream.bytes});
   return report;
-}
-
-bool PreflightReport::in_the_way() const noexcept {
-  return !threads.empty() || std::any_of(descriptors.begin(), descriptors.end(),
-                                         [](const Descriptor& d) { return d.refused; });
-}
-
-std::string PreflightReport::describe() const {
-  std::string text;
-  for (const Thread& thread : threads)
-    text += (text.empty() ? "" : ", ") + std::string("thread ") + std::to_string(thread.tid) +
-            " (" + thread.name + ")";
-  for (const Descriptor& descriptor : descriptors)
-    if (descriptor.refused)
-      text += (text.empty() ? "" : ", ") + std::string("descriptor ") +
-              std::to_string(descriptor.fd) + " (" + descriptor.kind + ")";
-  return text;
 }
 
 }  // namespace evparallel

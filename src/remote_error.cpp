@@ -2,10 +2,11 @@
 // Licence: see COPYING.
 #include "remote_error.hpp"
 
+#include "names.hpp"
+
 #include <cxxabi.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <typeinfo>
 
@@ -13,16 +14,9 @@ namespace evparallel {
 
 namespace {
 
-std::string demangled(const std::type_info& type) {
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(
-      abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
-  return name ? name.get() : type.name();
-}
-
 std::string current_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
-  std::string name = type ? demangled(*type) : std::string("unknown");
+  std::string name = type ? demangled(type->name()) : std::string("unknown");
   // What std::throw_with_nested throws is the library's own class around the user's.
   constexpr std::string_view wrapper = "std::_Nested_exception<";
   if (name.compare(0, wrapper.size(), wrapper) == 0)

@@ -7,6 +7,7 @@
 #include "snapshot_entry.hpp"
 
 #include <cerrno>
+#include <cstdio>
 #include <stdexcept>
 
 namespace evparallel {
@@ -30,9 +31,11 @@ void refuse_what_is_in_the_way(const SnapshotOptions& options) {
                 "refused: a snapshot must be taken before the first Reactor is made");
   if (options.preflight == Preflight::off) return;
   const PreflightReport report = preflight();
-  if (report.in_the_way())
-    throw Error(Errc::refused, "refused: a snapshot taken now would share this with the program: " +
-                                   report.describe());
+  if (!report.in_the_way()) return;
+  const std::string text =
+      "a snapshot taken now would share this with the program: " + report.describe();
+  if (options.preflight == Preflight::strict) throw Error(Errc::refused, "refused: " + text);
+  std::fprintf(stderr, "evparallel: %s\n", text.c_str());
 }
 
 // In the copy.

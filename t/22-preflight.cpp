@@ -1,4 +1,4 @@
-// 22-preflight.cpp - what a snapshot taken now would inherit: threads and descriptors, by name and kind.
+// 22-preflight.cpp - what a snapshot taken now would inherit or not: threads, descriptors, signals, timers, streams.
 #include "testing.hpp"
 
 #include "descriptor.hpp"
@@ -6,9 +6,12 @@
 
 #include <evparallel/preflight.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio_ext.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -16,14 +19,25 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
 #include <future>
+#include <iostream>
+#include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using namespace evparallel;
@@ -260,6 +274,266 @@ BOOST_AUTO_TEST_CASE(all_that_is_in_the_way_is_described) {
   BOOST_TEST(text == "thread " + std::to_string(thread.tid()) + " (busy), descriptor " +
                          std::to_string(epoll.get()) + " (eventpoll), descriptor " +
                          std::to_string(inotify.get()) + " (inotify)");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(signals)
+
+namespace {
+
+extern "C" void heard(int) {}
+extern "C" void heard_with_details(int, siginfo_t*, void*) {}
+
+// Sets what happens at a signal for as long as it lives.
+class At {
+public:
+  At(int signum, void (*handler)(int)) : signum_(signum) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    ::sigaction(signum, &action, &before_);
+  }
+  At(int signum, void (*handler)(int, siginfo_t*, void*)) : signum_(signum) {
+    struct sigaction action {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = handler;
+    ::sigaction(signum, &action, &before_);
+  }
+  At(const At&) = delete;
+  At& operator=(const At&) = delete;
+  ~At() { ::sigaction(signum_, &before_, nullptr); }
+
+private:
+  int signum_;
+  struct sigaction before_ {};
+};
+
+std::optional<PreflightReport::Handler> handler_of(int signum) {
+  for (const auto& handler : preflight().handlers)
+    if (handler.signum == signum) return handler;
+  return std::nullopt;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(those_at_their_default_are_not_told) {
+  BOOST_TEST(!handler_of(SIGUSR1).has_value());
+  BOOST_TEST(!handler_of(SIGRTMIN + 3).has_value());
+}
+
+BOOST_AUTO_TEST_CASE(handlers_are_named_by_their_library) {
+  const At by_c(SIGUSR1, ::exit);
+  const At by_cpp(SIGUSR2, reinterpret_cast<void (*)(int)>(&std::terminate));
+  const auto c = handler_of(SIGUSR1);
+  BOOST_REQUIRE(c.has_value());
+  BOOST_TEST(c->signal == "SIGUSR1");
+  BOOST_TEST(!c->ignored);
+  BOOST_TEST(has(c->module, "libc"));
+  BOOST_TEST(c->symbol == "exit");
+  const auto cpp = handler_of(SIGUSR2);
+  BOOST_REQUIRE(cpp.has_value());
+  BOOST_TEST(has(cpp->module, "libstdc++"));
+  BOOST_TEST(cpp->symbol == "std::terminate()");
+}
+
+BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals) {
+  const At plain(SIGUSR1, heard);
+  const At detailed(SIGRTMIN + 3, heard_with_details);
+  const At ignored(SIGUSR2, SIG_IGN);
+  for (const int signum : {SIGUSR1, SIGRTMIN + 3}) {
+    const auto handler = handler_of(signum);
+    BOOST_REQUIRE(handler.has_value());
+    BOOST_TEST(!handler->ignored);
+    BOOST_TEST(has(handler->module, "22-preflight"));
+    // A program need not name its functions for others.
+    BOOST_TEST((has(handler->symbol, "heard") || has(handler->symbol, "+0x")));
+  }
+  BOOST_TEST(handler_of(SIGRTMIN + 3)->signal == "signal " + std::to_string(SIGRTMIN + 3));
+  BOOST_TEST(handler_of(SIGUSR2)->ignored);
+  BOOST_TEST(handler_of(SIGUSR2)->module == "");
+  BOOST_TEST(!preflight().in_the_way());
+  BOOST_TEST(preflight().describe() == "");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(timers)
+
+namespace {
+
+std::vector<PreflightReport::Timer> timers_of(const std::string& kind) {
+  std::vector<PreflightReport::Timer> found;
+  for (const auto& timer : preflight().timers)
+    if (timer.kind == kind) found.push_back(timer);
+  return found;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(interval_timers) {
+  const std::pair<__itimer_which, std::string> kinds[] = {{ITIMER_VIRTUAL, "virtual"},
+                                                          {ITIMER_PROF, "profile"}};
+  for (const auto& [which, kind] : kinds) {
+    BOOST_TEST(timers_of(kind).empty());
+    const itimerval wanted{{200, 500000}, {100, 0}};
+    ::setitimer(which, &wanted, nullptr);
+    const auto armed = timers_of(kind);
+    const itimerval none{};
+    ::setitimer(which, &none, nullptr);
+    BOOST_REQUIRE(armed.size() == 1U);
+    BOOST_TEST(armed[0].id == -1);
+    // The kernel rounds up to a turn of its clock.
+    BOOST_TEST(
+        (armed[0].left > std::chrono::seconds(0) && armed[0].left < std::chrono::seconds(101)));
+    BOOST_TEST((armed[0].interval >= std::chrono::milliseconds(200500)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(an_alarm_is_one) {
+  const unsigned left = ::alarm(0);  // of the test program's own
+  BOOST_TEST(timers_of("real").empty());
+  ::alarm(1000);
+  const auto armed = timers_of("real");
+  ::alarm(left);
+  BOOST_REQUIRE(armed.size() == 1U);
+  BOOST_TEST((armed[0].left > std::chrono::seconds(900)));
+  BOOST_TEST((armed[0].interval == std::chrono::seconds(0)));
+}
+
+BOOST_AUTO_TEST_CASE(posix_timers) {
+  if (!preflight().timers_known) return testing::skip("this kernel does not list timers");
+  timer_t timer{};
+  sigevent silent{};
+  silent.sigev_notify = SIGEV_NONE;
+  BOOST_REQUIRE(::timer_create(CLOCK_MONOTONIC, &silent, &timer) == 0);
+  BOOST_TEST(timers_of("posix").empty());  // it is not armed
+  const itimerspec wanted{{3, 0}, {100, 0}};
+  ::timer_settime(timer, 0, &wanted, nullptr);
+  const auto armed = timers_of("posix");
+  const PreflightReport report = preflight();
+  ::timer_delete(timer);
+  BOOST_REQUIRE(armed.size() == 1U);
+  BOOST_TEST(armed[0].id >= 0);
+  BOOST_TEST(
+      (armed[0].left > std::chrono::seconds(0) && armed[0].left <= std::chrono::seconds(100)));
+  BOOST_TEST((armed[0].interval == std::chrono::seconds(3)));
+  BOOST_TEST(!report.in_the_way());
+  BOOST_TEST(timers_of("posix").empty());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(streams)
+
+namespace {
+
+std::size_t pending(const std::string& name) {
+  for (const auto& stream : preflight().streams)
+    if (stream.name == name) return stream.pending;
+  return 0;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(what_is_printed_and_not_written) {
+  BOOST_TEST(preflight().streams.empty());
+  std::setvbuf(stderr, nullptr, _IOFBF, 64);
+  for (const auto& [stream, name] : {std::pair{stdout, "stdout"}, std::pair{stderr, "stderr"}}) {
+    std::fputs("12345", stream);
+    const std::size_t found = pending(name);
+    const PreflightReport report = preflight();
+    ::__fpurge(stream);
+    BOOST_TEST(found == 5U);
+    BOOST_TEST(!report.in_the_way());
+  }
+  std::setvbuf(stderr, nullptr, _IONBF, 0);
+  BOOST_TEST(preflight().streams.empty());
+}
+
+// As std::ios::sync_with_stdio(false) has it: a buffer of their own.
+BOOST_AUTO_TEST_CASE(streams_of_cpp_with_a_buffer_of_their_own) {
+  const std::pair<std::ostream*, const char*> all[] = {
+      {&std::cout, "std::cout"}, {&std::cerr, "std::cerr"}, {&std::clog, "std::clog"}};
+  for (const auto& [stream, name] : all) {
+    std::ofstream file("/dev/null");
+    std::ostringstream text;
+    std::streambuf* const before = stream->rdbuf(file.rdbuf());
+    const std::ios::fmtflags flags = stream->flags();
+    *stream << std::nounitbuf << "123";
+    const std::size_t found = pending(name);
+    stream->flush();
+    const std::size_t flushed = pending(name);
+    stream->rdbuf(text.rdbuf());
+    *stream << "this goes nowhere";
+    const std::size_t in_memory = pending(name);
+    stream->flags(flags);
+    stream->rdbuf(before);
+    BOOST_TEST(found == 3U);
+    BOOST_TEST(flushed == 0U);
+    BOOST_TEST(in_memory == 0U);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(the_report)
+
+namespace {
+
+PreflightReport sample() {
+  PreflightReport report;
+  report.threads = {{77, "odd\n\xff\"name"}};
+  report.descriptors = {{0, "file", "/dev/null", false}, {5, "eventpoll", "anon", true}};
+  report.handlers = {{2, "SIGINT", false, "/lib/a.so", "f(int)"},
+                     {13, "SIGPIPE", true, "", ""},
+                     {15, "SIGTERM", false, "", ""}};
+  report.timers = {{"real", -1, std::chrono::microseconds(1500000), std::chrono::microseconds(0)},
+                   {"posix", 3, std::chrono::microseconds(20), std::chrono::seconds(2)}};
+  report.timers_known = false;
+  report.streams = {{"stdout", 12}};
+  return report;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_line_for_each_thing) {
+  BOOST_TEST(sample().text() ==
+             "thread 77 (odd?\xEF\xBF\xBD\"name): in the way\n"
+             "descriptor 0 (file) /dev/null\n"
+             "descriptor 5 (eventpoll) anon: in the way\n"
+             "signal SIGINT: handled by f(int) in /lib/a.so\n"
+             "signal SIGPIPE: ignored\n"
+             "signal SIGTERM: handled\n"
+             "timer real: 1.5 s left\n"
+             "timer posix 3: 0.00002 s left, then every 2 s\n"
+             "stream stdout: 12 bytes to be flushed\n");
+  BOOST_TEST(sample().describe() == "thread 77 (odd?\xEF\xBF\xBD\"name), descriptor 5 (eventpoll)");
+  BOOST_TEST(PreflightReport{}.text() == "");
+}
+
+BOOST_AUTO_TEST_CASE(as_json) {
+  const auto json = nlohmann::json::parse(sample().json());
+  const auto expected = nlohmann::json::parse(R"json({
+    "in_the_way": true,
+    "threads": [{"tid": 77, "name": "odd?\ufffd\"name"}],
+    "descriptors": [{"fd": 0, "kind": "file", "target": "/dev/null", "refused": false},
+                    {"fd": 5, "kind": "eventpoll", "target": "anon", "refused": true}],
+    "descriptors_known": true,
+    "handlers": [
+      {"signum": 2, "signal": "SIGINT", "ignored": false, "module": "/lib/a.so", "symbol": "f(int)"},
+      {"signum": 13, "signal": "SIGPIPE", "ignored": true, "module": "", "symbol": ""},
+      {"signum": 15, "signal": "SIGTERM", "ignored": false, "module": "", "symbol": ""}],
+    "timers": [{"kind": "real", "id": -1, "left_us": 1500000, "interval_us": 0},
+               {"kind": "posix", "id": 3, "left_us": 20, "interval_us": 2000000}],
+    "timers_known": false,
+    "streams": [{"name": "stdout", "pending": 12}]})json");
+  BOOST_TEST((json == expected), json.dump());
+  BOOST_TEST(!nlohmann::json::parse(PreflightReport{}.json())["in_the_way"].get<bool>());
+  // Of this process, whatever it is.
+  const PreflightReport now = preflight();
+  const auto told = nlohmann::json::parse(now.json());
+  BOOST_TEST(told["descriptors"].size() == now.descriptors.size());
+  BOOST_TEST(told["handlers"].size() == now.handlers.size());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -9,9 +9,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -138,6 +140,67 @@ BOOST_AUTO_TEST_CASE(threads_and_event_loops_are_refused_by_name) {
   // All of it is gone, so nothing stands in the way.
   par::Snapshot snapshot;
   BOOST_TEST(snapshot.alive());
+}
+
+namespace {
+
+// What is printed on standard error while f runs.
+template <class F>
+std::string complaints_of(F f) {
+  const int before = ::dup(STDERR_FILENO);
+  std::FILE* const file = std::tmpfile();
+  ::dup2(::fileno(file), STDERR_FILENO);
+  f();
+  ::dup2(before, STDERR_FILENO);
+  ::close(before);
+  std::string text(4096, '\0');
+  const ssize_t size = ::pread(::fileno(file), text.data(), text.size(), 0);
+  std::fclose(file);
+  text.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(preflight_warn_names_what_strict_would_refuse_and_goes_on) {
+  testing::allow_descriptors(2);
+  par::SnapshotOptions options;
+  options.preflight = par::Preflight::warn;
+  std::string text = complaints_of([&] {
+    par::Snapshot snapshot(options);
+    BOOST_TEST(snapshot.alive());
+  });
+  BOOST_TEST(text == "");
+  const int epoll = ::epoll_create1(0);
+  text = complaints_of([&] {
+    par::Snapshot snapshot(options);
+    BOOST_TEST(snapshot.alive());
+  });
+  BOOST_TEST(text ==
+             "evparallel: a snapshot taken now would share this with the program: descriptor " +
+                 std::to_string(epoll) + " (eventpoll)\n");
+  ::close(epoll);
+  par::Reactor loop;  // that is refused by all
+  const auto error = error_of([&] { par::Snapshot s(options); });
+  BOOST_TEST((error && error->code() == par::Errc::refused));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_only_reported_is_not_refused) {
+  const auto before = ::signal(SIGUSR1, [](int) {});
+  const itimerval armed{{0, 0}, {1000, 0}};
+  ::setitimer(ITIMER_VIRTUAL, &armed, nullptr);
+  const par::PreflightReport report = par::preflight();
+  BOOST_TEST(!report.handlers.empty());
+  BOOST_TEST(!report.timers.empty());
+  BOOST_TEST(!report.descriptors.empty());
+  const std::string text = complaints_of([&] {
+    const par::Snapshot snapshot;
+    BOOST_TEST(snapshot.alive());
+  });
+  BOOST_TEST(text == "");
+  const itimerval none{};
+  ::setitimer(ITIMER_VIRTUAL, &none, nullptr);
+  ::signal(SIGUSR1, before);
 }
 
 BOOST_AUTO_TEST_CASE(preflight_off_looks_at_nothing) {

@@ -19,6 +19,7 @@ class SnapshotEntry;
 
 enum class Preflight {
   strict,  // threads, and descriptors of event loops, are refused
+  warn,    // they are named on standard error, in one line, and the snapshot is taken
   off,     // nothing is looked at
 };
 
