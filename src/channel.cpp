@@ -13,6 +13,12 @@ bool is_limited(FrameKind kind) noexcept {
   return kind != FrameKind::task && kind != FrameKind::error;
 }
 
+// What users send, and answers: not what the library says beside.
+bool is_message(FrameKind kind, std::uint64_t id) noexcept {
+  return kind == FrameKind::message || kind == FrameKind::call || kind == FrameKind::value ||
+         (kind == FrameKind::error && id != 0);
+}
+
 }  // namespace
 
 void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
@@ -28,13 +34,13 @@ void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message whi
   }
   fault_at(Hop::put);
   const std::size_t before = out_.size();
-  const FrameFault fault = fault_at_frame();
+  const FrameFault fault = is_message(kind, id) ? fault_at_message() : FrameFault::none;
   if (which == Message::taken)
     out_.push(kind, id, message);
   else
     out_.push_kept(kind, id, message);
   if (fault == FrameFault::cut) {
-    out_.cut(before + faults.cut_to);
+    out_.cut(before + faults.plan.cut_to);
     flush(Wait::yes);
     die_of_fault();
   }

@@ -1,4 +1,4 @@
-// fault.cpp - the switches of fault.hpp.
+// fault.cpp - plans of faults, and ends at hops.
 // Licence: see COPYING.
 #include "fault.hpp"
 
@@ -6,7 +6,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <stdexcept>
+#include <string>
 
 namespace evparallel {
 
@@ -53,32 +58,67 @@ bool closes(Deed deed) noexcept {
 
 Faults faults;
 
-int fault_at_fork() noexcept {
-  if (!faults.armed) return 0;
-  if (role() == Role::snapshot) ++faults.children;
-  if (faults.fork_failures == 0) return 0;
-  --faults.fork_failures;
-  return faults.fork_errno;
+namespace {
+
+Faults::Counts& own_counts() noexcept {
+  const pid_t self = ::getpid();
+  if (faults.counts.of != self) {
+    faults.counts = {};
+    faults.counts.of = self;
+  }
+  return faults.counts;
 }
 
-FrameFault fault_at_frame() noexcept {
-  if (!faults.armed) return FrameFault::none;
-  ++faults.frames;
-  if (faults.frames == faults.die_at_frame) die_of_fault();
-  return faults.frames == faults.cut_frame ? FrameFault::cut : FrameFault::none;
+bool is_meant(Role role_of_victim, unsigned child) noexcept {
+  if (role() != role_of_victim) return false;
+  return role() != Role::child || child == 0 || child == faults.children;
+}
+
+bool plan_is_ours() noexcept {
+  const fault::Plan& plan = faults.plan;
+  switch (plan.victim) {
+    case fault::Victim::parent: return is_meant(Role::parent, 0);
+    case fault::Victim::snapshot: return is_meant(Role::snapshot, 0);
+    case fault::Victim::child: return is_meant(Role::child, plan.child);
+  }
+  return false;
+}
+
+void stand_still(std::chrono::milliseconds time) noexcept {
+  timespec left{static_cast<time_t>(time.count() / 1000),
+                static_cast<long>(time.count() % 1000 * 1000000)};
+  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {}
+}
+
+}  // namespace
+
+int fault_at_fork() noexcept {
+  if (!faults.armed) return 0;
+  if (plan_is_ours()) {
+    Faults::Counts& counts = own_counts();
+    ++counts.forks;
+    if (counts.forks == faults.plan.die_at_fork) die_of_fault();
+    if (counts.forks <= faults.plan.fork_failures) return faults.plan.fork_errno;
+  }
+  if (role() == Role::snapshot) ++faults.children;
+  return 0;
+}
+
+FrameFault fault_at_message() noexcept {
+  if (!faults.armed || !plan_is_ours()) return FrameFault::none;
+  const fault::Plan& plan = faults.plan;
+  const std::uint64_t number = ++own_counts().messages;
+  if (number == plan.delay_message) stand_still(plan.delay);
+  if (number == plan.die_at_message) die_of_fault();
+  return number == plan.cut_message ? FrameFault::cut : FrameFault::none;
 }
 
 void pass_hop(Hop hop) noexcept {
   const HopFault& fault = faults.at_hop;
-  if (fault.deed == Deed::none || fault.hop != hop || fault.role != role()) return;
-  if (fault.role == Role::child && fault.child != 0 && fault.child != faults.children) return;
+  if (fault.deed == Deed::none || fault.hop != hop || !is_meant(fault.role, fault.child)) return;
   if (fault.gate && !fault.gate->open) return;
+  if (++own_counts().passed != fault.passage) return;
   const pid_t self = ::getpid();
-  if (faults.passed_by != self) {  // what was counted is another's, inherited
-    faults.passed_by = self;
-    faults.passed = 0;
-  }
-  if (++faults.passed != fault.passage) return;
   if (fault.gate && !closes(fault.deed)) fault.gate->done_by = self;
   do_deed(fault.deed);
   if (fault.gate && closes(fault.deed)) fault.gate->done_by = self;
@@ -88,5 +128,42 @@ void die_of_fault() noexcept {
   ::kill(::getpid(), SIGKILL);
   for (;;) ::pause();
 }
+
+// ---- what programs call ----
+
+namespace fault {
+
+namespace {
+
+void check(const Plan& plan) {
+  const auto refuse_if = [](bool wrong, const char* why) {
+    if (wrong) throw std::logic_error(std::string("evparallel: a fault that cannot be: ") + why);
+  };
+  const bool of_messages = plan.die_at_message || plan.cut_message || plan.delay_message;
+  const bool of_forks = plan.fork_failures || plan.die_at_fork;
+  refuse_if(of_messages && plan.victim == Victim::snapshot, "a snapshot sends no messages");
+  refuse_if(of_forks && plan.victim == Victim::child, "it is the snapshot that forks for a child");
+  refuse_if(plan.child != 0 && plan.victim != Victim::child, "the victim is no child");
+  refuse_if(plan.fork_failures != 0 && plan.fork_errno <= 0, "fork_failures without fork_errno");
+  refuse_if(plan.delay.count() < 0, "a delay below 0");
+}
+
+}  // namespace
+
+void arm(const Plan& plan) {
+  check(plan);
+  disarm();
+  faults.plan = plan;
+  faults.armed = true;
+}
+
+void disarm() noexcept {
+  faults.armed = false;
+  faults.plan = {};
+  faults.at_hop = {};
+  faults.counts = {};
+}
+
+}  // namespace fault
 
 }  // namespace evparallel

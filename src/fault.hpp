@@ -1,4 +1,5 @@
-// fault.hpp - faults on demand, so that tests of ends are deterministic.
+// fault.hpp - where the library looks whether a fault is due: a plan of the program's, or, for the
+// library's own tests, an end of any kind at any hop.
 // Licence: see COPYING.
 //
 // One structure in plain memory: what the program sets before a snapshot is inherited by it and by
@@ -6,6 +7,8 @@
 #pragma once
 
 #include "fork.hpp"
+
+#include <evparallel/fault.hpp>
 
 #include <atomic>
 #include <cstddef>
@@ -79,20 +82,17 @@ struct HopFault {
 
 struct Faults {
   bool armed = false;
-  // fork() gives this errno, so many times.
-  int fork_errno = 0;
-  unsigned fork_failures = 0;
-  // This process dies by SIGKILL when it is about to queue its k-th frame (1 is the first).  0:
-  // never.
-  std::uint64_t die_at_frame = 0;
-  // The k-th frame is cut to `cut_to` bytes, header included; then the process dies.  0: never.
-  std::uint64_t cut_frame = 0;
-  std::size_t cut_to = 0;
+  fault::Plan plan{};
   HopFault at_hop{};
 
-  std::uint64_t frames = 0;  // queued by this process so far
-  std::uint64_t passed = 0;  // passages that counted, in the process `passed_by`
-  pid_t passed_by = 0;
+  // What was counted, by the process `of`.  Another one has inherited it, and begins anew.
+  struct Counts {
+    pid_t of = 0;
+    std::uint64_t messages = 0;
+    std::uint64_t forks = 0;
+    std::uint64_t passed = 0;  // passages of `at_hop` that counted
+  };
+  Counts counts{};
   unsigned children = 0;  // forked by the snapshot so far; in a child: which one it is
   int control = -1;       // this process's end of its control socket; -1: none
   int data = -1;          // a child's end of its data socket
@@ -104,8 +104,8 @@ extern Faults faults;
 int fault_at_fork() noexcept;
 
 enum class FrameFault { none, cut };
-// Called for each frame before it is queued.
-FrameFault fault_at_frame() noexcept;
+// Called for each message before it is queued.
+FrameFault fault_at_message() noexcept;
 
 // Called at each hop.
 void pass_hop(Hop) noexcept;

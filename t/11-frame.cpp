@@ -1086,9 +1086,11 @@ BOOST_AUTO_TEST_CASE(faults_cut_a_frame_and_kill) {
     Ends ends = channels();
     const pid_t pid = ::fork();
     if (pid == 0) {
-      faults.armed = true;
-      faults.cut_frame = 2;
-      faults.cut_to = cut_to;
+      fault::Plan plan;
+      plan.victim = fault::Victim::parent;
+      plan.cut_message = 2;
+      plan.cut_to = cut_to;
+      fault::arm(plan);
       put(ends.left, FrameKind::message, 1, "whole");
       put(ends.left, FrameKind::message, 2, body_of(64 * kib));
       ::_exit(1);  // not reached
@@ -1110,8 +1112,10 @@ BOOST_AUTO_TEST_CASE(faults_kill_at_a_frame) {
   Ends ends = channels();
   const pid_t pid = ::fork();
   if (pid == 0) {
-    faults.armed = true;
-    faults.die_at_frame = 3;
+    fault::Plan plan;
+    plan.victim = fault::Victim::parent;
+    plan.die_at_message = 3;
+    fault::arm(plan);
     for (std::uint64_t id = 1; id < 5; ++id) {
       put(ends.left, FrameKind::message, id, "x");
       ends.left.flush(Wait::yes);

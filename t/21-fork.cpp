@@ -270,20 +270,20 @@ BOOST_AUTO_TEST_CASE(signals_are_blocked_in_the_copy_only) {
 }
 
 BOOST_AUTO_TEST_CASE(a_fault_is_an_errno) {
-  faults.armed = true;
-  faults.fork_errno = ENOMEM;
-  faults.fork_failures = 2;
+  fault::Plan plan;
+  plan.victim = fault::Victim::parent;
+  plan.fork_failures = 2;
+  plan.fork_errno = ENOMEM;
+  fault::arm(plan);
   for (int i = 0; i < 2; ++i) {
     const Forked forked = fork_into([] { return 1; });
     BOOST_TEST(forked.pid == -1);
     BOOST_TEST(forked.error == ENOMEM);
   }
   BOOST_TEST(in_copy([] { return 3; }) == 3);
-  faults = Faults{};
-  faults.fork_errno = ENOMEM;  // not armed
-  faults.fork_failures = 1;
+  fault::arm(plan);  // anew
+  fault::disarm();
   BOOST_TEST(in_copy([] { return 4; }) == 4);
-  faults = Faults{};
 }
 
 BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {

@@ -589,9 +589,11 @@ BOOST_AUTO_TEST_CASE(a_snapshot_collects_no_descriptors) {
 
 BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_told_and_the_next_one_works) {
   Far far([] {
-    faults.armed = true;
-    faults.fork_errno = EAGAIN;
-    faults.fork_failures = 3;
+    fault::Plan plan;
+    plan.victim = fault::Victim::snapshot;
+    plan.fork_failures = 3;
+    plan.fork_errno = EAGAIN;
+    fault::arm(plan);
   });
   for (int i = 0; i < 3; ++i) {
     const Kid kid = far.ask_for_child();

@@ -1,33 +1,52 @@
-// 61-faults.cpp - ends at a chosen frame or hop, and forks that fail: what the caller hears of them.
+// 61-faults.cpp - what the caller hears where a plan of faults comes true: ends at a chosen message, forks that fail,
+// a snapshot that dies; and ends at a chosen hop.
+#include "elsewhere.hpp"
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include "fault.hpp"
 
 #include <evparallel/evparallel.hpp>
 
-#include <pthread.h>
+#include <signal.h>
 
 #include <cerrno>
+#include <chrono>
+#include <stdexcept>
 
 namespace par = evparallel;
+namespace fault = par::fault;
+using Clock = std::chrono::steady_clock;
 
 namespace {
 
 using Strings = std::vector<std::string>;
 
-// The child sends 1 to 10; what is told to happen to it, happens.
-Strings events_of(par::Snapshot& snapshot, par::Faults faults) {
-  par::Reactor loop;
+par::Options in(par::Snapshot& snapshot) {
   par::Options options;
   options.snapshot = &snapshot;
+  return options;
+}
+
+// A snapshot that has the plan, as its children do; the program has it no longer.
+par::Snapshot snapshot_with(const fault::Plan& plan) {
+  const fault::Armed armed(plan);
+  testing::allow_descriptors(1);
+  return par::Snapshot();
+}
+
+// What is heard of a child that does this to itself, and then sends 1 to 10.
+template <class Before>
+Strings events_of(par::Snapshot& snapshot, Before before) {
+  par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(
       loop,
-      [faults](par::Pipe<int, int> pipe) {
-        par::faults = faults;
+      [before](par::Pipe<int, int> pipe) {
+        before();
         for (int i = 1; i <= 10; ++i) pipe.send(i);
         pipe.close();
       },
-      options);
+      in(snapshot));
   Strings events;
   p.on_message([&](int x) { events.push_back(std::to_string(x)); });
   p.on_error([&](const par::Error& e) { events.push_back(e.what()); });
@@ -36,6 +55,13 @@ Strings events_of(par::Snapshot& snapshot, par::Faults faults) {
   p.close();
   loop.run();
   return events;
+}
+
+Strings events_of(par::Snapshot& snapshot, const fault::Plan& plan) {
+  return events_of(snapshot, [plan] { fault::arm(plan); });
+}
+Strings events_of(par::Snapshot& snapshot) {
+  return events_of(snapshot, [] {});
 }
 
 Strings head(int messages) {
@@ -50,10 +76,9 @@ BOOST_AUTO_TEST_CASE(death_at_each_message) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   for (int k = 1; k <= 10; ++k) {
-    par::Faults faults;
-    faults.armed = true;
-    faults.die_at_frame = static_cast<std::uint64_t>(k);
-    const Strings events = events_of(snapshot, faults);
+    fault::Plan plan;
+    plan.die_at_message = static_cast<std::uint64_t>(k);
+    const Strings events = events_of(snapshot, plan);
     BOOST_REQUIRE(events.size() == static_cast<std::size_t>(k - 1 + 3));
     BOOST_TEST(Strings(events.begin(), events.begin() + k - 1) == head(k - 1),
                boost::test_tools::per_element());
@@ -67,11 +92,10 @@ BOOST_AUTO_TEST_CASE(a_frame_torn_at_every_byte) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   for (std::size_t at = 0; at < 20; ++at) {
-    par::Faults faults;
-    faults.armed = true;
-    faults.cut_frame = 3;
-    faults.cut_to = at;
-    const Strings events = events_of(snapshot, faults);
+    fault::Plan plan;
+    plan.cut_message = 3;
+    plan.cut_to = at;
+    const Strings events = events_of(snapshot, plan);
     BOOST_REQUIRE(events.size() == 5u);
     BOOST_TEST(events[0] == "1");
     BOOST_TEST(events[1] == "2");
@@ -87,20 +111,172 @@ BOOST_AUTO_TEST_CASE(no_fault_no_change) {
   testing::allow_descriptors(1);
   Strings expected = head(10);
   expected.insert(expected.end(), {"end", "normal"});
-  BOOST_TEST(events_of(snapshot, par::Faults{}) == expected, boost::test_tools::per_element());
+  BOOST_TEST(events_of(snapshot) == expected, boost::test_tools::per_element());
+  BOOST_TEST(events_of(snapshot, fault::Plan{}) == expected, boost::test_tools::per_element());
+  const auto disarmed = [] {
+    fault::Plan plan;
+    plan.die_at_message = 2;
+    fault::arm(plan);
+    fault::disarm();
+  };
+  BOOST_TEST(events_of(snapshot, disarmed) == expected, boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_is_inherited_and_counts_in_each_child_anew) {
+  fault::Plan plan;
+  plan.die_at_message = 3;
+  par::Snapshot snapshot = snapshot_with(plan);
+  for (int i = 0; i < 3; ++i) {
+    const Strings events = events_of(snapshot);
+    BOOST_REQUIRE(events.size() == 5u);
+    BOOST_TEST(events[1] == "2");
+    BOOST_TEST(events[2].find("SIGKILL") != std::string::npos);
+  }
+  par::Snapshot later;  // taken when nothing was armed any more
+  testing::allow_descriptors(1);
+  BOOST_TEST(events_of(later).back() == "normal");
+}
+
+BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
+  fault::Plan plan;
+  plan.child = 2;
+  plan.die_at_message = 1;
+  par::Snapshot snapshot = snapshot_with(plan);
+  Strings ends;
+  for (int i = 0; i < 3; ++i) ends.push_back(events_of(snapshot).back());
+  BOOST_TEST(ends == (Strings{"normal", "crash", "normal"}), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_message_that_is_delayed) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  auto p = par::process<par::RawIo, par::RawIo>(
+      loop,
+      [](par::Pipe<int, std::int64_t> pipe) {
+        fault::Plan plan;
+        plan.delay_message = 2;
+        plan.delay = std::chrono::milliseconds(30);
+        fault::arm(plan);
+        for (int i = 0; i < 3; ++i) {
+          const auto start = Clock::now();
+          pipe.send(0);
+          const auto took = Clock::now() - start;
+          fault::disarm();  // what is told is no part of it
+          pipe.send(std::chrono::nanoseconds(took).count());
+          fault::arm(plan);
+          if (i == 0) pipe.send(0);  // the first that counts
+        }
+        pipe.close();
+      },
+      in(snapshot));
+  std::vector<std::int64_t> told;
+  p.on_message([&](std::int64_t x) { told.push_back(x); });
+  p.close();
+  loop.run();
+  BOOST_REQUIRE(told.size() == 7u);
+  BOOST_TEST(told[4] >= 30000000);  // before the second
+  BOOST_TEST((told[0] == 0 && told[2] == 0 && told[3] == 0));
+}
+
+BOOST_AUTO_TEST_CASE(the_messages_of_a_parent) {
+  for (const int calls : {2, 3}) {
+    const int status = testing::elsewhere([calls] {
+      par::init();
+      par::Reactor loop;
+      auto f = par::run(loop, [](int x) { return x; });
+      fault::Plan plan;
+      plan.victim = fault::Victim::parent;
+      plan.die_at_message = 3;
+      fault::arm(plan);
+      int answers = 0;
+      for (int i = 0; i < calls; ++i)
+        f(i, [&answers, i](par::Result<int> r) { answers += r.value() == i; });
+      loop.run();
+      return answers;
+    });
+    BOOST_TEST(status == (calls == 2 ? 2 : 100 + SIGKILL));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_at_a_fork) {
+  fault::Plan plan;
+  plan.victim = fault::Victim::snapshot;
+  plan.die_at_fork = 2;
+  par::Snapshot snapshot = snapshot_with(plan);
+  par::Reactor loop;
+  const auto waits = [](par::Pipe<int, int> pipe) {
+    pipe.on_message([pipe](int x) { pipe.send(x); });
+  };
+  auto first = par::process<par::RawIo, par::RawIo>(loop, waits, in(snapshot));
+  Strings events;
+  const auto note = [&](par::Process<int, int>& p, const std::string& name) {
+    p.on_error([&events, name](const par::Error& e) {
+      events.push_back(name + " " + par::to_string(e.code()));
+    });
+    p.on_exit([&events, name](const par::ExitStatus& s) {
+      events.push_back(name + " " + par::to_string(s.cause));
+    });
+  };
+  note(first, "first");
+  first.on_message([&](int) { loop.stop(); });
+  first.send(1);
+  loop.run();
+  BOOST_TEST(events.empty());
+  auto second = par::process<par::RawIo, par::RawIo>(loop, waits, in(snapshot));
+  note(second, "second");
+  loop.run();
+  std::sort(events.begin(), events.end());
+  BOOST_TEST(events == (Strings{"first snapshot_lost", "first snapshot_lost",
+                                "second snapshot_lost", "second snapshot_lost"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(!snapshot.alive());
+}
+
+BOOST_AUTO_TEST_CASE(what_cannot_happen_is_misuse) {
+  const auto refused = [](auto change) {
+    fault::Plan plan;
+    change(plan);
+    try {
+      fault::arm(plan);
+    } catch (const std::logic_error& error) {
+      return std::string(error.what());
+    }
+    fault::disarm();
+    return std::string();
+  };
+  using fault::Plan;
+  using fault::Victim;
+  const auto as = [](Victim victim, auto change) {
+    return [victim, change](Plan& plan) {
+      plan.victim = victim;
+      change(plan);
+    };
+  };
+  const auto die = [](Plan& plan) { plan.die_at_message = 1; };
+  const auto fork = [](Plan& plan) { plan.fork_failures = 1; };
+  const auto at_fork = [](Plan& plan) { plan.die_at_fork = 1; };
+  BOOST_TEST(testing::has(refused(as(Victim::snapshot, die)), "no messages"));
+  BOOST_TEST(testing::has(refused(as(Victim::child, at_fork)), "forks for a child"));
+  BOOST_TEST(testing::has(refused(as(Victim::snapshot, fork)), "without fork_errno"));
+  BOOST_TEST(testing::has(refused(as(Victim::parent, [](Plan& p) { p.child = 1; })), "no child"));
+  BOOST_TEST(
+      testing::has(refused([](Plan& p) { p.delay = std::chrono::milliseconds(-1); }), "below 0"));
+  BOOST_TEST(refused(die) == "");
+  BOOST_TEST(refused(as(Victim::snapshot, at_fork)) == "");
+  // What was refused is not armed.
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  BOOST_TEST(events_of(snapshot).back() == "normal");
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_told) {
-  par::faults.armed = true;
-  par::faults.fork_errno = EAGAIN;
-  par::faults.fork_failures = 1;
-  std::optional<par::Error> error;
-  try {
-    par::Snapshot snapshot;
-  } catch (const par::Error& e) {
-    error = e;
-  }
-  par::faults = par::Faults{};
+  fault::Plan plan;
+  plan.victim = fault::Victim::parent;
+  plan.fork_failures = 1;
+  plan.fork_errno = EAGAIN;
+  const fault::Armed armed(plan);
+  const auto error = testing::error_of([] { par::Snapshot snapshot; });
   BOOST_REQUIRE(error.has_value());
   BOOST_TEST((error->code() == par::Errc::spawn_failed));
   BOOST_TEST(error->os_error() == EAGAIN);
@@ -117,9 +293,11 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_how_its_child_died) {
   auto f = par::run(
       loop,
       [](int x) {
-        par::faults.armed = true;
-        par::faults.cut_frame = 2;
-        par::faults.cut_to = 16;
+        if (x > 0) return x;
+        fault::Plan plan;
+        plan.cut_message = 2;
+        plan.cut_to = 16;
+        fault::arm(plan);
         return x;
       },
       options);
@@ -135,15 +313,18 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_how_its_child_died) {
 BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
-  par::HopFault fault;
-  fault.deed = par::Deed::exit_3;
-  fault.hop = par::Hop::put;
-  fault.role = par::Role::child;
-  fault.passage = 4;
-  par::Faults faults;
-  faults.armed = true;
-  faults.at_hop = fault;
-  Strings events = events_of(snapshot, faults);
+  par::HopFault wanted;
+  wanted.deed = par::Deed::exit_3;
+  wanted.hop = par::Hop::put;
+  wanted.role = par::Role::child;
+  wanted.passage = 4;
+  const auto with = [&](const par::HopFault& chosen) {
+    return events_of(snapshot, [chosen] {
+      par::faults.armed = true;
+      par::faults.at_hop = chosen;
+    });
+  };
+  const Strings events = with(wanted);
   BOOST_REQUIRE(events.size() == 6u);
   BOOST_TEST(Strings(events.begin(), events.begin() + 3) == head(3),
              boost::test_tools::per_element());
@@ -151,45 +332,22 @@ BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
   BOOST_TEST(events[4] == "end");
   BOOST_TEST(events[5] == "error");
   // Another process's fault, and another child's, are none of its own.
-  faults.at_hop.role = par::Role::snapshot;
-  BOOST_TEST(events_of(snapshot, faults).back() == "normal");
-  faults.at_hop.role = par::Role::child;
-  faults.at_hop.child = 7;
-  BOOST_TEST(events_of(snapshot, faults).back() == "normal");
-}
-
-BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
-  par::faults.armed = true;
-  par::faults.at_hop.deed = par::Deed::crash;
-  par::faults.at_hop.hop = par::Hop::live;
-  par::faults.at_hop.role = par::Role::child;
-  par::faults.at_hop.child = 2;
-  par::Snapshot snapshot;
-  const par::Faults inherited = par::faults;
-  par::faults = par::Faults{};
-  testing::allow_descriptors(1);
-  Strings ends;
-  for (int i = 0; i < 3; ++i) ends.push_back(events_of(snapshot, inherited).back());
-  BOOST_TEST(ends == (Strings{"normal", "crash", "normal"}), boost::test_tools::per_element());
+  par::HopFault others = wanted;
+  others.role = par::Role::snapshot;
+  BOOST_TEST(with(others).back() == "normal");
+  others = wanted;
+  others.child = 7;
+  BOOST_TEST(with(others).back() == "normal");
 }
 
 namespace {
 
-// What a snapshot is born with.
-par::Faults faults_of_snapshot;
-
-// Its first forks fail.  Set in its copy, since the parent's own fork must not fail of it.
 par::Snapshot snapshot_without_fork(int error, unsigned failures) {
-  static const int installed = ::pthread_atfork(
-      nullptr, nullptr, [] { par::faults = std::exchange(faults_of_snapshot, par::Faults{}); });
-  if (installed != 0) throw std::runtime_error("pthread_atfork");
-  faults_of_snapshot.armed = true;
-  faults_of_snapshot.fork_errno = error;
-  faults_of_snapshot.fork_failures = failures;
-  par::Snapshot snapshot;
-  faults_of_snapshot = par::Faults{};
-  testing::allow_descriptors(1);
-  return snapshot;
+  fault::Plan plan;
+  plan.victim = fault::Victim::snapshot;
+  plan.fork_failures = failures;
+  plan.fork_errno = error;
+  return snapshot_with(plan);
 }
 
 }  // namespace

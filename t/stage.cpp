@@ -519,10 +519,11 @@ void check_snapshot(std::size_t before) {
 
 // A snapshot that was given up is reaped when the next one is taken; this one cannot be.
 void reap_snapshots() {
-  par::faults = par::Faults{};
-  par::faults.armed = true;
-  par::faults.fork_errno = EAGAIN;
-  par::faults.fork_failures = 1;
+  par::fault::Plan plan;
+  plan.victim = par::fault::Victim::parent;
+  plan.fork_failures = 1;
+  plan.fork_errno = EAGAIN;
+  const par::fault::Armed armed(plan);
   try {
     par::Snapshot none;
   } catch (const par::Error&) {

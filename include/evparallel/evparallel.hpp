@@ -23,6 +23,7 @@
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>
 #include <evparallel/error.hpp>
+#include <evparallel/fault.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/options.hpp>
