@@ -19,7 +19,23 @@ bool is_message(FrameKind kind, std::uint64_t id) noexcept {
          (kind == FrameKind::error && id != 0);
 }
 
+// Each read brings one batch at most, and no read is made before the frames of the last are cut:
+// more is what no frame claims.
+constexpr std::size_t most_batches = 8;
+
 }  // namespace
+
+void Channel::check_along(const Writer& message) {
+  const std::vector<Attachment>& attached = *message.attached();
+  if (attached.size() > most_descriptors)
+    throw Error(Errc::too_large, "too large: a message with " + std::to_string(attached.size()) +
+                                     " descriptors, where " + std::to_string(most_descriptors) +
+                                     " is the limit");
+  for (const Attachment& one : attached)
+    if (!descriptor_is_open(one.fd))
+      throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(one.fd) +
+                                         ", which is to go along, is not open");
+}
 
 void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
   if (is_limited(kind) && message.size() > max_message_) {
@@ -28,6 +44,7 @@ void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message whi
     message.clear();
     throw Error(Errc::too_large, text);
   }
+  if (message.attached()) check_along(message);
   if (out_dead_) {
     if (which == Message::taken) message.clear();
     return;
@@ -50,8 +67,8 @@ Flow Channel::flush(Wait wait) {
   while (!out_.empty()) {
     fault_at(Hop::write);
     FrameQueue::Piece pieces[16];
-    const Transfer sent = send(socket_.get(), pieces, out_.front(pieces, 16), wait);
-    if (sent.flow == Flow::again) return Flow::again;
+    const Transfer sent = send(socket_.get(), pieces, out_.front(pieces, 16), wait, out_.along());
+    if (sent.flow == Flow::again || sent.flow == Flow::later) return sent.flow;
     if (sent.flow == Flow::end) {
       // Only this direction is dead: what the other side has written before its end is still to be
       // read.
@@ -77,8 +94,8 @@ void Channel::finish() {
 Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
   const FrameReader::Room room = in_.room();
   const bool direct = room.size > 0;
-  const Transfer got = direct ? evparallel::receive(socket_.get(), room.data, room.size, wait)
-                              : evparallel::receive(socket_.get(), scratch, size, wait);
+  const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
+                                           direct ? room.size : size, wait, &along_);
   if (got.flow == Flow::end) in_over_ = true;
   if (got.flow != Flow::done) return got.flow;
   fault_at(Hop::read);
@@ -87,6 +104,28 @@ Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
   else
     in_.feed({scratch, got.size});
   return Flow::done;
+}
+
+bool Channel::next(Frame& frame) {
+  if (!in_.next(frame)) {
+    if (along_.size() > most_batches)
+      throw Error(Errc::bad_message, "bad message: descriptors came that belong to no frame");
+    return false;
+  }
+  if (frame.attached > 0 || !current_.descriptors.empty()) match_along(frame);
+  return true;
+}
+
+void Channel::match_along(Frame& frame) {
+  current_ = Batch();
+  if (frame.attached == 0) return;
+  if (!along_.empty()) {
+    current_ = std::move(along_.front());
+    along_.erase(along_.begin());
+  }
+  // More or fewer than were sent are not those that were sent.
+  if (current_.descriptors.size() != frame.attached) current_ = Batch();
+  frame.descriptors = &current_.descriptors;
 }
 
 void Channel::set_max_message(std::size_t size) noexcept {
@@ -98,6 +137,8 @@ void Channel::close() noexcept {
   out_.clear();
   out_dead_ = true;
   in_over_ = true;
+  along_.clear();
+  current_ = Batch();
   socket_.reset();
 }
 

@@ -19,11 +19,13 @@ public:
   bool is_open() const noexcept { return static_cast<bool>(socket_); }
 
   // ---- out ----
-  // Queues one frame; `message` is left empty, or keeps what it holds.  Fails: Errc::too_large, and
-  // nothing was queued.
+  // Queues one frame; `message` is left empty, or keeps what it holds.
+  // Fails, and nothing was queued: Errc::too_large, also for too many descriptors;
+  // Errc::bad_message where one of them is not open.
   enum class Message : bool { taken, kept };
   void put(FrameKind, std::uint64_t id, Writer& message, Message = Message::taken);
-  // Writes what is queued.  done: nothing is left; end: nobody reads it any more, and it is gone.
+  // Writes what is queued.  done: nothing is left; again, later: something is; end: nobody reads it
+  // any more, and it is gone.
   Flow flush(Wait);
   // No more frames: says so, and closes the direction once all is written.
   void finish();
@@ -40,8 +42,11 @@ public:
   // One read, into `scratch` or into the large frame under way.  Then take frames with next() until
   // it says no, then call keep(), before scratch is used for anything else.
   Flow receive(char* scratch, std::size_t size, Wait);
+  // The descriptors of a frame are closed with the next one, unless they are taken.
   // Fails: Errc::bad_message where the stream makes no sense.
-  bool next(Frame& frame) { return in_.next(frame); }
+  bool next(Frame& frame);
+  // Those of the last frame, for who keeps its message.
+  Batch take_along() noexcept { return std::move(current_); }
   void keep() { in_.keep(); }
   // An end of file was read.
   bool in_over() const noexcept { return in_over_; }
@@ -52,11 +57,16 @@ public:
   void close() noexcept;
 
 private:
+  static void check_along(const Writer& message);
+  void match_along(Frame&);
+
   Descriptor socket_;
   FrameReader in_;
   FrameQueue out_;
   std::size_t max_message_;
   std::uint64_t bytes_written_ = 0;
+  std::vector<Batch> along_;  // came, and their frames are not complete yet
+  Batch current_;             // of the last frame
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;

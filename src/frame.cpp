@@ -14,8 +14,10 @@ constexpr std::size_t first_room = 256 * 1024;
 // A queue that is empty gives back more than this.
 constexpr std::size_t kept_capacity = 64 * 1024;
 
-void put_header(char* to, FrameKind kind, std::uint64_t id, std::uint64_t length) noexcept {
-  const std::uint64_t word = length | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48;
+void put_header(char* to, FrameKind kind, std::uint64_t id, const Writer& message) noexcept {
+  const std::uint64_t attached = message.attached() ? message.attached()->size() : 0;
+  const std::uint64_t word =
+      message.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48 | attached << 56;
   std::memcpy(to, &word, sizeof word);
   std::memcpy(to + sizeof word, &id, sizeof id);
 }
@@ -76,7 +78,8 @@ bool FrameReader::next_header() {
   std::memcpy(&word, bytes, sizeof word);
   std::memcpy(&id_, bytes + sizeof word, sizeof id_);
   length_ = word & frame_length_limit;
-  const std::uint64_t kind = word >> 48;
+  const std::uint64_t kind = word >> 48 & 0xff;
+  attached_ = static_cast<unsigned>(word >> 56);
   if (kind < static_cast<std::uint64_t>(FrameKind::task) ||
       kind > static_cast<std::uint64_t>(FrameKind::ping))
     throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
@@ -101,7 +104,7 @@ bool FrameReader::next_header() {
 bool FrameReader::next_small(Frame& frame) {
   const std::size_t length = static_cast<std::size_t>(length_);
   if (!pull(length)) return false;
-  frame = Frame{kind_, id_, pending().substr(0, length), nullptr, false};
+  frame = Frame{kind_, id_, pending().substr(0, length), nullptr, false, attached_, nullptr};
   consume(length);
   state_ = State::header;
   return true;
@@ -117,7 +120,7 @@ bool FrameReader::next_large(Frame& frame) {
   }
   if (large_filled_ < length_) return false;
   large_.resize(large_filled_);
-  frame = Frame{kind_, id_, large_, &large_, false};
+  frame = Frame{kind_, id_, large_, &large_, false, attached_, nullptr};
   state_ = State::header;
   return true;
 }
@@ -130,7 +133,7 @@ bool FrameReader::next_skipped(Frame& frame) {
     skipped_ += size;
   }
   if (skipped_ < length_) return false;
-  frame = Frame{kind_, id_, {}, nullptr, true};
+  frame = Frame{kind_, id_, {}, nullptr, true, attached_, nullptr};
   state_ = State::header;
   return true;
 }
@@ -150,7 +153,8 @@ FrameReader::Room FrameReader::room() {
 // Writes the header, and returns the string that it ended up in.
 std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id, const Writer& message) {
   char header[frame_header_size];
-  put_header(header, kind, id, message.size());
+  put_header(header, kind, id, message);
+  push_attached(message);
   size_ += frame_header_size + message.size();
 
   // What is adopted or large stays where it is: the next frame begins behind it.
@@ -168,6 +172,20 @@ void FrameQueue::push_adopted(const Writer& message) {
   adopted.data = message.adopted().data();
   adopted.size = message.adopted().size();
   segments_.push_back(std::move(adopted));
+}
+
+void FrameQueue::push_attached(const Writer& message) {
+  if (message.attached()) along_.push_back({written_ + size_, message.attached()});
+}
+
+const std::vector<Attachment>* FrameQueue::along() const noexcept {
+  return !along_.empty() && along_.front().at == written_ ? along_.front().attached.get() : nullptr;
+}
+
+std::size_t FrameQueue::most_at_once() const noexcept {
+  for (const Along& next : along_)
+    if (next.at > written_) return static_cast<std::size_t>(next.at - written_);
+  return size_;
 }
 
 void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
@@ -195,9 +213,12 @@ std::string_view FrameQueue::part(std::size_t index) const noexcept {
 
 int FrameQueue::front(Piece* pieces, int max) const noexcept {
   int count = 0;
-  for (std::size_t i = 0; i <= segments_.size() && count < max; ++i) {
+  std::size_t left = most_at_once();
+  for (std::size_t i = 0; i <= segments_.size() && count < max && left > 0; ++i) {
     std::string_view bytes = part(i);
     if (i == 0) bytes.remove_prefix(offset_);
+    bytes = bytes.substr(0, left);
+    left -= bytes.size();
     if (!bytes.empty()) pieces[count++] = {bytes.data(), bytes.size()};
   }
   return count;
@@ -216,6 +237,8 @@ void FrameQueue::pop_part() noexcept {
 }
 
 void FrameQueue::written(std::size_t size) noexcept {
+  if (size > 0 && along()) along_.erase(along_.begin());
+  written_ += size;
   size_ -= size;
   while (size > 0) {
     if (offset_ == small_.size()) pop_part();
@@ -238,6 +261,7 @@ void FrameQueue::written(std::size_t size) noexcept {
 void FrameQueue::clear() noexcept {
   small_ = {};
   segments_.clear();
+  along_.clear();
   offset_ = 0;
   size_ = 0;
 }
@@ -245,6 +269,7 @@ void FrameQueue::clear() noexcept {
 void FrameQueue::cut(std::size_t size) noexcept {
   if (size >= size_) return;
   size_ = size;
+  while (!along_.empty() && along_.back().at >= written_ + size) along_.pop_back();
   const std::size_t in_small = std::min(size, small_.size() - offset_);
   small_.resize(offset_ + in_small);
   size -= in_small;

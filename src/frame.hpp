@@ -21,8 +21,10 @@ struct Frame {
   std::string_view body;
   std::string* whole = nullptr;  // where the body is a string of its own that may be moved from
   bool too_large = false;  // it was above the limit: the body was skipped, the stream is in order
+  unsigned attached = 0;   // how many descriptors its sender says came along
+  std::vector<int>* descriptors = nullptr;  // those that did
 
-  Reader reader() const { return Reader(body, whole); }
+  Reader reader() const { return Reader(body, whole, descriptors); }
 };
 
 // Bytes in, frames out. use: give each piece that was received to feed(), take frames with next()
@@ -73,6 +75,7 @@ private:
   FrameKind kind_ = FrameKind::end;  // of the frame under way, with the two below
   std::uint64_t id_ = 0;
   std::uint64_t length_ = 0;
+  unsigned attached_ = 0;
   std::uint64_t skipped_ = 0;  // bytes of a frame above the limit that have gone by
   std::string large_;
   std::size_t large_filled_ = 0;
@@ -93,8 +96,12 @@ public:
     const char* data;
     std::size_t size;
   };
-  // The first pieces of the queue, at most `max`.  Returns how many.
+  // The first pieces of the queue, at most `max`, up to the next frame that has descriptors along:
+  // they go with its first byte, and nothing else may go before them in the same write.  Returns
+  // how many.
   int front(Piece* pieces, int max) const noexcept;
+  // What is to go along with the first byte of the queue; nullptr: nothing.
+  const std::vector<Attachment>* along() const noexcept;
   void written(std::size_t size) noexcept;
   void clear() noexcept;
   // Shortens the queue to its first `size` bytes; for fault injection.
@@ -112,6 +119,8 @@ private:
   };
   std::string& begin_frame(FrameKind, std::uint64_t id, const Writer& message);
   void push_adopted(const Writer& message);
+  void push_attached(const Writer& message);
+  std::size_t most_at_once() const noexcept;
   std::string_view part(std::size_t index) const noexcept;
   void pop_part() noexcept;
 
@@ -119,6 +128,12 @@ private:
   std::deque<Segment> segments_;  // behind small_
   std::size_t offset_ = 0;        // bytes of the first segment that are written
   std::size_t size_ = 0;
+  struct Along {
+    std::uint64_t at;  // of the frame's first byte, counted from the first byte ever
+    std::shared_ptr<std::vector<Attachment>> attached;
+  };
+  std::vector<Along> along_;  // few, and mostly none
+  std::uint64_t written_ = 0;
 };
 
 }  // namespace evparallel

@@ -17,6 +17,12 @@ void Writer::refuse_more() {
   throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
 }
 
+std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
+  if (!attached_) attached_ = std::make_shared<std::vector<Attachment>>();
+  attached_->push_back({fd, std::move(owner)});
+  return attached_->size() - 1;
+}
+
 void Writer::share(std::size_t large) {
   if (bytes_.size() < large || owner_) return;
   auto kept = std::make_shared<std::string>(std::move(bytes_));
@@ -31,6 +37,7 @@ void Writer::clear() noexcept {
   owner_.reset();
   adopted_ = nullptr;
   adopted_size_ = 0;
+  attached_.reset();  // a queue may share it
 }
 
 std::string_view Reader::read(std::size_t size) {
@@ -50,11 +57,53 @@ std::string Reader::take_rest() {
   return whole ? std::move(*whole) : std::string(bytes);
 }
 
+int Reader::take_descriptor(std::size_t index) {
+  const std::size_t count = descriptors_ ? descriptors_->size() : 0;
+  if (index >= count)
+    throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(index) +
+                                       " is not among the " + std::to_string(count) +
+                                       " that came along; where they are lost, this process has "
+                                       "too many open files");
+  const int fd = std::exchange((*descriptors_)[index], -1);
+  if (fd < 0)
+    throw Error(Errc::bad_message,
+                "bad message: descriptor " + std::to_string(index) + " is taken twice");
+  return fd;
+}
+
 void Reader::expect_end() const {
   if (!bytes_.empty())
     throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes_.size()) +
                                        " bytes left over at offset " +
                                        std::to_string(total_ - bytes_.size()));
+}
+
+namespace {
+
+thread_local Writer* writer_under_way = nullptr;
+thread_local Reader* reader_under_way = nullptr;
+
+}  // namespace
+
+CodecScope::CodecScope(Writer* writer, Reader* reader) noexcept
+    : outer_writer_(std::exchange(writer_under_way, writer)),
+      outer_reader_(std::exchange(reader_under_way, reader)) {}
+
+CodecScope::~CodecScope() {
+  writer_under_way = outer_writer_;
+  reader_under_way = outer_reader_;
+}
+
+Writer& CodecScope::writer() {
+  if (!writer_under_way)
+    throw std::logic_error("evparallel: this value can be written to a message only");
+  return *writer_under_way;
+}
+
+Reader& CodecScope::reader() {
+  if (!reader_under_way)
+    throw std::logic_error("evparallel: this value can be read from a message only");
+  return *reader_under_way;
 }
 
 namespace detail {

@@ -67,7 +67,7 @@ void PipeCore::close() {
 }
 
 void PipeCore::schedule_flush(Leave leave) {
-  if (!loop_->alive() || write_event_.added()) return;
+  if (!loop_->alive() || write_event_.added() || retry_) return;
   if (leave == Leave::at_once || !loop_->in_callback() || channel_.queued() > gather_limit)
     return flush();
   if (std::exchange(flush_deferred_, true)) return;
@@ -83,10 +83,7 @@ void PipeCore::flush() {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
   const Flow flow = channel_.flush(Wait::no);
-  if (flow == Flow::again)
-    write_event_.add();
-  else
-    write_event_.remove();
+  wait_to_write(flow);
   if (flow == Flow::end) tell_closed();
   // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.finished()) {
@@ -94,6 +91,19 @@ void PipeCore::flush() {
     loop_->defer([self = shared_from_this()] { self->drain_(); });
   }
   if (channel_.out_over()) check_over();
+}
+
+void PipeCore::wait_to_write(Flow flow) {
+  if (flow == Flow::again)
+    write_event_.add();
+  else
+    write_event_.remove();
+  if (flow != Flow::later) return retry_.reset();
+  if (!retry_) {
+    retry_ = std::make_unique<Event>();
+    retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
+  }
+  retry_->add_in(std::chrono::milliseconds(1));
 }
 
 // ---- in ----
@@ -197,6 +207,7 @@ void PipeCore::on_message_frame(Frame& frame) {
     if (conclusion_ || channel_.finished()) return;
     stopped_at_message_ = true;
     held_.assign(frame.body);
+    held_along_ = channel_.take_along();
     return;
   }
   loop_->call([&] {
@@ -210,7 +221,9 @@ void PipeCore::deliver_held() {
   if (!message_.is_set() && !channel_.finished() && !conclusion_ && !discard_) return;
   stopped_at_message_ = false;
   std::string body = std::move(held_);
-  Frame frame{FrameKind::message, 0, body, &body, false};
+  Batch along = std::move(held_along_);
+  Frame frame{FrameKind::message, 0, body, &body};
+  frame.descriptors = &along.descriptors;
   on_message_frame(frame);
 }
 
@@ -219,6 +232,7 @@ void PipeCore::bad_stream(const Error& error) {
   channel_.close();
   read_event_.remove();
   write_event_.remove();
+  retry_.reset();
   fail_end(error);
   on_end_of_file();
 }
@@ -308,10 +322,11 @@ void PipeCore::abandon() {
   discard_ = true;
   paused_ = false;
   channel_.finish();
-  if (channel_.flush(Wait::no) != Flow::again) return shut();
+  const Flow flow = channel_.flush(Wait::no);
+  if (flow != Flow::again && flow != Flow::later) return shut();
   self_ = keep;
   loop_->hold();
-  write_event_.add();
+  wait_to_write(flow);
   continue_later();
 }
 
@@ -327,6 +342,7 @@ void PipeCore::shut() noexcept {
   const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
   read_event_.remove();
   write_event_.remove();
+  retry_.reset();
   channel_.close();
   release_handlers();
   detach();

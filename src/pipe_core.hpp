@@ -84,6 +84,7 @@ private:
   void on_writable();
   void schedule_flush(Leave);
   void flush();
+  void wait_to_write(Flow);
   bool reading_wanted() const noexcept;
   void watch_reading();
   void continue_later();
@@ -108,6 +109,7 @@ private:
   PipeOwner* owner_;
   Event read_event_;
   Event write_event_;
+  std::unique_ptr<Event> retry_;  // where nothing tells when to write
 
   Handler<void(Reader&)> message_;
   Handler<void()> end_;
@@ -118,6 +120,7 @@ private:
   bool paused_ = false;
   bool stopped_at_message_ = false;  // nobody takes messages: the first one waits in held_
   std::string held_;
+  Batch held_along_;
   bool discard_ = false;
   bool clean_ = false;     // the other side said that it ended
   bool in_ended_ = false;  // on_end was told

@@ -2,8 +2,11 @@
 // Licence: see COPYING.
 #include "socket.hpp"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -56,6 +59,45 @@ ssize_t read_past_reset(Call call) noexcept {
   return result;
 }
 
+// Room for what one write of a stream may bring along.
+union StreamControl {
+  cmsghdr align;
+  char bytes[CMSG_SPACE(most_descriptors * sizeof(int))];
+};
+
+// Takes over all that came along, whatever becomes of it.
+void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
+  Batch batch;
+  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
+    if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    batch.descriptors.resize(count);
+    std::memcpy(batch.descriptors.data(), CMSG_DATA(item), count * sizeof(int));
+  }
+  // Without those that were lost nobody could tell which ones these are.
+  if (message.msg_flags & MSG_CTRUNC) batch = Batch();
+  if (batches) batches->push_back(std::move(batch));
+}
+
+void put_along(msghdr& message, StreamControl& control,
+               const std::vector<Attachment>& along) noexcept {
+  const std::size_t count = std::min(along.size(), most_descriptors);
+  message.msg_control = control.bytes;
+  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_RIGHTS;
+  item->cmsg_len = CMSG_LEN(count * sizeof(int));
+  for (std::size_t i = 0; i < count; ++i)
+    std::memcpy(CMSG_DATA(item) + i * sizeof(int), &along[i].fd, sizeof(int));
+}
+
+// Those of this user that are under way: nothing tells when the other side has taken some.
+void wait_for_room() noexcept {
+  constexpr int a_moment_ms = 1;
+  ::poll(nullptr, 0, a_moment_ms);
+}
+
 // Everything that came along is taken over first, so that nothing leaks whatever the packet turns
 // out to be.
 void take_control(msghdr& message, Packet& packet) noexcept {
@@ -91,25 +133,53 @@ int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
   return 0;
 }
 
-Transfer receive(int fd, char* to, std::size_t size, Wait wait) noexcept {
-  const int flags = wait == Wait::yes ? 0 : MSG_DONTWAIT;
-  const ssize_t got = read_past_reset([&] { return ::recv(fd, to, size, flags); });
+Batch::~Batch() {
+  for (const int fd : descriptors)
+    if (fd >= 0) ::close(fd);
+}
+
+bool descriptor_is_open(int fd) noexcept {
+  return ::fcntl(fd, F_GETFD) >= 0;
+}
+
+Transfer receive(int fd, char* to, std::size_t size, Wait wait,
+                 std::vector<Batch>* batches) noexcept {
+  const int flags = MSG_CMSG_CLOEXEC | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
+  iovec vector{to, size};
+  StreamControl control;
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.bytes;
+  const ssize_t got = read_past_reset([&] {
+    message.msg_controllen = sizeof control.bytes;
+    return ::recvmsg(fd, &message, flags);
+  });
+  if (got >= 0 && (message.msg_controllen > 0 || message.msg_flags & MSG_CTRUNC))
+    take_batch(message, batches);
   if (got > 0) return {Flow::done, static_cast<std::size_t>(got)};
   if (got == 0) return {Flow::end, 0};
   return {flow_of_errno(errno), 0};
 }
 
-Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait wait) noexcept {
+Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait wait,
+              const std::vector<Attachment>* along) noexcept {
   iovec vectors[most_pieces];
   const int used = std::min(count, most_pieces);
   for (int i = 0; i < used; ++i) vectors[i] = {const_cast<char*>(pieces[i].data), pieces[i].size};
   msghdr message{};
   message.msg_iov = vectors;
   message.msg_iovlen = static_cast<std::size_t>(used);
+  StreamControl control;
+  if (along) put_along(message, control, *along);
   const int flags = MSG_NOSIGNAL | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
-  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, flags); });
-  if (put >= 0) return {Flow::done, static_cast<std::size_t>(put)};
-  return {flow_of_errno(errno), 0};
+  for (;;) {
+    const ssize_t put = retried([&] { return ::sendmsg(fd, &message, flags); });
+    if (put >= 0) return {Flow::done, static_cast<std::size_t>(put)};
+    if (errno != ETOOMANYREFS) return {flow_of_errno(errno), 0};
+    if (wait == Wait::no) return {Flow::later, 0};
+    wait_for_room();
+  }
 }
 
 void half_close(int fd) noexcept {

@@ -10,6 +10,8 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <utility>
+#include <vector>
 
 namespace evparallel {
 
@@ -17,6 +19,7 @@ namespace evparallel {
 enum class Flow {
   done,
   again,  // not now: wait until the socket is ready
+  later,  // not now, and nothing tells when: too many descriptors are under way
   end,    // the other end is gone (end of file, reset, EPIPE)
 };
 
@@ -32,9 +35,32 @@ struct Transfer {
 
 enum class Wait : bool { no, yes };
 
-// Stream.  SIGPIPE is never raised.
-Transfer receive(int fd, char* to, std::size_t size, Wait) noexcept;
-Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait) noexcept;
+// The descriptors that came along with one write of the other side.  Those that nobody has taken
+// (and replaced by -1) are closed with it.
+class Batch {
+public:
+  Batch() noexcept = default;
+  Batch(Batch&& other) noexcept : descriptors(std::exchange(other.descriptors, {})) {}
+  Batch& operator=(Batch&& other) noexcept {
+    descriptors.swap(other.descriptors);
+    return *this;
+  }
+  ~Batch();
+
+  std::vector<int> descriptors{};
+};
+
+// The most descriptors that go along with one write; the kernel's SCM_MAX_FD.
+constexpr std::size_t most_descriptors = 253;
+bool descriptor_is_open(int fd) noexcept;
+
+// Stream.  SIGPIPE is never raised.  What comes along is added to `batches`, or closed where nobody
+// asks for it; an empty one where this process had no room for it.  What goes along goes with the
+// first byte, or not at all.
+Transfer receive(int fd, char* to, std::size_t size, Wait,
+                 std::vector<Batch>* batches = nullptr) noexcept;
+Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait,
+              const std::vector<Attachment>* along = nullptr) noexcept;
 void half_close(int fd) noexcept;
 
 // Packets with at most one descriptor along.  ENOBUFS and ETOOMANYREFS (too many descriptors in

@@ -301,8 +301,10 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
   const std::string body(300, 'x');
   Writer message;
   message.write(body);
+  for (int i = 0; i < 3; ++i) message.attach(i, nullptr);
   FrameQueue queue;
   queue.push(FrameKind::value, id, message);
+  BOOST_TEST(queue.along()->size() == 3U);
   std::string bytes;
   while (!queue.empty()) {
     FrameQueue::Piece piece;
@@ -328,10 +330,10 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
     const std::uint64_t number = number_at(bytes, offset, size);
     if (name == "length") BOOST_TEST(number == body.size());
     if (name == "kind") BOOST_TEST(number == static_cast<unsigned>(FrameKind::value));
-    if (name == "") BOOST_TEST(number == 0U);
+    if (name == "attached") BOOST_TEST(number == 3U);
     if (name == "id") BOOST_TEST(number == id);
   }
-  const std::vector<std::string> expected = {"length", "kind", "", "id", "body"};
+  const std::vector<std::string> expected = {"length", "kind", "attached", "id", "body"};
   BOOST_TEST(names == expected, boost::test_tools::per_element());
   BOOST_TEST(at == frame_header_size);
   BOOST_TEST(says("Frames", "A header of " + std::to_string(frame_header_size) + " bytes"));

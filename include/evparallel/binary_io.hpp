@@ -37,11 +37,13 @@ struct CborIo {
   static_assert(detail::JsonConvertible<T>::value);
 
   static void put(Writer& out, const T& value) {
+    const CodecScope scope(out);
     std::string bytes;
     nlohmann::json::to_cbor(detail::checked_document_of(value), bytes);
     out.write(bytes);
   }
   static T get(Reader& in) {
+    const CodecScope scope(in);
     const std::string_view bytes = in.rest();
     detail::check_cbor_depth(bytes);
     return detail::value_of_checked<T>(nlohmann::json::from_cbor(bytes));
@@ -54,11 +56,13 @@ struct MsgpackIo {
   static_assert(detail::JsonConvertible<T>::value);
 
   static void put(Writer& out, const T& value) {
+    const CodecScope scope(out);
     std::string bytes;
     nlohmann::json::to_msgpack(detail::checked_document_of(value), bytes);
     out.write(bytes);
   }
   static T get(Reader& in) {
+    const CodecScope scope(in);
     const std::string_view bytes = in.rest();
     detail::check_msgpack_depth(bytes);
     return detail::value_of_checked<T>(nlohmann::json::from_msgpack(bytes));

@@ -266,6 +266,8 @@ private:
   static void freeze_one(Writer& out, const T& value) {
     Writer one;
     encode<checked_codec_t<DefaultIo, T>>(one, value);
+    if (one.attached())
+      throw std::logic_error("evparallel: bind cannot take a descriptor: send it as an argument");
     const std::uint64_t size = one.size();
     out.write(&size, sizeof size);
     out.write(one.bytes());

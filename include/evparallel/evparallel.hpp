@@ -24,6 +24,7 @@
 #include <evparallel/callback.hpp>
 #include <evparallel/error.hpp>
 #include <evparallel/fault.hpp>
+#include <evparallel/fd.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/options.hpp>
@@ -34,6 +35,7 @@
 #include <evparallel/reactor.hpp>
 #include <evparallel/result.hpp>
 #include <evparallel/run.hpp>
+#include <evparallel/shared_bytes.hpp>
 #include <evparallel/snapshot.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>

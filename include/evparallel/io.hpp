@@ -23,6 +23,12 @@
 
 namespace evparallel {
 
+// An open descriptor that travels beside the bytes of a message.  Floors above own what it names.
+struct Attachment {
+  int fd = -1;
+  std::shared_ptr<const void> owner{};  // keeps it open until it is sent
+};
+
 // The message under way.  Nothing of it is sent before it is complete.
 class EVPARALLEL_API Writer {
 public:
@@ -39,12 +45,18 @@ public:
   // they are sent.  Nothing can be written after it.
   void adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size);
 
+  // Sends an open descriptor along; `owner` keeps it open until it is sent.  Returns its index in
+  // this message, which the codec writes, for Reader::take_descriptor().  How many there may be is
+  // seen when the message is sent.
+  std::size_t attach(int fd, std::shared_ptr<const void> owner);
+
   std::size_t size() const noexcept { return bytes_.size() + adopted_size_; }
 
   // For the channel: what was written, and what was adopted behind it.
   std::string& bytes() noexcept { return bytes_; }
   const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
+  const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
   // Adopts what was written, if that is `large` bytes or more and nothing else is adopted: a queue
   // can send it then while it is kept here.
   void share(std::size_t large);
@@ -57,6 +69,7 @@ private:
   std::shared_ptr<const void> owner_;
   const char* adopted_ = nullptr;
   std::size_t adopted_size_ = 0;
+  std::shared_ptr<std::vector<Attachment>> attached_;  // none: the usual case costs nothing
 };
 
 // A received message.  What it hands out as a view is valid until the codec returns.
@@ -66,6 +79,9 @@ public:
   // `whole` holds exactly `bytes` and may be moved from: a large string is received without a copy.
   Reader(std::string_view bytes, std::string* whole) noexcept
       : bytes_(bytes), total_(bytes.size()), whole_(whole) {}
+  // `descriptors` came along; those that are not taken stay theirs who own the vector.
+  Reader(std::string_view bytes, std::string* whole, std::vector<int>* descriptors) noexcept
+      : bytes_(bytes), total_(bytes.size()), whole_(whole), descriptors_(descriptors) {}
 
   // The next `size` bytes.  Fails: Errc::bad_message past the end.
   std::string_view read(std::size_t size);
@@ -82,6 +98,10 @@ public:
   }
   std::string take_rest();
 
+  // The descriptor that was attached under this index; it is the caller's now, and close-on-exec.
+  // Fails: Errc::bad_message where none came under this index, or it was taken before.
+  int take_descriptor(std::size_t index);
+
   std::size_t remaining() const noexcept { return bytes_.size(); }
 
   // Leftover bytes are bad input too.  Fails: Errc::bad_message.
@@ -91,6 +111,27 @@ private:
   std::string_view bytes_;
   std::size_t total_;
   std::string* whole_ = nullptr;
+  std::vector<int>* descriptors_ = nullptr;
+};
+
+// The message that a codec of this thread is at, for conversions that are called through a document
+// and see no message.
+class EVPARALLEL_API CodecScope {
+public:
+  explicit CodecScope(Writer& writer) noexcept : CodecScope(&writer, nullptr) {}
+  explicit CodecScope(Reader& reader) noexcept : CodecScope(nullptr, &reader) {}
+  ~CodecScope();
+  CodecScope(const CodecScope&) = delete;
+  CodecScope& operator=(const CodecScope&) = delete;
+
+  // Fail: std::logic_error outside of such a codec.
+  static Writer& writer();
+  static Reader& reader();
+
+private:
+  CodecScope(Writer*, Reader*) noexcept;
+  Writer* outer_writer_;
+  Reader* outer_reader_;
 };
 
 // JSON by nlohmann/json; json_io.hpp has the definition.

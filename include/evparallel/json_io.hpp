@@ -28,6 +28,7 @@ struct JsonIo {
         throw;
       }
     } else {
+      const CodecScope scope(out);
       const nlohmann::json document = detail::document_of(value);
       detail::refuse_not_finite(document);
       out.write(document.dump());
@@ -44,6 +45,7 @@ struct JsonIo {
     if constexpr (is_direct && (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>)) {
       return detail::JsonParsed<T>::get(text);
     } else {
+      const CodecScope scope(in);
       return detail::value_of_json<T>(text);
     }
   }

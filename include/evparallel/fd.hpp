@@ -1,0 +1,71 @@
+// fd.hpp - open descriptors as messages: accepted connections, files, pipes.
+// Licence: see COPYING.  Manual: evparallel_fd(3).
+#pragma once
+
+#include <evparallel/io.hpp>
+
+#include <cstddef>
+#include <utility>
+
+namespace evparallel {
+
+// Owns one open descriptor, which is closed with it.  Move-only.  As a message, or in one, it opens
+// the same file, pipe or socket on the other side.
+class EVPARALLEL_API Fd {
+public:
+  Fd() noexcept = default;
+  explicit Fd(int fd) noexcept : fd_(fd) {}  // takes it over; -1: none
+  Fd(Fd&& other) noexcept : fd_(other.release()) {}
+  Fd& operator=(Fd&& other) noexcept {
+    reset(other.release());
+    return *this;
+  }
+  ~Fd() { reset(); }
+
+  // Another descriptor of the same open file, close-on-exec; `fd` stays whose it is.
+  // Fails: Error{overloaded} with os_error(); std::logic_error where it is not open.
+  static Fd copy_of(int fd);
+
+  int get() const noexcept { return fd_; }
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+  // It is the caller's from now on.
+  int release() noexcept { return std::exchange(fd_, -1); }
+  void reset(int fd = -1) noexcept;
+
+private:
+  int fd_ = -1;
+};
+
+namespace detail {
+
+EVPARALLEL_API std::size_t attach(Writer&, const Fd&);
+EVPARALLEL_API std::size_t attach(Writer&, Fd&&);
+EVPARALLEL_API void put_index(Writer&, std::size_t index);
+EVPARALLEL_API Fd take_fd(Reader&);
+
+}  // namespace detail
+
+// The message holds the place of the descriptor among those that go along; what is sent by
+// reference is copied first, so that the original may be closed at once.  An Fd without a descriptor
+// is refused.  A message has at most 253 of them.
+template <>
+struct Io<Fd> {
+  static void put(Writer& out, const Fd& fd) { detail::put_index(out, detail::attach(out, fd)); }
+  static void put(Writer& out, Fd&& fd) {
+    detail::put_index(out, detail::attach(out, std::move(fd)));
+  }
+  static Fd get(Reader& in) { return detail::take_fd(in); }
+};
+
+// For documents, found by argument-dependent look-up: an Fd may be a part of what JsonIo, CborIo and
+// MsgpackIo take.
+template <class Json>
+void to_json(Json& document, const Fd& fd) {
+  document = detail::attach(CodecScope::writer(), fd);
+}
+template <class Json>
+void from_json(const Json& document, Fd& fd) {
+  fd = Fd(CodecScope::reader().take_descriptor(document.template get<std::size_t>()));
+}
+
+}  // namespace evparallel
