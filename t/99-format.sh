@@ -4,7 +4,7 @@
 tool clang-format
 cd "$srcdir"
 
-find include src t examples -name '*.[ch]pp' | sort >"$tmp/files"
+find include src t examples bench -name '*.[ch]pp' | sort >"$tmp/files"
 looked_at "$(wc -l <"$tmp/files")" files
 while read -r file; do
 	clang-format --dry-run -Werror "$file" >>"$tmp/said" 2>&1 || echo "$file" >>"$tmp/astray"

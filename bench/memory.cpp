@@ -1,0 +1,110 @@
+// memory.cpp - what children that wait cost: in memory of their own, and thousands of them.
+#include <evparallel/evparallel.hpp>
+
+#include "floor.hpp"
+#include "measure.hpp"
+
+#include <malloc.h>
+
+#include <cstdint>
+#include <fstream>
+#include <memory>
+
+namespace par = evparallel;
+using bench::now;
+
+namespace {
+
+std::int64_t same(std::int64_t x) {
+  return x;
+}
+
+// Private dirty memory of a process, in bytes.
+double private_dirty(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
+  std::string word;
+  while (file >> word) {
+    if (word != "Private_Dirty:") continue;
+    double kilobytes = 0;
+    file >> kilobytes;
+    return kilobytes * 1024;
+  }
+  throw std::runtime_error("no smaps_rollup");
+}
+
+void idle_child() {
+  // The raw child first, as large as a child of ours at the same moment.
+  int ends[2];
+  if (::pipe(ends) != 0) throw std::runtime_error("no pipe");
+  const pid_t raw = ::fork();
+  if (raw == 0) {
+    ::close(ends[1]);
+    char byte;
+    ::_exit(::read(ends[0], &byte, 1) == 1 ? 1 : 0);
+  }
+  ::close(ends[0]);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto remote = par::run<par::RawIo, par::RawIo>(loop, same, options);
+  while (remote.pid() == 0) loop.run_for(std::chrono::milliseconds(5));
+  loop.run_for(std::chrono::milliseconds(100));
+  ::usleep(100000);
+  const double floor = private_dirty(raw);
+  const double idle = private_dirty(remote.pid());
+  remote(1, [](par::Result<std::int64_t> r) { r.value(); });
+  loop.run();
+  ::usleep(10000);
+  const double called = private_dirty(remote.pid());
+  bench::row("private dirty memory of an idle child, kB above raw", "-", bench::kilobytes(idle),
+             "raw " + bench::kilobytes(floor), (idle - floor) / 1024, bench::at_most(24));
+  bench::row("the same after one RawIo call", "-", bench::kilobytes(called),
+             "raw " + bench::kilobytes(floor), (called - floor) / 1024, bench::at_most(36));
+  ::close(ends[1]);
+  ::waitpid(raw, nullptr, 0);
+}
+
+void thousands() {
+  constexpr std::size_t all = 5000;
+  constexpr std::size_t first = 100;
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  std::vector<par::Remote<std::int64_t, std::int64_t>> children;
+  children.reserve(all);
+  const auto in_use = [] { return static_cast<double>(::mallinfo2().uordblks); };
+  std::size_t right = 0;
+  double time_of_first = 0;
+  const double memory = in_use();
+  const double start = now();
+  for (std::size_t i = 0; i < all; ++i) {
+    children.push_back(par::run<par::RawIo, par::RawIo>(loop, same, options));
+    children.back()(static_cast<std::int64_t>(i), [&right, i](par::Result<std::int64_t> r) {
+      right += r.value() == static_cast<std::int64_t>(i);
+    });
+    if (children.size() % 50 == 0) loop.run();
+    if (children.size() == first) time_of_first = (now() - start) / first;
+  }
+  const double time_of_all = (now() - start) / all;
+  const double each = (in_use() - memory) / all;
+  if (right != all) throw std::runtime_error("answers are missing");
+  bench::row("5000 living children, time of each", "-", bench::microseconds(time_of_all),
+             "first 100 " + bench::microseconds(time_of_first), time_of_all / time_of_first,
+             bench::at_most(1.3));
+  bench::row("memory of the parent for each idle child, bytes", "-", bench::kilobytes(each), "-",
+             each, bench::at_most(1024));
+  children.clear();
+}
+
+}  // namespace
+
+int main() {
+  bench::apart(idle_child);
+  bench::apart(thousands);
+}
