@@ -44,7 +44,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   if (const int error = make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
-  child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
+  child->id_ = entry->spawn(loop, task, std::move(theirs), Streams{}, child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());

@@ -191,7 +191,7 @@ void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noe
 }
 
 void detach_stdin() noexcept {
-  const int null = retried([] { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); });
+  const int null = retried([] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); });
   if (null <= 0) return;
   ::dup2(null, STDIN_FILENO);
   ::close(null);

@@ -59,10 +59,11 @@ public:
   bool alive() const noexcept;
   void stop() noexcept;
 
-  // Asks for a child at the other end of `socket`, where this task is to run; nothing is waited for.
+  // Asks for a child at the other end of `socket`, with these standard streams, where this task is
+  // to run; nothing is waited for.
   // The listener hears from the loop, until forget().  Returns the id of the spawn.
   // Fails: std::logic_error if another reactor uses this snapshot.
-  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket,
+  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket, Streams,
                       SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
@@ -100,7 +101,7 @@ private:
   Error is_dead() const;
   int connect();
   void bind(const std::shared_ptr<Loop>&);
-  bool ask(const Request&, Descriptor along = {});
+  bool ask(const Request&, Descriptor along = {}, Streams = {});
   void on_readable();
   void on_writable();
   void take_report(const Report&);

@@ -264,7 +264,11 @@ BOOST_AUTO_TEST_CASE(a_request) {
   compare("Request", sizeof(Request),
           {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
            FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
-           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping)});
+           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping),
+           FIELD(Request, streams), FIELD(Request, reserved)});
+  BOOST_TEST(stream_comes(2) == 4U);
+  BOOST_TEST(stream_null(0) == 8U);
+  BOOST_TEST(stream_by_lines(2) == 256U);
   BOOST_TEST(says("Request", "One packet of " + std::to_string(sizeof(Request)) + " bytes."));
 }
 
