@@ -50,6 +50,8 @@ bool become_snapshot(pid_t parent) noexcept;
 int open_signal_descriptor() noexcept;
 void drain_signal_descriptor(int fd) noexcept;
 bool parent_is(pid_t) noexcept;
+// Makes the kernel's killer prefer this process and its children, where that can be asked for.
+void add_to_oom_score(int) noexcept;
 
 // ---- in a fresh child ----
 

@@ -11,6 +11,7 @@
 #include "modules.hpp"
 #include "notes.hpp"
 #include "out_of_memory.hpp"
+#include "seed.hpp"
 #include "server.hpp"
 #include "slots.hpp"
 #include "watch.hpp"
@@ -85,6 +86,9 @@ public:
 
   const Slot* slot(std::uint32_t index) const noexcept;
   Notes& notes() const noexcept { return *notes_; }
+  // From which children get theirs; in a child it is known with its task.
+  void set_seed(std::uint64_t seed) noexcept { seed_ = seed; }
+  std::uint64_t seed_of(std::uint64_t spawn) const noexcept { return seed_of_child(seed_, spawn); }
 
 private:
   enum class State { unconnected, connected, stopped, lost };
@@ -93,7 +97,7 @@ private:
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
   void loop_gone() noexcept override;
-  void fork_server();
+  void fork_server(const SnapshotOptions&);
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
   Error another_process_has_it() const;
@@ -122,6 +126,7 @@ private:
   Descriptor door_;
   Client client_;
   std::uint64_t next_id_ = 1;
+  std::uint64_t seed_ = 0;
   std::shared_ptr<Loop> loop_;
   // As long as there is a loop to hear of the end in, and to reap in.
   std::shared_ptr<SnapshotEntry> self_;

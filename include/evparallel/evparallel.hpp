@@ -22,6 +22,7 @@
 #include <evparallel/binary_io.hpp>
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>
+#include <evparallel/child.hpp>
 #include <evparallel/error.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
@@ -34,6 +35,7 @@
 #include <evparallel/result.hpp>
 #include <evparallel/run.hpp>
 #include <evparallel/snapshot.hpp>
+#include <evparallel/stdio.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>
