@@ -198,6 +198,30 @@ BOOST_AUTO_TEST_CASE(what_a_call_printed_is_told_before_its_answer) {
   }
 }
 
+// The answer may be there before the pid is known.
+BOOST_AUTO_TEST_CASE(what_a_first_call_printed_has_its_pid_and_is_told_before_its_answer) {
+  par::Reactor loop;
+  for (int i = 0; i < 200; ++i) {
+    std::vector<pid_t> speakers;
+    par::Options options;
+    options.out = Stdio::capture();
+    options.on_line = [&](const par::Line& line) { speakers.push_back(line.pid); };
+    auto f = par::run(
+        loop,
+        [](int) {
+          std::printf("here\n");
+          return static_cast<int>(::getpid());
+        },
+        options);
+    f(1, [&](par::Result<int> pid) {
+      BOOST_TEST(speakers.size() == 1U);
+      BOOST_TEST(std::count(speakers.begin(), speakers.end(), pid.value()) == 1);
+      loop.stop();
+    });
+    loop.run();
+  }
+}
+
 BOOST_AUTO_TEST_CASE(what_a_process_printed_is_told_before_its_message_and_before_its_end) {
   par::Reactor loop;
   Strings events;
