@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -17,12 +16,11 @@ namespace evparallel {
 
 namespace {
 
-constexpr std::size_t title_size = 256;
 constexpr std::size_t name_size = 64;
 
 // Written in the snapshot, inherited by its children.
 struct Titles {
-  char* title;          // nullptr: the kernel does not let us show one
+  Title* title;         // nullptr: the kernel does not let us show one
   char short_name[16];  // the program's, as the kernel has it
   char snapshot[name_size];
 };
@@ -44,9 +42,10 @@ void set_title(std::string_view what) noexcept {
   char text[name_size];
   copy(text, sizeof text, what);
   const bool named = titles.snapshot[0] != '\0';
-  std::memset(titles.title, 0, title_size);
-  std::snprintf(titles.title, title_size, "%.64s: %s%s%s%s", program_invocation_short_name, text,
-                named ? " [" : "", titles.snapshot, named ? "]" : "");
+  std::memset(titles.title, 0, sizeof *titles.title);
+  std::snprintf(titles.title->text, sizeof *titles.title, "%.64s: %s%s%s%s",
+                program_invocation_short_name, text, named ? " [" : "", titles.snapshot,
+                named ? "]" : "");
 }
 
 // The numbers of /proc/self/stat from the third field on.  Returns how many there were.
@@ -68,7 +67,6 @@ std::size_t read_stat(std::uint64_t* numbers, std::size_t room) noexcept {
 // Lets the kernel show the arguments of this process from memory of ours, and leaves everything else
 // of its map as it is.  It needs no right.
 bool show_arguments_at(const char* from, std::size_t size) noexcept {
-#ifdef PR_SET_MM_MAP
   constexpr std::size_t first = 3;  // fields are counted from 1, and two stand before
   std::uint64_t fields[64] = {};
   if (read_stat(fields + first, 49) < 49) return false;
@@ -86,26 +84,17 @@ bool show_arguments_at(const char* from, std::size_t size) noexcept {
   map.env_end = fields[51];
   map.exe_fd = static_cast<std::uint32_t>(-1);
   return ::prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0) == 0;
-#else
-  return from == nullptr && size == 0;
-#endif
 }
 
 }  // namespace
 
-void name_snapshot(std::string_view name) noexcept {
+void name_snapshot(Title& place, std::string_view name) noexcept {
   ::prctl(PR_GET_NAME, titles.short_name);
   copy(titles.snapshot, sizeof titles.snapshot, name);
   set_short_name(name.empty() ? "snapshot" : name);
-  // The kernel shows anonymous memory alone.
-  void* page =
-      ::mmap(nullptr, title_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return;
-  titles.title = static_cast<char*>(page);
+  titles.title = &place;
   set_title("snapshot");
-  if (show_arguments_at(titles.title, title_size)) return;
-  ::munmap(page, title_size);
-  titles.title = nullptr;
+  if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
 }
 
 void name_child(std::string_view task) noexcept {

@@ -46,7 +46,8 @@ void become_server(void* argument) {
   Birth& birth = *static_cast<Birth*>(argument);
   close_registered_except(birth.start.control.get(), -1);
   set_role(Role::snapshot);
-  name_snapshot(birth.options->name);
+  Title title;
+  name_snapshot(title, birth.options->name);
   add_to_oom_score(birth.options->oom_score_adj);
   serve(std::move(birth.start));
 }
