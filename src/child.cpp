@@ -4,9 +4,11 @@
 
 #include "fault.hpp"
 #include "fork.hpp"
+#include "hooks.hpp"
 #include "remote_error.hpp"
+#include "seed.hpp"
 #include "snapshot_entry.hpp"
-#include "task_frame.hpp"
+#include "surroundings.hpp"
 #include "this_child.hpp"
 
 #include <stdlib.h>
@@ -31,13 +33,21 @@ void Child::run_task() {
   const std::string body(frame.body);
   Reader callable(body);
   const TaskFrame task = read_task_frame(callable);
+  prepare(task, callable.read(task.surroundings));
+  fault_at(Hop::task);
+  task.entry(*this, callable);
+}
+
+void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   channel_.set_max_message(task.max_message);
   high_water_ = task.high_water;
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
+  take_seed(task.seed);
+  SnapshotEntry::choose(nullptr)->set_seed(task.seed);
+  enter_surroundings(surroundings);
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
-  fault_at(Hop::task);
-  task.entry(*this, callable);
+  call_start_hooks();
 }
 
 // ---- a process ----
@@ -74,6 +84,16 @@ void Child::flush_all() noexcept {
   }
 }
 
+// A process that the task has forked has none of the hooks' business.
+int Child::end(int status) noexcept {
+  flush_all();
+  if (!home_.is_here()) return status;
+  const std::optional<Error> failure = call_exit_hooks();
+  if (failure) fail_task(*failure);
+  flush_all();
+  return failure ? status_of_uncaught : status;
+}
+
 // The task itself has failed, not one of its calls.
 void Child::fail_task(const Error& error) noexcept {
   try {
@@ -102,8 +122,7 @@ namespace {
 // For a task that calls exit(): being the last that was registered, it runs first, and what the
 // program registered before the snapshot does not run at all.
 void leave_by_exit(int status, void*) {
-  detail::this_child->flush_all();
-  end_child(status);
+  end_child(detail::this_child->end(status));
 }
 
 int life(detail::Child& child) noexcept {
@@ -126,9 +145,9 @@ void live(Spawn&& spawn) {
   detail::this_child = new detail::Child(std::move(spawn));
   in_every_copy([] { detail::this_child->note_copied(); });
   ::on_exit(leave_by_exit, nullptr);
-  const int status = life(*detail::this_child);
+  int status = life(*detail::this_child);
   fault_at(Hop::drain);
-  detail::this_child->flush_all();
+  status = detail::this_child->end(status);
   fault_at(Hop::leave);
   end_child(status);
 }

@@ -38,30 +38,40 @@ ChildHandle::~ChildHandle() {
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
                                                 const std::shared_ptr<Loop>& loop,
                                                 const detail::Task& task, const Options& options,
-                                                DeadlineOf what, ChildOwner* owner) {
+                                                const Surroundings& surroundings, DeadlineOf what,
+                                                ChildOwner* owner) {
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
-  child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
+  if (surroundings.captures())
+    child->output_ = std::make_shared<Output>(
+        loop, options.name, options.on_line ? Output::Hear(options.on_line) : Output::Hear(),
+        LastLines(options.last_lines, options.last_bytes));
+  Streams streams = surroundings.open_streams(child->output_.get());
+  child->id_ = entry->spawn(loop, task, std::move(theirs), std::move(streams), child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
   const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
-  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline);
+  child->write_task(task, surroundings.text(),
+                    limited ? deadline_in(options.deadline) : no_deadline);
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
-  child->pipe_->start();
+  // What is captured has the pid with it, and comes before the frames behind it.
+  if (!child->output_) child->pipe_->start();
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
+void ChildHandle::write_task(const detail::Task& task, const std::string& surroundings,
+                             std::int64_t deadline) {
   Writer frame;
-  write_task_frame(frame,
-                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
-                    options_.limits.cpu.count(), options_.limits.memory, options_.nice},
-                   task.callable);
+  write_task_frame(
+      frame,
+      {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
+       options_.limits.cpu.count(), options_.limits.memory, options_.nice, entry_->seed_of(id_)},
+      surroundings, task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
 
@@ -97,6 +107,7 @@ Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const n
 void ChildHandle::let_go() {
   owner_ = nullptr;
   entry_->forget(std::exchange(id_, 0));
+  if (output_) output_->let_go();
 }
 
 void ChildHandle::drop() {
@@ -114,6 +125,10 @@ void ChildHandle::cut() {
 void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
   pid_ = pid;
   slot_ = slot;
+  if (output_) {
+    output_->start(pid);
+    pipe_->start();
+  }
   if (owner_) owner_->on_started(pid);
 }
 
@@ -122,14 +137,28 @@ void ChildHandle::on_last_word(const LastWord& word) {
   const auto keep = shared_from_this();
   last_begun_ = last_begun();
   ended_ = true;
-  if (word.status) {
+  error_ = word.failure;
+  if (word.status)
     status_ = *word.status;
-    error_ = word.failure ? *word.failure : error_of(status_);
-  } else {
+  else
     status_.cause = Cause::not_started;
-    error_ = word.failure;
+  conclude();
+}
+
+// What it has written is told before its end is.
+void ChildHandle::conclude() {
+  if (output_) {
+    if (!output_->finish())
+      return pipe_->loop()->defer([self = shared_from_this()] { self->conclude(); });
+    if (id_ == 0) return;  // dropped by who heard it
+    status_.last_words = output_->last_words();
   }
+  if (!error_) error_ = error_of(status_);
   pipe_->conclude(*error_);
+}
+
+void ChildHandle::on_input() {
+  if (output_) output_->catch_up();
 }
 
 void ChildHandle::on_task_error(const Error& error) {

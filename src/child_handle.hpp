@@ -4,6 +4,7 @@
 
 #include "pipe_core.hpp"
 #include "snapshot_entry.hpp"
+#include "surroundings.hpp"
 
 #include <evparallel/options.hpp>
 #include <evparallel/task.hpp>
@@ -34,7 +35,8 @@ public:
   enum class DeadlineOf { child, each_call };  // what Options::deadline is about
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
-                                            const Options&, DeadlineOf, ChildOwner*);
+                                            const Options&, const Surroundings&, DeadlineOf,
+                                            ChildOwner*);
   ~ChildHandle();
 
   const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
@@ -59,7 +61,8 @@ public:
 
 private:
   ChildHandle(std::shared_ptr<SnapshotEntry>, const Options&, ChildOwner*);
-  void write_task(const detail::Task&, std::int64_t deadline);
+  void write_task(const detail::Task&, const std::string& surroundings, std::int64_t deadline);
+  void conclude();
   std::uint64_t last_begun() const noexcept;
   void let_go();
   void release();
@@ -67,6 +70,7 @@ private:
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
   void on_task_error(const Error&) override;
+  void on_input() override;
   void on_frame(Frame&) override;
   void on_broken() override;
   void on_closed() override;
@@ -84,6 +88,7 @@ private:
   ExitStatus status_{};
   std::optional<Error> error_;
   std::shared_ptr<detail::PipeCore> pipe_;
+  std::shared_ptr<Output> output_;  // where something is captured
 };
 
 }  // namespace evparallel

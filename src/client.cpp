@@ -16,17 +16,22 @@ constexpr std::size_t queue_limit = 65536;
 Flow Client::send(Queued& item) noexcept {
   fault_at(Hop::send);
   item.request.seen = seen_;
-  const Flow flow =
-      send_packet(control_.get(), &item.request, sizeof item.request, item.along.get());
-  if (flow == Flow::done) item.along.drop();
+  int along[most_along] = {item.along.get()};
+  const std::size_t count = item.along ? 1 + item.streams.list(along + 1) : 0;
+  const Flow flow = send_packet(control_.get(), &item.request, sizeof item.request, along, count);
+  if (flow == Flow::done) {
+    item.along.drop();
+    item.streams = {};
+  }
   if (flow == Flow::end) ended_ = true;
   fault_at(Hop::sent);
   return flow;
 }
 
-bool Client::ask(Request request, Descriptor along) {
+bool Client::ask(Request request, Descriptor along, Streams streams) {
   fault_at(Hop::ask);
-  Queued item{request, std::move(along)};
+  request.streams = streams.plan;
+  Queued item{request, std::move(along), std::move(streams)};
   // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
   // its own.
   if (queue_.empty() && send(item) != Flow::again) return true;

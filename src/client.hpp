@@ -6,6 +6,7 @@
 #pragma once
 
 #include "socket.hpp"
+#include "streams.hpp"
 #include "wire.hpp"
 
 #include <deque>
@@ -20,10 +21,10 @@ public:
   int fd() const noexcept { return control_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(control_); }
 
-  // Sends a request, with a descriptor along where there is one; queues it where the socket is
-  // full.  The descriptor is this process's copy: it is dropped when it has been sent. Returns
+  // Sends a request, with descriptors along where there are some; queues it where the socket is
+  // full.  They are this process's copies, and are dropped when they have been sent.  Returns
   // false where the queue is full too: nothing was taken.
-  bool ask(Request, Descriptor along = {});
+  bool ask(Request, Descriptor along = {}, Streams streams = {});
   // Sends what is queued.  Returns true when nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
@@ -38,6 +39,7 @@ private:
   struct Queued {
     Request request;
     Descriptor along;
+    Streams streams;
   };
   Flow send(Queued&) noexcept;
 

@@ -34,6 +34,30 @@ private:
   std::uint32_t serial_ = 0;
 };
 
+// A copy of a descriptor that others use as well, perhaps a socket of the program: it is closed, and
+// never shut down.
+class SharedDescriptor {
+public:
+  SharedDescriptor() noexcept = default;
+  explicit SharedDescriptor(int fd) noexcept : copy_(fd) {}  // takes it over; -1: none
+  SharedDescriptor(SharedDescriptor&&) noexcept = default;
+  SharedDescriptor& operator=(SharedDescriptor&& other) noexcept {
+    if (this != &other) {
+      copy_.drop();
+      copy_ = std::move(other.copy_);
+    }
+    return *this;
+  }
+  ~SharedDescriptor() { copy_.drop(); }
+
+  int get() const noexcept { return copy_.get(); }
+  explicit operator bool() const noexcept { return static_cast<bool>(copy_); }
+  void drop() noexcept { copy_.drop(); }
+
+private:
+  Descriptor copy_;
+};
+
 // In a forked copy that is the library's: closes every registered descriptor but these two (-1:
 // none), without a shutdown, and forgets it; those two are this process's own from now on.  Objects
 // that held another may still be destroyed, whatever their numbers are by then.

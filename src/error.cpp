@@ -35,6 +35,10 @@ int Error::os_error() const noexcept {
 const std::optional<ExitStatus>& Error::exit() const noexcept {
   return details_->exit;
 }
+const std::string& Error::last_words() const noexcept {
+  static const std::string none;
+  return details_->exit ? details_->exit->last_words : none;
+}
 const std::string& Error::remote_type() const noexcept {
   return details_->remote_type;
 }
@@ -148,19 +152,31 @@ const char* reason(const ExitStatus& status) {
   }
 }
 
+// The last line of what it said, as far as a log can take it.
+std::string last_line(const std::string& words) {
+  constexpr std::size_t longest = 200;
+  if (words.empty()) return {};
+  std::string line = words.substr(words.rfind('\n') + 1);
+  if (line.size() > longest) line.replace(longest, line.npos, "...");
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
+  return "; its last words: " + line;
+}
+
 }  // namespace
 
 std::string ExitStatus::describe() const {
   if (cause == Cause::not_started) return "the child could not be forked";
   std::string text = "child " + std::to_string(pid);
   if (cause == Cause::snapshot_lost) return text + " was lost with its snapshot";
+  if (exited() && code() == 0) return text + " ended normally" + reason(*this);
   if (exited()) {
-    text += code() == 0 ? " ended normally" : " exited with status " + std::to_string(code());
+    text += " exited with status " + std::to_string(code());
   } else {
     text += " was killed by " + signal_name(signal());
     if (core_dumped()) text += " (core dumped)";
   }
-  return text + reason(*this);
+  return text + reason(*this) + last_line(last_words);
 }
 
 }  // namespace evparallel

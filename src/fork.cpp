@@ -172,6 +172,20 @@ bool parent_is(pid_t pid) noexcept {
   return ::getppid() == pid;
 }
 
+void add_to_oom_score(int added) noexcept {
+  constexpr int most = 1000;  // the kernel's own bound
+  const int fd = retried([] { return ::open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC); });
+  if (fd < 0) return;
+  char text[16] = {};
+  if (added != 0 && retried([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
+    const int wanted = std::clamp(std::atoi(text) + std::clamp(added, -most, most), -most, most);
+    const int size = std::snprintf(text, sizeof text, "%d", wanted);
+    // Not allowed, to lower it: it stays as it is.
+    retried([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
+  }
+  ::close(fd);
+}
+
 bool become_child(pid_t snapshot) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!parent_is(snapshot)) return false;
@@ -218,7 +232,7 @@ void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noe
 }
 
 void detach_stdin() noexcept {
-  const int null = retried([] { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); });
+  const int null = retried([] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); });
   if (null <= 0) return;
   ::dup2(null, STDIN_FILENO);
   ::close(null);

@@ -58,6 +58,8 @@ bool become_snapshot(pid_t parent) noexcept;
 int open_signal_descriptor() noexcept;
 void drain_signal_descriptor(int fd) noexcept;
 bool parent_is(pid_t) noexcept;
+// Makes the kernel's killer prefer this process and its children, where that can be asked for.
+void add_to_oom_score(int) noexcept;
 
 // ---- in a fresh child ----
 
@@ -66,7 +68,7 @@ bool parent_is(pid_t) noexcept;
 bool become_child(pid_t snapshot) noexcept;
 // What Options::limits and Options::nice ask for; 0: nothing.
 void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept;
-// Standard input from /dev/null; closed standard descriptors are opened on it, so that no socket
+// Standard input on /dev/null, for reading and writing; closed standard descriptors are opened on it, so that no socket
 // takes their place.
 void detach_stdin() noexcept;
 void open_missing_standard_descriptors() noexcept;

@@ -155,6 +155,7 @@ void PipeCore::on_readable() {
   const auto keep = shared_from_this();
   const Flow flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
   if (flow == Flow::again) return;
+  if (owner_) owner_->on_input();
   cut_frames();
 }
 

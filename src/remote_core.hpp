@@ -109,6 +109,7 @@ private:
   std::shared_ptr<SnapshotEntry> entry_;
   Task task_;
   Options options_;
+  Surroundings surroundings_;  // the same for all its children
   std::unique_ptr<RemoteChild> current_;
   std::vector<std::unique_ptr<RemoteChild>> dying_;
   std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls, soonest first

@@ -15,7 +15,11 @@ namespace detail {
 
 RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
                        const Task& task, const Options& options)
-    : loop_(loop), entry_(std::move(entry)), task_(task), options_(options) {
+    : loop_(loop),
+      entry_(std::move(entry)),
+      task_(task),
+      options_(options),
+      surroundings_(options) {
   options_.snapshot = nullptr;  // it need not live longer than the call
   clock_.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
   attach(*loop_);
@@ -39,7 +43,7 @@ void RemoteCore::ended() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
-  child->handle = ChildHandle::spawn(entry_, loop_, task_, options_,
+  child->handle = ChildHandle::spawn(entry_, loop_, task_, options_, surroundings_,
                                      ChildHandle::DeadlineOf::each_call, child.get());
   if (current_) dying_.push_back(std::move(current_));
   current_ = std::move(child);

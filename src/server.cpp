@@ -175,6 +175,7 @@ void reap() noexcept {
 // In the copy.
 void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
+  spawn.streams.take_places();
   close_registered_except(spawn.socket.get(), spawn.door.get());
   faults.data = spawn.socket.get();
   spawn.modules = server->start.modules;  // here: to share it is to write into the heap
@@ -185,15 +186,13 @@ void be_born(void* argument) {
 }
 
 void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
-  if (packet.lost_descriptor || !packet.along) return answer(client, failed(request.id, EMFILE));
+  Spawn spawn;
+  if (!spawn.streams.claim(request.streams, packet))
+    return answer(client, failed(request.id, EMFILE));
   const ChildIndex index = server->children.take_free();
-  if (index == no_child) {
-    packet.along.drop();
-    return answer(client, failed(request.id, EAGAIN));
-  }
+  if (index == no_child) return answer(client, failed(request.id, EAGAIN));
   Slot& slot = server->start.slots[index];
   slot.clear();
-  Spawn spawn;
   spawn.id = request.id;
   spawn.slot = &slot;
   spawn.slots = server->start.slots;

@@ -9,6 +9,7 @@
 #include "modules.hpp"
 #include "notes.hpp"
 #include "slots.hpp"
+#include "streams.hpp"
 
 #include <sys/types.h>
 
@@ -21,6 +22,7 @@ namespace evparallel {
 struct Spawn {
   std::uint64_t id = 0;
   Descriptor socket;      // its end of the data socket
+  Streams streams;        // its standard streams, until they are in place
   Descriptor door;        // to ask the snapshot for children of its own
   Slot* slot = nullptr;   // shared with the one who asked for it
   Slot* slots = nullptr;  // the arena

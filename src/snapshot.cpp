@@ -4,6 +4,7 @@
 
 #include "child.hpp"
 #include "fault.hpp"
+#include "titles.hpp"
 #include "snapshot_entry.hpp"
 
 #include <cerrno>
@@ -38,12 +39,20 @@ void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   std::fprintf(stderr, "evparallel: %s\n", text.c_str());
 }
 
+struct Birth {
+  ServerStart start{};
+  const SnapshotOptions* options = nullptr;
+};
+
 // In the copy.
 void become_server(void* argument) {
-  ServerStart& start = *static_cast<ServerStart*>(argument);
-  close_registered_except(start.control.get(), -1);
+  Birth& birth = *static_cast<Birth*>(argument);
+  close_registered_except(birth.start.control.get(), -1);
   set_role(Role::snapshot);
-  serve(std::move(start));
+  Title title;
+  name_snapshot(title, birth.options->name);
+  add_to_oom_score(birth.options->oom_score_adj);
+  serve(std::move(birth.start));
 }
 
 }  // namespace
@@ -57,12 +66,15 @@ std::shared_ptr<SnapshotEntry> SnapshotEntry::take(const SnapshotOptions& option
   refuse_what_is_in_the_way(options);
   std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
   entry->name_ = options.name;
-  entry->fork_server();
+  entry->seed_ = options.seed ? *options.seed : fresh_seed();
+  entry->fork_server(options);
   return entry;
 }
 
-void SnapshotEntry::fork_server() {
-  ServerStart start;
+void SnapshotEntry::fork_server(const SnapshotOptions& options) {
+  Birth birth;
+  birth.options = &options;
+  ServerStart& start = birth.start;
   Descriptor ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
@@ -78,7 +90,7 @@ void SnapshotEntry::fork_server() {
   start.parent = home_.pid;
   start.live = &live;
   out_of_memory_.watch();
-  const Forked forked = fork_clean(become_server, &start);
+  const Forked forked = fork_clean(become_server, &birth);
   start.control.drop();  // the snapshot's now; a second holder would hide its end
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);

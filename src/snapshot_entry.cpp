@@ -154,7 +154,7 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
 }
 
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
-                                   Descriptor socket, SpawnListener* listener) {
+                                   Descriptor socket, Streams streams, SpawnListener* listener) {
   fault_at(Hop::spawn);
   reap_abandoned();
   const std::uint64_t id = next_id_++;
@@ -165,7 +165,7 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
     fail_later(id, *failure, std::move(socket));
     return id;
   }
-  if (!ask(request_of(Ask::spawn, id), std::move(socket)))
+  if (!ask(request_of(Ask::spawn, id), std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
     living_.at(id).asked = !client_.ended();
@@ -173,9 +173,9 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
 }
 
 // False: the queue is full.  In another process it does nothing: the socket is the program's.
-bool SnapshotEntry::ask(const Request& request, Descriptor along) {
+bool SnapshotEntry::ask(const Request& request, Descriptor along, Streams streams) {
   if (state_ == State::lost || !client_ || !home_.is_here()) return true;
-  if (!client_.ask(request, std::move(along))) return false;
+  if (!client_.ask(request, std::move(along), std::move(streams))) return false;
   if (client_.ended()) {
     look_later();
     return true;

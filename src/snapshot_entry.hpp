@@ -11,6 +11,7 @@
 #include "modules.hpp"
 #include "notes.hpp"
 #include "out_of_memory.hpp"
+#include "seed.hpp"
 #include "server.hpp"
 #include "slots.hpp"
 #include "watch.hpp"
@@ -59,10 +60,11 @@ public:
   bool alive() const noexcept;
   void stop() noexcept;
 
-  // Asks for a child at the other end of `socket`, where this task is to run; nothing is waited for.
+  // Asks for a child at the other end of `socket`, with these standard streams, where this task is
+  // to run; nothing is waited for.
   // The listener hears from the loop, until forget().  Returns the id of the spawn.
   // Fails: std::logic_error if another reactor uses this snapshot.
-  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket,
+  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket, Streams,
                       SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
@@ -84,6 +86,9 @@ public:
 
   const Slot* slot(std::uint32_t index) const noexcept;
   Notes& notes() const noexcept { return *notes_; }
+  // From which children get theirs; in a child it is known with its task.
+  void set_seed(std::uint64_t seed) noexcept { seed_ = seed; }
+  std::uint64_t seed_of(std::uint64_t spawn) const noexcept { return seed_of_child(seed_, spawn); }
 
 private:
   enum class State { unconnected, connected, stopped, lost };
@@ -92,7 +97,7 @@ private:
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
   void loop_gone() noexcept override;
-  void fork_server();
+  void fork_server(const SnapshotOptions&);
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
   Error another_process_has_it() const;
@@ -100,7 +105,7 @@ private:
   Error is_dead() const;
   int connect();
   void bind(const std::shared_ptr<Loop>&);
-  bool ask(const Request&, Descriptor along = {});
+  bool ask(const Request&, Descriptor along = {}, Streams = {});
   void on_readable();
   void on_writable();
   void take_report(const Report&);
@@ -121,6 +126,7 @@ private:
   Descriptor door_;
   Client client_;
   std::uint64_t next_id_ = 1;
+  std::uint64_t seed_ = 0;
   std::shared_ptr<Loop> loop_;
   // As long as there is a loop to hear of the end in, and to reap in.
   std::shared_ptr<SnapshotEntry> self_;

@@ -18,10 +18,10 @@ namespace {
 
 constexpr int most_pieces = 16;
 
-// Room for what one packet may carry: one descriptor and the sender's credentials.
+// Room for what one packet may carry: descriptors and the sender's credentials.
 union Control {
   cmsghdr align;
-  char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
+  char bytes[CMSG_SPACE(most_along * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
 };
 
 int type_of(PairKind kind) noexcept {
@@ -98,6 +98,22 @@ void wait_for_room() noexcept {
   ::poll(nullptr, 0, a_moment_ms);
 }
 
+void take_descriptor(int fd, Packet& packet) noexcept {
+  SharedDescriptor superfluous;
+  if (packet.count == most_along)
+    superfluous = SharedDescriptor(fd);
+  else if (packet.count++ == 0)
+    packet.along = Descriptor(fd);
+  else
+    packet.others[packet.count - 2] = SharedDescriptor(fd);
+}
+
+void drop_descriptors(Packet& packet) noexcept {
+  packet.along.drop();
+  for (SharedDescriptor& other : packet.others) other.drop();
+  packet.count = 0;
+}
+
 // Everything that came along is taken over first, so that nothing leaks whatever the packet turns
 // out to be.
 void take_control(msghdr& message, Packet& packet) noexcept {
@@ -112,13 +128,12 @@ void take_control(msghdr& message, Packet& packet) noexcept {
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, CMSG_DATA(item) + i * sizeof fd, sizeof fd);
-        packet.along.drop();
-        packet.along = Descriptor(fd);
+        take_descriptor(fd, packet);
       }
     }
   }
   if (message.msg_flags & MSG_CTRUNC) {
-    packet.along.drop();
+    drop_descriptors(packet);
     packet.lost_descriptor = true;
   }
 }
@@ -186,20 +201,21 @@ void half_close(int fd) noexcept {
   ::shutdown(fd, SHUT_WR);
 }
 
-Flow send_packet(int fd, const void* bytes, std::size_t size, int along) noexcept {
+Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
+                 std::size_t count) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
   Control control{};
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;
-  if (along >= 0) {
+  if (count > 0) {
     message.msg_control = control.bytes;
-    message.msg_controllen = CMSG_SPACE(sizeof along);
+    message.msg_controllen = CMSG_SPACE(count * sizeof *along);
     cmsghdr* item = CMSG_FIRSTHDR(&message);
     item->cmsg_level = SOL_SOCKET;
     item->cmsg_type = SCM_RIGHTS;
-    item->cmsg_len = CMSG_LEN(sizeof along);
-    std::memcpy(CMSG_DATA(item), &along, sizeof along);
+    item->cmsg_len = CMSG_LEN(count * sizeof *along);
+    std::memcpy(CMSG_DATA(item), along, count * sizeof *along);
   }
   const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
   return put >= 0 ? Flow::done : flow_of_errno(errno);

@@ -63,16 +63,25 @@ Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait,
               const std::vector<Attachment>* along = nullptr) noexcept;
 void half_close(int fd) noexcept;
 
-// Packets with at most one descriptor along.  ENOBUFS and ETOOMANYREFS (too many descriptors in
+// Packets with some descriptors along.  ENOBUFS and ETOOMANYREFS (too many descriptors in
 // flight) count as `again`: they pass when the other side has read.
-Flow send_packet(int fd, const void* bytes, std::size_t size, int along) noexcept;
+constexpr std::size_t most_along = 4;
+Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
+                 std::size_t count) noexcept;
+// With one, or with none: -1.
+inline Flow send_packet(int fd, const void* bytes, std::size_t size, int along) noexcept {
+  return send_packet(fd, bytes, size, &along, along >= 0 ? 1 : 0);
+}
 
 struct Packet {
   Flow flow = Flow::again;
   std::size_t size = 0;
-  Descriptor along;
-  bool lost_descriptor = false;  // one was sent, and this process had no room for it
-  pid_t sender = 0;              // as the kernel states it, where the socket asks for it
+  Descriptor along;                         // the first that came
+  SharedDescriptor others[most_along - 1];  // those behind it
+  std::size_t count = 0;                    // of those that were kept
+  bool lost_descriptor =
+      false;         // of those that were sent this process had no room for one: none came
+  pid_t sender = 0;  // as the kernel states it, where the socket asks for it
 };
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept;
 

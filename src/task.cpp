@@ -12,8 +12,11 @@
 
 namespace evparallel {
 
-void write_task_frame(Writer& out, const TaskFrame& head, const std::string& callable) {
+void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundings,
+                      const std::string& callable) {
+  head.surroundings = surroundings.size();
   out.write(&head, sizeof head);
+  out.write(surroundings);
   out.write(callable);
 }
 

@@ -17,10 +17,14 @@ struct TaskFrame {
   std::int64_t cpu_seconds = 0;  // limits; 0: none
   std::uint64_t memory = 0;
   std::int64_t nice = 0;
+  std::uint64_t seed = 0;          // child_seed()
+  std::uint64_t surroundings = 0;  // bytes of their text, which stands before the callable
 };
 
-void write_task_frame(Writer&, const TaskFrame&, const std::string& callable);
-// What is left in the reader is the callable.
+// Counts the text itself.
+void write_task_frame(Writer&, TaskFrame, const std::string& surroundings,
+                      const std::string& callable);
+// What is left in the reader is that text, and the callable.
 TaskFrame read_task_frame(Reader&);
 
 // Of its entry, and of the function that its callable points to: see modules.hpp.  What a lambda has

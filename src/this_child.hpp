@@ -9,6 +9,7 @@
 #include "notes.hpp"
 #include "pipe_core.hpp"
 #include "server.hpp"
+#include "task_frame.hpp"
 
 #include <evparallel/task.hpp>
 
@@ -45,11 +46,14 @@ public:
   }
 
   // ---- its end ----
+  // Hooks, and all that was written.  Returns its exit status, which is `status` if all went well.
+  int end(int status) noexcept;
   // What was answered or sent leaves before the process does.
   void flush_all() noexcept;
   void fail_task(const Error&) noexcept;
 
 private:
+  void prepare(const TaskFrame&, std::string_view surroundings);
   bool wait_for_frame(Frame&);
   void wait_until_readable();
   void note_readable() { readable_ = true; }

@@ -19,7 +19,7 @@ constexpr std::uint64_t no_spawn = 0;  // in `failed`: who knocked at the door i
 // ---- control socket ----
 
 enum class Ask : std::uint32_t {
-  spawn = 1,     // fork a child; its end of the data socket comes along
+  spawn = 1,     // fork a child; its end of the data socket comes along, then its standard streams
   kill,          // send it `signum`
   terminate,     // in `linger_ms`: SIGTERM, and SIGKILL `grace_ms` later
   strike,        // the same, if by then it is still at `call`, or has not answered `ping`
@@ -38,7 +38,20 @@ struct Request {
   std::int64_t linger_ms;
   std::uint64_t call;  // 0: `ping` counts
   std::uint64_t ping;
+  std::uint32_t streams;  // of a spawn: what the child's standard streams are to be
+  std::uint32_t reserved;
 };
+
+// Bits of `streams`, for standard stream `number`; without one it is as the snapshot has it.
+constexpr std::uint32_t stream_comes(int number) noexcept {  // a descriptor, in order of number
+  return std::uint32_t{1} << number;
+}
+constexpr std::uint32_t stream_null(int number) noexcept {  // as the snapshot's standard input
+  return std::uint32_t{8} << number;
+}
+constexpr std::uint32_t stream_by_lines(int number) noexcept {  // written line by line
+  return std::uint32_t{64} << number;
+}
 
 enum class Tell : std::uint32_t {
   spawned = 1,  // `pid` runs and has `slot`

@@ -264,7 +264,11 @@ BOOST_AUTO_TEST_CASE(a_request) {
   compare("Request", sizeof(Request),
           {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
            FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
-           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping)});
+           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping),
+           FIELD(Request, streams), FIELD(Request, reserved)});
+  BOOST_TEST(stream_comes(2) == 4U);
+  BOOST_TEST(stream_null(0) == 8U);
+  BOOST_TEST(stream_by_lines(2) == 256U);
   BOOST_TEST(says("Request", "One packet of " + std::to_string(sizeof(Request)) + " bytes."));
 }
 
@@ -343,17 +347,21 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   compare("Body of a task", sizeof(TaskFrame),
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
            FIELD(TaskFrame, note_owner), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
-           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice)});
-  const Row last = rows_of("Body of a task", "Offset").back();
-  BOOST_TEST(last.at(2) == "callable");
-  BOOST_TEST(last.at(0) == std::to_string(sizeof(TaskFrame)));
+           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, seed),
+           FIELD(TaskFrame, surroundings)});
+  const std::vector<Row>& rows = rows_of("Body of a task", "Offset");
+  const Row& text = rows.at(rows.size() - 2);
+  BOOST_TEST(text.at(2) == "text");
+  BOOST_TEST(text.at(0) == std::to_string(sizeof(TaskFrame)));
+  BOOST_TEST(rows.back().at(2) == "callable");
+  BOOST_TEST(rows.back().at(0) == text.at(0) + "+surroundings");
 
   Writer out;
-  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7}, "the callable");
+  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 0}, "text 9...", "the callable");
   std::uint64_t expected = 0;
   for (const Field& field : told_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
-  BOOST_TEST(out.bytes().substr(std::stoul(last.at(0))) == "the callable");
+  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 9...the callable");
 }
 
 BOOST_AUTO_TEST_CASE(the_body_of_an_error) {

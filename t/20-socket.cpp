@@ -354,12 +354,69 @@ BOOST_AUTO_TEST_CASE(of_many_descriptors_none_leaks) {
       const Packet packet = receive_packet(pair.other.get(), &byte, 1);
       BOOST_TEST(packet.flow == Flow::done);
       BOOST_TEST(byte == 'm');
-      // At most one is taken over, and where one is, it is open.
-      BOOST_TEST(testing::count_descriptors() == before + (packet.along ? 1U : 0U));
+      // As many as there is room for are taken over, or none, and those are open.
+      BOOST_TEST((packet.count == std::min(count, most_along) || packet.lost_descriptor));
+      BOOST_TEST((packet.count == 0 || !packet.lost_descriptor));
+      BOOST_TEST(testing::count_descriptors() == before + packet.count);
       BOOST_TEST((!packet.along || is_open(packet.along.get())));
+      for (std::size_t i = 1; i < packet.count; ++i)
+        BOOST_TEST(is_open(packet.others[i - 1].get()));
     }
     BOOST_TEST(testing::count_descriptors() == before);
   }
+}
+
+BOOST_AUTO_TEST_CASE(four_descriptors_come_in_their_order) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data[4] = {pair_of(PairKind::stream), pair_of(PairKind::stream),
+                        pair_of(PairKind::stream), pair_of(PairKind::stream)};
+  const int along[most_along] = {data[0].other.get(), data[1].other.get(), data[2].other.get(),
+                                 data[3].other.get()};
+  const std::size_t before = testing::count_descriptors();
+  BOOST_TEST(send_packet(pair.one.get(), "4", 1, along, most_along) == Flow::done);
+  {
+    char byte = 0;
+    const Packet packet = receive_packet(pair.other.get(), &byte, 1);
+    BOOST_REQUIRE(packet.count == most_along);
+    send_text(packet.along.get(), "first");
+    BOOST_TEST(receive_text(data[0].one.get()).text == "first");
+    for (std::size_t i = 1; i < most_along; ++i) {
+      const int fd = packet.others[i - 1].get();
+      BOOST_TEST((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+      BOOST_TEST(is_registered(fd));
+      send_text(fd, std::to_string(i).c_str());
+      BOOST_TEST(receive_text(data[i].one.get()).text == std::to_string(i));
+    }
+  }
+  BOOST_TEST(testing::count_descriptors() == before);
+  // Those behind the first are copies: what they are copies of still works.
+  send_text(data[1].other.get(), "still");
+  BOOST_TEST(receive_text(data[1].one.get()).text == "still");
+}
+
+BOOST_AUTO_TEST_CASE(where_one_of_four_has_no_room_none_is_taken) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int along[most_along] = {data.one.get(), data.one.get(), data.one.get(), data.one.get()};
+    for (int i = 0; i < 2; ++i) send_packet(pair.one.get(), "4", 1, along, most_along);
+    const auto highest = static_cast<rlim_t>(data.other.get());
+    const rlimit tight{highest + 1, highest + 1};
+    for (int fd = 0; fd <= data.other.get(); ++fd)
+      if (!is_open(fd)) ::open("/dev/null", O_RDONLY);
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for three there is room
+    char byte;
+    const Packet lost = receive_packet(pair.other.get(), &byte, 1);
+    if (lost.flow != Flow::done || !lost.lost_descriptor) return 1;
+    if (lost.count != 0 || lost.along) return 2;
+    for (int fd = 0; fd < 3; ++fd)
+      if (is_open(fd)) return 3;
+    const rlimit wide{highest + 2, highest + 2};
+    if (::setrlimit(RLIMIT_NOFILE, &wide) != 0) return 0;  // not ours to raise again
+    return receive_packet(pair.other.get(), &byte, 1).count == most_along ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_descriptor_that_has_no_room_is_lost_and_said_so) {

@@ -621,6 +621,107 @@ BOOST_AUTO_TEST_CASE(a_spawn_without_a_descriptor_fails) {
   BOOST_TEST(far.works());
 }
 
+// Asks for a child with descriptors along beside its socket.
+Kid ask_with(Far& far, std::uint32_t streams, const std::vector<int>& others) {
+  Kid kid;
+  kid.id = ++far.last_id;
+  Descriptor theirs;
+  if (make_pair(PairKind::stream, kid.socket, theirs) != 0)
+    throw std::runtime_error("no socket pair");
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = kid.id;
+  request.streams = streams;
+  std::vector<int> along = {theirs.get()};
+  along.insert(along.end(), others.begin(), others.end());
+  if (send_packet(far.control.get(), &request, sizeof request, along.data(), along.size()) !=
+      Flow::done)
+    throw std::runtime_error("the snapshot takes no request");
+  theirs.drop();
+  return kid;
+}
+
+struct PipeEnds {
+  Descriptor reading;
+  Descriptor writing;
+  PipeEnds() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    reading = Descriptor(ends[0]);
+    writing = Descriptor(ends[1]);
+  }
+};
+
+bool no_other_end(const Descriptor& end) {
+  pollfd wait{end.get(), 0, 0};
+  return ::poll(&wait, 1, 0) == 1 && (wait.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+BOOST_AUTO_TEST_CASE(standard_streams_come_along_and_only_the_child_keeps_them) {
+  Far far;
+  const std::int64_t plain = far.spawn().ask(list);
+  far.next();
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  PipeEnds in;
+  PipeEnds out;
+  PipeEnds err;
+  Kid kid = ask_with(far, stream_comes(0) | stream_comes(1) | stream_comes(2),
+                     {in.reading.get(), out.writing.get(), err.writing.get()});
+  const Report report = far.next();
+  BOOST_REQUIRE((report.kind == Tell::spawned));
+  BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  BOOST_TEST(kid.ask(list) == plain);
+  for (PipeEnds* ends : {&out, &err}) ends->writing.drop();
+  kid.order(leave, 0);
+  far.next();
+  // Nobody else holds an end.
+  for (PipeEnds* ends : {&out, &err}) BOOST_TEST(no_other_end(ends->reading));
+  in.reading.drop();
+  BOOST_TEST(no_other_end(in.writing));
+}
+
+BOOST_AUTO_TEST_CASE(a_spawn_with_other_descriptors_than_it_says_fails) {
+  Far far;
+  BOOST_TEST(far.works());
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  for (const std::size_t count : {0U, 1U, 3U}) {
+    const Kid kid = ask_with(far, stream_comes(0) | stream_comes(2),
+                             std::vector<int>(count, far.control.get()));
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EMFILE);
+    BOOST_TEST(sees_end(kid.socket));
+  }
+  BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  BOOST_TEST(far.works());
+}
+
+// Room for some of what the next spawn brings, so that the kernel cuts the list.
+BOOST_AUTO_TEST_CASE(of_four_descriptors_without_room_the_snapshot_keeps_none) {
+  Far far([] {
+    int free[6];  // three that it opens at its start, and three of four
+    for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
+    const rlimit tight{static_cast<rlim_t>(free[5]) + 1, static_cast<rlim_t>(free[5]) + 1};
+    for (const int fd : free) ::close(fd);
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+  });
+  BOOST_TEST(far.works());
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  const std::uint32_t all = stream_comes(0) | stream_comes(1) | stream_comes(2);
+  for (int i = 0; i < 3; ++i) {
+    const Kid kid = ask_with(far, all, {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO});
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EMFILE);
+    BOOST_TEST(sees_end(kid.socket));
+    BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  }
+  BOOST_TEST(far.works());  // that one failed, and no other
+}
+
 BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
   Far far([] {
     // Room for what the snapshot opens at its start, and no more.

@@ -81,6 +81,9 @@ struct EVPARALLEL_API ExitStatus {
   int wait_status = 0;  // as of waitpid(2); meaningless for Cause::snapshot_lost
   Cause cause = Cause::normal;
   ResourceUsage usage{};
+  // The end of what it wrote to its standard error, or else to its standard output, where Options
+  // had that captured.
+  std::string last_words{};
 
   bool exited() const noexcept;  // by exit(3) or _exit(2): code() counts
   int code() const noexcept;
@@ -105,6 +108,7 @@ public:
   const std::optional<ExitStatus>& exit() const noexcept;  // how the child died, where one did
   const std::string& remote_type()
       const noexcept;  // demangled type of the exception thrown in the child
+  const std::string& last_words() const noexcept;  // of exit(); empty where there is none
 
   // The same error with one more detail.
   Error with_delivery(Delivery) const;

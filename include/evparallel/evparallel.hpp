@@ -22,6 +22,7 @@
 #include <evparallel/binary_io.hpp>
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>
+#include <evparallel/child.hpp>
 #include <evparallel/error.hpp>
 #include <evparallel/fault.hpp>
 #include <evparallel/fd.hpp>
@@ -37,6 +38,7 @@
 #include <evparallel/run.hpp>
 #include <evparallel/shared_bytes.hpp>
 #include <evparallel/snapshot.hpp>
+#include <evparallel/stdio.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>

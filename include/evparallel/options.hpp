@@ -2,8 +2,13 @@
 // Licence: see COPYING.  Manual: evparallel_run(3).
 #pragma once
 
+#include <evparallel/stdio.hpp>
+
 #include <chrono>
 #include <cstddef>
+#include <functional>
+#include <map>
+#include <string>
 
 namespace evparallel {
 
@@ -22,6 +27,8 @@ struct Options {
   // Where the child is forked.  It need only live through the call.  Default: the one that init()
   // took; in a child, the one that forked it.
   Snapshot* snapshot = nullptr;
+  // Of the task: for ps(1) and for Line.
+  std::string name{};
   // run: for each call that sets none of its own, from when it is made to when it is answered.
   // process: for its whole life.  0: none.
   std::chrono::milliseconds deadline{0};
@@ -40,6 +47,18 @@ struct Options {
   bool idempotent = false;
   Limits limits{};
   int nice = 0;  // added to the program's own
+  // Added to the environment of the snapshot, or put in place of what is there.
+  std::map<std::string, std::string> env{};
+  std::string cwd{};  // where the child begins; empty: where the snapshot was taken
+  Stdio in = Stdio::null();
+  Stdio out = Stdio::inherit();
+  Stdio err = Stdio::inherit();
+  // Hears the lines of captured streams, from the loop: what was written before an answer or a
+  // message before that, and all of it before the end of the child is told.
+  std::function<void(const Line&)> on_line{};
+  // How much of the captured error output, else of the output, ExitStatus::last_words keeps.
+  std::size_t last_lines = 20;
+  std::size_t last_bytes = 4096;
 };
 
 }  // namespace evparallel

@@ -10,7 +10,9 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace evparallel {
@@ -26,6 +28,11 @@ enum class Preflight {
 struct SnapshotOptions {
   std::string name{};  // stands in messages about it
   Preflight preflight = Preflight::strict;
+  // Of child_seed() in the children.  None: each run of the program has another one.
+  std::optional<std::uint64_t> seed{};
+  // Added to the program's own, at most up to 1000: where memory runs out, the kernel is to end
+  // children first.
+  int oom_score_adj = 200;
 };
 
 // Any number of them; each is used by one Reactor at a time.  A handle that was inherited by

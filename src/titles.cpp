@@ -1,0 +1,105 @@
+// titles.cpp - titles of processes.
+// Licence: see COPYING.
+#include "titles.hpp"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t name_size = 64;
+
+// Written in the snapshot, inherited by its children.
+struct Titles {
+  Title* title;         // nullptr: the kernel does not let us show one
+  char short_name[16];  // the program's, as the kernel has it
+  char snapshot[name_size];
+};
+Titles titles;
+
+void copy(char* to, std::size_t size, std::string_view text) noexcept {
+  const std::size_t length = text.copy(to, size - 1);
+  to[length] = '\0';
+}
+
+void set_short_name(std::string_view name) noexcept {
+  char text[16];
+  copy(text, sizeof text, name);
+  ::prctl(PR_SET_NAME, text);
+}
+
+void set_title(std::string_view what) noexcept {
+  if (!titles.title) return;
+  char text[name_size];
+  copy(text, sizeof text, what);
+  const bool named = titles.snapshot[0] != '\0';
+  std::memset(titles.title, 0, sizeof *titles.title);
+  std::snprintf(titles.title->text, sizeof *titles.title, "%.64s: %s%s%s%s",
+                program_invocation_short_name, text, named ? " [" : "", titles.snapshot,
+                named ? "]" : "");
+}
+
+// The numbers of /proc/self/stat from the third field on.  Returns how many there were.
+std::size_t read_stat(std::uint64_t* numbers, std::size_t room) noexcept {
+  char text[2048];
+  const int fd = ::open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const ssize_t size = ::read(fd, text, sizeof text - 1);
+  ::close(fd);
+  if (size <= 0) return 0;
+  text[size] = '\0';
+  const char* at = std::strrchr(text, ')');  // behind the name, which may have anything in it
+  std::size_t count = 0;
+  while (at && count < room && (at = std::strchr(at, ' ')) != nullptr)
+    numbers[count++] = std::strtoull(++at, nullptr, 10);
+  return count;
+}
+
+// Lets the kernel show the arguments of this process from memory of ours, and leaves everything else
+// of its map as it is.  It needs no right.
+bool show_arguments_at(const char* from, std::size_t size) noexcept {
+  constexpr std::size_t first = 3;  // fields are counted from 1, and two stand before
+  std::uint64_t fields[64] = {};
+  if (read_stat(fields + first, 49) < 49) return false;
+  prctl_mm_map map{};
+  map.start_code = fields[26];
+  map.end_code = fields[27];
+  map.start_stack = fields[28];
+  map.start_data = fields[45];
+  map.end_data = fields[46];
+  map.start_brk = fields[47];
+  map.brk = reinterpret_cast<std::uintptr_t>(::sbrk(0));
+  map.arg_start = reinterpret_cast<std::uintptr_t>(from);
+  map.arg_end = map.arg_start + size;
+  map.env_start = fields[50];
+  map.env_end = fields[51];
+  map.exe_fd = static_cast<std::uint32_t>(-1);
+  return ::prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0) == 0;
+}
+
+}  // namespace
+
+void name_snapshot(Title& place, std::string_view name) noexcept {
+  ::prctl(PR_GET_NAME, titles.short_name);
+  copy(titles.snapshot, sizeof titles.snapshot, name);
+  set_short_name(name.empty() ? "snapshot" : name);
+  titles.title = &place;
+  set_title("snapshot");
+  if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
+}
+
+void name_child(std::string_view task) noexcept {
+  set_short_name(task.empty() ? titles.short_name : task);
+  set_title(task.empty() ? "child" : task);
+}
+
+}  // namespace evparallel
