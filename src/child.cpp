@@ -5,7 +5,7 @@
 #include "fault.hpp"
 #include "fork.hpp"
 #include "remote_error.hpp"
-#include "snapshot_entry.hpp"
+#include "replicas.hpp"
 #include "task_frame.hpp"
 #include "this_child.hpp"
 
@@ -123,7 +123,7 @@ int life(detail::Child& child) noexcept {
 
 void live(Spawn&& spawn) {
   fault_at(Hop::live);
-  SnapshotEntry::become_child(spawn, std::move(spawn.door));
+  Replicas::become_child(spawn, std::move(spawn.door));
   detail::this_child = new detail::Child(std::move(spawn));
   ::on_exit(leave_by_exit, nullptr);
   const int status = life(*detail::this_child);

@@ -1,4 +1,5 @@
-// snapshot_entry.cpp - asking a snapshot for children, hearing of them, and of its own end.
+// snapshot_entry.cpp - asking a process of a snapshot for children, hearing of them, and of its own
+// end.
 // Licence: see COPYING.
 #include "snapshot_entry.hpp"
 
@@ -6,6 +7,7 @@
 #include "task_frame.hpp"
 
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <cerrno>
 #include <cstring>
@@ -73,12 +75,13 @@ int SnapshotEntry::connect() {
   client_ = Client(std::move(ours));
   state_ = State::connected;
   refused_ = false;
-  out_of_memory_.watch();
+  moment_->out_of_memory.watch();
   return 0;
 }
 
 std::string SnapshotEntry::described() const {
-  return (name_.empty() ? "process " : name_ + ", process ") + std::to_string(pid_);
+  const std::string& name = moment_->name;
+  return (name.empty() ? "process " : name + ", process ") + std::to_string(pid_);
 }
 
 Error SnapshotEntry::was_stopped() const {
@@ -89,12 +92,22 @@ Error SnapshotEntry::is_dead() const {
   return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
 }
 
+Error SnapshotEntry::none_lives() const {
+  if (moment_->replicas == 1) return is_dead();
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() +
+                                        " is dead, and so is each of " +
+                                        std::to_string(moment_->replicas) + " replicas");
+}
+
 // ---- its end ----
+
+Moment::~Moment() {
+  if (notes && home.is_here() && role() == Role::parent) Notes::unmap(notes);
+}
 
 SnapshotEntry::~SnapshotEntry() {
   if (!home_.is_here() || role() != Role::parent) return;
   if (slots_) unmap_slots(slots_);
-  if (notes_) Notes::unmap(notes_);
   if (pid_ == 0 || reaped_) return;
   // Where a child may live on, the socket stays open: its end would end the child.
   if (living_.empty() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
@@ -107,7 +120,12 @@ bool SnapshotEntry::alive() const noexcept {
   return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
 }
 
+bool SnapshotEntry::can_be_asked() const noexcept {
+  return alive() && !(client_ && has_hung_up(client_.fd()));
+}
+
 void SnapshotEntry::stop() noexcept {
+  on_lost_ = nullptr;
   if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
   ask(request_of(Ask::stop));
   state_ = State::stopped;
@@ -118,6 +136,7 @@ void SnapshotEntry::loop_gone() noexcept {
   read_event_.unset();
   write_event_.unset();
   reap_event_.unset();
+  holds_loop_ = false;
   loop_.reset();
   for (auto& item : living_) item.second.listener = nullptr;
 }
@@ -134,6 +153,7 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
     self_ = shared_from_this();
     attach(*loop_);
     reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+    if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
   }
   if (!client_ || read_event_.added()) return;
   read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
@@ -143,13 +163,13 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
 
 // Why no child can be asked for that would run this task.  Empty: it can.
 std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
-  if (std::optional<Error> unknown = why_unknown(*modules_, task)) return unknown;
+  if (std::optional<Error> unknown = why_unknown(*moment_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
                         unreachable);
   if (state_ == State::stopped) return was_stopped();
-  if (state_ == State::lost) return is_dead();
+  if (state_ == State::lost) return none_lives();
   return std::nullopt;
 }
 
@@ -267,7 +287,7 @@ void SnapshotEntry::take_report(const Report& report) {
     case Tell::exited: {
       ExitStatus status = status_of(report);
       const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
-      if (killed && out_of_memory_.take_kill()) status.cause = Cause::out_of_memory;
+      if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
       last_word(report.id, {status, std::nullopt});
       break;
     }
@@ -317,7 +337,10 @@ void SnapshotEntry::lost() {
     else
       last_word(id, {std::nullopt, why});
   }
-  if (role() == Role::parent) reap();
+  if (role() != Role::parent) return;
+  holds_loop_ = state_ == State::lost && on_lost_;
+  if (holds_loop_) loop_->hold();
+  reap();
 }
 
 Error SnapshotEntry::why_lost() const {
@@ -330,9 +353,37 @@ Error SnapshotEntry::why_lost() const {
 // The socket of a dying process ends a little before the process can be waited for.
 void SnapshotEntry::reap() {
   Ended how;
-  if (!ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
-  reaped_ = true;
-  self_.reset();
+  if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
+  const auto keep = std::move(self_);
+  if (std::exchange(holds_loop_, false)) loop_->release();
+  if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
+  tell_loss();
+}
+
+ExitStatus SnapshotEntry::loss_of(const Ended& how) {
+  ExitStatus status;
+  status.pid = how.pid;
+  status.wait_status = how.wait_status;
+  status.usage = how.usage;
+  status.cause = how.wait_status == 0 ? Cause::normal : Cause::error;
+  if (WIFSIGNALED(how.wait_status)) status.cause = Cause::crash;
+  const bool killed = status.signalled() && status.signal() == SIGKILL;
+  if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
+  return status;
+}
+
+void SnapshotEntry::tell_loss() {
+  if (!loss_ || !on_lost_) return;
+  const ExitStatus status = *std::exchange(loss_, std::nullopt);
+  Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
+  loop_->call([&] { told(status); });
+}
+
+void SnapshotEntry::set_on_lost(Callback<void(const ExitStatus&)> callback) {
+  if (state_ == State::stopped) return;
+  on_lost_ = std::move(callback);
+  if (loss_ && loop_ && loop_->alive())
+    loop_->defer([self = shared_from_this()] { self->tell_loss(); });
 }
 
 }  // namespace evparallel

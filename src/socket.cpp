@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "socket.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -154,6 +155,11 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   packet.flow = got == 0 ? Flow::end : Flow::done;
   packet.size = static_cast<std::size_t>(got);
   return packet;
+}
+
+bool has_hung_up(int fd) noexcept {
+  pollfd what{fd, 0, 0};
+  return ::poll(&what, 1, 0) == 1 && (what.revents & POLLHUP);
 }
 
 void name_senders(int fd) noexcept {
