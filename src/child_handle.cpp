@@ -44,7 +44,9 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   if (const int error = make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
-  child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
+  const bool with_parent = options.process_group == ProcessGroup::parent;
+  child->id_ = entry->spawn(loop, task, std::move(theirs), with_parent ? Group::parent : Group::own,
+                            child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());

@@ -73,15 +73,17 @@ void pass_hop(Hop hop) noexcept {
   if (fault.deed == Deed::none || fault.hop != hop || fault.role != role()) return;
   if (fault.role == Role::child && fault.child != 0 && fault.child != faults.children) return;
   if (fault.gate && !fault.gate->open) return;
-  // Replicas have all been told the same; one does it.
-  const bool each_does_it = fault.role == Role::child && fault.child == 0;
-  if (fault.gate && fault.gate->done_by != 0 && !each_does_it) return;
   const pid_t self = ::getpid();
   if (faults.passed_by != self) {  // what was counted is another's, inherited
     faults.passed_by = self;
     faults.passed = 0;
   }
   if (++faults.passed != fault.passage) return;
+  // Replicas have all been told the same, and so have their children: one does it.
+  const bool each_does_it = fault.role == Role::child && fault.child == 0;
+  pid_t nobody = 0;
+  if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(nobody, self))
+    return;
   if (fault.gate && !closes(fault.deed)) fault.gate->done_by = self;
   do_deed(fault.deed);
   if (fault.gate && closes(fault.deed)) fault.gate->done_by = self;

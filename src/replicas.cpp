@@ -25,6 +25,12 @@ std::vector<pid_t> Replicas::pids() const {
   return pids;
 }
 
+std::uint64_t Replicas::strays() const noexcept {
+  std::uint64_t count = 0;
+  for (const auto& one : all_) count += one->strays();
+  return count;
+}
+
 void Replicas::stop() noexcept {
   for (const auto& one : all_) one->stop();
 }

@@ -30,6 +30,7 @@ public:
   bool alive() const noexcept;
   pid_t pid() const noexcept { return all_.front()->pid(); }
   std::vector<pid_t> pids() const;
+  std::uint64_t strays() const noexcept;
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
   Notes& notes() const noexcept { return *moment_->notes; }

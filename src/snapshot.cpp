@@ -157,6 +157,9 @@ std::vector<pid_t> Snapshot::pids() const {
 bool Snapshot::alive() const noexcept {
   return replicas_ && replicas_->alive();
 }
+std::uint64_t Snapshot::strays() const noexcept {
+  return replicas_ ? replicas_->strays() : 0;
+}
 void Snapshot::stop() noexcept {
   if (replicas_) replicas_->stop();
 }

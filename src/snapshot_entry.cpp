@@ -1,5 +1,4 @@
-// snapshot_entry.cpp - asking a process of a snapshot for children, hearing of them, and of its own
-// end.
+// snapshot_entry.cpp - asking a process of a snapshot for children, and hearing of them.
 // Licence: see COPYING.
 #include "snapshot_entry.hpp"
 
@@ -7,37 +6,14 @@
 #include "task_frame.hpp"
 
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
-#include <vector>
 
 namespace evparallel {
 
 namespace {
-
-// A snapshot that ends on its own, with its last child, and is still to be reaped.  Its control
-// socket stays open: to close it is to say that the program has ended.
-struct Abandoned {
-  pid_t pid;
-  Client client;
-};
-
-// Never destroyed: it must be there for whatever is destroyed last.
-std::vector<Abandoned>& abandoned() {
-  static auto* all = new std::vector<Abandoned>;
-  return *all;
-}
-
-Request request_of(Ask kind, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept {
-  Request request{};
-  request.kind = kind;
-  request.slot = slot;
-  request.id = id;
-  return request;
-}
 
 Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept {
   request.cause = static_cast<std::int32_t>(clock.cause);
@@ -50,13 +26,6 @@ Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept 
 
 Error system_error(Errc code, const std::string& what, int number) {
   return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
-}
-
-void SnapshotEntry::reap_abandoned() noexcept {
-  std::vector<Abandoned>& all = abandoned();
-  Ended how;
-  for (std::size_t i = all.size(); i-- > 0;)
-    if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
 // ---- at the door ----
@@ -99,48 +68,6 @@ Error SnapshotEntry::none_lives() const {
                                         std::to_string(moment_->replicas) + " replicas");
 }
 
-// ---- its end ----
-
-Moment::~Moment() {
-  if (notes && home.is_here() && role() == Role::parent) Notes::unmap(notes);
-}
-
-SnapshotEntry::~SnapshotEntry() {
-  if (!home_.is_here() || role() != Role::parent) return;
-  if (slots_) unmap_slots(slots_);
-  if (pid_ == 0 || reaped_) return;
-  // Where a child may live on, the socket stays open: its end would end the child.
-  if (living_.empty() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
-    client_.close();
-  abandoned().push_back({pid_, std::move(client_)});
-  reap_abandoned();
-}
-
-bool SnapshotEntry::alive() const noexcept {
-  return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
-}
-
-bool SnapshotEntry::can_be_asked() const noexcept {
-  return alive() && !(client_ && has_hung_up(client_.fd()));
-}
-
-void SnapshotEntry::stop() noexcept {
-  on_lost_ = nullptr;
-  if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
-  ask(request_of(Ask::stop));
-  state_ = State::stopped;
-}
-
-void SnapshotEntry::loop_gone() noexcept {
-  const auto keep = std::move(self_);
-  read_event_.unset();
-  write_event_.unset();
-  reap_event_.unset();
-  holds_loop_ = false;
-  loop_.reset();
-  for (auto& item : living_) item.second.listener = nullptr;
-}
-
 // ---- asking ----
 
 void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
@@ -174,7 +101,7 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
 }
 
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
-                                   Descriptor socket, SpawnListener* listener) {
+                                   Descriptor socket, Group group, SpawnListener* listener) {
   fault_at(Hop::spawn);
   reap_abandoned();
   const std::uint64_t id = next_id_++;
@@ -185,7 +112,9 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
     fail_later(id, *failure, std::move(socket));
     return id;
   }
-  if (!ask(request_of(Ask::spawn, id), std::move(socket)))
+  Request request = request_of(Ask::spawn, id);
+  request.group = group;
+  if (!ask(request, std::move(socket)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
     living_.at(id).asked = !client_.ended();
@@ -270,10 +199,15 @@ ExitStatus status_of(const Report& report) {
 }
 
 void SnapshotEntry::take_report(const Report& report) {
+  if (report.kind == Tell::strays) {
+    strays_ = report.id;
+    return;
+  }
   if (report.id == no_spawn) refused_ = true;
   const auto found = living_.find(report.id);
   if (found == living_.end()) return;
   switch (report.kind) {
+    case Tell::strays: break;
     case Tell::spawned:
       found->second.pid = report.pid;
       if (SpawnListener* listener = found->second.listener)
@@ -310,80 +244,6 @@ void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket)
       [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
         self->last_word(id, {std::nullopt, error});
       });
-}
-
-// The control socket has ended: nobody can tell any more how those who live will end.  A child that
-// was only not let in may knock again.
-void SnapshotEntry::lost() {
-  read_event_.remove();
-  write_event_.remove();
-  client_.close();
-  const Error why = why_lost();
-  if (role() == Role::child)
-    state_ = State::unconnected;
-  else if (state_ != State::stopped)
-    state_ = State::lost;
-  std::vector<std::uint64_t> ids;
-  for (const auto& item : living_) ids.push_back(item.first);
-  for (const std::uint64_t id : ids) {
-    const Living& child = living_.at(id);
-    ExitStatus status;
-    status.pid = child.pid;
-    status.cause = Cause::snapshot_lost;
-    if (child.pid != 0)
-      last_word(id, {status, std::nullopt});
-    else if (child.asked && !refused_)
-      last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
-    else
-      last_word(id, {std::nullopt, why});
-  }
-  if (role() != Role::parent) return;
-  holds_loop_ = state_ == State::lost && on_lost_;
-  if (holds_loop_) loop_->hold();
-  reap();
-}
-
-Error SnapshotEntry::why_lost() const {
-  if (refused_)
-    return Error(Errc::overloaded,
-                 "overloaded: too many children of this snapshot have children of their own");
-  return state_ == State::stopped ? was_stopped() : is_dead();
-}
-
-// The socket of a dying process ends a little before the process can be waited for.
-void SnapshotEntry::reap() {
-  Ended how;
-  if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
-  const auto keep = std::move(self_);
-  if (std::exchange(holds_loop_, false)) loop_->release();
-  if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
-  tell_loss();
-}
-
-ExitStatus SnapshotEntry::loss_of(const Ended& how) {
-  ExitStatus status;
-  status.pid = how.pid;
-  status.wait_status = how.wait_status;
-  status.usage = how.usage;
-  status.cause = how.wait_status == 0 ? Cause::normal : Cause::error;
-  if (WIFSIGNALED(how.wait_status)) status.cause = Cause::crash;
-  const bool killed = status.signalled() && status.signal() == SIGKILL;
-  if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
-  return status;
-}
-
-void SnapshotEntry::tell_loss() {
-  if (!loss_ || !on_lost_) return;
-  const ExitStatus status = *std::exchange(loss_, std::nullopt);
-  Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
-  loop_->call([&] { told(status); });
-}
-
-void SnapshotEntry::set_on_lost(Callback<void(const ExitStatus&)> callback) {
-  if (state_ == State::stopped) return;
-  on_lost_ = std::move(callback);
-  if (loss_ && loop_ && loop_->alive())
-    loop_->defer([self = shared_from_this()] { self->tell_loss(); });
 }
 
 }  // namespace evparallel

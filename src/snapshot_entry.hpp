@@ -86,7 +86,7 @@ public:
   // Asks for a child at the other end of `socket`, where this task is to run; nothing is waited for.
   // The listener hears from the loop, until forget().  Returns the id of the spawn.
   // Fails: std::logic_error if another reactor uses this snapshot.
-  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket,
+  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket, Group,
                       SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
@@ -106,6 +106,8 @@ public:
   // closes descriptors that it does not know makes it deaf.
   void look_later();
 
+  // How many processes it has killed that its children had left behind, as far as it was heard.
+  std::uint64_t strays() const noexcept { return strays_; }
   const Slot* slot(std::uint32_t index) const noexcept;
 
 private:
@@ -150,7 +152,8 @@ private:
   std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
   Callback<void(const ExitStatus&)> on_lost_;
   bool holds_loop_ = false;  // until it has been told
-  bool refused_ = false;     // in a child: it was not let in
+  std::uint64_t strays_ = 0;
+  bool refused_ = false;  // in a child: it was not let in
   struct Living {
     SpawnListener* listener;  // null: forgotten
     pid_t pid;

@@ -27,6 +27,9 @@ enum class Ask : std::uint32_t {
   stop_unheard,  // the same, and nobody reads reports any more
 };
 
+// The process group of a child.
+enum class Group : std::uint32_t { own, parent };
+
 struct Request {
   Ask kind;
   std::uint32_t slot;  // as told by `spawned`; no_slot before that: then `id` finds the child
@@ -38,12 +41,15 @@ struct Request {
   std::int64_t linger_ms;
   std::uint64_t call;  // 0: `ping` counts
   std::uint64_t ping;
+  Group group;
+  std::uint32_t reserved;
 };
 
 enum class Tell : std::uint32_t {
   spawned = 1,  // `pid` runs and has `slot`
   failed,       // last word: there is no child; `code` is an errno
   exited,       // last word: `code` is a wait status
+  strays,       // `id` is how many were killed so far that children had left behind
 };
 
 struct Report {

@@ -180,6 +180,7 @@ std::string name_of(Tell kind) {
     case Tell::spawned: return "spawned";
     case Tell::failed: return "failed";
     case Tell::exited: return "exited";
+    case Tell::strays: return "strays";
   }
   return {};
 }
@@ -264,7 +265,8 @@ BOOST_AUTO_TEST_CASE(a_request) {
   compare("Request", sizeof(Request),
           {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
            FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
-           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping)});
+           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping),
+           FIELD(Request, group), FIELD(Request, reserved)});
   BOOST_TEST(says("Request", "One packet of " + std::to_string(sizeof(Request)) + " bytes."));
 }
 

@@ -114,10 +114,14 @@ Allowed when_worker_ends(const Cell& cell, int index) {
 // The snapshot dies, and its children with it.
 Allowed when_snapshot_ends(const Cell& cell, int index) {
   Allowed allowed{lost, not_sent | sent};
-  if (cell.moment == Moment::before_request) {
-    if (cell.replicas > 1) allowed.outcomes |= answered;  // by a child of the other one
-    return allowed;
-  }
+  // The message follows the end.  A caller that has seen it gets a child of the other one.
+  const bool follows =
+      cell.moment == Moment::before_request || cell.moment == Moment::after_request ||
+      cell.moment == Moment::before_first_message || cell.moment == Moment::between_messages;
+  const bool before = cell.moment == Moment::before_request;
+  if (cell.replicas > 1 && follows && (before || cell.use != Use::process))
+    allowed.outcomes |= answered;
+  if (before) return allowed;
   // One is in the task, and the others, or a part of one, are in the socket.
   const bool at_work = cell.moment == Moment::mid_message || cell.moment == Moment::one_pending ||
                        cell.moment == Moment::hundred_pending || cell.moment == Moment::draining;

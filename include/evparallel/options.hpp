@@ -17,6 +17,12 @@ struct Limits {
   std::size_t memory = 0;
 };
 
+// Whose signals from a terminal a child gets.
+enum class ProcessGroup {
+  own,     // none: the keys of the terminal reach the program alone
+  parent,  // those of the program
+};
+
 // An aggregate: set what you need, by name.
 struct Options {
   // Where the child is forked.  It need only live through the call.  Default: the one that init()
@@ -40,6 +46,7 @@ struct Options {
   bool idempotent = false;
   Limits limits{};
   int nice = 0;  // added to the program's own
+  ProcessGroup process_group = ProcessGroup::own;
 };
 
 }  // namespace evparallel

@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,6 +50,8 @@ public:
   std::vector<pid_t> pids() const;
   // Not stopped, and one replica at least is not known to be dead.
   bool alive() const noexcept;
+  // How many processes were killed so far that children had left behind, as the loop has heard.
+  std::uint64_t strays() const noexcept;
   // No more children; those that live run on, and the process ends with the last of them.  Never
   // blocks.
   void stop() noexcept;
