@@ -170,6 +170,9 @@ private:
 bool any_of_them(pid_t) {
   return true;
 }
+bool none_of_them(pid_t) {
+  return false;
+}
 
 int death_signal() {
   int signum = 0;
@@ -645,23 +648,34 @@ BOOST_AUTO_TEST_CASE(what_a_child_has_used) {
 
 // What a child has left in its group ends with it, before its number can be another's.
 BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
-  Tube said;
-  const Forked child = fork_into([&] {
-    make_group(::getpid());
-    const pid_t left = plain_fork_into([] {
-      for (;;) ::pause();
-      return 0;
+  for (const bool is_child : {true, false}) {
+    Tube said;
+    const Forked child = fork_into([&] {
+      make_group(::getpid());
+      const pid_t left = plain_fork_into([] {
+        for (;;) ::pause();
+        return 0;
+      });
+      return ::write(said.fds[1], &left, sizeof left) == sizeof left ? 0 : 1;
     });
-    return ::write(said.fds[1], &left, sizeof left) == sizeof left ? 0 : 1;
-  });
-  make_group(child.pid);
-  pid_t left = 0;
-  BOOST_REQUIRE(::read(said.fds[0], &left, sizeof left) == sizeof left);
-  Ended got;
-  BOOST_REQUIRE(eventually([&] { return next_ended(got, any_of_them); }));
-  BOOST_TEST(got.pid == child.pid);
-  BOOST_TEST(got.wait_status == 0);
-  BOOST_TEST(end_of(left) == 1000 + SIGKILL);  // it came to us
+    make_group(child.pid);
+    pid_t left = 0;
+    BOOST_REQUIRE(::read(said.fds[0], &left, sizeof left) == sizeof left);
+    Ended got;
+    BOOST_REQUIRE(
+        eventually([&] { return next_ended(got, is_child ? any_of_them : none_of_them); }));
+    BOOST_TEST(got.pid == child.pid);
+    BOOST_TEST(got.wait_status == 0);
+    // It came to us.  The group of somebody else is left alone.
+    if (!is_child) {
+      int status = 0;
+      ::kill(left, SIGSTOP);
+      BOOST_TEST(::waitpid(left, &status, WUNTRACED) == left);
+      BOOST_TEST(WIFSTOPPED(status));
+      ::kill(left, SIGKILL);
+    }
+    BOOST_TEST(end_of(left) == 1000 + SIGKILL);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(one_certain_child) {

@@ -300,6 +300,16 @@ BOOST_AUTO_TEST_CASE(who_is_dead_already_is_not_asked) {
     BOOST_TEST(ask(loop, first) == pids[0]);
     kill_and_wait(pids[1]);
     std::map<pid_t, int> answers;
+    std::vector<par::Process<pid_t, int>> processes;
+    for (int i = 0; i < 4; ++i) {
+      processes.push_back(par::process(
+          loop, [](par::Pipe<int, pid_t> pipe) { pipe.send(::getppid()); }, in(snapshot)));
+      processes.back().on_message([&](pid_t pid) { ++answers[pid]; });
+      processes.back().on_exit([&](const par::ExitStatus& s) {
+        BOOST_TEST(par::to_string(s.cause) == par::to_string(par::Cause::normal));
+      });
+      processes.back().close();
+    }
     std::vector<par::Remote<pid_t, void>> remotes;
     for (int i = 0; i < 10; ++i) {
       remotes.push_back(par::run(loop, replica_of_this_child, in(snapshot)));
@@ -307,8 +317,8 @@ BOOST_AUTO_TEST_CASE(who_is_dead_already_is_not_asked) {
     }
     loop.run();
     BOOST_TEST(answers.size() == 2u);
-    BOOST_TEST(answers[pids[0]] == 5);
-    BOOST_TEST(answers[pids[2]] == 5);
+    BOOST_TEST(answers[pids[0]] == 7);
+    BOOST_TEST(answers[pids[2]] == 7);
   }
   close_what_ended();
 }
