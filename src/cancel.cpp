@@ -80,7 +80,7 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
   if (pending.note)
     pending.note->deadline.store(deadline);
   else
-    pending.note = entry_->notes().write(child.handle->note_owner(), id, deadline);
+    pending.note = replicas_->notes().write(child.handle->note_owner(), id, deadline);
 }
 
 void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) noexcept {
@@ -97,7 +97,7 @@ void RemoteCore::erase_notes(RemoteChild& child) noexcept {
 
 // In a process that the program has forked the notes are the program's still.
 void RemoteCore::erase(Note* note) noexcept {
-  if (note && loop_->at_home()) entry_->notes().erase(note);
+  if (note && loop_->at_home()) replicas_->notes().erase(note);
 }
 
 // ---- deadlines ----

@@ -6,9 +6,10 @@
 #include "fork.hpp"
 #include "hooks.hpp"
 #include "remote_error.hpp"
+#include "replicas.hpp"
 #include "seed.hpp"
-#include "snapshot_entry.hpp"
 #include "surroundings.hpp"
+#include "task_frame.hpp"
 #include "this_child.hpp"
 
 #include <stdlib.h>
@@ -44,7 +45,7 @@ void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
   take_seed(task.seed);
-  SnapshotEntry::choose(nullptr)->set_seed(task.seed);
+  Replicas::choose(nullptr)->set_seed(task.seed);
   enter_surroundings(surroundings);
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   call_start_hooks();
@@ -87,7 +88,7 @@ void Child::flush_all() noexcept {
 // A process that the task has forked has none of the hooks' business.
 int Child::end(int status) noexcept {
   flush_all();
-  if (!home_.is_here()) return status;
+  if (is_copy_) return status;
   const std::optional<Error> failure = call_exit_hooks();
   if (failure) fail_task(*failure);
   flush_all();
@@ -141,7 +142,7 @@ int life(detail::Child& child) noexcept {
 
 void live(Spawn&& spawn) {
   fault_at(Hop::live);
-  SnapshotEntry::become_child(spawn, std::move(spawn.door));
+  Replicas::become_child(spawn, std::move(spawn.door));
   detail::this_child = new detail::Child(std::move(spawn));
   in_every_copy([] { detail::this_child->note_copied(); });
   ::on_exit(leave_by_exit, nullptr);

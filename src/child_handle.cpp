@@ -50,7 +50,9 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
         loop, options.name, options.on_line ? Output::Hear(options.on_line) : Output::Hear(),
         LastLines(options.last_lines, options.last_bytes));
   Streams streams = surroundings.open_streams(child->output_.get());
-  child->id_ = entry->spawn(loop, task, std::move(theirs), std::move(streams), child.get());
+  const bool with_parent = options.process_group == ProcessGroup::parent;
+  child->id_ = entry->spawn(loop, task, std::move(theirs), std::move(streams),
+                            with_parent ? Group::parent : Group::own, child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());

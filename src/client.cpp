@@ -13,6 +13,14 @@ constexpr std::size_t queue_limit = 65536;
 
 }  // namespace
 
+Request request_of(Ask kind, std::uint64_t id, std::uint32_t slot) noexcept {
+  Request request{};
+  request.kind = kind;
+  request.slot = slot;
+  request.id = id;
+  return request;
+}
+
 Flow Client::send(Queued& item) noexcept {
   fault_at(Hop::send);
   item.request.seen = seen_;

@@ -13,6 +13,9 @@
 
 namespace evparallel {
 
+// About that child, or none; all else is 0.
+Request request_of(Ask, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept;
+
 class Client {
 public:
   Client() noexcept = default;

@@ -2,7 +2,6 @@
 // Licence: see COPYING.
 #include "endings.hpp"
 
-#include "fork.hpp"
 #include "notes.hpp"
 
 #include <signal.h>
@@ -135,6 +134,23 @@ Cause Endings::cause_of(ChildIndex index, int status) const noexcept {
   if (child.killed_with & bit) return Cause::killed;
   if (child.terminated_with & bit) return child.ended_for;
   return WTERMSIG(status) == SIGXCPU ? Cause::cpu_limit : Cause::crash;
+}
+
+Report Endings::last_word(ChildIndex index, const Ended& ended) const noexcept {
+  const ChildEntry& child = (*children_)[index];
+  Report report{};
+  report.kind = Tell::exited;
+  report.slot = index;
+  report.id = child.id;
+  report.pid = child.pid;
+  report.code = ended.wait_status;
+  report.cause = static_cast<std::int32_t>(cause_of(index, ended.wait_status));
+  report.user_us = ended.usage.user_time.count();
+  report.system_us = ended.usage.system_time.count();
+  report.max_rss = ended.usage.max_rss;
+  report.minor_faults = ended.usage.minor_faults;
+  report.major_faults = ended.usage.major_faults;
+  return report;
 }
 
 }  // namespace evparallel

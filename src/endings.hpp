@@ -6,6 +6,7 @@
 #pragma once
 
 #include "children.hpp"
+#include "fork.hpp"
 #include "wire.hpp"
 
 namespace evparallel {
@@ -26,6 +27,7 @@ public:
   int wait_time() const noexcept;
 
   Cause cause_of(ChildIndex, int wait_status) const noexcept;
+  Report last_word(ChildIndex, const Ended&) const noexcept;
 
 private:
   bool strike_holds(ChildIndex) const noexcept;

@@ -119,6 +119,11 @@ void pass_hop(Hop hop) noexcept {
   if (fault.gate && !fault.gate->open) return;
   if (++own_counts().passed != fault.passage) return;
   const pid_t self = ::getpid();
+  // Replicas have all been told the same, and so have their children: one does it.
+  const bool each_does_it = fault.role == Role::child && fault.child == 0;
+  pid_t nobody = 0;
+  if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(nobody, self))
+    return;
   if (fault.gate && !closes(fault.deed)) fault.gate->done_by = self;
   do_deed(fault.deed);
   if (fault.gate && closes(fault.deed)) fault.gate->done_by = self;

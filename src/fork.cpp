@@ -30,6 +30,7 @@ namespace evparallel {
 namespace {
 
 Role current_role = Role::parent;
+pid_t program = 0;  // in a snapshot and its children: whose snapshot it is
 
 constexpr int ignored_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
 
@@ -37,6 +38,25 @@ void set_disposition(int signum, void (*to)(int)) noexcept {
   struct sigaction action {};
   action.sa_handler = to;
   ::sigaction(signum, &action, nullptr);  // the C library refuses its own two signals: right so
+}
+
+// Who stops a service may send this to each of its processes; children are to answer what the
+// program still waits for.
+void end_if_meant(int, siginfo_t* info, void*) noexcept {
+  const pid_t from = info->si_pid;
+  const bool sent = info->si_code <= 0 && info->si_code != SI_TIMER;
+  if (sent && from != program && from != ::getppid() && from != ::getpid()) return;
+  const int error = errno;
+  set_disposition(SIGTERM, SIG_DFL);
+  ::kill(::getpid(), SIGTERM);  // blocked until this returns
+  errno = error;
+}
+
+void end_by_term_if_meant() noexcept {
+  struct sigaction action {};
+  action.sa_sigaction = end_if_meant;
+  action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  ::sigaction(SIGTERM, &action, nullptr);
 }
 
 sigset_t snapshot_signals() noexcept {
@@ -153,6 +173,8 @@ bool become_snapshot(pid_t parent) noexcept {
   for (int signum = 1; signum < NSIG; ++signum) set_disposition(signum, SIG_DFL);
   for (const int signum : ignored_by_snapshot) set_disposition(signum, SIG_IGN);
   ::setpgid(0, 0);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  program = parent;
   ::prctl(PR_SET_PDEATHSIG, SIGCONT);
   return parent_is(parent);  // asked after the signal was ordered: one of both tells
 }
@@ -186,11 +208,14 @@ void add_to_oom_score(int added) noexcept {
   ::close(fd);
 }
 
-bool become_child(pid_t snapshot) noexcept {
+bool become_child(pid_t snapshot, pid_t group) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!parent_is(snapshot)) return false;
-  ::setpgid(0, 0);
-  for (const int signum : ignored_by_snapshot) set_disposition(signum, SIG_DFL);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  if (group == 0 || ::setpgid(0, group) != 0) ::setpgid(0, 0);
+  for (const int signum : ignored_by_snapshot)
+    if (signum != SIGTERM) set_disposition(signum, SIG_DFL);
+  end_by_term_if_meant();
   sigset_t none;
   sigemptyset(&none);
   ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
@@ -252,6 +277,14 @@ void end_child(int status) noexcept {
 void make_group(pid_t pid) noexcept {
   ::setpgid(pid, pid);
 }
+pid_t group_of(pid_t pid) noexcept {
+  return std::max<pid_t>(::getpgid(pid), 0);
+}
+bool is_child_of_this_process(pid_t pid) noexcept {
+  siginfo_t info{};
+  const auto id = static_cast<id_t>(pid);
+  return retried([&] { return ::waitid(P_PID, id, &info, WEXITED | WNOHANG | WNOWAIT); }) == 0;
+}
 void kill_process(pid_t pid, int signum) noexcept {
   ::kill(pid, signum);
 }
@@ -259,12 +292,12 @@ void kill_group(pid_t pid, int signum) noexcept {
   ::kill(-pid, signum);
 }
 
-bool next_ended(Ended& out) noexcept {
+bool next_ended(Ended& out, bool (*has_group)(pid_t)) noexcept {
   siginfo_t info{};
   const int looked =
       retried([&] { return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); });
   if (looked != 0 || info.si_pid == 0) return false;
-  kill_group(info.si_pid, SIGKILL);
+  if (has_group(info.si_pid)) kill_group(info.si_pid, SIGKILL);
   return reap(info.si_pid, 0, out);
 }
 

@@ -51,8 +51,8 @@ void in_every_copy(void (*call)()) noexcept;
 
 // All dispositions to default; then those ignored by which a terminal or an init system ends
 // programs: a snapshot ends when its parent does, which drains first.  Leaves the parent's process
-// group.  The death of `parent` raises SIGCONT, which wakes even a stopped process.  Returns false
-// if it is dead already.
+// group.  What its children leave behind comes to it.  The death of `parent` raises SIGCONT, which
+// wakes even a stopped process.  Returns false if it is dead already.
 bool become_snapshot(pid_t parent) noexcept;
 // A descriptor that reads SIGCHLD and SIGCONT; both stay blocked.  -1: errno.
 int open_signal_descriptor() noexcept;
@@ -63,9 +63,11 @@ void add_to_oom_score(int) noexcept;
 
 // ---- in a fresh child ----
 
-// Default dispositions, empty mask, a process group of its own, death with the snapshot.  Returns
-// false if the snapshot is dead already.
-bool become_child(pid_t snapshot) noexcept;
+// Default dispositions, empty mask, death with the snapshot; a process group of its own, or `group`
+// where that is not 0 and can be joined.  SIGTERM ends it if the snapshot, the program, its own
+// parent or it itself has sent it: who else does means the program, which drains first.  What the
+// programs that it starts leave behind comes to it.  Returns false if the snapshot is dead already.
+bool become_child(pid_t snapshot, pid_t group = 0) noexcept;
 // What Options::limits and Options::nice ask for; 0: nothing.
 void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept;
 // Standard input on /dev/null, for reading and writing; closed standard descriptors are opened on it, so that no socket
@@ -81,6 +83,9 @@ void open_missing_standard_descriptors() noexcept;
 
 // Both sides of a fork set the group, so that killing the group never races.
 void make_group(pid_t) noexcept;
+pid_t group_of(pid_t) noexcept;  // 0: there is no such process
+// Whether it can be waited for here, and so has its number still.
+bool is_child_of_this_process(pid_t) noexcept;
 void kill_process(pid_t, int signum) noexcept;
 void kill_group(pid_t, int signum) noexcept;
 
@@ -90,9 +95,9 @@ struct Ended {
   ResourceUsage usage{};
 };
 // The next child that has ended, any of them; what is left of its group is killed before it is
-// reaped, while the number cannot be another's.  Only for the snapshot, whose children are the
-// library's.
-bool next_ended(Ended&) noexcept;
+// reaped, while the number cannot be another's, if it is one that `has_group`.  Only for the
+// snapshot, whose children are the library's, and what they leave behind.
+bool next_ended(Ended&, bool (*has_group)(pid_t)) noexcept;
 
 // One certain child: a snapshot.  Returns false as long as it runs.  Where its status was lost (the
 // program ignores SIGCHLD, or waits for everything itself), wait_status is 0.

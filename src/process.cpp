@@ -4,6 +4,7 @@
 
 #include "child_handle.hpp"
 #include "fault.hpp"
+#include "replicas.hpp"
 
 namespace evparallel {
 
@@ -17,9 +18,8 @@ public:
   explicit ProcessCore(const std::shared_ptr<Loop>& loop) : loop_(loop) {}
   ~ProcessCore() override { settle(); }
 
-  void start(const std::shared_ptr<SnapshotEntry>& entry, const Task& task,
-             const Options& options) {
-    child_ = ChildHandle::spawn(entry, loop_, task, options, Surroundings(options),
+  void start(Replicas& replicas, const Task& task, const Options& options) {
+    child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, options, Surroundings(options),
                                 ChildHandle::DeadlineOf::child, this);
     attach(*loop_);
     loop_->hold();
@@ -83,7 +83,7 @@ std::shared_ptr<ProcessCore> process_start(Reactor& reactor, const Task& task,
                                            const Options& options) {
   fault_at(Hop::run);
   auto core = std::make_shared<ProcessCore>(reactor.loop());
-  core->start(SnapshotEntry::choose(options.snapshot), task, options);
+  core->start(*Replicas::choose(options.snapshot), task, options);
   return core;
 }
 

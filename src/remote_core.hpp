@@ -4,6 +4,7 @@
 
 #include "calls.hpp"
 #include "child_handle.hpp"
+#include "replicas.hpp"
 
 #include <memory>
 #include <set>
@@ -52,8 +53,7 @@ private:
 
 class RemoteCore : public Attached, public std::enable_shared_from_this<RemoteCore> {
 public:
-  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>, const Task&,
-             const Options&);
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<Replicas>, const Task&, const Options&);
   ~RemoteCore() override { drop(); }
 
   // ---- the way of a call ----
@@ -106,7 +106,7 @@ private:
   void loop_gone() noexcept override;
 
   std::shared_ptr<Loop> loop_;
-  std::shared_ptr<SnapshotEntry> entry_;
+  std::shared_ptr<Replicas> replicas_;
   Task task_;
   Options options_;
   Surroundings surroundings_;  // the same for all its children

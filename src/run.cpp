@@ -13,10 +13,10 @@ namespace evparallel {
 
 namespace detail {
 
-RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
+RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<Replicas> replicas,
                        const Task& task, const Options& options)
     : loop_(loop),
-      entry_(std::move(entry)),
+      replicas_(std::move(replicas)),
       task_(task),
       options_(options),
       surroundings_(options) {
@@ -43,7 +43,7 @@ void RemoteCore::ended() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
-  child->handle = ChildHandle::spawn(entry_, loop_, task_, options_, surroundings_,
+  child->handle = ChildHandle::spawn(replicas_->next(loop_), loop_, task_, options_, surroundings_,
                                      ChildHandle::DeadlineOf::each_call, child.get());
   if (current_) dying_.push_back(std::move(current_));
   current_ = std::move(child);
@@ -304,8 +304,8 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
 std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
   fault_at(Hop::run);
-  auto core = std::make_shared<RemoteCore>(reactor.loop(), SnapshotEntry::choose(options.snapshot),
-                                           task, options);
+  auto core = std::make_shared<RemoteCore>(reactor.loop(), Replicas::choose(options.snapshot), task,
+                                           options);
   core->spawn();
   return core;
 }

@@ -3,14 +3,16 @@
 //
 // Order of one turn: report; look at the clocks; wait; reap, and drop the clients that have died,
 // unread; serve one request of each client.  What a dead client had asked for is never served, and
-// what it had is killed.
+// what it had is killed.  Now and then it looks for what children have left behind.
 #include "server.hpp"
 
 #include "children.hpp"
+#include "clients.hpp"
 #include "endings.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "socket.hpp"
+#include "strays.hpp"
 #include "wire.hpp"
 
 #include <poll.h>
@@ -18,6 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -25,21 +28,8 @@ namespace evparallel {
 
 namespace {
 
-using ClientIndex = std::uint32_t;
-constexpr ClientIndex no_client = UINT32_MAX;
-constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
-constexpr std::int64_t drain_ms = 400;      // what children get when the parent is gone
-
-struct Client {
-  Descriptor control;
-  ChildIndex owner = no_child;  // the child that it is; no_child: the parent
-  bool open = false;
-  bool stuck = false;  // `answer` could not be sent yet; no request is read before it is
-  Report answer{};
-  std::uint64_t exits = 0;  // reported so far
-  ChildList to_report;
-  ChildList reported;  // until the client says that it has seen them
-};
+constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
+constexpr std::int64_t end_ms = 200;    // what who was killed then gets to be gone
 
 struct Server {
   ServerStart start;
@@ -49,20 +39,15 @@ struct Server {
   Descriptor door_child;  // the end that they inherit
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
-  ClientIndex clients_used;
-  Client clients[client_limit];
+  Clients clients;
   Children children;
   Endings endings;
+  Strays strays;
 };
 
 Server* server;
 
 // ---- reports ----
-
-// There is something left to tell it; no request of its is read before that.
-bool behind(const Client& client) noexcept {
-  return client.stuck || !client.to_report.empty();
-}
 
 Report failed(std::uint64_t id, int error) noexcept {
   Report report{};
@@ -73,52 +58,16 @@ Report failed(std::uint64_t id, int error) noexcept {
   return report;
 }
 
-void lose(ClientIndex) noexcept;
-
-// False: the client's socket is full, or it is gone.
-bool send_report(ClientIndex client, const Report& report) noexcept {
-  fault_at(Hop::report);
-  switch (send_packet(server->clients[client].control.get(), &report, sizeof report, -1)) {
-    case Flow::done: return true;
-    case Flow::again: return false;
-    default: lose(client); return false;
-  }
-}
-
 void answer(ClientIndex client, const Report& report) noexcept {
-  Client& to = server->clients[client];
-  to.answer = report;
-  to.stuck = !send_report(client, report);
-}
-
-void report_ends(ClientIndex index) noexcept {
-  Client& client = server->clients[index];
-  if (client.open && client.stuck) client.stuck = !send_report(index, client.answer);
-  while (client.open && !client.stuck && !client.to_report.empty()) {
-    ChildEntry& child = server->children[client.to_report.first];
-    if (!send_report(index, child.last_word)) return;
-    child.number = ++client.exits;
-    server->children.push(client.reported, server->children.pop(client.to_report));
-  }
-}
-
-void free_seen(Client& client, std::uint64_t seen) noexcept {
-  while (!client.reported.empty() && server->children[client.reported.first].number <= seen)
-    server->children.free(server->children.pop(client.reported));
+  server->clients.answer(client, report);
 }
 
 // ---- ends of children and of clients ----
 
 // Its children end with a client, and what it had asked for is dropped unread.
 void disconnect(ClientIndex index) noexcept {
-  Client& client = server->clients[index];
-  if (!client.open) return;
-  client.open = false;
-  client.control.reset();
-  client.stuck = false;
-  for (ChildList* list : {&client.to_report, &client.reported})
-    for (ChildIndex i = server->children.pop(*list); i != no_child; i = server->children.pop(*list))
-      server->children.free(i);
+  if (!server->clients[index].open) return;
+  server->clients.close(index);
   for (ChildIndex i = 0; i < server->children.used(); ++i) {
     ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
@@ -135,33 +84,24 @@ void lose(ClientIndex client) noexcept {
   disconnect(client);
 }
 
-Report last_word_of(ChildIndex slot, const Ended& ended) noexcept {
-  const ChildEntry& child = server->children[slot];
-  Report report{};
-  report.kind = Tell::exited;
-  report.slot = slot;
-  report.id = child.id;
-  report.pid = child.pid;
-  report.code = ended.wait_status;
-  report.cause = static_cast<std::int32_t>(server->endings.cause_of(slot, ended.wait_status));
-  report.user_us = ended.usage.user_time.count();
-  report.system_us = ended.usage.system_time.count();
-  report.max_rss = ended.usage.max_rss;
-  report.minor_faults = ended.usage.minor_faults;
-  report.major_faults = ended.usage.major_faults;
-  return report;
+bool is_child(pid_t pid) noexcept {
+  return server->children.find_pid(pid) != no_child;
 }
 
 void reap() noexcept {
   Ended ended;
-  while (next_ended(ended)) {
+  while (next_ended(ended, is_child)) {
     fault_at(Hop::reap);
+    server->strays.look_soon();
     const ChildIndex index = server->children.find_pid(ended.pid);
-    if (index == no_child) continue;  // not ours: somebody whom a child left behind
+    if (index == no_child) {
+      server->strays.mark_ended(ended.pid);
+      continue;
+    }
     server->children.mark_ended(index);
     ChildEntry& child = server->children[index];
-    child.last_word = last_word_of(index, ended);
-    for (ClientIndex i = 1; i < server->clients_used; ++i)
+    child.last_word = server->endings.last_word(index, ended);
+    for (ClientIndex i = 1; i < server->clients.used(); ++i)
       if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
     if (child.client != no_client)
       server->children.push(server->clients[child.client].to_report, index);
@@ -179,7 +119,7 @@ void be_born(void* argument) {
   close_registered_except(spawn.socket.get(), spawn.door.get());
   faults.data = spawn.socket.get();
   spawn.modules = server->start.modules;  // here: to share it is to write into the heap
-  if (!become_child(spawn.snapshot)) ::_exit(0);
+  if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
   server->start.live(std::move(spawn));
   ::_exit(70);
@@ -198,6 +138,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.slots = server->start.slots;
   spawn.notes = server->start.notes;
   spawn.snapshot = server->self;
+  if (request.group == Group::parent) spawn.group = group_of(server->start.parent);
   spawn.socket = std::move(packet.along);
   spawn.door = std::move(server->door_child);
   const Forked forked = fork_clean(be_born, &spawn);
@@ -207,7 +148,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
     server->children.free(index);
     return answer(client, failed(request.id, forked.error));
   }
-  make_group(forked.pid);
+  if (spawn.group == 0) make_group(forked.pid);
   server->children.add(index, forked.pid, client, request.id);
   Report report{};
   report.kind = Tell::spawned;
@@ -256,7 +197,7 @@ void serve_request(ClientIndex client) noexcept {
     return lose(client);
   }
   fault_at(Hop::serve);
-  free_seen(from, request.seen);
+  server->clients.free_seen(client, request.seen);
   switch (request.kind) {
     case Ask::spawn: spawn_child(client, request, packet); break;
     case Ask::kill:
@@ -283,44 +224,63 @@ void open_door() noexcept {
   if (packet.flow != Flow::done) return;
   fault_at(Hop::door);
   const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
-  ClientIndex place = 1;
-  while (place < server->clients_used && server->clients[place].open) ++place;
-  if (!packet.along || owner == no_child || place == client_limit) return refuse(packet.along);
-  if (place == server->clients_used) new (&server->clients[server->clients_used++]) Client;
-  Client& client = server->clients[place];
-  client = Client{};
-  client.control = std::move(packet.along);
-  client.owner = owner;
-  client.open = true;
+  if (!packet.along || owner == no_child ||
+      server->clients.let_in(packet.along, owner) == no_client)
+    refuse(packet.along);
 }
 
 // ---- the turns ----
 
-// The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
-// flush.
-[[noreturn]] void leave() noexcept {
-  const std::int64_t until = later(now_ns(), drain_ms);
-  server->door.reset();  // who knocks now is refused, and can end
-  for (ClientIndex i = 0; i < server->clients_used; ++i) {
-    server->clients[i].open = false;
-    server->clients[i].control.reset();
-  }
+// True once nobody is left.
+template <class F>
+bool wait_for_ends(std::int64_t ms, F none_is_left) noexcept {
+  const std::int64_t until = later(now_ns(), ms);
   for (;;) {
     drain_signal_descriptor(server->signals.get());
     reap();
-    if (server->children.living() == 0 || now_ns() >= until) break;
+    if (none_is_left()) return true;
+    if (now_ns() >= until) return false;
     pollfd signals{server->signals.get(), POLLIN, 0};
     ::poll(&signals, 1, wait_until(until));
   }
+}
+
+bool no_child_lives() noexcept {
+  return server->children.living() == 0;
+}
+
+// Whoever was a child, or comes from one, is killed already or is now.
+[[noreturn]] void end_with_all() noexcept {
+  wait_for_ends(end_ms, [] { return no_child_lives() && !server->strays.look(); });
+  ::_exit(0);
+}
+
+// The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
+// flush.
+[[noreturn]] void leave() noexcept {
+  server->door.reset();  // who knocks now is refused, and can end
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
+    server->clients[i].open = false;
+    server->clients[i].control.reset();
+  }
+  wait_for_ends(drain_ms, no_child_lives);
   for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (server->children[i].stage == Stage::living)
       server->endings.signal(i, SIGKILL, Cause::terminated);
-  ::_exit(0);
+  end_with_all();
+}
+
+void report() noexcept {
+  server->clients.report_strays(server->strays.killed());
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
+    server->clients.report_ends(i);
+    if (server->clients[i].open && server->clients[i].gone) lose(i);
+  }
 }
 
 bool nothing_left_to_do() noexcept {
   const Client& parent = server->clients[0];
-  return server->stopping && server->children.living() == 0 && (!behind(parent) || server->unheard);
+  return server->stopping && no_child_lives() && (!parent.behind() || server->unheard);
 }
 
 void on_signals() noexcept {
@@ -333,21 +293,27 @@ std::size_t gather_waits(pollfd* waits, ClientIndex* whose) noexcept {
   std::size_t count = 0;
   waits[count++] = {server->signals.get(), POLLIN, 0};
   waits[count++] = {server->door.get(), POLLIN, 0};
-  for (ClientIndex i = 0; i < server->clients_used; ++i) {
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     const Client& client = server->clients[i];
     if (!client.open) continue;
     whose[count] = i;
-    waits[count++] = {client.control.get(), static_cast<short>(behind(client) ? POLLOUT : POLLIN),
+    waits[count++] = {client.control.get(), static_cast<short>(client.behind() ? POLLOUT : POLLIN),
                       0};
   }
   return count;
+}
+
+int wait_time() noexcept {
+  const int clocks = server->endings.wait_time();
+  const int look = server->strays.wait_time();
+  return clocks < 0 || look < 0 ? std::max(clocks, look) : std::min(clocks, look);
 }
 
 void turn() noexcept {
   static pollfd waits[client_limit + 2];
   static ClientIndex whose[client_limit + 2];
   const std::size_t count = gather_waits(waits, whose);
-  const int ready = ::poll(waits, count, server->endings.wait_time());
+  const int ready = ::poll(waits, count, wait_time());
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
@@ -355,8 +321,9 @@ void turn() noexcept {
     if (!client.open || !waits[i].revents) continue;
     if (waits[i].revents & POLLHUP)
       lose(whose[i]);  // with all that it had still asked for
-    else if (!behind(client))
+    else if (!client.behind())
       serve_request(whose[i]);
+    if (client.gone) lose(whose[i]);
   }
   if (waits[1].revents) open_door();
 }
@@ -373,11 +340,9 @@ bool set_up(ServerStart&& start) noexcept {
   new (&server->door_child) Descriptor;
   server->children.set_up();
   server->endings.set_up(server->children, server->start.slots);
-  server->clients_used = 1;
+  server->strays.set_up(server->children);
+  server->clients.set_up(server->children, std::move(server->start.control));
   server->self = ::getpid();
-  new (&server->clients[0]) Client;
-  server->clients[0].control = std::move(server->start.control);
-  server->clients[0].open = true;
   faults.control = server->clients[0].control.get();
   if (!server->signals || make_pair(PairKind::datagrams, server->door, server->door_child) != 0)
     return false;
@@ -392,9 +357,10 @@ void serve(ServerStart&& start) {
   detach_stdin();
   for (;;) {
     fault_at(Hop::turn);
-    for (ClientIndex i = 0; i < server->clients_used; ++i) report_ends(i);
-    if (nothing_left_to_do()) ::_exit(0);
+    report();
+    if (nothing_left_to_do()) end_with_all();
     server->endings.look_at_clocks();
+    server->strays.look_if_due();
     turn();
   }
 }

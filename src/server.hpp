@@ -29,6 +29,7 @@ struct Spawn {
   Notes* notes = nullptr;
   std::shared_ptr<const Modules> modules;  // loaded when the snapshot was taken
   pid_t snapshot = 0;
+  pid_t group = 0;  // the process group to join; 0: one of its own
 };
 
 struct ServerStart {

@@ -4,8 +4,8 @@
 
 #include "child.hpp"
 #include "fault.hpp"
+#include "replicas.hpp"
 #include "titles.hpp"
-#include "snapshot_entry.hpp"
 
 #include <cerrno>
 #include <cstdio>
@@ -18,7 +18,7 @@ namespace {
 // In static storage without a destructor: they must be there for whatever is destroyed last.
 struct Registry {
   std::shared_ptr<Snapshot> default_snapshot;
-  std::shared_ptr<SnapshotEntry> of_child;  // in a child: the snapshot that forked it
+  std::shared_ptr<Replicas> of_child;  // in a child: the snapshot that forked it
 };
 
 Registry& registry() {
@@ -44,6 +44,10 @@ struct Birth {
   const SnapshotOptions* options = nullptr;
 };
 
+Error no_memory() {
+  return system_error(Errc::spawn_failed, "spawn failed: no memory to share with children", ENOMEM);
+}
+
 // In the copy.
 void become_server(void* argument) {
   Birth& birth = *static_cast<Birth*>(argument);
@@ -59,14 +63,30 @@ void become_server(void* argument) {
 
 // ---- taking one ----
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::take(const SnapshotOptions& options) {
+std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
-  reap_abandoned();
+  if (options.replicas == 0)
+    throw std::logic_error("evparallel: a snapshot has one replica at least");
+  SnapshotEntry::reap_abandoned();
   open_missing_standard_descriptors();
   refuse_what_is_in_the_way(options);
-  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
-  entry->name_ = options.name;
-  entry->seed_ = options.seed ? *options.seed : fresh_seed();
+  const auto moment = std::make_shared<Moment>();
+  moment->name = options.name;
+  moment->replicas = options.replicas;
+  moment->seed = options.seed ? *options.seed : fresh_seed();
+  moment->notes = Notes::map();
+  if (!moment->notes) throw no_memory();
+  moment->modules = modules_now();
+  moment->out_of_memory.watch();
+  std::shared_ptr<Replicas> replicas(new Replicas(moment));
+  for (unsigned i = 0; i < options.replicas; ++i)
+    replicas->all_.push_back(SnapshotEntry::take(moment, options));
+  return replicas;
+}
+
+std::shared_ptr<SnapshotEntry> SnapshotEntry::take(std::shared_ptr<Moment> moment,
+                                                   const SnapshotOptions& options) {
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(std::move(moment)));
   entry->fork_server(options);
   return entry;
 }
@@ -79,17 +99,12 @@ void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
   slots_ = map_slots();
-  notes_ = Notes::map();
-  if (!slots_ || !notes_)
-    throw system_error(Errc::spawn_failed, "spawn failed: no memory to share with children",
-                       ENOMEM);
-  modules_ = modules_now();
+  if (!slots_) throw no_memory();
   start.slots = slots_;
-  start.notes = notes_;
-  start.modules = modules_;
+  start.notes = moment_->notes;
+  start.modules = moment_->modules;
   start.parent = home_.pid;
   start.live = &live;
-  out_of_memory_.watch();
   const Forked forked = fork_clean(become_server, &birth);
   start.control.drop();  // the snapshot's now; a second holder would hide its end
   if (forked.pid < 0)
@@ -101,46 +116,47 @@ void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   state_ = State::connected;
 }
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::choose(const Snapshot* chosen) {
-  if (chosen && chosen->entry() && chosen->entry()->is_at_home()) return chosen->entry();
+std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
+  if (chosen && chosen->replicas() && chosen->replicas()->is_at_home()) return chosen->replicas();
   if (registry().of_child) return registry().of_child;
-  if (chosen && chosen->entry()) throw chosen->entry()->another_process_has_it();
+  if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
   if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
   if (!registry().default_snapshot)
     throw Error(Errc::no_snapshot,
                 "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
-  const std::shared_ptr<SnapshotEntry>& entry = registry().default_snapshot->entry();
-  if (!entry->is_at_home()) throw entry->another_process_has_it();
-  return entry;
+  const std::shared_ptr<Replicas>& replicas = registry().default_snapshot->replicas();
+  if (!replicas->is_at_home()) throw replicas->another_process_has_it();
+  return replicas;
 }
 
-Error SnapshotEntry::another_process_has_it() const {
-  return Error(Errc::no_snapshot,
-               "no snapshot: it was taken by process " + std::to_string(home_.pid) +
-                   " and this is " + std::to_string(Home::here().pid) +
-                   "; a program that daemonises or forks by itself must take it afterwards");
+void Replicas::become_child(const Spawn& spawn, Descriptor door) {
+  const std::shared_ptr<SnapshotEntry> entry = SnapshotEntry::of_child(spawn, std::move(door));
+  std::shared_ptr<Replicas> replicas(new Replicas(entry->moment()));
+  replicas->all_.push_back(entry);
+  registry().default_snapshot.reset(new Snapshot(replicas));
+  registry().of_child = std::move(replicas);
 }
 
-void SnapshotEntry::become_child(const Spawn& spawn, Descriptor door) {
-  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry);
+std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const Spawn& spawn, Descriptor door) {
+  const auto moment = std::make_shared<Moment>();
+  moment->notes = spawn.notes;
+  moment->modules = spawn.modules;
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(moment));
   entry->pid_ = spawn.snapshot;
   entry->slots_ = spawn.slots;
-  entry->notes_ = spawn.notes;
-  entry->modules_ = spawn.modules;
   entry->door_ = std::move(door);
-  registry().default_snapshot.reset(new Snapshot(entry));
-  registry().of_child = std::move(entry);
+  return entry;
 }
 
 // ---- the handles ----
 
-Snapshot::Snapshot(const SnapshotOptions& options) : entry_(SnapshotEntry::take(options)) {}
-Snapshot::Snapshot(std::shared_ptr<SnapshotEntry> entry) noexcept : entry_(std::move(entry)) {}
+Snapshot::Snapshot(const SnapshotOptions& options) : replicas_(Replicas::take(options)) {}
+Snapshot::Snapshot(std::shared_ptr<Replicas> replicas) noexcept : replicas_(std::move(replicas)) {}
 Snapshot::Snapshot(Snapshot&&) noexcept = default;
 Snapshot& Snapshot::operator=(Snapshot&& other) noexcept {
   if (this != &other) {
     stop();
-    entry_ = std::move(other.entry_);
+    replicas_ = std::move(other.replicas_);
   }
   return *this;
 }
@@ -149,18 +165,27 @@ Snapshot::~Snapshot() {
 }
 
 pid_t Snapshot::pid() const noexcept {
-  return entry_ ? entry_->pid() : 0;
+  return replicas_ ? replicas_->pid() : 0;
+}
+std::vector<pid_t> Snapshot::pids() const {
+  return replicas_ ? replicas_->pids() : std::vector<pid_t>{};
 }
 bool Snapshot::alive() const noexcept {
-  return entry_ && entry_->alive();
+  return replicas_ && replicas_->alive();
+}
+std::uint64_t Snapshot::strays() const noexcept {
+  return replicas_ ? replicas_->strays() : 0;
 }
 void Snapshot::stop() noexcept {
-  if (entry_) entry_->stop();
+  if (replicas_) replicas_->stop();
+}
+void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
+  if (replicas_) replicas_->on_lost(std::move(callback));
 }
 
 void init(const SnapshotOptions& options) {
   const Snapshot* taken = registry().default_snapshot.get();
-  if (taken && taken->entry()->is_at_home())
+  if (taken && taken->replicas()->is_at_home())
     throw std::logic_error("evparallel: init() was called already");
   registry().default_snapshot = std::make_shared<Snapshot>(options);
 }

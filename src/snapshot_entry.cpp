@@ -1,4 +1,4 @@
-// snapshot_entry.cpp - asking a snapshot for children, hearing of them, and of its own end.
+// snapshot_entry.cpp - asking a process of a snapshot for children, and hearing of them.
 // Licence: see COPYING.
 #include "snapshot_entry.hpp"
 
@@ -10,32 +10,10 @@
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
-#include <vector>
 
 namespace evparallel {
 
 namespace {
-
-// A snapshot that ends on its own, with its last child, and is still to be reaped.  Its control
-// socket stays open: to close it is to say that the program has ended.
-struct Abandoned {
-  pid_t pid;
-  Client client;
-};
-
-// Never destroyed: it must be there for whatever is destroyed last.
-std::vector<Abandoned>& abandoned() {
-  static auto* all = new std::vector<Abandoned>;
-  return *all;
-}
-
-Request request_of(Ask kind, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept {
-  Request request{};
-  request.kind = kind;
-  request.slot = slot;
-  request.id = id;
-  return request;
-}
 
 Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept {
   request.cause = static_cast<std::int32_t>(clock.cause);
@@ -48,13 +26,6 @@ Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept 
 
 Error system_error(Errc code, const std::string& what, int number) {
   return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
-}
-
-void SnapshotEntry::reap_abandoned() noexcept {
-  std::vector<Abandoned>& all = abandoned();
-  Ended how;
-  for (std::size_t i = all.size(); i-- > 0;)
-    if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
 // ---- at the door ----
@@ -73,12 +44,13 @@ int SnapshotEntry::connect() {
   client_ = Client(std::move(ours));
   state_ = State::connected;
   refused_ = false;
-  out_of_memory_.watch();
+  moment_->out_of_memory.watch();
   return 0;
 }
 
 std::string SnapshotEntry::described() const {
-  return (name_.empty() ? "process " : name_ + ", process ") + std::to_string(pid_);
+  const std::string& name = moment_->name;
+  return (name.empty() ? "process " : name + ", process ") + std::to_string(pid_);
 }
 
 Error SnapshotEntry::was_stopped() const {
@@ -89,37 +61,11 @@ Error SnapshotEntry::is_dead() const {
   return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
 }
 
-// ---- its end ----
-
-SnapshotEntry::~SnapshotEntry() {
-  if (!home_.is_here() || role() != Role::parent) return;
-  if (slots_) unmap_slots(slots_);
-  if (notes_) Notes::unmap(notes_);
-  if (pid_ == 0 || reaped_) return;
-  // Where a child may live on, the socket stays open: its end would end the child.
-  if (living_.empty() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
-    client_.close();
-  abandoned().push_back({pid_, std::move(client_)});
-  reap_abandoned();
-}
-
-bool SnapshotEntry::alive() const noexcept {
-  return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
-}
-
-void SnapshotEntry::stop() noexcept {
-  if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
-  ask(request_of(Ask::stop));
-  state_ = State::stopped;
-}
-
-void SnapshotEntry::loop_gone() noexcept {
-  const auto keep = std::move(self_);
-  read_event_.unset();
-  write_event_.unset();
-  reap_event_.unset();
-  loop_.reset();
-  for (auto& item : living_) item.second.listener = nullptr;
+Error SnapshotEntry::none_lives() const {
+  if (moment_->replicas == 1) return is_dead();
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() +
+                                        " is dead, and so is each of " +
+                                        std::to_string(moment_->replicas) + " replicas");
 }
 
 // ---- asking ----
@@ -134,6 +80,7 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
     self_ = shared_from_this();
     attach(*loop_);
     reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+    if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
   }
   if (!client_ || read_event_.added()) return;
   read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
@@ -143,21 +90,22 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
 
 // Why no child can be asked for that would run this task.  Empty: it can.
 std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
-  if (std::optional<Error> unknown = why_unknown(*modules_, task)) return unknown;
+  if (std::optional<Error> unknown = why_unknown(*moment_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
                         unreachable);
   if (state_ == State::stopped) return was_stopped();
-  if (state_ == State::lost) return is_dead();
+  if (state_ == State::lost) return none_lives();
   return std::nullopt;
 }
 
 std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
-                                   Descriptor socket, Streams streams, SpawnListener* listener) {
+                                   Descriptor socket, Streams streams, Group group,
+                                   SpawnListener* listener) {
   fault_at(Hop::spawn);
   reap_abandoned();
-  const std::uint64_t id = next_id_++;
+  const std::uint64_t id = moment_->next_spawn++;
   const std::optional<Error> failure = why_not(task);
   bind(loop);
   living_.emplace(id, Living{listener, 0, false});
@@ -165,7 +113,9 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
     fail_later(id, *failure, std::move(socket));
     return id;
   }
-  if (!ask(request_of(Ask::spawn, id), std::move(socket), std::move(streams)))
+  Request request = request_of(Ask::spawn, id);
+  request.group = group;
+  if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
     living_.at(id).asked = !client_.ended();
@@ -250,10 +200,15 @@ ExitStatus status_of(const Report& report) {
 }
 
 void SnapshotEntry::take_report(const Report& report) {
+  if (report.kind == Tell::strays) {
+    strays_ = report.id;
+    return;
+  }
   if (report.id == no_spawn) refused_ = true;
   const auto found = living_.find(report.id);
   if (found == living_.end()) return;
   switch (report.kind) {
+    case Tell::strays: break;
     case Tell::spawned:
       found->second.pid = report.pid;
       if (SpawnListener* listener = found->second.listener)
@@ -267,7 +222,7 @@ void SnapshotEntry::take_report(const Report& report) {
     case Tell::exited: {
       ExitStatus status = status_of(report);
       const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
-      if (killed && out_of_memory_.take_kill()) status.cause = Cause::out_of_memory;
+      if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
       last_word(report.id, {status, std::nullopt});
       break;
     }
@@ -290,49 +245,6 @@ void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket)
       [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
         self->last_word(id, {std::nullopt, error});
       });
-}
-
-// The control socket has ended: nobody can tell any more how those who live will end.  A child that
-// was only not let in may knock again.
-void SnapshotEntry::lost() {
-  read_event_.remove();
-  write_event_.remove();
-  client_.close();
-  const Error why = why_lost();
-  if (role() == Role::child)
-    state_ = State::unconnected;
-  else if (state_ != State::stopped)
-    state_ = State::lost;
-  std::vector<std::uint64_t> ids;
-  for (const auto& item : living_) ids.push_back(item.first);
-  for (const std::uint64_t id : ids) {
-    const Living& child = living_.at(id);
-    ExitStatus status;
-    status.pid = child.pid;
-    status.cause = Cause::snapshot_lost;
-    if (child.pid != 0)
-      last_word(id, {status, std::nullopt});
-    else if (child.asked && !refused_)
-      last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
-    else
-      last_word(id, {std::nullopt, why});
-  }
-  if (role() == Role::parent) reap();
-}
-
-Error SnapshotEntry::why_lost() const {
-  if (refused_)
-    return Error(Errc::overloaded,
-                 "overloaded: too many children of this snapshot have children of their own");
-  return state_ == State::stopped ? was_stopped() : is_dead();
-}
-
-// The socket of a dying process ends a little before the process can be waited for.
-void SnapshotEntry::reap() {
-  Ended how;
-  if (!ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
-  reaped_ = true;
-  self_.reset();
 }
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// snapshot_entry.hpp - what the parent knows of one snapshot: the mirror of its table.
+// snapshot_entry.hpp - what the parent knows of one process of a snapshot: the mirror of its table.
 // Licence: see COPYING.
 //
 // An entry is complete before the fork and is found through static storage, so that a child
@@ -24,6 +24,24 @@
 
 namespace evparallel {
 
+// What the processes of one snapshot have in common: what was true when it was taken, and what they
+// share.
+struct Moment {
+  Moment() = default;
+  Moment(const Moment&) = delete;
+  Moment& operator=(const Moment&) = delete;
+  ~Moment();
+
+  std::string name;
+  unsigned replicas = 1;
+  std::shared_ptr<const Modules> modules;  // loaded then, so in children too
+  Notes* notes = nullptr;
+  OutOfMemory out_of_memory;
+  Home home = Home::here();
+  std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
+  std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
+};
+
 // How a spawn ended, told exactly once for each.
 struct LastWord {
   std::optional<ExitStatus> status;  // how the child ended
@@ -45,27 +63,35 @@ Error system_error(Errc, const std::string& what, int number);
 
 class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
 public:
-  // Forks a snapshot.  Fails: Error.
-  static std::shared_ptr<SnapshotEntry> take(const SnapshotOptions&);
-  // The entry that `chosen` names, or the default one.  Fails: Error{no_snapshot}.
-  static std::shared_ptr<SnapshotEntry> choose(const Snapshot* chosen);
+  // Forks one process.  Fails: Error{spawn_failed}.
+  static std::shared_ptr<SnapshotEntry> take(std::shared_ptr<Moment>, const SnapshotOptions&);
   // In a fresh child: what it was born with.
-  static void become_child(const Spawn&, Descriptor door);
+  static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
+  // Snapshots whose handles are gone, as far as they have ended.
+  static void reap_abandoned() noexcept;
 
   ~SnapshotEntry() override;
 
   pid_t pid() const noexcept { return pid_; }
-  bool is_at_home() const noexcept { return home_.is_here(); }
+  const std::shared_ptr<Moment>& moment() const noexcept { return moment_; }
 
   bool alive() const noexcept;
+  // The same, and its socket says nothing else either: that may be known before the loop hears it.
+  bool can_be_asked() const noexcept;
   void stop() noexcept;
+
+  // From now on this loop is the one that hears of it.
+  // Fails: std::logic_error if another reactor uses this snapshot.
+  void bind(const std::shared_ptr<Loop>&);
+  // Called once, from the loop, if it ends though nobody has stopped it.
+  void set_on_lost(Callback<void(const ExitStatus&)>);
 
   // Asks for a child at the other end of `socket`, with these standard streams, where this task is
   // to run; nothing is waited for.
   // The listener hears from the loop, until forget().  Returns the id of the spawn.
   // Fails: std::logic_error if another reactor uses this snapshot.
   std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket, Streams,
-                      SpawnListener*);
+                      Group, SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -84,27 +110,25 @@ public:
   // closes descriptors that it does not know makes it deaf.
   void look_later();
 
+  // How many processes it has killed that its children had left behind, as far as it was heard.
+  std::uint64_t strays() const noexcept { return strays_; }
   const Slot* slot(std::uint32_t index) const noexcept;
-  Notes& notes() const noexcept { return *notes_; }
-  // From which children get theirs; in a child it is known with its task.
-  void set_seed(std::uint64_t seed) noexcept { seed_ = seed; }
-  std::uint64_t seed_of(std::uint64_t spawn) const noexcept { return seed_of_child(seed_, spawn); }
+  std::uint64_t seed_of(std::uint64_t spawn) const noexcept {
+    return seed_of_child(moment_->seed, spawn);
+  }
 
 private:
   enum class State { unconnected, connected, stopped, lost };
 
-  SnapshotEntry() = default;
-  // Snapshots whose handles are gone, as far as they have ended.
-  static void reap_abandoned() noexcept;
+  explicit SnapshotEntry(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
   void loop_gone() noexcept override;
   void fork_server(const SnapshotOptions&);
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
-  Error another_process_has_it() const;
   Error was_stopped() const;
   Error is_dead() const;
+  Error none_lives() const;
   int connect();
-  void bind(const std::shared_ptr<Loop>&);
   bool ask(const Request&, Descriptor along = {}, Streams = {});
   void on_readable();
   void on_writable();
@@ -112,21 +136,18 @@ private:
   void lost();
   Error why_lost() const;
   void reap();
+  ExitStatus loss_of(const Ended&);
+  void tell_loss();
   void fail_later(std::uint64_t id, Error, Descriptor socket = {});
   void last_word(std::uint64_t id, const LastWord&);
 
   Home home_ = Home::here();
   State state_ = State::unconnected;
-  std::string name_;
+  std::shared_ptr<Moment> moment_;
   pid_t pid_ = 0;
   Slot* slots_ = nullptr;
-  Notes* notes_ = nullptr;
-  OutOfMemory out_of_memory_;
-  std::shared_ptr<const Modules> modules_;  // when the snapshot was taken, in its children too
   Descriptor door_;
   Client client_;
-  std::uint64_t next_id_ = 1;
-  std::uint64_t seed_ = 0;
   std::shared_ptr<Loop> loop_;
   // As long as there is a loop to hear of the end in, and to reap in.
   std::shared_ptr<SnapshotEntry> self_;
@@ -134,6 +155,10 @@ private:
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
+  std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
+  Callback<void(const ExitStatus&)> on_lost_;
+  bool holds_loop_ = false;  // until it has been told
+  std::uint64_t strays_ = 0;
   bool refused_ = false;  // in a child: it was not let in
   struct Living {
     SpawnListener* listener;  // null: forgotten

@@ -242,6 +242,11 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   return packet;
 }
 
+bool has_hung_up(int fd) noexcept {
+  pollfd what{fd, 0, 0};
+  return ::poll(&what, 1, 0) == 1 && (what.revents & POLLHUP);
+}
+
 void name_senders(int fd) noexcept {
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);

@@ -85,6 +85,9 @@ struct Packet {
 };
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept;
 
+// The other end is gone, whatever is left to read here.
+bool has_hung_up(int fd) noexcept;
+
 // From now on packets name their sender.
 void name_senders(int fd) noexcept;
 

@@ -27,6 +27,9 @@ enum class Ask : std::uint32_t {
   stop_unheard,  // the same, and nobody reads reports any more
 };
 
+// The process group of a child.
+enum class Group : std::uint32_t { own, parent };
+
 struct Request {
   Ask kind;
   std::uint32_t slot;  // as told by `spawned`; no_slot before that: then `id` finds the child
@@ -39,7 +42,7 @@ struct Request {
   std::uint64_t call;  // 0: `ping` counts
   std::uint64_t ping;
   std::uint32_t streams;  // of a spawn: what the child's standard streams are to be
-  std::uint32_t reserved;
+  Group group;
 };
 
 // Bits of `streams`, for standard stream `number`; without one it is as the snapshot has it.
@@ -57,6 +60,7 @@ enum class Tell : std::uint32_t {
   spawned = 1,  // `pid` runs and has `slot`
   failed,       // last word: there is no child; `code` is an errno
   exited,       // last word: `code` is a wait status
+  strays,       // `id` is how many were killed so far that children had left behind
 };
 
 struct Report {

@@ -1,4 +1,5 @@
-// 63-matrix.cpp - the fault matrix: every target x deed x moment x use, each in a program of its own.
+// 63-matrix.cpp - the fault matrix: every target x deed x moment x use, with one replica and with two, each in a
+// program of its own.
 //
 // The axes are multiplied, not typed.  Where the parent is the target and dies, nobody is left to hear: processes
 // and descriptors are looked at.  In all other cells every call that was accepted is heard exactly once, with one of
@@ -26,6 +27,7 @@ constexpr Moment moments[] = {Moment::before_request,       Moment::after_reques
                               Moment::before_first_message, Moment::mid_message,
                               Moment::between_messages,     Moment::one_pending,
                               Moment::hundred_pending,      Moment::draining};
+constexpr unsigned replicas[] = {1, 2};
 
 // ---- which cells there are ------------------------------------------------------------------------
 
@@ -44,7 +46,11 @@ std::vector<Cell> all_combinations() {
   for (const Use use : uses)
     for (const Target target : targets)
       for (const Deed deed : deeds)
-        for (const Moment moment : moments) all.push_back({use, target, deed, moment});
+        for (const Moment moment : moments)
+          for (const unsigned count : replicas) {
+            all.push_back({use, target, deed, moment});
+            all.back().replicas = count;
+          }
   return all;
 }
 
@@ -108,7 +114,14 @@ Allowed when_worker_ends(const Cell& cell, int index) {
 // The snapshot dies, and its children with it.
 Allowed when_snapshot_ends(const Cell& cell, int index) {
   Allowed allowed{lost, not_sent | sent};
-  if (cell.moment == Moment::before_request) return allowed;
+  // The message follows the end.  A caller that has seen it gets a child of the other one.
+  const bool follows =
+      cell.moment == Moment::before_request || cell.moment == Moment::after_request ||
+      cell.moment == Moment::before_first_message || cell.moment == Moment::between_messages;
+  const bool before = cell.moment == Moment::before_request;
+  if (cell.replicas > 1 && follows && (before || cell.use != Use::process))
+    allowed.outcomes |= answered;
+  if (before) return allowed;
   // One is in the task, and the others, or a part of one, are in the socket.
   const bool at_work = cell.moment == Moment::mid_message || cell.moment == Moment::one_pending ||
                        cell.moment == Moment::hundred_pending || cell.moment == Moment::draining;
@@ -132,6 +145,7 @@ Allowed when_parent_closes(const Cell& cell, int index) {
 }
 
 Allowed allowed_for_program(const Cell& cell, int index) {
+  if (index == spare_call) return well;
   const bool is_first = index == first_call;
   const bool nested = cell.use == Use::nested;
   // In a nested use all happens while the first call is in its task.
@@ -140,6 +154,8 @@ Allowed allowed_for_program(const Cell& cell, int index) {
   switch (cell.target) {
     case Target::parent: return when_parent_closes(cell, index);
     case Target::snapshot:
+      // The end of the process has told that it is lost.
+      if (index == last_call && cell.replicas > 1 && cell.use == Use::process) return well;
       // Where the calls went well before it was seen to end, also the last one may.
       if (index == last_call) return {lost | answered, not_sent | sent | started};
       if (!nested) return when_snapshot_ends(cell, index);
@@ -272,7 +288,7 @@ Cell any_cell(Random& random, const std::vector<Cell>& matrix) {
   const auto hop = static_cast<par::Hop>(below(random, par::hop_count));
   const std::uint64_t passage = 1 + below(random, 30);
   if (below(random, 2) == 0) return cell;
-  return {cell.use, cell.target, cell.deed, Moment::at_hop, hop, passage};
+  return {cell.use, cell.target, cell.deed, Moment::at_hop, hop, passage, cell.replicas};
 }
 
 }  // namespace

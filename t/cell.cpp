@@ -181,7 +181,16 @@ private:
       case Said::waited_in_vain: complain("waited in vain in line ", record.index); break;
       case Said::thrown: complain("an exception left the script"); break;
       case Said::finished: finished_[record.who] = true; break;
+      case Said::losses: take_losses(record.a); break;
     }
+  }
+
+  void take_losses(int losses) {
+    const bool lost = cell_.target == Target::snapshot;
+    const bool may_be_lost = lost || cell_.target == Target::parent;
+    const bool certain = lost && cell_.moment != Moment::at_hop;
+    if (losses > (may_be_lost ? 1 : 0) || (certain && losses != 1))
+      complain("on_lost was told ", losses, " times");
   }
 
   void take_answer(const Record& record, Heard& heard) {
@@ -209,7 +218,7 @@ private:
     if (heard.answers > 1) complain("call ", index, " heard ", heard.answers, " times");
     if (!finished_[who] || heard.answers == 1) return;
     // The end of a process answers for its messages.
-    if (cell_.use == Use::process && index != last_call &&
+    if (cell_.use == Use::process && index < spare_call &&
         judge_(cell_, who, index).outcomes != answered)
       return;
     complain("call ", index, " was never answered");
@@ -244,13 +253,16 @@ private:
   void judge_error(par::Errc code) {
     Set allowed = code == par::Errc::bad_message ? anything : Set{0};
     for (const auto& item : calls_)
-      if (item.first.second != last_call)
+      if (item.first.second < spare_call)
         allowed |= judge_(cell_, item.first.first, item.first.second).outcomes;
     if (!(allowed & set_of(code))) complain("on_error may not tell ", par::to_string(code));
   }
 
   void judge_exit(par::Cause cause, int status) {
-    const bool may_end_well = cell_.target != Target::snapshot || cell_.moment == Moment::at_hop;
+    // One that is asked for when a replica is known to be dead has another one.
+    const bool spared = cell_.replicas > 1 && cell_.moment == Moment::before_request;
+    const bool may_end_well =
+        cell_.target != Target::snapshot || cell_.moment == Moment::at_hop || spared;
     if (cause == par::Cause::normal && status == 0 && may_end_well) return;
     bool fits = false;
     if (cell_.target == Target::child) {
@@ -309,7 +321,7 @@ private:
 std::string Court::told() const {
   static const char* const words[] = {"accepted", "answered", "message",     "error",
                                       "end",      "exit",     "descriptors", "snapshot's",
-                                      "waited",   "thrown",   "finished"};
+                                      "waited",   "thrown",   "finished",    "losses"};
   std::ostringstream text;
   const std::vector<Record>& all = story_.records;
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -336,7 +348,7 @@ Allowed allowed_anywhere(const Cell& cell, Who who, int index) {
     return {answered | set_of(par::Errc::snapshot_lost) | refused, anything};
   }
   // The last call has a child of its own, but in a nested use.
-  const bool other_child = index == last_call && (cell.use != Use::nested || who == Who::child);
+  const bool other_child = index >= spare_call && (cell.use != Use::nested || who == Who::child);
   if (!own_worker || other_child) return {answered, 0};
   switch (cell.deed) {
     case Deed::exit_0:
@@ -376,7 +388,8 @@ std::string name_of(const Cell& cell) {
   static const char* const moments[] = {
       "before the request", "after the request", "before the first message", "mid message",
       "between messages",   "1 call pending",    "100 calls pending",        "draining"};
-  std::string name = std::string(uses[static_cast<int>(cell.use)]) + ", " +
+  std::string name = (cell.replicas > 1 ? std::to_string(cell.replicas) + " replicas, " : "") +
+                     std::string(uses[static_cast<int>(cell.use)]) + ", " +
                      targets[static_cast<int>(cell.target)] + ", " +
                      deeds[static_cast<int>(cell.deed)] + ", ";
   if (cell.moment != Moment::at_hop) return name + moments[static_cast<int>(cell.moment)];

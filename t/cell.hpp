@@ -47,6 +47,7 @@ struct Cell {
   Moment moment = Moment::at_hop;
   par::Hop hop = par::Hop::run;  // for Moment::at_hop
   std::uint64_t passage = 1;     // of that hop
+  unsigned replicas = 1;         // of the snapshot; it happens to one of them
 };
 
 std::string name_of(const Cell&);
@@ -71,8 +72,10 @@ struct Allowed {
 // Who says it.
 enum class Who { program, child };
 
-// The calls of a script: the first one, those of its moment from 1 on, and one after all is over.
+// The calls of a script: the first one, those of its moment from 1 on, one after all is over, and, where there are
+// replicas, one after it is known which of them is lost.
 constexpr int first_call = 0;
+constexpr int spare_call = 1998;
 constexpr int last_call = 1999;
 constexpr int call_count = 2000;
 

@@ -36,6 +36,7 @@ int wake[2] = {-1, -1};  // the program's callback is called where the program i
 // The program's own.
 pid_t snapshot = 0;
 par::Snapshot* snapshot_handle = nullptr;
+int losses = 0;  // of replicas
 
 void say(Who who, Said what, int index = 0, int a = 0, int b = 0, bool wrong = false) {
   const Record record{what, who, index, a, b, wrong};
@@ -322,10 +323,18 @@ public:
   }
 
   // After all that a snapshot that lives gives children that work; without one the call hears it.
-  void play_last() {
+  void play_last(int index = last_call) {
     if (!remote_ || closed_) start();
-    send({last_call});
+    send({index});
     settle();
+  }
+
+  // Where one replica is known to be lost the other one does its work.
+  void play_spare() {
+    const bool one_is_lost = now.target == Target::snapshot && now.moment != Moment::at_hop;
+    if (one_is_lost) loop_until([] { return losses > 0; });
+    play_last(spare_call);
+    say(who_, Said::losses, 0, losses);
   }
 
 private:
@@ -503,16 +512,17 @@ void play_script() {
     now.use == Use::nested ? script.play_outer() : script.play();
     script.play_last();
   }
+  if (now.replicas > 1) RunScript(reactor, child_options(), Who::program).play_spare();
 }
 
 // A snapshot has what the program had, and of its own: the control socket, the signals, two ends of
 // the door.
 constexpr std::size_t of_a_snapshot = 4;
 
-void check_snapshot(std::size_t before) {
+void check_snapshot(pid_t pid, std::size_t before) {
   std::size_t after = 0;
   const std::size_t right = before + of_a_snapshot;
-  if (!until([&] { return (after = descriptors_of(snapshot)) == right; }))
+  if (!until([&] { return (after = descriptors_of(pid)) == right; }))
     say(Who::program, Said::snapshot_descriptors, 0, static_cast<int>(right),
         static_cast<int>(after));
 }
@@ -534,12 +544,16 @@ void reap_snapshots() {
 void perform_all() {
   const std::size_t before = descriptors_of(::getpid());
   {
-    par::Snapshot taken;
+    par::SnapshotOptions options;
+    options.replicas = now.replicas;
+    par::Snapshot taken(options);
     snapshot = taken.pid();
     snapshot_handle = &taken;
+    if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });
     play_script();
     const bool lives = now.target != Target::snapshot && now.target != Target::parent;
-    if (lives) check_snapshot(before);
+    for (const pid_t pid : taken.pids())
+      if (lives) check_snapshot(pid, before);
   }
   std::size_t after = 0;
   const auto is_clean = [&] {

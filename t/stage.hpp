@@ -29,6 +29,7 @@ enum class Said : std::int32_t {
   waited_in_vain,        // `index`: line of the script
   thrown,                // an exception left the script
   finished,              // the script is over and all its handles are gone
+  losses,                // of replicas, as on_lost has told them: a
 };
 
 // One write each, so that records of several processes do not mix.

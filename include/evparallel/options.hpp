@@ -22,6 +22,12 @@ struct Limits {
   std::size_t memory = 0;
 };
 
+// Whose signals from a terminal a child gets.
+enum class ProcessGroup {
+  own,     // none: the keys of the terminal reach the program alone
+  parent,  // those of the program
+};
+
 // An aggregate: set what you need, by name.
 struct Options {
   // Where the child is forked.  It need only live through the call.  Default: the one that init()
@@ -59,6 +65,7 @@ struct Options {
   // How much of the captured error output, else of the output, ExitStatus::last_words keeps.
   std::size_t last_lines = 20;
   std::size_t last_bytes = 4096;
+  ProcessGroup process_group = ProcessGroup::own;
 };
 
 }  // namespace evparallel

@@ -5,6 +5,7 @@
 // the program is what was there at that moment.
 #pragma once
 
+#include <evparallel/callback.hpp>
 #include <evparallel/error.hpp>
 #include <evparallel/preflight.hpp>
 
@@ -14,10 +15,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace evparallel {
 
-class SnapshotEntry;
+class Replicas;
 
 enum class Preflight {
   strict,  // threads, and descriptors of event loops, are refused
@@ -27,6 +29,9 @@ enum class Preflight {
 
 struct SnapshotOptions {
   std::string name{};  // stands in messages about it
+  // Processes that it consists of.  Children are forked from each in turn; where one is lost, from
+  // the others.  Not 0.
+  unsigned replicas = 1;
   Preflight preflight = Preflight::strict;
   // Of child_seed() in the children.  None: each run of the program has another one.
   std::optional<std::uint64_t> seed{};
@@ -40,25 +45,35 @@ struct SnapshotOptions {
 class EVPARALLEL_API Snapshot {
 public:
   // Forks now.  Standard descriptors that are closed are opened on /dev/null first.
-  // Fails: Error{refused}, naming what is in the way; Error{spawn_failed} with os_error().
+  // Fails: Error{refused}, naming what is in the way; Error{spawn_failed} with os_error();
+  // std::logic_error.
   explicit Snapshot(const SnapshotOptions& = {});
   Snapshot(Snapshot&&) noexcept;
   Snapshot& operator=(Snapshot&&) noexcept;
   ~Snapshot();  // as stop()
 
-  pid_t pid() const noexcept;
-  bool alive() const noexcept;  // not stopped, and not known to be dead
+  pid_t pid() const noexcept;  // of the first replica
+  // Of all replicas in the order in which they were forked, those that are dead too.
+  std::vector<pid_t> pids() const;
+  // Not stopped, and one replica at least is not known to be dead.
+  bool alive() const noexcept;
+  // How many processes were killed so far that children had left behind, as the loop has heard.
+  std::uint64_t strays() const noexcept;
   // No more children; those that live run on, and the process ends with the last of them.  Never
   // blocks.
   void stop() noexcept;
+  // Called from the loop of the Reactor that uses it, once for each replica that ends though nobody
+  // has stopped it, when its calls have heard; with how it ended.  It is not replaced.  Released by
+  // stop().
+  void on_lost(Callback<void(const ExitStatus&)>);
 
   // For the other parts of the library.
-  const std::shared_ptr<SnapshotEntry>& entry() const noexcept { return entry_; }
+  const std::shared_ptr<Replicas>& replicas() const noexcept { return replicas_; }
 
 private:
-  friend class SnapshotEntry;
-  explicit Snapshot(std::shared_ptr<SnapshotEntry>) noexcept;
-  std::shared_ptr<SnapshotEntry> entry_;
+  friend class Replicas;
+  explicit Snapshot(std::shared_ptr<Replicas>) noexcept;
+  std::shared_ptr<Replicas> replicas_;
 };
 
 // Takes the default snapshot, once a process, in the beginning.  It ends with the program.
