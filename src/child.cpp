@@ -2,12 +2,14 @@
 // Licence: see COPYING.
 #include "child.hpp"
 
+#include "crash_report.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "remote_error.hpp"
 #include "snapshot_entry.hpp"
 #include "task_frame.hpp"
 #include "this_child.hpp"
+#include "throw_site.hpp"
 
 #include <stdlib.h>
 
@@ -35,9 +37,16 @@ void Child::run_task() {
   high_water_ = task.high_water;
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
+  if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   fault_at(Hop::task);
   task.entry(*this, callable);
+}
+
+// What is further out is of the program, and of the moment of the snapshot.
+void Child::keep_backtraces(const void* outermost) noexcept {
+  report_crashes(crash_record_, note_owner_, outermost);
+  record_throws(outermost);
 }
 
 // ---- a process ----

@@ -83,6 +83,9 @@ public:
   void look_later();
 
   const Slot* slot(std::uint32_t index) const noexcept;
+  const CrashRecord* crash_record(std::uint32_t index) const noexcept;
+  // What was loaded when it was taken.
+  const Modules& modules() const noexcept { return *modules_; }
   Notes& notes() const noexcept { return *notes_; }
 
 private:

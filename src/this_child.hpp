@@ -20,6 +20,7 @@ class Child final : public PipeOwner {
 public:
   explicit Child(Spawn&& spawn)
       : slot_(spawn.slot),
+        crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
         channel_(std::move(spawn.socket), frame_length_limit) {}
 
@@ -46,6 +47,7 @@ public:
   void fail_task(const Error&) noexcept;
 
 private:
+  void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
   void wait_until_readable();
   void note_readable() { readable_ = true; }
@@ -62,6 +64,7 @@ private:
 
   Home home_ = Home::here();
   Slot* slot_;
+  CrashRecord& crash_record_;
   Notes* notes_;
   Channel channel_;
   std::size_t high_water_ = std::size_t{1} << 20;

@@ -5,7 +5,7 @@
 // file.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/backtrace.hpp>
 
 #include <sys/types.h>
 
@@ -14,6 +14,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace evparallel {
 
@@ -81,6 +82,8 @@ struct EVPARALLEL_API ExitStatus {
   int wait_status = 0;  // as of waitpid(2); meaningless for Cause::snapshot_lost
   Cause cause = Cause::normal;
   ResourceUsage usage{};
+  // Of a child with Options::backtrace that has crashed; else null.
+  std::shared_ptr<const CrashReport> crash{};
 
   bool exited() const noexcept;  // by exit(3) or _exit(2): code() counts
   int code() const noexcept;
@@ -105,12 +108,15 @@ public:
   const std::optional<ExitStatus>& exit() const noexcept;  // how the child died, where one did
   const std::string& remote_type()
       const noexcept;  // demangled type of the exception thrown in the child
+  // With Options::backtrace: of the place that threw the exception, or where the child crashed.
+  const std::vector<StackFrame>& backtrace() const noexcept;
 
   // The same error with one more detail.
   Error with_delivery(Delivery) const;
   Error with_os_error(int) const;
   Error with_exit(const ExitStatus&) const;
   Error with_remote_type(const std::string&) const;
+  Error with_backtrace(const std::vector<StackFrame>&) const;
 
 private:
   struct Details;

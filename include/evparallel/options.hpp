@@ -40,6 +40,9 @@ struct Options {
   bool idempotent = false;
   Limits limits{};
   int nice = 0;  // added to the program's own
+  // A crash of the child is reported with its stack, and an exception with the place that threw it:
+  // evparallel_backtrace(3).  Costs nothing until then, but some microseconds for each throw.
+  bool backtrace = false;
 };
 
 }  // namespace evparallel
