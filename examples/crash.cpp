@@ -1,9 +1,12 @@
-// crash.cpp - a child may throw, exit or crash: the program hears what has happened, and goes on.
+// crash.cpp - a child may throw, exit or crash: the program hears what has happened and where, and
+// goes on.
 #include <evparallel/evparallel.hpp>
 
 #include <sys/resource.h>
 
-#include <csignal>
+#include <algorithm>
+#include <climits>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -11,12 +14,50 @@
 
 namespace par = evparallel;
 
+namespace {
+
+volatile std::uintptr_t nowhere = 16;  // volatile: no compiler knows that nothing is there
+
+void read_disk() {
+  throw std::runtime_error("the disk is on fire");
+}
+
+int follow_pointer() {
+  return *reinterpret_cast<const volatile int*>(nowhere);
+}
+
+int fall(int depth) {
+  if (depth == INT_MAX) return depth;  // never: the stack is full before
+  volatile int step = depth;
+  return fall(step + 1) + step;
+}
+
 std::string work(const std::string& how) {
-  if (how == "throw") throw std::runtime_error("the disk is on fire");
+  if (how == "throw") read_disk();
   if (how == "exit") std::exit(3);
-  // Not a write through a null pointer: a compiler may make of that what it likes.
-  if (how == "crash") std::raise(SIGSEGV);
+  if (how == "crash") return std::to_string(follow_pointer());
+  if (how == "fall") return std::to_string(fall(0));
   return "all is well";
+}
+
+// The innermost functions, where some are told.
+void print_backtrace(const par::Error& error) {
+  const std::size_t count = std::min<std::size_t>(error.backtrace().size(), 2);
+  for (std::size_t i = 0; i < count; ++i)
+    std::printf("%-7s#%zu %s\n", "", i, error.backtrace()[i].describe().c_str());
+}
+
+void print(const char* how, const par::Result<std::string>& answer) {
+  if (answer) {
+    std::printf("%-7sanswer: %s\n", how, answer->c_str());
+    return;
+  }
+  const par::Error& error = answer.error();
+  std::printf("%-7swhat(): %s\n", how, error.what());
+  if (error.exit())
+    std::printf("%-7sexit(): %s; cause: %s\n", "", error.exit()->describe().c_str(),
+                par::to_string(error.exit()->cause));
+  print_backtrace(error);
 }
 
 // Returns 0 if the calls have ended as they were meant to.
@@ -24,26 +65,23 @@ int calls(par::Reactor& loop) {
   struct Trial {
     const char* how;
     par::Errc expected;  // Errc{}: an answer
+    bool crashes = false;
   };
   const Trial trials[] = {{"throw", par::Errc::remote_exception},  // the child lives on
                           {"exit", par::Errc::child_exited},
-                          {"crash", par::Errc::child_killed},  // not the one that has exited
-                          {"work", par::Errc{}}};              // nor the one that has crashed
+                          {"crash", par::Errc::child_killed, true},  // not the one that has exited
+                          {"fall", par::Errc::child_killed, true},   // nor the one that has crashed
+                          {"work", par::Errc{}}};
+  par::Options options;
+  options.backtrace = true;
   int surprises = 0;
-  auto remote = par::run(loop, work);
+  auto remote = par::run(loop, work, options);
   for (const Trial& trial : trials) {
     remote(trial.how, [&](par::Result<std::string> answer) {
+      print(trial.how, answer);
       const par::Errc code = answer ? par::Errc{} : answer.error().code();
-      if (answer) {
-        std::printf("%-7sanswer: %s\n", trial.how, answer->c_str());
-      } else {
-        const par::Error& error = answer.error();
-        std::printf("%-7swhat(): %s\n", trial.how, error.what());
-        if (error.exit())
-          std::printf("%-7sexit(): %s; cause: %s\n", "", error.exit()->describe().c_str(),
-                      par::to_string(error.exit()->cause));
-      }
       if (code != trial.expected) ++surprises;
+      if (trial.crashes && answer.error().backtrace().empty()) ++surprises;
     });
     loop.run();  // until it is answered: a call behind one that crashes would hear of that, too
   }
@@ -74,11 +112,20 @@ int conversation(par::Reactor& loop) {
   return surprises;
 }
 
-int main() {
-  // Crashes that are meant leave no core files.
+// Crashes that are meant leave no core files, and a stack that grows without end is full soon.
+void limit_crashes() {
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
+  rlimit stack{};
+  ::getrlimit(RLIMIT_STACK, &stack);
+  stack.rlim_cur = std::min<rlim_t>(stack.rlim_cur, 8 << 20);
+  ::setrlimit(RLIMIT_STACK, &stack);
+}
 
+}  // namespace
+
+int main() {
+  limit_crashes();
   par::init();
   par::Reactor loop;
   const int surprises = calls(loop) + conversation(loop);

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "child.hpp"
 
+#include "crash_report.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "hooks.hpp"
@@ -11,6 +12,7 @@
 #include "surroundings.hpp"
 #include "task_frame.hpp"
 #include "this_child.hpp"
+#include "throw_site.hpp"
 
 #include <stdlib.h>
 
@@ -47,8 +49,15 @@ void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   take_seed(task.seed);
   Replicas::choose(nullptr)->set_seed(task.seed);
   enter_surroundings(surroundings);
+  if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   call_start_hooks();
+}
+
+// What is further out is of the program, and of the moment of the snapshot.
+void Child::keep_backtraces(const void* outermost) noexcept {
+  report_crashes(crash_record_, note_owner_, outermost);
+  record_throws(outermost);
 }
 
 // ---- a process ----

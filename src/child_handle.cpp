@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "child_handle.hpp"
 
+#include "crash_report.hpp"
+#include "symbols.hpp"
 #include "task_frame.hpp"
 
 namespace evparallel {
@@ -69,11 +71,11 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
 void ChildHandle::write_task(const detail::Task& task, const std::string& surroundings,
                              std::int64_t deadline) {
   Writer frame;
-  write_task_frame(
-      frame,
-      {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
-       options_.limits.cpu.count(), options_.limits.memory, options_.nice, entry_->seed_of(id_)},
-      surroundings, task.callable);
+  write_task_frame(frame,
+                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
+                    options_.limits.cpu.count(), options_.limits.memory, options_.nice,
+                    options_.backtrace, entry_->seed_of(id_)},
+                   surroundings, task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
 
@@ -98,6 +100,25 @@ void ChildHandle::release() {
 std::uint64_t ChildHandle::last_begun() const noexcept {
   const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
   return slot ? CallWord::of(slot->call.load()).id : last_begun_;
+}
+
+// Before the snapshot hears that we know of the end: see on_last_word.
+std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
+  const CrashRecord* record = entry_->crash_record(slot_);
+  if (!options_.backtrace || !status_.signalled() || !record) return nullptr;
+  const std::optional<Crash> crash = read_crash(*record, note_owner_, status_.signal());
+  if (!crash) return nullptr;
+  auto report = std::make_shared<CrashReport>();
+  report->signal = crash->signal;
+  report->code = crash->code;
+  report->fault_address = reinterpret_cast<const void*>(crash->fault_address);
+  report->frames = symbolised(entry_->modules(), crash->frames, First::instruction);
+  return report;
+}
+
+Error ChildHandle::explained(const Error& error) const {
+  if (!options_.backtrace || error.backtrace().empty()) return error;
+  return error.with_backtrace(symbolised(entry_->modules(), error.backtrace()));
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
@@ -140,10 +161,12 @@ void ChildHandle::on_last_word(const LastWord& word) {
   last_begun_ = last_begun();
   ended_ = true;
   error_ = word.failure;
-  if (word.status)
+  if (word.status) {
     status_ = *word.status;
-  else
+    status_.crash = crash_report();
+  } else {
     status_.cause = Cause::not_started;
+  }
   conclude();
 }
 
@@ -163,8 +186,10 @@ void ChildHandle::on_input() {
   if (output_) output_->catch_up();
 }
 
-void ChildHandle::on_task_error(const Error& error) {
+Error ChildHandle::on_task_error(const Error& bare) {
+  const Error error = explained(bare);
   if (owner_) owner_->on_task_error(error);
+  return error;
 }
 
 void ChildHandle::on_frame(Frame& frame) {

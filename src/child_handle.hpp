@@ -52,6 +52,8 @@ public:
   // Whether that can be known: not before the snapshot has told of the fork.
   bool slot_known() const noexcept { return slot_ != no_slot; }
   std::uint64_t note_owner() const noexcept { return note_owner_; }
+  // An error as it came from the child, with names for the addresses of its backtrace.
+  Error explained(const Error&) const;
 
   // Its owner is gone.  The pipe is closed, in the background where something is still to be
   // written; the snapshot sees to it that the child ends in time.
@@ -64,12 +66,13 @@ private:
   void write_task(const detail::Task&, const std::string& surroundings, std::int64_t deadline);
   void conclude();
   std::uint64_t last_begun() const noexcept;
+  std::shared_ptr<const CrashReport> crash_report() const;
   void let_go();
   void release();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
-  void on_task_error(const Error&) override;
+  Error on_task_error(const Error&) override;
   void on_input() override;
   void on_frame(Frame&) override;
   void on_broken() override;

@@ -15,6 +15,7 @@ struct Error::Details {
   int os_error = 0;
   std::optional<ExitStatus> exit{};
   std::string remote_type{};
+  std::vector<StackFrame> backtrace{};
 };
 
 Error::Error(Errc code, const std::string& text)
@@ -42,6 +43,10 @@ const std::string& Error::last_words() const noexcept {
 const std::string& Error::remote_type() const noexcept {
   return details_->remote_type;
 }
+const std::vector<StackFrame>& Error::backtrace() const noexcept {
+  const std::optional<ExitStatus>& exit = details_->exit;
+  return exit && exit->crash ? exit->crash->frames : details_->backtrace;
+}
 
 template <class Change>
 Error Error::changed(Change change) const {
@@ -63,6 +68,9 @@ Error Error::with_exit(const ExitStatus& status) const {
 }
 Error Error::with_remote_type(const std::string& type) const {
   return changed([&](Details& details) { details.remote_type = type; });
+}
+Error Error::with_backtrace(const std::vector<StackFrame>& frames) const {
+  return changed([&](Details& details) { details.backtrace = frames; });
 }
 
 const char* to_string(Errc code) noexcept {

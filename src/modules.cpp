@@ -111,13 +111,6 @@ bool unchanged_since(const Modules& then) {
   return now && now->loads == then.counts->loads && now->unloads == then.counts->unloads;
 }
 
-const Module* find(const Modules& modules, std::uintptr_t address) noexcept {
-  for (const Module& module : modules.all)
-    for (const Module::Segment& segment : module.segments)
-      if (address >= segment.from && address < segment.to) return &module;
-  return nullptr;
-}
-
 std::optional<Module> find_now(std::uintptr_t address) {
   std::optional<Module> found;
   visit_modules([&](const dl_phdr_info& info, std::size_t) {
@@ -170,9 +163,16 @@ std::shared_ptr<const Modules> modules_now() {
   return modules;
 }
 
+const Module* module_at(const Modules& modules, std::uintptr_t address) noexcept {
+  for (const Module& module : modules.all)
+    for (const Module::Segment& segment : module.segments)
+      if (address >= segment.from && address < segment.to) return &module;
+  return nullptr;
+}
+
 std::optional<Error> why_unknown(const Modules& then, std::uintptr_t function) {
   if (function == 0) return unknown("the pointer to it is null");
-  const Module* before = find(then, function);
+  const Module* before = module_at(then, function);
   if (before && unchanged_since(then)) return std::nullopt;
   const std::optional<Module> now = find_now(function);
   if (!now) return nowhere(before);

@@ -42,6 +42,8 @@ struct Modules {
   std::optional<LoaderCounts> counts;
 };
 std::shared_ptr<const Modules> modules_now();
+// The one that has this address.  nullptr: none.
+const Module* module_at(const Modules&, std::uintptr_t address) noexcept;
 
 // Why the function at this address is not the one that a process has there which was forked when
 // `then` was loaded: Errc::unknown_function, with the library's path and what to do.  Empty: it is.

@@ -195,8 +195,7 @@ void PipeCore::dispatch(Frame& frame) {
 }
 
 void PipeCore::on_task_error(const Error& error) {
-  if (owner_) owner_->on_task_error(error);
-  fail_end(error);
+  fail_end(owner_ ? owner_->on_task_error(error) : error);
 }
 
 void PipeCore::on_message_frame(Frame& frame) {

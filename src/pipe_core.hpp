@@ -15,12 +15,13 @@ namespace evparallel {
 // Who made the pipe, and hears what is not for its user.
 class PipeOwner {
 public:
-  virtual void on_task_error(const Error&) {}  // the other side's task has failed as a whole
-  virtual void on_frame(Frame&) {}             // of a kind that is not a pipe's own
-  virtual void on_input() {}                   // something has come; before any of it is told
-  virtual void on_broken() {}  // end of file without an end; a last word may still come
-  virtual void on_closed() {}  // end of file after an end; a last word is still to come
-  virtual void on_over() {}    // both directions are over and all callbacks were called
+  // The other side's task has failed as a whole.  Returns what is to be told of it.
+  virtual Error on_task_error(const Error& error) { return error; }
+  virtual void on_frame(Frame&) {}  // of a kind that is not a pipe's own
+  virtual void on_input() {}        // something has come; before any of it is told
+  virtual void on_broken() {}       // end of file without an end; a last word may still come
+  virtual void on_closed() {}       // end of file after an end; a last word is still to come
+  virtual void on_over() {}         // both directions are over and all callbacks were called
 
 protected:
   ~PipeOwner() = default;

@@ -3,12 +3,16 @@
 #include "remote_error.hpp"
 
 #include "names.hpp"
+#include "stack.hpp"
+#include "throw_site.hpp"
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <typeinfo>
+#include <vector>
 
 namespace evparallel {
 
@@ -52,6 +56,47 @@ std::string get_text(Reader& in) {
   return std::string(in.read(static_cast<std::size_t>(size)));
 }
 
+// Only the parent can say more of them than their addresses.
+std::vector<StackFrame> frames_of(const std::vector<std::uintptr_t>& addresses) {
+  std::vector<StackFrame> frames(addresses.size());
+  std::transform(addresses.begin(), addresses.end(), frames.begin(), [](std::uintptr_t address) {
+    StackFrame frame;
+    frame.address = reinterpret_cast<const void*>(address);
+    return frame;
+  });
+  return frames;
+}
+
+void put_addresses(Writer& out, const std::vector<StackFrame>& frames) {
+  std::vector<std::uint64_t> addresses;
+  for (const StackFrame& frame : frames)
+    if (!frame.inlined && addresses.size() < longest_trace)
+      addresses.push_back(reinterpret_cast<std::uintptr_t>(frame.address));
+  const std::uint64_t count = addresses.size();
+  out.write(&count, sizeof count);
+  out.write(addresses.data(), addresses.size() * sizeof(std::uint64_t));
+}
+
+std::vector<StackFrame> get_addresses(Reader& in) {
+  std::uint64_t count;
+  in.read(&count, sizeof count);
+  if (count > longest_trace)
+    throw Error(Errc::bad_message, "bad message: an error with a backtrace that is too long");
+  std::vector<std::uintptr_t> addresses;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::uint64_t address;
+    in.read(&address, sizeof address);
+    addresses.push_back(static_cast<std::uintptr_t>(address));
+  }
+  return frames_of(addresses);
+}
+
+Error as_remote(const std::string& type, const std::string& text) {
+  const Error error = Error(Errc::remote_exception, text).with_remote_type(type);
+  const std::vector<std::uintptr_t> site = throw_site_of(std::current_exception());
+  return site.empty() ? error : error.with_backtrace(frames_of(site));
+}
+
 }  // namespace
 
 Error current_exception_as_remote() {
@@ -59,11 +104,10 @@ Error current_exception_as_remote() {
     throw;
   } catch (const std::exception& error) {
     const std::string type = current_type();
-    return Error(Errc::remote_exception, type + ": " + error.what() + nested_text(error))
-        .with_remote_type(type);
+    return as_remote(type, type + ": " + error.what() + nested_text(error));
   } catch (...) {
     const std::string type = current_type();
-    return Error(Errc::remote_exception, type).with_remote_type(type);
+    return as_remote(type, type);
   }
 }
 
@@ -73,6 +117,7 @@ void write_error(Writer& out, const Error& error) {
   out.write(numbers, sizeof numbers);
   put_text(out, error.what());
   put_text(out, error.remote_type());
+  put_addresses(out, error.backtrace());
 }
 
 Error read_error(Reader in) {
@@ -80,10 +125,12 @@ Error read_error(Reader in) {
   in.read(numbers, sizeof numbers);
   const std::string text = get_text(in);
   const std::string type = get_text(in);
+  const std::vector<StackFrame> frames = get_addresses(in);
   return Error(static_cast<Errc>(numbers[0]), text)
       .with_os_error(numbers[1])
       .with_delivery(static_cast<Delivery>(numbers[2]))
-      .with_remote_type(type);
+      .with_remote_type(type)
+      .with_backtrace(frames);
 }
 
 }  // namespace evparallel

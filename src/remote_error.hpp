@@ -9,7 +9,8 @@
 namespace evparallel {
 
 // The exception that is being handled, as the other side is to see it: a remote_exception with its
-// demangled type, what(), and the chain of nested exceptions in the text.
+// demangled type, what(), the chain of nested exceptions in the text, and the addresses of the place
+// that threw it where they were recorded.
 Error current_exception_as_remote();
 
 void write_error(Writer&, const Error&);

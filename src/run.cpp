@@ -128,14 +128,14 @@ void answer_error(Answer& answer, const Error& error, Delivery delivery) {
   answer(nullptr, &told);
 }
 
-void finish(Frame& frame, Answer& answer) {
+void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
   if (frame.too_large)
     return answer_error(
         answer, Error(Errc::too_large, "too large: the answer is above the limit of the parent"),
         Delivery::started);
   Reader in = frame.reader();
   if (frame.kind == FrameKind::value) return answer(&in, nullptr);
-  const Error error = error_in(in);
+  const Error error = child.explained(error_in(in));
   // Only a child that refused to begin a call says something else.
   answer_error(answer, error,
                error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started);
@@ -151,7 +151,7 @@ void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   forget_deadline(frame.id, pending);
   erase(pending.note);
   ended();  // first: a callback may throw
-  finish(frame, pending.answer);
+  finish(frame, pending.answer, *child.handle);
 }
 
 // ---- ends ----

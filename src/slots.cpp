@@ -2,13 +2,15 @@
 // Licence: see COPYING.
 #include "slots.hpp"
 
+#include "crash_report.hpp"
+
 #include <sys/mman.h>
 
 namespace evparallel {
 
 namespace {
 
-constexpr std::size_t arena_size = slot_count * sizeof(Slot);
+constexpr std::size_t arena_size = slot_count * (sizeof(Slot) + sizeof(CrashRecord));
 
 }  // namespace
 
@@ -58,6 +60,10 @@ Slot* map_slots() noexcept {
 
 void unmap_slots(Slot* arena) noexcept {
   ::munmap(arena, arena_size);
+}
+
+CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept {
+  return reinterpret_cast<CrashRecord*>(arena + slot_count)[index];
 }
 
 }  // namespace evparallel

@@ -11,6 +11,8 @@
 
 namespace evparallel {
 
+struct CrashRecord;
+
 constexpr std::size_t slot_count = 16384;  // also the most children that one snapshot has at a time
 
 // The last call that a child has begun (ids rise), and whether it is at it still: one word, so that
@@ -58,10 +60,12 @@ private:
   bool set_sentence() noexcept;
 };
 
-// A fresh arena, all zero, for one snapshot and all its children.  It costs memory only where it
-// was touched.  nullptr: no memory.
+// A fresh arena, all zero, for one snapshot and all its children: the slots, and behind them a crash
+// record for each.  It costs memory only where it was touched.  nullptr: no memory.
 Slot* map_slots() noexcept;
 // In this process only.
 void unmap_slots(Slot*) noexcept;
+// Of the slot with this index.
+CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept;
 
 }  // namespace evparallel

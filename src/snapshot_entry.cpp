@@ -168,6 +168,10 @@ const Slot* SnapshotEntry::slot(std::uint32_t index) const noexcept {
   return index < slot_count && slots_ ? slots_ + index : nullptr;
 }
 
+const CrashRecord* SnapshotEntry::crash_record(std::uint32_t index) const noexcept {
+  return index < slot_count && slots_ ? &evparallel::crash_record(slots_, index) : nullptr;
+}
+
 // ---- hearing ----
 
 void SnapshotEntry::on_writable() {

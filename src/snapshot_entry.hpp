@@ -116,6 +116,9 @@ public:
   std::uint64_t seed_of(std::uint64_t spawn) const noexcept {
     return seed_of_child(moment_->seed, spawn);
   }
+  const CrashRecord* crash_record(std::uint32_t index) const noexcept;
+  // What was loaded when it was taken.
+  const Modules& modules() const noexcept { return *moment_->modules; }
 
 private:
   enum class State { unconnected, connected, stopped, lost };

@@ -17,6 +17,7 @@ struct TaskFrame {
   std::int64_t cpu_seconds = 0;  // limits; 0: none
   std::uint64_t memory = 0;
   std::int64_t nice = 0;
+  std::uint64_t backtrace = 0;     // 1: of crashes and of exceptions
   std::uint64_t seed = 0;          // child_seed()
   std::uint64_t surroundings = 0;  // bytes of their text, which stands before the callable
 };

@@ -21,6 +21,7 @@ class Child final : public PipeOwner {
 public:
   explicit Child(Spawn&& spawn)
       : slot_(spawn.slot),
+        crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
         channel_(std::move(spawn.socket), frame_length_limit) {}
 
@@ -54,6 +55,7 @@ public:
 
 private:
   void prepare(const TaskFrame&, std::string_view surroundings);
+  void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
   void wait_until_readable();
   void note_readable() { readable_ = true; }
@@ -70,6 +72,7 @@ private:
 
   bool is_copy_ = false;
   Slot* slot_;
+  CrashRecord& crash_record_;
   Notes* notes_;
   Channel channel_;
   std::size_t high_water_ = std::size_t{1} << 20;

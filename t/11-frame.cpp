@@ -5,6 +5,7 @@
 #include "fault.hpp"
 #include "frame.hpp"
 #include "remote_error.hpp"
+#include "stack.hpp"
 
 #include <malloc.h>
 #include <signal.h>
@@ -1179,6 +1180,36 @@ BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
     } catch (const Error& error) {
       BOOST_TEST((error.code() == Errc::bad_message));
     }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(backtraces_as_addresses) {
+  std::vector<StackFrame> frames(1000);
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    frames[i].address = reinterpret_cast<const void*>(i);
+    frames[i].inlined = i % 2 == 1;
+  }
+  const std::string text(mib, 'l');
+  Writer out;
+  write_error(out,
+              Error(Errc::remote_exception, text).with_remote_type(text).with_backtrace(frames));
+  BOOST_TEST(out.size() <= error_body_limit);
+  const Error back = read_error(Reader(out.bytes()));
+  BOOST_REQUIRE(back.backtrace().size() == longest_trace);
+  for (std::size_t i = 0; i < longest_trace; ++i)
+    BOOST_TEST(back.backtrace()[i].address == reinterpret_cast<const void*>(2 * i));
+}
+
+// A child may write anything.
+BOOST_AUTO_TEST_CASE(backtraces_that_are_none) {
+  Writer out;
+  write_error(out, Error(Errc::closed, "text"));
+  std::string bytes = out.bytes();
+  for (const std::uint64_t count :
+       {std::uint64_t{1}, std::uint64_t{longest_trace + 1}, std::uint64_t{1} << 61, UINT64_MAX}) {
+    std::memcpy(&bytes[bytes.size() - sizeof count], &count, sizeof count);
+    BOOST_CHECK_EXCEPTION(read_error(Reader(bytes)), Error,
+                          [](const Error& error) { return error.code() == Errc::bad_message; });
   }
 }
 

@@ -3,6 +3,7 @@
 // Both ways: a number that is wrong, a row too many, and a field or a kind without a row.
 #include "testing.hpp"
 
+#include "crash_report.hpp"
 #include "frame.hpp"
 #include "notes.hpp"
 #include "remote_error.hpp"
@@ -348,8 +349,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   compare("Body of a task", sizeof(TaskFrame),
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
            FIELD(TaskFrame, note_owner), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
-           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, seed),
-           FIELD(TaskFrame, surroundings)});
+           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
+           FIELD(TaskFrame, seed), FIELD(TaskFrame, surroundings)});
   const std::vector<Row>& rows = rows_of("Body of a task", "Offset");
   const Row& text = rows.at(rows.size() - 2);
   BOOST_TEST(text.at(2) == "text");
@@ -358,7 +359,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   BOOST_TEST(rows.back().at(0) == text.at(0) + "+surroundings");
 
   Writer out;
-  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 0}, "text 9...", "the callable");
+  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}, "text 10...",
+                   "the callable");
   std::uint64_t expected = 0;
   for (const Field& field : told_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
@@ -366,20 +368,29 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
 }
 
 BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
+  std::vector<StackFrame> frames(3);
+  frames[0].address = reinterpret_cast<const void*>(std::uintptr_t{0x1234});
+  frames[1].address = frames[2].address = reinterpret_cast<const void*>(std::uintptr_t{0x5678});
+  frames[1].inlined = true;  // the parent finds those by itself
   Writer out;
   write_error(out, Error(Errc::remote_exception, "the text")
                        .with_os_error(11)
                        .with_delivery(Delivery::sent)
-                       .with_remote_type("T"));
+                       .with_remote_type("T")
+                       .with_backtrace(frames));
   const std::string& bytes = out.bytes();
-  std::map<std::string, std::size_t> lengths;  // n and m, once they are read
+  std::map<std::string, std::size_t> lengths;  // n, m and k, once they are read
   // "16", "n", "24+n"
   const auto value = [&](const std::string& words) {
     std::size_t sum = 0;
     for (std::size_t at = 0; at <= words.size();) {
       const std::size_t end = std::min(words.find('+', at), words.size());
       const std::string word = words.substr(at, end - at);
-      sum += word == "n" || word == "m" ? lengths.at(word) : std::stoul(word);
+      const std::size_t length = word.find_first_of("nmk");
+      if (length == std::string::npos)
+        sum += std::stoul(word);
+      else
+        sum += (length == 0 ? 1 : std::stoul(word)) * lengths.at(word.substr(length));
       at = end + 1;
     }
     return sum;
@@ -399,11 +410,16 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
     if (name == "delivery")
       BOOST_TEST(number_at(bytes, offset, size) == static_cast<unsigned>(Delivery::sent));
     if (name == "") BOOST_TEST(number_at(bytes, offset, size) == 0U);
-    if (name == "n" || name == "m") lengths[name] = number_at(bytes, offset, size);
+    if (name == "n" || name == "m" || name == "k") lengths[name] = number_at(bytes, offset, size);
     if (name == "text") BOOST_TEST(bytes.substr(offset, size) == "the text");
     if (name == "type") BOOST_TEST(bytes.substr(offset, size) == "T");
+    if (name == "backtrace") {
+      BOOST_TEST(number_at(bytes, offset, 8) == 0x1234U);
+      BOOST_TEST(number_at(bytes, offset + 8, 8) == 0x5678U);
+    }
   }
-  BOOST_TEST(names == "code os_error delivery  n text m type ");
+  BOOST_TEST(lengths["k"] == 2U);
+  BOOST_TEST(names == "code os_error delivery  n text m type k backtrace ");
   BOOST_TEST(at == bytes.size());
 }
 
@@ -417,6 +433,15 @@ BOOST_AUTO_TEST_CASE(a_slot) {
   BOOST_TEST(static_cast<unsigned>(Sentence::none) == 0U);
   BOOST_TEST(static_cast<unsigned>(Sentence::condemned) == 1U);
   BOOST_TEST(static_cast<unsigned>(Sentence::obeyed) == 2U);
+}
+
+BOOST_AUTO_TEST_CASE(a_crash_record) {
+  compare(
+      "Crash records", sizeof(CrashRecord),
+      {FIELD(CrashRecord, owner), FIELD(CrashRecord, signal), FIELD(CrashRecord, code),
+       FIELD(CrashRecord, fault_address), FIELD(CrashRecord, count), FIELD(CrashRecord, frames)});
+  BOOST_TEST(says("Crash records", " of " + std::to_string(sizeof(CrashRecord)) + " bytes"));
+  BOOST_TEST(says("Crash records", " the " + std::to_string(longest_trace) + " innermost"));
 }
 
 BOOST_AUTO_TEST_CASE(a_note) {

@@ -10,7 +10,7 @@ names() {
 		grep -v '^evparallel::[^ ,]* std::'
 }
 exported() {
-	names | grep -E '^((typeinfo|typeinfo name|vtable) for )?evparallel::' | sort -u
+	names | grep -E '^(((typeinfo|typeinfo name|vtable) for )?evparallel::|__cxa_throw$)' | sort -u
 }
 
 if test "${1-}" = --list; then

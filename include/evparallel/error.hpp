@@ -5,7 +5,7 @@
 // file.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/backtrace.hpp>
 
 #include <sys/types.h>
 
@@ -14,6 +14,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace evparallel {
 
@@ -84,6 +85,8 @@ struct EVPARALLEL_API ExitStatus {
   // The end of what it wrote to its standard error, or else to its standard output, where Options
   // had that captured.
   std::string last_words{};
+  // Of a child with Options::backtrace that has crashed; else null.
+  std::shared_ptr<const CrashReport> crash{};
 
   bool exited() const noexcept;  // by exit(3) or _exit(2): code() counts
   int code() const noexcept;
@@ -109,12 +112,15 @@ public:
   const std::string& remote_type()
       const noexcept;  // demangled type of the exception thrown in the child
   const std::string& last_words() const noexcept;  // of exit(); empty where there is none
+  // With Options::backtrace: of the place that threw the exception, or where the child crashed.
+  const std::vector<StackFrame>& backtrace() const noexcept;
 
   // The same error with one more detail.
   Error with_delivery(Delivery) const;
   Error with_os_error(int) const;
   Error with_exit(const ExitStatus&) const;
   Error with_remote_type(const std::string&) const;
+  Error with_backtrace(const std::vector<StackFrame>&) const;
 
 private:
   struct Details;

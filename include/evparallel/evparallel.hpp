@@ -19,6 +19,7 @@
 //   wrong later is a Result or an on_error, exactly once.
 #pragma once
 
+#include <evparallel/backtrace.hpp>
 #include <evparallel/binary_io.hpp>
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>

@@ -66,6 +66,9 @@ struct Options {
   std::size_t last_lines = 20;
   std::size_t last_bytes = 4096;
   ProcessGroup process_group = ProcessGroup::own;
+  // A crash of the child is reported with its stack, and an exception with the place that threw it:
+  // evparallel_backtrace(3).  Costs nothing until then, but some microseconds for each throw.
+  bool backtrace = false;
 };
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// 74-terminal.cpp - signals that others send: the keys of a terminal, and a service manager that stops all.
+// 75-terminal.cpp - signals that others send: the keys of a terminal, and a service manager that stops all.
 #include "elsewhere.hpp"
 #include "testing.hpp"
 

@@ -1,4 +1,4 @@
-// 73-replicas.cpp - snapshots of several processes: whose turn it is, and what is lost with one.
+// 74-replicas.cpp - snapshots of several processes: whose turn it is, and what is lost with one.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"

@@ -1,4 +1,4 @@
-// 27-fd.cpp - descriptors beside messages: owned, attached, sent with their frame, lost and closed;
+// 28-fd.cpp - descriptors beside messages: owned, attached, sent with their frame, lost and closed;
 // and memory that nobody can change.
 #include "testing.hpp"
 
