@@ -50,6 +50,33 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   tell_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
+// Safe also where the child begins the call at this moment: it takes no notice of the note then.
+bool RemoteCore::take_back(std::uint64_t id) {
+  RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
+  if (!child) return false;
+  PendingCall& pending = *child->calls.find(id);
+  if (!pending.held) {
+    if (!child->handle->slot_known() || child->delivery(id, pending) == Delivery::started)
+      return false;
+    const std::int64_t deadline = pending.deadline;
+    tell(*child, id, pending, taken_back);
+    if (!pending.note) return false;
+    if (child->delivery(id, pending) == Delivery::started) {
+      pending.note->deadline.store(deadline);
+      return false;
+    }
+    child->given_up.emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+  }
+  PendingCall taken = child->calls.take(id);
+  forget_deadline(id, taken);
+  ended();
+  return true;
+}
+
+bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
+  return current_ && current_->given_up.count(id) > 0;
+}
+
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
 void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
@@ -83,11 +110,12 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
     pending.note = entry_->notes().write(child.handle->note_owner(), id, deadline);
 }
 
-void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) noexcept {
+void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
   const auto found = child.given_up.find(id);
   if (found == child.given_up.end()) return;
   erase(found->second.note);
   child.given_up.erase(found);
+  if (owner_) owner_->on_given_up_answered(id);
 }
 
 void RemoteCore::erase_notes(RemoteChild& child) noexcept {

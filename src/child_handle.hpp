@@ -51,6 +51,8 @@ public:
   bool slot_known() const noexcept { return slot_ != no_slot; }
   std::uint64_t note_owner() const noexcept { return note_owner_; }
 
+  // Its time to end by itself begins.
+  void release();
   // Its owner is gone.  The pipe is closed, in the background where something is still to be
   // written; the snapshot sees to it that the child ends in time.
   void drop();
@@ -62,7 +64,6 @@ private:
   void write_task(const detail::Task&, std::int64_t deadline);
   std::uint64_t last_begun() const noexcept;
   void let_go();
-  void release();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;

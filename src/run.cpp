@@ -46,13 +46,17 @@ void RemoteCore::spawn() {
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
+  const bool limited = options_.deadline > options_.deadline.zero();
+  return call(argument, std::move(answer), limited ? deadline_in(options_.deadline) : no_deadline);
+}
+
+std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t deadline) {
   check_open();
   const std::uint64_t id = next_id_++;
   PendingCall pending;
   pending.answer = std::move(answer);
   pending.argument = std::move(argument);
-  if (options_.deadline > options_.deadline.zero())
-    pending.deadline = deadline_in(options_.deadline);
+  pending.deadline = deadline;
   try {
     place(id, pending);
     began();
@@ -67,7 +71,7 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
   const bool usable = current_ && current_->handle->pipe()->usable();
-  pending.held = !usable && current_ && (current_->struck || options_.retries > 0);
+  pending.held = !usable && current_ && (owner_ || current_->struck || options_.retries > 0);
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
   PipeCore& pipe = *child.handle->pipe();
@@ -142,6 +146,7 @@ void finish(Frame& frame, Answer& answer) {
 void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   fault_at(Hop::finish);
   const auto keep = shared_from_this();
+  if (owner_ && frame.id == 0) return owner_->on_child_ready();
   PendingCall pending = child.calls.take(frame.id);
   if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
   forget_deadline(frame.id, pending);
@@ -164,6 +169,7 @@ bool ended_by_us(const ExitStatus& status) noexcept {
 // Safe: the child had not begun it, and that is known.
 bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
                             const ExitStatus& status) const noexcept {
+  if (owner_) return false;
   if (pending.held && status.cause != Cause::not_started) return true;
   const bool begun =
       delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
@@ -182,12 +188,16 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
   if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
   erase_notes(child);
+  if (owner_) owner_->on_child_ended(status, told);
 
   std::vector<NumberedCall> again;
   std::vector<std::pair<Answer, Delivery>> failed;
   for (auto& [id, pending] : child.calls.take_all()) {
     erase(std::exchange(pending.note, nullptr));
-    const Delivery delivery = child.delivery(id, pending);
+    Delivery delivery = child.delivery(id, pending);
+    // Who made the child makes the calls again, and goes by this alone.
+    if (owner_ && delivery == Delivery::sent && !child.handle->slot_known())
+      delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {
       if (!ours && !pending.held) ++pending.attempts;
       again.emplace_back(id, std::move(pending));
@@ -232,6 +242,11 @@ std::unique_ptr<RemoteChild> RemoteCore::take(RemoteChild& child) noexcept {
 void RemoteCore::close() {
   closed_ = true;
   if (current_) current_->handle->pipe()->close();
+}
+
+void RemoteCore::retire() {
+  close();
+  if (current_) current_->handle->release();
 }
 
 // Calls under way hear `cancelled`, from the loop.
@@ -306,11 +321,11 @@ std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
   return core;
 }
 
-std::uint64_t remote_call(RemoteCore& core, Writer& argument, Answer answer) {
-  return core.call(argument, std::move(answer));
+Call remote_call(RemoteCore& core, Writer& argument, Answer answer) {
+  return Call(core.weak_from_this(), core.call(argument, std::move(answer)));
 }
-std::uint64_t remote_refuse(RemoteCore& core, const Error& error, Answer answer) {
-  return core.refuse(error, std::move(answer));
+Call remote_refuse(RemoteCore& core, const Error& error, Answer answer) {
+  return Call(core.weak_from_this(), core.refuse(error, std::move(answer)));
 }
 pid_t remote_pid(const RemoteCore& core) noexcept {
   return core.pid();
@@ -324,12 +339,12 @@ void remote_close(RemoteCore& core) {
 void remote_drop(RemoteCore& core) noexcept {
   core.drop();
 }
-void call_cancel(const std::weak_ptr<RemoteCore>& core, std::uint64_t id) {
-  if (const auto living = core.lock()) living->cancel(id);
+void call_cancel(const std::weak_ptr<CallTarget>& target, std::uint64_t id) {
+  if (const auto living = target.lock()) living->cancel(id);
 }
-void call_deadline(const std::weak_ptr<RemoteCore>& core, std::uint64_t id,
+void call_deadline(const std::weak_ptr<CallTarget>& target, std::uint64_t id,
                    std::chrono::nanoseconds time) {
-  if (const auto living = core.lock()) living->set_deadline(id, time);
+  if (const auto living = target.lock()) living->set_deadline(id, time);
 }
 
 }  // namespace detail
