@@ -72,9 +72,10 @@ bool MapCore::has_chunk() const noexcept {
 std::size_t MapCore::wanted() const noexcept {
   if (over_) return 0;
   std::size_t wanted = again_.size();
-  if (may_pull())
-    wanted += options_.total ? *options_.total - std::min<std::size_t>(*options_.total, pulled_)
-                             : SIZE_MAX / 2;
+  if (!may_pull()) return wanted;
+  // What is said of the total may be wrong.
+  const std::size_t total = options_.total ? *options_.total : SIZE_MAX / 2;
+  wanted += std::max<std::size_t>(total - std::min<std::size_t>(total, pulled_), 1);
   return wanted;
 }
 
