@@ -43,7 +43,7 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   forget_deadline(id, pending);
   if (!pending.held) {
     tell(*child, id, pending, revoked);
-    child->given_up.emplace(id, RemoteChild::Given{pending.note, cause});
+    child->given_up->emplace(id, RemoteChild::Given{pending.note, cause});
   }
   const Delivery delivery = child->delivery(id, pending);  // read after the note was written
   if (delivery == Delivery::started) strike(*child, id, cause);
@@ -65,7 +65,7 @@ bool RemoteCore::take_back(std::uint64_t id) {
       pending.note->deadline.store(deadline);
       return false;
     }
-    child->given_up.emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+    child->given_up->emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
   }
   PendingCall taken = child->calls.take(id);
   forget_deadline(id, taken);
@@ -74,15 +74,15 @@ bool RemoteCore::take_back(std::uint64_t id) {
 }
 
 bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
-  return current_ && current_->given_up.count(id) > 0;
+  return current_ && current_->given_up.peek() && current_->given_up->count(id) > 0;
 }
 
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
 void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
-  const SnapshotEntry::Clock clock = clock_for(cause, options_.grace);
+  const SnapshotEntry::Clock clock = clock_for(cause, options_->grace);
   child.struck = true;
-  if (!task_.replies_later) return child.handle->strike(clock, id, 0);
+  if (!task_->replies_later) return child.handle->strike(clock, id, 0);
   if (closed_) {
     // No ping can be sent any more.  Calls that somebody waits for go first.
     if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
@@ -95,7 +95,8 @@ void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
 
 // It is known only now how far it had got.
 void RemoteCore::child_started(RemoteChild& child) {
-  for (const auto& item : child.given_up)
+  if (!child.given_up.peek()) return;
+  for (const auto& item : *child.given_up)
     if (child.handle->delivery(item.first, 0) == Delivery::started)
       strike(child, item.first, item.second.cause);
 }
@@ -111,16 +112,18 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
 }
 
 void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
-  const auto found = child.given_up.find(id);
-  if (found == child.given_up.end()) return;
+  if (!child.given_up.peek()) return;
+  const auto found = child.given_up->find(id);
+  if (found == child.given_up->end()) return;
   erase(found->second.note);
-  child.given_up.erase(found);
+  child.given_up->erase(found);
   if (owner_) owner_->on_given_up_answered(id);
 }
 
 void RemoteCore::erase_notes(RemoteChild& child) noexcept {
-  for (const auto& item : child.given_up) erase(item.second.note);
-  child.given_up.clear();
+  if (!child.given_up.peek()) return;
+  for (const auto& item : *child.given_up) erase(item.second.note);
+  child.given_up.reset();
 }
 
 // In a process that the program has forked the notes are the program's still.
@@ -154,8 +157,9 @@ void RemoteCore::forget_deadline(std::uint64_t id, PendingCall& pending) noexcep
 
 void RemoteCore::set_clock() {
   clock_at_ = deadlines_.empty() ? no_deadline : deadlines_.begin()->first;
-  if (clock_at_ == no_deadline) return clock_.remove();
-  clock_.add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
+  if (!clock_.peek()) clock_->set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+  if (clock_at_ == no_deadline) return clock_->remove();
+  clock_->add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
 }
 
 void RemoteCore::on_clock() {

@@ -25,11 +25,15 @@ Error error_of(const ExitStatus& status) {
 
 }  // namespace
 
-ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry, const Options& options,
-                         ChildOwner* owner)
-    : entry_(std::move(entry)), options_(options), owner_(owner) {
-  options_.snapshot = nullptr;  // it need not live longer than the call
+std::shared_ptr<const Options> kept(const Options& options) {
+  auto copy = std::make_shared<Options>(options);
+  copy->snapshot = nullptr;
+  return copy;
 }
+
+ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry,
+                         std::shared_ptr<const Options> options, ChildOwner* owner)
+    : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
 
 ChildHandle::~ChildHandle() {
   if (id_ != 0) entry_->forget(id_);
@@ -37,13 +41,15 @@ ChildHandle::~ChildHandle() {
 
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
                                                 const std::shared_ptr<Loop>& loop,
-                                                const detail::Task& task, const Options& options,
+                                                const detail::Task& task,
+                                                std::shared_ptr<const Options> kept,
                                                 DeadlineOf what, ChildOwner* owner) {
+  const Options& options = *kept;
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
-  std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
+  std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
   child->id_ = entry->spawn(loop, task, std::move(theirs), child.get());
   child->pipe_ =
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
@@ -59,8 +65,8 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
 void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
   Writer frame;
   write_task_frame(frame,
-                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
-                    options_.limits.cpu.count(), options_.limits.memory, options_.nice},
+                   {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
+                    options_->limits.cpu.count(), options_->limits.memory, options_->nice},
                    task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
@@ -80,7 +86,8 @@ void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
 }
 
 void ChildHandle::release() {
-  if (!ended_) entry_->terminate(id_, slot_, {options_.linger, options_.grace, Cause::terminated});
+  if (!ended_)
+    entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
 }
 
 std::uint64_t ChildHandle::last_begun() const noexcept {

@@ -24,6 +24,9 @@ protected:
   ~ChildOwner() = default;
 };
 
+// A copy for as long as children are made by it; the snapshot need not live so long.
+std::shared_ptr<const Options> kept(const Options&);
+
 // Made with spawn(); the entry and the pipe hear of it as long as it lives.
 class ChildHandle final : public SpawnListener,
                           public PipeOwner,
@@ -34,7 +37,8 @@ public:
   enum class DeadlineOf { child, each_call };  // what Options::deadline is about
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
-                                            const Options&, DeadlineOf, ChildOwner*);
+                                            std::shared_ptr<const Options>, DeadlineOf,
+                                            ChildOwner*);
   ~ChildHandle();
 
   const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
@@ -60,7 +64,7 @@ public:
   void cut();
 
 private:
-  ChildHandle(std::shared_ptr<SnapshotEntry>, const Options&, ChildOwner*);
+  ChildHandle(std::shared_ptr<SnapshotEntry>, std::shared_ptr<const Options>, ChildOwner*);
   void write_task(const detail::Task&, std::int64_t deadline);
   std::uint64_t last_begun() const noexcept;
   void let_go();
@@ -74,7 +78,7 @@ private:
   void on_over() override;
 
   std::shared_ptr<SnapshotEntry> entry_;
-  Options options_;
+  std::shared_ptr<const Options> options_;
   ChildOwner* owner_;
   std::uint64_t id_ = 0;
   pid_t pid_ = 0;

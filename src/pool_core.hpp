@@ -130,9 +130,9 @@ private:
   std::shared_ptr<Loop> loop_;
   std::vector<std::shared_ptr<SnapshotEntry>> entries_;
   std::size_t next_entry_ = 0;
-  Task task_;
+  std::shared_ptr<const Task> task_;
   PoolOptions options_;
-  Options child_options_;
+  std::shared_ptr<const Options> child_options_;
   Stage stage_ = Stage::open;
   PoolCounts counts_;
 

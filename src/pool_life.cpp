@@ -35,17 +35,19 @@ void append_tail(Task& task, const PoolOptions& options) {
 PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
                    std::vector<std::shared_ptr<SnapshotEntry>> entries, Task task,
                    const PoolOptions& options)
-    : loop_(loop), entries_(std::move(entries)), task_(std::move(task)), options_(options) {
+    : loop_(loop), entries_(std::move(entries)), options_(options) {
   loop_->check_at_home();
-  append_tail(task_, options_);
+  append_tail(task, options_);
+  task_ = std::make_shared<const Task>(std::move(task));
   if (options_.workers == 0) options_.workers = usable_cpus();
   options_.min_workers = std::min(options_.min_workers, options_.workers);
   options_.snapshots.clear();  // they need not live longer than the call
   options_.child.snapshot = nullptr;
-  child_options_ = options_.child;
-  child_options_.retries = 0;
-  child_options_.deadline = child_options_.deadline.zero();
-  child_options_.max_message += std::min(chunk_slack, SIZE_MAX - child_options_.max_message);
+  Options child = options_.child;
+  child.retries = 0;
+  child.deadline = child.deadline.zero();
+  child.max_message += std::min(chunk_slack, SIZE_MAX - child.max_message);
+  child_options_ = kept(child);
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
   attach(*loop_);
 }

@@ -9,9 +9,10 @@ namespace evparallel {
 namespace detail {
 
 void PoolWorker::start(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
-                       const Task& task, const Options& options) {
+                       std::shared_ptr<const Task> task, std::shared_ptr<const Options> options) {
   started_at = last_answer_at = now_ns();
-  remote_ = std::make_shared<RemoteCore>(loop, std::move(entry), task, options);
+  remote_ =
+      std::make_shared<RemoteCore>(loop, std::move(entry), std::move(task), std::move(options));
   remote_->set_owner(this);
   remote_->spawn();
 }

@@ -29,8 +29,8 @@ public:
   explicit PoolWorker(PoolCore& pool) noexcept : pool_(&pool) {}
 
   // Asks for the child.  Fails: Error.
-  void start(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>, const Task&,
-             const Options&);
+  void start(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>,
+             std::shared_ptr<const Task>, std::shared_ptr<const Options>);
   // Fails: std::logic_error, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // What nobody has begun is taken out and given back, beginning with the last; `below`: only what

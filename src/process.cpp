@@ -19,7 +19,8 @@ public:
 
   void start(const std::shared_ptr<SnapshotEntry>& entry, const Task& task,
              const Options& options) {
-    child_ = ChildHandle::spawn(entry, loop_, task, options, ChildHandle::DeadlineOf::child, this);
+    child_ =
+        ChildHandle::spawn(entry, loop_, task, kept(options), ChildHandle::DeadlineOf::child, this);
     attach(*loop_);
     loop_->hold();
     open_ = true;

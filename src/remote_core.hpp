@@ -68,7 +68,7 @@ public:
     Note* note;
     Cause cause;
   };
-  std::unordered_map<std::uint64_t, Given> given_up;
+  Lazy<std::unordered_map<std::uint64_t, Given>> given_up;
 
 private:
   RemoteCore& remote_;
@@ -78,8 +78,9 @@ class RemoteCore : public Attached,
                    public CallTarget,
                    public std::enable_shared_from_this<RemoteCore> {
 public:
-  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>, const Task&,
-             const Options&);
+  // Many of them may share their task and options.
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<SnapshotEntry>,
+             std::shared_ptr<const Task>, std::shared_ptr<const Options>);
   ~RemoteCore() override { drop(); }
 
   // ---- the way of a call ----
@@ -150,13 +151,13 @@ private:
 
   std::shared_ptr<Loop> loop_;
   std::shared_ptr<SnapshotEntry> entry_;
-  Task task_;
-  Options options_;
+  std::shared_ptr<const Task> task_;
+  std::shared_ptr<const Options> options_;
   RemoteOwner* owner_ = nullptr;
   std::unique_ptr<RemoteChild> current_;
   std::vector<std::unique_ptr<RemoteChild>> dying_;
   std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls, soonest first
-  Event clock_;
+  Lazy<Event> clock_;
   std::int64_t clock_at_ = no_deadline;
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;

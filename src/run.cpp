@@ -14,10 +14,8 @@ namespace evparallel {
 namespace detail {
 
 RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<SnapshotEntry> entry,
-                       const Task& task, const Options& options)
-    : loop_(loop), entry_(std::move(entry)), task_(task), options_(options) {
-  options_.snapshot = nullptr;  // it need not live longer than the call
-  clock_.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+                       std::shared_ptr<const Task> task, std::shared_ptr<const Options> options)
+    : loop_(loop), entry_(std::move(entry)), task_(std::move(task)), options_(std::move(options)) {
   attach(*loop_);
 }
 
@@ -39,15 +37,15 @@ void RemoteCore::ended() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
-  child->handle = ChildHandle::spawn(entry_, loop_, task_, options_,
+  child->handle = ChildHandle::spawn(entry_, loop_, *task_, options_,
                                      ChildHandle::DeadlineOf::each_call, child.get());
   if (current_) dying_.push_back(std::move(current_));
   current_ = std::move(child);
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
-  const bool limited = options_.deadline > options_.deadline.zero();
-  return call(argument, std::move(answer), limited ? deadline_in(options_.deadline) : no_deadline);
+  const bool limited = options_->deadline > options_->deadline.zero();
+  return call(argument, std::move(answer), limited ? deadline_in(options_->deadline) : no_deadline);
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t deadline) {
@@ -71,7 +69,7 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t dea
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
   const bool usable = current_ && current_->handle->pipe()->usable();
-  pending.held = !usable && current_ && (owner_ || current_->struck || options_.retries > 0);
+  pending.held = !usable && current_ && (owner_ || current_->struck || options_->retries > 0);
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
   PipeCore& pipe = *child.handle->pipe();
@@ -174,8 +172,8 @@ bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending
   const bool begun =
       delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
   if (ended_by_us(status)) return !begun;
-  return pending.attempts < options_.retries && !child.task_error &&
-         (!begun || options_.idempotent);
+  return pending.attempts < options_->retries && !child.task_error &&
+         (!begun || options_->idempotent);
 }
 
 // The last word about a child: each of its calls hears it, or is made again.
@@ -253,7 +251,7 @@ void RemoteCore::retire() {
 void RemoteCore::drop() noexcept {
   if (std::exchange(dropped_, true)) return;
   closed_ = true;
-  clock_.unset();
+  if (clock_.peek()) clock_->unset();
   deadlines_.clear();
   const std::unique_ptr<RemoteChild> current = std::move(current_);
   std::vector<std::unique_ptr<RemoteChild>> children = std::move(dying_);
@@ -279,7 +277,7 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
 }
 
 void RemoteCore::loop_gone() noexcept {
-  clock_.unset();
+  if (clock_.peek()) clock_->unset();
   deadlines_.clear();
   // Callbacks go unheard: they may own handles that come back here.
   const std::unique_ptr<RemoteChild> current = std::move(current_);
@@ -316,7 +314,7 @@ std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
   fault_at(Hop::run);
   auto core = std::make_shared<RemoteCore>(reactor.loop(), SnapshotEntry::choose(options.snapshot),
-                                           task, options);
+                                           std::make_shared<const Task>(task), kept(options));
   core->spawn();
   return core;
 }
