@@ -88,6 +88,7 @@ std::uint64_t PoolCore::submit(Writer& argument, Answer answer, int priority) {
 std::uint64_t PoolCore::refuse(const Error& error, Answer answer) {
   check_open();
   began();
+  ++counts_.failed;
   tell_later(error, std::move(answer));
   return next_id_++;
 }
@@ -175,8 +176,10 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
   const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
   if (in || worker.begun) {
     worker.begun = true;
-    failed_starts_ = 0;
-    unhealthy_.reset();
+    if (worker.started_at > failed_at_) {
+      failed_starts_ = 0;
+      unhealthy_.reset();
+    }
   }
   if (in) note_run(worker, what, now);
   if (in || error->delivery() == Delivery::started) worker.answered += what.items;

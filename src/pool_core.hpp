@@ -96,7 +96,7 @@ private:
   bool send_chunk(PoolWorker&);
   void sent(PoolWorker&, const PoolWorker::Sent&, Writer& argument, std::int64_t deadline);
   void unsend(const PoolWorker::Sent&) noexcept;
-  void take_back(PoolWorker&, int below);
+  void take_back(PoolWorker&, std::int64_t below);
   void fill(PoolWorker&);
   void balance();
   void make_way(int priority);
@@ -159,6 +159,7 @@ private:
 
   unsigned failed_starts_ = 0;  // in a row
   std::int64_t start_at_ = 0;   // not before
+  std::int64_t failed_at_ = 0;  // the last of them
   std::optional<Error> unhealthy_;
   std::size_t dead_ = 0;  // to be replaced
 

@@ -3,7 +3,6 @@
 #include "pool_core.hpp"
 
 #include <algorithm>
-#include <climits>
 
 namespace evparallel {
 
@@ -31,7 +30,7 @@ void PoolCore::shutdown(std::chrono::milliseconds grace) {
   while (!queue_.empty())
     give_up_waiting(queue_.begin()->first.second,
                     Error(Errc::cancelled, "cancelled: the pool was shut down"));
-  for (const auto& worker : workers_) take_back(*worker, INT_MAX);
+  for (const auto& worker : workers_) take_back(*worker, INT64_MAX);
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
   for (const auto& map : maps) map->stop(std::nullopt);
   while (!queue_.empty())

@@ -16,11 +16,6 @@ namespace {
 constexpr std::int64_t first_pause_ns = 20000000;
 constexpr std::int64_t longest_pause_ns = 10000000000;
 
-// What another child of the same pool would meet as well.
-bool is_for_all(Errc code) noexcept {
-  return code == Errc::unknown_function || code == Errc::snapshot_lost || code == Errc::no_snapshot;
-}
-
 // Behind the callable of the function.
 void append_tail(Task& task, const PoolOptions& options) {
   PoolTail tail;
@@ -28,6 +23,8 @@ void append_tail(Task& task, const PoolOptions& options) {
   tail.max_message = options.child.max_message;
   task.callable.append(reinterpret_cast<const char*>(&tail), sizeof tail);
   task.callable.append(options.on_start.callable());
+  if (tail.start) task.more.push_back(reinterpret_cast<AnyFunction>(tail.start));
+  if (options.on_start.function()) task.more.push_back(*options.on_start.function());
 }
 
 }  // namespace
@@ -171,11 +168,12 @@ void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error&
 }
 
 void PoolCore::start_failed(const Error& error) {
-  if (is_for_all(error.code()) && next_snapshot()->alive() == false) return fail_waiting(error);
-  if (error.code() == Errc::unknown_function) return fail_waiting(error);
+  if (error.code() == Errc::unknown_function || !next_snapshot()->alive())
+    return fail_waiting(error);  // another child would meet it as well
   ++failed_starts_;
+  failed_at_ = now_ns();
   const unsigned doubled = std::min(failed_starts_ - 1, 20U);
-  start_at_ = now_ns() + std::min(first_pause_ns << doubled, longest_pause_ns);
+  start_at_ = failed_at_ + std::min(first_pause_ns << doubled, longest_pause_ns);
   wake_at(start_at_);
   if (failed_starts_ < options_.max_failed_starts || proven()) return;
   unhealthy_ =
@@ -272,7 +270,12 @@ void PoolCore::on_clock() {
       wake_at(due);
       break;
     }
-    check_worn(worker, now);
+    // One that nobody needs is not replaced.
+    if (worker.free() && worker.stage == PoolWorker::Stage::ready && !worker.spare &&
+        queue_.empty() && maps_.empty() && active() > options_.min_workers)
+      retire(worker);
+    else
+      check_worn(worker, now);
   }
   pump();
 }

@@ -7,7 +7,6 @@
 #include "pool_core.hpp"
 
 #include <algorithm>
-#include <climits>
 
 namespace evparallel {
 
@@ -201,7 +200,7 @@ void PoolCore::note_run(PoolWorker& worker, const PoolWorker::Sent& what,
 
 // ---- taking back ----
 
-void PoolCore::take_back(PoolWorker& worker, int below) {
+void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
   for (const PoolWorker::Sent& what : worker.take_back(below)) {
     unsend(what);
     if (what.chunk) {
@@ -229,7 +228,7 @@ void PoolCore::balance() {
       continue;
     }
     const std::size_t before = worker->sent.size();
-    take_back(*worker, INT_MAX);
+    take_back(*worker, INT64_MAX);
     taken = taken || worker->sent.size() < before;
   }
   if (balance_at_ != no_deadline) wake_at(balance_at_);

@@ -41,7 +41,7 @@ std::optional<PoolWorker::Sent> PoolWorker::take(std::uint64_t id) {
   return taken_out;
 }
 
-std::vector<PoolWorker::Sent> PoolWorker::take_back(int below) {
+std::vector<PoolWorker::Sent> PoolWorker::take_back(std::int64_t below) {
   std::vector<Sent> back;
   for (std::size_t i = sent.size(); i-- > 0;) {
     const Sent one = sent[i];
@@ -72,7 +72,12 @@ void PoolWorker::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
 
 void PoolWorker::retire() {
   stage = Stage::retiring;
-  remote_->retire();
+  end_if_done();
+}
+
+// Not before: from then on it has so long to end.
+void PoolWorker::end_if_done() {
+  if (stage == Stage::retiring && free()) remote_->retire();
 }
 
 void PoolWorker::kill(std::chrono::milliseconds grace) noexcept {
@@ -98,6 +103,7 @@ void PoolWorker::heard(std::uint64_t id, Reader* in, const Error* error) {
     if (remote_->is_given_up(what->remote_id)) lost_calls.push_back(what->remote_id);
   }
   pool_->heard(*this, *what, in, error);
+  end_if_done();
 }
 
 void PoolWorker::on_child_ready() {
@@ -110,10 +116,12 @@ void PoolWorker::on_child_ended(const ExitStatus& status, const Error& error) {
 }
 
 void PoolWorker::on_given_up_answered(std::uint64_t remote_id) {
+  const auto keep = shared_from_this();
   const auto found = std::find(lost_calls.begin(), lost_calls.end(), remote_id);
   if (found == lost_calls.end()) return;
   lost_calls.erase(found);
   if (pool_) pool_->child_free(*this);
+  end_if_done();
 }
 
 }  // namespace detail

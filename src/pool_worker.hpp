@@ -35,11 +35,11 @@ public:
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // What nobody has begun is taken out and given back, beginning with the last; `below`: only what
   // has a lower priority.
-  std::vector<Sent> take_back(int below);
+  std::vector<Sent> take_back(std::int64_t below);
   bool take_back_one(std::uint64_t id);
   void cancel(std::uint64_t id);
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds);
-  // It is to end when it has answered.
+  // It gets nothing more, and ends when it has answered.
   void retire();
   // It is to end; nobody hears of it any more.
   void drop() noexcept;
@@ -74,6 +74,7 @@ public:
   std::vector<std::uint64_t> lost_calls;  // given up, and it may be at them still
 
 private:
+  void end_if_done();
   void heard(std::uint64_t id, Reader*, const Error*);
   void on_child_ready() override;
   void on_child_ended(const ExitStatus&, const Error&) override;

@@ -48,8 +48,8 @@ void reset() {
   new (shared) Shared;
 }
 
-int square(int x) {
-  return x * x;
+int mixed(int x) {
+  return x ^ 21;
 }
 
 par::PoolOptions of(unsigned workers) {
@@ -90,9 +90,9 @@ struct Heard {
   std::optional<par::Summary> summary{};
 };
 
-auto squares(Heard& heard) {
+auto into(Heard& heard) {
   return [&heard](std::size_t i, par::Result<int> r) {
-    heard(i, r, [i](int x) { return x == square(static_cast<int>(i)); });
+    heard(i, r, [i](int x) { return x == mixed(static_cast<int>(i)); });
   };
 }
 auto summary_of(Heard& heard) {
@@ -114,9 +114,9 @@ par::MapOptions unordered() {
 
 BOOST_AUTO_TEST_CASE(every_item_once_and_in_order) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(3));
+  auto pool = par::pool(loop, mixed, of(3));
   Heard heard(20000);
-  pool.map(numbers(20000), squares(heard), summary_of(heard));
+  pool.map(numbers(20000), into(heard), summary_of(heard));
   BOOST_TEST(heard.next == 0u);  // never from inside the call
   loop.run();
   BOOST_TEST(heard.each_once());
@@ -139,14 +139,14 @@ BOOST_AUTO_TEST_CASE(as_they_come) {
       loop,
       [](int x) {
         while (x == 0 && !shared->open) ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard heard(1000);
   pool.map(
       numbers(1000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         // The first one comes last, if nothing travels with it.
         if (i == 999) shared->open = true;
       },
@@ -159,9 +159,9 @@ BOOST_AUTO_TEST_CASE(as_they_come) {
 
 BOOST_AUTO_TEST_CASE(an_empty_range) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   Heard heard(0);
-  pool.map(std::vector<int>{}, squares(heard), summary_of(heard));
+  pool.map(std::vector<int>{}, into(heard), summary_of(heard));
   BOOST_TEST(!heard.summary.has_value());
   loop.run();
   BOOST_REQUIRE(heard.summary.has_value());
@@ -170,11 +170,11 @@ BOOST_AUTO_TEST_CASE(an_empty_range) {
 
 BOOST_AUTO_TEST_CASE(ranges_of_all_kinds) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   std::vector<std::size_t> sizes;
   const auto go = [&](auto&& range) {
     Heard heard(100);
-    pool.map(std::forward<decltype(range)>(range), squares(heard), summary_of(heard));
+    pool.map(std::forward<decltype(range)>(range), into(heard), summary_of(heard));
     loop.run();
     BOOST_TEST(heard.each_once());
     BOOST_TEST(heard.right == 100u);
@@ -209,10 +209,10 @@ struct Words {
 
 BOOST_AUTO_TEST_CASE(an_input_iterator) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   Heard heard(5);
   Words words{std::istringstream("0 1 2 3 4")};
-  pool.map(words, squares(heard), summary_of(heard));
+  pool.map(words, into(heard), summary_of(heard));
   loop.run();
   BOOST_TEST(heard.right == 5u);
 }
@@ -224,7 +224,7 @@ BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
       loop,
       [](int x) {
         while (!shared->open) ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   int pulled = 0;
@@ -234,7 +234,7 @@ BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
         if (pulled == 100000) return std::nullopt;
         return pulled++;
       },
-      squares(heard), summary_of(heard));
+      into(heard), summary_of(heard));
   for (int i = 0; i < 50; ++i) loop.run_for(1ms);
   BOOST_TEST(pulled > 0);
   BOOST_TEST(pulled < 100);
@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_where_they_are_ordered) 
       loop,
       [](int x) {
         while (x == 0 && !shared->open) ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   int pulled = 0;
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_where_they_are_ordered) 
         if (pulled == 20000) return std::nullopt;
         return pulled++;
       },
-      squares(heard), summary_of(heard), std::move(options));
+      into(heard), summary_of(heard), std::move(options));
   int before = -1;
   BOOST_TEST(testing::eventually([&] {
     loop.run_for(20ms);
@@ -357,7 +357,7 @@ BOOST_AUTO_TEST_CASE(an_exception_fails_its_item_only) {
       loop,
       [](int x) {
         if (x % 7 == 3) throw std::out_of_range("seven");
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard heard(10000);
@@ -365,7 +365,7 @@ BOOST_AUTO_TEST_CASE(an_exception_fails_its_item_only) {
   pool.map(
       numbers(10000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (!r && !first) first = r.error();
       },
       summary_of(heard));
@@ -414,13 +414,13 @@ BOOST_AUTO_TEST_CASE(stop_on_error) {
       loop,
       [](int x) {
         if (x == 5000) throw std::runtime_error("half way");
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard heard(10000);
   par::MapOptions options;
   options.stop_on_error = true;
-  pool.map(numbers(10000), squares(heard), summary_of(heard), std::move(options));
+  pool.map(numbers(10000), into(heard), summary_of(heard), std::move(options));
   loop.run();
   BOOST_TEST(heard.next == 5001u);
   BOOST_TEST(heard.right == 5000u);
@@ -431,14 +431,14 @@ BOOST_AUTO_TEST_CASE(stop_on_error) {
   BOOST_TEST(heard.summary->error->remote_type() == "std::runtime_error");
   // The pool goes on.
   Heard again(100);
-  pool.map(numbers(100), squares(again), summary_of(again));
+  pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
   BOOST_TEST(again.right == 100u);
 }
 
 BOOST_AUTO_TEST_CASE(a_range_that_throws_ends_its_map_and_loses_nothing) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   Heard heard(100);
   int next = 0;
   pool.map(
@@ -446,7 +446,7 @@ BOOST_AUTO_TEST_CASE(a_range_that_throws_ends_its_map_and_loses_nothing) {
         if (next == 100) throw std::runtime_error("cannot read on");
         return next++;
       },
-      squares(heard), summary_of(heard));
+      into(heard), summary_of(heard));
   BOOST_CHECK_THROW(loop.run(), std::runtime_error);
   loop.run();
   BOOST_TEST(heard.right == 100u);
@@ -456,12 +456,12 @@ BOOST_AUTO_TEST_CASE(a_range_that_throws_ends_its_map_and_loses_nothing) {
 
 BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_leaves_run_and_no_result_is_lost) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   Heard heard(5000);
   pool.map(
       numbers(5000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (i % 1000 == 500) throw std::runtime_error("mine");
       },
       summary_of(heard));
@@ -486,7 +486,7 @@ int kill_while_mapping(par::Reactor& loop, Pool& pool, Heard& heard, par::MapOpt
   pool.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (++told % 200 != 0) return;
         const auto workers = pool.stats().workers;
         if (workers.empty()) return;
@@ -507,7 +507,7 @@ BOOST_AUTO_TEST_CASE(children_killed_all_the_time_with_retries) {
   options.child.retries = 1000;
   options.child.idempotent = true;
   options.max_failed_starts = 1000;
-  auto pool = par::pool(loop, square, options);
+  auto pool = par::pool(loop, mixed, options);
   Heard heard(20000);
   const int killed = kill_while_mapping(loop, pool, heard, {});
   BOOST_TEST(killed > 20);
@@ -521,7 +521,7 @@ BOOST_AUTO_TEST_CASE(children_killed_all_the_time_without_retries) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_failed_starts = 1000;
-  auto pool = par::pool(loop, square, options);
+  auto pool = par::pool(loop, mixed, options);
   Heard heard(20000);
   par::MapOptions map = unordered();
   map.repeatable = false;
@@ -590,14 +590,14 @@ BOOST_AUTO_TEST_CASE(what_is_not_repeatable_is_begun_once) {
       [](int x) {
         ++shared->times[x];
         if (x == 55) ::raise(SIGKILL);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard heard(1000);
   par::MapOptions options;
   options.chunk = 10;
   options.repeatable = false;
-  pool.map(numbers(1000), squares(heard), summary_of(heard), std::move(options));
+  pool.map(numbers(1000), into(heard), summary_of(heard), std::move(options));
   loop.run();
   BOOST_TEST(heard.each_once());
   BOOST_TEST(heard.right == 990u);
@@ -616,7 +616,7 @@ BOOST_AUTO_TEST_CASE(an_item_that_takes_too_long_is_found_like_poison) {
       loop,
       [](int x) {
         while (x == 77) ::pause();
-        return x * x;
+        return x ^ 21;
       },
       options);
   Heard heard(200);
@@ -626,7 +626,7 @@ BOOST_AUTO_TEST_CASE(an_item_that_takes_too_long_is_found_like_poison) {
   pool.map(
       numbers(200),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (!r) error = r.error();
       },
       summary_of(heard), std::move(map));
@@ -642,9 +642,9 @@ BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_hears_why) {
   par::PoolOptions options = of(2);
   options.max_failed_starts = 2;
   options.on_start = [] { throw std::runtime_error("no licence"); };
-  auto pool = par::pool(loop, square, options);
+  auto pool = par::pool(loop, mixed, options);
   Heard heard(100);
-  pool.map(numbers(100), squares(heard), summary_of(heard));
+  pool.map(numbers(100), into(heard), summary_of(heard));
   loop.run();
   BOOST_REQUIRE(heard.summary.has_value());
   BOOST_TEST(heard.summary->stopped);
@@ -661,7 +661,7 @@ BOOST_AUTO_TEST_CASE(two_maps_of_one_pool_take_turns) {
       loop,
       [](int x) {
         ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(1));
   Heard first(400);
@@ -675,14 +675,14 @@ BOOST_AUTO_TEST_CASE(two_maps_of_one_pool_take_turns) {
   pool.map(
       numbers(400),
       [&](std::size_t i, par::Result<int> r) {
-        squares(first)(i, r);
+        into(first)(i, r);
         if (i % 10 == 0) order.push_back(1);
       },
       summary_of(first), chunks_of_ten());
   pool.map(
       numbers(400),
       [&](std::size_t i, par::Result<int> r) {
-        squares(second)(i, r);
+        into(second)(i, r);
         if (i % 10 == 0) order.push_back(2);
       },
       summary_of(second), chunks_of_ten());
@@ -705,13 +705,13 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_while_a_map_runs) {
       loop,
       [](int x) {
         ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(1));
   Heard heard(2000);
   bool map_over = false;
   int answered_before = 0;
-  pool.map(numbers(2000), squares(heard), [&](const par::Summary&) { map_over = true; });
+  pool.map(numbers(2000), into(heard), [&](const par::Summary&) { map_over = true; });
   for (int i = 0; i < 20; ++i)
     pool.submit(i, [&](par::Result<int> r) { answered_before += r.has_value() && !map_over; });
   loop.run();
@@ -721,15 +721,15 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_while_a_map_runs) {
 
 BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(1));
+  auto pool = par::pool(loop, mixed, of(1));
   std::vector<int> ends;
   par::MapOptions high;
   high.priority = 1;
   Heard first(5000);
   Heard second(5000);
-  pool.map(numbers(5000), squares(first), [&](const par::Summary&) { ends.push_back(1); });
+  pool.map(numbers(5000), into(first), [&](const par::Summary&) { ends.push_back(1); });
   pool.map(
-      numbers(5000), squares(second), [&](const par::Summary&) { ends.push_back(2); },
+      numbers(5000), into(second), [&](const par::Summary&) { ends.push_back(2); },
       std::move(high));
   loop.run();
   BOOST_TEST(ends == (std::vector<int>{2, 1}), boost::test_tools::per_element());
@@ -745,7 +745,7 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
       [](int x) {
         ++shared->calls;
         ::usleep(200);
-        return x * x;
+        return x ^ 21;
       },
       options);
   Heard heard(20000);
@@ -753,7 +753,7 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
   map = pool.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (i == 100) map.cancel();
       },
       summary_of(heard));
@@ -766,7 +766,7 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
   map.cancel();  // nothing
 
   Heard other(20000);
-  map = pool.map(numbers(20000), squares(other), summary_of(other));
+  map = pool.map(numbers(20000), into(other), summary_of(other));
   map.cancel();
   BOOST_TEST(!other.summary.has_value());
   loop.run();
@@ -776,7 +776,7 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
 
   // The pool goes on.
   Heard again(100);
-  pool.map(numbers(100), squares(again), summary_of(again));
+  pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
   BOOST_TEST(again.right == 100u);
   BOOST_TEST(shared->calls < 20000);
@@ -784,12 +784,12 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
 
 BOOST_AUTO_TEST_CASE(a_pool_destroyed_while_it_maps) {
   par::Reactor loop;
-  auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, square, of(2)));
+  auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, mixed, of(2)));
   Heard heard(20000);
   pool->map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(heard)(i, r);
+        into(heard)(i, r);
         if (i == 1000) pool.reset();
       },
       summary_of(heard));
@@ -801,11 +801,11 @@ BOOST_AUTO_TEST_CASE(a_pool_destroyed_while_it_maps) {
 
 BOOST_AUTO_TEST_CASE(close_lets_a_map_end_and_shutdown_does_not) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(2));
+  auto pool = par::pool(loop, mixed, of(2));
   Heard heard(20000);
-  pool.map(numbers(20000), squares(heard), summary_of(heard));
+  pool.map(numbers(20000), into(heard), summary_of(heard));
   pool.close();
-  BOOST_CHECK_THROW(pool.map(numbers(1), squares(heard), summary_of(heard)), std::logic_error);
+  BOOST_CHECK_THROW(pool.map(numbers(1), into(heard), summary_of(heard)), std::logic_error);
   loop.run();
   BOOST_TEST(heard.right == 20000u);
 
@@ -813,14 +813,14 @@ BOOST_AUTO_TEST_CASE(close_lets_a_map_end_and_shutdown_does_not) {
       loop,
       [](int x) {
         ::usleep(100);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard stopped(20000);
   other.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        squares(stopped)(i, r);
+        into(stopped)(i, r);
         if (i == 50) other.shutdown(2s);
       },
       summary_of(stopped));
@@ -838,11 +838,11 @@ BOOST_AUTO_TEST_CASE(a_reactor_destroyed_while_a_map_runs) {
   Heard heard(20000);
   {
     par::Reactor loop;
-    pool = par::pool(loop, square, of(2));
+    pool = par::pool(loop, mixed, of(2));
     map = pool.map(
         numbers(20000),
         [&](std::size_t i, par::Result<int> r) {
-          squares(heard)(i, r);
+          into(heard)(i, r);
           if (i == 100) loop.stop();
         },
         summary_of(heard));
@@ -862,7 +862,7 @@ BOOST_AUTO_TEST_CASE(progress) {
       [](int x) {
         if (x % 100 == 0) throw std::runtime_error("hundred");
         ::usleep(20);
-        return x * x;
+        return x ^ 21;
       },
       of(2));
   Heard heard(2000);
@@ -871,7 +871,7 @@ BOOST_AUTO_TEST_CASE(progress) {
   options.progress_every = 5ms;
   options.on_progress = [&](const par::Progress& p) { all.push_back(p); };
   const par::MapHandle map =
-      pool.map(numbers(2000), squares(heard), summary_of(heard), std::move(options));
+      pool.map(numbers(2000), into(heard), summary_of(heard), std::move(options));
   BOOST_TEST(map.progress().total.value() == 2000u);
   loop.run();
   BOOST_REQUIRE(all.size() >= 2u);
@@ -890,7 +890,7 @@ BOOST_AUTO_TEST_CASE(progress) {
 
 BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
   par::Reactor loop;
-  auto pool = par::pool(loop, square, of(1));
+  auto pool = par::pool(loop, mixed, of(1));
   const auto go = [&](std::optional<std::size_t> total) {
     Heard heard(100);
     int next = 0;
@@ -901,7 +901,7 @@ BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
           if (next == 100) return std::nullopt;
           return next++;
         },
-        squares(heard), summary_of(heard), std::move(options));
+        into(heard), summary_of(heard), std::move(options));
     BOOST_TEST((map.progress().total == total));
     loop.run();
     BOOST_TEST(heard.right == 100u);

@@ -803,6 +803,25 @@ BOOST_AUTO_TEST_CASE(max_calls_is_kept_and_no_call_waits_for_a_start) {
   BOOST_TEST(pool.stats().recycled >= 9u);
 }
 
+BOOST_AUTO_TEST_CASE(a_child_that_has_had_its_calls_may_take_its_time_for_the_last) {
+  par::Reactor loop;
+  par::PoolOptions options = of(2);
+  options.max_calls = 1;
+  options.child.linger = 1ms;
+  options.child.grace = 1ms;
+  auto pool = par::pool(
+      loop,
+      [](int) {
+        ::usleep(50000);
+        return static_cast<int>(::getpid());
+      },
+      options);
+  std::set<int> pids;
+  for (int i = 0; i < 6; ++i) pool.submit(i, [&](par::Result<int> r) { pids.insert(r.value()); });
+  loop.run();
+  BOOST_TEST(pids.size() == 6u);
+}
+
 BOOST_AUTO_TEST_CASE(the_replacement_is_ready_before_the_old_one_retires) {
   reset();
   par::Reactor loop;
@@ -934,4 +953,26 @@ BOOST_AUTO_TEST_CASE(stats_add_up) {
   BOOST_TEST((stats.run.p50 <= stats.run.p90));
   BOOST_TEST((stats.run.p90 <= stats.run.p99));
   BOOST_TEST((stats.wait.p50 > 0us));
+}
+
+// The last one: it stops a snapshot.
+BOOST_AUTO_TEST_CASE(a_pool_whose_only_snapshot_is_gone) {
+  par::Reactor loop;
+  par::PoolOptions options = of(2);
+  options.snapshots = {second_snapshot.get(), &par::default_snapshot()};
+  auto both = par::pool(loop, square, options);
+  options.snapshots = {second_snapshot.get()};
+  auto one = par::pool(loop, square, options);
+  second_snapshot->stop();
+  std::optional<par::Error> error;
+  one.submit(3, [&](par::Result<int> r) { error = r.error(); });
+  int right = 0;
+  for (int i = 0; i < 10; ++i)
+    both.submit(i, [&, i](par::Result<int> r) { right += r.value() == i * i; });
+  loop.run();
+  BOOST_TEST(right == 10);
+  BOOST_REQUIRE(error.has_value());
+  BOOST_TEST((error->delivery() == par::Delivery::not_sent));
+  BOOST_TEST((error->code() == par::Errc::no_snapshot));
+  testing::forget_child(second_snapshot->pid());
 }
