@@ -54,6 +54,7 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
       loop_(loop),
       task_(std::move(task)),
       options_(std::move(options)),
+      meter_(options_.total.value_or(0)),
       began_at_(now_ns()),
       reported_at_(began_at_) {}
 
@@ -106,6 +107,7 @@ bool MapCore::pull_item() {
   if (!returned) summary_.stopped = true;
   if (!there) {
     input_over_ = true;
+    meter_.set_total(pulled_);
     return false;
   }
   const std::uint64_t index = pulled_++;

@@ -101,6 +101,7 @@ private:
   bool deliver_deferred_ = false;
 
   Summary summary_;
+  mutable ProgressMeter meter_;  // to ask it is to let it know the time
   std::int64_t began_at_;
   std::int64_t reported_at_;
   bool stopping_ = false;  // nothing more is begun

@@ -94,13 +94,14 @@ bool MapCore::deliver_ready(Ready& ready) {
 }
 
 void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) {
-  bool right = in != nullptr;
+  const bool right = in != nullptr;
   if (in) {
     ++summary_.done;
   } else {
     ++summary_.failed;
     if (!summary_.error) summary_.error = *error;
   }
+  meter_.add(1, right ? 0 : 1);
   if (pool_) ++(right ? pool_->counts().done : pool_->counts().failed);
   if (error && options_.stop_on_error) {
     summary_.stopped = true;
@@ -112,18 +113,7 @@ void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) 
 // ---- how far ----
 
 Progress MapCore::progress() const {
-  Progress progress;
-  progress.done = summary_.done;
-  progress.failed = summary_.failed;
-  progress.total = options_.total;
-  if (input_over_ && !summary_.stopped) progress.total = static_cast<std::size_t>(pulled_);
-  const double seconds = static_cast<double>(now_ns() - began_at_) * 1e-9;
-  const std::size_t told = summary_.done + summary_.failed;
-  if (seconds > 0) progress.rate = static_cast<double>(told) / seconds;
-  if (progress.total && progress.rate > 0 && *progress.total >= told)
-    progress.time_left = std::chrono::milliseconds(static_cast<std::int64_t>(
-        1000 * static_cast<double>(*progress.total - told) / progress.rate));
-  return progress;
+  return meter_.at();
 }
 
 void MapCore::report(bool last) {

@@ -872,20 +872,18 @@ BOOST_AUTO_TEST_CASE(progress) {
   options.on_progress = [&](const par::Progress& p) { all.push_back(p); };
   const par::MapHandle map =
       pool.map(numbers(2000), into(heard), summary_of(heard), std::move(options));
-  BOOST_TEST(map.progress().total.value() == 2000u);
+  BOOST_TEST(map.progress().total == 2000u);
   loop.run();
   BOOST_REQUIRE(all.size() >= 2u);
   std::size_t before = 0;
   for (const par::Progress& p : all) {
-    BOOST_TEST(p.done + p.failed >= before);
-    before = p.done + p.failed;
-    BOOST_TEST(p.total.value() == 2000u);
-    BOOST_TEST(p.rate > 0);
-    BOOST_TEST(p.time_left.has_value());
+    BOOST_TEST(p.done >= before);
+    before = p.done;
+    BOOST_TEST(p.total == 2000u);
+    BOOST_TEST(p.rate >= 0);
   }
-  BOOST_TEST(all.back().done == 1980u);
+  BOOST_TEST(all.back().done == 2000u);
   BOOST_TEST(all.back().failed == 20u);
-  BOOST_TEST((*all.back().time_left == 0ms));
 }
 
 BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
@@ -902,7 +900,7 @@ BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
           return next++;
         },
         into(heard), summary_of(heard), std::move(options));
-    BOOST_TEST((map.progress().total == total));
+    BOOST_TEST(map.progress().total == total.value_or(0));
     loop.run();
     BOOST_TEST(heard.right == 100u);
   };

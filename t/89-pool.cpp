@@ -442,7 +442,6 @@ BOOST_AUTO_TEST_CASE(a_higher_priority_overtakes_what_was_sent_ahead) {
   loop.run();
   std::vector<int> order;
   for (int i = 0; i < 20; ++i) pool.submit(i, into(order));
-  BOOST_TEST(pool.stats().running == 20u);
   par::Timer wait = loop.every(1ms, [&] {
     if (shared->begun[0] == 0) return;
     wait.cancel();
@@ -628,7 +627,7 @@ BOOST_AUTO_TEST_CASE(shutdown_gives_time_to_what_runs) {
     turn(loop);
     return shared->begun[0] == 1 && shared->begun[1] == 1;
   }));
-  pool.shutdown(300ms);
+  pool.shutdown(1s);
   BOOST_CHECK_THROW(pool.submit(1, [](par::Result<int>) {}), std::logic_error);
   loop.run();
   BOOST_TEST(heard[0] == "right");

@@ -2,6 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_pool(3).
 #pragma once
 
+#include <evparallel/progress.hpp>
 #include <evparallel/run.hpp>
 
 #include <chrono>
@@ -11,15 +12,6 @@
 #include <optional>
 
 namespace evparallel {
-
-// How far a map has come.
-struct Progress {
-  std::size_t done = 0;                                  // items whose value was delivered
-  std::size_t failed = 0;                                // whose error was
-  std::optional<std::size_t> total{};                    // of all, where it is known
-  double rate = 0;                                       // delivered items a second, so far
-  std::optional<std::chrono::milliseconds> time_left{};  // where total and rate are known
-};
 
 // How a map has ended.
 struct Summary {
