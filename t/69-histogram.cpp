@@ -1,4 +1,4 @@
-// 88-histogram.cpp - a pool's times: percentiles of what was added.
+// 69-histogram.cpp - a pool's times: percentiles of what was added.
 #include "pool_stats.hpp"
 #include "testing.hpp"
 
