@@ -20,13 +20,14 @@ void Calls::add(std::uint64_t id, PendingCall pending) {
   while (first_id_ + row_.size() < id) row_.emplace_back();  // ids that another child was asked
   row_.push_back(std::move(pending));
   ++count_;
-  if (row_.size() >= long_row && row_.size() / 4 > count_ - late_.size()) move_late_calls();
+  if (row_.size() >= long_row && row_.size() / 4 > count_ - (any_late() ? late_->size() : 0))
+    move_late_calls();
 }
 
 PendingCall* Calls::find(std::uint64_t id) noexcept {
-  if (!late_.empty()) {
-    const auto late = late_.find(id);
-    if (late != late_.end()) return &late->second;
+  if (any_late()) {
+    const auto late = late_->find(id);
+    if (late != late_->end()) return &late->second;
   }
   if (id < first_id_ || id - first_id_ >= row_.size()) return nullptr;
   PendingCall& pending = row_[static_cast<std::size_t>(id - first_id_)];
@@ -38,7 +39,7 @@ PendingCall Calls::take(std::uint64_t id) {
   if (PendingCall* pending = find(id)) {
     found = std::move(*pending);
     --count_;
-    if (!late_.empty()) late_.erase(id);
+    if (any_late()) late_->erase(id);
   }
   while (!row_.empty() && !row_.front().answer) {
     row_.pop_front();
@@ -50,11 +51,12 @@ PendingCall Calls::take(std::uint64_t id) {
 std::vector<std::pair<std::uint64_t, PendingCall>> Calls::take_all() {
   std::vector<std::pair<std::uint64_t, PendingCall>> all;
   all.reserve(count_);
-  for (auto& item : late_) all.emplace_back(item.first, std::move(item.second));
+  if (any_late())
+    for (auto& item : *late_) all.emplace_back(item.first, std::move(item.second));
   for (std::size_t i = 0; i < row_.size(); ++i)
     if (row_[i].answer) all.emplace_back(first_id_ + i, std::move(row_[i]));
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  late_.clear();
+  late_.reset();
   row_.clear();
   count_ = 0;
   return all;
@@ -62,7 +64,7 @@ std::vector<std::pair<std::uint64_t, PendingCall>> Calls::take_all() {
 
 void Calls::move_late_calls() {
   for (std::size_t i = 0; i < row_.size(); ++i)
-    if (row_[i].answer) late_.emplace(first_id_ + i, std::move(row_[i]));
+    if (row_[i].answer) late_->emplace(first_id_ + i, std::move(row_[i]));
   first_id_ += row_.size();
   row_.clear();
 }

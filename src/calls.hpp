@@ -2,11 +2,12 @@
 // Licence: see COPYING.
 #pragma once
 
+#include "lazy.hpp"
 #include "notes.hpp"
+#include "row.hpp"
 
 #include <evparallel/run.hpp>
 
-#include <deque>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -42,8 +43,11 @@ public:
 private:
   void move_late_calls();
 
-  std::deque<PendingCall> row_;
-  std::unordered_map<std::uint64_t, PendingCall> late_;
+  using Late = std::unordered_map<std::uint64_t, PendingCall>;
+  bool any_late() const noexcept { return late_.peek() && !late_.peek()->empty(); }
+
+  Row<PendingCall> row_;
+  Lazy<Late> late_;
   std::uint64_t first_id_ = 0;
   std::size_t count_ = 0;
 };

@@ -43,19 +43,46 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   forget_deadline(id, pending);
   if (!pending.held) {
     tell(*child, id, pending, revoked);
-    child->given_up.emplace(id, RemoteChild::Given{pending.note, cause});
+    child->given_up->emplace(id, RemoteChild::Given{pending.note, cause});
   }
   const Delivery delivery = child->delivery(id, pending);  // read after the note was written
   if (delivery == Delivery::started) strike(*child, id, cause);
   tell_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
+// Safe also where the child begins the call at this moment: it takes no notice of the note then.
+bool RemoteCore::take_back(std::uint64_t id) {
+  RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
+  if (!child) return false;
+  PendingCall& pending = *child->calls.find(id);
+  if (!pending.held) {
+    if (!child->handle->slot_known() || child->delivery(id, pending) == Delivery::started)
+      return false;
+    const std::int64_t deadline = pending.deadline;
+    tell(*child, id, pending, taken_back);
+    if (!pending.note) return false;
+    if (child->delivery(id, pending) == Delivery::started) {
+      pending.note->deadline.store(deadline);
+      return false;
+    }
+    child->given_up->emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+  }
+  PendingCall taken = child->calls.take(id);
+  forget_deadline(id, taken);
+  ended();
+  return true;
+}
+
+bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
+  return current_ && current_->given_up.peek() && current_->given_up->count(id) > 0;
+}
+
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
 void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
-  const SnapshotEntry::Clock clock = clock_for(cause, options_.grace);
+  const SnapshotEntry::Clock clock = clock_for(cause, options_->grace);
   child.struck = true;
-  if (!task_.replies_later) return child.handle->strike(clock, id, 0);
+  if (!task_->replies_later) return child.handle->strike(clock, id, 0);
   if (closed_) {
     // No ping can be sent any more.  Calls that somebody waits for go first.
     if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
@@ -68,7 +95,8 @@ void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
 
 // It is known only now how far it had got.
 void RemoteCore::child_started(RemoteChild& child) {
-  for (const auto& item : child.given_up)
+  if (!child.given_up.peek()) return;
+  for (const auto& item : *child.given_up)
     if (child.handle->delivery(item.first, 0) == Delivery::started)
       strike(child, item.first, item.second.cause);
 }
@@ -83,16 +111,19 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
     pending.note = replicas_->notes().write(child.handle->note_owner(), id, deadline);
 }
 
-void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) noexcept {
-  const auto found = child.given_up.find(id);
-  if (found == child.given_up.end()) return;
+void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
+  if (!child.given_up.peek()) return;
+  const auto found = child.given_up->find(id);
+  if (found == child.given_up->end()) return;
   erase(found->second.note);
-  child.given_up.erase(found);
+  child.given_up->erase(found);
+  if (owner_) owner_->on_given_up_answered(id);
 }
 
 void RemoteCore::erase_notes(RemoteChild& child) noexcept {
-  for (const auto& item : child.given_up) erase(item.second.note);
-  child.given_up.clear();
+  if (!child.given_up.peek()) return;
+  for (const auto& item : *child.given_up) erase(item.second.note);
+  child.given_up.reset();
 }
 
 // In a process that the program has forked the notes are the program's still.
@@ -126,8 +157,9 @@ void RemoteCore::forget_deadline(std::uint64_t id, PendingCall& pending) noexcep
 
 void RemoteCore::set_clock() {
   clock_at_ = deadlines_.empty() ? no_deadline : deadlines_.begin()->first;
-  if (clock_at_ == no_deadline) return clock_.remove();
-  clock_.add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
+  if (!clock_.peek()) clock_->set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+  if (clock_at_ == no_deadline) return clock_->remove();
+  clock_->add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
 }
 
 void RemoteCore::on_clock() {

@@ -26,7 +26,8 @@ constexpr std::int64_t gather_ns = 50000;
 void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
-  if (deadline == revoked)
+  if (deadline == taken_back && begun) return;
+  if (deadline == revoked || deadline == taken_back)
     throw Error(Errc::cancelled, begun ? "cancelled: while the task was at it"
                                        : "cancelled: before the task had begun")
         .with_delivery(delivery);
@@ -41,7 +42,7 @@ void check_size(const Frame& frame) {
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
-  if (deadline == no_deadline) return std::chrono::nanoseconds::max();
+  if (deadline == no_deadline || deadline == taken_back) return std::chrono::nanoseconds::max();
   if (deadline == revoked) return std::chrono::nanoseconds::zero();
   return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
 }
@@ -155,7 +156,7 @@ void Child::note_time() noexcept {
 }
 
 bool Child::may_gather() const noexcept {
-  return short_calls_ >= gather_after && call_ended_at_ - read_at_ < gather_ns;
+  return gathers_ && short_calls_ >= gather_after && call_ended_at_ - read_at_ < gather_ns;
 }
 
 void Child::put_error(std::uint64_t id, const Error& error) {
@@ -169,6 +170,12 @@ void Child::write_answers() {
   if (channel_.queued() == 0) return;
   flush_streams();
   channel_.flush(Wait::yes);
+}
+
+// Before its first call: what it had to do for all of them is done.
+void Child::tell_ready() {
+  message_.clear();
+  channel_.put(FrameKind::value, 0, message_);
 }
 
 // ---- asynchronous calls ----

@@ -27,11 +27,13 @@ Error error_of(const ExitStatus& status) {
 
 }  // namespace
 
-ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry, const Options& options,
-                         ChildOwner* owner)
-    : entry_(std::move(entry)), options_(options), owner_(owner) {
-  options_.snapshot = nullptr;  // it need not live longer than the call
+std::shared_ptr<const KeptOptions> kept(const Options& options) {
+  return std::make_shared<const KeptOptions>(options);
 }
+
+ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry,
+                         std::shared_ptr<const KeptOptions> options, ChildOwner* owner)
+    : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
 
 ChildHandle::~ChildHandle() {
   if (id_ != 0) entry_->forget(id_);
@@ -39,19 +41,20 @@ ChildHandle::~ChildHandle() {
 
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
                                                 const std::shared_ptr<Loop>& loop,
-                                                const detail::Task& task, const Options& options,
-                                                const Surroundings& surroundings, DeadlineOf what,
-                                                ChildOwner* owner) {
+                                                const detail::Task& task,
+                                                std::shared_ptr<const KeptOptions> kept,
+                                                DeadlineOf what, ChildOwner* owner) {
+  const KeptOptions& options = *kept;
   Descriptor ours;
   Descriptor theirs;
   if (const int error = make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
-  std::shared_ptr<ChildHandle> child(new ChildHandle(entry, options, owner));
-  if (surroundings.captures())
+  std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
+  if (options.surroundings.captures())
     child->output_ = std::make_shared<Output>(
         loop, options.name, options.on_line ? Output::Hear(options.on_line) : Output::Hear(),
         LastLines(options.last_lines, options.last_bytes));
-  Streams streams = surroundings.open_streams(child->output_.get());
+  Streams streams = options.surroundings.open_streams(child->output_.get());
   const bool with_parent = options.process_group == ProcessGroup::parent;
   child->id_ = entry->spawn(loop, task, std::move(theirs), std::move(streams),
                             with_parent ? Group::parent : Group::own, child.get());
@@ -59,8 +62,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
       std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
   const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
-  child->write_task(task, surroundings.text(),
-                    limited ? deadline_in(options.deadline) : no_deadline);
+  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline);
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
   // What is captured has the pid with it, and comes before the frames behind it.
@@ -68,14 +70,13 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task, const std::string& surroundings,
-                             std::int64_t deadline) {
+void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
   Writer frame;
   write_task_frame(frame,
-                   {task.entry, options_.max_message, options_.high_water, note_owner_, deadline,
-                    options_.limits.cpu.count(), options_.limits.memory, options_.nice,
-                    options_.backtrace, entry_->seed_of(id_)},
-                   surroundings, task.callable);
+                   {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
+                    options_->limits.cpu.count(), options_->limits.memory, options_->nice,
+                    options_->backtrace, entry_->seed_of(id_)},
+                   options_->surroundings.text(), task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
 
@@ -94,7 +95,8 @@ void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
 }
 
 void ChildHandle::release() {
-  if (!ended_) entry_->terminate(id_, slot_, {options_.linger, options_.grace, Cause::terminated});
+  if (!ended_)
+    entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
 }
 
 std::uint64_t ChildHandle::last_begun() const noexcept {
@@ -105,7 +107,7 @@ std::uint64_t ChildHandle::last_begun() const noexcept {
 // Before the snapshot hears that we know of the end: see on_last_word.
 std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
   const CrashRecord* record = entry_->crash_record(slot_);
-  if (!options_.backtrace || !status_.signalled() || !record) return nullptr;
+  if (!options_->backtrace || !status_.signalled() || !record) return nullptr;
   const std::optional<Crash> crash = read_crash(*record, note_owner_, status_.signal());
   if (!crash) return nullptr;
   auto report = std::make_shared<CrashReport>();
@@ -117,7 +119,7 @@ std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
 }
 
 Error ChildHandle::explained(const Error& error) const {
-  if (!options_.backtrace || error.backtrace().empty()) return error;
+  if (!options_->backtrace || error.backtrace().empty()) return error;
   return error.with_backtrace(symbolised(entry_->modules(), error.backtrace()));
 }
 

@@ -25,6 +25,17 @@ protected:
   ~ChildOwner() = default;
 };
 
+// A copy for as long as children are made by it, which is shared by all of them; the snapshot need
+// not live so long.
+struct KeptOptions : Options {
+  // Fails: as Surroundings.
+  explicit KeptOptions(const Options& options) : Options(options), surroundings(options) {
+    snapshot = nullptr;
+  }
+  Surroundings surroundings;
+};
+std::shared_ptr<const KeptOptions> kept(const Options&);
+
 // Made with spawn(); the entry and the pipe hear of it as long as it lives.
 class ChildHandle final : public SpawnListener,
                           public PipeOwner,
@@ -35,7 +46,7 @@ public:
   enum class DeadlineOf { child, each_call };  // what Options::deadline is about
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
-                                            const Options&, const Surroundings&, DeadlineOf,
+                                            std::shared_ptr<const KeptOptions>, DeadlineOf,
                                             ChildOwner*);
   ~ChildHandle();
 
@@ -55,6 +66,8 @@ public:
   // An error as it came from the child, with names for the addresses of its backtrace.
   Error explained(const Error&) const;
 
+  // Its time to end by itself begins.
+  void release();
   // Its owner is gone.  The pipe is closed, in the background where something is still to be
   // written; the snapshot sees to it that the child ends in time.
   void drop();
@@ -62,13 +75,12 @@ public:
   void cut();
 
 private:
-  ChildHandle(std::shared_ptr<SnapshotEntry>, const Options&, ChildOwner*);
-  void write_task(const detail::Task&, const std::string& surroundings, std::int64_t deadline);
+  ChildHandle(std::shared_ptr<SnapshotEntry>, std::shared_ptr<const KeptOptions>, ChildOwner*);
+  void write_task(const detail::Task&, std::int64_t deadline);
   void conclude();
   std::uint64_t last_begun() const noexcept;
   std::shared_ptr<const CrashReport> crash_report() const;
   void let_go();
-  void release();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
@@ -80,7 +92,7 @@ private:
   void on_over() override;
 
   std::shared_ptr<SnapshotEntry> entry_;
-  Options options_;
+  std::shared_ptr<const KeptOptions> options_;
   ChildOwner* owner_;
   std::uint64_t id_ = 0;
   pid_t pid_ = 0;

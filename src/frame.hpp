@@ -5,11 +5,11 @@
 // A length is never believed: memory grows with what has arrived, at most to four times that.
 #pragma once
 
+#include "row.hpp"
 #include "wire.hpp"
 
 #include <evparallel/io.hpp>
 
-#include <deque>
 #include <string>
 #include <string_view>
 
@@ -124,9 +124,9 @@ private:
   std::string_view part(std::size_t index) const noexcept;
   void pop_part() noexcept;
 
-  std::string small_;             // first in the queue, and nearly always all of it
-  std::deque<Segment> segments_;  // behind small_
-  std::size_t offset_ = 0;        // bytes of the first segment that are written
+  std::string small_;       // first in the queue, and nearly always all of it
+  Row<Segment> segments_;   // behind small_
+  std::size_t offset_ = 0;  // bytes of the first segment that are written
   std::size_t size_ = 0;
   struct Along {
     std::uint64_t at;  // of the frame's first byte, counted from the first byte ever

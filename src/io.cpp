@@ -51,6 +51,17 @@ std::string_view Reader::read(std::size_t size) {
   return part;
 }
 
+char Reader::take_byte() {
+  std::string* const whole = whole_;
+  const char byte = read(1)[0];
+  if (whole) {
+    whole->erase(0, 1);
+    bytes_ = *whole;
+    whole_ = whole;
+  }
+  return byte;
+}
+
 std::string Reader::take_rest() {
   std::string* const whole = whole_;
   const std::string_view bytes = rest();

@@ -17,6 +17,8 @@ namespace evparallel {
 // Times are nanoseconds of CLOCK_MONOTONIC, as everywhere between these processes.
 constexpr std::int64_t no_deadline = INT64_MAX;
 constexpr std::int64_t revoked = INT64_MIN;  // cancelled: due before all time
+// It is made elsewhere: the child does not begin it; if it has, this says nothing.
+constexpr std::int64_t taken_back = INT64_MIN + 1;
 std::int64_t now_ns() noexcept;
 // So long from now; no_deadline where that is beyond all time.
 std::int64_t deadline_in(std::chrono::nanoseconds) noexcept;

@@ -26,7 +26,6 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
       last_word_(last_word),
       owner_(owner) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
-  write_event_.set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
   attach(*loop_);
 }
 
@@ -67,11 +66,30 @@ void PipeCore::close() {
 }
 
 void PipeCore::schedule_flush(Leave leave) {
-  if (!loop_->alive() || write_event_.added() || retry_) return;
+  if (!loop_->alive() || (write_event_.peek() && write_event_->added()) || retry_.peek()) return;
   if (leave == Leave::at_once || !loop_->in_callback() || channel_.queued() > gather_limit)
     return flush();
   if (std::exchange(flush_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] { self->flush(); });
+}
+
+// Where something is left to be written.
+void PipeCore::wait_to_write(Flow flow) {
+  if (flow == Flow::again) {
+    retry_.reset();
+    if (!write_event_.peek())
+      write_event_->set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
+    return write_event_->add();
+  }
+  leave_writing();
+  if (flow != Flow::later) return;
+  retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
+  retry_->add_in(std::chrono::milliseconds(1));
+}
+
+void PipeCore::leave_writing() noexcept {
+  if (write_event_.peek()) write_event_->remove();
+  retry_.reset();
 }
 
 void PipeCore::on_writable() {
@@ -88,22 +106,9 @@ void PipeCore::flush() {
   // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.finished()) {
     above_mark_ = false;
-    loop_->defer([self = shared_from_this()] { self->drain_(); });
+    loop_->defer([self = shared_from_this()] { self->handlers_->drain(); });
   }
   if (channel_.out_over()) check_over();
-}
-
-void PipeCore::wait_to_write(Flow flow) {
-  if (flow == Flow::again)
-    write_event_.add();
-  else
-    write_event_.remove();
-  if (flow != Flow::later) return retry_.reset();
-  if (!retry_) {
-    retry_ = std::make_unique<Event>();
-    retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
-  }
-  retry_->add_in(std::chrono::milliseconds(1));
 }
 
 // ---- in ----
@@ -114,7 +119,7 @@ void PipeCore::start() {
 }
 
 void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
-  message_.set(std::move(callback));
+  handlers_->message.set(std::move(callback));
   if (stopped_at_message_) continue_later();
 }
 
@@ -203,7 +208,7 @@ void PipeCore::on_message_frame(Frame& frame) {
     return tell_error(
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
   if (discard_ || clean_) return;
-  if (!message_.is_set()) {
+  if (!has_on_message()) {
     if (conclusion_ || channel_.finished()) return;
     stopped_at_message_ = true;
     held_.assign(frame.body);
@@ -212,13 +217,13 @@ void PipeCore::on_message_frame(Frame& frame) {
   }
   loop_->call([&] {
     Reader in = frame.reader();
-    message_(in);
+    handlers_->message(in);
   });
 }
 
 void PipeCore::deliver_held() {
   if (!stopped_at_message_ || paused_) return;
-  if (!message_.is_set() && !channel_.finished() && !conclusion_ && !discard_) return;
+  if (!has_on_message() && !channel_.finished() && !conclusion_ && !discard_) return;
   stopped_at_message_ = false;
   std::string body = std::move(held_);
   Batch along = std::move(held_along_);
@@ -231,8 +236,7 @@ void PipeCore::deliver_held() {
 void PipeCore::bad_stream(const Error& error) {
   channel_.close();
   read_event_.remove();
-  write_event_.remove();
-  retry_.reset();
+  leave_writing();
   fail_end(error);
   on_end_of_file();
 }
@@ -240,8 +244,8 @@ void PipeCore::bad_stream(const Error& error) {
 // For one message: the pipe goes on.
 void PipeCore::tell_error(const Error& error) {
   loop_->call([&] {
-    if (error_.is_set())
-      error_(error);
+    if (handlers_->error.is_set())
+      handlers_->error(error);
     else if (!discard_)
       throw error;
   });
@@ -250,7 +254,7 @@ void PipeCore::tell_error(const Error& error) {
 // For the end: told at most once, and on_end and on_exit tell it too.
 void PipeCore::fail_end(const Error& error) {
   if (std::exchange(error_told_, true)) return;
-  loop_->call([&] { error_(error); });
+  if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
 }
 
 // ---- the end ----
@@ -273,8 +277,8 @@ void PipeCore::on_end_of_file() {
 
 void PipeCore::end_in() {
   if (std::exchange(in_ended_, true)) return;
-  if (last_word_ == LastWord::none && !end_.is_set()) close();
-  loop_->call([&] { end_(); });
+  if (last_word_ == LastWord::none && !has_on_end()) close();
+  if (handlers_.peek()) loop_->call([&] { handlers_->end(); });
   check_over();
 }
 
@@ -331,18 +335,18 @@ void PipeCore::abandon() {
 }
 
 void PipeCore::release_handlers() noexcept {
-  message_.release();
-  end_.release();
-  error_.release();
-  drain_.release();
+  if (!handlers_.peek()) return;
+  handlers_->message.release();
+  handlers_->end.release();
+  handlers_->error.release();
+  handlers_->drain.release();
 }
 
 void PipeCore::shut() noexcept {
   owner_ = nullptr;                           // what a stop() has put off may still come here
   const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
   read_event_.remove();
-  write_event_.remove();
-  retry_.reset();
+  leave_writing();
   channel_.close();
   release_handlers();
   detach();

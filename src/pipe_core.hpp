@@ -4,6 +4,7 @@
 
 #include "channel.hpp"
 #include "handler.hpp"
+#include "lazy.hpp"
 #include "watch.hpp"
 
 #include <evparallel/pipe.hpp>
@@ -47,13 +48,15 @@ public:
   const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
 
   void set_on_message(Callback<void(Reader&)>);
-  void set_on_end(Callback<void()> c) { end_.set(std::move(c)); }
-  void set_on_error(Callback<void(const Error&)> c) { error_.set(std::move(c)); }
-  void set_on_drain(Callback<void()> c) { drain_.set(std::move(c)); }
+  void set_on_end(Callback<void()> c) { handlers_->end.set(std::move(c)); }
+  void set_on_error(Callback<void(const Error&)> c) { handlers_->error.set(std::move(c)); }
+  void set_on_drain(Callback<void()> c) { handlers_->drain.set(std::move(c)); }
   // One message could not be taken; the pipe goes on.
   void tell_error(const Error&);
-  bool has_on_message() const noexcept { return message_.is_set(); }
-  bool has_on_end() const noexcept { return end_.is_set(); }
+  bool has_on_message() const noexcept {
+    return handlers_.peek() && handlers_.peek()->message.is_set();
+  }
+  bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
 
   // ---- the owner's side ----
   // Also reads what came before the loop took over.
@@ -103,6 +106,7 @@ private:
   void drain_and_end();
   void check_over();
   void release_handlers() noexcept;
+  void leave_writing() noexcept;
 
   std::shared_ptr<Loop> loop_;
   Channel channel_;
@@ -110,13 +114,17 @@ private:
   LastWord last_word_;
   PipeOwner* owner_;
   Event read_event_;
-  Event write_event_;
-  std::unique_ptr<Event> retry_;  // where nothing tells when to write
+  Lazy<Event> write_event_;
+  Lazy<Event> retry_;  // where nothing tells when to write
 
-  Handler<void(Reader&)> message_;
-  Handler<void()> end_;
-  Handler<void(const Error&)> error_;
-  Handler<void()> drain_;
+  // Those of a Pipe; a remote function has none.
+  struct Handlers {
+    Handler<void(Reader&)> message;
+    Handler<void()> end;
+    Handler<void(const Error&)> error;
+    Handler<void()> drain;
+  };
+  Lazy<Handlers> handlers_;
 
   bool started_ = false;
   bool paused_ = false;

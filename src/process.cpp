@@ -19,7 +19,7 @@ public:
   ~ProcessCore() override { settle(); }
 
   void start(Replicas& replicas, const Task& task, const Options& options) {
-    child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, options, Surroundings(options),
+    child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, kept(options),
                                 ChildHandle::DeadlineOf::child, this);
     attach(*loop_);
     loop_->hold();

@@ -18,6 +18,30 @@ namespace detail {
 
 class RemoteCore;
 
+// What a Call names one call of.
+class CallTarget {
+public:
+  virtual void cancel(std::uint64_t id) = 0;
+  virtual void set_deadline(std::uint64_t id, std::chrono::nanoseconds) = 0;
+
+protected:
+  ~CallTarget() = default;
+};
+
+// Who replaces the child of a RemoteCore by making another RemoteCore: no call is made again here,
+// and none goes to a second child.
+class RemoteOwner {
+public:
+  virtual void on_child_ready() = 0;  // it said so, by a value of call 0
+  // Before its calls hear of it.
+  virtual void on_child_ended(const ExitStatus&, const Error&) = 0;
+  // A call that nobody waited for any more: the child is past it.
+  virtual void on_given_up_answered(std::uint64_t id) = 0;
+
+protected:
+  ~RemoteOwner() = default;
+};
+
 // One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
 // beside one that works.
 class RemoteChild final : public ChildOwner {
@@ -45,32 +69,53 @@ public:
     Note* note;
     Cause cause;
   };
-  std::unordered_map<std::uint64_t, Given> given_up;
+  Lazy<std::unordered_map<std::uint64_t, Given>> given_up;
 
 private:
   RemoteCore& remote_;
 };
 
-class RemoteCore : public Attached, public std::enable_shared_from_this<RemoteCore> {
+class RemoteCore : public Attached,
+                   public CallTarget,
+                   public std::enable_shared_from_this<RemoteCore> {
 public:
-  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<Replicas>, const Task&, const Options&);
+  // Many of them may share their task and options.
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<Replicas>, std::shared_ptr<const Task>,
+             std::shared_ptr<const KeptOptions>);
   ~RemoteCore() override { drop(); }
 
   // ---- the way of a call ----
   void spawn();
   std::uint64_t call(Writer& argument, Answer);
+  std::uint64_t call(Writer& argument, Answer, std::int64_t deadline);
   std::uint64_t refuse(const Error&, Answer);
   void answered(RemoteChild&, Frame&);
 
   // ---- calls that nobody waits for any more (cancel.cpp) ----
-  void cancel(std::uint64_t id);
-  void set_deadline(std::uint64_t id, std::chrono::nanoseconds);
+  void cancel(std::uint64_t id) override;
+  void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
+  // The child has not begun the call and never will, and nobody hears of it.  False: it has, or
+  // that cannot be known.
+  bool take_back(std::uint64_t id);
+  // Nobody waits for the call any more, and the child may be at it.
+  bool is_given_up(std::uint64_t id) const noexcept;
   void child_started(RemoteChild&);
 
   // ---- ends ----
   void child_ended(RemoteChild&, const ExitStatus&, const Error&);
   void close();
+  // The same, and the snapshot sees to it that the child ends in time.
+  void retire();
   void drop() noexcept;
+
+  // Its child gets SIGTERM, and SIGKILL `grace` later.
+  void terminate(std::chrono::milliseconds grace) noexcept {
+    if (current_) current_->handle->terminate(grace);
+  }
+
+  void set_owner(RemoteOwner* owner) noexcept { owner_ = owner; }
+  // Its child takes calls.
+  bool usable() const noexcept { return current_ && current_->handle->pipe()->usable(); }
 
   pid_t pid() const noexcept { return current_ ? current_->handle->pid() : 0; }
   std::size_t pending() const noexcept { return pending_; }
@@ -91,7 +136,7 @@ private:
   void tell(RemoteChild&, std::uint64_t id, PendingCall&, std::int64_t deadline);
   void keep_deadline(std::uint64_t id, PendingCall&, std::int64_t at);
   void forget_deadline(std::uint64_t id, PendingCall&) noexcept;
-  void forget_given_up(RemoteChild&, std::uint64_t id) noexcept;
+  void forget_given_up(RemoteChild&, std::uint64_t id);
   void set_clock();
   void on_clock();
 
@@ -107,13 +152,13 @@ private:
 
   std::shared_ptr<Loop> loop_;
   std::shared_ptr<Replicas> replicas_;
-  Task task_;
-  Options options_;
-  Surroundings surroundings_;  // the same for all its children
+  std::shared_ptr<const Task> task_;
+  std::shared_ptr<const KeptOptions> options_;
+  RemoteOwner* owner_ = nullptr;
   std::unique_ptr<RemoteChild> current_;
   std::vector<std::unique_ptr<RemoteChild>> dying_;
   std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls, soonest first
-  Event clock_;
+  Lazy<Event> clock_;
   std::int64_t clock_at_ = no_deadline;
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;

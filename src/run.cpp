@@ -14,14 +14,11 @@ namespace evparallel {
 namespace detail {
 
 RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<Replicas> replicas,
-                       const Task& task, const Options& options)
+                       std::shared_ptr<const Task> task, std::shared_ptr<const KeptOptions> options)
     : loop_(loop),
       replicas_(std::move(replicas)),
-      task_(task),
-      options_(options),
-      surroundings_(options) {
-  options_.snapshot = nullptr;  // it need not live longer than the call
-  clock_.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+      task_(std::move(task)),
+      options_(std::move(options)) {
   attach(*loop_);
 }
 
@@ -43,20 +40,24 @@ void RemoteCore::ended() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
-  child->handle = ChildHandle::spawn(replicas_->next(loop_), loop_, task_, options_, surroundings_,
+  child->handle = ChildHandle::spawn(replicas_->next(loop_), loop_, *task_, options_,
                                      ChildHandle::DeadlineOf::each_call, child.get());
   if (current_) dying_.push_back(std::move(current_));
   current_ = std::move(child);
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
+  const bool limited = options_->deadline > options_->deadline.zero();
+  return call(argument, std::move(answer), limited ? deadline_in(options_->deadline) : no_deadline);
+}
+
+std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t deadline) {
   check_open();
   const std::uint64_t id = next_id_++;
   PendingCall pending;
   pending.answer = std::move(answer);
   pending.argument = std::move(argument);
-  if (options_.deadline > options_.deadline.zero())
-    pending.deadline = deadline_in(options_.deadline);
+  pending.deadline = deadline;
   try {
     place(id, pending);
     began();
@@ -71,7 +72,7 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
   const bool usable = current_ && current_->handle->pipe()->usable();
-  pending.held = !usable && current_ && (current_->struck || options_.retries > 0);
+  pending.held = !usable && current_ && (owner_ || current_->struck || options_->retries > 0);
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
   PipeCore& pipe = *child.handle->pipe();
@@ -146,6 +147,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
 void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   fault_at(Hop::finish);
   const auto keep = shared_from_this();
+  if (owner_ && frame.id == 0) return owner_->on_child_ready();
   PendingCall pending = child.calls.take(frame.id);
   if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
   forget_deadline(frame.id, pending);
@@ -168,12 +170,13 @@ bool ended_by_us(const ExitStatus& status) noexcept {
 // Safe: the child had not begun it, and that is known.
 bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
                             const ExitStatus& status) const noexcept {
+  if (owner_) return false;
   if (pending.held && status.cause != Cause::not_started) return true;
   const bool begun =
       delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
   if (ended_by_us(status)) return !begun;
-  return pending.attempts < options_.retries && !child.task_error &&
-         (!begun || options_.idempotent);
+  return pending.attempts < options_->retries && !child.task_error &&
+         (!begun || options_->idempotent);
 }
 
 // The last word about a child: each of its calls hears it, or is made again.
@@ -186,12 +189,16 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
   if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
   erase_notes(child);
+  if (owner_) owner_->on_child_ended(status, told);
 
   std::vector<NumberedCall> again;
   std::vector<std::pair<Answer, Delivery>> failed;
   for (auto& [id, pending] : child.calls.take_all()) {
     erase(std::exchange(pending.note, nullptr));
-    const Delivery delivery = child.delivery(id, pending);
+    Delivery delivery = child.delivery(id, pending);
+    // Who made the child makes the calls again, and goes by this alone.
+    if (owner_ && delivery == Delivery::sent && !child.handle->slot_known())
+      delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {
       if (!ours && !pending.held) ++pending.attempts;
       again.emplace_back(id, std::move(pending));
@@ -238,11 +245,16 @@ void RemoteCore::close() {
   if (current_) current_->handle->pipe()->close();
 }
 
+void RemoteCore::retire() {
+  close();
+  if (current_) current_->handle->release();
+}
+
 // Calls under way hear `cancelled`, from the loop.
 void RemoteCore::drop() noexcept {
   if (std::exchange(dropped_, true)) return;
   closed_ = true;
-  clock_.unset();
+  if (clock_.peek()) clock_->unset();
   deadlines_.clear();
   const std::unique_ptr<RemoteChild> current = std::move(current_);
   std::vector<std::unique_ptr<RemoteChild>> children = std::move(dying_);
@@ -268,7 +280,7 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
 }
 
 void RemoteCore::loop_gone() noexcept {
-  clock_.unset();
+  if (clock_.peek()) clock_->unset();
   deadlines_.clear();
   // Callbacks go unheard: they may own handles that come back here.
   const std::unique_ptr<RemoteChild> current = std::move(current_);
@@ -304,17 +316,17 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
 std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
   fault_at(Hop::run);
-  auto core = std::make_shared<RemoteCore>(reactor.loop(), Replicas::choose(options.snapshot), task,
-                                           options);
+  auto core = std::make_shared<RemoteCore>(reactor.loop(), Replicas::choose(options.snapshot),
+                                           std::make_shared<const Task>(task), kept(options));
   core->spawn();
   return core;
 }
 
-std::uint64_t remote_call(RemoteCore& core, Writer& argument, Answer answer) {
-  return core.call(argument, std::move(answer));
+Call remote_call(RemoteCore& core, Writer& argument, Answer answer) {
+  return Call(core.weak_from_this(), core.call(argument, std::move(answer)));
 }
-std::uint64_t remote_refuse(RemoteCore& core, const Error& error, Answer answer) {
-  return core.refuse(error, std::move(answer));
+Call remote_refuse(RemoteCore& core, const Error& error, Answer answer) {
+  return Call(core.weak_from_this(), core.refuse(error, std::move(answer)));
 }
 pid_t remote_pid(const RemoteCore& core) noexcept {
   return core.pid();
@@ -328,12 +340,12 @@ void remote_close(RemoteCore& core) {
 void remote_drop(RemoteCore& core) noexcept {
   core.drop();
 }
-void call_cancel(const std::weak_ptr<RemoteCore>& core, std::uint64_t id) {
-  if (const auto living = core.lock()) living->cancel(id);
+void call_cancel(const std::weak_ptr<CallTarget>& target, std::uint64_t id) {
+  if (const auto living = target.lock()) living->cancel(id);
 }
-void call_deadline(const std::weak_ptr<RemoteCore>& core, std::uint64_t id,
+void call_deadline(const std::weak_ptr<CallTarget>& target, std::uint64_t id,
                    std::chrono::nanoseconds time) {
-  if (const auto living = core.lock()) living->set_deadline(id, time);
+  if (const auto living = target.lock()) living->set_deadline(id, time);
 }
 
 }  // namespace detail

@@ -29,6 +29,9 @@ public:
 
   // ---- what a task's entry calls ----
   void answer(Callback<void(Reader&, Writer&)>);
+  void tell_ready();
+  // Each answer is written before the next call begins, however short they are.
+  void never_gather() noexcept { gathers_ = false; }
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
   std::shared_ptr<PipeCore> pipe();
   void converse();
@@ -85,6 +88,7 @@ private:
   std::int64_t read_at_ = 0;
   std::int64_t call_ended_at_ = 0;
   unsigned short_calls_ = 0;
+  bool gathers_ = true;
 
   Event readable_event_;
   bool readable_ = false;

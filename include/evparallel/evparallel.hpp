@@ -7,7 +7,7 @@
 //     |  Pipe      <=========== data socket ==================> Pipe / Reply
 //     |  Snapshot  <==== control socket ====> waits, forks ------> is born
 //
-// Read in this order: snapshot, run, process, pipe, io, reactor, result, error.
+// Read in this order: snapshot, run, pool, process, pipe, io, reactor, result, error.
 //
 // Defaults that no comment repeats:
 // - Owners (Snapshot, Process, Remote, Timer, Watch) are move-only; Pipe, Reply and Call are handles
@@ -29,8 +29,10 @@
 #include <evparallel/fd.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
+#include <evparallel/map.hpp>
 #include <evparallel/options.hpp>
 #include <evparallel/pipe.hpp>
+#include <evparallel/pool.hpp>
 #include <evparallel/preflight.hpp>
 #include <evparallel/process.hpp>
 #include <evparallel/progress.hpp>

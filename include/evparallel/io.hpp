@@ -91,6 +91,10 @@ public:
       std::memcpy(to, bytes.data(), size);  // of an empty message there may be no address
   }
 
+  // The next byte, which is taken out; the rest can still be received without a copy.
+  // Fails: Errc::bad_message past the end.
+  char take_byte();
+
   // All that is left, as a view or as a string of one's own.
   std::string_view rest() noexcept {
     whole_ = nullptr;  // a view of it is out

@@ -15,17 +15,16 @@ namespace evparallel {
 namespace detail {
 
 class RemoteCore;
+class CallTarget;
 
 // What a call hears: the bytes of its answer, or an error.
 using Answer = Callback<void(Reader*, const Error*)>;
 
 EVPARALLEL_API std::shared_ptr<RemoteCore> remote_start(Reactor&, const Task&, const Options&);
-EVPARALLEL_API std::uint64_t remote_call(RemoteCore&, Writer& argument, Answer);
-EVPARALLEL_API std::uint64_t remote_refuse(RemoteCore&, const Error&, Answer);
 EVPARALLEL_API pid_t remote_pid(const RemoteCore&) noexcept;
 EVPARALLEL_API std::size_t remote_pending(const RemoteCore&) noexcept;
-EVPARALLEL_API void call_cancel(const std::weak_ptr<RemoteCore>&, std::uint64_t id);
-EVPARALLEL_API void call_deadline(const std::weak_ptr<RemoteCore>&, std::uint64_t id,
+EVPARALLEL_API void call_cancel(const std::weak_ptr<CallTarget>&, std::uint64_t id);
+EVPARALLEL_API void call_deadline(const std::weak_ptr<CallTarget>&, std::uint64_t id,
                                   std::chrono::nanoseconds);
 EVPARALLEL_API void remote_close(RemoteCore&);
 EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
@@ -37,26 +36,48 @@ EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
 class Call {
 public:
   Call() noexcept = default;
-  Call(std::weak_ptr<detail::RemoteCore> remote, std::uint64_t id) noexcept
-      : remote_(std::move(remote)), id_(id) {}
+  Call(std::weak_ptr<detail::CallTarget> target, std::uint64_t id) noexcept
+      : target_(std::move(target)), id_(id) {}
 
   // Its callback hears `cancelled`, soon, from the loop.  If the child has not begun the call, it
   // never does.  If it has, this_call::cancelled() says so in the child; a synchronous task that
   // does not return within Options::grace, or an asynchronous one whose loop does not turn within
   // it, is ended, and the calls behind it go to another child.
-  void cancel() const { detail::call_cancel(remote_, id_); }
+  void cancel() const { detail::call_cancel(target_, id_); }
   // From now on; in place of Options::deadline or of an earlier one.  Its callback hears `deadline`
   // then, never early; what follows is as for cancel(), half of Options::grace apart.
   Call deadline(std::chrono::nanoseconds time) const {
-    detail::call_deadline(remote_, id_, time);
+    detail::call_deadline(target_, id_, time);
     return *this;
   }
-  std::uint64_t id() const noexcept { return id_; }  // unique within its Remote, rising
+  std::uint64_t id() const noexcept { return id_; }  // unique within its Remote or Pool, rising
 
 private:
-  std::weak_ptr<detail::RemoteCore> remote_;
+  std::weak_ptr<detail::CallTarget> target_;
   std::uint64_t id_ = 0;
 };
+
+namespace detail {
+
+EVPARALLEL_API Call remote_call(RemoteCore&, Writer& argument, Answer);
+EVPARALLEL_API Call remote_refuse(RemoteCore&, const Error&, Answer);
+
+// What a call hears where its answer has come; a codec may refuse it.
+template <class Inc>
+Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
+  try {
+    if constexpr (std::is_void_v<Inc>) {
+      get(in);
+      return {};
+    } else {
+      return get(in);
+    }
+  } catch (const Error& error) {
+    return error.with_delivery(Delivery::started);
+  }
+}
+
+}  // namespace detail
 
 // A remote function: takes Out (nothing, where that is void), answers Inc.  Move-only: dropping it
 // ends the child, and calls under way hear `cancelled`.  May outlive its Reactor and does nothing
@@ -108,7 +129,7 @@ public:
     static_assert(std::is_void_v<Out>,
                   "evparallel: this remote function takes an argument: f(argument, callback)");
     Writer message;
-    return Call(core_, detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+    return detail::remote_call(*core_, message, answer(std::forward<F>(callback)));
   }
 
   pid_t pid() const noexcept { return core_ ? detail::remote_pid(*core_) : 0; }  // 0 until known
@@ -138,9 +159,9 @@ private:
     try {
       codecs_.put(message, std::forward<Argument>(argument));
     } catch (const Error& error) {
-      return Call(core_, detail::remote_refuse(*core_, error, answer(std::forward<F>(callback))));
+      return detail::remote_refuse(*core_, error, answer(std::forward<F>(callback)));
     }
-    return Call(core_, detail::remote_call(*core_, message, answer(std::forward<F>(callback))));
+    return detail::remote_call(*core_, message, answer(std::forward<F>(callback)));
   }
 
   template <class F>
@@ -149,21 +170,8 @@ private:
                   "evparallel: the callback of a call is void(Result<Inc>)");
     return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
                                                                      const Error* error) mutable {
-      callback(in ? decoded(get, *in) : Result<Inc>(*error));
+      callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));
     };
-  }
-
-  static Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
-    try {
-      if constexpr (std::is_void_v<Inc>) {
-        get(in);
-        return {};
-      } else {
-        return get(in);
-      }
-    } catch (const Error& error) {
-      return error.with_delivery(Delivery::started);
-    }
   }
 
   void drop() noexcept {

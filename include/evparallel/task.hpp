@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <exception>
+#include <vector>
 
 namespace evparallel {
 
@@ -25,13 +26,15 @@ struct Task {
   std::optional<AnyFunction> function{};
   std::string callable{};
   bool replies_later = false;
+  // What else of the program's is called there.
+  std::vector<AnyFunction> more{};
 };
 
 template <class F>
 Task make_task(const F& f, void (*entry)(Child&, Reader&), bool replies_later = false) {
   Writer callable;
   Travel<F>::freeze(callable, f);
-  return Task{entry, Travel<F>::function(f), std::move(callable.bytes()), replies_later};
+  return Task{entry, Travel<F>::function(f), std::move(callable.bytes()), replies_later, {}};
 }
 
 class ReplyCore;

@@ -1,4 +1,4 @@
-// 89-streams.cpp - around a child: standard streams, last words, environment, directory.
+// 76-streams.cpp - around a child: standard streams, last words, environment, directory.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"

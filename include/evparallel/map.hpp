@@ -1,0 +1,177 @@
+// map.hpp - a pool's function for each item of a range: how, how far, and how it ended.
+// Licence: see COPYING.  Manual: evparallel_pool(3).
+#pragma once
+
+#include <evparallel/progress.hpp>
+#include <evparallel/run.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <iterator>
+#include <memory>
+#include <optional>
+
+namespace evparallel {
+
+// How a map has ended.
+struct Summary {
+  std::size_t done = 0;
+  std::size_t failed = 0;
+  // It ended before its range did: it was cancelled, its pool went away, or stop_on_error.
+  bool stopped = false;
+  // Of the first item that failed; or why the pool could not go on.
+  std::optional<Error> error{};
+  std::chrono::nanoseconds time{0};
+};
+
+// An aggregate that is moved in.
+struct MapOptions {
+  // Items that travel together; 0: as many as keep a child busy for some milliseconds, as measured.
+  std::size_t chunk = 0;
+  // Results come in the order of the items; else as they are ready.
+  bool ordered = true;
+  // No result comes after the first error.
+  bool stop_on_error = false;
+  // An item may be given to the function again, although it had no part in the end of the child that
+  // was at it.  False: where a child ends, all items that it was sent together fail.
+  bool repeatable = true;
+  int priority = 0;  // as of Pool::submit
+  // How many items there are, where the range does not know it.
+  std::optional<std::size_t> total{};
+  Callback<void(const Progress&)> on_progress{};
+  std::chrono::milliseconds progress_every{100};  // at most so often, and once at the end
+};
+
+namespace detail {
+
+class MapCore;
+class PoolCore;
+
+// What a map pulls its items from: writes the next one and returns true.
+using PullItem = Callback<bool(Writer&, std::optional<Error>& refused)>;
+using ItemResult = Callback<void(std::size_t index, Reader*, const Error*)>;
+
+struct MapTask {
+  PullItem pull;
+  ItemResult on_result;
+  Callback<void(const Summary&)> on_done;
+};
+
+EVPARALLEL_API std::shared_ptr<MapCore> pool_map(PoolCore&, MapTask, MapOptions);
+EVPARALLEL_API void map_cancel(const std::weak_ptr<MapCore>&);
+EVPARALLEL_API Progress map_progress(const std::weak_ptr<MapCore>&);
+
+}  // namespace detail
+
+// One map under way.  A copyable name for it: dropping it does nothing to the map.
+class MapHandle {
+public:
+  MapHandle() noexcept = default;
+  explicit MapHandle(const std::shared_ptr<detail::MapCore>& core) noexcept : core_(core) {}
+
+  // No result comes any more; on_done hears, soon, from the loop.  Items that a child is at are
+  // given up as calls are: see Call::cancel.
+  void cancel() const { detail::map_cancel(core_); }
+  // Where it is over: nothing.
+  Progress progress() const { return detail::map_progress(core_); }
+
+private:
+  std::weak_ptr<detail::MapCore> core_;
+};
+
+namespace detail {
+
+// ---- where items come from ----
+
+template <class G, class = void>
+constexpr bool is_generator = false;
+template <class G>
+constexpr bool is_generator<G, std::void_t<decltype(*std::declval<G&>()()),
+                                           decltype(static_cast<bool>(std::declval<G&>()()))>> =
+    true;
+
+template <class R, class = void>
+constexpr bool has_size = false;
+template <class R>
+constexpr bool has_size<R, std::void_t<decltype(std::declval<const R&>().size())>> = true;
+
+template <class R>
+std::optional<std::size_t> size_of_range(R& range) {
+  using Iterator = decltype(std::begin(range));
+  using Category = typename std::iterator_traits<Iterator>::iterator_category;
+  if constexpr (has_size<R>)
+    return static_cast<std::size_t>(range.size());
+  else if constexpr (std::is_base_of_v<std::forward_iterator_tag, Category>)
+    return static_cast<std::size_t>(std::distance(std::begin(range), std::end(range)));
+  return std::nullopt;
+}
+
+// Writes one item; what its codec refuses is told, and does not stop the map.
+template <class Codecs, class Item>
+void write_item(const Codecs& codecs, Writer& out, Item&& item, std::optional<Error>& refused) {
+  try {
+    codecs.put(out, std::forward<Item>(item));
+  } catch (const Error& error) {
+    refused = error;
+  }
+}
+
+// `R` is a reference where the caller keeps the range.
+template <class R, class Sent, class Codecs>
+struct RangeSource {
+  RangeSource(R&& given, const Codecs& c) : range(std::forward<R>(given)), codecs(c) {}
+
+  bool pull(Writer& out, std::optional<Error>& refused) {
+    if (!at) {
+      at.emplace(std::begin(range));
+      end.emplace(std::end(range));
+    }
+    if (!(*at != *end)) return false;
+    decltype(auto) item = **at;
+    if constexpr (std::is_convertible_v<decltype(item), const Sent&>)
+      write_item(codecs, out, static_cast<const Sent&>(item), refused);
+    else
+      write_item(codecs, out, Sent(item), refused);
+    ++*at;
+    return true;
+  }
+
+  R range;
+  Codecs codecs;
+  std::optional<decltype(std::begin(std::declval<R&>()))> at{};
+  std::optional<decltype(std::end(std::declval<R&>()))> end{};
+};
+
+template <class R, class Sent, class Codecs>
+PullItem pull_from(R&& given, const Codecs& codecs) {
+  if constexpr (is_generator<R>) {
+    return [generate = std::decay_t<R>(std::forward<R>(given)), codecs](
+               Writer& out, std::optional<Error>& refused) mutable {
+      auto item = generate();
+      if (!item) return false;
+      write_item(codecs, out, Sent(std::move(*item)), refused);
+      return true;
+    };
+  } else {
+    auto source = std::make_unique<RangeSource<R, Sent, Codecs>>(std::forward<R>(given), codecs);
+    return [source = std::move(source)](Writer& out, std::optional<Error>& refused) {
+      return source->pull(out, refused);
+    };
+  }
+}
+
+// ---- where results go ----
+
+template <class Inc, class F>
+ItemResult item_result(Inc (*get)(Reader&), F&& on_result) {
+  static_assert(std::is_invocable_v<std::decay_t<F>&, std::size_t, Result<Inc>>,
+                "evparallel: on_result of a map is void(std::size_t index, Result<Inc>)");
+  return [get, on_result = std::forward<F>(on_result)](std::size_t index, Reader* in,
+                                                       const Error* error) mutable {
+    on_result(index, in ? decoded(get, *in) : Result<Inc>(*error));
+  };
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

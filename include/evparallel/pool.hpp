@@ -1,0 +1,292 @@
+// pool.hpp - many calls, few children.
+// Licence: see COPYING.  Manual: evparallel_pool(3).
+#pragma once
+
+#include <evparallel/map.hpp>
+
+#include <vector>
+
+namespace evparallel {
+
+// What each child of a pool runs once, before its first call: void(), and it travels as the pool's
+// function does; bind() hands it arguments.  Nothing, by default.
+class StartTask {
+public:
+  StartTask() noexcept = default;
+  // Fails: std::logic_error for a callable that cannot travel; Error{bad_message} of bind().
+  template <class F, class = std::enable_if_t<!std::is_same_v<F, StartTask>>>
+  StartTask(F f) : entry_(&run<F>), function_(detail::Travel<F>::function(f)) {
+    static_assert(std::is_invocable_v<F&>,
+                  "evparallel: on_start takes no argument; bind them: bind(f, args...)");
+    Writer callable;
+    detail::Travel<F>::freeze(callable, f);
+    callable_ = std::move(callable.bytes());
+  }
+
+  explicit operator bool() const noexcept { return entry_ != nullptr; }
+
+  // For the other parts of the library.
+  using Entry = void (*)(Reader& callable);
+  Entry entry() const noexcept { return entry_; }
+  const std::optional<detail::AnyFunction>& function() const noexcept { return function_; }
+  const std::string& callable() const noexcept { return callable_; }
+
+private:
+  template <class F>
+  static void run(Reader& callable) {
+    F f = detail::Travel<F>::thaw(callable);
+    detail::call_task(f);
+  }
+
+  Entry entry_ = nullptr;
+  std::optional<detail::AnyFunction> function_{};
+  std::string callable_{};
+};
+
+// An aggregate: set what you need, by name.
+struct PoolOptions {
+  // How many children at most.  0: the CPUs that this process may use.
+  unsigned workers = 0;
+  // So many are there from the beginning, and stay.
+  unsigned min_workers = 0;
+  // Others end when they had nothing to do for so long.  0: never.
+  std::chrono::milliseconds idle{60000};
+  // How each child is made.  `deadline`, `retries` and `idempotent` count for each call.
+  Options child{};
+  // Where the children are forked, in turns.  None: child.snapshot.  They need only live through the
+  // call of pool().
+  std::vector<Snapshot*> snapshots{};
+  StartTask on_start{};
+  // So many children in a row end before their first call: then calls are refused for a while.
+  unsigned max_failed_starts = 5;
+
+  // Calls that wait, and the bytes of their arguments, above which submit() refuses.  0: no limit.
+  std::size_t max_queue = 0;
+  std::size_t max_queue_bytes = 0;
+
+  // When a child is replaced.  0: never.
+  std::size_t max_calls = 0;  // it gets no more
+  std::chrono::milliseconds max_age{0};
+  std::size_t max_rss_growth = 0;  // bytes of memory of its own, beyond what it had at its start
+};
+
+// Of all times so far: half of them were not above p50, and so on.  Exact to an eighth.
+struct Percentiles {
+  std::chrono::nanoseconds p50{0};
+  std::chrono::nanoseconds p90{0};
+  std::chrono::nanoseconds p99{0};
+};
+
+struct PoolStats {
+  std::size_t queued = 0;  // calls that no child has; items of maps are not counted before they are
+  std::size_t running = 0;      // calls and items that a child was sent
+  std::uint64_t done = 0;       // calls and items that were answered with a value
+  std::uint64_t failed = 0;     // or with an error
+  std::uint64_t retried = 0;    // how often one was sent again
+  std::uint64_t started = 0;    // children, ever
+  std::uint64_t respawned = 0;  // of those: in place of one that had died
+  std::uint64_t recycled = 0;   // of those: in place of one that had done its part
+  struct Worker {
+    pid_t pid = 0;  // 0: not known yet
+    bool ready = false;
+    std::size_t running = 0;
+    std::uint64_t calls = 0;  // answered, items too
+    std::chrono::milliseconds age{0};
+    std::size_t rss = 0;  // bytes of memory of its own now, as the kernel estimates it
+  };
+  std::vector<Worker> workers{};
+  ResourceUsage usage{};  // of children that have ended
+  Percentiles wait{};     // of calls: from submit() to a child
+  Percentiles run{};      // of calls and items, in a child
+};
+
+namespace detail {
+
+EVPARALLEL_API std::shared_ptr<PoolCore> pool_start(Reactor&, Task, const PoolOptions&);
+EVPARALLEL_API Call pool_submit(PoolCore&, Writer& argument, Answer, int priority);
+EVPARALLEL_API Call pool_refuse(PoolCore&, const Error&, Answer);
+EVPARALLEL_API bool pool_full(const PoolCore&) noexcept;
+EVPARALLEL_API void pool_on_drain(PoolCore&, Callback<void()>);
+EVPARALLEL_API PoolStats pool_stats(const PoolCore&);
+EVPARALLEL_API std::size_t pool_pending(const PoolCore&) noexcept;
+EVPARALLEL_API void pool_close(PoolCore&);
+EVPARALLEL_API void pool_shutdown(PoolCore&, std::chrono::milliseconds grace);
+EVPARALLEL_API void pool_drop(PoolCore&) noexcept;
+// The first byte of each argument: what follows is the argument of a call.
+EVPARALLEL_API void pool_begin_argument(Writer&);
+
+// In a child: what it does once, then its calls, alone or in chunks.
+EVPARALLEL_API void pool_serve(Child&, Reader& start, Callback<void(Reader&, Writer&)> call);
+
+template <class F, class IncCodec, class OutCodec>
+void pool_entry(Child& child, Reader& callable) {
+  F f = Travel<F>::thaw(callable);
+  pool_serve(child, callable,
+             [&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
+}
+
+}  // namespace detail
+
+// A function that many children carry out.  Takes Out (nothing, where that is void), answers Inc.
+// Move-only: dropping it ends the children, and what is under way hears `cancelled`.  May outlive
+// its Reactor and does nothing then.
+//
+// Each callback is called exactly once, from the loop, whatever dies when.  A child that dies takes
+// only the call along that it was at.
+template <class Inc, class Out>
+class Pool {
+public:
+  using result_type = Result<Inc>;
+  using Sent = typename Remote<Inc, Out>::Sent;
+  using Codecs = typename Remote<Inc, Out>::Codecs;
+
+  Pool() noexcept = default;
+  Pool(Pool&& other) noexcept = default;
+  Pool& operator=(Pool&& other) noexcept {
+    if (this != &other) {
+      drop();
+      core_ = std::move(other.core_);
+      codecs_ = other.codecs_;
+    }
+    return *this;
+  }
+  ~Pool() { drop(); }
+
+  // One call; `callback(Result<Inc>)` hears the answer.  Of those that wait the one with the highest
+  // priority goes first, and among these the oldest.  Above PoolOptions::max_queue the callback hears
+  // `overloaded`.
+  // Fails: std::logic_error after close().
+  template <class F>
+  Call submit(const Sent& argument, F&& callback, int priority = 0) {
+    return call(argument, std::forward<F>(callback), priority);
+  }
+  template <class F>
+  Call submit(Sent&& argument, F&& callback, int priority = 0) {
+    return call(std::move(argument), std::forward<F>(callback), priority);
+  }
+  template <class F, class O = Out, class = std::enable_if_t<std::is_void_v<O>>,
+            class = std::enable_if_t<std::is_invocable_v<std::decay_t<F>&, Result<Inc>>>>
+  Call submit(F&& callback, int priority = 0) {
+    return call(Sent{}, std::forward<F>(callback), priority);
+  }
+  // submit() would refuse a call.
+  bool full() const noexcept { return detail::pool_full(*core_); }
+  // After a refusal: half of the limit is free again.
+  void on_drain(Callback<void()> callback) { detail::pool_on_drain(*core_, std::move(callback)); }
+
+  // One call for each item: `on_result(index, Result<Inc>)`, in the end `on_done(const Summary&)`.
+  // Items are pulled from the loop as children can take them.  `range` is a range, which is moved in
+  // or, as an lvalue, must live until on_done; or a function that returns std::optional<Out>.
+  template <class R, class OnResult, class OnDone>
+  MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
+    static_assert(!std::is_void_v<Out>, "evparallel: the function of a map takes an argument");
+    static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const Summary&>,
+                  "evparallel: on_done of a map is void(const Summary&)");
+    if constexpr (!detail::is_generator<R>)
+      if (!options.total) options.total = detail::size_of_range(range);
+    detail::MapTask task;
+    task.pull = detail::pull_from<R, Sent>(std::forward<R>(range), codecs_);
+    task.on_result = detail::item_result<Inc>(codecs_.get, std::forward<OnResult>(on_result));
+    task.on_done = std::forward<OnDone>(on_done);
+    return MapHandle(detail::pool_map(*core_, std::move(task), std::move(options)));
+  }
+
+  // Folds the values as they come: `fold(T&, Inc)`; in the end `on_done(T, const Summary&)`.  Items
+  // that fail are left out, and counted.
+  template <class R, class T, class Fold, class OnDone>
+  MapHandle reduce(R&& range, T init, Fold fold, OnDone on_done, MapOptions options = {}) {
+    static_assert(std::is_invocable_v<Fold&, T&, Inc>,
+                  "evparallel: the fold of a reduce is void(T&, Inc)");
+    static_assert(std::is_invocable_v<OnDone&, T, const Summary&>,
+                  "evparallel: on_done of a reduce is void(T, const Summary&)");
+    auto value = std::make_shared<T>(std::move(init));
+    return map(
+        std::forward<R>(range),
+        [value, fold = std::move(fold)](std::size_t, Result<Inc> result) mutable {
+          if (result) fold(*value, *std::move(result));
+        },
+        [value, on_done = std::move(on_done)](const Summary& summary) mutable {
+          on_done(std::move(*value), summary);
+        },
+        std::move(options));
+  }
+
+  std::size_t pending() const noexcept { return core_ ? detail::pool_pending(*core_) : 0; }
+  PoolStats stats() const { return core_ ? detail::pool_stats(*core_) : PoolStats{}; }
+
+  // Nothing more is taken.  What is under way goes on to its end; then the children end.
+  void close() { detail::pool_close(*core_); }
+  // The same, but nothing more is begun: what no child is at hears `cancelled`, what one is at does
+  // so after `grace`, and the children end.
+  void shutdown(std::chrono::milliseconds grace) { detail::pool_shutdown(*core_, grace); }
+
+  explicit operator bool() const noexcept { return core_ != nullptr; }
+
+  Pool(std::shared_ptr<detail::PoolCore> core, const Codecs& codecs)
+      : core_(std::move(core)), codecs_(codecs) {}
+
+private:
+  template <class Argument, class F>
+  Call call(Argument&& argument, F&& callback, int priority) {
+    Writer message;
+    detail::pool_begin_argument(message);
+    try {
+      codecs_.put(message, std::forward<Argument>(argument));
+    } catch (const Error& error) {
+      return detail::pool_refuse(*core_, error, answer(std::forward<F>(callback)));
+    }
+    return detail::pool_submit(*core_, message, answer(std::forward<F>(callback)), priority);
+  }
+
+  template <class F>
+  detail::Answer answer(F&& callback) const {
+    static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
+                  "evparallel: the callback of a call is void(Result<Inc>)");
+    return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
+                                                                     const Error* error) mutable {
+      callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));
+    };
+  }
+
+  void drop() noexcept {
+    if (core_) detail::pool_drop(*core_);
+    core_.reset();
+  }
+  std::shared_ptr<detail::PoolCore> core_;
+  Codecs codecs_{};
+};
+
+// Makes f the function of a pool: f is Inc(Out) or Inc().  Children are forked when there is
+// something to do.  Codecs as of run().
+// Fails: Error{no_snapshot}; std::logic_error for a callable that cannot travel.
+template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
+[[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
+  using S = detail::shape_of<F>;
+  static_assert(!S::replies_later,
+                "evparallel: the function of a pool returns its answer; a Reply is for run()");
+  using Inc = typename S::Inc;
+  using Out = typename S::Out;
+  using IncCodec = detail::checked_codec_t<IncIo, Inc>;
+  using OutCodec = detail::checked_codec_t<OutIo, Out>;
+  using P = Pool<Inc, Out>;
+  using Put = detail::PutArgument<OutCodec, Out>;
+  return P(detail::pool_start(
+               reactor, detail::make_task(f, &detail::pool_entry<F, IncCodec, OutCodec>), options),
+           typename P::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
+}
+
+// The same with codecs that are templates, pool<RawIo, RawIo>(...), or one of them.
+template <template <class> class IncIo, template <class> class OutIo = Io, class F>
+[[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
+  return pool<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
+}
+template <template <class> class IncIo, class OutIo, class F>
+[[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
+  return pool<detail::TemplateIo<IncIo>, OutIo>(reactor, std::move(f), options);
+}
+template <class IncIo, template <class> class OutIo, class F>
+[[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
+  return pool<IncIo, detail::TemplateIo<OutIo>>(reactor, std::move(f), options);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,14 @@
+// expect: on_start takes no argument; bind them: bind(f, args...)
+#include <evparallel/evparallel.hpp>
+namespace par = evparallel;
+
+static void load(int) {}
+
+int main() {
+  par::PoolOptions options;
+#ifdef EVPARALLEL_TEST_ACCEPTED
+  options.on_start = par::bind(load, 1);
+#else
+  options.on_start = load;
+#endif
+}
