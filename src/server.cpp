@@ -127,10 +127,13 @@ void be_born(void* argument) {
 
 void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
   Spawn spawn;
-  if (!spawn.streams.claim(request.streams, packet))
-    return answer(client, failed(request.id, EMFILE));
-  const ChildIndex index = server->children.take_free();
-  if (index == no_child) return answer(client, failed(request.id, EAGAIN));
+  const bool whole = spawn.streams.claim(request.streams, packet);
+  const ChildIndex index = whole ? server->children.take_free() : no_child;
+  if (index == no_child) {
+    packet.drop();
+    spawn.streams = {};
+    return answer(client, failed(request.id, whole ? EAGAIN : EMFILE));
+  }
   Slot& slot = server->start.slots[index];
   slot.clear();
   spawn.id = request.id;
@@ -144,6 +147,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   const Forked forked = fork_clean(be_born, &spawn);
   server->door_child = std::move(spawn.door);
   spawn.socket.drop();  // the child's now; a second holder would hide its end
+  spawn.streams = {};
   if (forked.pid < 0) {
     server->children.free(index);
     return answer(client, failed(request.id, forked.error));
@@ -192,10 +196,7 @@ void serve_request(ClientIndex client) noexcept {
   Client& from = server->clients[client];
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == Flow::again) return;
-  if (packet.flow == Flow::end || packet.size != sizeof request) {
-    packet.along.drop();
-    return lose(client);
-  }
+  if (packet.flow == Flow::end || packet.size != sizeof request) return lose(client);
   fault_at(Hop::serve);
   server->clients.free_seen(client, request.seen);
   switch (request.kind) {
@@ -206,7 +207,6 @@ void serve_request(ClientIndex client) noexcept {
     case Ask::stop: stop(client, true); break;
     case Ask::stop_unheard: stop(client, false); break;
   }
-  packet.along.drop();
 }
 
 // Said, so that it is not taken for our end.

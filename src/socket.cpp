@@ -108,12 +108,6 @@ void take_descriptor(int fd, Packet& packet) noexcept {
     packet.others[packet.count - 2] = SharedDescriptor(fd);
 }
 
-void drop_descriptors(Packet& packet) noexcept {
-  packet.along.drop();
-  for (SharedDescriptor& other : packet.others) other.drop();
-  packet.count = 0;
-}
-
 // Everything that came along is taken over first, so that nothing leaks whatever the packet turns
 // out to be.
 void take_control(msghdr& message, Packet& packet) noexcept {
@@ -133,12 +127,18 @@ void take_control(msghdr& message, Packet& packet) noexcept {
     }
   }
   if (message.msg_flags & MSG_CTRUNC) {
-    drop_descriptors(packet);
+    packet.drop();
     packet.lost_descriptor = true;
   }
 }
 
 }  // namespace
+
+void Packet::drop() noexcept {
+  along.drop();
+  for (SharedDescriptor& other : others) other.drop();
+  count = 0;
+}
 
 int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
   int ends[2];

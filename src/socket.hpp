@@ -73,7 +73,13 @@ inline Flow send_packet(int fd, const void* bytes, std::size_t size, int along) 
   return send_packet(fd, bytes, size, &along, along >= 0 ? 1 : 0);
 }
 
+// What was not taken out of it is closed, without a shutdown, when it is destroyed.
 struct Packet {
+  Packet() noexcept = default;
+  Packet(Packet&&) noexcept = default;
+  ~Packet() { drop(); }
+  void drop() noexcept;
+
   Flow flow = Flow::again;
   std::size_t size = 0;
   Descriptor along;                         // the first that came
