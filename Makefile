@@ -9,7 +9,7 @@
 
 # The library, its build, and what the gates of `make check` call.
 packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
-           libboost-test-dev mandoc clang-format
+           libboost-test-dev mandoc clang-format libpng-dev
 
 .PHONY: all deps clean distclean maintainer-clean uninstall
 

@@ -1,7 +1,7 @@
 // wordcount.cpp - counts the words of all files below directories, with one child per CPU.
 //
-// Shows: one remote function per CPU, each with two batches under way, so that it never waits for
-// the next and nothing piles up; codecs of one's own; what is heard of a batch whose child dies.
+// Shows: a pool and its map, which gives each child its next batch; a progress bar; codecs of one's
+// own; what is heard of a batch whose child dies.
 #include <evparallel/evparallel.hpp>
 
 #include <fcntl.h>
@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <clocale>
 #include <cstdint>
 #include <cstdio>
@@ -237,80 +236,62 @@ private:
 
 // ---- the work -----------------------------------------------------------------------------------
 
-// One line on a terminal, rewritten; nothing elsewhere.
+// In bytes: batches are not of one size.
 class Progress {
 public:
-  Progress(bool wanted, const char* what, std::uint64_t total)
-      : shown_(wanted && ::isatty(2) == 1), what_(what), total_(static_cast<double>(total)) {}
-  ~Progress() {
-    if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
-  }
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  Progress(bool quiet, const char* what, std::uint64_t total)
+      : meter_(total), bar_(look_of(quiet, what)) {}
 
   void add(std::uint64_t bytes) {
-    done_ += static_cast<double>(bytes);
-    const auto now = std::chrono::steady_clock::now();
-    if (!shown_ || now - last_ < std::chrono::milliseconds(100)) return;
-    last_ = now;
-    const double part = total_ > 0 ? done_ / total_ : 1;
-    width_ = std::fprintf(stderr, "\r%s: %3.0f %% of %.1f MB", what_, 100 * part, total_ / 1e6);
+    meter_.add(bytes);
+    bar_.show(meter_.at());
   }
 
 private:
-  bool shown_;
-  const char* what_;
-  double total_;
-  double done_ = 0;
-  std::chrono::steady_clock::time_point last_{};
-  int width_ = 0;
+  static par::ProgressOptions look_of(bool quiet, const char* what) {
+    par::ProgressOptions look;
+    look.label = what;
+    look.bytes = true;
+    // No lines into a log: it may be a file that is counted.
+    look.form = quiet || ::isatty(2) != 1 ? par::ProgressForm::quiet : par::ProgressForm::automatic;
+    return look;
+  }
+
+  par::ProgressMeter meter_;
+  par::ProgressBar bar_;
 };
 
-// Gives each child its next batches, and adds up what comes back.
-class Count {
-public:
-  Count(par::Reactor& loop, const std::vector<Batch>& batches, std::size_t children,
-        Progress& progress)
-      : batches_(batches), progress_(progress) {
-    for (std::size_t i = 0; i < children; ++i) children_.push_back(par::run(loop, count_words));
-    for (std::size_t round = 0; round < under_way; ++round)
-      for (auto& child : children_) feed(child);
-  }
-  Count(const Count&) = delete;
-  Count& operator=(const Count&) = delete;
-
+struct Count {
   Words words{};
   std::vector<Unreadable> unreadable{};
   std::vector<std::string> failures{};
-
-private:
-  using Child = par::Remote<Counts, Batch>;
-  static constexpr std::size_t under_way = 2;
-
-  void feed(Child& child) {
-    if (next_ == batches_.size()) return;
-    const std::size_t number = next_++;
-    child(batches_[number], [this, &child, number](par::Result<Counts> counts) {
-      feed(child);  // first: it works while we add
-      if (counts)
-        add(std::move(*counts));
-      else
-        failures.push_back("batch " + std::to_string(number + 1) + " (from " +
-                           batches_[number].files.front() + " on): " + counts.error().what());
-      progress_.add(batches_[number].bytes);
-    });
-  }
-
-  void add(Counts&& counts) {
-    for (auto& [word, count] : counts.words) words[std::move(word)] += count;
-    for (Unreadable& file : counts.unreadable) unreadable.push_back(std::move(file));
-  }
-
-  const std::vector<Batch>& batches_;
-  Progress& progress_;
-  std::vector<Child> children_;
-  std::size_t next_ = 0;
 };
+
+Count count_all(par::Reactor& loop, const std::vector<Batch>& batches, unsigned children,
+                Progress& progress) {
+  par::PoolOptions options;
+  options.workers = children;
+  auto pool = par::pool(loop, count_words, options);
+  Count count;
+  par::MapOptions how;
+  how.ordered = false;
+  how.chunk = 1;  // a batch is large enough
+  pool.map(
+      batches,
+      [&](std::size_t index, par::Result<Counts> counts) {
+        if (!counts) {
+          count.failures.push_back("batch " + std::to_string(index + 1) + " (from " +
+                                   batches[index].files.front() + " on): " + counts.error().what());
+        } else {
+          for (auto& [word, number] : counts->words) count.words[std::move(word)] += number;
+          for (Unreadable& file : counts->unreadable) count.unreadable.push_back(std::move(file));
+        }
+        progress.add(batches[index].bytes);
+      },
+      [](const par::Summary&) {}, std::move(how));
+  loop.run();
+  return count;
+}
 
 // Takes away what a single process counts: nothing must be missing, and nothing be left.  (A second
 // map beside the first could be too much for the memory.)
@@ -433,12 +414,13 @@ std::vector<std::string> default_directories(const char* program) {
   return directories;
 }
 
-// CPUs that this process may use; at least two children, for the sake of the demonstration.
-std::size_t number_of_children() {
+// At least two children, for the sake of the demonstration.
+unsigned number_of_children(std::size_t batches) {
   cpu_set_t cpus;
   // More CPUs than the set has room for is an error: then there are enough to be modest.
   const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 8;
-  return static_cast<std::size_t>(std::max(count, 2));
+  const auto wanted = static_cast<unsigned>(std::max(count, 2));
+  return static_cast<unsigned>(std::clamp<std::size_t>(batches, 1, wanted));
 }
 
 int wordcount(int argc, char** argv) {
@@ -452,43 +434,39 @@ int wordcount(int argc, char** argv) {
     listing.add(directory);
 
   par::Reactor loop;
-  const std::size_t children = std::min(number_of_children(), listing.batches.size());
-  Words words;
-  std::vector<std::string> failures;
+  const unsigned children = number_of_children(listing.batches.size());
+  Count count;
   {
-    Progress progress(!wishes.quiet, "counted", listing.bytes);
-    Count count(loop, listing.batches, children, progress);
-    loop.run();
-    words = std::move(count.words);
-    failures = std::move(count.failures);
-    for (Unreadable& file : count.unreadable) listing.unreadable.push_back(std::move(file));
+    Progress progress(wishes.quiet, "counted", listing.bytes);
+    count = count_all(loop, listing.batches, children, progress);
   }
+  for (Unreadable& file : count.unreadable) listing.unreadable.push_back(std::move(file));
 
   // Nothing is said before the check: what this writes to may be a file that it counts.
-  const std::size_t different = words.size();
-  const std::vector<Frequency> top = most_frequent(words, 20);
-  const bool checked = wishes.check && failures.empty();
+  const std::size_t different = count.words.size();
+  const std::vector<Frequency> top = most_frequent(count.words, 20);
+  const bool checked = wishes.check && count.failures.empty();
   bool equal = true;
   if (checked) {
-    Progress progress(!wishes.quiet, "checked", listing.bytes);
-    equal = equals_single_process(std::move(words), listing.batches, progress);
+    Progress progress(wishes.quiet, "checked", listing.bytes);
+    equal = equals_single_process(std::move(count.words), listing.batches, progress);
   }
 
-  for (const std::string& failure : failures)
+  for (const std::string& failure : count.failures)
     std::fprintf(stderr, "wordcount: %s\n", failure.c_str());
   complain(listing.unreadable);
   if (!wishes.quiet) {
-    std::printf("%llu files, %.1f MB, %zu different words, counted by %zu children\n",
+    std::printf("%llu files, %.1f MB, %zu different words, counted by %u children\n",
                 static_cast<unsigned long long>(listing.files),
                 static_cast<double>(listing.bytes) / 1e6, different, children);
-    for (const auto& [count, word] : top)
-      std::printf("%10llu  %s\n", static_cast<unsigned long long>(count), printable(word).c_str());
+    for (const auto& [number, word] : top)
+      std::printf("%10llu  %s\n", static_cast<unsigned long long>(number), printable(word).c_str());
   }
   if (checked)
     std::puts(equal ? "equal to a single process"
                     : "NOT equal to a single process, unless files have changed meanwhile");
   if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
-  return failures.empty() && equal ? 0 : 1;
+  return count.failures.empty() && equal ? 0 : 1;
 }
 
 int main(int argc, char** argv) {

@@ -31,6 +31,12 @@ printf 'two three\n' >"$tmp/said.texts/b.txt"
 arguments() {
 	case $1 in
 	wordcount) echo "--check $tmp/said.texts" ;;
+	render) echo "--check --frames --size 200x150 $tmp/said.png" ;;
+	esac
+}
+more_libraries() {
+	case $1 in
+	render) echo "$png" ;;
 	esac
 }
 
@@ -39,8 +45,9 @@ for file in "$srcdir"/examples/*.cpp; do
 	test -f "$file" || continue
 	name=${file##*/}
 	name=${name%.cpp}
+	test "$name" != render || test -n "$png" || continue
 	examples=$((examples + 1))
-	check "$name compiles against it" $link -O0 -o "$tmp/said.$name" "$file" $(from_pc --cflags --libs) \
+	check "$name compiles against it" $link -O0 -o "$tmp/said.$name" "$file" $(from_pc --cflags --libs) $(more_libraries "$name") \
 		-Wl,-rpath,"$(place libdir)"
 	runs "$name runs" "$tmp/said.$name" $(arguments "$name")
 	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
