@@ -450,11 +450,10 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(bad_input)
 
 BOOST_AUTO_TEST_CASE(unknown_kinds) {
-  for (unsigned kind = 0; kind < 0x10000; ++kind) {
+  for (unsigned kind = 0; kind < 0x100; ++kind) {
     if (kind >= 1 && kind <= 7) continue;
     std::string bytes = header_of(FrameKind::end, 1, 0);
-    bytes[6] = static_cast<char>(kind & 0xff);
-    bytes[7] = static_cast<char>(kind >> 8);
+    bytes[6] = static_cast<char>(kind);
     FrameReader reader(mib);
     reader.feed(bytes);
     Frame frame;
@@ -468,6 +467,18 @@ BOOST_AUTO_TEST_CASE(unknown_kinds) {
     }
   }
   BOOST_TEST(true);
+}
+
+BOOST_AUTO_TEST_CASE(how_many_descriptors_are_said_to_come_along) {
+  for (unsigned attached = 0; attached < 0x100; ++attached) {
+    std::string bytes = header_of(FrameKind::message, 1, 0);
+    bytes[7] = static_cast<char>(attached);
+    FrameReader reader(mib);
+    reader.feed(bytes);
+    Frame frame;
+    BOOST_TEST(reader.next(frame));
+    BOOST_TEST(frame.attached == attached);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(every_bit_flipped) {

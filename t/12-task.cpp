@@ -366,7 +366,8 @@ BOOST_AUTO_TEST_CASE(the_task_frame) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::Child&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
-  write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 2, 3, 4, 0}, "the text", task.callable);
+  write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 2, 3, 1, 4, 0}, "the text",
+                   task.callable);
   Reader in(out.bytes());
   const TaskFrame frame = read_task_frame(in);
   BOOST_TEST((frame.entry == task.entry));
@@ -377,6 +378,7 @@ BOOST_AUTO_TEST_CASE(the_task_frame) {
   BOOST_TEST(frame.cpu_seconds == 1);
   BOOST_TEST(frame.memory == 2U);
   BOOST_TEST(frame.nice == 3);
+  BOOST_TEST(frame.backtrace == 1U);
   BOOST_TEST(frame.seed == 4U);
   BOOST_TEST(in.read(frame.surroundings) == "the text");
   BOOST_TEST(detail::Travel<Plus>::thaw(in)(1) == 6);

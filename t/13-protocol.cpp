@@ -33,11 +33,11 @@ namespace {
 
 // ---- the page ----
 
-using Row = std::vector<std::string>;
+using TableRow = std::vector<std::string>;
 
 struct Table {
   std::string heads;  // of its columns: "Offset Size Field Meaning"
-  std::vector<Row> rows;
+  std::vector<TableRow> rows;
 };
 
 struct Section {
@@ -52,8 +52,8 @@ std::string shown(std::string cell) {
   return cell;
 }
 
-Row row_of(const std::string& line) {
-  Row cells(1);
+TableRow row_of(const std::string& line) {
+  TableRow cells(1);
   std::istringstream words(line);
   for (std::string word; words >> word;) {
     if (word == "Ta")
@@ -83,7 +83,7 @@ std::map<std::string, Section> read_page() {
       in_table = false;
     } else if (in_table && line.rfind(".It ", 0) == 0) {
       Table& table = section->tables.back();
-      const Row row = row_of(line.substr(4));
+      const TableRow row = row_of(line.substr(4));
       if (table.heads.empty())
         for (const auto& cell : row) table.heads += (table.heads.empty() ? "" : " ") + cell;
       else
@@ -102,7 +102,7 @@ const Section& section(const std::string& name) {
   return found->second;
 }
 
-const std::vector<Row>& rows_of(const std::string& name, const std::string& first_head) {
+const std::vector<TableRow>& rows_of(const std::string& name, const std::string& first_head) {
   for (const Table& table : section(name).tables)
     if (table.heads.rfind(first_head + " ", 0) == 0) return table.rows;
   throw std::runtime_error("section " + name + " has no table of " + first_head);
@@ -129,7 +129,7 @@ std::ostream& operator<<(std::ostream& out, const Field& field) {
 
 std::vector<Field> told_fields(const std::string& name) {
   std::vector<Field> fields;
-  for (const Row& row : rows_of(name, "Offset"))
+  for (const TableRow& row : rows_of(name, "Offset"))
     if (!row.at(1).empty()) fields.push_back({row.at(2), std::stoul(row[0]), std::stoul(row[1])});
   return fields;
 }
@@ -231,7 +231,7 @@ using Numbers = std::map<std::string, std::string>;
 
 Numbers told_numbers(const std::string& name) {
   Numbers numbers;
-  for (const Row& row : rows_of(name, "Kind")) numbers[row.at(1)] = row.at(0);
+  for (const TableRow& row : rows_of(name, "Kind")) numbers[row.at(1)] = row.at(0);
   return numbers;
 }
 
@@ -256,9 +256,9 @@ std::uint64_t number_at(const std::string& bytes, std::size_t offset, std::size_
 
 BOOST_AUTO_TEST_CASE(a_row_is_cut_into_its_cells) {
   BOOST_TEST(row_of("8 Ta 8 Ta id Ta Li exited : No a wait status") ==
-                 (Row{"8", "8", "id", "exited : No a wait status"}),
+                 (TableRow{"8", "8", "id", "exited : No a wait status"}),
              boost::test_tools::per_element());
-  BOOST_TEST(row_of("16 Ta Ta body Ta") == (Row{"16", "", "body", ""}),
+  BOOST_TEST(row_of("16 Ta Ta body Ta") == (TableRow{"16", "", "body", ""}),
              boost::test_tools::per_element());
 }
 
@@ -292,7 +292,7 @@ BOOST_AUTO_TEST_CASE(kinds) {
 // They stand in the row of their field: "0 normal, 1 error, ...".
 BOOST_AUTO_TEST_CASE(causes) {
   std::string told;
-  for (const Row& row : rows_of("Report", "Offset"))
+  for (const TableRow& row : rows_of("Report", "Offset"))
     if (row.at(2) == "cause") told = row.at(3);
   std::string all;
   for (unsigned i = 0; i < 256; ++i) {
@@ -321,7 +321,7 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
 
   std::size_t at = 0;
   std::vector<std::string> names;
-  for (const Row& row : rows_of("Frames", "Offset")) {
+  for (const TableRow& row : rows_of("Frames", "Offset")) {
     const std::string& name = row.at(2);
     const std::size_t offset = std::stoul(row.at(0));
     BOOST_TEST(offset == at);
@@ -351,8 +351,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
            FIELD(TaskFrame, note_owner), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
            FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
            FIELD(TaskFrame, seed), FIELD(TaskFrame, surroundings)});
-  const std::vector<Row>& rows = rows_of("Body of a task", "Offset");
-  const Row& text = rows.at(rows.size() - 2);
+  const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
+  const TableRow& text = rows.at(rows.size() - 2);
   BOOST_TEST(text.at(2) == "text");
   BOOST_TEST(text.at(0) == std::to_string(sizeof(TaskFrame)));
   BOOST_TEST(rows.back().at(2) == "callable");
@@ -364,7 +364,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   std::uint64_t expected = 0;
   for (const Field& field : told_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
-  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 9...the callable");
+  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 10...the callable");
 }
 
 BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
@@ -397,7 +397,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
   };
   std::size_t at = 0;
   std::string names;
-  for (const Row& row : rows_of("Body of an error", "Offset")) {
+  for (const TableRow& row : rows_of("Body of an error", "Offset")) {
     const std::string& name = row.at(2);
     const std::size_t offset = value(row.at(0));
     const std::size_t size = value(row.at(1));
