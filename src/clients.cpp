@@ -18,9 +18,9 @@ ClientIndex Clients::let_in(Descriptor& control, ChildIndex owner) noexcept {
   ClientIndex place = used_ > 0 ? 1 : 0;
   while (place < used_ && clients_[place].open) ++place;
   if (place == client_limit) return no_client;
-  if (place == used_) new (&clients_[used_++]) Client;
-  Client& client = clients_[place];
-  client = Client{};
+  if (place == used_) new (&clients_[used_++]) ClientEntry;
+  ClientEntry& client = clients_[place];
+  client = ClientEntry{};
   client.control = std::move(control);
   client.owner = owner;
   client.open = true;
@@ -28,7 +28,7 @@ ClientIndex Clients::let_in(Descriptor& control, ChildIndex owner) noexcept {
 }
 
 void Clients::close(ClientIndex index) noexcept {
-  Client& client = clients_[index];
+  ClientEntry& client = clients_[index];
   client.open = false;
   client.control.reset();
   client.stuck = false;
@@ -46,13 +46,13 @@ bool Clients::send(ClientIndex index, const Report& report) noexcept {
 }
 
 void Clients::answer(ClientIndex index, const Report& report) noexcept {
-  Client& to = clients_[index];
+  ClientEntry& to = clients_[index];
   to.answer = report;
   to.stuck = !send(index, report);
 }
 
 void Clients::report_strays(std::uint64_t count) noexcept {
-  Client& parent = clients_[0];
+  ClientEntry& parent = clients_[0];
   if (count == strays_told_ || parent.stuck || parent.gone) return;
   strays_told_ = count;
   Report report{};
@@ -63,7 +63,7 @@ void Clients::report_strays(std::uint64_t count) noexcept {
 }
 
 void Clients::report_ends(ClientIndex index) noexcept {
-  Client& client = clients_[index];
+  ClientEntry& client = clients_[index];
   if (client.open && client.stuck) client.stuck = !send(index, client.answer);
   while (client.open && !client.stuck && !client.to_report.empty()) {
     ChildEntry& child = (*children_)[client.to_report.first];
@@ -74,7 +74,7 @@ void Clients::report_ends(ClientIndex index) noexcept {
 }
 
 void Clients::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
-  Client& client = clients_[index];
+  ClientEntry& client = clients_[index];
   while (!client.reported.empty() && (*children_)[client.reported.first].number <= seen)
     children_->free(children_->pop(client.reported));
 }

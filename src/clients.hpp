@@ -14,7 +14,7 @@ using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
 constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
 
-struct Client {
+struct ClientEntry {
   Descriptor control;
   ChildIndex owner = no_child;  // the child that it is; no_child: the parent
   bool open = false;
@@ -34,8 +34,8 @@ public:
   // Requires: the object stands in zeroed memory.
   void set_up(Children&, Descriptor control_of_parent) noexcept;
 
-  Client& operator[](ClientIndex index) noexcept { return clients_[index]; }
-  const Client& operator[](ClientIndex index) const noexcept { return clients_[index]; }
+  ClientEntry& operator[](ClientIndex index) noexcept { return clients_[index]; }
+  const ClientEntry& operator[](ClientIndex index) const noexcept { return clients_[index]; }
   ClientIndex used() const noexcept { return used_; }  // no index from here on was ever used
 
   // no_client: all places are taken, and the descriptor is as it was.
@@ -55,7 +55,7 @@ private:
   Children* children_;
   ClientIndex used_;
   std::uint64_t strays_told_;
-  Client clients_[client_limit];
+  ClientEntry clients_[client_limit];
 };
 
 }  // namespace evparallel

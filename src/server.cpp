@@ -193,7 +193,7 @@ void stop(ClientIndex client, bool heard) noexcept {
 // One request of one client.
 void serve_request(ClientIndex client) noexcept {
   Request request{};
-  Client& from = server->clients[client];
+  ClientEntry& from = server->clients[client];
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == Flow::again) return;
   if (packet.flow == Flow::end || packet.size != sizeof request) return lose(client);
@@ -279,7 +279,7 @@ void report() noexcept {
 }
 
 bool nothing_left_to_do() noexcept {
-  const Client& parent = server->clients[0];
+  const ClientEntry& parent = server->clients[0];
   return server->stopping && no_child_lives() && (!parent.behind() || server->unheard);
 }
 
@@ -294,7 +294,7 @@ std::size_t gather_waits(pollfd* waits, ClientIndex* whose) noexcept {
   waits[count++] = {server->signals.get(), POLLIN, 0};
   waits[count++] = {server->door.get(), POLLIN, 0};
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
-    const Client& client = server->clients[i];
+    const ClientEntry& client = server->clients[i];
     if (!client.open) continue;
     whose[count] = i;
     waits[count++] = {client.control.get(), static_cast<short>(client.behind() ? POLLOUT : POLLIN),
@@ -317,7 +317,7 @@ void turn() noexcept {
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
-    const Client& client = server->clients[whose[i]];
+    const ClientEntry& client = server->clients[whose[i]];
     if (!client.open || !waits[i].revents) continue;
     if (waits[i].revents & POLLHUP)
       lose(whose[i]);  // with all that it had still asked for
