@@ -123,13 +123,16 @@ bool MapCore::pull_item() {
 
 // Adds item_; false: it goes alone.
 bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
-  if (item_.size() >= large_item) {
+  // Descriptors belong to a message, and not to an item in it.
+  if (item_.size() >= large_item || item_.attached()) {
     Chunk alone;
     alone.first = pulled_ - 1;
     alone.count = 1;
     alone.single = true;
     pool_begin_argument(alone.argument);
     alone.argument.write(item_.bytes());
+    if (item_.attached())
+      for (const Attachment& one : *item_.attached()) alone.argument.attach(one.fd, one.owner);
     if (item_.adopted_owner())
       alone.argument.adopt(item_.adopted_owner(), item_.adopted().data(), item_.adopted().size());
     else
@@ -235,7 +238,9 @@ void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
   ready.first = chunk.first;
   ready.single = chunk.single;
   ready.count = chunk.count;
-  if (chunk.single) {
+  if (chunk.single && in.has_descriptors()) {
+    ready.error = no_descriptors_in_results();
+  } else if (chunk.single) {
     ready.own = in.take_rest();
     ready.bytes = ready.own;
   } else if (!count_answers(chunk, in, ready, spent_ns)) {

@@ -81,7 +81,8 @@ bool MapCore::deliver_ready(Ready& ready) {
       in.read(&head, sizeof head);
       Reader body(in.read(head.length()));
       if (head.failed()) {
-        const Error error = error_in(body);
+        Error error = error_in(body);
+        if (pool_) error = pool_->explained(error);
         deliver_item(ready.first, nullptr, &error);
       } else {
         deliver_item(ready.first, &body, nullptr);

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "pool_core.hpp"
 #include "pool_wire.hpp"
+#include "symbols.hpp"
 
 #include <algorithm>
 #include <stdexcept>
@@ -199,6 +200,11 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
     fill(worker);
   }
   end_if_closed();
+}
+
+Error PoolCore::explained(const Error& error) const {
+  if (!options_.child.backtrace || error.backtrace().empty()) return error;
+  return error.with_backtrace(symbolised(snapshots_.front()->modules(), error.backtrace()));
 }
 
 void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {

@@ -65,6 +65,7 @@ private:
     const std::size_t body = out.size();
     try {
       call_(item, out);
+      if (out.attached()) throw no_descriptors_in_results();
       settle(out);
       check_answer(out.size() - body, max_message_);
     } catch (const Error& error) {
@@ -80,6 +81,7 @@ private:
 
   static void put_error(Writer& out, std::size_t body, const Error& error) {
     settle(out);
+    out.drop_attached();
     out.bytes().resize(body);
     write_error(out, error.with_delivery(Delivery::started));
   }

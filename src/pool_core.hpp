@@ -48,6 +48,8 @@ public:
   void forget_map(const MapCore&);
   void pump_later();
   const Options& call_options() const noexcept { return options_.child; }
+  // An error of one item, with names for the addresses of its backtrace.
+  Error explained(const Error&) const;
   std::size_t worker_limit() const noexcept { return options_.workers; }
   PoolCounts& counts() noexcept { return counts_; }
 

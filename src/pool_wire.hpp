@@ -2,6 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
+#include <evparallel/error.hpp>
 #include <evparallel/io.hpp>
 
 #include <cstddef>
@@ -39,6 +40,13 @@ struct ItemHead {
 
 // An answer above that takes no further item.
 constexpr std::size_t chunk_bytes = std::size_t{256} << 10;
+// A map keeps results until their turn comes; descriptors would be used up by that.
+inline Error no_descriptors_in_results() {
+  return Error(Errc::bad_message,
+               "bad message: the result of an item of a map has descriptors: submit() such calls")
+      .with_delivery(Delivery::started);
+}
+
 // What a chunk may need above the limit for one item.
 constexpr std::size_t chunk_slack = std::size_t{1} << 20;
 

@@ -34,6 +34,7 @@ public:
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
   Notes& notes() const noexcept { return *moment_->notes; }
+  const Modules& modules() const noexcept { return *moment_->modules; }
   // In a child, where it is known with its task: from which its own children get theirs.
   void set_seed(std::uint64_t seed) noexcept { moment_->seed = seed; }
 

@@ -233,6 +233,54 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_made_again_brings_them_again) {
   BOOST_TEST(text == "o");
 }
 
+BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
+  const std::size_t before = count_descriptors();
+  {
+    par::Reactor loop;
+    auto pool = par::pool(loop, [](par::Fd fd) { return fd; });
+    const Ends ends = pipe_ends();
+    int back = 0;
+    for (int i = 0; i < 20; ++i)
+      pool.submit(ends.reading, [&](par::Result<par::Fd> r) { back += r && r->get() >= 0; });
+    loop.run();
+    BOOST_TEST(back == 20);
+
+    std::vector<par::Fd> all;
+    for (int i = 0; i < 20; ++i) all.push_back(par::Fd::copy_of(ends.reading.get()));
+    int refused = 0;
+    pool.map(
+        all,
+        [&](std::size_t, par::Result<par::Fd> r) {
+          refused += !r && testing::has(r.error().what(), "submit() such calls");
+        },
+        [](const par::Summary&) {});
+    loop.run();
+    BOOST_TEST(refused == 20);
+
+    auto taking = par::pool(loop, [](const par::Fd& fd) { return fd.get() >= 0; });
+    int right = 0;
+    taking.map(
+        all, [&](std::size_t, par::Result<bool> r) { right += r && *r; },
+        [](const par::Summary&) {});
+    loop.run();
+    BOOST_TEST(right == 20);
+
+    // Made in the child, for items that travel together.
+    auto making = par::pool(loop, [](int) { return par::Fd::copy_of(STDERR_FILENO); });
+    std::vector<int> numbers(100);
+    refused = 0;
+    making.map(
+        numbers,
+        [&](std::size_t, par::Result<par::Fd> r) {
+          refused += !r && testing::has(r.error().what(), "submit() such calls");
+        },
+        [](const par::Summary&) {});
+    loop.run();
+    BOOST_TEST(refused == 100);
+  }
+  BOOST_TEST(count_descriptors() == before);
+}
+
 BOOST_AUTO_TEST_CASE(none_is_left_after_calls_that_nobody_heard) {
   const std::size_t before = count_descriptors();
   {

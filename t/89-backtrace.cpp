@@ -381,6 +381,27 @@ BOOST_AUTO_TEST_CASE(an_exception_says_where_it_was_thrown) {
   BOOST_TEST(ending.status.value().code() == 70);
 }
 
+BOOST_AUTO_TEST_CASE(the_items_of_a_map_say_it_too) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 2;
+  options.child = with_backtrace(snapshot);
+  auto pool = par::pool(loop, throw_here, options);
+  std::vector<par::Error> heard;
+  pool.map(
+      std::vector<int>(50, 1),
+      [&](std::size_t, par::Result<int> r) {
+        if (!r) heard.push_back(r.error());
+      },
+      [](const par::Summary&) {});
+  loop.run();
+  BOOST_REQUIRE(heard.size() == 50U);
+  for (const par::Error& error : heard)
+    check_innermost(error.backtrace(), throw_here, "throw_here");
+}
+
 // The same object is the same throw, whatever was thrown in between.
 BOOST_AUTO_TEST_CASE(an_exception_that_was_kept) {
   par::Snapshot snapshot;

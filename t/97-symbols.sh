@@ -7,7 +7,7 @@
 # return, which may be ours.
 names() {
 	${NM:-nm} -DC --defined-only .libs/libevparallel.so | sed 's/^[0-9a-f]* *[A-Za-z] //' |
-		grep -v '^evparallel::[^ ,]* std::'
+		grep -v '^evparallel::[^(<,]* std::'
 }
 exported() {
 	names | grep -E '^(((typeinfo|typeinfo name|vtable) for )?evparallel::|__cxa_throw$)' | sort -u

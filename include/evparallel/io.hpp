@@ -57,6 +57,7 @@ public:
   const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
   const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
+  void drop_attached() noexcept { attached_.reset(); }
   // Adopts what was written, if that is `large` bytes or more and nothing else is adopted: a queue
   // can send it then while it is kept here.
   void share(std::size_t large);
@@ -105,6 +106,7 @@ public:
   // The descriptor that was attached under this index; it is the caller's now, and close-on-exec.
   // Fails: Errc::bad_message where none came under this index, or it was taken before.
   int take_descriptor(std::size_t index);
+  bool has_descriptors() const noexcept { return descriptors_ && !descriptors_->empty(); }
 
   std::size_t remaining() const noexcept { return bytes_.size(); }
 
