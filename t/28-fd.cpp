@@ -475,7 +475,8 @@ struct Job {
 template <class Codec>
 void there_and_back() {
   Job job{"sort", file_of(10), {}};
-  for (const std::size_t size : {11, 12}) job.outputs.push_back(file_of(size));
+  for (const std::size_t size : {std::size_t{11}, std::size_t{12}})
+    job.outputs.push_back(file_of(size));
   Ends ends = channels();
   Writer message;
   Codec::put(message, job);
