@@ -88,6 +88,7 @@ public:
   }
   ~RawSnapshot() {
     ::close(control_);
+    ::kill(pid_, SIGKILL);  // a snapshot that was taken after it holds a copy of that end
     ::waitpid(pid_, nullptr, 0);
   }
   RawSnapshot(const RawSnapshot&) = delete;

@@ -27,13 +27,16 @@ inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The CPUs that this process may use, in order.
-inline std::vector<int> cpus() {
-  cpu_set_t set;
-  std::vector<int> all;
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return all;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &set)) all.push_back(cpu);
+// The CPUs that this process might use before it was pinned, in order.
+inline const std::vector<int>& cpus() {
+  static const std::vector<int> all = [] {
+    cpu_set_t set;
+    std::vector<int> found;
+    if (::sched_getaffinity(0, sizeof set, &set) != 0) return found;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &set)) found.push_back(cpu);
+    return found;
+  }();
   return all;
 }
 
@@ -52,7 +55,7 @@ inline const char* name_of(Cpus where) {
 // What `fork_far` forks runs on the last CPU, this process on the first; or all on the first.
 template <class F>
 auto place(Cpus where, F fork_far) {
-  const std::vector<int> all = cpus();
+  const std::vector<int>& all = cpus();
   if (all.empty() || (where == Cpus::two && all.size() < 2))
     throw std::runtime_error("too few CPUs");
   pin_to(where == Cpus::one ? all.front() : all.back());

@@ -48,14 +48,14 @@ void idle_child() {
   par::Options options;
   options.snapshot = &snapshot;
   auto remote = par::run<par::RawIo, par::RawIo>(loop, same, options);
+  const par::Hold hold = loop.hold();  // else the loop would have nothing to wait for
   while (remote.pid() == 0) loop.run_for(std::chrono::milliseconds(5));
   loop.run_for(std::chrono::milliseconds(100));
   ::usleep(100000);
   const double floor = private_dirty(raw);
   const double idle = private_dirty(remote.pid());
   remote(1, [](par::Result<std::int64_t> r) { r.value(); });
-  loop.run();
-  ::usleep(10000);
+  loop.run_for(std::chrono::milliseconds(100));
   const double called = private_dirty(remote.pid());
   bench::row("private dirty memory of an idle child, kB above raw", "-", bench::kilobytes(idle),
              "raw " + bench::kilobytes(floor), (idle - floor) / 1024, bench::at_most(24));
