@@ -29,18 +29,6 @@ int same_number(int number) {
 
 // ---- floors: an echo by read and write, and by an event of libevent on either side ----
 
-int echo_child(Cpus where) {
-  return bench::place(where, [] {
-    const bench::Sockets data = bench::socket_pair(SOCK_STREAM);
-    if (::fork() == 0) {
-      ::close(data.near);
-      bench::echo(data.far, message_size);
-    }
-    ::close(data.far);
-    return data.near;
-  });
-}
-
 void event_echo(int fd, short, void*) {
   static char bytes[128 * 1024];
   const ssize_t got = ::read(fd, bytes, sizeof bytes);
@@ -164,7 +152,7 @@ std::unique_ptr<par::Snapshot> snapshot_at(Cpus where) {
 // ---- the questions ----
 
 void round_trips(Cpus where) {
-  const int fd = echo_child(where);
+  const int fd = bench::echo_child(where, message_size);
   const auto snapshot = snapshot_at(where);
   par::Reactor loop;
   par::Options options;

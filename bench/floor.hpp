@@ -1,6 +1,8 @@
 // floor.hpp - the least that anybody has to do: plain system calls, no checks, nothing else.
 #pragma once
 
+#include "measure.hpp"
+
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -57,6 +59,19 @@ inline void write_all(int fd, const char* from, std::size_t size) {
     }
     write_all(fd, message.data(), size);
   }
+}
+
+// The near end of the socket to one.
+inline int echo_child(Cpus where, std::size_t size) {
+  return place(where, [size] {
+    const Sockets data = socket_pair(SOCK_STREAM);
+    if (::fork() == 0) {
+      ::close(data.near);
+      echo(data.far, size);
+    }
+    ::close(data.far);
+    return data.near;
+  });
 }
 
 // The raw child of a spawn: 8 bytes in, its page faults out.

@@ -16,15 +16,7 @@ constexpr std::size_t large = std::size_t{8} << 20;
 constexpr int blocks = 5;
 
 void echoes(Cpus where) {
-  const int fd = bench::place(where, [] {
-    const bench::Sockets data = bench::socket_pair(SOCK_STREAM);
-    if (::fork() == 0) {
-      ::close(data.near);
-      bench::echo(data.far, large);
-    }
-    ::close(data.far);
-    return data.near;
-  });
+  const int fd = bench::echo_child(where, large);
   const auto snapshot = bench::place(where, [] { return std::make_unique<par::Snapshot>(); });
   par::Reactor loop;
   par::Options options;

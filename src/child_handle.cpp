@@ -119,8 +119,7 @@ std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
 }
 
 Error ChildHandle::explained(const Error& error) const {
-  if (!options_->backtrace || error.backtrace().empty()) return error;
-  return error.with_backtrace(symbolised(entry_->modules(), error.backtrace()));
+  return options_->backtrace ? symbolised(entry_->modules(), error) : error;
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {

@@ -11,18 +11,6 @@ namespace evparallel {
 
 namespace detail {
 
-namespace {
-
-Error error_in(Reader in) {
-  try {
-    return read_error(in);
-  } catch (const Error& malformed) {
-    return malformed;
-  }
-}
-
-}  // namespace
-
 // The bytes of a message are gone when it has been heard.
 void MapCore::keep(Ready&& ready) {
   if (ready.own.empty()) ready.own.assign(ready.bytes);

@@ -203,8 +203,7 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
 }
 
 Error PoolCore::explained(const Error& error) const {
-  if (!options_.child.backtrace || error.backtrace().empty()) return error;
-  return error.with_backtrace(symbolised(snapshots_.front()->modules(), error.backtrace()));
+  return options_.child.backtrace ? symbolised(snapshots_.front()->modules(), error) : error;
 }
 
 void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {

@@ -133,4 +133,12 @@ Error read_error(Reader in) {
       .with_backtrace(frames);
 }
 
+Error error_in(Reader in) {
+  try {
+    return read_error(in);
+  } catch (const Error& malformed) {
+    return malformed;
+  }
+}
+
 }  // namespace evparallel

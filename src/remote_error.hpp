@@ -14,6 +14,9 @@ namespace evparallel {
 Error current_exception_as_remote();
 
 void write_error(Writer&, const Error&);
+// Fails: Errc::bad_message.
 Error read_error(Reader);
+// The same for who is to hear an error in any case: where it is malformed, that.
+Error error_in(Reader);
 
 }  // namespace evparallel

@@ -116,14 +116,6 @@ void RemoteCore::tell_later(const Error& error, Answer answer) {
 
 namespace {
 
-Error error_in(Reader in) {
-  try {
-    return read_error(in);
-  } catch (const Error& malformed) {
-    return malformed;
-  }
-}
-
 void answer_error(Answer& answer, const Error& error, Delivery delivery) {
   const Error told = error.with_delivery(delivery);
   answer(nullptr, &told);

@@ -79,17 +79,24 @@ void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
   if (batches) batches->push_back(std::move(batch));
 }
 
-void put_along(msghdr& message, StreamControl& control,
-               const std::vector<Attachment>& along) noexcept {
-  const std::size_t count = std::min(along.size(), most_descriptors);
-  message.msg_control = control.bytes;
+// Returns where the numbers of `count` descriptors go that are to go along.  Requires: room in
+// `control` for so many.
+unsigned char* room_along(msghdr& message, char* control, std::size_t count) noexcept {
+  message.msg_control = control;
   message.msg_controllen = CMSG_SPACE(count * sizeof(int));
   cmsghdr* item = CMSG_FIRSTHDR(&message);
   item->cmsg_level = SOL_SOCKET;
   item->cmsg_type = SCM_RIGHTS;
   item->cmsg_len = CMSG_LEN(count * sizeof(int));
+  return CMSG_DATA(item);
+}
+
+void put_along(msghdr& message, StreamControl& control,
+               const std::vector<Attachment>& along) noexcept {
+  const std::size_t count = std::min(along.size(), most_descriptors);
+  unsigned char* const to = room_along(message, control.bytes, count);
   for (std::size_t i = 0; i < count; ++i)
-    std::memcpy(CMSG_DATA(item) + i * sizeof(int), &along[i].fd, sizeof(int));
+    std::memcpy(to + i * sizeof(int), &along[i].fd, sizeof(int));
 }
 
 // Those of this user that are under way: nothing tells when the other side has taken some.
@@ -208,15 +215,8 @@ Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;
-  if (count > 0) {
-    message.msg_control = control.bytes;
-    message.msg_controllen = CMSG_SPACE(count * sizeof *along);
-    cmsghdr* item = CMSG_FIRSTHDR(&message);
-    item->cmsg_level = SOL_SOCKET;
-    item->cmsg_type = SCM_RIGHTS;
-    item->cmsg_len = CMSG_LEN(count * sizeof *along);
-    std::memcpy(CMSG_DATA(item), along, count * sizeof *along);
-  }
+  if (count > 0)
+    std::memcpy(room_along(message, control.bytes, count), along, count * sizeof *along);
   const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
   return put >= 0 ? Flow::done : flow_of_errno(errno);
 }

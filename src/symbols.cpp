@@ -174,4 +174,9 @@ std::vector<StackFrame> symbolised(const Modules& then, const std::vector<StackF
   return frames;
 }
 
+Error symbolised(const Modules& then, const Error& error) {
+  if (error.backtrace().empty()) return error;
+  return error.with_backtrace(symbolised(then, error.backtrace()));
+}
+
 }  // namespace evparallel

@@ -4,7 +4,7 @@
 
 #include "modules.hpp"
 
-#include <evparallel/backtrace.hpp>
+#include <evparallel/error.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -24,5 +24,7 @@ std::vector<StackFrame> symbolised(const Modules& then,
 // The same frames with what is known of them, where so far there are only the addresses that a
 // throw returns to.
 std::vector<StackFrame> symbolised(const Modules& then, const std::vector<StackFrame>& bare);
+// The same for the backtrace of an error as it came from a child.
+Error symbolised(const Modules& then, const Error&);
 
 }  // namespace evparallel
