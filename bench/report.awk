@@ -1,5 +1,5 @@
-# report.awk - rows and points of the programs to a table, and to bench/results.json and bench/*.svg in the folder
-# that is named by `folder`.
+# report.awk - rows and points of the programs to results.json and pictures in the folder that is named by `folder`, and
+# a list of what does not reach its bar.
 
 function escaped(text) {
 	gsub(/\\/, "\\\\", text)
@@ -10,13 +10,10 @@ function escaped(text) {
 BEGIN {
 	FS = "\t"
 	json = folder "/results.json"
-	printf "%-58s %-9s %12s  %-38s %8s  %-8s %s\n", "question", "where", "ours", "beside", "figure", "bar", "reached"
 	printf "{\n  \"machine\": \"%s\",\n  \"rows\": [", escaped(machine) >json
 }
 
 $1 == "row" {
-	printf "%-58s %-9s %12s  %-38s %8s  %-8s %s\n", $2, $3, $4, $5, $6, $7, $8
-	fflush()
 	printf "%s\n    {\"question\": \"%s\", \"where\": \"%s\", \"ours\": \"%s\", \"beside\": \"%s\", \"figure\": %s, \"bar\": \"%s\", \"reached\": \"%s\"}", \
 		(rows++ ? "," : ""), escaped($2), $3, $4, escaped($5), $6, $7, $8 >json
 	if ($8 == "NO") missed[++misses] = $2 ", " $3 ": " $6 ", where " $7 " is the bar"
@@ -32,8 +29,6 @@ $1 == "point" {
 	whose[picture, n] = $5
 	next
 }
-
-{ print }
 
 # Positions in a picture of 640 x 400 with 60 at each side, both axes by logarithm (0 as half of the least x).
 function place(value, least, most, from, to) {
