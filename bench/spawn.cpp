@@ -149,7 +149,7 @@ void first_answers(Cpus where) {
   bench::row("run, against posix_spawn of /bin/true", bench::name_of(where),
              bench::microseconds(programs.ours),
              "posix_spawn " + bench::microseconds(programs.floor), programs.ratio, {});
-  if (const double python = bench::peer("spawn"))
+  if (const double python = bench::peer("spawn"); python > 0)
     bench::row("run, against CPython's forkserver", bench::name_of(where),
                bench::microseconds(run.ours), "forkserver " + bench::microseconds(python),
                run.ours / python, {});
@@ -161,7 +161,7 @@ void large_parents() {
   Spawner spawner{snapshots};
   std::vector<std::unique_ptr<char[]>> heap;
   double empty = 0;
-  for (const std::size_t gigabytes : {0, 1, 4}) {
+  for (const std::size_t gigabytes : {0U, 1U, 4U}) {
     while (heap.size() < gigabytes) {
       heap.push_back(std::make_unique<char[]>(std::size_t{1} << 30));
       std::memset(heap.back().get(), 1, std::size_t{1} << 30);
