@@ -30,15 +30,23 @@ Child* this_child = nullptr;
 
 // ---- the task ----
 
+// A spare has two of them, one after the other.
 void Child::run_task() {
+  while (take_task() && !has_task_) {}
+}
+
+bool Child::take_task() {
   Frame frame;
-  if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return;
+  if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
   const std::string body(frame.body);
   Reader callable(body);
   const TaskFrame task = read_task_frame(callable);
+  has_task_ = task.entry != &evparallel::rehearse;
+  if (has_task_) slot_->has_task.store(true);
   prepare(task, callable.read(task.surroundings));
   fault_at(Hop::task);
   task.entry(*this, callable);
+  return true;
 }
 
 void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
@@ -49,6 +57,7 @@ void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   take_seed(task.seed);
   Replicas::choose(nullptr)->set_seed(task.seed);
   enter_surroundings(surroundings);
+  if (!has_task_) return;  // what follows happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   call_start_hooks();
@@ -94,10 +103,10 @@ void Child::flush_all() noexcept {
   }
 }
 
-// A process that the task has forked has none of the hooks' business.
+// A process that the task has forked has none of the hooks' business, nor has one without a task.
 int Child::end(int status) noexcept {
   flush_all();
-  if (is_copy_) return status;
+  if (is_copy_ || !has_task_) return status;
   const std::optional<Error> failure = call_exit_hooks();
   if (failure) fail_task(*failure);
   flush_all();

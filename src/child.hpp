@@ -4,8 +4,23 @@
 
 #include "server.hpp"
 
+#include <evparallel/io.hpp>
+
+#include <string_view>
+
 namespace evparallel {
 
+namespace detail {
+class Child;
+}
+
 [[noreturn]] void live(Spawn&&);
+
+// The entry of a spare's first task, which has no callable: it answers this one call with what came,
+// all on the way of any call, so that the way was gone once when its real task comes.  Nothing of it
+// is left behind.
+void rehearse(detail::Child&, Reader&);
+constexpr std::uint64_t rehearsed_call = 1;
+constexpr std::string_view rehearsed_text = "rehearsed";
 
 }  // namespace evparallel

@@ -1,5 +1,7 @@
 // child_calls.cpp - how a child answers: one call after the other, or each when its Reply says so.
 // Licence: see COPYING.
+#include "child.hpp"
+#include "fault.hpp"
 #include "fork.hpp"
 #include "remote_error.hpp"
 #include "this_child.hpp"
@@ -120,15 +122,21 @@ void Child::answer(Callback<void(Reader&, Writer&)> call) {
   while (wait_for_frame(frame)) {
     if (frame.kind != FrameKind::call) continue;
     if (!may_gather()) write_answers();
-    if (channel_.out_dead()) return;      // nobody reads answers any more
-    if (!slot_->begin(frame.id)) return;  // the snapshot wants it to end
-    current_ = frame.id;
-    answer_one(frame, call);
-    if (is_copy_) return;
-    current_ = 0;
-    slot_->finish(frame.id);
-    note_time();
+    if (channel_.out_dead()) return;  // nobody reads answers any more
+    if (!take_call(frame, call)) return;
   }
+}
+
+// False: the child is to end.
+bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+  if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
+  current_ = frame.id;
+  answer_one(frame, call);
+  if (is_copy_) return false;
+  current_ = 0;
+  slot_->finish(frame.id);
+  note_time();
+  return true;
 }
 
 void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
@@ -176,6 +184,19 @@ void Child::write_answers() {
 void Child::tell_ready() {
   message_.clear();
   channel_.put(FrameKind::value, 0, message_);
+}
+
+// Faults are for what the program asks for, and so are the call in the slot and the count of short
+// calls.
+void Child::rehearse() {
+  const bool armed = std::exchange(faults.armed, false);
+  Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
+  Frame frame;
+  if (wait_for_frame(frame) && frame.kind == FrameKind::call) take_call(frame, echo);
+  slot_->call.store(0);
+  short_calls_ = 0;
+  write_answers();
+  faults.armed = armed;
 }
 
 // ---- asynchronous calls ----
@@ -260,6 +281,10 @@ std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
 }
 
 }  // namespace detail
+
+void rehearse(detail::Child& child, Reader&) {
+  child.rehearse();
+}
 
 // ---- what a task asks ----
 

@@ -45,10 +45,6 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
                                                 std::shared_ptr<const KeptOptions> kept,
                                                 DeadlineOf what, ChildOwner* owner) {
   const KeptOptions& options = *kept;
-  Descriptor ours;
-  Descriptor theirs;
-  if (const int error = make_pair(PairKind::stream, ours, theirs))
-    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
   if (options.surroundings.captures())
     child->output_ = std::make_shared<Output>(
@@ -56,13 +52,15 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
         LastLines(options.last_lines, options.last_bytes));
   Streams streams = options.surroundings.open_streams(child->output_.get());
   const bool with_parent = options.process_group == ProcessGroup::parent;
-  child->id_ = entry->spawn(loop, task, std::move(theirs), std::move(streams),
-                            with_parent ? Group::parent : Group::own, child.get());
+  SnapshotEntry::Spawned spawned = entry->spawn(
+      loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
+  child->id_ = spawned.id;
+  child->spare_ = spawned.spare;
   child->pipe_ =
-      std::make_shared<PipeCore>(loop, Channel(std::move(ours), options.max_message),
+      std::make_shared<PipeCore>(loop, Channel(std::move(spawned.socket), options.max_message),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
   const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
-  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline);
+  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed);
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
   // What is captured has the pid with it, and comes before the frames behind it.
@@ -70,12 +68,12 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline) {
+void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed) {
   Writer frame;
   write_task_frame(frame,
                    {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
                     options_->limits.cpu.count(), options_->limits.memory, options_->nice,
-                    options_->backtrace, entry_->seed_of(id_)},
+                    options_->backtrace, seed},
                    options_->surroundings.text(), task.callable);
   pipe_->put(FrameKind::task, 0, frame);
 }
@@ -102,6 +100,11 @@ void ChildHandle::release() {
 std::uint64_t ChildHandle::last_begun() const noexcept {
   const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
   return slot ? CallWord::of(slot->call.load()).id : last_begun_;
+}
+
+bool ChildHandle::unused() const noexcept {
+  const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
+  return spare_ && !(slot && slot->has_task.load());
 }
 
 // Before the snapshot hears that we know of the end: see on_last_word.
@@ -160,6 +163,7 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
 void ChildHandle::on_last_word(const LastWord& word) {
   const auto keep = shared_from_this();
   last_begun_ = last_begun();
+  spare_ = unused();
   ended_ = true;
   error_ = word.failure;
   if (word.status) {

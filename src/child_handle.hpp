@@ -63,6 +63,8 @@ public:
   // Whether that can be known: not before the snapshot has told of the fork.
   bool slot_known() const noexcept { return slot_ != no_slot; }
   std::uint64_t note_owner() const noexcept { return note_owner_; }
+  // It was forked ahead, and as far as is known it has not even taken its task.
+  bool unused() const noexcept;
   // An error as it came from the child, with names for the addresses of its backtrace.
   Error explained(const Error&) const;
 
@@ -76,7 +78,7 @@ public:
 
 private:
   ChildHandle(std::shared_ptr<SnapshotEntry>, std::shared_ptr<const KeptOptions>, ChildOwner*);
-  void write_task(const detail::Task&, std::int64_t deadline);
+  void write_task(const detail::Task&, std::int64_t deadline, std::uint64_t seed);
   void conclude();
   std::uint64_t last_begun() const noexcept;
   std::shared_ptr<const CrashReport> crash_report() const;
@@ -100,6 +102,7 @@ private:
   std::uint64_t note_owner_ = Notes::new_owner();
   std::uint64_t last_begun_ = 0;  // as of the end
   bool ended_ = false;
+  bool spare_ = false;  // see unused(); as of the end, once that is known
   ExitStatus status_{};
   std::optional<Error> error_;
   std::shared_ptr<detail::PipeCore> pipe_;

@@ -72,7 +72,9 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t dea
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
   const bool usable = current_ && current_->handle->pipe()->usable();
-  pending.held = !usable && current_ && (owner_ || current_->struck || options_->retries > 0);
+  pending.held =
+      !usable && current_ &&
+      (owner_ || current_->struck || options_->retries > 0 || current_->handle->unused());
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
   PipeCore& pipe = *child.handle->pipe();
@@ -157,12 +159,19 @@ bool ended_by_us(const ExitStatus& status) noexcept {
   return status.cause == Cause::cancelled || status.cause == Cause::deadline;
 }
 
+// A spare that was dying already when it was taken, say: the end of a spare is nobody's.
+bool was_lost_unused(const RemoteChild& child, const ExitStatus& status) noexcept {
+  const bool by_others = status.cause == Cause::crash || status.cause == Cause::out_of_memory;
+  return by_others && child.handle->unused();
+}
+
 }  // namespace
 
 // Safe: the child had not begun it, and that is known.
 bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
                             const ExitStatus& status) const noexcept {
   if (owner_) return false;
+  if (was_lost_unused(child, status)) return true;
   if (pending.held && status.cause != Cause::not_started) return true;
   const bool begun =
       delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
@@ -192,7 +201,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
     if (owner_ && delivery == Delivery::sent && !child.handle->slot_known())
       delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {
-      if (!ours && !pending.held) ++pending.attempts;
+      if (!ours && !pending.held && !was_lost_unused(child, status)) ++pending.attempts;
       again.emplace_back(id, std::move(pending));
     } else {
       forget_deadline(id, pending);

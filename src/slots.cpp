@@ -50,6 +50,7 @@ void Slot::clear() noexcept {
   call.store(0, std::memory_order_relaxed);
   answered_ping.store(0, std::memory_order_relaxed);
   sentence.store(Sentence::none, std::memory_order_relaxed);
+  has_task.store(false, std::memory_order_relaxed);
 }
 
 Slot* map_slots() noexcept {

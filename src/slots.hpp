@@ -36,6 +36,7 @@ struct alignas(64) Slot {
   std::atomic<std::uint64_t> call{0};           // a CallWord.  Child writes
   std::atomic<std::uint64_t> answered_ping{0};  // the last ping that its loop took.  Child writes
   std::atomic<Sentence> sentence{Sentence::none};
+  std::atomic<bool> has_task{false};  // the child has read what it is to run.  Child writes
 
   // ---- in the child ----
   // Begins a call.  False: it must not, and the child is to end; as if the call had not been read.

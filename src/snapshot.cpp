@@ -67,6 +67,10 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
   if (options.replicas == 0)
     throw std::logic_error("evparallel: a snapshot has one replica at least");
+  if (options.spares > Spares::most)
+    throw std::logic_error("evparallel: SnapshotOptions::spares is " +
+                           std::to_string(options.spares) + ", and the most is " +
+                           std::to_string(Spares::most));
   SnapshotEntry::reap_abandoned();
   open_missing_standard_descriptors();
   refuse_what_is_in_the_way(options);
@@ -81,6 +85,8 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   std::shared_ptr<Replicas> replicas(new Replicas(moment));
   for (unsigned i = 0; i < options.replicas; ++i)
     replicas->all_.push_back(SnapshotEntry::take(moment, options));
+  if (options.spares > 0)
+    for (const auto& one : replicas->all_) one->keep_spares(options.spares);
   return replicas;
 }
 

@@ -43,8 +43,9 @@ SnapshotEntry::~SnapshotEntry() {
   if (!home_.is_here() || role() != Role::parent) return;
   if (slots_) unmap_slots(slots_);
   if (pid_ == 0 || reaped_) return;
+  drop_spares();
   // Where a child may live on, the socket stays open: its end would end the child.
-  if (living_.empty() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
+  if (only_spares_live() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
     client_.close();
   abandoned().push_back({pid_, std::move(client_)});
   reap_abandoned();
@@ -61,6 +62,7 @@ bool SnapshotEntry::can_be_asked() const noexcept {
 void SnapshotEntry::stop() noexcept {
   on_lost_ = nullptr;
   if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
+  drop_spares();
   ask(request_of(Ask::stop));
   state_ = State::stopped;
 }
@@ -70,6 +72,7 @@ void SnapshotEntry::loop_gone() noexcept {
   read_event_.unset();
   write_event_.unset();
   reap_event_.unset();
+  refill_event_.unset();
   holds_loop_ = false;
   loop_.reset();
   for (auto& item : living_) item.second.listener = nullptr;

@@ -80,12 +80,14 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
     self_ = shared_from_this();
     attach(*loop_);
     reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+    refill_event_.set<&SnapshotEntry::refill>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
   }
   if (!client_ || read_event_.added()) return;
   read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
   write_event_.set<&SnapshotEntry::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST, this);
   read_event_.add();
+  if (!client_.idle()) write_event_.add();
 }
 
 // Why no child can be asked for that would run this task.  Empty: it can.
@@ -100,26 +102,38 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
   return std::nullopt;
 }
 
-std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const detail::Task& task,
-                                   Descriptor socket, Streams streams, Group group,
-                                   SpawnListener* listener) {
+SnapshotEntry::Spawned SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop,
+                                            const detail::Task& task, Streams streams, Group group,
+                                            SpawnListener* listener) {
   fault_at(Hop::spawn);
   reap_abandoned();
-  const std::uint64_t id = moment_->next_spawn++;
   const std::optional<Error> failure = why_not(task);
   bind(loop);
-  living_.emplace(id, Living{listener, 0, false});
-  if (failure) {
-    fail_later(id, *failure, std::move(socket));
-    return id;
-  }
+  std::optional<Spare> spare = failure ? std::nullopt : take_spare(streams, group);
+  Descriptor ours = spare ? std::move(spare->socket) : Descriptor();
+  Descriptor theirs;
+  if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))
+    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
+  const std::uint64_t number = moment_->next_spawn++;
+  const std::uint64_t id = spare ? spare->id : number;
+  if (spare)
+    hand_over(id, listener);
+  else
+    ask_for_child(id, failure, std::move(theirs), std::move(streams), group, listener);
+  return {id, std::move(ours), seed_of_child(moment_->seed, number), spare.has_value()};
+}
+
+void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& failure,
+                                  Descriptor socket, Streams streams, Group group,
+                                  SpawnListener* listener) {
+  living_.emplace(id, Living{listener, 0, no_slot, false, false, false});
+  if (failure) return fail_later(id, *failure, std::move(socket));
   Request request = request_of(Ask::spawn, id);
   request.group = group;
   if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
     living_.at(id).asked = !client_.ended();
-  return id;
 }
 
 // False: the queue is full.  In another process it does nothing: the socket is the program's.
@@ -215,6 +229,7 @@ void SnapshotEntry::take_report(const Report& report) {
     case Tell::strays: break;
     case Tell::spawned:
       found->second.pid = report.pid;
+      found->second.slot = report.slot;
       if (SpawnListener* listener = found->second.listener)
         loop_->call([&] { listener->on_spawned(report.pid, report.slot); });
       break;
@@ -235,10 +250,13 @@ void SnapshotEntry::take_report(const Report& report) {
 
 void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
   fault_at(Hop::last_word);
+  tell_spawned(id);
   const auto found = living_.find(id);
   if (found == living_.end()) return;
   SpawnListener* listener = found->second.listener;
+  const bool spare = found->second.spare;
   living_.erase(found);
+  if (spare) return lose_spare(id);
   if (listener) loop_->call([&] { listener->on_last_word(word); });
 }
 

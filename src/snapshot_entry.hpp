@@ -14,6 +14,7 @@
 #include "seed.hpp"
 #include "server.hpp"
 #include "slots.hpp"
+#include "spares.hpp"
 #include "watch.hpp"
 
 #include <evparallel/snapshot.hpp>
@@ -40,6 +41,7 @@ struct Moment {
   Home home = Home::here();
   std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
   std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
+  std::uint64_t next_spare = 0;  // so are these
 };
 
 // How a spawn ended, told exactly once for each.
@@ -86,12 +88,18 @@ public:
   // Called once, from the loop, if it ends though nobody has stopped it.
   void set_on_lost(Callback<void(const ExitStatus&)>);
 
-  // Asks for a child at the other end of `socket`, with these standard streams, where this task is
-  // to run; nothing is waited for.
-  // The listener hears from the loop, until forget().  Returns the id of the spawn.
-  // Fails: std::logic_error if another reactor uses this snapshot.
-  std::uint64_t spawn(const std::shared_ptr<Loop>&, const detail::Task&, Descriptor socket, Streams,
-                      Group, SpawnListener*);
+  // Asks for a child with these standard streams, where this task is to run, or takes a spare for
+  // it; nothing is waited for.
+  // The listener hears from the loop, until forget().
+  // Fails: std::logic_error if another reactor uses this snapshot; Error{spawn_failed} (no
+  // descriptors), and nobody was asked.
+  struct Spawned {
+    std::uint64_t id;   // of the spawn
+    Descriptor socket;  // this end of its data socket
+    std::uint64_t seed;
+    bool spare;
+  };
+  Spawned spawn(const std::shared_ptr<Loop>&, const detail::Task&, Streams, Group, SpawnListener*);
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -110,12 +118,13 @@ public:
   // closes descriptors that it does not know makes it deaf.
   void look_later();
 
+  // From now on so many children are forked ahead, and each that a spawn takes is replaced.
+  // Fails: Error{spawn_failed} (no descriptors).
+  void keep_spares(unsigned count);
+
   // How many processes it has killed that its children had left behind, as far as it was heard.
   std::uint64_t strays() const noexcept { return strays_; }
   const Slot* slot(std::uint32_t index) const noexcept;
-  std::uint64_t seed_of(std::uint64_t spawn) const noexcept {
-    return seed_of_child(moment_->seed, spawn);
-  }
   const CrashRecord* crash_record(std::uint32_t index) const noexcept;
   // What was loaded when it was taken.
   const Modules& modules() const noexcept { return *moment_->modules; }
@@ -132,6 +141,8 @@ private:
   Error is_dead() const;
   Error none_lives() const;
   int connect();
+  void ask_for_child(std::uint64_t id, const std::optional<Error>& failure, Descriptor socket,
+                     Streams, Group, SpawnListener*);
   bool ask(const Request&, Descriptor along = {}, Streams = {});
   void on_readable();
   void on_writable();
@@ -143,6 +154,17 @@ private:
   void tell_loss();
   void fail_later(std::uint64_t id, Error, Descriptor socket = {});
   void last_word(std::uint64_t id, const LastWord&);
+
+  // ---- spares (spares.cpp) ----
+  int fill_spares();
+  void refill();
+  void refill_soon();
+  std::optional<Spare> take_spare(const Streams&, Group);
+  void hand_over(std::uint64_t id, SpawnListener*);
+  void tell_spawned(std::uint64_t id);
+  void lose_spare(std::uint64_t id);
+  void drop_spares() noexcept;
+  bool only_spares_live() const noexcept;
 
   Home home_ = Home::here();
   State state_ = State::unconnected;
@@ -164,11 +186,16 @@ private:
   std::uint64_t strays_ = 0;
   bool refused_ = false;  // in a child: it was not let in
   struct Living {
-    SpawnListener* listener;  // null: forgotten
+    SpawnListener* listener;  // null: forgotten, or a spare
     pid_t pid;
-    bool asked;  // the snapshot may have heard of it
+    std::uint32_t slot;
+    bool asked;   // the snapshot may have heard of it
+    bool spare;   // no spawn has taken it yet
+    bool untold;  // one has, and is still to hear that it was forked
   };
   std::unordered_map<std::uint64_t, Living> living_;
+  std::optional<Spares> spares_;
+  Event refill_event_;
 };
 
 }  // namespace evparallel

@@ -26,6 +26,7 @@ public:
         channel_(std::move(spawn.socket), frame_length_limit) {}
 
   void run_task();
+  void rehearse();
 
   // ---- what a task's entry calls ----
   void answer(Callback<void(Reader&, Writer&)>);
@@ -57,11 +58,13 @@ public:
   void fail_task(const Error&) noexcept;
 
 private:
+  bool take_task();
   void prepare(const TaskFrame&, std::string_view surroundings);
   void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
   void wait_until_readable();
   void note_readable() { readable_ = true; }
+  bool take_call(Frame&, Callback<void(Reader&, Writer&)>&);
   void answer_one(Frame&, Callback<void(Reader&, Writer&)>&);
   void answer_later_one(Frame&);
   void put_error(std::uint64_t id, const Error&);
@@ -74,6 +77,7 @@ private:
   void loop_until_over();
 
   bool is_copy_ = false;
+  bool has_task_ = false;  // not the rehearsal
   Slot* slot_;
   CrashRecord& crash_record_;
   Notes* notes_;

@@ -425,7 +425,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
 
 BOOST_AUTO_TEST_CASE(a_slot) {
   compare_shared("Slots", sizeof(Slot),
-                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, sentence)});
+                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, sentence),
+                  FIELD(Slot, has_task)});
   BOOST_TEST(says("Slots", "an arena of " + std::to_string(slot_count) + " slots"));
   // In words on the page: twice the id, and 1 more; and what a sentence may be.
   BOOST_TEST((CallWord{21, false}.word()) == 42U);

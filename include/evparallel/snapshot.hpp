@@ -32,6 +32,9 @@ struct SnapshotOptions {
   // Processes that it consists of.  Children are forked from each in turn; where one is lost, from
   // the others.  Not 0.
   unsigned replicas = 1;
+  // Children that each replica keeps forked ahead, so that a spawn is a message to one that waits.
+  // At most 4096.
+  unsigned spares = 0;
   Preflight preflight = Preflight::strict;
   // Of child_seed() in the children.  None: each run of the program has another one.
   std::optional<std::uint64_t> seed{};
