@@ -121,6 +121,9 @@ Allowed when_snapshot_ends(const Cell& cell, int index) {
   const bool before = cell.moment == Moment::before_request;
   if (cell.replicas > 1 && follows && (before || cell.use != Use::process))
     allowed.outcomes |= answered;
+  // A spare is there without being asked for, and may do its work before it is ended.
+  if (cell.spares > 0 && cell.moment <= Moment::after_request)
+    return {lost | answered, not_sent | sent | started};
   if (before) return allowed;
   // One is in the task, and the others, or a part of one, are in the socket.
   const bool at_work = cell.moment == Moment::mid_message || cell.moment == Moment::one_pending ||
@@ -243,6 +246,22 @@ BOOST_AUTO_TEST_CASE(process_snapshot, *testing::guarantee("1.3 2.2")) {
 BOOST_AUTO_TEST_CASE(process_child, *testing::guarantee("1.3 2.2")) {
   check_all(Use::process, Target::child);
 }
+
+// Those whom nobody has taken end with all others.
+BOOST_AUTO_TEST_CASE(with_spares, *testing::guarantee("5.1 5.3")) {
+  testing::limit(300);
+  int count = 0;
+  for (Cell cell : cells()) {
+    // What is forked ahead is born before it is asked for.
+    const bool too_early = cell.target == Target::child && cell.moment == Moment::after_request;
+    if (cell.target == Target::grandchild || cell.replicas > 1 || too_early) continue;
+    cell.spares = 2;
+    check(cell);
+    ++count;
+  }
+  remark(std::to_string(count) + " cells");
+}
+
 BOOST_AUTO_TEST_CASE(nested_parent) {
   check_all(Use::nested, Target::parent);
 }

@@ -260,7 +260,8 @@ private:
 
   void judge_exit(par::Cause cause, int status) {
     // One that is asked for when a replica is known to be dead has another one.
-    const bool spared = cell_.replicas > 1 && cell_.moment == Moment::before_request;
+    const bool spared = (cell_.replicas > 1 && cell_.moment == Moment::before_request) ||
+                        (cell_.spares > 0 && cell_.moment <= Moment::after_request);
     const bool may_end_well =
         cell_.target != Target::snapshot || cell_.moment == Moment::at_hop || spared;
     if (cause == par::Cause::normal && status == 0 && may_end_well) return;
@@ -389,6 +390,7 @@ std::string name_of(const Cell& cell) {
       "before the request", "after the request", "before the first message", "mid message",
       "between messages",   "1 call pending",    "100 calls pending",        "draining"};
   std::string name = (cell.replicas > 1 ? std::to_string(cell.replicas) + " replicas, " : "") +
+                     (cell.spares > 0 ? std::to_string(cell.spares) + " spares, " : "") +
                      std::string(uses[static_cast<int>(cell.use)]) + ", " +
                      targets[static_cast<int>(cell.target)] + ", " +
                      deeds[static_cast<int>(cell.deed)] + ", ";

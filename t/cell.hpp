@@ -48,6 +48,7 @@ struct Cell {
   par::Hop hop = par::Hop::run;  // for Moment::at_hop
   std::uint64_t passage = 1;     // of that hop
   unsigned replicas = 1;         // of the snapshot; it happens to one of them
+  unsigned spares = 0;           // of the snapshot; all wait before the script begins
 };
 
 std::string name_of(const Cell&);

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
 
 namespace cell {
 
@@ -541,14 +542,28 @@ void reap_snapshots() {
   }
 }
 
+bool spares_wait(const par::Snapshot& taken) {
+  std::size_t count = 0;
+  for (const pid_t replica : taken.pids()) {
+    for (const pid_t pid : testing::children_of(replica)) {
+      std::ifstream file("/proc/" + std::to_string(pid) + "/comm");
+      std::string name;
+      count += std::getline(file, name) && name == "spare" && state_of(pid) == 'S';
+    }
+  }
+  return count == std::size_t{now.spares} * now.replicas;
+}
+
 void perform_all() {
   const std::size_t before = descriptors_of(::getpid());
   {
     par::SnapshotOptions options;
     options.replicas = now.replicas;
+    options.spares = now.spares;
     par::Snapshot taken(options);
     snapshot = taken.pid();
     snapshot_handle = &taken;
+    if (now.spares > 0) until([&] { return is_done() || spares_wait(taken); });
     if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });
     play_script();
     const bool lives = now.target != Target::snapshot && now.target != Target::parent;
