@@ -178,6 +178,63 @@ void large_parents() {
   }
 }
 
+// ---- children forked ahead ----
+
+// The one that was taken is replaced, and what has ended is gone, before the next unit begins.
+void refill(par::Reactor& loop) {
+  const par::Timer pause = loop.after(std::chrono::milliseconds(3), [] {});
+  loop.run();
+}
+
+void with_spares(Cpus where) {
+  par::SnapshotOptions with;
+  with.spares = 2;
+  par::Snapshot snapshot = bench::place(where, [&with] { return par::Snapshot(with); });
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto living = par::run<par::RawIo, par::RawIo>(loop, page_faults, options);
+  const auto round_trip = [&] {
+    const double start = now();
+    living(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+    loop.run();
+    const double end = now();
+    refill(loop);
+    return end - start;
+  };
+  // Where everything is in the caches: no spawn is asked for so soon after another.
+  const auto next_round_trip = [&] {
+    round_trip();
+    for (int i = 0; i < 10; ++i) {
+      living(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+      loop.run();
+    }
+    const double start = now();
+    living(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+    loop.run();
+    return now() - start;
+  };
+  const auto spawn = [&] {
+    const double start = now();
+    auto fresh = par::run<par::RawIo, par::RawIo>(loop, page_faults, options);
+    fresh(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+    loop.run();
+    const double end = now();
+    fresh = {};
+    refill(loop);
+    return end - start;
+  };
+  const bench::Pair pair = bench::compare(spawn, round_trip, blocks, spawns_a_block);
+  bench::row("run with spares: spawn + first answer", bench::name_of(where),
+             bench::microseconds(pair.ours), "round trip " + bench::microseconds(pair.floor),
+             pair.ratio, bench::at_most(2));
+  bench::row("the same, p99", bench::name_of(where), bench::microseconds(pair.p99), "-", 0, {});
+  const bench::Pair next = bench::compare(spawn, next_round_trip, 2, 50);
+  bench::row("the same, against one round trip of many in a row", bench::name_of(where),
+             bench::microseconds(next.ours), "round trip " + bench::microseconds(next.floor),
+             next.ratio, {});
+}
+
 // ---- many at once ----
 
 constexpr int under_way = 32;
@@ -243,10 +300,38 @@ void at_once(Cpus where) {
              1 / pair.ratio, bench::at_least(0.85));
 }
 
+// ---- several replicas ----
+
+// All processes on the first `count` CPUs, wherever the kernel puts them.
+void spread_over(std::size_t count) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (std::size_t i = 0; i < count; ++i) CPU_SET(bench::cpus()[i], &set);
+  if (::sched_setaffinity(0, sizeof set, &set) != 0) throw std::runtime_error("cannot pin");
+}
+
+void two_replicas(std::size_t cpus, bench::Bar bar) {
+  spread_over(cpus);
+  par::SnapshotOptions several;
+  several.replicas = 2;
+  par::Snapshot two(several);
+  par::Snapshot one;
+  par::Reactor loop;
+  const bench::Pair pair = bench::compare([&] { return ours_at_once(loop, two); },
+                                          [&] { return ours_at_once(loop, one); }, blocks, 3);
+  bench::row("two replicas, spawns a second, 32 under way", std::to_string(cpus) + " CPUs",
+             bench::rate(in_all / pair.ours), "one replica " + bench::rate(in_all / pair.floor),
+             1 / pair.ratio, bar);
+}
+
 }  // namespace
 
 int main() {
   for (const Cpus where : {Cpus::one, Cpus::two}) bench::apart([where] { first_answers(where); });
+  for (const Cpus where : {Cpus::one, Cpus::two}) bench::apart([where] { with_spares(where); });
   bench::apart(large_parents);
   for (const Cpus where : {Cpus::one, Cpus::two}) bench::apart([where] { at_once(where); });
+  if (bench::cpus().size() < 2) return 0;
+  bench::apart([] { two_replicas(2, bench::at_least(0.95)); });
+  if (bench::cpus().size() >= 4) bench::apart([] { two_replicas(bench::cpus().size(), {}); });
 }
