@@ -32,6 +32,10 @@ struct SnapshotOptions {
   // Processes that it consists of.  Children are forked from each in turn; where one is lost, from
   // the others.  Not 0.
   unsigned replicas = 1;
+  // Large memory is put on files in memory, so that its page tables are not copied for each child.
+  // It pays for children that touch little of it.  Takes about half a second a gigabyte, until then
+  // the constructor waits.
+  bool freeze = false;
   Preflight preflight = Preflight::strict;
   // Of child_seed() in the children.  None: each run of the program has another one.
   std::optional<std::uint64_t> seed{};
@@ -59,6 +63,8 @@ public:
   bool alive() const noexcept;
   // How many processes were killed so far that children had left behind, as the loop has heard.
   std::uint64_t strays() const noexcept;
+  // How many bytes of memory are frozen.
+  std::uint64_t frozen() const noexcept;
   // No more children; those that live run on, and the process ends with the last of them.  Never
   // blocks.
   void stop() noexcept;
