@@ -86,7 +86,7 @@ struct FreezeFault {
   std::uint64_t piece = 0;  // the k-th piece that is copied, of all regions; 0: none
   // With which it fails; -1: the process is killed; -2: its parent is, just before.
   int error = 0;
-  bool mapped = false;      // it is copied, and fails to be mapped; what was there is lost to it
+  bool mapped = false;  // it is copied, and fails to be mapped; what was there is lost to it
 };
 
 struct Faults {
