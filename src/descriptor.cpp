@@ -94,4 +94,9 @@ bool is_registered(int fd) noexcept {
   return fd >= 0 && index < registered().size() && registered()[index].serial != 0;
 }
 
+RegisterMemory register_memory() noexcept {
+  const std::vector<Registered>& numbers = registered();
+  return {numbers.data(), numbers.size() * sizeof(Registered)};
+}
+
 }  // namespace evparallel

@@ -5,6 +5,7 @@
 // the program.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -64,5 +65,12 @@ private:
 void close_registered_except(int keep, int keep_too) noexcept;
 
 bool is_registered(int fd) noexcept;
+
+// Where the register stands, which is written whenever a descriptor is made or closed.
+struct RegisterMemory {
+  const void* from;
+  std::size_t size;
+};
+RegisterMemory register_memory() noexcept;
 
 }  // namespace evparallel

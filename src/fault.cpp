@@ -166,6 +166,7 @@ void disarm() noexcept {
   faults.armed = false;
   faults.plan = {};
   faults.at_hop = {};
+  faults.at_freeze = {};
   faults.counts = {};
 }
 

@@ -81,10 +81,19 @@ struct HopFault {
   FaultGate* gate = nullptr;  // none: all passages count
 };
 
+// What is to happen to whoever freezes its memory.
+struct FreezeFault {
+  std::uint64_t piece = 0;  // the k-th piece that is copied, of all regions; 0: none
+  // With which it fails; -1: the process is killed; -2: its parent is, just before.
+  int error = 0;
+  bool mapped = false;  // it is copied, and fails to be mapped; what was there is lost to it
+};
+
 struct Faults {
   bool armed = false;
   fault::Plan plan{};
   HopFault at_hop{};
+  FreezeFault at_freeze{};
 
   // What was counted, by the process `of`.  Another one has inherited it, and begins anew.
   struct Counts {

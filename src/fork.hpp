@@ -43,6 +43,11 @@ struct Forked {
 // Flushes, forks, and calls `far` in the copy, with all signals blocked.  `far` never returns.
 Forked fork_clean(void (*far)(void*), void* argument) noexcept;
 
+// Forks a process that is no child of this one, but one more of this one's own parent.  Returns its
+// pid here, 0 there, and -1 with errno.  It begins as it is: handlers of pthread_atfork(3) are left
+// for its own forks.  Requires: one thread.
+pid_t fork_sibling() noexcept;
+
 // `call` is called in every copy of this process, also in one that the program forks by itself,
 // before anything else runs there.
 void in_every_copy(void (*call)()) noexcept;

@@ -31,6 +31,7 @@ public:
   pid_t pid() const noexcept { return all_.front()->pid(); }
   std::vector<pid_t> pids() const;
   std::uint64_t strays() const noexcept;
+  std::uint64_t frozen() const noexcept { return moment_->frozen; }
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
   Notes& notes() const noexcept { return *moment_->notes; }

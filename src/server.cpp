@@ -11,6 +11,7 @@
 #include "endings.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
+#include "freezing.hpp"
 #include "socket.hpp"
 #include "strays.hpp"
 #include "wire.hpp"
@@ -353,7 +354,9 @@ bool set_up(ServerStart&& start) noexcept {
 }  // namespace
 
 void serve(ServerStart&& start) {
-  if (!become_snapshot(start.parent) || !set_up(std::move(start))) ::_exit(71);
+  if (!become_snapshot(start.parent)) ::_exit(71);
+  if (start.freeze && !become_frozen(start)) ::_exit(71);
+  if (!set_up(std::move(start))) ::_exit(71);
   detach_stdin();
   for (;;) {
     fault_at(Hop::turn);

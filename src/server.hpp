@@ -38,6 +38,8 @@ struct ServerStart {
   Notes* notes = nullptr;
   std::shared_ptr<const Modules> modules;
   pid_t parent = 0;
+  bool freeze = false;
+  unsigned siblings = 0;            // that are to be forked from it when it is frozen
   void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
 };
 

@@ -83,7 +83,8 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   moment->modules = modules_now();
   moment->out_of_memory.watch();
   std::shared_ptr<Replicas> replicas(new Replicas(moment));
-  for (unsigned i = 0; i < options.replicas; ++i)
+  if (options.freeze) replicas->all_ = SnapshotEntry::take_frozen(moment, options);
+  for (std::size_t i = replicas->all_.size(); i < options.replicas; ++i)
     replicas->all_.push_back(SnapshotEntry::take(moment, options));
   if (options.spares > 0)
     for (const auto& one : replicas->all_) one->keep_spares(options.spares);
@@ -97,6 +98,11 @@ std::shared_ptr<SnapshotEntry> SnapshotEntry::take(std::shared_ptr<Moment> momen
   return entry;
 }
 
+void SnapshotEntry::map_own_slots() {
+  slots_ = map_slots();
+  if (!slots_) throw no_memory();
+}
+
 void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   Birth birth;
   birth.options = &options;
@@ -104,19 +110,24 @@ void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   Descriptor ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
-  slots_ = map_slots();
-  if (!slots_) throw no_memory();
+  if (!slots_) map_own_slots();
   start.slots = slots_;
   start.notes = moment_->notes;
   start.modules = moment_->modules;
   start.parent = home_.pid;
+  start.freeze = options.freeze;
+  start.siblings = options.replicas - 1;
   start.live = &live;
   const Forked forked = fork_clean(become_server, &birth);
   start.control.drop();  // the snapshot's now; a second holder would hide its end
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
-  make_group(forked.pid);
-  pid_ = forked.pid;
+  adopt(forked.pid, std::move(ours));
+}
+
+void SnapshotEntry::adopt(pid_t pid, Descriptor ours) {
+  make_group(pid);
+  pid_ = pid;
   client_ = Client(std::move(ours));
   faults.control = client_.fd();
   state_ = State::connected;
@@ -181,6 +192,9 @@ bool Snapshot::alive() const noexcept {
 }
 std::uint64_t Snapshot::strays() const noexcept {
   return replicas_ ? replicas_->strays() : 0;
+}
+std::uint64_t Snapshot::frozen() const noexcept {
+  return replicas_ ? replicas_->frozen() : 0;
 }
 void Snapshot::stop() noexcept {
   if (replicas_) replicas_->stop();

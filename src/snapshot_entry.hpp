@@ -21,9 +21,13 @@
 #include <evparallel/task.hpp>
 
 #include <optional>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 namespace evparallel {
+
+struct FreezeTold;
 
 // What the processes of one snapshot have in common: what was true when it was taken, and what they
 // share.
@@ -39,6 +43,7 @@ struct Moment {
   Notes* notes = nullptr;
   OutOfMemory out_of_memory;
   Home home = Home::here();
+  std::uint64_t frozen = 0;      // bytes
   std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
   std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
   std::uint64_t next_spare = 0;  // so are these
@@ -67,6 +72,10 @@ class SnapshotEntry : public Attached, public std::enable_shared_from_this<Snaps
 public:
   // Forks one process.  Fails: Error{spawn_failed}.
   static std::shared_ptr<SnapshotEntry> take(std::shared_ptr<Moment>, const SnapshotOptions&);
+  // Forks one, waits until it is frozen, and forks the others from it.  Fails: Error{refused},
+  // Error{spawn_failed}.
+  static std::vector<std::shared_ptr<SnapshotEntry>> take_frozen(std::shared_ptr<Moment>,
+                                                                 const SnapshotOptions&);
   // In a fresh child: what it was born with.
   static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
   // Snapshots whose handles are gone, as far as they have ended.
@@ -134,7 +143,12 @@ private:
 
   explicit SnapshotEntry(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
   void loop_gone() noexcept override;
+  void map_own_slots();
   void fork_server(const SnapshotOptions&);
+  void adopt(pid_t, Descriptor ours);
+  FreezeTold hear_of_freezing();
+  std::string wait_for_end();
+  void fork_from(SnapshotEntry& first);
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
   Error was_stopped() const;

@@ -31,6 +31,7 @@ printf 'two three\n' >"$tmp/said.texts/b.txt"
 arguments() {
 	case $1 in
 	wordcount) echo "--check $tmp/said.texts" ;;
+	frozen) echo "--entries 20000" ;;
 	render) echo "--check --frames --size 200x150 $tmp/said.png" ;;
 	esac
 }

@@ -27,6 +27,7 @@
 #include <evparallel/error.hpp>
 #include <evparallel/fault.hpp>
 #include <evparallel/fd.hpp>
+#include <evparallel/freeze.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/map.hpp>

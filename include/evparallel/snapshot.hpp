@@ -35,6 +35,10 @@ struct SnapshotOptions {
   // Children that each replica keeps forked ahead, so that a spawn is a message to one that waits.
   // At most 4096.
   unsigned spares = 0;
+  // Large memory is put on files in memory, so that its page tables are not copied for each child.
+  // It pays for children that touch little of it.  Takes about half a second a gigabyte, until then
+  // the constructor waits.
+  bool freeze = false;
   Preflight preflight = Preflight::strict;
   // Of child_seed() in the children.  None: each run of the program has another one.
   std::optional<std::uint64_t> seed{};
@@ -62,6 +66,8 @@ public:
   bool alive() const noexcept;
   // How many processes were killed so far that children had left behind, as the loop has heard.
   std::uint64_t strays() const noexcept;
+  // How many bytes of memory are frozen.
+  std::uint64_t frozen() const noexcept;
   // No more children; those that live run on, and the process ends with the last of them.  Never
   // blocks.
   void stop() noexcept;

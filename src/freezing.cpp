@@ -1,0 +1,65 @@
+// freezing.cpp - the first moments of a frozen snapshot.
+// Licence: see COPYING.
+#include "freezing.hpp"
+
+#include "fork.hpp"
+#include "socket.hpp"
+
+#include <poll.h>
+
+#include <cerrno>
+
+namespace evparallel {
+
+namespace {
+
+bool parent_lives(const void* start) {
+  return parent_is(static_cast<const ServerStart*>(start)->parent);
+}
+
+bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noexcept {
+  const FreezeTold told{outcome, pid, 0};
+  return send_packet(start.control.get(), &told, sizeof told, -1) == Flow::done;
+}
+
+// The end of the socket may be hidden by a stranger's copy of the other one.
+bool wait_for_word(const ServerStart& start) noexcept {
+  constexpr int look_ms = 100;
+  pollfd control{start.control.get(), POLLIN, 0};
+  while (::poll(&control, 1, look_ms) <= 0)
+    if (!parent_lives(&start)) return false;
+  return true;
+}
+
+bool become_sibling(ServerStart& start, Packet& packet, Slot* slots) noexcept {
+  close_registered_except(packet.along.get(), -1);
+  start.control = std::move(packet.along);
+  start.slots = slots;
+  start.siblings = 0;
+  return become_snapshot(start.parent);
+}
+
+}  // namespace
+
+bool become_frozen(ServerStart& start) noexcept {
+  const FreezeOutcome outcome = freeze(parent_lives, &start);
+  if (!tell(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
+  for (; start.siblings > 0; --start.siblings) {
+    SiblingWanted wanted{};
+    if (!wait_for_word(start)) return false;
+    Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
+    if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
+    FreezeOutcome forked = outcome;
+    const pid_t pid = packet.along ? fork_sibling() : -1;
+    if (pid == 0) return become_sibling(start, packet, wanted.slots);
+    if (pid < 0) {
+      forked.failed_at = FreezeStep::fork;
+      forked.error = packet.along ? errno : EMFILE;
+    }
+    packet.drop();
+    if (!tell(start, forked, pid) || pid < 0) return false;
+  }
+  return true;
+}
+
+}  // namespace evparallel

@@ -1,0 +1,72 @@
+// snapshot_freeze.cpp - a frozen snapshot, as its program takes it: waits until it is frozen, and has
+// its replicas forked from it.
+// Licence: see COPYING.
+#include "freezing.hpp"
+#include "replicas.hpp"
+
+#include <poll.h>
+
+#include <cerrno>
+
+namespace evparallel {
+
+namespace {
+
+Error no_socket(int error) {
+  return system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
+}
+
+}  // namespace
+
+std::vector<std::shared_ptr<SnapshotEntry>> SnapshotEntry::take_frozen(
+    std::shared_ptr<Moment> moment, const SnapshotOptions& options) {
+  if (const std::optional<Error> why = why_not_frozen()) throw *why;
+  std::vector<std::shared_ptr<SnapshotEntry>> all;
+  for (unsigned i = 0; i < options.replicas; ++i) {
+    all.emplace_back(new SnapshotEntry(moment));
+    all.back()->map_own_slots();
+  }
+  SnapshotEntry& first = *all.front();
+  first.fork_server(options);
+  moment->frozen = first.hear_of_freezing().outcome.bytes;
+  for (std::size_t i = 1; i < all.size(); ++i) all[i]->fork_from(first);
+  return all;
+}
+
+FreezeTold SnapshotEntry::hear_of_freezing() {
+  pollfd control{client_.fd(), POLLIN, 0};
+  while (::poll(&control, 1, -1) < 0 && errno == EINTR) {}
+  FreezeTold told{};
+  const Packet packet = receive_packet(client_.fd(), &told, sizeof told);
+  if (packet.flow != Flow::done) told.outcome = {FreezeStep::end, 0, 0};
+  if (told.outcome.failed_at == FreezeStep::none) return told;
+  const std::string how = wait_for_end();
+  if (packet.flow == Flow::done) throw error_of(told.outcome);
+  throw Error(Errc::spawn_failed, error_of(told.outcome).what() + how);
+}
+
+// It ends at once: it has said why, or is dead already.
+std::string SnapshotEntry::wait_for_end() {
+  client_.close();
+  constexpr int patience_ms = 2000;
+  Ended how;
+  for (int i = 0; i < patience_ms && !reaped_; ++i) {
+    reaped_ = ended(pid_, how);
+    if (!reaped_) ::poll(nullptr, 0, 1);
+  }
+  return reaped_ ? ": " + loss_of(how).describe() : "";
+}
+
+void SnapshotEntry::fork_from(SnapshotEntry& first) {
+  Descriptor ours;
+  Descriptor theirs;
+  if (const int error = make_pair(PairKind::packets, ours, theirs)) throw no_socket(error);
+  const SiblingWanted wanted{slots_};
+  const bool sent =
+      send_packet(first.client_.fd(), &wanted, sizeof wanted, theirs.get()) == Flow::done;
+  theirs.drop();
+  if (!sent) throw first.is_dead();
+  adopt(first.hear_of_freezing().pid, std::move(ours));
+}
+
+}  // namespace evparallel

@@ -1,0 +1,108 @@
+// 66-freezing.cpp - snapshots that cannot be frozen, or die of it, and what the program hears.
+#include "elsewhere.hpp"
+#include "errors.hpp"
+#include "testing.hpp"
+
+#include "fault.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace par = evparallel;
+using testing::elsewhere;
+using testing::error_of;
+using testing::has;
+
+namespace {
+
+constexpr std::size_t size = std::size_t{100} << 20;
+
+// What the constructor throws when this happens to the snapshot; and nothing is left of it.
+std::optional<par::Error> error_with(const par::FreezeFault& fault) {
+  par::faults.armed = true;
+  par::faults.at_freeze = fault;
+  par::SnapshotOptions options;
+  options.freeze = true;
+  options.replicas = 2;
+  const auto error = error_of([&] { const par::Snapshot snapshot(options); });
+  par::fault::disarm();
+  if (!testing::children_of(::getpid()).empty()) return std::nullopt;
+  return error;
+}
+
+// The same in a program with a large block, which goes on with a snapshot that is not frozen.
+int heard(const par::FreezeFault& fault, const char* text, int os_error) {
+  return elsewhere([&] {
+    static char* block;
+    block = static_cast<char*>(std::malloc(size));
+    std::memset(block, 'a', size);
+    const std::size_t descriptors = testing::count_descriptors();
+    const auto error = error_with(fault);
+    if (!error || error->code() != par::Errc::spawn_failed) return 1;
+    std::printf("# %s\n", error->what());
+    if (!has(error->what(), text) || error->os_error() != os_error) return 2;
+    if (testing::count_descriptors() != descriptors) return 3;
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    par::Options options;
+    options.snapshot = &snapshot;
+    auto f = par::run(
+        loop, [](int i) { return static_cast<int>(block[i]); }, options);
+    int answer = 0;
+    f(12345678, [&](par::Result<int> r) { answer = r.value(); });
+    loop.run();
+    return answer == 'a' ? 0 : 4;
+  });
+}
+
+bool skipped() {
+  if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
+  return testing::sanitized;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_said) {
+  if (skipped()) return;
+  BOOST_TEST(heard({1, ENOSPC, false}, "no memory for a copy", ENOSPC) == 0);
+  BOOST_TEST(heard({2, ENOSPC, false}, "could not be frozen", ENOSPC) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_is_said) {
+  if (skipped()) return;
+  BOOST_TEST(heard({2, ENOMEM, true}, "could not be mapped", ENOMEM) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_of_it_is_said) {
+  if (skipped()) return;
+  BOOST_TEST(heard({2, -1, false}, "SIGKILL", 0) == 0);
+}
+
+// The program is killed while it waits: its snapshot, half frozen, ends before the next piece.
+BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
+  if (skipped()) return;
+  int ends[2];
+  BOOST_REQUIRE(::pipe(ends) == 0);
+  const int status = elsewhere([&] {
+    char* block = static_cast<char*>(std::malloc(2 * size));
+    std::memset(block, 'a', 2 * size);
+    par::faults.armed = true;
+    par::faults.at_freeze = {2, -2, false};  // it kills the program
+    par::SnapshotOptions options;
+    options.freeze = true;
+    const par::Snapshot snapshot(options);
+    return 0;
+  });
+  ::close(ends[1]);
+  char byte;
+  // Whoever lives of it holds the other end.
+  BOOST_TEST(::read(ends[0], &byte, 1) == 0);
+  ::close(ends[0]);
+  BOOST_TEST(status == 100 + SIGKILL);
+}
