@@ -3,9 +3,11 @@
 #include "child.hpp"
 
 #include "crash_report.hpp"
+#include "early.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "hooks.hpp"
+#include "printed.hpp"
 #include "remote_error.hpp"
 #include "replicas.hpp"
 #include "seed.hpp"
@@ -15,6 +17,8 @@
 #include "throw_site.hpp"
 
 #include <stdlib.h>
+
+#include <new>
 
 namespace evparallel {
 
@@ -27,27 +31,35 @@ constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 namespace detail {
 
 Child* this_child = nullptr;
+std::string room_for_answers;
+
+namespace {
+
+constexpr std::size_t most_early = 256;  // bytes of answers
+
+// On the heap a child would have to look for room first.
+alignas(Child) char place_of_child[sizeof(Child)];
+
+}  // namespace
 
 // ---- the task ----
 
-void Child::run_task() {
+EVPARALLEL_EARLY void Child::run_task() {
   Frame frame;
   if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return;
-  const std::string body(frame.body);
-  Reader callable(body);
+  Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
   const TaskFrame task = read_task_frame(callable);
   prepare(task, callable.read(task.surroundings));
   fault_at(Hop::task);
   task.entry(*this, callable);
 }
 
-void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
+EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   channel_.set_max_message(task.max_message);
   high_water_ = task.high_water;
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
   take_seed(task.seed);
-  Replicas::choose(nullptr)->set_seed(task.seed);
   enter_surroundings(surroundings);
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
@@ -132,10 +144,14 @@ namespace {
 // For a task that calls exit(): being the last that was registered, it runs first, and what the
 // program registered before the snapshot does not run at all.
 void leave_by_exit(int status, void*) {
-  end_child(detail::this_child->end(status));
+  if (detail::this_child) end_child(detail::this_child->end(status));
 }
 
-int life(detail::Child& child) noexcept {
+EVPARALLEL_EARLY void note_copied() noexcept {
+  if (detail::this_child) detail::this_child->note_copied();
+}
+
+EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
   try {
     child.run_task();
     return 0;
@@ -149,12 +165,16 @@ int life(detail::Child& child) noexcept {
 
 }  // namespace
 
-void live(Spawn&& spawn) {
+void prepare_lives() {
+  detail::room_for_answers.reserve(detail::most_early);
+  in_every_copy(note_copied);
+  ::on_exit(leave_by_exit, nullptr);
+}
+
+EVPARALLEL_EARLY void live(Spawn&& spawn) {
   fault_at(Hop::live);
   Replicas::become_child(spawn, std::move(spawn.door));
-  detail::this_child = new detail::Child(std::move(spawn));
-  in_every_copy([] { detail::this_child->note_copied(); });
-  ::on_exit(leave_by_exit, nullptr);
+  detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
   int status = life(*detail::this_child);
   fault_at(Hop::drain);
   status = detail::this_child->end(status);

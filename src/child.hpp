@@ -6,6 +6,8 @@
 
 namespace evparallel {
 
+// In a fresh snapshot, once: what each of its children would have to do otherwise.
+void prepare_lives();
 [[noreturn]] void live(Spawn&&);
 
 }  // namespace evparallel

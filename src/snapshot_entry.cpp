@@ -115,6 +115,7 @@ std::uint64_t SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop, const deta
   }
   Request request = request_of(Ask::spawn, id);
   request.group = group;
+  request.seed = seed_of(id);
   if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else

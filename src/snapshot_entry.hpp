@@ -42,6 +42,15 @@ struct Moment {
   std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
 };
 
+// What a child was born with, as far as it serves to ask for children of its own.
+struct ChildBirth {
+  Home child;
+  pid_t snapshot = 0;
+  Slot* slots = nullptr;
+  Notes* notes = nullptr;
+  const std::shared_ptr<const Modules>* modules = nullptr;
+};
+
 // How a spawn ended, told exactly once for each.
 struct LastWord {
   std::optional<ExitStatus> status;  // how the child ended
@@ -65,8 +74,8 @@ class SnapshotEntry : public Attached, public std::enable_shared_from_this<Snaps
 public:
   // Forks one process.  Fails: Error{spawn_failed}.
   static std::shared_ptr<SnapshotEntry> take(std::shared_ptr<Moment>, const SnapshotOptions&);
-  // In a fresh child: what it was born with.
-  static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
+  // In a child: of the snapshot that forked it.
+  static std::shared_ptr<SnapshotEntry> of_child(const ChildBirth&, Descriptor door);
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
 
