@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "channel.hpp"
 
+#include "early.hpp"
 #include "fault.hpp"
 
 namespace evparallel {
@@ -9,12 +10,12 @@ namespace evparallel {
 namespace {
 
 // The limit is for what users send.  Tasks are the program's own; errors are short.
-bool is_limited(FrameKind kind) noexcept {
+EVPARALLEL_EARLY bool is_limited(FrameKind kind) noexcept {
   return kind != FrameKind::task && kind != FrameKind::error;
 }
 
 // What users send, and answers: not what the library says beside.
-bool is_message(FrameKind kind, std::uint64_t id) noexcept {
+EVPARALLEL_EARLY bool is_message(FrameKind kind, std::uint64_t id) noexcept {
   return kind == FrameKind::message || kind == FrameKind::call || kind == FrameKind::value ||
          (kind == FrameKind::error && id != 0);
 }
@@ -37,7 +38,8 @@ void Channel::check_along(const Writer& message) {
                                          ", which is to go along, is not open");
 }
 
-void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
+EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message,
+                                   Message which) {
   if (is_limited(kind) && message.size() > max_message_) {
     const std::string text = "too large: a message of " + std::to_string(message.size()) +
                              " bytes, where " + std::to_string(max_message_) + " is the limit";
@@ -63,7 +65,7 @@ void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message whi
   }
 }
 
-Flow Channel::flush(Wait wait) {
+EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
   while (!out_.empty()) {
     fault_at(Hop::write);
     FrameQueue::Piece pieces[16];
@@ -91,7 +93,7 @@ void Channel::finish() {
   finishing_ = true;
 }
 
-Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
+EVPARALLEL_EARLY Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
   const FrameReader::Room room = in_.room();
   const bool direct = room.size > 0;
   const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
@@ -106,7 +108,7 @@ Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
   return Flow::done;
 }
 
-bool Channel::next(Frame& frame) {
+EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
   if (!in_.next(frame)) {
     if (along_.size() > most_batches)
       throw Error(Errc::bad_message, "bad message: descriptors came that belong to no frame");
@@ -128,7 +130,7 @@ void Channel::match_along(Frame& frame) {
   frame.descriptors = &current_.descriptors;
 }
 
-void Channel::set_max_message(std::size_t size) noexcept {
+EVPARALLEL_EARLY void Channel::set_max_message(std::size_t size) noexcept {
   max_message_ = size;
   in_.set_max_body(size);
 }

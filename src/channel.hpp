@@ -38,6 +38,9 @@ public:
   std::uint64_t bytes_put() const noexcept { return bytes_written_ + out_.size(); }
   std::uint64_t bytes_written() const noexcept { return bytes_written_; }
 
+  // Memory for what is queued; requires: nothing was put yet.
+  void use_room(std::string room) noexcept { out_.use_room(std::move(room)); }
+
   // ---- in ----
   // One read, into `scratch` or into the large frame under way.  Then take frames with next() until
   // it says no, then call keep(), before scratch is used for anything else.
@@ -48,6 +51,8 @@ public:
   // Those of the last frame, for who keeps its message.
   Batch take_along() noexcept { return std::move(current_); }
   void keep() { in_.keep(); }
+  // Behind the frame that next() gave last there is something, if only a part of a frame.
+  bool more_is_here() const noexcept { return in_.in_frame(); }
   // An end of file was read.
   bool in_over() const noexcept { return in_over_; }
   // The end of file came inside a frame.

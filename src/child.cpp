@@ -3,9 +3,11 @@
 #include "child.hpp"
 
 #include "crash_report.hpp"
+#include "early.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "hooks.hpp"
+#include "printed.hpp"
 #include "remote_error.hpp"
 #include "replicas.hpp"
 #include "seed.hpp"
@@ -15,6 +17,8 @@
 #include "throw_site.hpp"
 
 #include <stdlib.h>
+
+#include <new>
 
 namespace evparallel {
 
@@ -27,19 +31,28 @@ constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 namespace detail {
 
 Child* this_child = nullptr;
+std::string room_for_answers;
+
+namespace {
+
+constexpr std::size_t most_early = 256;  // bytes of answers
+
+// On the heap a child would have to look for room first.
+alignas(Child) char place_of_child[sizeof(Child)];
+
+}  // namespace
 
 // ---- the task ----
 
 // A spare has two of them, one after the other.
-void Child::run_task() {
+EVPARALLEL_EARLY void Child::run_task() {
   while (take_task() && !has_task_) {}
 }
 
-bool Child::take_task() {
+EVPARALLEL_EARLY bool Child::take_task() {
   Frame frame;
   if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
-  const std::string body(frame.body);
-  Reader callable(body);
+  Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
   const TaskFrame task = read_task_frame(callable);
   has_task_ = task.entry != &evparallel::rehearse;
   if (has_task_) slot_->has_task.store(true);
@@ -49,13 +62,12 @@ bool Child::take_task() {
   return true;
 }
 
-void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
+EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
   channel_.set_max_message(task.max_message);
   high_water_ = task.high_water;
   note_owner_ = task.note_owner;
   deadline_ = task.deadline;
   take_seed(task.seed);
-  Replicas::choose(nullptr)->set_seed(task.seed);
   enter_surroundings(surroundings);
   if (!has_task_) return;  // what follows happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
@@ -141,10 +153,14 @@ namespace {
 // For a task that calls exit(): being the last that was registered, it runs first, and what the
 // program registered before the snapshot does not run at all.
 void leave_by_exit(int status, void*) {
-  end_child(detail::this_child->end(status));
+  if (detail::this_child) end_child(detail::this_child->end(status));
 }
 
-int life(detail::Child& child) noexcept {
+EVPARALLEL_EARLY void note_copied() noexcept {
+  if (detail::this_child) detail::this_child->note_copied();
+}
+
+EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
   try {
     child.run_task();
     return 0;
@@ -158,12 +174,16 @@ int life(detail::Child& child) noexcept {
 
 }  // namespace
 
-void live(Spawn&& spawn) {
+void prepare_lives() {
+  detail::room_for_answers.reserve(detail::most_early);
+  in_every_copy(note_copied);
+  ::on_exit(leave_by_exit, nullptr);
+}
+
+EVPARALLEL_EARLY void live(Spawn&& spawn) {
   fault_at(Hop::live);
   Replicas::become_child(spawn, std::move(spawn.door));
-  detail::this_child = new detail::Child(std::move(spawn));
-  in_every_copy([] { detail::this_child->note_copied(); });
-  ::on_exit(leave_by_exit, nullptr);
+  detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
   int status = life(*detail::this_child);
   fault_at(Hop::drain);
   status = detail::this_child->end(status);

@@ -14,6 +14,8 @@ namespace detail {
 class Child;
 }
 
+// In a fresh snapshot, once: what each of its children would have to do otherwise.
+void prepare_lives();
 [[noreturn]] void live(Spawn&&);
 
 // The entry of a spare's first task, which has no callable: it answers this one call with what came,

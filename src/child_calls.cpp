@@ -1,8 +1,10 @@
 // child_calls.cpp - how a child answers: one call after the other, or each when its Reply says so.
 // Licence: see COPYING.
 #include "child.hpp"
+#include "early.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
+#include "printed.hpp"
 #include "remote_error.hpp"
 #include "this_child.hpp"
 
@@ -25,7 +27,7 @@ constexpr std::int64_t gather_ns = 50000;
 
 // A call that nobody waits for any more is not begun, and its value is not sent: a task that has
 // seen this may have returned anything.  `delivery`: how far it has got.
-void check_wanted(std::int64_t deadline, Delivery delivery) {
+EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
   if (deadline == taken_back && begun) return;
@@ -38,7 +40,7 @@ void check_wanted(std::int64_t deadline, Delivery delivery) {
       .with_delivery(delivery);
 }
 
-void check_size(const Frame& frame) {
+EVPARALLEL_EARLY void check_size(const Frame& frame) {
   if (frame.too_large)
     throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
 }
@@ -94,7 +96,7 @@ private:
 
 // The next frame; before it waits, what was gathered is written.  False: the parent has closed, or
 // is gone.
-bool Child::wait_for_frame(Frame& frame) {
+EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
   while (!channel_.next(frame)) {
     channel_.keep();
     write_answers();
@@ -102,7 +104,7 @@ bool Child::wait_for_frame(Frame& frame) {
     if (living_loops() > 0) wait_until_readable();
     if (is_copy_) return false;  // a callback has forked
     channel_.receive(scratch_, sizeof scratch_, Wait::yes);
-    read_at_ = call_ended_at_ = now_ns();
+    timed_ = false;
   }
   return frame.kind != FrameKind::end;
 }
@@ -117,10 +119,14 @@ void Child::wait_until_readable() {
   while (!readable_ && !is_copy_) loop.turn();
 }
 
-void Child::answer(Callback<void(Reader&, Writer&)> call) {
+EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
   Frame frame;
   while (wait_for_frame(frame)) {
     if (frame.kind != FrameKind::call) continue;
+    if (!timed_ && channel_.more_is_here()) {
+      timed_ = true;
+      read_at_ = call_ended_at_ = now_ns();
+    }
     if (!may_gather()) write_answers();
     if (channel_.out_dead()) return;  // nobody reads answers any more
     if (!take_call(frame, call)) return;
@@ -128,18 +134,18 @@ void Child::answer(Callback<void(Reader&, Writer&)> call) {
 }
 
 // False: the child is to end.
-bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
   if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
   current_ = frame.id;
   answer_one(frame, call);
   if (is_copy_) return false;
   current_ = 0;
   slot_->finish(frame.id);
-  note_time();
+  if (timed_) note_time();
   return true;
 }
 
-void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
   try {
     check_wanted(deadline_of(frame.id), Delivery::sent);
     check_size(frame);
@@ -157,13 +163,13 @@ void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
   }
 }
 
-void Child::note_time() noexcept {
+EVPARALLEL_EARLY void Child::note_time() noexcept {
   const std::int64_t now = now_ns();
   short_calls_ = now - call_ended_at_ <= short_call_ns ? short_calls_ + 1 : 0;
   call_ended_at_ = now;
 }
 
-bool Child::may_gather() const noexcept {
+EVPARALLEL_EARLY bool Child::may_gather() const noexcept {
   return gathers_ && short_calls_ >= gather_after && call_ended_at_ - read_at_ < gather_ns;
 }
 
@@ -174,7 +180,7 @@ void Child::put_error(std::uint64_t id, const Error& error) {
 }
 
 // What a task has printed is out before its caller hears.
-void Child::write_answers() {
+EVPARALLEL_EARLY void Child::write_answers() {
   if (channel_.queued() == 0) return;
   flush_streams();
   channel_.flush(Wait::yes);
@@ -257,7 +263,7 @@ void Child::reply_gone() noexcept {
 
 // ---- what a task's entry and a Reply call ----
 
-void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
+EVPARALLEL_EARLY void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
   child.answer(std::move(call));
 }
 void child_answer_later(Child& child, Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {

@@ -2,10 +2,13 @@
 // Licence: see COPYING.
 #include "descriptor.hpp"
 
+#include "early.hpp"
+
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -18,14 +21,25 @@ struct Registered {
   pid_t owner = 0;           // the process that opened it, or that it was handed over to
 };
 
-// By number: the kernel gives out the lowest free ones.  Never destroyed, since handles in static
-// storage may outlive it otherwise.
-std::vector<Registered>& registered() {
+// By number: the kernel gives out the lowest free ones.  Those of a snapshot and of its children
+// stand in static storage: a child writes there, and has that page to itself anyway.
+constexpr std::size_t low_count = 64;
+std::array<Registered, low_count> low_numbers;
+
+// From low_count on.  Never destroyed, since handles in static storage may outlive it otherwise.
+EVPARALLEL_EARLY std::vector<Registered>& high_numbers() {
   static auto* numbers = new std::vector<Registered>;
   return *numbers;
 }
 
-std::uint32_t next_serial() noexcept {
+EVPARALLEL_EARLY std::size_t registered_count() noexcept {
+  return low_count + high_numbers().size();
+}
+EVPARALLEL_EARLY Registered& registered(std::size_t number) noexcept {
+  return number < low_count ? low_numbers[number] : high_numbers()[number - low_count];
+}
+
+EVPARALLEL_EARLY std::uint32_t next_serial() noexcept {
   static std::uint32_t last = 0;
   if (++last == 0) ++last;
   return last;
@@ -33,23 +47,23 @@ std::uint32_t next_serial() noexcept {
 
 // Where `fd` stands, if it is still the one of that serial: not where a forked copy has closed it,
 // and the number may be somebody else's by now.
-Registered* find(int fd, std::uint32_t serial) noexcept {
+EVPARALLEL_EARLY Registered* find(int fd, std::uint32_t serial) noexcept {
   if (!is_registered(fd)) return nullptr;
-  Registered& found = registered()[static_cast<std::size_t>(fd)];
+  Registered& found = registered(static_cast<std::size_t>(fd));
   return found.serial == serial ? &found : nullptr;
 }
 
 }  // namespace
 
-Descriptor::Descriptor(int fd) noexcept : fd_(fd) {
+EVPARALLEL_EARLY Descriptor::Descriptor(int fd) noexcept : fd_(fd) {
   if (fd < 0) return;
   const auto index = static_cast<std::size_t>(fd);
-  if (registered().size() <= index) registered().resize(index + 64);
+  if (registered_count() <= index) high_numbers().resize(index);
   serial_ = next_serial();
-  registered()[index] = {serial_, ::getpid()};
+  registered(index) = {serial_, ::getpid()};
 }
 
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
+EVPARALLEL_EARLY Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
   if (this != &other) {
     reset();
     fd_ = std::exchange(other.fd_, -1);
@@ -58,14 +72,14 @@ Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
   return *this;
 }
 
-void Descriptor::reset() noexcept {
+EVPARALLEL_EARLY void Descriptor::reset() noexcept {
   if (fd_ < 0) return;
   const Registered* found = find(fd_, serial_);
   if (found && found->owner == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
   drop();
 }
 
-void Descriptor::drop() noexcept {
+EVPARALLEL_EARLY void Descriptor::drop() noexcept {
   if (fd_ < 0) return;
   if (Registered* found = find(fd_, serial_)) {
     *found = {};
@@ -74,24 +88,24 @@ void Descriptor::drop() noexcept {
   fd_ = -1;
 }
 
-void close_registered_except(int keep, int keep_too) noexcept {
+EVPARALLEL_EARLY void close_registered_except(int keep, int keep_too) noexcept {
   const pid_t self = ::getpid();
-  std::vector<Registered>& numbers = registered();
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
+  for (std::size_t i = 0; i < registered_count(); ++i) {
     const int fd = static_cast<int>(i);
-    if (numbers[i].serial == 0) continue;
+    Registered& number = registered(i);
+    if (number.serial == 0) continue;
     if (fd == keep || fd == keep_too) {
-      numbers[i].owner = self;
+      number.owner = self;
       continue;
     }
-    numbers[i] = {};
+    number = {};
     ::close(fd);
   }
 }
 
-bool is_registered(int fd) noexcept {
+EVPARALLEL_EARLY bool is_registered(int fd) noexcept {
   const auto index = static_cast<std::size_t>(fd);
-  return fd >= 0 && index < registered().size() && registered()[index].serial != 0;
+  return fd >= 0 && index < registered_count() && registered(index).serial != 0;
 }
 
 RegisterMemory register_memory() noexcept {

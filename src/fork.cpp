@@ -2,17 +2,17 @@
 // Licence: see COPYING.
 #include "fork.hpp"
 
+#include "early.hpp"
 #include "fault.hpp"
+#include "printed.hpp"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio_ext.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,8 +21,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iostream>
 
 // Weak: it is there if the program was built with a sanitizer, however this library was.
 extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
@@ -34,7 +32,8 @@ namespace {
 Role current_role = Role::parent;
 pid_t program = 0;  // in a snapshot and its children: whose snapshot it is
 
-constexpr int ignored_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
+// Blocked there and not ignored: a child then has nothing to do but to unblock them.
+constexpr int unheard_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
 
 void set_disposition(int signum, void (*to)(int)) noexcept {
   struct sigaction action {};
@@ -69,6 +68,13 @@ sigset_t snapshot_signals() noexcept {
   return set;
 }
 
+// By number: what wraps it stands where a child has nothing else to do, and to enter each other part
+// of the C library costs a page fault.
+EVPARALLEL_EARLY void unblock_all_signals() noexcept {
+  constexpr sigset_t none{};
+  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, _NSIG / 8);
+}
+
 std::chrono::microseconds microseconds_of(const timeval& time) noexcept {
   return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
 }
@@ -92,69 +98,23 @@ bool reap(pid_t pid, int flags, Ended& out) noexcept {
 
 }  // namespace
 
-Role role() noexcept {
+EVPARALLEL_EARLY Role role() noexcept {
   return current_role;
 }
-void set_role(Role now) noexcept {
+EVPARALLEL_EARLY void set_role(Role now) noexcept {
   current_role = now;
 }
 
-Home Home::here() noexcept {
+EVPARALLEL_EARLY Home Home::here() noexcept {
   return {::getpid()};
 }
 bool Home::is_here() const noexcept {
   return pid == ::getpid();
 }
 
-void flush_streams() noexcept {
-  // With other threads about, fflush(nullptr) would wait for one that sits in fgets(stdin).
-  if (__libc_single_threaded) {
-    std::fflush(nullptr);
-  } else {
-    std::fflush(stdout);
-    std::fflush(stderr);
-  }
-  for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
-    try {
-      stream->flush();
-    } catch (...) {
-      // The program asked this stream to throw; what could not be written is lost either way.
-    }
-  }
-}
-
 namespace {
 
-// What a buffer keeps for those who derive from it.  Of one that is no file's nothing is waiting.
-struct Inside : std::filebuf {
-  static std::size_t waiting(const std::streambuf* buffer) {
-    const auto* file = dynamic_cast<const std::filebuf*>(buffer);
-    const char* const from = file ? (file->*&Inside::pbase)() : nullptr;
-    return from ? static_cast<std::size_t>((file->*&Inside::pptr)() - from) : 0;
-  }
-};
-
-}  // namespace
-
-std::vector<Unflushed> unflushed_streams() {
-  std::vector<Unflushed> found{{"stdout", ::__fpending(stdout)},
-                               {"stderr", ::__fpending(stderr)},
-                               {"std::cout", Inside::waiting(std::cout.rdbuf())},
-                               {"std::cerr", Inside::waiting(std::cerr.rdbuf())},
-                               {"std::clog", Inside::waiting(std::clog.rdbuf())}};
-  found.erase(std::remove_if(found.begin(), found.end(),
-                             [](const Unflushed& stream) { return stream.bytes == 0; }),
-              found.end());
-  return found;
-}
-
-Forked fork_clean(void (*far)(void*), void* argument) noexcept {
-  if (const int error = fault_at_fork()) return {-1, error};
-  flush_streams();
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+EVPARALLEL_EARLY Forked fork_now(void (*far)(void*), void* argument) noexcept {
   fault_at(Hop::fork);
   const pid_t pid = ::fork();
   const int error = pid < 0 ? errno : 0;
@@ -163,8 +123,27 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept {
     ::_exit(70);
   }
   fault_at(Hop::forked);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return {pid, error};
+}
+
+}  // namespace
+
+Forked fork_clean(void (*far)(void*), void* argument) noexcept {
+  if (const int error = fault_at_fork()) return {-1, error};
+  flush_streams();
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const Forked forked = fork_now(far, argument);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return forked;
+}
+
+EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept {
+  if (const int error = fault_at_fork()) return {-1, error};
+  flush_streams();
+  return fork_now(far, argument);
 }
 
 // The C library has no such fork.  It keeps the number of the thread, which the kernel is to write
@@ -184,7 +163,7 @@ void in_every_copy(void (*call)()) noexcept {
 
 bool become_snapshot(pid_t parent) noexcept {
   for (int signum = 1; signum < NSIG; ++signum) set_disposition(signum, SIG_DFL);
-  for (const int signum : ignored_by_snapshot) set_disposition(signum, SIG_IGN);
+  end_by_term_if_meant();  // in its children
   ::setpgid(0, 0);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   program = parent;
@@ -194,7 +173,9 @@ bool become_snapshot(pid_t parent) noexcept {
 
 int open_signal_descriptor() noexcept {
   const sigset_t set = snapshot_signals();
-  ::pthread_sigmask(SIG_SETMASK, &set, nullptr);
+  sigset_t blocked = set;
+  for (const int signum : unheard_by_snapshot) sigaddset(&blocked, signum);
+  ::pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
   return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -203,7 +184,7 @@ void drain_signal_descriptor(int fd) noexcept {
   while (retried([&] { return ::read(fd, info, sizeof info); }) > 0) {}
 }
 
-bool parent_is(pid_t pid) noexcept {
+EVPARALLEL_EARLY bool parent_is(pid_t pid) noexcept {
   return ::getppid() == pid;
 }
 
@@ -221,17 +202,12 @@ void add_to_oom_score(int added) noexcept {
   ::close(fd);
 }
 
-bool become_child(pid_t snapshot, pid_t group) noexcept {
+EVPARALLEL_EARLY bool become_child(pid_t snapshot, pid_t group) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!parent_is(snapshot)) return false;
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   if (group == 0 || ::setpgid(0, group) != 0) ::setpgid(0, 0);
-  for (const int signum : ignored_by_snapshot)
-    if (signum != SIGTERM) set_disposition(signum, SIG_DFL);
-  end_by_term_if_meant();
-  sigset_t none;
-  sigemptyset(&none);
-  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+  unblock_all_signals();
   return true;
 }
 

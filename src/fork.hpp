@@ -26,22 +26,14 @@ struct Home {
   bool is_here() const noexcept;
 };
 
-// stdio and the C++ streams.  All of them where no other thread can hold a lock; else stdout and
-// stderr.
-void flush_streams() noexcept;
-// Bytes that were printed and are not written yet, in the streams whose insides can be looked at.
-struct Unflushed {
-  const char* stream;
-  std::size_t bytes;
-};
-std::vector<Unflushed> unflushed_streams();
-
 struct Forked {
   pid_t pid;  // -1: failed
   int error;
 };
 // Flushes, forks, and calls `far` in the copy, with all signals blocked.  `far` never returns.
 Forked fork_clean(void (*far)(void*), void* argument) noexcept;
+// The same for a snapshot, whose signals are in order already: its mask is the copy's too.
+Forked fork_child(void (*far)(void*), void* argument) noexcept;
 
 // Forks a process that is no child of this one, but one more of this one's own parent.  Returns its
 // pid here, 0 there, and -1 with errno.  It begins as it is: handlers of pthread_atfork(3) are left
@@ -54,12 +46,13 @@ void in_every_copy(void (*call)()) noexcept;
 
 // ---- in a fresh snapshot ----
 
-// All dispositions to default; then those ignored by which a terminal or an init system ends
-// programs: a snapshot ends when its parent does, which drains first.  Leaves the parent's process
-// group.  What its children leave behind comes to it.  The death of `parent` raises SIGCONT, which
+// All dispositions to default, but of SIGTERM, which is as its children are to have it.  Leaves the
+// parent's process group.  What its children leave behind comes to it.  The death of `parent` raises SIGCONT, which
 // wakes even a stopped process.  Returns false if it is dead already.
 bool become_snapshot(pid_t parent) noexcept;
-// A descriptor that reads SIGCHLD and SIGCONT; both stay blocked.  -1: errno.
+// A descriptor that reads SIGCHLD and SIGCONT; both stay blocked, and so do the signals by which a
+// terminal or an init system ends programs: a snapshot ends when its parent does, which drains first.
+// -1: errno.
 int open_signal_descriptor() noexcept;
 void drain_signal_descriptor(int fd) noexcept;
 bool parent_is(pid_t) noexcept;
@@ -68,8 +61,8 @@ void add_to_oom_score(int) noexcept;
 
 // ---- in a fresh child ----
 
-// Default dispositions, empty mask, death with the snapshot; a process group of its own, or `group`
-// where that is not 0 and can be joined.  SIGTERM ends it if the snapshot, the program, its own
+// Empty mask, death with the snapshot; a process group of its own, or `group` where that is not 0
+// and can be joined.  Dispositions are those that become_snapshot() has set.  SIGTERM ends it if the snapshot, the program, its own
 // parent or it itself has sent it: who else does means the program, which drains first.  What the
 // programs that it starts leave behind comes to it.  Returns false if the snapshot is dead already.
 bool become_child(pid_t snapshot, pid_t group = 0) noexcept;

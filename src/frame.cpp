@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "frame.hpp"
 
+#include "early.hpp"
+
 #include <algorithm>
 
 namespace evparallel {
@@ -14,7 +16,8 @@ constexpr std::size_t first_room = 256 * 1024;
 // A queue that is empty gives back more than this.
 constexpr std::size_t kept_capacity = 64 * 1024;
 
-void put_header(char* to, FrameKind kind, std::uint64_t id, const Writer& message) noexcept {
+EVPARALLEL_EARLY void put_header(char* to, FrameKind kind, std::uint64_t id,
+                                 const Writer& message) noexcept {
   const std::uint64_t attached = message.attached() ? message.attached()->size() : 0;
   const std::uint64_t word =
       message.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48 | attached << 56;
@@ -26,12 +29,12 @@ void put_header(char* to, FrameKind kind, std::uint64_t id, const Writer& messag
 
 // ---- FrameReader ----
 
-std::string_view FrameReader::pending() const noexcept {
+EVPARALLEL_EARLY std::string_view FrameReader::pending() const noexcept {
   return carry_at_ < carry_.size() ? std::string_view(carry_).substr(carry_at_) : view_;
 }
 
 // Makes `wanted` bytes stand together at the front of pending(), if so many are there.
-bool FrameReader::pull(std::size_t wanted) {
+EVPARALLEL_EARLY bool FrameReader::pull(std::size_t wanted) {
   const std::string_view have = pending();
   if (have.size() >= wanted) return true;
   if (carry_at_ == carry_.size()) return false;
@@ -41,14 +44,15 @@ bool FrameReader::pull(std::size_t wanted) {
   return carry_.size() - carry_at_ >= wanted;
 }
 
-void FrameReader::consume(std::size_t size) noexcept {
+EVPARALLEL_EARLY void FrameReader::consume(std::size_t size) noexcept {
   if (carry_at_ < carry_.size())
     carry_at_ += size;
   else
     view_.remove_prefix(size);
 }
 
-void FrameReader::keep() {
+EVPARALLEL_EARLY void FrameReader::keep() {
+  if (view_.empty() && carry_.capacity() <= kept_capacity && carry_at_ == 0) return;
   if (carry_at_ > 0) {
     carry_.erase(0, carry_at_);
     carry_at_ = 0;
@@ -58,7 +62,7 @@ void FrameReader::keep() {
   if (carry_.empty() && carry_.capacity() > kept_capacity) carry_.shrink_to_fit();
 }
 
-bool FrameReader::next(Frame& frame) {
+EVPARALLEL_EARLY bool FrameReader::next(Frame& frame) {
   if (carry_at_ > 0 && carry_at_ == carry_.size()) {
     carry_.clear();
     carry_at_ = 0;
@@ -71,7 +75,7 @@ bool FrameReader::next(Frame& frame) {
   }
 }
 
-bool FrameReader::next_header() {
+EVPARALLEL_EARLY bool FrameReader::next_header() {
   if (!pull(frame_header_size)) return false;
   const char* bytes = pending().data();
   std::uint64_t word;
@@ -101,7 +105,7 @@ bool FrameReader::next_header() {
   return true;
 }
 
-bool FrameReader::next_small(Frame& frame) {
+EVPARALLEL_EARLY bool FrameReader::next_small(Frame& frame) {
   const std::size_t length = static_cast<std::size_t>(length_);
   if (!pull(length)) return false;
   frame = Frame{kind_, id_, pending().substr(0, length), nullptr, false, attached_, nullptr};
@@ -138,7 +142,7 @@ bool FrameReader::next_skipped(Frame& frame) {
   return true;
 }
 
-FrameReader::Room FrameReader::room() {
+EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
   if (state_ != State::large || large_filled_ == length_) return {nullptr, 0};
   if (large_filled_ == large_.size()) {
     const std::uint64_t wanted =
@@ -151,7 +155,8 @@ FrameReader::Room FrameReader::room() {
 // ---- FrameQueue ----
 
 // Writes the header, and returns the string that it ended up in.
-std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id, const Writer& message) {
+EVPARALLEL_EARLY std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id,
+                                                      const Writer& message) {
   char header[frame_header_size];
   put_header(header, kind, id, message);
   push_attached(message);
@@ -165,7 +170,7 @@ std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id, const Wri
   return tail;
 }
 
-void FrameQueue::push_adopted(const Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::push_adopted(const Writer& message) {
   if (!message.adopted_owner()) return;
   Segment adopted;
   adopted.owner = message.adopted_owner();
@@ -174,21 +179,21 @@ void FrameQueue::push_adopted(const Writer& message) {
   segments_.push_back(std::move(adopted));
 }
 
-void FrameQueue::push_attached(const Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::push_attached(const Writer& message) {
   if (message.attached()) along_.push_back({written_ + size_, message.attached()});
 }
 
-const std::vector<Attachment>* FrameQueue::along() const noexcept {
+EVPARALLEL_EARLY const std::vector<Attachment>* FrameQueue::along() const noexcept {
   return !along_.empty() && along_.front().at == written_ ? along_.front().attached.get() : nullptr;
 }
 
-std::size_t FrameQueue::most_at_once() const noexcept {
+EVPARALLEL_EARLY std::size_t FrameQueue::most_at_once() const noexcept {
   for (const Along& next : along_)
     if (next.at > written_) return static_cast<std::size_t>(next.at - written_);
   return size_;
 }
 
-void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
   std::string& tail = begin_frame(kind, id, message);
   if (message.bytes().size() < large_body) {
     tail.append(message.bytes());
@@ -207,11 +212,11 @@ void FrameQueue::push_kept(FrameKind kind, std::uint64_t id, Writer& message) {
   push_adopted(message);
 }
 
-std::string_view FrameQueue::part(std::size_t index) const noexcept {
+EVPARALLEL_EARLY std::string_view FrameQueue::part(std::size_t index) const noexcept {
   return index == 0 ? std::string_view(small_) : segments_[index - 1].view();
 }
 
-int FrameQueue::front(Piece* pieces, int max) const noexcept {
+EVPARALLEL_EARLY int FrameQueue::front(Piece* pieces, int max) const noexcept {
   int count = 0;
   std::size_t left = most_at_once();
   for (std::size_t i = 0; i <= segments_.size() && count < max && left > 0; ++i) {
@@ -225,7 +230,7 @@ int FrameQueue::front(Piece* pieces, int max) const noexcept {
 }
 
 // The segment behind takes small_'s place; owned bytes stay a segment behind an empty small_.
-void FrameQueue::pop_part() noexcept {
+EVPARALLEL_EARLY void FrameQueue::pop_part() noexcept {
   offset_ = 0;
   small_.clear();
   if (segments_.empty()) {
@@ -236,7 +241,7 @@ void FrameQueue::pop_part() noexcept {
   }
 }
 
-void FrameQueue::written(std::size_t size) noexcept {
+EVPARALLEL_EARLY void FrameQueue::written(std::size_t size) noexcept {
   if (size > 0 && along()) along_.erase(along_.begin());
   written_ += size;
   size_ -= size;

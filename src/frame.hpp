@@ -89,6 +89,9 @@ public:
   // The same, and `message` keeps what it holds: large parts are shared.
   void push_kept(FrameKind, std::uint64_t id, Writer& message);
 
+  // Memory for small frames.  Requires: nothing was pushed yet.
+  void use_room(std::string room) noexcept { small_ = std::move(room); }
+
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
 

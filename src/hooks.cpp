@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "hooks.hpp"
 
+#include "early.hpp"
 #include "fork.hpp"
 #include "remote_error.hpp"
 
@@ -17,28 +18,28 @@ namespace {
 
 using Hooks = std::vector<Callback<void()>>;
 
-// Never destroyed: a child calls them after its static objects, if need be.
-Hooks& start_hooks() {
-  static auto* hooks = new Hooks;
-  return *hooks;
-}
-Hooks& exit_hooks() {
-  static auto* hooks = new Hooks;
-  return *hooks;
+// Null as long as there are none.  Never destroyed: a child calls them after its static objects, if
+// need be.
+Hooks* start_hooks = nullptr;
+Hooks* exit_hooks = nullptr;
+
+void add(Hooks*& to, Callback<void()> hook) {
+  if (!to) to = new Hooks;
+  to->push_back(std::move(hook));
 }
 
 }  // namespace
 
-void call_start_hooks() {
-  for (Callback<void()>& hook : start_hooks()) hook();
+EVPARALLEL_EARLY void call_start_hooks() {
+  if (!start_hooks) return;
+  for (Callback<void()>& hook : *start_hooks) hook();
 }
 
 std::optional<Error> call_exit_hooks() noexcept {
   std::optional<Error> error;
-  Hooks& hooks = exit_hooks();
-  while (!hooks.empty()) {
-    Callback<void()> hook = std::move(hooks.back());
-    hooks.pop_back();
+  while (exit_hooks && !exit_hooks->empty()) {
+    Callback<void()> hook = std::move(exit_hooks->back());
+    exit_hooks->pop_back();
     try {
       hook();
     } catch (...) {
@@ -51,11 +52,11 @@ std::optional<Error> call_exit_hooks() noexcept {
 void at_child_start(Callback<void()> hook) {
   if (role() == Role::child)
     throw std::logic_error("evparallel: at_child_start() in a child, which has started already");
-  start_hooks().push_back(std::move(hook));
+  add(start_hooks, std::move(hook));
 }
 
 void at_child_exit(Callback<void()> hook) {
-  exit_hooks().push_back(std::move(hook));
+  add(exit_hooks, std::move(hook));
 }
 
 }  // namespace evparallel

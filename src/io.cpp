@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include <evparallel/io.hpp>
 
+#include "early.hpp"
+
 namespace evparallel {
 
 void Writer::adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size) {
@@ -32,7 +34,7 @@ void Writer::share(std::size_t large) {
   owner_ = std::move(kept);
 }
 
-void Writer::clear() noexcept {
+EVPARALLEL_EARLY void Writer::clear() noexcept {
   bytes_.clear();
   owner_.reset();
   adopted_ = nullptr;
@@ -40,7 +42,7 @@ void Writer::clear() noexcept {
   attached_.reset();  // a queue may share it
 }
 
-std::string_view Reader::read(std::size_t size) {
+EVPARALLEL_EARLY std::string_view Reader::read(std::size_t size) {
   if (size > bytes_.size())
     throw Error(Errc::bad_message,
                 "bad message: " + std::to_string(size) + " bytes wanted at offset " +

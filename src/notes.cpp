@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "notes.hpp"
 
+#include "early.hpp"
+
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +18,7 @@ constexpr std::uint64_t being_written = 1;
 
 }  // namespace
 
-std::int64_t now_ns() noexcept {
+EVPARALLEL_EARLY std::int64_t now_ns() noexcept {
   timespec time{};
   ::clock_gettime(CLOCK_MONOTONIC, &time);
   return std::int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;

@@ -5,6 +5,7 @@
 #include "descriptor.hpp"
 #include "fork.hpp"
 #include "names.hpp"
+#include "printed.hpp"
 
 #include <dirent.h>
 #include <dlfcn.h>

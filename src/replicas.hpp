@@ -18,8 +18,11 @@ public:
   static std::shared_ptr<Replicas> take(const SnapshotOptions&);
   // Those that `chosen` names, or the default ones.  Fails: Error{no_snapshot}.
   static std::shared_ptr<Replicas> choose(const Snapshot* chosen);
-  // In a fresh child: what it was born with.
-  static void become_child(const Spawn&, Descriptor door);
+  // In a fresh child: from now on choose() knows the snapshot that forked it.  What that takes is
+  // made at the first use, which most children do not come to.
+  static void become_child(const Spawn&, Descriptor door) noexcept;
+  // Makes it now, if this is such a child.
+  static void use_birth();
 
   // The one that is to fork the next child: each in turn, of those that live.  Where none does, one
   // that says so.  From now on this loop is the one that hears of all of them.
@@ -36,8 +39,6 @@ public:
   void on_lost(Callback<void(const ExitStatus&)>);
   Notes& notes() const noexcept { return *moment_->notes; }
   const Modules& modules() const noexcept { return *moment_->modules; }
-  // In a child, where it is known with its task: from which its own children get theirs.
-  void set_seed(std::uint64_t seed) noexcept { moment_->seed = seed; }
 
 private:
   explicit Replicas(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "seed.hpp"
 
+#include "early.hpp"
 #include "fork.hpp"
 
 #include <evparallel/child.hpp>
@@ -18,6 +19,7 @@ namespace evparallel {
 namespace {
 
 std::uint64_t seed_of_this = 0;
+std::uint64_t seed_of_generators = 0;  // 0: they may be as the program has left them
 
 // SplitMix64: neighbours in, strangers out.
 std::uint64_t mixed(std::uint64_t x) noexcept {
@@ -43,10 +45,16 @@ std::uint64_t seed_of_child(std::uint64_t seed, std::uint64_t index) noexcept {
   return mixed(seed + index * 0x9e3779b97f4a7c15U);
 }
 
-void take_seed(std::uint64_t seed) noexcept {
-  seed_of_this = seed;
+EVPARALLEL_EARLY void seed_generators(std::uint64_t seed) noexcept {
+  if (seed != 0 && seed == seed_of_generators) return;
+  seed_of_generators = seed;
   ::srandom(static_cast<unsigned>(seed));  // rand() as well
   ::srand48(static_cast<long>(seed >> 32));
+}
+
+EVPARALLEL_EARLY void take_seed(std::uint64_t seed) noexcept {
+  seed_of_this = seed;
+  seed_generators(seed);
 }
 
 std::uint64_t child_seed() {

@@ -8,10 +8,12 @@
 
 #include "children.hpp"
 #include "clients.hpp"
+#include "early.hpp"
 #include "endings.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
 #include "freezing.hpp"
+#include "seed.hpp"
 #include "socket.hpp"
 #include "strays.hpp"
 #include "wire.hpp"
@@ -23,6 +25,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <new>
 
 namespace evparallel {
@@ -31,7 +34,10 @@ namespace {
 
 constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
 constexpr std::int64_t end_ms = 200;    // what who was killed then gets to be gone
+constexpr std::size_t page = 4096;      // here or there it is more: right as well
 
+// What is written with each child stands on two pages: as long as a child lives, the first write to
+// each page makes a copy of it.
 struct Server {
   ServerStart start;
   pid_t self;
@@ -40,10 +46,13 @@ struct Server {
   Descriptor door_child;  // the end that they inherit
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
-  Clients clients;
-  Children children;
   Endings endings;
+  // Signals, the door, and each client that was ever there.
+  pollfd few_waits[8];
+  Clients clients;
+  pollfd many_waits[client_limit + 2];
   Strays strays;
+  alignas(page) Children children;  // large: what is behind it would need page tables of its own
 };
 
 Server* server;
@@ -114,12 +123,11 @@ void reap() noexcept {
 // ---- requests ----
 
 // In the copy.
-void be_born(void* argument) {
+[[gnu::section(".text.hot")]] void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
   spawn.streams.take_places();
   close_registered_except(spawn.socket.get(), spawn.door.get());
   faults.data = spawn.socket.get();
-  spawn.modules = server->start.modules;  // here: to share it is to write into the heap
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
   server->start.live(std::move(spawn));
@@ -141,11 +149,13 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.slot = &slot;
   spawn.slots = server->start.slots;
   spawn.notes = server->start.notes;
+  spawn.modules = &server->start.modules;
   spawn.snapshot = server->self;
   if (request.group == Group::parent) spawn.group = group_of(server->start.parent);
   spawn.socket = std::move(packet.along);
   spawn.door = std::move(server->door_child);
-  const Forked forked = fork_clean(be_born, &spawn);
+  seed_generators(request.seed);  // here, where those pages are this process's own already
+  const Forked forked = fork_child(be_born, &spawn);
   server->door_child = std::move(spawn.door);
   spawn.socket.drop();  // the child's now; a second holder would hide its end
   spawn.streams = {};
@@ -290,18 +300,16 @@ void on_signals() noexcept {
   reap();
 }
 
-std::size_t gather_waits(pollfd* waits, ClientIndex* whose) noexcept {
-  std::size_t count = 0;
-  waits[count++] = {server->signals.get(), POLLIN, 0};
-  waits[count++] = {server->door.get(), POLLIN, 0};
+// Of a client that is gone poll(2) skips the place.
+std::size_t gather_waits(pollfd* waits) noexcept {
+  waits[0] = {server->signals.get(), POLLIN, 0};
+  waits[1] = {server->door.get(), POLLIN, 0};
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     const ClientEntry& client = server->clients[i];
-    if (!client.open) continue;
-    whose[count] = i;
-    waits[count++] = {client.control.get(), static_cast<short>(client.behind() ? POLLOUT : POLLIN),
-                      0};
+    waits[2 + i] = {client.open ? client.control.get() : -1,
+                    static_cast<short>(client.behind() ? POLLOUT : POLLIN), 0};
   }
-  return count;
+  return 2 + server->clients.used();
 }
 
 int wait_time() noexcept {
@@ -311,20 +319,21 @@ int wait_time() noexcept {
 }
 
 void turn() noexcept {
-  static pollfd waits[client_limit + 2];
-  static ClientIndex whose[client_limit + 2];
-  const std::size_t count = gather_waits(waits, whose);
+  const bool few = server->clients.used() + 2 <= std::size(server->few_waits);
+  pollfd* const waits = few ? server->few_waits : server->many_waits;
+  const std::size_t count = gather_waits(waits);
   const int ready = ::poll(waits, count, wait_time());
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
-    const ClientEntry& client = server->clients[whose[i]];
+    const auto index = static_cast<ClientIndex>(i - 2);
+    const ClientEntry& client = server->clients[index];
     if (!client.open || !waits[i].revents) continue;
     if (waits[i].revents & POLLHUP)
-      lose(whose[i]);  // with all that it had still asked for
+      lose(index);  // with all that it had still asked for
     else if (!client.behind())
-      serve_request(whose[i]);
-    if (client.gone) lose(whose[i]);
+      serve_request(index);
+    if (client.gone) lose(index);
   }
   if (waits[1].revents) open_door();
 }

@@ -27,7 +27,8 @@ struct Spawn {
   Slot* slot = nullptr;   // shared with the one who asked for it
   Slot* slots = nullptr;  // the arena
   Notes* notes = nullptr;
-  std::shared_ptr<const Modules> modules;  // loaded when the snapshot was taken
+  // What was loaded when the snapshot was taken; the snapshot's own, which to share is to write.
+  const std::shared_ptr<const Modules>* modules = nullptr;
   pid_t snapshot = 0;
   pid_t group = 0;  // the process group to join; 0: one of its own
 };

@@ -3,6 +3,7 @@
 #include "slots.hpp"
 
 #include "crash_report.hpp"
+#include "early.hpp"
 
 #include <sys/mman.h>
 
@@ -63,7 +64,7 @@ void unmap_slots(Slot* arena) noexcept {
   ::munmap(arena, arena_size);
 }
 
-CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept {
+EVPARALLEL_EARLY CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept {
   return reinterpret_cast<CrashRecord*>(arena + slot_count)[index];
 }
 

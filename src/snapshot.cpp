@@ -1,14 +1,19 @@
 // snapshot.cpp - taking a snapshot: which one is meant, what is in its way, and its fork.
 // Licence: see COPYING.
+#include <evparallel/child.hpp>
 #include <evparallel/snapshot.hpp>
 
 #include "child.hpp"
+#include "early.hpp"
 #include "fault.hpp"
 #include "replicas.hpp"
 #include "titles.hpp"
 
+#include <alloca.h>
+
 #include <cerrno>
 #include <cstdio>
+#include <new>
 #include <stdexcept>
 
 namespace evparallel {
@@ -25,6 +30,14 @@ Registry& registry() {
   static auto* all = new Registry;
   return *all;
 }
+
+// In a child, until it is asked for the first time which snapshot is meant.
+struct Unused {
+  ChildBirth birth;
+  Descriptor door;
+};
+alignas(Unused) char place_of_unused[sizeof(Unused)];
+Unused* unused = nullptr;
 
 void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   if (living_loops() > 0)
@@ -48,15 +61,25 @@ Error no_memory() {
   return system_error(Errc::spawn_failed, "spawn failed: no memory to share with children", ENOMEM);
 }
 
-// In the copy.
+[[gnu::noinline]] void begin_to_serve(Birth& birth) {
+  Title title;
+  name_snapshot(title, birth.options->name);
+  prepare_lives();
+  add_to_oom_score(birth.options->oom_score_adj);
+  serve(std::move(birth.start));
+}
+
+// In the copy.  All that follows has its stack on a fresh page: it is the one that a child writes to,
+// where it would be two otherwise, as chance has it.
 void become_server(void* argument) {
   Birth& birth = *static_cast<Birth*>(argument);
   close_registered_except(birth.start.control.get(), -1);
   set_role(Role::snapshot);
-  Title title;
-  name_snapshot(title, birth.options->name);
-  add_to_oom_score(birth.options->oom_score_adj);
-  serve(std::move(birth.start));
+  constexpr std::uintptr_t page = 4096;
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  auto* const rest = static_cast<volatile char*>(::alloca(here % page));
+  *rest = 0;  // so that it is there
+  begin_to_serve(birth);
 }
 
 }  // namespace
@@ -135,6 +158,7 @@ void SnapshotEntry::adopt(pid_t pid, Descriptor ours) {
 
 std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   if (chosen && chosen->replicas() && chosen->replicas()->is_at_home()) return chosen->replicas();
+  use_birth();
   if (registry().of_child) return registry().of_child;
   if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
   if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
@@ -146,21 +170,33 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   return replicas;
 }
 
-void Replicas::become_child(const Spawn& spawn, Descriptor door) {
-  const std::shared_ptr<SnapshotEntry> entry = SnapshotEntry::of_child(spawn, std::move(door));
+EVPARALLEL_EARLY void Replicas::become_child(const Spawn& spawn, Descriptor door) noexcept {
+  unused = new (place_of_unused) Unused{
+      {Home::here(), spawn.snapshot, spawn.slots, spawn.notes, spawn.modules}, std::move(door)};
+}
+
+void Replicas::use_birth() {
+  if (!unused) return;
+  const std::shared_ptr<SnapshotEntry> entry =
+      SnapshotEntry::of_child(unused->birth, std::move(unused->door));
   std::shared_ptr<Replicas> replicas(new Replicas(entry->moment()));
   replicas->all_.push_back(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
+  unused = nullptr;
 }
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const Spawn& spawn, Descriptor door) {
+std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const ChildBirth& birth, Descriptor door) {
   const auto moment = std::make_shared<Moment>();
-  moment->notes = spawn.notes;
-  moment->modules = spawn.modules;
+  moment->home =
+      birth.child;  // it may be asked for in a copy of the child first: not at home there
+  moment->notes = birth.notes;
+  moment->modules = *birth.modules;
+  moment->seed = child_seed();
   std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(moment));
-  entry->pid_ = spawn.snapshot;
-  entry->slots_ = spawn.slots;
+  entry->home_ = birth.child;
+  entry->pid_ = birth.snapshot;
+  entry->slots_ = birth.slots;
   entry->door_ = std::move(door);
   return entry;
 }
@@ -204,6 +240,7 @@ void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
 }
 
 void init(const SnapshotOptions& options) {
+  Replicas::use_birth();
   const Snapshot* taken = registry().default_snapshot.get();
   if (taken && taken->replicas()->is_at_home())
     throw std::logic_error("evparallel: init() was called already");
@@ -211,6 +248,7 @@ void init(const SnapshotOptions& options) {
 }
 
 Snapshot& default_snapshot() {
+  Replicas::use_birth();
   if (!registry().default_snapshot)
     throw Error(Errc::no_snapshot, "no snapshot: call evparallel::init() first");
   return *registry().default_snapshot;

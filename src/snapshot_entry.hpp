@@ -49,6 +49,15 @@ struct Moment {
   std::uint64_t next_spare = 0;  // so are these
 };
 
+// What a child was born with, as far as it serves to ask for children of its own.
+struct ChildBirth {
+  Home child;
+  pid_t snapshot = 0;
+  Slot* slots = nullptr;
+  Notes* notes = nullptr;
+  const std::shared_ptr<const Modules>* modules = nullptr;
+};
+
 // How a spawn ended, told exactly once for each.
 struct LastWord {
   std::optional<ExitStatus> status;  // how the child ended
@@ -78,6 +87,8 @@ public:
                                                                  const SnapshotOptions&);
   // In a fresh child: what it was born with.
   static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
+  // In a child: of the snapshot that forked it.
+  static std::shared_ptr<SnapshotEntry> of_child(const ChildBirth&, Descriptor door);
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
 

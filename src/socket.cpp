@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "socket.hpp"
 
+#include "early.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -32,7 +34,7 @@ int type_of(PairKind kind) noexcept {
   }
 }
 
-Flow flow_of_errno(int number) noexcept {
+EVPARALLEL_EARLY Flow flow_of_errno(int number) noexcept {
   switch (number) {
     case EAGAIN:
     case ENOBUFS:
@@ -164,8 +166,8 @@ bool descriptor_is_open(int fd) noexcept {
   return ::fcntl(fd, F_GETFD) >= 0;
 }
 
-Transfer receive(int fd, char* to, std::size_t size, Wait wait,
-                 std::vector<Batch>* batches) noexcept {
+EVPARALLEL_EARLY Transfer receive(int fd, char* to, std::size_t size, Wait wait,
+                                  std::vector<Batch>* batches) noexcept {
   const int flags = MSG_CMSG_CLOEXEC | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
   iovec vector{to, size};
   StreamControl control;
@@ -184,8 +186,8 @@ Transfer receive(int fd, char* to, std::size_t size, Wait wait,
   return {flow_of_errno(errno), 0};
 }
 
-Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait wait,
-              const std::vector<Attachment>* along) noexcept {
+EVPARALLEL_EARLY Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait wait,
+                               const std::vector<Attachment>* along) noexcept {
   iovec vectors[most_pieces];
   const int used = std::min(count, most_pieces);
   for (int i = 0; i < used; ++i) vectors[i] = {const_cast<char*>(pieces[i].data), pieces[i].size};

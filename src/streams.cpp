@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "streams.hpp"
 
+#include "early.hpp"
+
 #include <unistd.h>
 
 #include <cstdio>
@@ -29,7 +31,7 @@ bool Streams::claim(std::uint32_t wanted, Packet& packet) noexcept {
   return packet.count == 1 + next;
 }
 
-void Streams::take_places() const noexcept {
+EVPARALLEL_EARLY void Streams::take_places() const noexcept {
   if (plan == 0) return;
   // First, as long as standard input is what it was: to open the null device here could fail.
   for (int number = STDOUT_FILENO; number < count; ++number)

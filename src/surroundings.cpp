@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "surroundings.hpp"
 
+#include "early.hpp"
 #include "titles.hpp"
 #include "snapshot_entry.hpp"
 
@@ -101,7 +102,7 @@ std::string_view take_word(std::string_view& text) noexcept {
 
 }  // namespace
 
-void enter_surroundings(std::string_view text) {
+EVPARALLEL_EARLY void enter_surroundings(std::string_view text) {
   if (text.empty()) return name_child({});
   name_child(take_word(text));
   const std::string directory(take_word(text));

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include <evparallel/task.hpp>
 
+#include "early.hpp"
 #include "remote_error.hpp"
 #include "task_frame.hpp"
 
@@ -20,7 +21,7 @@ void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundin
   out.write(callable);
 }
 
-TaskFrame read_task_frame(Reader& in) {
+EVPARALLEL_EARLY TaskFrame read_task_frame(Reader& in) {
   TaskFrame head;
   in.read(&head, sizeof head);
   return head;

@@ -5,6 +5,7 @@
 // the first use of this_reactor(), of a Reply or of a Pipe.
 #pragma once
 
+#include "early.hpp"
 #include "fork.hpp"
 #include "notes.hpp"
 #include "pipe_core.hpp"
@@ -17,13 +18,18 @@ namespace evparallel {
 
 namespace detail {
 
+// Made by the snapshot for each child: to allocate the first time is to write to four pages.
+extern std::string room_for_answers;
+
 class Child final : public PipeOwner {
 public:
-  explicit Child(Spawn&& spawn)
+  EVPARALLEL_EARLY explicit Child(Spawn&& spawn)
       : slot_(spawn.slot),
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
-        channel_(std::move(spawn.socket), frame_length_limit) {}
+        channel_(std::move(spawn.socket), frame_length_limit) {
+    channel_.use_room(std::move(room_for_answers));
+  }
 
   void run_task();
   void rehearse();
@@ -86,9 +92,11 @@ private:
   std::uint64_t note_owner_ = 0;
   std::int64_t deadline_ = no_deadline;
   std::uint64_t current_ = 0;
-  char scratch_[Loop::scratch_size / 2];
   Writer message_;
 
+  // Of the calls of one read, where there are several: for one alone nothing is gathered, and a
+  // child that answers one call and no more would look at the clock three times.
+  bool timed_ = false;
   std::int64_t read_at_ = 0;
   std::int64_t call_ended_at_ = 0;
   unsigned short_calls_ = 0;
@@ -102,6 +110,7 @@ private:
   std::size_t unanswered_ = 0;
   bool ended_by_parent_ = false;
   bool over_ = false;
+  char scratch_[Loop::scratch_size / 2];  // last: what came stands on the page of all the rest
 };
 
 // nullptr in every process that is no child.

@@ -7,6 +7,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <iterator>
+#include <new>
 
 namespace evparallel {
 
@@ -20,18 +22,25 @@ struct Site {
 };
 
 // An exception that a program keeps holds its place; when all are taken, the next ones have none.
-Site sites[16];
+// Not in static storage: what is there is little, so that a child writes to one page of it only.
+struct Sites {
+  Site all[16];
+  Site* begin() noexcept { return all; }
+  Site* end() noexcept { return all + std::size(all); }
+};
+Sites* sites = nullptr;
 std::atomic<bool> recording{false};
 const void* outermost_frame;
 
 Site* find(void* exception) noexcept {
-  for (Site& site : sites)
+  if (!sites) return nullptr;
+  for (Site& site : *sites)
     if (site.exception.load(std::memory_order_acquire) == exception) return &site;
   return nullptr;
 }
 
 Site* claim(void* exception) noexcept {
-  for (Site& site : sites) {
+  for (Site& site : *sites) {
     void* nobody = nullptr;
     if (site.exception.compare_exchange_strong(nobody, exception)) return &site;
   }
@@ -67,7 +76,8 @@ void* object_of(const std::exception_ptr& pointer) noexcept {
 void record_throws(const void* outermost) noexcept {
   outermost_frame = outermost;
   warm_up_walks();
-  recording.store(true);
+  if (!sites) sites = new (std::nothrow) Sites{};
+  recording.store(sites != nullptr);
 }
 
 DestroyException record_throw(void* exception, DestroyException destroy,

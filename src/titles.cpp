@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "titles.hpp"
 
+#include "early.hpp"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/prctl.h>
@@ -23,6 +25,7 @@ struct Titles {
   Title* title;         // nullptr: the kernel does not let us show one
   char short_name[16];  // the program's, as the kernel has it
   char snapshot[name_size];
+  Title of_child;  // of one that has no name of its own
 };
 Titles titles;
 
@@ -37,15 +40,20 @@ void set_short_name(std::string_view name) noexcept {
   ::prctl(PR_SET_NAME, text);
 }
 
-void set_title(std::string_view what) noexcept {
-  if (!titles.title) return;
+// The usual case, ready to be taken: to make it is to enter much of the C library.
+EVPARALLEL_EARLY void take_usual_name() noexcept {
+  ::prctl(PR_SET_NAME, titles.short_name);
+  if (titles.title) *titles.title = titles.of_child;
+}
+
+Title title_of(std::string_view what) noexcept {
   char text[name_size];
   copy(text, sizeof text, what);
   const bool named = titles.snapshot[0] != '\0';
-  std::memset(titles.title, 0, sizeof *titles.title);
-  std::snprintf(titles.title->text, sizeof *titles.title, "%.64s: %s%s%s%s",
-                program_invocation_short_name, text, named ? " [" : "", titles.snapshot,
-                named ? "]" : "");
+  Title title{};
+  std::snprintf(title.text, sizeof title, "%.64s: %s%s%s%s", program_invocation_short_name, text,
+                named ? " [" : "", titles.snapshot, named ? "]" : "");
+  return title;
 }
 
 // The numbers of /proc/self/stat from the third field on.  Returns how many there were.
@@ -93,13 +101,15 @@ void name_snapshot(Title& place, std::string_view name) noexcept {
   copy(titles.snapshot, sizeof titles.snapshot, name);
   set_short_name(name.empty() ? "snapshot" : name);
   titles.title = &place;
-  set_title("snapshot");
+  place = title_of("snapshot");
+  titles.of_child = title_of("child");
   if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
 }
 
-void name_child(std::string_view task) noexcept {
-  set_short_name(task.empty() ? titles.short_name : task);
-  set_title(task.empty() ? "child" : task);
+EVPARALLEL_EARLY void name_child(std::string_view task) noexcept {
+  if (task.empty()) return take_usual_name();
+  set_short_name(task);
+  if (titles.title) *titles.title = title_of(task);
 }
 
 }  // namespace evparallel

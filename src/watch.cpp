@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "watch.hpp"
 
+#include "early.hpp"
 #include "fork.hpp"
 
 #include <sys/eventfd.h>
@@ -30,7 +31,7 @@ timeval timeval_of(std::chrono::nanoseconds time) noexcept {
 
 }  // namespace
 
-int living_loops() noexcept {
+EVPARALLEL_EARLY int living_loops() noexcept {
   return loops;
 }
 
@@ -232,7 +233,7 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
   Event bell;
   if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
   stop_ = false;
-  run_posted();
+  if (has_posted_) run_posted();
   rethrow();
   while (!stop_ && pending()) {
     if (limit) {

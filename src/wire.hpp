@@ -41,6 +41,7 @@ struct Request {
   std::int64_t linger_ms;
   std::uint64_t call;  // 0: `ping` counts
   std::uint64_t ping;
+  std::uint64_t seed;     // of a spawn: the child's
   std::uint32_t streams;  // of a spawn: what the child's standard streams are to be
   Group group;
 };

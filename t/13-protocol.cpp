@@ -267,7 +267,7 @@ BOOST_AUTO_TEST_CASE(a_request) {
           {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
            FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
            FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping),
-           FIELD(Request, streams), FIELD(Request, group)});
+           FIELD(Request, seed), FIELD(Request, streams), FIELD(Request, group)});
   BOOST_TEST(stream_comes(2) == 4U);
   BOOST_TEST(stream_null(0) == 8U);
   BOOST_TEST(stream_by_lines(2) == 256U);

@@ -1,0 +1,21 @@
+// printed.hpp - what the program has printed and is not written yet.
+// Licence: see COPYING.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace evparallel {
+
+// Writes what stdio and the C++ streams hold: of all streams where no other thread can hold a lock,
+// else of stdout and stderr.  Where nothing waits it looks only, and writes no memory.
+void flush_streams() noexcept;
+
+// Bytes that were printed and are not written yet, in the streams whose insides can be looked at.
+struct Unflushed {
+  const char* stream;
+  std::size_t bytes;
+};
+std::vector<Unflushed> unflushed_streams();
+
+}  // namespace evparallel
