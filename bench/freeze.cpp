@@ -179,6 +179,6 @@ void frozen(std::size_t gigabytes) {
 // GIGABYTES: only so many.
 int main() {
   const char* only = std::getenv("GIGABYTES");
-  for (const std::size_t gigabytes : {1, 4})
+  for (const std::size_t gigabytes : {std::size_t{1}, std::size_t{4}})
     if (!only || std::to_string(gigabytes) == only) bench::apart([=] { frozen(gigabytes); });
 }

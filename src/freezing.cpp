@@ -31,12 +31,15 @@ bool wait_for_word(const ServerStart& start) noexcept {
   return true;
 }
 
-bool become_sibling(ServerStart& start, Packet& packet, Slot* slots) noexcept {
+// It says that it is there once the socket of the first is the first's alone, whose end is to be
+// heard.
+bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
+                    const FreezeOutcome& outcome) noexcept {
   close_registered_except(packet.along.get(), -1);
   start.control = std::move(packet.along);
   start.slots = slots;
   start.siblings = 0;
-  return become_snapshot(start.parent);
+  return become_snapshot(start.parent) && tell(start, outcome, 0);
 }
 
 }  // namespace
@@ -51,7 +54,7 @@ bool become_frozen(ServerStart& start) noexcept {
     if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
     const pid_t pid = packet.along ? fork_sibling() : -1;
-    if (pid == 0) return become_sibling(start, packet, wanted.slots);
+    if (pid == 0) return become_sibling(start, packet, wanted.slots, outcome);
     if (pid < 0) {
       forked.failed_at = FreezeStep::fork;
       forked.error = packet.along ? errno : EMFILE;

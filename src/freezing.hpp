@@ -4,7 +4,8 @@
 // The first process freezes itself.  All others are forked from it, as children of the program like
 // itself, so that they have the same files mapped and nothing is copied again.  What is said for that
 // goes through the control socket of the first, before any request: FreezeTold once; then SiblingWanted
-// with a control socket along, and FreezeTold for it, for each of the others.
+// with a control socket along, and FreezeTold for it, for each of the others, which then says FreezeTold
+// on its own socket.
 #pragma once
 
 #include "freeze.hpp"

@@ -67,6 +67,7 @@ void SnapshotEntry::fork_from(SnapshotEntry& first) {
   theirs.drop();
   if (!sent) throw first.is_dead();
   adopt(first.hear_of_freezing().pid, std::move(ours));
+  hear_of_freezing();
 }
 
 }  // namespace evparallel

@@ -61,9 +61,16 @@ int heard(const par::FreezeFault& fault, const char* text, int os_error) {
   });
 }
 
+#if HAVE_MEMFD_CREATE
+constexpr bool no_memfd = false;
+#else
+constexpr bool no_memfd = true;
+#endif
+
 bool skipped() {
+  if (no_memfd) testing::skip("no memfd");
   if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
-  return testing::sanitized;
+  return no_memfd || testing::sanitized;
 }
 
 }  // namespace

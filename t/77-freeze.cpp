@@ -45,9 +45,16 @@ void testing_main_init() {
 
 namespace {
 
+#if HAVE_MEMFD_CREATE
+constexpr bool no_memfd = false;
+#else
+constexpr bool no_memfd = true;
+#endif
+
 bool skipped() {
+  if (no_memfd) testing::skip("no memfd");
   if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
-  return testing::sanitized;
+  return no_memfd || testing::sanitized;
 }
 
 par::SnapshotOptions frozen(unsigned replicas = 1) {
@@ -394,6 +401,32 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
 
 // ---- what is refused, and what fails ----
 
+namespace {
+
+// What this program says in its beginning, run anew: see above.
+int probed(const char* expected, const std::string& preloaded, const char* under = nullptr) {
+  char self[4096] = {};
+  if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return 98;
+  const std::string folder = std::filesystem::path(self).parent_path().string() + "/.libs/";
+  return elsewhere([&] {
+    ::setenv(probe, expected, 1);
+    if (!preloaded.empty()) ::setenv("LD_PRELOAD", (folder + preloaded).c_str(), 1);
+    if (under)
+      ::execlp(under, under, "-q", "--error-exitcode=3", self, nullptr);
+    else
+      ::execl(self, self, nullptr);
+    return 97;
+  });
+}
+
+}  // namespace
+
+#if !HAVE_MEMFD_CREATE
+BOOST_AUTO_TEST_CASE(without_memfd_it_is_refused) {
+  BOOST_TEST(probed(testing::sanitized ? "AddressSanitizer" : "memfd_create", "") == 0);
+}
+#endif
+
 BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_said) {
   if (skipped()) return;
   const int status = elsewhere([] {
@@ -415,26 +448,6 @@ BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_said) {
   });
   BOOST_TEST(status == 0);
 }
-
-namespace {
-
-// What this program says in its beginning, run anew: see above.
-int probed(const char* expected, const std::string& preloaded, const char* under = nullptr) {
-  char self[4096] = {};
-  if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return 98;
-  const std::string folder = std::filesystem::path(self).parent_path().string() + "/.libs/";
-  return elsewhere([&] {
-    ::setenv(probe, expected, 1);
-    if (!preloaded.empty()) ::setenv("LD_PRELOAD", (folder + preloaded).c_str(), 1);
-    if (under)
-      ::execlp(under, under, "-q", "--error-exitcode=3", self, nullptr);
-    else
-      ::execl(self, self, nullptr);
-    return 97;
-  });
-}
-
-}  // namespace
 
 BOOST_AUTO_TEST_CASE(another_allocator_or_a_sanitizer_is_refused_by_name) {
   if (testing::sanitized) {
