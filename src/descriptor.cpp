@@ -109,7 +109,7 @@ EVPARALLEL_EARLY bool is_registered(int fd) noexcept {
 }
 
 RegisterMemory register_memory() noexcept {
-  const std::vector<Registered>& numbers = registered();
+  const std::vector<Registered>& numbers = high_numbers();
   return {numbers.data(), numbers.size() * sizeof(Registered)};
 }
 

@@ -130,7 +130,7 @@ void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& 
   if (failure) return fail_later(id, *failure, std::move(socket));
   Request request = request_of(Ask::spawn, id);
   request.group = group;
-  request.seed = seed_of(id);
+  request.seed = seed_of_child(moment_->seed, id);
   if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
