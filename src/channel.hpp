@@ -58,6 +58,7 @@ public:
 
 private:
   static void check_along(const Writer& message);
+  [[noreturn]] void refuse_size(Writer& message) const;
   void match_along(Frame&);
 
   Descriptor socket_;

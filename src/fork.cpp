@@ -21,6 +21,10 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <typeinfo>
+#ifdef __GLIBCXX__
+#include <ext/stdio_sync_filebuf.h>
+#endif
 
 // Weak: it is there if the program was built with a sanitizer, however this library was.
 extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
@@ -104,6 +108,20 @@ bool Home::is_here() const noexcept {
   return pid == ::getpid();
 }
 
+namespace {
+
+// To stdout or stderr, and keeps nothing itself.
+bool writes_through(const std::ostream& stream) noexcept {
+#ifdef __GLIBCXX__
+  const std::streambuf* const buffer = stream.rdbuf();
+  return buffer && typeid(*buffer) == typeid(__gnu_cxx::stdio_sync_filebuf<char>);
+#else
+  return stream.rdbuf() == nullptr;
+#endif
+}
+
+}  // namespace
+
 void flush_streams() noexcept {
   // With other threads about, fflush(nullptr) would wait for one that sits in fgets(stdin).
   if (__libc_single_threaded) {
@@ -113,6 +131,7 @@ void flush_streams() noexcept {
     std::fflush(stderr);
   }
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
+    if (writes_through(*stream)) continue;
     try {
       stream->flush();
     } catch (...) {
