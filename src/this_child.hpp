@@ -66,6 +66,7 @@ private:
   void answer_later_one(Frame&);
   void put_error(std::uint64_t id, const Error&);
   void write_answers();
+  void write_between_calls();
   bool may_gather() const noexcept;
   void note_time() noexcept;
 
@@ -85,7 +86,7 @@ private:
   char scratch_[Loop::scratch_size / 2];
   Writer message_;
 
-  std::int64_t read_at_ = 0;
+  std::int64_t gathering_since_ = 0;  // no answer that is queued is older
   std::int64_t call_ended_at_ = 0;
   unsigned short_calls_ = 0;
   bool gathers_ = true;
