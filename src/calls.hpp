@@ -2,12 +2,14 @@
 // Licence: see COPYING.
 #pragma once
 
+#include "byte_row.hpp"
 #include "lazy.hpp"
 #include "notes.hpp"
 #include "row.hpp"
 
 #include <evparallel/run.hpp>
 
+#include <memory>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -18,7 +20,6 @@ namespace detail {
 
 struct PendingCall {
   Answer answer;             // empty: there is no such call
-  Writer argument;           // kept until the answer: the call may have to be made again
   std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
   std::int64_t deadline = no_deadline;
   Note* note = nullptr;
@@ -26,27 +27,44 @@ struct PendingCall {
   bool held = false;      // it has not even been put into the pipe
 };
 
-// Ids rise and answers mostly come in order, so the calls stand in a row from `first_id` on; a few
-// that are answered late move out of the way.
+// With what it was called with, so that it can be made again.
+struct KeptCall {
+  std::uint64_t id = 0;
+  PendingCall call{};
+  Writer argument{};
+};
+
+// Ids rise and answers mostly come in order, so the calls stand in a row from `first_id` on, and
+// the bytes of their arguments in another; a few that are answered late move out of the way.
 class Calls {
 public:
-  // Requires: an id above all that were added before.
-  void add(std::uint64_t id, PendingCall);
+  // Requires: an id above all that were added before.  The memory of a short argument is left to
+  // the caller; nullptr: the call is never made again.
+  PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
   // nullptr: an id that was answered, or never was.
   PendingCall* find(std::uint64_t id) noexcept;
   // Takes the call out; an empty one if there is none.
   PendingCall take(std::uint64_t id);
   // All of them, in order.
-  std::vector<std::pair<std::uint64_t, PendingCall>> take_all();
+  std::vector<KeptCall> take_all();
   std::size_t count() const noexcept { return count_; }
 
 private:
-  void move_late_calls();
-
-  using Late = std::unordered_map<std::uint64_t, PendingCall>;
+  struct Place {
+    PendingCall call{};
+    std::size_t size = 0;             // of its argument in bytes_
+    std::unique_ptr<Writer> apart{};  // an argument that is not there
+  };
+  using Late = std::unordered_map<std::uint64_t, KeptCall>;
   bool any_late() const noexcept { return late_.peek() && !late_.peek()->empty(); }
+  void move_late_calls();
+  void keep_argument(Place&, Writer&);
+  KeptCall kept(std::uint64_t id, Place&, std::size_t at);
+  void pop_front() noexcept;
+  void clear() noexcept;
 
-  Row<PendingCall> row_;
+  Row<Place> row_;
+  ByteRow bytes_{8192};
   Lazy<Late> late_;
   std::uint64_t first_id_ = 0;
   std::size_t count_ = 0;

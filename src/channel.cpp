@@ -38,14 +38,15 @@ void Channel::check_along(const Writer& message) {
                                          ", which is to go along, is not open");
 }
 
-EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message,
-                                   Message which) {
-  if (is_limited(kind) && message.size() > max_message_) {
-    const std::string text = "too large: a message of " + std::to_string(message.size()) +
-                             " bytes, where " + std::to_string(max_message_) + " is the limit";
-    message.clear();
-    throw Error(Errc::too_large, text);
-  }
+void Channel::refuse_size(Writer& message) const {
+  const std::string text = "too large: a message of " + std::to_string(message.size()) +
+                           " bytes, where " + std::to_string(max_message_) + " is the limit";
+  message.clear();
+  throw Error(Errc::too_large, text);
+}
+
+EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
+  if (message.size() > max_message_ && is_limited(kind)) refuse_size(message);
   if (message.attached()) check_along(message);
   if (out_dead_) {
     if (which == Message::taken) message.clear();

@@ -39,7 +39,7 @@ public:
   std::uint64_t bytes_written() const noexcept { return bytes_written_; }
 
   // Memory for what is queued; requires: nothing was put yet.
-  void use_room(std::string room) noexcept { out_.use_room(std::move(room)); }
+  void use_room(ByteRow room) noexcept { out_.use_room(std::move(room)); }
 
   // ---- in ----
   // One read, into `scratch` or into the large frame under way.  Then take frames with next() until
@@ -63,6 +63,7 @@ public:
 
 private:
   static void check_along(const Writer& message);
+  [[noreturn]] void refuse_size(Writer& message) const;
   void match_along(Frame&);
 
   Descriptor socket_;

@@ -31,7 +31,7 @@ constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 namespace detail {
 
 Child* this_child = nullptr;
-std::string room_for_answers;
+ByteRow room_for_answers;
 
 namespace {
 

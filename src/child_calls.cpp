@@ -19,8 +19,7 @@ namespace detail {
 namespace {
 
 // Answers are gathered only by a task that has shown to be short: so many calls in a row under this
-// time; and only while the calls of the present read have not taken longer than that together.  A
-// finished answer must not wait for a slow call.
+// time, all of them answered by a value, for where some are given up one may hang; and a finished answer waits no longer than that for the calls behind it.
 constexpr unsigned gather_after = 64;
 constexpr std::int64_t short_call_ns = 5000;
 constexpr std::int64_t gather_ns = 50000;
@@ -123,11 +122,11 @@ EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
   Frame frame;
   while (wait_for_frame(frame)) {
     if (frame.kind != FrameKind::call) continue;
-    if (!timed_ && channel_.more_is_here()) {
+    if (!timed_ && (channel_.more_is_here() || short_calls_ > 0)) {
       timed_ = true;
-      read_at_ = call_ended_at_ = now_ns();
+      gathering_since_ = call_ended_at_ = now_ns();
     }
-    if (!may_gather()) write_answers();
+    if (!may_gather()) write_between_calls();
     if (channel_.out_dead()) return;  // nobody reads answers any more
     if (!take_call(frame, call)) return;
   }
@@ -170,10 +169,11 @@ EVPARALLEL_EARLY void Child::note_time() noexcept {
 }
 
 EVPARALLEL_EARLY bool Child::may_gather() const noexcept {
-  return gathers_ && short_calls_ >= gather_after && call_ended_at_ - read_at_ < gather_ns;
+  return gathers_ && short_calls_ >= gather_after && call_ended_at_ - gathering_since_ < gather_ns;
 }
 
 void Child::put_error(std::uint64_t id, const Error& error) {
+  short_calls_ = 0;
   message_.clear();
   write_error(message_, error);
   channel_.put(FrameKind::error, id, message_);
@@ -184,6 +184,13 @@ EVPARALLEL_EARLY void Child::write_answers() {
   if (channel_.queued() == 0) return;
   flush_streams();
   channel_.flush(Wait::yes);
+}
+
+// The time that it takes is no call's.
+void Child::write_between_calls() {
+  if (channel_.queued() == 0) return;
+  write_answers();
+  gathering_since_ = call_ended_at_ = now_ns();
 }
 
 // Before its first call: what it had to do for all of them is done.

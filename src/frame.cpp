@@ -13,11 +13,11 @@ namespace {
 // From here on a body gets memory of its own, so that it is received where it stays.
 constexpr std::size_t large_body = 32 * 1024;
 constexpr std::size_t first_room = 256 * 1024;
-// A queue that is empty gives back more than this.
+// A reader that keeps nothing gives back more than this.
 constexpr std::size_t kept_capacity = 64 * 1024;
 
-EVPARALLEL_EARLY void put_header(char* to, FrameKind kind, std::uint64_t id,
-                                 const Writer& message) noexcept {
+EVPARALLEL_EARLY void write_header(char* to, FrameKind kind, std::uint64_t id,
+                                   const Writer& message) noexcept {
   const std::uint64_t attached = message.attached() ? message.attached()->size() : 0;
   const std::uint64_t word =
       message.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48 | attached << 56;
@@ -62,7 +62,38 @@ EVPARALLEL_EARLY void FrameReader::keep() {
   if (carry_.empty() && carry_.capacity() > kept_capacity) carry_.shrink_to_fit();
 }
 
+namespace {
+
+EVPARALLEL_EARLY bool is_known(std::uint64_t kind) noexcept {
+  return kind >= static_cast<std::uint64_t>(FrameKind::task) &&
+         kind <= static_cast<std::uint64_t>(FrameKind::ping);
+}
+
+}  // namespace
+
+// The usual case by itself: a short frame that stands whole in what was fed.
+EVPARALLEL_EARLY bool FrameReader::next_at_once(Frame& frame) noexcept {
+  if (state_ != State::header || !carry_.empty() || view_.size() < frame_header_size) return false;
+  std::uint64_t word;
+  std::memcpy(&word, view_.data(), sizeof word);
+  const std::uint64_t length = word & frame_length_limit;
+  const std::uint64_t kind = word >> 48 & 0xff;
+  if (!is_known(kind) || length >= large_body || length > max_body_ ||
+      length > view_.size() - frame_header_size)
+    return false;
+  frame.kind = static_cast<FrameKind>(kind);
+  std::memcpy(&frame.id, view_.data() + sizeof word, sizeof frame.id);
+  frame.body = {view_.data() + frame_header_size, static_cast<std::size_t>(length)};
+  frame.whole = nullptr;
+  frame.too_large = false;
+  frame.attached = static_cast<unsigned>(word >> 56);
+  frame.descriptors = nullptr;
+  view_.remove_prefix(frame_header_size + static_cast<std::size_t>(length));
+  return true;
+}
+
 EVPARALLEL_EARLY bool FrameReader::next(Frame& frame) {
+  if (next_at_once(frame)) return true;
   if (carry_at_ > 0 && carry_at_ == carry_.size()) {
     carry_.clear();
     carry_at_ = 0;
@@ -84,8 +115,7 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
   length_ = word & frame_length_limit;
   const std::uint64_t kind = word >> 48 & 0xff;
   attached_ = static_cast<unsigned>(word >> 56);
-  if (kind < static_cast<std::uint64_t>(FrameKind::task) ||
-      kind > static_cast<std::uint64_t>(FrameKind::ping))
+  if (!is_known(kind))
     throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
   kind_ = static_cast<FrameKind>(kind);
   consume(frame_header_size);
@@ -97,7 +127,8 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     skipped_ = 0;
   } else if (length_ >= large_body) {
     state_ = State::large;
-    large_.clear();
+    // What the last one has left is filled again as it is.
+    if (large_.size() > length_) large_.resize(static_cast<std::size_t>(length_));
     large_filled_ = 0;
   } else {
     state_ = State::small;
@@ -154,20 +185,29 @@ EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
 
 // ---- FrameQueue ----
 
-// Writes the header, and returns the string that it ended up in.
-EVPARALLEL_EARLY std::string& FrameQueue::begin_frame(FrameKind kind, std::uint64_t id,
-                                                      const Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::put_header(FrameKind kind, std::uint64_t id, const Writer& message) {
   char header[frame_header_size];
-  put_header(header, kind, id, message);
-  push_attached(message);
-  size_ += frame_header_size + message.size();
+  write_header(header, kind, id, message);
+  append({header, frame_header_size}, {});
+}
 
-  // What is adopted or large stays where it is: the next frame begins behind it.
-  if (!segments_.empty() && (segments_.back().owner || segments_.back().bytes.size() >= large_body))
+// What is adopted or large stays where it is: the next frame begins behind it.
+EVPARALLEL_EARLY void FrameQueue::append(std::string_view first, std::string_view second) {
+  if (segments_.empty()) {
+    small_.append(first);
+    small_.append(second);
+    return;
+  }
+  if (segments_.back().owner || segments_.back().bytes.size() >= large_body)
     segments_.emplace_back();
-  std::string& tail = segments_.empty() ? small_ : segments_.back().bytes;
-  tail.append(header, frame_header_size);
-  return tail;
+  segments_.back().bytes.append(first).append(second);
+}
+
+// The header, and what was written of the message.
+EVPARALLEL_EARLY void FrameQueue::put_whole(FrameKind kind, std::uint64_t id, const Writer& message) {
+  char header[frame_header_size];
+  write_header(header, kind, id, message);
+  append({header, frame_header_size}, message.bytes());
 }
 
 EVPARALLEL_EARLY void FrameQueue::push_adopted(const Writer& message) {
@@ -194,13 +234,13 @@ EVPARALLEL_EARLY std::size_t FrameQueue::most_at_once() const noexcept {
 }
 
 EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
-  std::string& tail = begin_frame(kind, id, message);
+  push_attached(message);
+  size_ += frame_header_size + message.size();
   if (message.bytes().size() < large_body) {
-    tail.append(message.bytes());
-    message.bytes().clear();
+    put_whole(kind, id, message);
   } else {
-    segments_.emplace_back();
-    segments_.back().bytes.swap(message.bytes());
+    put_header(kind, id, message);
+    segments_.emplace_back().bytes.swap(message.bytes());
   }
   push_adopted(message);
   message.clear();
@@ -208,66 +248,50 @@ EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer&
 
 void FrameQueue::push_kept(FrameKind kind, std::uint64_t id, Writer& message) {
   message.share(large_body);
-  begin_frame(kind, id, message).append(message.bytes());
+  push_attached(message);
+  size_ += frame_header_size + message.size();
+  put_whole(kind, id, message);
   push_adopted(message);
-}
-
-EVPARALLEL_EARLY std::string_view FrameQueue::part(std::size_t index) const noexcept {
-  return index == 0 ? std::string_view(small_) : segments_[index - 1].view();
 }
 
 EVPARALLEL_EARLY int FrameQueue::front(Piece* pieces, int max) const noexcept {
   int count = 0;
   std::size_t left = most_at_once();
-  for (std::size_t i = 0; i <= segments_.size() && count < max && left > 0; ++i) {
-    std::string_view bytes = part(i);
-    if (i == 0) bytes.remove_prefix(offset_);
+  const auto add = [&](std::string_view bytes) {
     bytes = bytes.substr(0, left);
     left -= bytes.size();
     if (!bytes.empty()) pieces[count++] = {bytes.data(), bytes.size()};
+  };
+  for (std::size_t at = 0; at < small_.size() && count < max && left > 0;) {
+    const std::string_view bytes = small_.from(at);
+    at += bytes.size();
+    add(bytes);
   }
+  for (std::size_t i = 0; i < segments_.size() && count < max && left > 0; ++i)
+    add(segments_[i].view());
   return count;
-}
-
-// The segment behind takes small_'s place; owned bytes stay a segment behind an empty small_.
-EVPARALLEL_EARLY void FrameQueue::pop_part() noexcept {
-  offset_ = 0;
-  small_.clear();
-  if (segments_.empty()) {
-    if (small_.capacity() > kept_capacity) small_.shrink_to_fit();
-  } else if (!segments_.front().owner) {
-    small_.swap(segments_.front().bytes);
-    segments_.pop_front();
-  }
 }
 
 EVPARALLEL_EARLY void FrameQueue::written(std::size_t size) noexcept {
   if (size > 0 && along()) along_.erase(along_.begin());
   written_ += size;
   size_ -= size;
-  while (size > 0) {
-    if (offset_ == small_.size()) pop_part();
-    const bool owned = small_.empty();
-    const std::size_t left = owned ? segments_.front().size : small_.size() - offset_;
+  const std::size_t of_small = std::min(size, small_.size());
+  if (of_small > 0) small_.drop_front(of_small);
+  for (size -= of_small; size > 0;) {
+    Segment& first = segments_.front();
+    const std::size_t left = first.view().size();
     const std::size_t now = std::min(left, size);
     size -= now;
-    if (!owned) {
-      offset_ += now;
-    } else if (now == left) {
-      segments_.pop_front();
-    } else {
-      segments_.front().data += now;
-      segments_.front().size -= now;
-    }
+    first.written += now;
+    if (now == left) segments_.pop_front();
   }
-  if (size_ == 0 || offset_ == small_.size()) pop_part();
 }
 
 void FrameQueue::clear() noexcept {
-  small_ = {};
+  small_.clear();
   segments_.clear();
   along_.clear();
-  offset_ = 0;
   size_ = 0;
 }
 
@@ -275,20 +299,20 @@ void FrameQueue::cut(std::size_t size) noexcept {
   if (size >= size_) return;
   size_ = size;
   while (!along_.empty() && along_.back().at >= written_ + size) along_.pop_back();
-  const std::size_t in_small = std::min(size, small_.size() - offset_);
-  small_.resize(offset_ + in_small);
+  const std::size_t in_small = std::min(size, small_.size());
+  small_.drop_back(small_.size() - in_small);
   size -= in_small;
   std::size_t kept = 0;
   while (size > 0) {
     Segment& segment = segments_[kept++];
     const std::size_t now = std::min(size, segment.view().size());
     if (segment.owner)
-      segment.size = now;
+      segment.size = segment.written + now;
     else
-      segment.bytes.resize(now);
+      segment.bytes.resize(segment.written + now);
     size -= now;
   }
-  segments_.resize(kept);
+  while (segments_.size() > kept) segments_.pop_back();
 }
 
 }  // namespace evparallel

@@ -5,6 +5,7 @@
 // A length is never believed: memory grows with what has arrived, at most to four times that.
 #pragma once
 
+#include "byte_row.hpp"
 #include "row.hpp"
 #include "wire.hpp"
 
@@ -60,6 +61,7 @@ private:
   std::string_view pending() const noexcept;
   bool pull(std::size_t wanted);
   void consume(std::size_t size) noexcept;
+  bool next_at_once(Frame&) noexcept;
   bool next_header();
   bool next_large(Frame&);
   bool next_skipped(Frame&);
@@ -90,7 +92,7 @@ public:
   void push_kept(FrameKind, std::uint64_t id, Writer& message);
 
   // Memory for small frames.  Requires: nothing was pushed yet.
-  void use_room(std::string room) noexcept { small_ = std::move(room); }
+  void use_room(ByteRow room) noexcept { small_ = std::move(room); }
 
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
@@ -116,20 +118,20 @@ private:
     std::shared_ptr<const void> owner;  // set: data and size name the owner's bytes
     const char* data = nullptr;
     std::size_t size = 0;
+    std::size_t written = 0;
     std::string_view view() const noexcept {
-      return owner ? std::string_view(data, size) : std::string_view(bytes);
+      return (owner ? std::string_view(data, size) : std::string_view(bytes)).substr(written);
     }
   };
-  std::string& begin_frame(FrameKind, std::uint64_t id, const Writer& message);
+  void put_whole(FrameKind, std::uint64_t id, const Writer& message);
+  void put_header(FrameKind, std::uint64_t id, const Writer& message);
+  void append(std::string_view first, std::string_view second);
   void push_adopted(const Writer& message);
   void push_attached(const Writer& message);
   std::size_t most_at_once() const noexcept;
-  std::string_view part(std::size_t index) const noexcept;
-  void pop_part() noexcept;
 
-  std::string small_;       // first in the queue, and nearly always all of it
-  Row<Segment> segments_;   // behind small_
-  std::size_t offset_ = 0;  // bytes of the first segment that are written
+  ByteRow small_;          // first in the queue, and nearly always all of it
+  Row<Segment> segments_;  // behind small_
   std::size_t size_ = 0;
   struct Along {
     std::uint64_t at;  // of the frame's first byte, counted from the first byte ever

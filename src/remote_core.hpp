@@ -86,8 +86,9 @@ public:
 
   // ---- the way of a call ----
   void spawn();
-  std::uint64_t call(Writer& argument, Answer);
-  std::uint64_t call(Writer& argument, Answer, std::int64_t deadline);
+  // The memory of a short `argument` stays the caller's.
+  std::uint64_t call(Writer& argument, Answer&&);
+  std::uint64_t call(Writer& argument, Answer&&, std::int64_t deadline);
   std::uint64_t refuse(const Error&, Answer);
   void answered(RemoteChild&, Frame&);
 
@@ -117,14 +118,13 @@ public:
   // Its child takes calls.
   bool usable() const noexcept { return current_ && current_->handle->pipe()->usable(); }
 
+  Loop& loop() const noexcept { return *loop_; }
   pid_t pid() const noexcept { return current_ ? current_->handle->pid() : 0; }
   std::size_t pending() const noexcept { return pending_; }
 
 private:
-  using NumberedCall = std::pair<std::uint64_t, PendingCall>;
-
   void check_open() const;
-  void place(std::uint64_t id, PendingCall&);
+  void place(std::uint64_t id, PendingCall&, Writer& argument);
   void began();
   void ended();
   void tell_later(const Error&, Answer);
@@ -142,7 +142,7 @@ private:
 
   bool may_repeat(const RemoteChild&, const PendingCall&, Delivery,
                   const ExitStatus&) const noexcept;
-  void repeat(std::vector<NumberedCall>);
+  void repeat(std::vector<KeptCall>);
   void drop_child(RemoteChild&) noexcept;
   void cut_unheard(RemoteChild&) noexcept;
   void erase_notes(RemoteChild&) noexcept;

@@ -8,41 +8,71 @@
 
 namespace evparallel {
 
+// A ring: whatever goes in and out, nothing is moved as long as there is room.
 template <class T>
 class Row {
 public:
-  bool empty() const noexcept { return first_ == items_.size(); }
-  std::size_t size() const noexcept { return items_.size() - first_; }
-  T& operator[](std::size_t i) noexcept { return items_[first_ + i]; }
-  const T& operator[](std::size_t i) const noexcept { return items_[first_ + i]; }
-  T& front() noexcept { return items_[first_]; }
-  const T& front() const noexcept { return items_[first_]; }
-  T& back() noexcept { return items_.back(); }
-
-  void push_back(T item) { items_.push_back(std::move(item)); }
-  void emplace_back() { items_.emplace_back(); }
-  // Those behind are moved to the front now and then, and memory for many is given back with the
-  // last of them.
-  void pop_front() {
-    items_[first_++] = T();
-    if (first_ == items_.size()) return clear();
-    if (first_ < few || first_ < items_.size() / 2) return;
-    items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(first_));
-    first_ = 0;
+  Row() noexcept = default;
+  Row(Row&& other) noexcept
+      : places_(std::move(other.places_)),
+        first_(std::exchange(other.first_, 0)),
+        size_(std::exchange(other.size_, 0)) {}
+  Row& operator=(Row&& other) noexcept {
+    places_ = std::move(other.places_);
+    first_ = std::exchange(other.first_, 0);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
   }
-  void resize(std::size_t size) { items_.resize(first_ + size); }
+
+  bool empty() const noexcept { return size_ == 0; }
+  std::size_t size() const noexcept { return size_; }
+  T& operator[](std::size_t i) noexcept { return places_[place(i)]; }
+  const T& operator[](std::size_t i) const noexcept { return places_[place(i)]; }
+  T& front() noexcept { return (*this)[0]; }
+  const T& front() const noexcept { return (*this)[0]; }
+  T& back() noexcept { return (*this)[size_ - 1]; }
+
+  T& emplace_back() {
+    if (size_ == places_.size()) grow();
+    ++size_;
+    return back();
+  }
+  void push_back(T item) { emplace_back() = std::move(item); }
+  // Memory for many is given back with the last of them.
+  void pop_front() {
+    front() = T();
+    drop_front();
+  }
+  // The same where nothing is left in it that has to go, and emplace_back() may bring it again.
+  void drop_front() noexcept {
+    first_ = place(1);
+    if (--size_ == 0) clear();
+  }
+  void pop_back() {
+    back() = T();
+    if (--size_ == 0) clear();
+  }
   void clear() noexcept {
+    if (places_.size() > few) std::vector<T>().swap(places_);
+    for (; size_ > 0 && !places_.empty(); --size_) back() = T();
     first_ = 0;
-    if (items_.capacity() > few)
-      std::vector<T>().swap(items_);
-    else
-      items_.clear();
+    size_ = 0;
   }
 
 private:
   static constexpr std::size_t few = 64;
-  std::vector<T> items_;
+
+  std::size_t place(std::size_t i) const noexcept { return (first_ + i) & (places_.size() - 1); }
+  void grow() {
+    std::vector<T> wider(places_.empty() ? 1 : 2 * places_.size());
+    for (std::size_t i = 0; i < size_; ++i) wider[i] = std::move((*this)[i]);
+    places_.swap(wider);
+    first_ = 0;
+  }
+
+  std::vector<T> places_;  // a power of two of them, or none
   std::size_t first_ = 0;
+  std::size_t size_ = 0;
 };
 
 }  // namespace evparallel

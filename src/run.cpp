@@ -23,10 +23,10 @@ RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<Replic
 }
 
 void RemoteCore::check_open() const {
+  if (!closed_ && loop_->alive()) return;
   if (closed_) throw std::logic_error("evparallel: a call on a remote function after its close()");
   loop_->check_at_home();
-  if (!loop_->alive())
-    throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
+  throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
 }
 
 void RemoteCore::began() {
@@ -46,20 +46,19 @@ void RemoteCore::spawn() {
   current_ = std::move(child);
 }
 
-std::uint64_t RemoteCore::call(Writer& argument, Answer answer) {
+std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer) {
   const bool limited = options_->deadline > options_->deadline.zero();
   return call(argument, std::move(answer), limited ? deadline_in(options_->deadline) : no_deadline);
 }
 
-std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t deadline) {
+std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer, std::int64_t deadline) {
   check_open();
   const std::uint64_t id = next_id_++;
   PendingCall pending;
   pending.answer = std::move(answer);
-  pending.argument = std::move(argument);
   pending.deadline = deadline;
   try {
-    place(id, pending);
+    place(id, pending, argument);
     began();
   } catch (const Error& error) {
     fail_later(error, std::move(pending.answer));
@@ -70,7 +69,7 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer answer, std::int64_t dea
 // A dead child whose calls may have to be made again has to be heard of first: this one is held back
 // then, so that calls keep their order.
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
-void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
+void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument) {
   const bool usable = current_ && current_->handle->pipe()->usable();
   pending.held =
       !usable && current_ &&
@@ -82,7 +81,7 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
   if (!pending.held) {
     if (pending.deadline != no_deadline) tell(child, id, pending, pending.deadline);
     try {
-      pipe.put(FrameKind::call, id, pending.argument, PipeCore::Leave::with_the_turn,
+      pipe.put(FrameKind::call, id, argument, PipeCore::Leave::with_the_turn,
                Channel::Message::kept);
     } catch (...) {
       erase(std::exchange(pending.note, nullptr));
@@ -90,8 +89,9 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending) {
     }
   }
   const std::int64_t deadline = pending.deadline;
-  child.calls.add(id, std::move(pending));
-  if (deadline != no_deadline) keep_deadline(id, *child.calls.find(id), deadline);
+  // Who replaces children makes their calls again, too.
+  PendingCall& added = child.calls.add(id, std::move(pending), owner_ ? nullptr : &argument);
+  if (deadline != no_deadline) keep_deadline(id, added, deadline);
 }
 
 std::uint64_t RemoteCore::refuse(const Error& error, Answer answer) {
@@ -192,9 +192,9 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   erase_notes(child);
   if (owner_) owner_->on_child_ended(status, told);
 
-  std::vector<NumberedCall> again;
+  std::vector<KeptCall> again;
   std::vector<std::pair<Answer, Delivery>> failed;
-  for (auto& [id, pending] : child.calls.take_all()) {
+  for (auto& [id, pending, argument] : child.calls.take_all()) {
     erase(std::exchange(pending.note, nullptr));
     Delivery delivery = child.delivery(id, pending);
     // Who made the child makes the calls again, and goes by this alone.
@@ -202,7 +202,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
       delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {
       if (!ours && !pending.held && !was_lost_unused(child, status)) ++pending.attempts;
-      again.emplace_back(id, std::move(pending));
+      again.push_back({id, std::move(pending), std::move(argument)});
     } else {
       forget_deadline(id, pending);
       failed.emplace_back(std::move(pending.answer), delivery);
@@ -216,10 +216,10 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   }
 }
 
-void RemoteCore::repeat(std::vector<NumberedCall> calls) {
-  for (auto& [id, pending] : calls) {
+void RemoteCore::repeat(std::vector<KeptCall> calls) {
+  for (auto& [id, pending, argument] : calls) {
     try {
-      place(id, pending);
+      place(id, pending, argument);
     } catch (const Error& error) {
       forget_deadline(id, pending);
       tell_later(error, std::move(pending.answer));
@@ -264,7 +264,7 @@ void RemoteCore::drop() noexcept {
 }
 
 void RemoteCore::drop_child(RemoteChild& child) noexcept {
-  for (auto& [id, pending] : child.calls.take_all()) {
+  for (auto& [id, pending, argument] : child.calls.take_all()) {
     erase(pending.note);
     if (!loop_->alive()) continue;
     loop_->defer([loop = loop_, answer = std::move(pending.answer),
@@ -292,7 +292,7 @@ void RemoteCore::loop_gone() noexcept {
 }
 
 void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
-  for (const auto& call : child.calls.take_all()) erase(call.second.note);
+  for (const auto& kept : child.calls.take_all()) erase(kept.call.note);
   erase_notes(child);
   child.handle->cut();
 }
@@ -323,11 +323,14 @@ std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
   return core;
 }
 
-Call remote_call(RemoteCore& core, Writer& argument, Answer answer) {
+Call remote_call(RemoteCore& core, Writer& argument, Answer&& answer) {
   return Call(core.weak_from_this(), core.call(argument, std::move(answer)));
 }
 Call remote_refuse(RemoteCore& core, const Error& error, Answer answer) {
   return Call(core.weak_from_this(), core.refuse(error, std::move(answer)));
+}
+Loop& remote_loop(RemoteCore& core) noexcept {
+  return core.loop();
 }
 pid_t remote_pid(const RemoteCore& core) noexcept {
   return core.pid();

@@ -19,7 +19,7 @@ namespace evparallel {
 namespace detail {
 
 // Made by the snapshot for each child: to allocate the first time is to write to four pages.
-extern std::string room_for_answers;
+extern ByteRow room_for_answers;
 
 class Child final : public PipeOwner {
 public:
@@ -75,6 +75,7 @@ private:
   void answer_later_one(Frame&);
   void put_error(std::uint64_t id, const Error&);
   void write_answers();
+  void write_between_calls();
   bool may_gather() const noexcept;
   void note_time() noexcept;
 
@@ -94,10 +95,11 @@ private:
   std::uint64_t current_ = 0;
   Writer message_;
 
-  // Of the calls of one read, where there are several: for one alone nothing is gathered, and a
-  // child that answers one call and no more would look at the clock three times.
+  // Of the calls of one read, where there are several or some were gathered before: for one alone
+  // nothing is gathered, and a child that answers one call and no more would look at the clock three
+  // times.
   bool timed_ = false;
-  std::int64_t read_at_ = 0;
+  std::int64_t gathering_since_ = 0;  // no answer that is queued is older
   std::int64_t call_ended_at_ = 0;
   unsigned short_calls_ = 0;
   bool gathers_ = true;

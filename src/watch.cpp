@@ -147,8 +147,7 @@ void Loop::close() noexcept {
   base_ = nullptr;
   on_exception_.release();
   // Callbacks that nobody will call may own handles that come back here.
-  std::deque<Callback<void()>> deferred;
-  deferred.swap(deferred_);
+  const Row<Callback<void()>> deferred = std::move(deferred_);
   leave_posted();
   if (inherited_) return;
   Loop** link = &first_loop;

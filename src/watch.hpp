@@ -11,9 +11,11 @@
 #pragma once
 
 #include <evparallel/callback.hpp>
+#include <evparallel/io.hpp>
 
 #include "descriptor.hpp"
 #include "handler.hpp"
+#include "row.hpp"
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -146,6 +148,15 @@ public:
   static constexpr std::size_t scratch_size = 128 * 1024;
   char* scratch();
 
+  // The message that is written next, in memory that is used again.  nullptr: another one is being
+  // written.
+  Writer* begin_draft() noexcept { return std::exchange(drafting_, true) ? nullptr : &draft_; }
+  void end_draft() noexcept {
+    drafting_ = false;
+    draft_.clear();
+    if (draft_.bytes().capacity() > most_kept) draft_ = Writer();
+  }
+
 private:
   friend class Attached;
   friend class Event;
@@ -176,7 +187,10 @@ private:
   Handler<void(std::exception_ptr)> on_exception_;
   Attached* attached_ = nullptr;
   std::unique_ptr<char[]> scratch_;
-  std::deque<Callback<void()>> deferred_;
+  static constexpr std::size_t most_kept = 4096;
+  Writer draft_;
+  bool drafting_ = false;
+  Row<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;
   std::deque<Callback<void()>> posted_;  // guarded by posted_lock_

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -53,8 +54,8 @@ private:
   static constexpr std::size_t capacity = 48;
   struct Ops {
     R (*call)(void*, Args&&...);
-    void (*move)(void* from, void* to) noexcept;
-    void (*destroy)(void*) noexcept;
+    void (*move)(void* from, void* to) noexcept;  // none: its bytes are all of it
+    void (*destroy)(void*) noexcept;              // none: nothing to do
   };
 
   template <class D>
@@ -71,31 +72,41 @@ private:
   }
 
   template <class D>
-  static constexpr Ops in_place{[](void* p, Args&&... args) -> R {
-                                  return invoke(*static_cast<D*>(p), std::forward<Args>(args)...);
-                                },
-                                [](void* from, void* to) noexcept {
-                                  new (to) D(std::move(*static_cast<D*>(from)));
-                                  static_cast<D*>(from)->~D();
-                                },
-                                [](void* p) noexcept { static_cast<D*>(p)->~D(); }};
+  static void move_in_place(void* from, void* to) noexcept {
+    new (to) D(std::move(*static_cast<D*>(from)));
+    static_cast<D*>(from)->~D();
+  }
+  template <class D>
+  static void destroy_in_place(void* p) noexcept {
+    static_cast<D*>(p)->~D();
+  }
 
   template <class D>
-  static constexpr Ops on_heap{
+  static constexpr Ops in_place{
       [](void* p, Args&&... args) -> R {
-        return invoke(**static_cast<D**>(p), std::forward<Args>(args)...);
+        return invoke(*static_cast<D*>(p), std::forward<Args>(args)...);
       },
-      [](void* from, void* to) noexcept { new (to) D*(*static_cast<D**>(from)); },
-      [](void* p) noexcept { delete *static_cast<D**>(p); }};
+      std::is_trivially_copyable_v<D> ? nullptr : &move_in_place<D>,
+      std::is_trivially_destructible_v<D> ? nullptr : &destroy_in_place<D>};
+
+  template <class D>
+  static constexpr Ops on_heap{[](void* p, Args&&... args) -> R {
+                                 return invoke(**static_cast<D**>(p), std::forward<Args>(args)...);
+                               },
+                               nullptr, [](void* p) noexcept { delete *static_cast<D**>(p); }};
 
   void take(Callback& other) noexcept {
     if (!other.ops_) return;
-    other.ops_->move(&other.place_, &place_);
+    if (other.ops_->move)
+      other.ops_->move(&other.place_, &place_);
+    else
+      std::memcpy(&place_, &other.place_, capacity);
     ops_ = std::exchange(other.ops_, nullptr);
   }
 
   void reset() noexcept {
-    if (const Ops* ops = std::exchange(ops_, nullptr)) ops->destroy(&place_);
+    const Ops* const ops = std::exchange(ops_, nullptr);
+    if (ops && ops->destroy) ops->destroy(&place_);
   }
 
   alignas(std::max_align_t) unsigned char place_[capacity];

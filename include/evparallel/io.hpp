@@ -11,6 +11,7 @@
 #include <evparallel/error.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -54,6 +55,7 @@ public:
 
   // For the channel: what was written, and what was adopted behind it.
   std::string& bytes() noexcept { return bytes_; }
+  const std::string& bytes() const noexcept { return bytes_; }
   const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
   const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
@@ -279,8 +281,14 @@ struct RawIo<std::vector<T, A>> {
       throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes.size()) +
                                          " bytes are no whole number of elements of " +
                                          std::to_string(sizeof(T)));
-    std::vector<T, A> value(bytes.size() / sizeof(T));
-    if (!value.empty()) std::memcpy(value.data(), bytes.data(), bytes.size());
+    const std::size_t count = bytes.size() / sizeof(T);
+    // Elements that stand as they must are copied without being made first.
+    if (count > 0 && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(T) == 0) {
+      const T* const first = static_cast<const T*>(static_cast<const void*>(bytes.data()));
+      return std::vector<T, A>(first, first + count);
+    }
+    std::vector<T, A> value(count);
+    if (count > 0) std::memcpy(value.data(), bytes.data(), bytes.size());
     return value;
   }
 };

@@ -14,7 +14,33 @@ namespace detail {
 
 class PipeCore;
 
+// Memory of a loop for the one message that is being written.  nullptr: it is in use.
+EVPARALLEL_API Writer* draft_begin(Loop&) noexcept;
+EVPARALLEL_API void draft_end(Loop&) noexcept;
+
+// A message that is being written, in that memory; a codec that sends something itself has one of
+// its own.
+class Draft {
+public:
+  explicit Draft(Loop& loop) : loop_(loop), writer_(draft_begin(loop)) {
+    if (!writer_) own_.emplace();
+  }
+  ~Draft() {
+    if (writer_) draft_end(loop_);
+  }
+  Draft(const Draft&) = delete;
+  Draft& operator=(const Draft&) = delete;
+
+  Writer& operator*() noexcept { return writer_ ? *writer_ : *own_; }
+
+private:
+  Loop& loop_;
+  Writer* writer_;
+  std::optional<Writer> own_{};
+};
+
 // What a Pipe does when types no longer matter.
+EVPARALLEL_API Loop& pipe_loop(PipeCore&) noexcept;
 EVPARALLEL_API bool pipe_send(PipeCore&, Writer&);
 EVPARALLEL_API void pipe_close(PipeCore&);
 EVPARALLEL_API void pipe_pause(PipeCore&);
@@ -68,14 +94,14 @@ public:
   // `closed` once. A value that is moved in is sent from where it is, if its codec can. Fails:
   // Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after close().
   bool send(const Out& value) const {
-    Writer message;
-    codecs_->put(message, value);
-    return detail::pipe_send(*core_, message);
+    detail::Draft draft(detail::pipe_loop(*core_));
+    codecs_->put(*draft, value);
+    return detail::pipe_send(*core_, *draft);
   }
   bool send(Out&& value) const {
-    Writer message;
-    codecs_->put_moved(message, std::move(value));
-    return detail::pipe_send(*core_, message);
+    detail::Draft draft(detail::pipe_loop(*core_));
+    codecs_->put_moved(*draft, std::move(value));
+    return detail::pipe_send(*core_, *draft);
   }
 
   // No more messages from this side; the other hears on_end.

@@ -59,8 +59,10 @@ private:
 
 namespace detail {
 
-EVPARALLEL_API Call remote_call(RemoteCore&, Writer& argument, Answer);
+EVPARALLEL_API Call remote_call(RemoteCore&, Writer& argument, Answer&&);
 EVPARALLEL_API Call remote_refuse(RemoteCore&, const Error&, Answer);
+
+EVPARALLEL_API Loop& remote_loop(RemoteCore&) noexcept;
 
 // What a call hears where its answer has come; a codec may refuse it.
 template <class Inc>
@@ -155,13 +157,13 @@ public:
 private:
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback) {
-    Writer message;
+    detail::Draft draft(detail::remote_loop(*core_));
     try {
-      codecs_.put(message, std::forward<Argument>(argument));
+      codecs_.put(*draft, std::forward<Argument>(argument));
     } catch (const Error& error) {
       return detail::remote_refuse(*core_, error, answer(std::forward<F>(callback)));
     }
-    return detail::remote_call(*core_, message, answer(std::forward<F>(callback)));
+    return detail::remote_call(*core_, *draft, answer(std::forward<F>(callback)));
   }
 
   template <class F>
