@@ -122,8 +122,11 @@ void reap() noexcept {
 
 // ---- requests ----
 
+// EVPARALLEL_EARLY is not enough: it does not return, and what does not is thought to be rare.
+[[gnu::section(".text.hot")]] void be_born(void* argument);
+
 // In the copy.
-[[gnu::section(".text.hot")]] void be_born(void* argument) {
+void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
   spawn.streams.take_places();
   close_registered_except(spawn.socket.get(), spawn.door.get());

@@ -78,7 +78,7 @@ only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/fault.cpp'
 only_in     'memfd_create *\(' 'src/shared_bytes.cpp src/freeze.cpp'
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range|SYS_pidfd_open)'
 nowhere_but '# *include *<(thread|regex)>'
-nowhere_but '# *include *<iostream>' 'src/fork.cpp'
+nowhere_but '# *include *<iostream>' 'src/printed.cpp'
 nowhere_but '# *include *<mutex>' 'src/reactor.cpp src/watch.hpp'
 
 # ---- texts ---------------------------------------------------------------------------------------
