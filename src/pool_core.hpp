@@ -108,6 +108,7 @@ private:
   void set_busy(PoolWorker&) noexcept;
 
   // ---- children ----
+  bool work_waits() const noexcept;
   std::size_t active() const noexcept;
   std::size_t demand() const noexcept;
   void start_wanted();

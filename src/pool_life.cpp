@@ -55,6 +55,11 @@ void PoolCore::begin() {
 
 // ---- start ----
 
+bool PoolCore::work_waits() const noexcept {
+  return !queue_.empty() ||
+         std::any_of(maps_.begin(), maps_.end(), [](const auto& map) { return map->has_chunk(); });
+}
+
 // Those that take calls, or will.
 std::size_t PoolCore::active() const noexcept {
   std::size_t count = 0;
@@ -217,7 +222,7 @@ void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
 
 // It gets nothing more; what it has it answers.
 void PoolCore::replace(PoolWorker& worker) {
-  if (!worker.successor && stage_ == Stage::open && now_ns() >= start_at_ && !queue_.empty())
+  if (!worker.successor && stage_ == Stage::open && now_ns() >= start_at_ && work_waits())
     start_one(&worker);
   PoolWorker* const next = std::exchange(worker.successor, nullptr);
   retire(worker);

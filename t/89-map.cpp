@@ -4,6 +4,7 @@
 
 #include <evparallel/evparallel.hpp>
 
+#include <malloc.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <atomic>
 #include <iterator>
 #include <list>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -733,6 +735,73 @@ BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
       std::move(high));
   loop.run();
   BOOST_TEST(ends == (std::vector<int>{2, 1}), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(ten_million_inputs_need_no_memory_to_speak_of) {
+  constexpr std::int64_t all = 10000000;
+  const auto in_use = [] { return static_cast<std::int64_t>(::mallinfo2().uordblks); };
+  par::Reactor loop;
+  auto pool = par::pool<par::RawIo, par::RawIo>(
+      loop, [](std::int64_t x) { return 2 * x; }, of(2));
+  const std::int64_t before = in_use();
+  std::int64_t most = 0;
+  std::int64_t next = 0;
+  std::int64_t sum = 0;
+  std::int64_t came = 0;
+  const auto generate = [&]() -> std::optional<std::int64_t> {
+    if (next == all) return std::nullopt;
+    return next++;
+  };
+  const auto fold = [&](std::int64_t& total, std::int64_t x) {
+    total += x;
+    if (++came % 10000 == 0) most = std::max(most, in_use() - before);
+  };
+  pool.reduce(generate, std::int64_t{0}, fold,
+              [&](std::int64_t total, const par::Summary& summary) {
+                sum = total;
+                BOOST_TEST(summary.done == static_cast<std::size_t>(all));
+              });
+  loop.run();
+  BOOST_TEST(sum == all * (all - 1));
+  BOOST_TEST(most < std::int64_t{16} << 20);
+}
+
+// A chunk is never longer than what a child may still take.
+BOOST_AUTO_TEST_CASE(children_are_recycled_while_they_map) {
+  for (const std::size_t chunk : {std::size_t{0}, std::size_t{1}, std::size_t{7}}) {
+    par::Reactor loop;
+    par::PoolOptions options = of(2);
+    options.max_calls = 50;
+    auto pool = par::pool(
+        loop, [](int x) { return std::make_pair(x, static_cast<int>(::getpid())); }, options);
+    std::vector<int> items(2000);
+    std::iota(items.begin(), items.end(), 0);
+    std::map<int, std::size_t> items_of;
+    std::size_t next = 0;
+    std::size_t ends = 0;
+    par::MapOptions how;
+    how.chunk = chunk;
+    pool.map(
+        items,
+        [&](std::size_t index, par::Result<std::pair<int, int>> r) {
+          BOOST_TEST(index == next++);
+          BOOST_REQUIRE(r.has_value());
+          BOOST_TEST(r->first == static_cast<int>(index));
+          ++items_of[r->second];
+        },
+        [&](const par::Summary& summary) {
+          ++ends;
+          BOOST_TEST(summary.done == 2000u);
+          BOOST_TEST(summary.failed == 0u);
+        },
+        std::move(how));
+    loop.run();
+    BOOST_TEST(next == 2000u);
+    BOOST_TEST(ends == 1u);
+    BOOST_TEST(items_of.size() >= 40u);
+    for (const auto& [pid, count] : items_of) BOOST_TEST(count <= 50u);
+    BOOST_TEST(pool.stats().recycled >= 38u);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
