@@ -183,6 +183,44 @@ BOOST_AUTO_TEST_CASE(calls_that_wait_together_all_hear_it) {
   BOOST_TEST(heard == 103);
 }
 
+BOOST_AUTO_TEST_CASE(what_a_pool_starts_with_is_looked_for_too) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 2;
+  options.on_start = par::bind(early->twice, 1);
+  auto known = par::pool(loop, early->twice, options);
+  int right = 0;
+  known.submit(4, [&](par::Result<int> r) { right += r.value() == 8; });
+  loop.run();
+  BOOST_TEST(right == 1);
+
+  options.on_start = par::bind(late->twice, 1);
+  auto unknown = par::pool(loop, early->twice, options);
+  int heard = 0;
+  const auto hear = [&](par::Result<int> r) {
+    heard += !r && is_about(r.error(), path_of("late.so"));
+  };
+  for (int i = 0; i < 10; ++i) unknown.submit(i, hear);
+  loop.run();
+  BOOST_TEST(heard == 10);
+  unknown.submit(1, hear);  // and once more
+  loop.run();
+  BOOST_TEST(heard == 11);
+  std::size_t failed = 0;
+  std::size_t ends = 0;
+  const std::vector<int> items(10, 1);
+  unknown.map(
+      items, [&](std::size_t, par::Result<int> r) { failed += !r; },
+      [&](const par::Summary& summary) {
+        ++ends;
+        BOOST_REQUIRE(summary.error.has_value());
+        BOOST_TEST(is_about(*summary.error, path_of("late.so")));
+      });
+  loop.run();
+  BOOST_TEST(ends == 1u);
+  BOOST_TEST(failed == 0u);
+}
+
 BOOST_AUTO_TEST_CASE(a_process_hears_it_once_and_ends_in_order) {
   par::Reactor loop;
   for (int messages : {0, 1, 100000}) {

@@ -917,6 +917,79 @@ BOOST_AUTO_TEST_CASE(children_of_several_snapshots) {
   BOOST_TEST(counts[1] + counts[2] == 100);
 }
 
+BOOST_AUTO_TEST_CASE(children_of_replicas_of_which_one_dies) {
+  par::SnapshotOptions two;
+  two.replicas = 2;
+  par::Snapshot snapshot(two);
+  const std::vector<pid_t> replicas = snapshot.pids();
+  std::vector<pid_t> lost;
+  snapshot.on_lost([&](const par::ExitStatus& status) { lost.push_back(status.pid); });
+  par::Reactor loop;
+  par::PoolOptions options = of(4);
+  options.child.snapshot = &snapshot;
+  options.child.retries = 5;
+  options.child.idempotent = true;
+  auto pool = par::pool(
+      loop,
+      [](int) {
+        ::usleep(1000);
+        return static_cast<int>(::getppid());
+      },
+      options);
+  std::set<pid_t> parents;
+  const auto hear = [&](par::Result<int> r) { parents.insert(r.value()); };
+  for (int i = 0; i < 40; ++i) pool.submit(i, hear);
+  loop.run();
+  BOOST_TEST(parents == std::set<pid_t>(replicas.begin(), replicas.end()));
+
+  int left = 40;
+  for (int i = 0; i < 40; ++i)
+    pool.submit(i, [&](par::Result<int> r) {
+      BOOST_TEST(r.has_value());
+      if (--left == 30) ::kill(replicas[0], SIGKILL);
+    });
+  loop.run();
+  BOOST_TEST(left == 0);
+  BOOST_TEST(testing::eventually([&] {
+    turn(loop);
+    return lost == std::vector<pid_t>{replicas[0]};
+  }));
+  parents.clear();
+  for (int i = 0; i < 40; ++i) pool.submit(i, hear);
+  loop.run();
+  BOOST_TEST(parents == std::set<pid_t>{replicas[1]});
+  pool.close();
+  BOOST_TEST(testing::eventually([&] {
+    turn(loop);
+    return pool.stats().workers.empty();
+  }));
+}
+
+BOOST_AUTO_TEST_CASE(children_are_started_as_they_are_needed) {
+  reset();
+  par::Reactor loop;
+  auto pool = par::pool(loop, wait_for_gate, of(3));
+  for (int i = 0; i < 5; ++i) turn(loop);
+  BOOST_TEST(pool.stats().started == 0u);
+  std::vector<int> answers;
+  pool.submit(0, into(answers));
+  BOOST_TEST(testing::eventually([&] {
+    turn(loop);
+    return shared->begun[0] == 1;
+  }));
+  BOOST_TEST(pool.stats().started == 1u);
+  for (int i = 1; i < 6; ++i) pool.submit(i, into(answers));
+  BOOST_TEST(testing::eventually([&] {
+    turn(loop);
+    return shared->begun[1] + shared->begun[2] == 2;
+  }));
+  BOOST_TEST(pool.stats().started == 3u);
+  shared->open = true;
+  loop.run();
+  BOOST_TEST(answers.size() == 6u);
+  BOOST_TEST(pool.stats().started == 3u);
+}
+
 BOOST_AUTO_TEST_CASE(stats_add_up) {
   par::Reactor loop;
   auto pool = par::pool(
