@@ -32,17 +32,38 @@ double private_dirty(pid_t pid) {
   throw std::runtime_error("no smaps_rollup");
 }
 
-void idle_child() {
-  // The raw child first, as large as a child of ours at the same moment.
+// A process that waits, as one that was forked by a process that waits: what its parent writes to
+// makes pages of a child its own.
+struct RawChild {
+  pid_t parent = 0;
+  pid_t pid = 0;
+};
+
+RawChild raw_child() {
   int ends[2];
   if (::pipe(ends) != 0) throw std::runtime_error("no pipe");
-  const pid_t raw = ::fork();
-  if (raw == 0) {
-    ::close(ends[1]);
-    char byte;
-    ::_exit(::read(ends[0], &byte, 1) == 1 ? 1 : 0);
+  RawChild raw;
+  raw.parent = ::fork();
+  if (raw.parent == 0) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      ::pause();
+      ::_exit(0);
+    }
+    if (::write(ends[1], &pid, sizeof pid) != sizeof pid) ::_exit(1);
+    ::waitpid(pid, nullptr, 0);
+    ::_exit(0);
   }
+  const ssize_t got = ::read(ends[0], &raw.pid, sizeof raw.pid);
   ::close(ends[0]);
+  ::close(ends[1]);
+  if (got != sizeof raw.pid) throw std::runtime_error("no raw child");
+  return raw;
+}
+
+void idle_child() {
+  // The raw one first, as large as a child of ours at the same moment.
+  const RawChild raw = raw_child();
   par::Snapshot snapshot;
   par::Reactor loop;
   par::Options options;
@@ -52,7 +73,7 @@ void idle_child() {
   while (remote.pid() == 0) loop.run_for(std::chrono::milliseconds(5));
   loop.run_for(std::chrono::milliseconds(100));
   ::usleep(100000);
-  const double floor = private_dirty(raw);
+  const double floor = private_dirty(raw.pid);
   const double idle = private_dirty(remote.pid());
   remote(1, [](par::Result<std::int64_t> r) { r.value(); });
   loop.run_for(std::chrono::milliseconds(100));
@@ -61,9 +82,8 @@ void idle_child() {
              "raw " + bench::kilobytes(floor), (idle - floor) / 1024, bench::at_most(24));
   bench::row("the same after one RawIo call", "-", bench::kilobytes(called),
              "raw " + bench::kilobytes(floor), (called - floor) / 1024, bench::at_most(36));
-  ::close(ends[1]);
-  ::kill(raw, SIGKILL);  // the snapshot holds its pipe
-  ::waitpid(raw, nullptr, 0);
+  ::kill(raw.pid, SIGKILL);
+  ::waitpid(raw.parent, nullptr, 0);
 }
 
 void thousands() {
