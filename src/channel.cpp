@@ -45,7 +45,8 @@ void Channel::refuse_size(Writer& message) const {
   throw Error(Errc::too_large, text);
 }
 
-EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message, Message which) {
+EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message,
+                                   Message which) {
   if (message.size() > max_message_ && is_limited(kind)) refuse_size(message);
   if (message.attached()) check_along(message);
   if (out_dead_) {

@@ -185,7 +185,8 @@ EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
 
 // ---- FrameQueue ----
 
-EVPARALLEL_EARLY void FrameQueue::put_header(FrameKind kind, std::uint64_t id, const Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::put_header(FrameKind kind, std::uint64_t id,
+                                             const Writer& message) {
   char header[frame_header_size];
   write_header(header, kind, id, message);
   append({header, frame_header_size}, {});
@@ -204,7 +205,8 @@ EVPARALLEL_EARLY void FrameQueue::append(std::string_view first, std::string_vie
 }
 
 // The header, and what was written of the message.
-EVPARALLEL_EARLY void FrameQueue::put_whole(FrameKind kind, std::uint64_t id, const Writer& message) {
+EVPARALLEL_EARLY void FrameQueue::put_whole(FrameKind kind, std::uint64_t id,
+                                            const Writer& message) {
   char header[frame_header_size];
   write_header(header, kind, id, message);
   append({header, frame_header_size}, message.bytes());

@@ -159,7 +159,10 @@ BOOST_AUTO_TEST_CASE(an_idle_pool_makes_no_wake_up) {
     const auto ring = [](int, short, void* flag) { *static_cast<bool*>(flag) = true; };
     ::event_base_once(base.get(), -1, EV_TIMEOUT, ring, &rung, &time);
     int turns = 0;
-    for (; !rung; ++turns) ::event_base_loop(base.get(), EVLOOP_ONCE);
+    while (!rung) {
+      ::event_base_loop(base.get(), EVLOOP_ONCE);
+      ++turns;
+    }
     return turns;
   };
   BOOST_TEST(testing::eventually([&] { return turns_until_bell() == 1; }));
