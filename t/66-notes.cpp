@@ -1,4 +1,4 @@
-// 89-notes.cpp - pools where the table of notes is full, from inside: nobody can tell a child of a
+// 66-notes.cpp - pools where the table of notes is full, from inside: nobody can tell a child of a
 // deadline or a cancel then, and the callers hear all the same.
 #include "replicas.hpp"
 
