@@ -62,16 +62,6 @@ struct Spawner {
   }
 };
 
-double by_fork() {
-  const double start = now();
-  const int fd = bench::fork_child();
-  bench::raw_first_answer(fd);
-  const double end = now();
-  ::close(fd);
-  ::wait(nullptr);
-  return end - start;
-}
-
 // Of frozen memory, in pages: those that the process has a copy of its own of.
 double written_pages(pid_t pid) {
   std::ifstream smaps("/proc/" + std::to_string(pid) + "/smaps");
@@ -162,7 +152,7 @@ void frozen(std::size_t gigabytes) {
     return pair.ours;
   };
   std::vector<double> forks;
-  for (int i = 0; i < 20; ++i) forks.push_back(by_fork());
+  for (int i = 0; i < 20; ++i) forks.push_back(bench::by_fork());
   const double fork = bench::median(forks);
   against_empty("run, " + size + " frozen in the snapshot", same,
                 "; fork " + bench::microseconds(fork), bench::at_most(1.5));

@@ -97,16 +97,6 @@ struct Spawner {
   }
 };
 
-double by_fork() {
-  const double start = now();
-  const int fd = bench::fork_child();
-  bench::raw_first_answer(fd);
-  const double end = now();
-  ::close(fd);
-  ::wait(nullptr);
-  return end - start;
-}
-
 double by_posix_spawn() {
   const double start = now();
   pid_t pid = 0;
@@ -142,7 +132,7 @@ void first_answers(Cpus where) {
              bench::microseconds(process.ours),
              "raw snapshot " + bench::microseconds(process.floor), process.ratio,
              judged ? bench::at_most(1.6) : bench::Bar{});
-  const bench::Pair forks = bench::compare([&] { return spawner.run(); }, by_fork, 2, 50);
+  const bench::Pair forks = bench::compare([&] { return spawner.run(); }, bench::by_fork, 2, 50);
   bench::row("run, against fork alone", bench::name_of(where), bench::microseconds(forks.ours),
              "fork " + bench::microseconds(forks.floor), forks.ratio, {});
   const bench::Pair programs = bench::compare([&] { return spawner.run(); }, by_posix_spawn, 2, 50);
@@ -176,7 +166,7 @@ void large_parents() {
     }
     // Not in turns: a fork of all that leaves caches and page tables in a state that is not ours.
     const double ours = alone([&] { return spawner.run(); }, 500);
-    const double forked = alone(by_fork, 50);
+    const double forked = alone(bench::by_fork, 50);
     if (gigabytes == 0) empty = ours;
     const std::string size = std::to_string(gigabytes) + " GB";
     bench::row("run, parent heap " + size, "one CPU", bench::microseconds(ours),
