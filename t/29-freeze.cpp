@@ -32,18 +32,6 @@ namespace {
 constexpr std::size_t mb = std::size_t{1} << 20;
 const auto page = static_cast<std::size_t>(::getpagesize());
 
-#if HAVE_MEMFD_CREATE
-constexpr bool no_memfd = false;
-#else
-constexpr bool no_memfd = true;
-#endif
-
-bool skipped() {
-  if (no_memfd) testing::skip("no memfd");
-  if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
-  return no_memfd || testing::sanitized;
-}
-
 bool yes(const void*) {
   return true;
 }
@@ -118,7 +106,7 @@ bool finds(const void* address) {
 // ---- what is found ----
 
 BOOST_AUTO_TEST_CASE(found_are_the_heap_and_what_malloc_has_mapped) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* mapped = filled(2 * mb);
     char* mapped_too = filled(mb);
@@ -138,7 +126,7 @@ BOOST_AUTO_TEST_CASE(found_are_the_heap_and_what_malloc_has_mapped) {
 }
 
 BOOST_AUTO_TEST_CASE(found_are_blocks_that_were_aligned_and_the_arenas_of_threads) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     void* aligned = nullptr;
     if (::posix_memalign(&aligned, 64 * 1024, 2 * mb) != 0) return 1;
@@ -167,7 +155,7 @@ BOOST_AUTO_TEST_CASE(found_are_blocks_that_were_aligned_and_the_arenas_of_thread
 
 // The program may rely on what such memory does, and it is not malloc's.
 BOOST_AUTO_TEST_CASE(not_found_is_what_the_program_has_mapped_itself_unless_it_is_named) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* own = fill(map_pages(4 * mb), 4 * mb);
     if (finds(own + mb)) return 1;
@@ -194,7 +182,7 @@ BOOST_AUTO_TEST_CASE(naming_what_cannot_be_memory_is_misuse) {
 
 // Though it was named, and though some of these hold blocks of malloc.
 BOOST_AUTO_TEST_CASE(not_found_is_memory_that_is_special) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     const auto advised = [](int advice) {
       char* block = fill(map_pages(mb), mb);
@@ -224,7 +212,7 @@ BOOST_AUTO_TEST_CASE(not_found_is_memory_that_is_special) {
 }
 
 BOOST_AUTO_TEST_CASE(what_is_small_or_was_never_touched_is_left_as_it_is) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     // Without neighbours, which the kernel would make one mapping of.
     const auto block_of = [](std::size_t size) {
@@ -250,7 +238,7 @@ BOOST_AUTO_TEST_CASE(what_is_small_or_was_never_touched_is_left_as_it_is) {
 // ---- contents, and what malloc goes on to do ----
 
 BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_goes_on_allocating) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     std::map<int, std::string> map;
     for (int i = 0; i < 50000; ++i) map[i] = "value " + std::to_string(i);
@@ -283,7 +271,7 @@ BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_goes_on_allocating) {
 
 // mremap(2) makes the mapping of a file longer: beyond its end there would be SIGBUS.
 BOOST_AUTO_TEST_CASE(a_large_block_can_grow) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(4 * mb);
     if (!frozen_whole() || !is_frozen(block + mb)) return 1;
@@ -296,7 +284,7 @@ BOOST_AUTO_TEST_CASE(a_large_block_can_grow) {
 }
 
 BOOST_AUTO_TEST_CASE(what_was_named_grows_by_zeros) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* one = fill(map_pages(2 * mb), 2 * mb);
     char* other = fill(map_pages(2 * mb), 2 * mb);
@@ -317,7 +305,7 @@ BOOST_AUTO_TEST_CASE(what_was_named_grows_by_zeros) {
 }
 
 BOOST_AUTO_TEST_CASE(copies_of_the_process_do_not_see_each_other) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(8 * mb);
     if (!frozen_whole() || !is_frozen(block)) return 1;
@@ -337,7 +325,7 @@ BOOST_AUTO_TEST_CASE(copies_of_the_process_do_not_see_each_other) {
 // ---- what changes, as the manual says ----
 
 BOOST_AUTO_TEST_CASE(memory_that_is_thrown_away_comes_back_as_it_was_frozen) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = fill(map_pages(mb), mb);
     par::freezable(block, mb);
@@ -351,7 +339,7 @@ BOOST_AUTO_TEST_CASE(memory_that_is_thrown_away_comes_back_as_it_was_frozen) {
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_a_fork_wipes_is_wiped_still) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* secret = fill(map_pages(mb), mb);
     par::freezable(secret, mb);
@@ -365,7 +353,7 @@ BOOST_AUTO_TEST_CASE(memory_that_a_fork_wipes_is_wiped_still) {
 }
 
 BOOST_AUTO_TEST_CASE(huge_pages_are_frozen_like_others_and_their_advice_stays) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     void* memory = nullptr;
     if (::posix_memalign(&memory, 2 * mb, 80 * mb) != 0) return 1;
@@ -385,7 +373,7 @@ BOOST_AUTO_TEST_CASE(huge_pages_are_frozen_like_others_and_their_advice_stays) {
 }
 
 BOOST_AUTO_TEST_CASE(cores_have_what_is_frozen_where_they_have_private_memory) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const auto filter_after = [](const char* before) {
     return elsewhere([&] {
       std::ofstream("/proc/self/coredump_filter") << before;
@@ -403,7 +391,7 @@ BOOST_AUTO_TEST_CASE(cores_have_what_is_frozen_where_they_have_private_memory) {
 
 // The memory that the copying itself needs is written while it is copied.
 BOOST_AUTO_TEST_CASE(a_stack_in_memory_of_malloc_is_left_out) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     constexpr std::size_t size = 8 * mb;
     static char* stack;
@@ -476,7 +464,7 @@ bool look_at_memory(const void* argument) {
 
 // Before each piece there is no more than there was at first: what was copied is given back.
 BOOST_AUTO_TEST_CASE(no_more_than_a_piece_is_there_twice) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(300 * mb);
     static Peak peak;
@@ -491,7 +479,7 @@ BOOST_AUTO_TEST_CASE(no_more_than_a_piece_is_there_twice) {
 }
 
 BOOST_AUTO_TEST_CASE(what_was_never_touched_takes_no_memory) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = static_cast<char*>(std::malloc(400 * mb));
     std::memset(block, 1, mb);
@@ -530,19 +518,19 @@ int fails(const par::FreezeFault& fault, FreezeStep step) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(where_there_is_no_room_for_a_copy_memory_is_as_it_was) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
     BOOST_TEST(fails({piece, ENOSPC, false}, FreezeStep::copy) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(where_a_copy_cannot_be_mapped_memory_is_as_it_was) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
     BOOST_TEST(fails({piece, ENOMEM, true}, FreezeStep::map) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_an_error_and_no_signal) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(8 * mb);
     const rlimit limit{mb, mb};
@@ -559,7 +547,7 @@ BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_an_error_and_no_signal) {
 }
 
 BOOST_AUTO_TEST_CASE(no_descriptor_is_an_error) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(8 * mb);
     const rlimit none{0, 0};
@@ -573,7 +561,7 @@ BOOST_AUTO_TEST_CASE(no_descriptor_is_an_error) {
 }
 
 BOOST_AUTO_TEST_CASE(who_is_not_to_go_on_stops) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(100 * mb);
     static int asked;
@@ -586,7 +574,7 @@ BOOST_AUTO_TEST_CASE(who_is_not_to_go_on_stops) {
 
 BOOST_AUTO_TEST_CASE(a_sanitizer_is_in_the_way_or_that_there_is_no_memfd) {
   const std::optional<par::Error> why = par::why_not_frozen();
-  BOOST_TEST(why.has_value() == (no_memfd || testing::sanitized));
+  BOOST_TEST(why.has_value() == (testing::no_memfd || testing::sanitized));
   if (!why) return;
   BOOST_TEST((why->code() == par::Errc::refused));
   const char* expected = testing::sanitized ? "AddressSanitizer" : "memfd_create";

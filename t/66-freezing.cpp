@@ -61,39 +61,27 @@ int heard(const par::FreezeFault& fault, const char* text, int os_error) {
   });
 }
 
-#if HAVE_MEMFD_CREATE
-constexpr bool no_memfd = false;
-#else
-constexpr bool no_memfd = true;
-#endif
-
-bool skipped() {
-  if (no_memfd) testing::skip("no memfd");
-  if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
-  return no_memfd || testing::sanitized;
-}
-
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_said) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   BOOST_TEST(heard({1, ENOSPC, false}, "no memory for a copy", ENOSPC) == 0);
   BOOST_TEST(heard({2, ENOSPC, false}, "could not be frozen", ENOSPC) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_is_said) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   BOOST_TEST(heard({2, ENOMEM, true}, "could not be mapped", ENOMEM) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_of_it_is_said) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   BOOST_TEST(heard({2, -1, false}, "SIGKILL", 0) == 0);
 }
 
 // The program is killed while it waits: its snapshot, half frozen, ends before the next piece.
 BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const int status = elsewhere([&] {

@@ -45,18 +45,6 @@ void testing_main_init() {
 
 namespace {
 
-#if HAVE_MEMFD_CREATE
-constexpr bool no_memfd = false;
-#else
-constexpr bool no_memfd = true;
-#endif
-
-bool skipped() {
-  if (no_memfd) testing::skip("no memfd");
-  if (testing::sanitized) testing::skip("memory of a sanitizer is not frozen");
-  return no_memfd || testing::sanitized;
-}
-
 par::SnapshotOptions frozen(unsigned replicas = 1) {
   par::SnapshotOptions options;
   options.freeze = true;
@@ -152,7 +140,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_frozen_unless_it_is_asked_for) {
 }
 
 BOOST_AUTO_TEST_CASE(children_have_all_and_go_on_allocating) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot(frozen());
@@ -185,7 +173,7 @@ BOOST_AUTO_TEST_CASE(children_have_all_and_go_on_allocating) {
 }
 
 BOOST_AUTO_TEST_CASE(children_do_not_see_each_other_nor_the_program_them) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot(frozen());
@@ -209,7 +197,7 @@ BOOST_AUTO_TEST_CASE(children_do_not_see_each_other_nor_the_program_them) {
 }
 
 BOOST_AUTO_TEST_CASE(children_of_children_are_the_same) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot(frozen());
@@ -232,7 +220,7 @@ BOOST_AUTO_TEST_CASE(children_of_children_are_the_same) {
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_was_named_is_frozen) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     static char in_program[4 * mb];
     std::memset(in_program, 'p', sizeof in_program);
@@ -250,7 +238,7 @@ BOOST_AUTO_TEST_CASE(memory_that_was_named_is_frozen) {
 
 // Who writes into a frozen page has page tables to be copied again.
 BOOST_AUTO_TEST_CASE(the_snapshot_writes_to_no_frozen_page) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   testing::limit(300);
   const int status = elsewhere([] {
     fill_table();
@@ -273,7 +261,7 @@ BOOST_AUTO_TEST_CASE(the_snapshot_writes_to_no_frozen_page) {
 // ---- replicas ----
 
 BOOST_AUTO_TEST_CASE(replicas_have_the_same_files_and_are_children_of_the_program) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     std::optional<par::Snapshot> snapshot(frozen(3));
@@ -302,7 +290,7 @@ BOOST_AUTO_TEST_CASE(replicas_have_the_same_files_and_are_children_of_the_progra
 
 // It is no parent of theirs.
 BOOST_AUTO_TEST_CASE(replicas_outlive_the_first) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot(frozen(3));
@@ -328,7 +316,7 @@ BOOST_AUTO_TEST_CASE(replicas_outlive_the_first) {
 }
 
 BOOST_AUTO_TEST_CASE(replicas_end_with_the_program) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const int status = elsewhere([&] {
@@ -352,7 +340,7 @@ BOOST_AUTO_TEST_CASE(replicas_end_with_the_program) {
 // ---- cores ----
 
 BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   std::string pattern;
   std::getline(std::ifstream("/proc/sys/kernel/core_pattern"), pattern);
   if (pattern.empty() || pattern.find_first_of("|/%") != std::string::npos)
@@ -428,7 +416,7 @@ BOOST_AUTO_TEST_CASE(without_memfd_it_is_refused) {
 #endif
 
 BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_said) {
-  if (skipped()) return;
+  if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
     rlimit limit{};

@@ -98,4 +98,17 @@ constexpr bool sanitized = false;
 constexpr bool sanitized = false;
 #endif
 
+#if HAVE_MEMFD_CREATE
+constexpr bool no_memfd = false;
+#else
+constexpr bool no_memfd = true;
+#endif
+
+// For tests that freeze memory.  True: this one cannot run, and is shown as skipped; return after it.
+inline bool skipped_unfrozen() {
+  if (no_memfd) skip("no memfd");
+  if (sanitized) skip("memory of a sanitizer is not frozen");
+  return no_memfd || sanitized;
+}
+
 }  // namespace testing
