@@ -20,14 +20,7 @@ public:
 
   // An empty one gives back what it has, if that is more than `kept`, or all but two pieces.
   explicit ByteRow(std::size_t kept = piece_size) noexcept : kept_(kept) {}
-  ByteRow(ByteRow&& other) noexcept
-      : pieces_(std::move(other.pieces_)),
-        spare_(std::move(other.spare_)),
-        last_(std::exchange(other.last_, nullptr)),
-        kept_(other.kept_),
-        capacity_(std::exchange(other.capacity_, 0)),
-        first_(std::exchange(other.first_, 0)),
-        end_(std::exchange(other.end_, 0)) {}
+  ByteRow(ByteRow&& other) noexcept : kept_(other.kept_) { *this = std::move(other); }
   ByteRow& operator=(ByteRow&&) noexcept;
 
   // Memory for so many bytes, at most a piece.  Requires: it has none yet.

@@ -13,10 +13,7 @@ template <class T>
 class Row {
 public:
   Row() noexcept = default;
-  Row(Row&& other) noexcept
-      : places_(std::move(other.places_)),
-        first_(std::exchange(other.first_, 0)),
-        size_(std::exchange(other.size_, 0)) {}
+  Row(Row&& other) noexcept { *this = std::move(other); }
   Row& operator=(Row&& other) noexcept {
     places_ = std::move(other.places_);
     first_ = std::exchange(other.first_, 0);
