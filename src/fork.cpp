@@ -5,6 +5,7 @@
 #include "early.hpp"
 #include "fault.hpp"
 #include "printed.hpp"
+#include "retried.hpp"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -77,14 +78,6 @@ EVPARALLEL_EARLY void unblock_all_signals() noexcept {
 
 std::chrono::microseconds microseconds_of(const timeval& time) noexcept {
   return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
-}
-
-template <class Call>
-auto retried(Call call) noexcept {
-  decltype(call()) result;
-  do result = call();
-  while (result < 0 && errno == EINTR);
-  return result;
 }
 
 bool reap(pid_t pid, int flags, Ended& out) noexcept {

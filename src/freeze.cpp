@@ -4,6 +4,7 @@
 
 #include "fault.hpp"
 #include "regions.hpp"
+#include "retried.hpp"
 
 #include <evparallel/freeze.hpp>
 
@@ -50,14 +51,6 @@ constexpr std::size_t piece_size = std::size_t{64} << 20;
 // So large that what grows behind a region by mremap(2), as realloc does it, stays within the file,
 // and finds zeros there.
 constexpr off_t file_size = off_t{1} << 46;
-
-template <class Call>
-auto retried(Call call) noexcept {
-  decltype(call()) result;
-  do result = call();
-  while (result < 0 && errno == EINTR);
-  return result;
-}
 
 // ---- what stands in the way ----
 

@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include "output.hpp"
 
+#include "retried.hpp"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -124,9 +126,9 @@ std::size_t Output::read(Stream& stream, std::size_t limit) {
   if (!stream.fd) return 0;
   const std::size_t held = stream.held.size();
   stream.held.resize(held + std::min(limit, read_size));
-  ssize_t got;
-  do got = ::read(stream.fd.get(), stream.held.data() + held, stream.held.size() - held);
-  while (got < 0 && errno == EINTR);
+  const ssize_t got = retried([&] {
+    return ::read(stream.fd.get(), stream.held.data() + held, stream.held.size() - held);
+  });
   stream.held.resize(held + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   if (got == 0) tell_rest(stream);
   return static_cast<std::size_t>(std::max<ssize_t>(got, 0));

@@ -3,6 +3,7 @@
 #include "regions.hpp"
 
 #include "descriptor.hpp"
+#include "retried.hpp"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -30,14 +31,6 @@ constexpr std::size_t answers = 1 << 15;
 std::vector<Region>& named_regions() {
   static auto* all = new std::vector<Region>;
   return *all;
-}
-
-template <class Call>
-auto retried(Call call) noexcept {
-  decltype(call()) result;
-  do result = call();
-  while (result < 0 && errno == EINTR);
-  return result;
 }
 
 std::uintptr_t down(std::uintptr_t address) noexcept {

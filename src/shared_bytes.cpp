@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include <evparallel/shared_bytes.hpp>
 
+#include "retried.hpp"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -60,8 +62,7 @@ Fd memory_of(std::size_t size) {
 
 void write_all(int fd, const char* data, std::size_t size) {
   while (size > 0) {
-    const ssize_t put = ::write(fd, data, size);
-    if (put < 0 && errno == EINTR) continue;
+    const ssize_t put = retried([&] { return ::write(fd, data, size); });
     if (put <= 0) throw no_room("no memory for shared bytes", put < 0 ? errno : ENOSPC);
     data += put;
     size -= static_cast<std::size_t>(put);

@@ -3,6 +3,7 @@
 // Licence: see COPYING.
 #include "freezing.hpp"
 #include "replicas.hpp"
+#include "retried.hpp"
 
 #include <poll.h>
 
@@ -35,7 +36,7 @@ std::vector<std::shared_ptr<SnapshotEntry>> SnapshotEntry::take_frozen(
 
 FreezeTold SnapshotEntry::hear_of_freezing() {
   pollfd control{client_.fd(), POLLIN, 0};
-  while (::poll(&control, 1, -1) < 0 && errno == EINTR) {}
+  retried([&] { return ::poll(&control, 1, -1); });
   FreezeTold told{};
   const Packet packet = receive_packet(client_.fd(), &told, sizeof told);
   if (packet.flow != Flow::done) told.outcome = {FreezeStep::end, 0, 0};

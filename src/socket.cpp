@@ -3,6 +3,7 @@
 #include "socket.hpp"
 
 #include "early.hpp"
+#include "retried.hpp"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -41,14 +42,6 @@ EVPARALLEL_EARLY Flow flow_of_errno(int number) noexcept {
     case ETOOMANYREFS: return Flow::again;
     default: return Flow::end;
   }
-}
-
-template <class Call>
-ssize_t retried(Call call) noexcept {
-  ssize_t result;
-  do result = call();
-  while (result < 0 && errno == EINTR);
-  return result;
 }
 
 // The other end was closed with something unread: the kernel says so once, on packets before what

@@ -5,6 +5,7 @@
 #include "endings.hpp"
 #include "fork.hpp"
 #include "notes.hpp"
+#include "retried.hpp"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -24,10 +25,7 @@ namespace {
 constexpr std::int64_t period_ms = 200;
 
 ssize_t read_some(int fd, char* to, std::size_t size) noexcept {
-  ssize_t got;
-  do got = ::read(fd, to, size);
-  while (got < 0 && errno == EINTR);
-  return got;
+  return retried([&] { return ::read(fd, to, size); });
 }
 
 // The parent that /proc/PID/stat names; 0: there is no such process.  The name of a program stands
