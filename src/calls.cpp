@@ -17,7 +17,33 @@ constexpr std::size_t long_argument = 1024;
 
 }  // namespace
 
-PendingCall& Calls::add(std::uint64_t id, PendingCall&& pending, Writer* argument) {
+// ---- lent ----
+
+PendingCall& Calls::add(std::uint64_t id, PendingCall&& call, Writer* argument) {
+  return pending_->add(id, std::move(call), argument);
+}
+
+PendingCall* Calls::find(std::uint64_t id) noexcept {
+  return pending_.peek() ? pending_->find(id) : nullptr;
+}
+
+PendingCall Calls::take(std::uint64_t id) {
+  if (!pending_.peek()) return {};
+  PendingCall found = pending_->take(id);
+  if (pending_->count() == 0) pending_.give_back();
+  return found;
+}
+
+std::vector<KeptCall> Calls::take_all() {
+  if (!pending_.peek()) return {};
+  std::vector<KeptCall> all = pending_->take_all();
+  pending_.give_back();
+  return all;
+}
+
+// ---- calls that wait ----
+
+PendingCall& Calls::Pending::add(std::uint64_t id, PendingCall&& pending, Writer* argument) {
   if (row_.empty()) first_id_ = id;
   while (first_id_ + row_.size() < id) row_.emplace_back();  // ids that another child was asked
   Place& place = row_.emplace_back();
@@ -30,7 +56,7 @@ PendingCall& Calls::add(std::uint64_t id, PendingCall&& pending, Writer* argumen
   return late_->find(id)->second.call;
 }
 
-void Calls::keep_argument(Place& place, Writer& argument) {
+void Calls::Pending::keep_argument(Place& place, Writer& argument) {
   if (argument.adopted_owner() || argument.attached() || argument.size() >= long_argument) {
     place.apart = std::make_unique<Writer>(std::move(argument));
     return;
@@ -39,7 +65,7 @@ void Calls::keep_argument(Place& place, Writer& argument) {
   bytes_.append(argument.bytes());
 }
 
-PendingCall* Calls::find(std::uint64_t id) noexcept {
+PendingCall* Calls::Pending::find(std::uint64_t id) noexcept {
   if (any_late()) {
     const auto late = late_->find(id);
     if (late != late_->end()) return &late->second.call;
@@ -49,7 +75,7 @@ PendingCall* Calls::find(std::uint64_t id) noexcept {
   return pending.answer ? &pending : nullptr;
 }
 
-PendingCall Calls::take(std::uint64_t id) {
+PendingCall Calls::Pending::take(std::uint64_t id) {
   PendingCall found;
   if (PendingCall* pending = find(id)) {
     found = std::move(*pending);
@@ -60,7 +86,7 @@ PendingCall Calls::take(std::uint64_t id) {
   return found;
 }
 
-void Calls::pop_front() noexcept {
+void Calls::Pending::pop_front() noexcept {
   Place& first = row_.front();
   bytes_.drop_front(first.size);
   first.size = 0;
@@ -69,7 +95,7 @@ void Calls::pop_front() noexcept {
   ++first_id_;
 }
 
-KeptCall Calls::kept(std::uint64_t id, Place& place, std::size_t at) {
+KeptCall Calls::Pending::kept(std::uint64_t id, Place& place, std::size_t at) {
   KeptCall whole{id, std::move(place.call)};
   if (place.apart) whole.argument = std::move(*place.apart);
   for (std::size_t left = place.size; left > 0;) {
@@ -81,7 +107,7 @@ KeptCall Calls::kept(std::uint64_t id, Place& place, std::size_t at) {
   return whole;
 }
 
-std::vector<KeptCall> Calls::take_all() {
+std::vector<KeptCall> Calls::Pending::take_all() {
   std::vector<KeptCall> all;
   all.reserve(count_);
   if (any_late())
@@ -98,7 +124,7 @@ std::vector<KeptCall> Calls::take_all() {
   return all;
 }
 
-void Calls::move_late_calls() {
+void Calls::Pending::move_late_calls() {
   std::size_t at = 0;
   for (std::size_t i = 0; i < row_.size(); ++i) {
     const std::uint64_t id = first_id_ + i;
@@ -109,7 +135,7 @@ void Calls::move_late_calls() {
   clear();
 }
 
-void Calls::clear() noexcept {
+void Calls::Pending::clear() noexcept {
   row_.clear();
   bytes_.clear();
 }

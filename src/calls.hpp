@@ -6,6 +6,7 @@
 #include "lazy.hpp"
 #include "notes.hpp"
 #include "row.hpp"
+#include "shelf.hpp"
 
 #include <evparallel/run.hpp>
 
@@ -38,6 +39,11 @@ struct KeptCall {
 // the bytes of their arguments in another; a few that are answered late move out of the way.
 class Calls {
 public:
+  // Calls with their memory, where there are some.
+  class Pending;
+  // Where that is lent it is given back with the last of them.
+  explicit Calls(Lent<Pending> pending = {}) noexcept : pending_(std::move(pending)) {}
+
   // Requires: an id above all that were added before.  The memory of a short argument is left to
   // the caller; nullptr: the call is never made again.
   PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
@@ -46,6 +52,18 @@ public:
   // Takes the call out; an empty one if there is none.
   PendingCall take(std::uint64_t id);
   // All of them, in order.
+  std::vector<KeptCall> take_all();
+  std::size_t count() const noexcept;
+
+private:
+  Lent<Pending> pending_;
+};
+
+class Calls::Pending {
+public:
+  PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
+  PendingCall* find(std::uint64_t id) noexcept;
+  PendingCall take(std::uint64_t id);
   std::vector<KeptCall> take_all();
   std::size_t count() const noexcept { return count_; }
 
@@ -69,6 +87,10 @@ private:
   std::uint64_t first_id_ = 0;
   std::size_t count_ = 0;
 };
+
+inline std::size_t Calls::count() const noexcept {
+  return pending_.peek() ? pending_.peek()->count() : 0;
+}
 
 }  // namespace detail
 

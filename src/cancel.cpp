@@ -31,7 +31,8 @@ void RemoteCore::cancel(std::uint64_t id) {
 
 RemoteChild* RemoteCore::child_of(std::uint64_t id) noexcept {
   if (current_ && current_->calls.find(id)) return current_.get();
-  for (auto& child : dying_)
+  if (!dying_.peek()) return nullptr;
+  for (auto& child : *dying_)
     if (child->calls.find(id)) return child.get();
   return nullptr;
 }
@@ -43,7 +44,7 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   forget_deadline(id, pending);
   if (!pending.held) {
     tell(*child, id, pending, revoked);
-    child->given_up->emplace(id, RemoteChild::Given{pending.note, cause});
+    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, cause});
   }
   const Delivery delivery = child->delivery(id, pending);  // read after the note was written
   if (delivery == Delivery::started) strike(*child, id, cause);
@@ -65,7 +66,7 @@ bool RemoteCore::take_back(std::uint64_t id) {
       pending.note->deadline.store(deadline);
       return false;
     }
-    child->given_up->emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
   }
   PendingCall taken = child->calls.take(id);
   forget_deadline(id, taken);
@@ -74,29 +75,29 @@ bool RemoteCore::take_back(std::uint64_t id) {
 }
 
 bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
-  return current_ && current_->given_up.peek() && current_->given_up->count(id) > 0;
+  return current_ && current_->given_up.peek() && current_->given_up->calls.count(id) > 0;
 }
 
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
 void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
-  const SnapshotEntry::Clock clock = clock_for(cause, options_->grace);
-  child.struck = true;
-  if (!task_->replies_later) return child.handle->strike(clock, id, 0);
+  const SnapshotEntry::Clock clock = clock_for(cause, pattern_->options->grace);
+  child.given_up->struck = true;
+  if (!pattern_->task->replies_later) return child.handle->strike(clock, id, 0);
   if (closed_) {
     // No ping can be sent any more.  Calls that somebody waits for go first.
     if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
     return;
   }
   Writer nothing;
-  child.handle->pipe()->put(FrameKind::ping, ++child.pings, nothing);
-  child.handle->strike(clock, 0, child.pings);
+  child.handle->pipe()->put(FrameKind::ping, ++child.given_up->pings, nothing);
+  child.handle->strike(clock, 0, child.given_up->pings);
 }
 
 // It is known only now how far it had got.
 void RemoteCore::child_started(RemoteChild& child) {
   if (!child.given_up.peek()) return;
-  for (const auto& item : *child.given_up)
+  for (const auto& item : child.given_up->calls)
     if (child.handle->delivery(item.first, 0) == Delivery::started)
       strike(child, item.first, item.second.cause);
 }
@@ -108,27 +109,28 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
   if (pending.note)
     pending.note->deadline.store(deadline);
   else
-    pending.note = replicas_->notes().write(child.handle->note_owner(), id, deadline);
+    pending.note = pattern_->replicas->notes().write(child.handle->note_owner(), id, deadline);
 }
 
 void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
   if (!child.given_up.peek()) return;
-  const auto found = child.given_up->find(id);
-  if (found == child.given_up->end()) return;
+  auto& calls = child.given_up->calls;
+  const auto found = calls.find(id);
+  if (found == calls.end()) return;
   erase(found->second.note);
-  child.given_up->erase(found);
-  if (owner_) owner_->on_given_up_answered(id);
+  calls.erase(found);
+  on_given_up_answered(id);
 }
 
 void RemoteCore::erase_notes(RemoteChild& child) noexcept {
   if (!child.given_up.peek()) return;
-  for (const auto& item : *child.given_up) erase(item.second.note);
-  child.given_up.reset();
+  for (const auto& item : child.given_up->calls) erase(item.second.note);
+  child.given_up->calls.clear();
 }
 
 // In a process that the program has forked the notes are the program's still.
 void RemoteCore::erase(Note* note) noexcept {
-  if (note && loop_->at_home()) replicas_->notes().erase(note);
+  if (note && loop_->at_home()) pattern_->replicas->notes().erase(note);
 }
 
 // ---- deadlines ----
@@ -137,7 +139,7 @@ void RemoteCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
   RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
   if (!child) return;
   PendingCall& pending = *child->calls.find(id);
-  deadlines_.erase({pending.deadline, id});
+  forget_deadline(id, pending);
   keep_deadline(id, pending, deadline_in(time));
   if (!pending.held) tell(*child, id, pending, pending.deadline);
 }
@@ -145,29 +147,38 @@ void RemoteCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
 void RemoteCore::keep_deadline(std::uint64_t id, PendingCall& pending, std::int64_t at) {
   pending.deadline = at;
   if (at == no_deadline) return;
-  deadlines_.emplace(at, id);
-  if (at < clock_at_) set_clock();
+  deadlines_->soonest.emplace(at, id);
+  if (at < deadlines_->clock_at) set_clock();
 }
 
 void RemoteCore::forget_deadline(std::uint64_t id, PendingCall& pending) noexcept {
   if (pending.deadline == no_deadline) return;
-  deadlines_.erase({pending.deadline, id});
+  if (deadlines_.peek()) deadlines_->soonest.erase({pending.deadline, id});
   pending.deadline = no_deadline;
 }
 
 void RemoteCore::set_clock() {
-  clock_at_ = deadlines_.empty() ? no_deadline : deadlines_.begin()->first;
-  if (!clock_.peek()) clock_->set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
-  if (clock_at_ == no_deadline) return clock_->remove();
-  clock_->add_in(std::chrono::nanoseconds(clock_at_ - now_ns()));
+  Deadlines& all = *deadlines_;
+  if (all.clock_at == no_deadline) all.clock.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+  all.clock_at = all.soonest.empty() ? no_deadline : all.soonest.begin()->first;
+  if (all.clock_at == no_deadline) return all.clock.remove();
+  all.clock.add_in(std::chrono::nanoseconds(all.clock_at - now_ns()));
+}
+
+// None is to be kept any more.
+void RemoteCore::stop_clock() noexcept {
+  if (!deadlines_.peek()) return;
+  deadlines_->clock.unset();
+  deadlines_->soonest.clear();
 }
 
 void RemoteCore::on_clock() {
   const auto keep = shared_from_this();
   const std::int64_t now = now_ns();
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const std::uint64_t id = deadlines_.begin()->second;
-    deadlines_.erase(deadlines_.begin());
+  auto& soonest = deadlines_->soonest;
+  while (!soonest.empty() && soonest.begin()->first <= now) {
+    const std::uint64_t id = soonest.begin()->second;
+    soonest.erase(soonest.begin());
     give_up(id, Error(Errc::deadline, "deadline: the call was not answered in time"),
             Cause::deadline);
   }

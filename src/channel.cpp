@@ -54,95 +54,119 @@ EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& mes
     return;
   }
   fault_at(Hop::put);
-  const std::size_t before = out_.size();
+  FrameQueue& out = traffic_->out;
+  const std::size_t before = out.size();
   const FrameFault fault = is_message(kind, id) ? fault_at_message() : FrameFault::none;
   if (which == Message::taken)
-    out_.push(kind, id, message);
+    out.push(kind, id, message);
   else
-    out_.push_kept(kind, id, message);
+    out.push_kept(kind, id, message);
   if (fault == FrameFault::cut) {
-    out_.cut(before + faults.plan.cut_to);
+    out.cut(before + faults.plan.cut_to);
     flush(Wait::yes);
     die_of_fault();
   }
 }
 
 EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
-  while (!out_.empty()) {
+  while (queued() > 0) {
+    FrameQueue& out = traffic_->out;
     fault_at(Hop::write);
     FrameQueue::Piece pieces[16];
-    const Transfer sent = send(socket_.get(), pieces, out_.front(pieces, 16), wait, out_.along());
+    const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
     if (sent.flow == Flow::again || sent.flow == Flow::later) return sent.flow;
     if (sent.flow == Flow::end) {
       // Only this direction is dead: what the other side has written before its end is still to be
       // read.
       out_dead_ = true;
-      out_.clear();
+      out.clear();
+      settle();
       return Flow::end;
     }
-    out_.written(sent.size);
+    out.written(sent.size);
     bytes_written_ += sent.size;
-    if (out_.empty()) fault_at(Hop::written);
+    if (out.empty()) fault_at(Hop::written);
   }
+  settle();
   if (finishing_) half_close(socket_.get());
   return Flow::done;
+}
+
+// A frame that was cut may stand in memory of the traffic, until the next one or keep().
+EVPARALLEL_EARLY void Channel::settle() noexcept {
+  if (!cutting_ && traffic_.peek() && traffic_->none()) traffic_.give_back();
 }
 
 void Channel::finish() {
   if (finishing_) return;
   Writer nothing;
-  if (!out_dead_) out_.push(FrameKind::end, 0, nothing);
+  if (!out_dead_) traffic_->out.push(FrameKind::end, 0, nothing);
   finishing_ = true;
 }
 
 EVPARALLEL_EARLY Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
-  const FrameReader::Room room = in_.room();
+  FrameReader& in = traffic_->in;
+  const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
   const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
-                                           direct ? room.size : size, wait, &along_);
+                                           direct ? room.size : size, wait, &traffic_->along);
   if (got.flow == Flow::end) in_over_ = true;
-  if (got.flow != Flow::done) return got.flow;
+  if (got.flow != Flow::done) {
+    settle();
+    return got.flow;
+  }
   fault_at(Hop::read);
   if (direct)
-    in_.filled(got.size);
+    in.filled(got.size);
   else
-    in_.feed({scratch, got.size});
+    in.feed({scratch, got.size});
   return Flow::done;
 }
 
 EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
-  if (!in_.next(frame)) {
-    if (along_.size() > most_batches)
+  if (!traffic_.peek()) return false;
+  Traffic& traffic = *traffic_;
+  traffic.in.set_max_body(max_message_);
+  if (!traffic.in.next(frame)) {
+    if (traffic.along.size() > most_batches)
       throw Error(Errc::bad_message, "bad message: descriptors came that belong to no frame");
     return false;
   }
-  if (frame.attached > 0 || !current_.descriptors.empty()) match_along(frame);
+  cutting_ = true;
+  if (frame.attached > 0 || !traffic.current.descriptors.empty()) match_along(frame);
   return true;
 }
 
+EVPARALLEL_EARLY void Channel::keep() {
+  cutting_ = false;
+  if (!traffic_.peek()) return;
+  traffic_->in.keep();
+  settle();
+}
+
 void Channel::match_along(Frame& frame) {
-  current_ = Batch();
+  Batch& current = traffic_->current;
+  current = Batch();
   if (frame.attached == 0) return;
-  if (!along_.empty()) {
-    current_ = std::move(along_.front());
-    along_.erase(along_.begin());
+  std::vector<Batch>& along = traffic_->along;
+  if (!along.empty()) {
+    current = std::move(along.front());
+    along.erase(along.begin());
   }
   // More or fewer than were sent are not those that were sent.
-  if (current_.descriptors.size() != frame.attached) current_ = Batch();
-  frame.descriptors = &current_.descriptors;
+  if (current.descriptors.size() != frame.attached) current = Batch();
+  frame.descriptors = &current.descriptors;
 }
 
-EVPARALLEL_EARLY void Channel::set_max_message(std::size_t size) noexcept {
-  max_message_ = size;
-  in_.set_max_body(size);
-}
-
+// What was cut of the last frame stays where it is: its receiver may be at it.
 void Channel::close() noexcept {
-  out_.clear();
+  if (Traffic* traffic = traffic_.peek()) {
+    traffic->out.clear();
+    traffic->along.clear();
+    traffic->current = Batch();
+  }
   out_dead_ = true;
   in_over_ = true;
-  along_.clear();
-  current_ = Batch();
   socket_.reset();
 }
 

@@ -31,7 +31,7 @@ constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 namespace detail {
 
 Child* this_child = nullptr;
-ByteRow room_for_answers;
+std::unique_ptr<Traffic> traffic_of_child;
 
 namespace {
 
@@ -175,7 +175,8 @@ EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
 }  // namespace
 
 void prepare_lives() {
-  detail::room_for_answers.reserve(detail::most_early);
+  detail::traffic_of_child = std::make_unique<Traffic>();
+  detail::traffic_of_child->out.reserve(detail::most_early);
   in_every_copy(note_copied);
   ::on_exit(leave_by_exit, nullptr);
 }

@@ -31,6 +31,31 @@ std::shared_ptr<const KeptOptions> kept(const Options& options) {
   return std::make_shared<const KeptOptions>(options);
 }
 
+namespace {
+
+bool alike(const Stdio& one, const Stdio& other) noexcept {
+  return one.kind() == other.kind() && one.kind() != Stdio::Kind::descriptor;
+}
+
+}  // namespace
+
+bool alike(const Options& one, const Options& other) {
+  // A member that is added has to be compared: the names are counted.
+  const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
+               idempotent, limits, nice, env, cwd, in, out, err, on_line, last_lines, last_bytes,
+               process_group, backtrace] = one;
+  static_cast<void>(snapshot);  // whoever asks has the snapshot itself
+  return name == other.name && deadline == other.deadline && grace == other.grace &&
+         linger == other.linger && max_message == other.max_message &&
+         high_water == other.high_water && retries == other.retries &&
+         idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
+         limits.memory == other.limits.memory && nice == other.nice && env == other.env &&
+         cwd == other.cwd && in.kind() != Stdio::Kind::inherited && alike(in, other.in) &&
+         alike(out, other.out) && alike(err, other.err) && !on_line && !other.on_line &&
+         last_lines == other.last_lines && last_bytes == other.last_bytes &&
+         process_group == other.process_group && backtrace == other.backtrace;
+}
+
 ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry,
                          std::shared_ptr<const KeptOptions> options, ChildOwner* owner)
     : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
@@ -55,9 +80,10 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   SnapshotEntry::Spawned spawned = entry->spawn(
       loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
   child->id_ = spawned.id;
-  child->spare_ = spawned.spare;
   child->pipe_ =
-      std::make_shared<PipeCore>(loop, Channel(std::move(spawned.socket), options.max_message),
+      std::make_shared<PipeCore>(loop,
+                                 Channel(std::move(spawned.socket), options.max_message,
+                                         Lent<Traffic>(loop->own<Shelf<Traffic>>())),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
   const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed);
@@ -79,39 +105,42 @@ void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, st
 }
 
 void ChildHandle::kill(int signum) {
-  if (!ended_) entry_->kill(id_, slot_, signum);
+  if (!ended()) entry_->kill(id_, slot_, signum);
 }
 
 void ChildHandle::terminate(std::chrono::milliseconds grace) {
   const std::chrono::milliseconds at_once{0};
-  if (!ended_) entry_->terminate(id_, slot_, {at_once, grace, Cause::terminated});
+  if (!ended()) entry_->terminate(id_, slot_, {at_once, grace, Cause::terminated});
 }
 
 void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
                          std::uint64_t ping) {
-  if (!ended_) entry_->strike(id_, slot_, clock, call, ping);
+  if (!ended()) entry_->strike(id_, slot_, clock, call, ping);
 }
 
 void ChildHandle::release() {
-  if (!ended_)
+  if (!ended())
     entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
 }
 
 std::uint64_t ChildHandle::last_begun() const noexcept {
-  const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
-  return slot ? CallWord::of(slot->call.load()).id : last_begun_;
+  if (end()) return end()->last_begun;
+  const Slot* slot = entry_->slot(slot_);
+  return slot ? CallWord::of(slot->call.load()).id : 0;
 }
 
 bool ChildHandle::unused() const noexcept {
-  const Slot* slot = ended_ ? nullptr : entry_->slot(slot_);
-  return spare_ && !(slot && slot->has_task.load());
+  if (end()) return end()->unused;
+  const Slot* slot = entry_->slot(slot_);
+  return id_ >= Spares::first_id && !(slot && slot->has_task.load());
 }
 
 // Before the snapshot hears that we know of the end: see on_last_word.
 std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
   const CrashRecord* record = entry_->crash_record(slot_);
-  if (!options_->backtrace || !status_.signalled() || !record) return nullptr;
-  const std::optional<Crash> crash = read_crash(*record, note_owner_, status_.signal());
+  const ExitStatus& status = end()->status;
+  if (!options_->backtrace || !status.signalled() || !record) return nullptr;
+  const std::optional<Crash> crash = read_crash(*record, note_owner_, status.signal());
   if (!crash) return nullptr;
   auto report = std::make_shared<CrashReport>();
   report->signal = crash->signal;
@@ -126,7 +155,7 @@ Error ChildHandle::explained(const Error& error) const {
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
-  const bool no_child = status_.cause == Cause::not_started;
+  const bool no_child = end() && end()->status.cause == Cause::not_started;
   if (no_child || pipe_->bytes_written() <= offset) return Delivery::not_sent;
   return call <= last_begun() ? Delivery::started : Delivery::sent;
 }
@@ -162,15 +191,16 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
 // The slot is read before the snapshot hears that we know of the end and gives it to somebody else.
 void ChildHandle::on_last_word(const LastWord& word) {
   const auto keep = shared_from_this();
-  last_begun_ = last_begun();
-  spare_ = unused();
-  ended_ = true;
-  error_ = word.failure;
+  const std::uint64_t begun = last_begun();
+  const bool is_unused = unused();
+  end_->last_begun = begun;
+  end_->unused = is_unused;
+  end_->error = word.failure;
   if (word.status) {
-    status_ = *word.status;
-    status_.crash = crash_report();
+    end_->status = *word.status;
+    end_->status.crash = crash_report();
   } else {
-    status_.cause = Cause::not_started;
+    end_->status.cause = Cause::not_started;
   }
   conclude();
 }
@@ -181,10 +211,10 @@ void ChildHandle::conclude() {
     if (!output_->finish())
       return pipe_->loop()->defer([self = shared_from_this()] { self->conclude(); });
     if (id_ == 0) return;  // dropped by who heard it
-    status_.last_words = output_->last_words();
+    end_->status.last_words = output_->last_words();
   }
-  if (!error_) error_ = error_of(status_);
-  pipe_->conclude(*error_);
+  if (!end_->error) end_->error = error_of(end_->status);
+  pipe_->conclude(*end_->error);
 }
 
 void ChildHandle::on_input() {
@@ -212,7 +242,8 @@ void ChildHandle::on_closed() {
 
 void ChildHandle::on_over() {
   const auto keep = shared_from_this();
-  if (ChildOwner* owner = std::exchange(owner_, nullptr)) owner->on_ended(status_, *error_);
+  if (ChildOwner* owner = std::exchange(owner_, nullptr))
+    owner->on_ended(end_->status, *end_->error);
 }
 
 }  // namespace evparallel

@@ -35,6 +35,9 @@ struct KeptOptions : Options {
   Surroundings surroundings;
 };
 std::shared_ptr<const KeptOptions> kept(const Options&);
+// Whether children made by the one are as those made by the other would be.  What cannot be compared
+// is not alike: a function, or a descriptor, whose number may be another file's by now.
+bool alike(const Options&, const Options&);
 
 // Made with spawn(); the entry and the pipe hear of it as long as it lives.
 class ChildHandle final : public SpawnListener,
@@ -52,7 +55,7 @@ public:
 
   const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
   pid_t pid() const noexcept { return pid_; }
-  bool ended() const noexcept { return ended_; }
+  bool ended() const noexcept { return end() != nullptr; }
   void kill(int signum);
   void terminate(std::chrono::milliseconds grace);
   // Ends it if it is at `call` still when the clock runs out; for call 0, if it has not answered
@@ -93,6 +96,15 @@ private:
   void on_closed() override;
   void on_over() override;
 
+  // What was known when the last word came.
+  struct End {
+    ExitStatus status{};
+    std::optional<Error> error;
+    std::uint64_t last_begun = 0;
+    bool unused = false;
+  };
+  const End* end() const noexcept { return end_.peek(); }
+
   std::shared_ptr<SnapshotEntry> entry_;
   std::shared_ptr<const KeptOptions> options_;
   ChildOwner* owner_;
@@ -100,11 +112,7 @@ private:
   pid_t pid_ = 0;
   std::uint32_t slot_ = no_slot;
   std::uint64_t note_owner_ = Notes::new_owner();
-  std::uint64_t last_begun_ = 0;  // as of the end
-  bool ended_ = false;
-  bool spare_ = false;  // see unused(); as of the end, once that is known
-  ExitStatus status_{};
-  std::optional<Error> error_;
+  Lazy<End> end_;
   std::shared_ptr<detail::PipeCore> pipe_;
   std::shared_ptr<Output> output_;  // where something is captured
 };

@@ -33,7 +33,7 @@ struct Frame {
 // received where it stays.
 class FrameReader {
 public:
-  explicit FrameReader(std::size_t max_body) noexcept : max_body_(max_body) {}
+  explicit FrameReader(std::size_t max_body = frame_length_limit) noexcept : max_body_(max_body) {}
 
   void set_max_body(std::size_t size) noexcept { max_body_ = size; }
 
@@ -91,8 +91,8 @@ public:
   // The same, and `message` keeps what it holds: large parts are shared.
   void push_kept(FrameKind, std::uint64_t id, Writer& message);
 
-  // Memory for small frames.  Requires: nothing was pushed yet.
-  void use_room(ByteRow room) noexcept { small_ = std::move(room); }
+  // Memory for so many bytes of small frames.  Requires: nothing was pushed yet.
+  void reserve(std::size_t size) { small_.reserve(size); }
 
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }

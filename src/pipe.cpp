@@ -23,8 +23,8 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
     : loop_(loop),
       channel_(std::move(channel)),
       high_water_(high_water),
-      last_word_(last_word),
-      owner_(owner) {
+      owner_(owner),
+      last_word_(last_word) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
   attach(*loop_);
 }
@@ -152,7 +152,7 @@ void PipeCore::continue_later() {
   loop_->defer([self = shared_from_this()] {
     self->continue_deferred_ = false;
     self->cut_frames();
-    if (self->conclusion_) self->drain_and_end();
+    if (self->concluded()) self->drain_and_end();
   });
 }
 
@@ -177,7 +177,7 @@ void PipeCore::cut_frames() {
   channel_.keep();
   if (paused_ || stopped_at_message_ || !channel_.is_open()) return watch_reading();
   if (loop_->interrupted()) return continue_later();
-  if (channel_.in_over() && !conclusion_) on_end_of_file();
+  if (channel_.in_over() && !concluded()) on_end_of_file();
   watch_reading();
 }
 
@@ -209,10 +209,10 @@ void PipeCore::on_message_frame(Frame& frame) {
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
   if (discard_ || clean_) return;
   if (!has_on_message()) {
-    if (conclusion_ || channel_.finished()) return;
+    if (concluded() || channel_.finished()) return;
     stopped_at_message_ = true;
-    held_.assign(frame.body);
-    held_along_ = channel_.take_along();
+    rare_->held.assign(frame.body);
+    rare_->held_along = channel_.take_along();
     return;
   }
   loop_->call([&] {
@@ -223,10 +223,10 @@ void PipeCore::on_message_frame(Frame& frame) {
 
 void PipeCore::deliver_held() {
   if (!stopped_at_message_ || paused_) return;
-  if (!has_on_message() && !channel_.finished() && !conclusion_ && !discard_) return;
+  if (!has_on_message() && !channel_.finished() && !concluded() && !discard_) return;
   stopped_at_message_ = false;
-  std::string body = std::move(held_);
-  Batch along = std::move(held_along_);
+  std::string body = std::move(rare_->held);
+  Batch along = std::move(rare_->held_along);
   Frame frame{FrameKind::message, 0, body, &body};
   frame.descriptors = &along.descriptors;
   on_message_frame(frame);
@@ -283,7 +283,7 @@ void PipeCore::end_in() {
 }
 
 void PipeCore::conclude(const Error& error) {
-  conclusion_ = error;
+  rare_->conclusion = error;
   started_ = true;
   drain_and_end();
 }
@@ -301,7 +301,7 @@ void PipeCore::drain_and_end() {
   }
   if (channel_.torn())
     fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
-  if (!clean_) fail_end(*conclusion_);
+  if (!clean_) fail_end(*rare_->conclusion);
   end_in();
   over_told_ = true;
   PipeOwner* owner = std::exchange(owner_, nullptr);
@@ -313,7 +313,7 @@ void PipeCore::drain_and_end() {
 void PipeCore::check_over() {
   if (!in_ended_ && !discard_) return;
   if (!channel_.out_over()) return;
-  if (self_) return shut();
+  if (abandoned()) return shut();
   if (last_word_ == LastWord::comes || std::exchange(over_told_, true)) return;
   if (owner_) owner_->on_over();
 }
@@ -328,7 +328,7 @@ void PipeCore::abandon() {
   channel_.finish();
   const Flow flow = channel_.flush(Wait::no);
   if (flow != Flow::again && flow != Flow::later) return shut();
-  self_ = keep;
+  rare_->self = keep;
   loop_->hold();
   wait_to_write(flow);
   continue_later();
@@ -350,8 +350,9 @@ void PipeCore::shut() noexcept {
   channel_.close();
   release_handlers();
   detach();
-  if (self_ && loop_->alive()) loop_->release();
-  self_.reset();
+  if (!abandoned()) return;
+  if (loop_->alive()) loop_->release();
+  rare_->self.reset();
 }
 
 void PipeCore::loop_gone() noexcept {

@@ -33,7 +33,7 @@ namespace detail {
 class PipeCore : public Attached, public std::enable_shared_from_this<PipeCore> {
 public:
   // In the parent a last word about the child follows the end of file; in the child none does.
-  enum class LastWord { comes, none };
+  enum class LastWord : std::uint8_t { comes, none };
 
   PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, LastWord, PipeOwner*);
   ~PipeCore() override = default;
@@ -80,7 +80,7 @@ public:
   void shut() noexcept;
   // Nothing will come or go any more that a call could hope for.
   bool usable() const noexcept {
-    return channel_.is_open() && !broken_ && !channel_.out_dead() && !conclusion_;
+    return channel_.is_open() && !broken_ && !channel_.out_dead() && !concluded();
   }
 
 private:
@@ -108,15 +108,6 @@ private:
   void release_handlers() noexcept;
   void leave_writing() noexcept;
 
-  std::shared_ptr<Loop> loop_;
-  Channel channel_;
-  std::size_t high_water_;
-  LastWord last_word_;
-  PipeOwner* owner_;
-  Event read_event_;
-  Lazy<Event> write_event_;
-  Lazy<Event> retry_;  // where nothing tells when to write
-
   // Those of a Pipe; a remote function has none.
   struct Handlers {
     Handler<void(Reader&)> message;
@@ -124,13 +115,30 @@ private:
     Handler<void(const Error&)> error;
     Handler<void()> drain;
   };
-  Lazy<Handlers> handlers_;
+  // What most pipes do not come to, or at their end alone.
+  struct Rare {
+    std::string held;  // the first message, where nobody takes messages
+    Batch held_along;
+    std::optional<Error> conclusion;
+    std::shared_ptr<PipeCore> self;  // abandoned, and still writing
+  };
+  bool concluded() const noexcept { return rare_.peek() && rare_.peek()->conclusion; }
+  bool abandoned() const noexcept { return rare_.peek() && rare_.peek()->self; }
 
+  std::shared_ptr<Loop> loop_;
+  Channel channel_;
+  std::size_t high_water_;
+  PipeOwner* owner_;
+  Event read_event_;
+  Lazy<Event> write_event_;
+  Lazy<Event> retry_;  // where nothing tells when to write
+  Lazy<Handlers> handlers_;
+  Lazy<Rare> rare_;
+
+  LastWord last_word_;
   bool started_ = false;
   bool paused_ = false;
-  bool stopped_at_message_ = false;  // nobody takes messages: the first one waits in held_
-  std::string held_;
-  Batch held_along_;
+  bool stopped_at_message_ = false;  // nobody takes messages
   bool discard_ = false;
   bool clean_ = false;     // the other side said that it ended
   bool in_ended_ = false;  // on_end was told
@@ -141,8 +149,6 @@ private:
   bool above_mark_ = false;
   bool flush_deferred_ = false;
   bool continue_deferred_ = false;
-  std::optional<Error> conclusion_;
-  std::shared_ptr<PipeCore> self_;  // abandoned, and still writing
 };
 
 }  // namespace detail

@@ -151,7 +151,7 @@ void PoolCore::cancel(std::uint64_t id) {
   if (!found->second.worker)
     return give_up_waiting(id, Error(Errc::cancelled, "cancelled: Call::cancel()"));
   found->second.cancelled = true;
-  found->second.worker->cancel(id);
+  found->second.worker->cancel_sent(id);
 }
 
 void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
@@ -160,7 +160,7 @@ void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
   PoolCall& call = found->second;
   if (!call.worker) deadlines_.erase({call.deadline, id});
   call.deadline = deadline_in(time);
-  if (call.worker) return call.worker->set_deadline(id, time);
+  if (call.worker) return call.worker->set_deadline_of_sent(id, time);
   if (call.deadline == no_deadline) return;
   deadlines_.emplace(call.deadline, id);
   wake_at(call.deadline);
@@ -171,7 +171,7 @@ void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
 void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* in,
                      const Error* error) {
   const auto keep = shared_from_this();
-  const auto keep_worker = worker.shared_from_this();
+  const auto keep_worker = worker.self();
   unsend(what);
   const std::int64_t now = now_ns();
   const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
@@ -203,7 +203,8 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
 }
 
 Error PoolCore::explained(const Error& error) const {
-  return options_.child.backtrace ? symbolised(snapshots_.front()->modules(), error) : error;
+  return options_.child.backtrace ? symbolised(patterns_.front()->replicas->modules(), error)
+                                  : error;
 }
 
 void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {

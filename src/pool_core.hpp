@@ -27,7 +27,7 @@ struct PoolCall {
 
 class PoolCore : public Attached, public CallTarget, public std::enable_shared_from_this<PoolCore> {
 public:
-  PoolCore(const std::shared_ptr<Loop>&, std::vector<std::shared_ptr<Replicas>>, Task,
+  PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
            const PoolOptions&);
   ~PoolCore() override { drop(); }
 
@@ -113,7 +113,7 @@ private:
   std::size_t demand() const noexcept;
   void start_wanted();
   bool start_one(PoolWorker* replaced);
-  std::shared_ptr<Replicas> next_snapshot() noexcept;
+  const std::shared_ptr<const Pattern>& next_pattern() noexcept;
   void start_failed(const Error&);
   bool proven() const noexcept;
   void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
@@ -131,11 +131,9 @@ private:
   std::vector<std::shared_ptr<PoolWorker>> let_go() noexcept;
 
   std::shared_ptr<Loop> loop_;
-  std::vector<std::shared_ptr<Replicas>> snapshots_;
-  std::size_t next_snapshot_ = 0;
-  std::shared_ptr<const Task> task_;
+  std::vector<std::shared_ptr<const Pattern>> patterns_;  // one for each snapshot
+  std::size_t next_pattern_ = 0;
   PoolOptions options_;
-  std::shared_ptr<const KeptOptions> child_options_;
   Stage stage_ = Stage::open;
   PoolCounts counts_;
 

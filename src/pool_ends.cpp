@@ -53,8 +53,8 @@ void PoolCore::end_stopping() {
   counts_.failed += calls_.size();
   calls_.clear();
   for (const auto& worker : let_go()) {
-    worker->kill(options_.child.grace);
-    worker->drop();
+    worker->terminate(options_.child.grace);
+    worker->leave();
   }
 }
 
@@ -82,7 +82,7 @@ void PoolCore::drop() noexcept {
   }
   std::unordered_map<std::uint64_t, PoolCall> calls;
   calls.swap(calls_);
-  for (const auto& worker : let_go()) worker->drop();
+  for (const auto& worker : let_go()) worker->leave();
   if (!loop_->alive()) return;
   for (auto& item : calls) {
     loop_->hold();
@@ -107,7 +107,7 @@ void PoolCore::loop_gone() noexcept {
   calls.swap(calls_);
   drain_.release();
   for (const auto& map : maps) map->loop_gone();
-  for (const auto& worker : let_go()) worker->drop();
+  for (const auto& worker : let_go()) worker->leave();
   pending_ = 0;
 }
 
@@ -167,8 +167,8 @@ void PoolCore::give_up_chunks(const MapCore& map) {
     const std::vector<PoolWorker::Sent> sent = worker->sent;
     for (const PoolWorker::Sent& what : sent) {
       if (!what.chunk || chunks_.at(what.id).map.get() != &map) continue;
-      if (!worker->take_back_one(what.id)) {
-        worker->cancel(what.id);
+      if (!worker->take_back_sent(what.id)) {
+        worker->cancel_sent(what.id);
         continue;
       }
       unsend(what);

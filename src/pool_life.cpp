@@ -30,12 +30,11 @@ void append_tail(Task& task, const PoolOptions& options) {
 }  // namespace
 
 PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
-                   std::vector<std::shared_ptr<Replicas>> snapshots, Task task,
+                   const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
                    const PoolOptions& options)
-    : loop_(loop), snapshots_(std::move(snapshots)), options_(options) {
+    : loop_(loop), options_(options) {
   loop_->check_at_home();
   append_tail(task, options_);
-  task_ = std::make_shared<const Task>(std::move(task));
   if (options_.workers == 0) options_.workers = usable_cpus();
   options_.min_workers = std::min(options_.min_workers, options_.workers);
   options_.snapshots.clear();  // they need not live longer than the call
@@ -44,7 +43,11 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
   child.retries = 0;
   child.deadline = child.deadline.zero();
   child.max_message += std::min(chunk_slack, SIZE_MAX - child.max_message);
-  child_options_ = kept(child);
+  const auto child_options = kept(child);
+  const auto shared_task = std::make_shared<const Task>(std::move(task));
+  for (const auto& snapshot : snapshots)
+    patterns_.push_back(
+        std::make_shared<const Pattern>(Pattern{snapshot, shared_task, child_options}));
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
   attach(*loop_);
 }
@@ -87,20 +90,21 @@ void PoolCore::start_wanted() {
     if (!start_one(nullptr)) return;
 }
 
-std::shared_ptr<Replicas> PoolCore::next_snapshot() noexcept {
-  for (std::size_t i = 0; i < snapshots_.size(); ++i) {
-    const auto& entry = snapshots_[next_snapshot_++ % snapshots_.size()];
-    if (entry->alive()) return entry;
+// Of a snapshot that lives, each in turn.
+const std::shared_ptr<const Pattern>& PoolCore::next_pattern() noexcept {
+  for (std::size_t i = 0; i < patterns_.size(); ++i) {
+    const auto& pattern = patterns_[next_pattern_++ % patterns_.size()];
+    if (pattern->replicas->alive()) return pattern;
   }
-  return snapshots_.front();
+  return patterns_.front();
 }
 
 bool PoolCore::start_one(PoolWorker* replaced) {
-  auto worker = std::make_shared<PoolWorker>(*this);
+  auto worker = std::make_shared<PoolWorker>(*this, loop_, next_pattern());
   try {
-    worker->start(loop_, next_snapshot(), task_, child_options_);
+    worker->start();
   } catch (const Error& error) {
-    worker->drop();
+    worker->leave();
     start_failed(error);
     return false;
   }
@@ -141,12 +145,12 @@ void PoolCore::child_free(PoolWorker& worker) {
 // ---- an end ----
 
 void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const Error& error) {
-  const auto keep = worker.shared_from_this();
+  const auto keep = worker.self();
   set_busy(worker);
   counts_.add(status.usage);
   const bool expected = worker.stage == PoolWorker::Stage::retiring;
   worker.stage = PoolWorker::Stage::ended;
-  worker.lost_calls.clear();
+  worker.lost_calls.reset();
   for (const auto& other : workers_) {
     if (other->successor == &worker) other->successor = nullptr;
     if (other.get() == worker.successor) other->spare = false;
@@ -173,7 +177,7 @@ void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error&
 }
 
 void PoolCore::start_failed(const Error& error) {
-  if (error.code() == Errc::unknown_function || !next_snapshot()->alive())
+  if (error.code() == Errc::unknown_function || !next_pattern()->replicas->alive())
     return fail_waiting(error);  // another child would meet it as well
   ++failed_starts_;
   failed_at_ = now_ns();

@@ -44,7 +44,7 @@ std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
 }
 
 bool PoolCore::accepts(const PoolWorker& worker, Next what, std::int64_t now) const noexcept {
-  if (worker.stage != PoolWorker::Stage::ready || worker.spare || !worker.lost_calls.empty() ||
+  if (worker.stage != PoolWorker::Stage::ready || worker.spare || worker.has_lost_calls() ||
       !worker.usable() || allowance(worker) == 0)
     return false;
   const std::size_t load = worker.sent.size();
@@ -149,7 +149,7 @@ bool PoolCore::send_call(PoolWorker& worker) {
   const std::uint64_t id = queue_.begin()->first.second;
   PoolCall& call = *queue_.begin()->second;
   dequeue(id, call);
-  call.worker = worker.shared_from_this();
+  call.worker = worker.self();
   const std::int64_t now = now_ns();
   counts_.wait.add(now - call.since);
   ++calls_in_a_row_;
@@ -201,7 +201,7 @@ void PoolCore::note_run(PoolWorker& worker, const PoolWorker::Sent& what,
 // ---- taking back ----
 
 void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
-  for (const PoolWorker::Sent& what : worker.take_back(below)) {
+  for (const PoolWorker::Sent& what : worker.take_back_all(below)) {
     unsend(what);
     if (what.chunk) {
       const auto found = chunks_.find(what.id);

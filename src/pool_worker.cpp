@@ -8,14 +8,9 @@ namespace evparallel {
 
 namespace detail {
 
-void PoolWorker::start(const std::shared_ptr<Loop>& loop, std::shared_ptr<Replicas> entry,
-                       std::shared_ptr<const Task> task,
-                       std::shared_ptr<const KeptOptions> options) {
+void PoolWorker::start() {
   started_at = last_answer_at = now_ns();
-  remote_ =
-      std::make_shared<RemoteCore>(loop, std::move(entry), std::move(task), std::move(options));
-  remote_->set_owner(this);
-  remote_->spawn();
+  spawn();
 }
 
 void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline) {
@@ -27,12 +22,12 @@ void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline)
     std::uint64_t id;
     void operator()(Reader* in, const Error* error) { worker->heard(id, in, error); }
   };
-  added.remote_id = remote_->call(argument, Heard{shared_from_this(), what.id}, deadline);
+  added.remote_id = call(argument, Heard{self(), what.id}, deadline);
   taken += what.items;
   chunks += what.chunk;
 }
 
-std::optional<PoolWorker::Sent> PoolWorker::take(std::uint64_t id) {
+std::optional<PoolWorker::Sent> PoolWorker::take_sent(std::uint64_t id) {
   const auto found =
       std::find_if(sent.begin(), sent.end(), [id](const Sent& one) { return one.id == id; });
   if (found == sent.end()) return std::nullopt;
@@ -42,33 +37,33 @@ std::optional<PoolWorker::Sent> PoolWorker::take(std::uint64_t id) {
   return taken_out;
 }
 
-std::vector<PoolWorker::Sent> PoolWorker::take_back(std::int64_t below) {
+std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
   std::vector<Sent> back;
   for (std::size_t i = sent.size(); i-- > 0;) {
     const Sent one = sent[i];
-    if (one.priority < below && take_back_one(one.id)) back.push_back(one);
+    if (one.priority < below && take_back_sent(one.id)) back.push_back(one);
   }
   return back;
 }
 
-bool PoolWorker::take_back_one(std::uint64_t id) {
+bool PoolWorker::take_back_sent(std::uint64_t id) {
   for (const Sent& one : sent) {
     if (one.id != id) continue;
-    if (!remote_->take_back(one.remote_id)) return false;
-    taken -= take(id)->items;
+    if (!take_back(one.remote_id)) return false;
+    taken -= take_sent(id)->items;
     return true;
   }
   return false;
 }
 
-void PoolWorker::cancel(std::uint64_t id) {
+void PoolWorker::cancel_sent(std::uint64_t id) {
   for (const Sent& one : sent)
-    if (one.id == id) return remote_->cancel(one.remote_id);
+    if (one.id == id) return cancel(one.remote_id);
 }
 
-void PoolWorker::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+void PoolWorker::set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds time) {
   for (const Sent& one : sent)
-    if (one.id == id) return remote_->set_deadline(one.remote_id, time);
+    if (one.id == id) return set_deadline(one.remote_id, time);
 }
 
 void PoolWorker::retire() {
@@ -78,30 +73,24 @@ void PoolWorker::retire() {
 
 // Not before: from then on it has so long to end.
 void PoolWorker::end_if_done() {
-  if (stage == Stage::retiring && free()) remote_->retire();
+  if (stage == Stage::retiring && free()) close_in_time();
 }
 
-void PoolWorker::kill(std::chrono::milliseconds grace) noexcept {
-  if (remote_) remote_->terminate(grace);
-}
-
-void PoolWorker::drop() noexcept {
+void PoolWorker::leave() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
-  if (!remote_) return;
-  remote_->set_owner(nullptr);
-  remote_->drop();
+  drop();
 }
 
 // A call that was given up is heard of before the child is past it.
 void PoolWorker::heard(std::uint64_t id, Reader* in, const Error* error) {
-  const auto keep = shared_from_this();
+  const auto keep = self();
   if (!pool_) return;
-  const std::optional<Sent> what = take(id);
+  const std::optional<Sent> what = take_sent(id);
   if (!what) return;
   if (error && error->delivery() == Delivery::started) {
     begun = true;
-    if (remote_->is_given_up(what->remote_id)) lost_calls.push_back(what->remote_id);
+    if (is_given_up(what->remote_id)) lost_calls->push_back(what->remote_id);
   }
   pool_->heard(*this, *what, in, error);
   end_if_done();
@@ -112,15 +101,15 @@ void PoolWorker::on_child_ready() {
 }
 
 void PoolWorker::on_child_ended(const ExitStatus& status, const Error& error) {
-  const auto keep = shared_from_this();
+  const auto keep = self();
   if (pool_) pool_->child_ended(*this, status, error);
 }
 
 void PoolWorker::on_given_up_answered(std::uint64_t remote_id) {
-  const auto keep = shared_from_this();
-  const auto found = std::find(lost_calls.begin(), lost_calls.end(), remote_id);
-  if (found == lost_calls.end()) return;
-  lost_calls.erase(found);
+  const auto keep = self();
+  const auto found = std::find(lost_calls->begin(), lost_calls->end(), remote_id);
+  if (found == lost_calls->end()) return;
+  lost_calls->erase(found);
   if (pool_) pool_->child_free(*this);
   end_if_done();
 }

@@ -12,7 +12,7 @@ namespace detail {
 
 class PoolCore;
 
-class PoolWorker final : public RemoteOwner, public std::enable_shared_from_this<PoolWorker> {
+class PoolWorker final : public RemoteCore {
 public:
   enum class Stage : std::uint8_t { starting, ready, retiring, ended };
 
@@ -26,32 +26,34 @@ public:
     bool chunk;
   };
 
-  explicit PoolWorker(PoolCore& pool) noexcept : pool_(&pool) {}
+  PoolWorker(PoolCore& pool, const std::shared_ptr<Loop>& loop,
+             std::shared_ptr<const Pattern> pattern)
+      : RemoteCore(loop, std::move(pattern), Children::single), pool_(&pool) {}
 
   // Asks for the child.  Fails: Error.
-  void start(const std::shared_ptr<Loop>&, std::shared_ptr<Replicas>, std::shared_ptr<const Task>,
-             std::shared_ptr<const KeptOptions>);
+  void start();
   // Fails: std::logic_error, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // What nobody has begun is taken out and given back, beginning with the last; `below`: only what
   // has a lower priority.
-  std::vector<Sent> take_back(std::int64_t below);
-  bool take_back_one(std::uint64_t id);
-  void cancel(std::uint64_t id);
-  void set_deadline(std::uint64_t id, std::chrono::nanoseconds);
+  std::vector<Sent> take_back_all(std::int64_t below);
+  bool take_back_sent(std::uint64_t id);
+  void cancel_sent(std::uint64_t id);
+  void set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds);
   // It gets nothing more, and ends when it has answered.
   void retire();
   // It is to end; nobody hears of it any more.
-  void drop() noexcept;
-  // SIGTERM now, SIGKILL after `grace`.
-  void kill(std::chrono::milliseconds grace) noexcept;
+  void leave() noexcept;
 
   // Removes it.  Nothing: it is not here.
-  std::optional<Sent> take(std::uint64_t id);
+  std::optional<Sent> take_sent(std::uint64_t id);
 
-  pid_t pid() const noexcept { return remote_ ? remote_->pid() : 0; }
-  bool usable() const noexcept { return remote_ && remote_->usable(); }
-  bool free() const noexcept { return sent.empty() && lost_calls.empty(); }
+  std::shared_ptr<PoolWorker> self() {
+    return std::static_pointer_cast<PoolWorker>(shared_from_this());
+  }
+  bool free() const noexcept { return sent.empty() && !has_lost_calls(); }
+  // Calls that were given up, and it may be at them still.
+  bool has_lost_calls() const noexcept { return lost_calls.peek() && !lost_calls.peek()->empty(); }
   // Since when it is at what it is at.
   std::int64_t busy_since() const noexcept {
     return sent.empty() ? last_answer_at : std::max(sent.front().sent_at, last_answer_at);
@@ -71,7 +73,7 @@ public:
   std::int64_t looked_at = 0;  // at its memory
   std::size_t first_memory = 0;
   std::vector<Sent> sent;
-  std::vector<std::uint64_t> lost_calls;  // given up, and it may be at them still
+  Lazy<std::vector<std::uint64_t>> lost_calls;
 
 private:
   void end_if_done();
@@ -81,7 +83,6 @@ private:
   void on_given_up_answered(std::uint64_t remote_id) override;
 
   PoolCore* pool_;
-  std::shared_ptr<RemoteCore> remote_;
 };
 
 }  // namespace detail

@@ -28,28 +28,23 @@ protected:
   ~CallTarget() = default;
 };
 
-// Who replaces the child of a RemoteCore by making another RemoteCore: no call is made again here,
-// and none goes to a second child.
-class RemoteOwner {
-public:
-  virtual void on_child_ready() = 0;  // it said so, by a value of call 0
-  // Before its calls hear of it.
-  virtual void on_child_ended(const ExitStatus&, const Error&) = 0;
-  // A call that nobody waited for any more: the child is past it.
-  virtual void on_given_up_answered(std::uint64_t id) = 0;
-
-protected:
-  ~RemoteOwner() = default;
+// What children are made by.  Those that are made by the same share it.
+struct Pattern {
+  std::shared_ptr<Replicas> replicas;
+  std::shared_ptr<const Task> task;
+  std::shared_ptr<const KeptOptions> options;
 };
 
 // One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
 // beside one that works.
 class RemoteChild final : public ChildOwner {
 public:
-  explicit RemoteChild(RemoteCore& remote) noexcept : remote_(remote) {}
+  explicit RemoteChild(RemoteCore&) noexcept;
   void on_started(pid_t) override;
   // What the task itself threw reaches all calls, rather than the exit status that follows.
-  void on_task_error(const Error& error) override { task_error = error; }
+  void on_task_error(const Error& error) override {
+    task_error = std::make_unique<const Error>(error);
+  }
   void on_frame(Frame&) override;
   void on_ended(const ExitStatus&, const Error&) override;
 
@@ -60,28 +55,34 @@ public:
 
   std::shared_ptr<ChildHandle> handle;
   Calls calls;
-  std::optional<Error> task_error;  // the task itself failed
-  std::uint64_t pings = 0;
-  bool struck = false;  // the snapshot was asked to end it, if it has to be
+  std::unique_ptr<const Error> task_error;  // the task itself failed
   // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
   // counts where it was not known whether the child had begun the call.
   struct Given {
     Note* note;
     Cause cause;
   };
-  Lazy<std::unordered_map<std::uint64_t, Given>> given_up;
+  struct GivenUp {
+    std::unordered_map<std::uint64_t, Given> calls;
+    std::uint64_t pings = 0;
+    bool struck = false;  // the snapshot was asked to end the child, if it has to be
+  };
+  Lazy<GivenUp> given_up;
+  bool struck() const noexcept { return given_up.peek() && given_up.peek()->struck; }
 
 private:
   RemoteCore& remote_;
 };
 
+// With hooks for who replaces its child by making another RemoteCore, `Single`: no call is made again
+// there, and none goes to a second child.
 class RemoteCore : public Attached,
                    public CallTarget,
                    public std::enable_shared_from_this<RemoteCore> {
 public:
-  // Many of them may share their task and options.
-  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<Replicas>, std::shared_ptr<const Task>,
-             std::shared_ptr<const KeptOptions>);
+  enum class Children : bool { several, single };
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const Pattern>,
+             Children = Children::several);
   ~RemoteCore() override { drop(); }
 
   // ---- the way of a call ----
@@ -106,7 +107,7 @@ public:
   void child_ended(RemoteChild&, const ExitStatus&, const Error&);
   void close();
   // The same, and the snapshot sees to it that the child ends in time.
-  void retire();
+  void close_in_time();
   void drop() noexcept;
 
   // Its child gets SIGTERM, and SIGKILL `grace` later.
@@ -114,7 +115,6 @@ public:
     if (current_) current_->handle->terminate(grace);
   }
 
-  void set_owner(RemoteOwner* owner) noexcept { owner_ = owner; }
   // Its child takes calls.
   bool usable() const noexcept { return current_ && current_->handle->pipe()->usable(); }
 
@@ -123,6 +123,13 @@ public:
   std::size_t pending() const noexcept { return pending_; }
 
 private:
+  virtual void on_child_ready() {}  // it said so, by a value of call 0
+  // Before its calls hear of it.
+  virtual void on_child_ended(const ExitStatus&, const Error&) {}
+  // A call that nobody waited for any more: the child is past it.
+  virtual void on_given_up_answered(std::uint64_t /*id*/) {}
+
+  bool single() const noexcept { return children_ == Children::single; }
   void check_open() const;
   void place(std::uint64_t id, PendingCall&, Writer& argument);
   void began();
@@ -143,6 +150,8 @@ private:
   bool may_repeat(const RemoteChild&, const PendingCall&, Delivery,
                   const ExitStatus&) const noexcept;
   void repeat(std::vector<KeptCall>);
+  void stop_clock() noexcept;
+  std::vector<std::unique_ptr<RemoteChild>> take_all() noexcept;
   void drop_child(RemoteChild&) noexcept;
   void cut_unheard(RemoteChild&) noexcept;
   void erase_notes(RemoteChild&) noexcept;
@@ -150,18 +159,20 @@ private:
   std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
   void loop_gone() noexcept override;
 
+  struct Deadlines {
+    std::set<std::pair<std::int64_t, std::uint64_t>> soonest;  // and its call, first
+    Event clock;
+    std::int64_t clock_at = no_deadline;
+  };
+
   std::shared_ptr<Loop> loop_;
-  std::shared_ptr<Replicas> replicas_;
-  std::shared_ptr<const Task> task_;
-  std::shared_ptr<const KeptOptions> options_;
-  RemoteOwner* owner_ = nullptr;
+  std::shared_ptr<const Pattern> pattern_;
   std::unique_ptr<RemoteChild> current_;
-  std::vector<std::unique_ptr<RemoteChild>> dying_;
-  std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls, soonest first
-  Lazy<Event> clock_;
-  std::int64_t clock_at_ = no_deadline;
+  Lazy<std::vector<std::unique_ptr<RemoteChild>>> dying_;
+  Lazy<Deadlines> deadlines_;
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;
+  Children children_;
   bool closed_ = false;
   bool dropped_ = false;
 };

@@ -13,12 +13,9 @@ namespace evparallel {
 
 namespace detail {
 
-RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<Replicas> replicas,
-                       std::shared_ptr<const Task> task, std::shared_ptr<const KeptOptions> options)
-    : loop_(loop),
-      replicas_(std::move(replicas)),
-      task_(std::move(task)),
-      options_(std::move(options)) {
+RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const Pattern> pattern,
+                       Children children)
+    : loop_(loop), pattern_(std::move(pattern)), children_(children) {
   attach(*loop_);
 }
 
@@ -40,15 +37,16 @@ void RemoteCore::ended() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
-  child->handle = ChildHandle::spawn(replicas_->next(loop_), loop_, *task_, options_,
-                                     ChildHandle::DeadlineOf::each_call, child.get());
-  if (current_) dying_.push_back(std::move(current_));
+  child->handle =
+      ChildHandle::spawn(pattern_->replicas->next(loop_), loop_, *pattern_->task, pattern_->options,
+                         ChildHandle::DeadlineOf::each_call, child.get());
+  if (current_) dying_->push_back(std::move(current_));
   current_ = std::move(child);
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer) {
-  const bool limited = options_->deadline > options_->deadline.zero();
-  return call(argument, std::move(answer), limited ? deadline_in(options_->deadline) : no_deadline);
+  const std::chrono::milliseconds limit = pattern_->options->deadline;
+  return call(argument, std::move(answer), limit > limit.zero() ? deadline_in(limit) : no_deadline);
 }
 
 std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer, std::int64_t deadline) {
@@ -71,9 +69,9 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer, std::int64_t d
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument) {
   const bool usable = current_ && current_->handle->pipe()->usable();
-  pending.held =
-      !usable && current_ &&
-      (owner_ || current_->struck || options_->retries > 0 || current_->handle->unused());
+  pending.held = !usable && current_ &&
+                 (single() || current_->struck() || pattern_->options->retries > 0 ||
+                  current_->handle->unused());
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
   PipeCore& pipe = *child.handle->pipe();
@@ -90,7 +88,7 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument)
   }
   const std::int64_t deadline = pending.deadline;
   // Who replaces children makes their calls again, too.
-  PendingCall& added = child.calls.add(id, std::move(pending), owner_ ? nullptr : &argument);
+  PendingCall& added = child.calls.add(id, std::move(pending), single() ? nullptr : &argument);
   if (deadline != no_deadline) keep_deadline(id, added, deadline);
 }
 
@@ -141,7 +139,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
 void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   fault_at(Hop::finish);
   const auto keep = shared_from_this();
-  if (owner_ && frame.id == 0) return owner_->on_child_ready();
+  if (frame.id == 0) return on_child_ready();
   PendingCall pending = child.calls.take(frame.id);
   if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
   forget_deadline(frame.id, pending);
@@ -170,14 +168,14 @@ bool was_lost_unused(const RemoteChild& child, const ExitStatus& status) noexcep
 // Safe: the child had not begun it, and that is known.
 bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
                             const ExitStatus& status) const noexcept {
-  if (owner_) return false;
+  if (single()) return false;
   if (was_lost_unused(child, status)) return true;
   if (pending.held && status.cause != Cause::not_started) return true;
   const bool begun =
       delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
   if (ended_by_us(status)) return !begun;
-  return pending.attempts < options_->retries && !child.task_error &&
-         (!begun || options_->idempotent);
+  return pending.attempts < pattern_->options->retries && !child.task_error &&
+         (!begun || pattern_->options->idempotent);
 }
 
 // The last word about a child: each of its calls hears it, or is made again.
@@ -190,7 +188,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
   if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
   erase_notes(child);
-  if (owner_) owner_->on_child_ended(status, told);
+  on_child_ended(status, told);
 
   std::vector<KeptCall> again;
   std::vector<std::pair<Answer, Delivery>> failed;
@@ -198,7 +196,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
     erase(std::exchange(pending.note, nullptr));
     Delivery delivery = child.delivery(id, pending);
     // Who made the child makes the calls again, and goes by this alone.
-    if (owner_ && delivery == Delivery::sent && !child.handle->slot_known())
+    if (single() && delivery == Delivery::sent && !child.handle->slot_known())
       delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {
       if (!ours && !pending.held && !was_lost_unused(child, status)) ++pending.attempts;
@@ -230,10 +228,11 @@ void RemoteCore::repeat(std::vector<KeptCall> calls) {
 
 std::unique_ptr<RemoteChild> RemoteCore::take(RemoteChild& child) noexcept {
   if (current_.get() == &child) return std::move(current_);
-  for (auto& one : dying_) {
+  if (!dying_.peek()) return nullptr;
+  for (auto& one : *dying_) {
     if (one.get() != &child) continue;
     std::unique_ptr<RemoteChild> found = std::move(one);
-    dying_.erase(dying_.begin() + (&one - dying_.data()));
+    dying_->erase(dying_->begin() + (&one - dying_->data()));
     return found;
   }
   return nullptr;
@@ -246,7 +245,7 @@ void RemoteCore::close() {
   if (current_) current_->handle->pipe()->close();
 }
 
-void RemoteCore::retire() {
+void RemoteCore::close_in_time() {
   close();
   if (current_) current_->handle->release();
 }
@@ -255,12 +254,16 @@ void RemoteCore::retire() {
 void RemoteCore::drop() noexcept {
   if (std::exchange(dropped_, true)) return;
   closed_ = true;
-  if (clock_.peek()) clock_->unset();
-  deadlines_.clear();
-  const std::unique_ptr<RemoteChild> current = std::move(current_);
-  std::vector<std::unique_ptr<RemoteChild>> children = std::move(dying_);
-  for (const auto& child : children) drop_child(*child);
-  if (current) drop_child(*current);
+  stop_clock();
+  for (const auto& child : take_all()) drop_child(*child);
+}
+
+// All its children.
+std::vector<std::unique_ptr<RemoteChild>> RemoteCore::take_all() noexcept {
+  std::vector<std::unique_ptr<RemoteChild>> all;
+  if (dying_.peek()) all.swap(*dying_);
+  if (current_) all.push_back(std::move(current_));
+  return all;
 }
 
 void RemoteCore::drop_child(RemoteChild& child) noexcept {
@@ -281,13 +284,10 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
 }
 
 void RemoteCore::loop_gone() noexcept {
-  if (clock_.peek()) clock_->unset();
-  deadlines_.clear();
+  stop_clock();
   // Callbacks go unheard: they may own handles that come back here.
-  const std::unique_ptr<RemoteChild> current = std::move(current_);
-  const std::vector<std::unique_ptr<RemoteChild>> dying = std::move(dying_);
-  for (const auto& child : dying) cut_unheard(*child);
-  if (current) cut_unheard(*current);
+  const std::vector<std::unique_ptr<RemoteChild>> all = take_all();
+  for (const auto& child : all) cut_unheard(*child);
   pending_ = 0;
 }
 
@@ -298,6 +298,9 @@ void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
 }
 
 // ---- one child ----
+
+RemoteChild::RemoteChild(RemoteCore& remote) noexcept
+    : calls(Lent<Calls::Pending>(remote.loop().own<Shelf<Calls::Pending>>())), remote_(remote) {}
 
 void RemoteChild::on_started(pid_t) {
   remote_.child_started(*this);
@@ -314,11 +317,39 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
 
 // ---- what a Remote and a Call do ----
 
+namespace {
+
+bool alike(const Task& one, const Task& other) {
+  return one.entry == other.entry && one.function == other.function &&
+         one.callable == other.callable && one.replies_later == other.replies_later &&
+         one.more == other.more;
+}
+
+// Of the last Remote on a loop: a program that makes thousands makes most of them alike.
+struct LastPattern {
+  std::weak_ptr<const Pattern> pattern;
+};
+
+std::shared_ptr<const Pattern> pattern_of(Loop& loop, const Task& task, const Options& options) {
+  std::shared_ptr<Replicas> replicas = Replicas::choose(options.snapshot);
+  LastPattern& last = loop.own<LastPattern>();
+  std::shared_ptr<const Pattern> pattern = last.pattern.lock();
+  if (pattern && pattern->replicas == replicas && alike(*pattern->task, task) &&
+      alike(*pattern->options, options))
+    return pattern;
+  pattern = std::make_shared<const Pattern>(
+      Pattern{std::move(replicas), std::make_shared<const Task>(task), kept(options)});
+  last.pattern = pattern;
+  return pattern;
+}
+
+}  // namespace
+
 std::shared_ptr<RemoteCore> remote_start(Reactor& reactor, const Task& task,
                                          const Options& options) {
   fault_at(Hop::run);
-  auto core = std::make_shared<RemoteCore>(reactor.loop(), Replicas::choose(options.snapshot),
-                                           std::make_shared<const Task>(task), kept(options));
+  const std::shared_ptr<Loop>& loop = reactor.loop();
+  auto core = std::make_shared<RemoteCore>(loop, pattern_of(*loop, task, options));
   core->spawn();
   return core;
 }

@@ -45,7 +45,7 @@ SnapshotEntry::~SnapshotEntry() {
   if (pid_ == 0 || reaped_) return;
   drop_spares();
   // Where a child may live on, the socket stays open: its end would end the child.
-  if (only_spares_live() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
+  if (living_.only_spares() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
     client_.close();
   abandoned().push_back({pid_, std::move(client_)});
   reap_abandoned();
@@ -75,7 +75,7 @@ void SnapshotEntry::loop_gone() noexcept {
   refill_event_.unset();
   holds_loop_ = false;
   loop_.reset();
-  for (auto& item : living_) item.second.listener = nullptr;
+  living_.forget_listeners();
 }
 
 // ---- lost ----
@@ -91,10 +91,8 @@ void SnapshotEntry::lost() {
     state_ = State::unconnected;
   else if (state_ != State::stopped)
     state_ = State::lost;
-  std::vector<std::uint64_t> ids;
-  for (const auto& item : living_) ids.push_back(item.first);
-  for (const std::uint64_t id : ids) {
-    const Living& child = living_.at(id);
+  for (const std::uint64_t id : living_.ids()) {
+    const Living child = *living_.find(id);
     ExitStatus status;
     status.pid = child.pid;
     status.cause = Cause::snapshot_lost;

@@ -120,13 +120,13 @@ SnapshotEntry::Spawned SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop,
     hand_over(id, listener);
   else
     ask_for_child(id, failure, std::move(theirs), std::move(streams), group, listener);
-  return {id, std::move(ours), seed_of_child(moment_->seed, number), spare.has_value()};
+  return {id, std::move(ours), seed_of_child(moment_->seed, number)};
 }
 
 void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& failure,
                                   Descriptor socket, Streams streams, Group group,
                                   SpawnListener* listener) {
-  living_.emplace(id, Living{listener, 0, no_slot, false, false, false});
+  living_.add(id).listener = listener;
   if (failure) return fail_later(id, *failure, std::move(socket));
   Request request = request_of(Ask::spawn, id);
   request.group = group;
@@ -134,7 +134,7 @@ void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& 
   if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
-    living_.at(id).asked = !client_.ended();
+    living_.find(id)->asked = !client_.ended();
 }
 
 // False: the queue is full.  In another process it does nothing: the socket is the program's.
@@ -175,8 +175,7 @@ void SnapshotEntry::look_later() {
 }
 
 void SnapshotEntry::forget(std::uint64_t id) noexcept {
-  const auto found = living_.find(id);
-  if (found != living_.end()) found->second.listener = nullptr;
+  if (Living* child = living_.find(id)) child->listener = nullptr;
 }
 
 const Slot* SnapshotEntry::slot(std::uint32_t index) const noexcept {
@@ -224,14 +223,14 @@ void SnapshotEntry::take_report(const Report& report) {
     return;
   }
   if (report.id == no_spawn) refused_ = true;
-  const auto found = living_.find(report.id);
-  if (found == living_.end()) return;
+  Living* const child = living_.find(report.id);
+  if (!child) return;
   switch (report.kind) {
     case Tell::strays: break;
     case Tell::spawned:
-      found->second.pid = report.pid;
-      found->second.slot = report.slot;
-      if (SpawnListener* listener = found->second.listener)
+      child->pid = report.pid;
+      child->slot = report.slot;
+      if (SpawnListener* listener = child->listener)
         loop_->call([&] { listener->on_spawned(report.pid, report.slot); });
       break;
     case Tell::failed:
@@ -252,11 +251,11 @@ void SnapshotEntry::take_report(const Report& report) {
 void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
   fault_at(Hop::last_word);
   tell_spawned(id);
-  const auto found = living_.find(id);
-  if (found == living_.end()) return;
-  SpawnListener* listener = found->second.listener;
-  const bool spare = found->second.spare;
-  living_.erase(found);
+  const Living* const child = living_.find(id);
+  if (!child) return;
+  SpawnListener* const listener = child->listener;
+  const bool spare = child->spare;
+  living_.erase(id);
   if (spare) return lose_spare(id);
   if (listener) loop_->call([&] { listener->on_last_word(word); });
 }

@@ -15,6 +15,7 @@
 #include "server.hpp"
 #include "slots.hpp"
 #include "spares.hpp"
+#include "spawns.hpp"
 #include "watch.hpp"
 
 #include <evparallel/snapshot.hpp>
@@ -22,7 +23,6 @@
 
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 namespace evparallel {
@@ -117,7 +117,6 @@ public:
     std::uint64_t id;   // of the spawn
     Descriptor socket;  // this end of its data socket
     std::uint64_t seed;
-    bool spare;
   };
   Spawned spawn(const std::shared_ptr<Loop>&, const detail::Task&, Streams, Group, SpawnListener*);
   void forget(std::uint64_t id) noexcept;
@@ -189,7 +188,6 @@ private:
   void tell_spawned(std::uint64_t id);
   void lose_spare(std::uint64_t id);
   void drop_spares() noexcept;
-  bool only_spares_live() const noexcept;
 
   Home home_ = Home::here();
   State state_ = State::unconnected;
@@ -210,15 +208,7 @@ private:
   bool holds_loop_ = false;  // until it has been told
   std::uint64_t strays_ = 0;
   bool refused_ = false;  // in a child: it was not let in
-  struct Living {
-    SpawnListener* listener;  // null: forgotten, or a spare
-    pid_t pid;
-    std::uint32_t slot;
-    bool asked;   // the snapshot may have heard of it
-    bool spare;   // no spawn has taken it yet
-    bool untold;  // one has, and is still to hear that it was forked
-  };
-  std::unordered_map<std::uint64_t, Living> living_;
+  Spawns living_;
   std::optional<Spares> spares_;
   Event refill_event_;
 };

@@ -131,9 +131,7 @@ int SnapshotEntry::fill_spares() {
     const std::uint64_t id = Spares::first_id + moment_->next_spare++;
     Descriptor theirs;
     if (const int error = spares_->add(id, theirs)) return error;
-    Living spare{};
-    spare.spare = true;
-    living_.emplace(id, spare);
+    living_.add(id).spare = true;
     Streams streams;
     streams.plan = streams_of_spare;
     if (ask(request_of(Ask::spawn, id), std::move(theirs), std::move(streams))) continue;
@@ -161,7 +159,7 @@ std::optional<Spare> SnapshotEntry::take_spare(const Streams& streams, Group gro
 
 // What was heard of it before is told to its listener from the loop, as of any child.
 void SnapshotEntry::hand_over(std::uint64_t id, SpawnListener* listener) {
-  Living& living = living_.at(id);
+  Living& living = *living_.find(id);
   living.listener = listener;
   living.asked = true;
   living.spare = false;
@@ -170,9 +168,9 @@ void SnapshotEntry::hand_over(std::uint64_t id, SpawnListener* listener) {
 }
 
 void SnapshotEntry::tell_spawned(std::uint64_t id) {
-  const auto found = living_.find(id);
-  if (found == living_.end() || !std::exchange(found->second.untold, false)) return;
-  const Living child = found->second;
+  Living* const found = living_.find(id);
+  if (!found || !std::exchange(found->untold, false)) return;
+  const Living child = *found;
   if (child.listener) loop_->call([&] { child.listener->on_spawned(child.pid, child.slot); });
 }
 
@@ -183,11 +181,6 @@ void SnapshotEntry::lose_spare(std::uint64_t id) {
 
 void SnapshotEntry::drop_spares() noexcept {
   if (spares_) spares_->drop();
-}
-
-bool SnapshotEntry::only_spares_live() const noexcept {
-  return std::all_of(living_.begin(), living_.end(),
-                     [](const auto& item) { return item.second.spare; });
 }
 
 }  // namespace evparallel

@@ -19,7 +19,7 @@ namespace evparallel {
 namespace detail {
 
 // Made by the snapshot for each child: to allocate the first time is to write to four pages.
-extern ByteRow room_for_answers;
+extern std::unique_ptr<Traffic> traffic_of_child;
 
 class Child final : public PipeOwner {
 public:
@@ -27,9 +27,8 @@ public:
       : slot_(spawn.slot),
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
-        channel_(std::move(spawn.socket), frame_length_limit) {
-    channel_.use_room(std::move(room_for_answers));
-  }
+        channel_(std::move(spawn.socket), frame_length_limit,
+                 Lent<Traffic>(std::move(traffic_of_child))) {}
 
   void run_task();
   void rehearse();

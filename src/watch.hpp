@@ -28,6 +28,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace evparallel {
 
@@ -148,6 +150,16 @@ public:
   static constexpr std::size_t scratch_size = 128 * 1024;
   char* scratch();
 
+  // One for each loop, made at its first use: what those that hang on it have in common.
+  template <class T>
+  T& own() {
+    static const char type = 0;
+    for (const auto& [of, thing] : owned_things_)
+      if (of == &type) return *static_cast<T*>(thing.get());
+    owned_things_.emplace_back(&type, std::make_shared<T>());
+    return *static_cast<T*>(owned_things_.back().second.get());
+  }
+
   // The message that is written next, in memory that is used again.  nullptr: another one is being
   // written.
   Writer* begin_draft() noexcept { return std::exchange(drafting_, true) ? nullptr : &draft_; }
@@ -190,6 +202,8 @@ private:
   static constexpr std::size_t most_kept = 4096;
   Writer draft_;
   bool drafting_ = false;
+  // By the address of a type.
+  std::vector<std::pair<const char*, std::shared_ptr<void>>> owned_things_;
   Row<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;

@@ -82,7 +82,7 @@ BOOST_AUTO_TEST_CASE(an_idle_child_of_a_pool_takes_little_of_the_program) {
     turn(loop);
     return ready(pool) == many;
   }));
-  BOOST_TEST((memory_in_use() - before) / many <= 3072);
+  BOOST_TEST((memory_in_use() - before) / many <= 1024);
 }
 
 BOOST_AUTO_TEST_CASE(an_idle_remote_function_that_was_called_takes_little_of_the_program) {
@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(an_idle_remote_function_that_was_called_takes_little_of_the
     if (remotes.size() % 50 == 0) loop.run();
   }
   BOOST_TEST(right == many);
-  BOOST_TEST((memory_in_use() - before) / many <= 3072);
+  BOOST_TEST((memory_in_use() - before) / many <= 1024);
 }
 
 // They share what they are made by, and no more: each is made as it was asked for.
