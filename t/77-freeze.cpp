@@ -455,7 +455,7 @@ BOOST_AUTO_TEST_CASE(valgrind_is_refused) {
   if (std::system("valgrind --version >/dev/null 2>&1") != 0)
     return testing::skip("there is no valgrind");
   testing::limit(300);
-  // It ends at once where it cannot read what the compiler wrote for a debugger, as of a newer clang.
+  // It ends at once where it cannot read what the compiler (a newer clang) wrote for debuggers.
   if (std::system(("valgrind -q " + own_path() + " --version >/dev/null 2>&1").c_str()) != 0)
     return testing::skip("valgrind cannot run this program");
   BOOST_TEST(probed("it runs under valgrind", "", "valgrind") == 0);

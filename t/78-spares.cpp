@@ -337,8 +337,8 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
       ++parents[told[1]];
     }
     for (const pid_t replica : snapshot.pids()) BOOST_TEST(parents[replica] == 2);
-    // With one of them its spares end; the other one goes on.  All are ready again, or what is being
-    // forked would hold the dead one's socket for a moment, and nobody could see that it is dead.
+    // With one of them its spares end; the other one goes on.  All are ready before: what is being
+    // forked holds the socket of a dead one for a moment, and nobody could see that it is dead.
     BOOST_REQUIRE(refilled(loop, snapshot, 4));
     ::kill(snapshot.pids()[0], SIGKILL);
     BOOST_TEST(gone(snapshot.pids()[0]));

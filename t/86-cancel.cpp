@@ -461,7 +461,7 @@ BOOST_AUTO_TEST_CASE(a_closed_asynchronous_remote_whose_loop_hangs_is_ended) {
 
 // ---- deadlines ----
 
-// A call is on its way before `deadline` names one: so the child begins none before all have theirs.
+// A call leaves before `deadline` names one: so the child begins none before all have theirs.
 BOOST_AUTO_TEST_CASE(a_deadline_travels_with_its_call) {
   par::Options two_hours;
   two_hours.deadline = std::chrono::hours(2);
@@ -774,7 +774,7 @@ BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random, *testing::guarantee("3.4")
   std::mt19937 random(4711);
   constexpr int count = 1500;
   clear_board();
-  // No two rounds have a number in common: a call that was cancelled may be begun when its round is over.
+  // No two rounds share a number: a call that was cancelled may be begun when its round is over.
   for (int first = 0; first < 4 * count; first += count) {
     par::Reactor loop;
     par::Options options = with_grace(milliseconds(2));
