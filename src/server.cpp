@@ -33,8 +33,10 @@ namespace evparallel {
 namespace {
 
 constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
-constexpr std::int64_t end_ms = 200;    // what who was killed then gets to be gone
-constexpr std::size_t page = 4096;      // here or there it is more: right as well
+// What who was killed then gets to be gone: much, since a busy machine needs it, and whoever comes
+// from them is ours to end only while we live.
+constexpr std::int64_t end_ms = 5000;
+constexpr std::size_t page = 4096;  // here or there it is more: right as well
 
 // What is written with each child stands on two pages: as long as a child lives, the first write to
 // each page makes a copy of it.
@@ -265,6 +267,7 @@ bool no_child_lives() noexcept {
 
 // Whoever was a child, or comes from one, is killed already or is now.
 [[noreturn]] void end_with_all() noexcept {
+  server->strays.look();  // who is here already has not to wait for the last child
   wait_for_ends(end_ms, [] { return no_child_lives() && !server->strays.look(); });
   ::_exit(0);
 }

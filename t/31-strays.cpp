@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -375,4 +376,31 @@ BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
     ::waitpid(parent, nullptr, 0);
     for (const pid_t pid : pids) BOOST_TEST(Program::gone(pid));
   }
+}
+
+// For its parent a process is not gone before its tracer has heard of its end.
+BOOST_AUTO_TEST_CASE(a_child_that_takes_its_time_to_be_gone_keeps_nobody_alive) {
+  int ends[2];
+  BOOST_REQUIRE(::pipe(ends) == 0);
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    Program program;
+    auto f = program.start(as_a_daemon);
+    auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
+    const pid_t daemon = program.ask(f);
+    if (!program.until([&] { return g.pid() != 0; })) ::_exit(1);
+    const pid_t pids[2] = {daemon, g.pid()};
+    if (::write(ends[1], pids, sizeof pids) != sizeof pids) ::_exit(1);
+    sleep_for_ever();
+  }
+  pid_t pids[2] = {};
+  BOOST_TEST(::read(ends[0], pids, sizeof pids) == static_cast<ssize_t>(sizeof pids));
+  ::close(ends[0]);
+  ::close(ends[1]);
+  const bool held = ::ptrace(PTRACE_SEIZE, pids[1], nullptr, nullptr) == 0;
+  ::kill(parent, SIGKILL);
+  ::waitpid(parent, nullptr, 0);
+  BOOST_TEST(Program::gone(pids[0]));
+  if (held) ::waitpid(pids[1], nullptr, 0);
+  if (!held) testing::skip("no process may be traced here");
 }

@@ -391,18 +391,21 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
 
 namespace {
 
+std::string own_path() {
+  return std::filesystem::read_symlink("/proc/self/exe").string();
+}
+
 // What this program says in its beginning, run anew: see above.
 int probed(const char* expected, const std::string& preloaded, const char* under = nullptr) {
-  char self[4096] = {};
-  if (::readlink("/proc/self/exe", self, sizeof self - 1) <= 0) return 98;
+  const std::string self = own_path();
   const std::string folder = std::filesystem::path(self).parent_path().string() + "/.libs/";
   return elsewhere([&] {
     ::setenv(probe, expected, 1);
     if (!preloaded.empty()) ::setenv("LD_PRELOAD", (folder + preloaded).c_str(), 1);
     if (under)
-      ::execlp(under, under, "-q", "--error-exitcode=3", self, nullptr);
+      ::execlp(under, under, "-q", "--error-exitcode=3", self.c_str(), nullptr);
     else
-      ::execl(self, self, nullptr);
+      ::execl(self.c_str(), self.c_str(), nullptr);
     return 97;
   });
 }
@@ -452,5 +455,8 @@ BOOST_AUTO_TEST_CASE(valgrind_is_refused) {
   if (std::system("valgrind --version >/dev/null 2>&1") != 0)
     return testing::skip("there is no valgrind");
   testing::limit(300);
+  // It ends at once where it cannot read what the compiler (a newer clang) wrote for debuggers.
+  if (std::system(("valgrind -q " + own_path() + " --version >/dev/null 2>&1").c_str()) != 0)
+    return testing::skip("valgrind cannot run this program");
   BOOST_TEST(probed("it runs under valgrind", "", "valgrind") == 0);
 }
