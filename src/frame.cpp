@@ -173,13 +173,27 @@ bool FrameReader::next_skipped(Frame& frame) {
   return true;
 }
 
+namespace {
+
+// At most four times what has arrived, and so that the last step is a whole one: all steps together
+// move a third of the message then.
+std::size_t next_capacity(std::size_t arrived, std::size_t length) noexcept {
+  const std::size_t most = std::max(first_room, 4 * arrived);
+  while (length > most) length = (length + 3) / 4;
+  return length;
+}
+
+}  // namespace
+
 EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
   if (state_ != State::large || large_filled_ == length_) return {nullptr, 0};
-  if (large_filled_ == large_.size()) {
-    const std::uint64_t wanted =
-        std::max<std::uint64_t>(first_room, std::uint64_t{4} * large_filled_);
-    large_.resize(static_cast<std::size_t>(std::min(length_, wanted)));
-  }
+  const std::size_t length = static_cast<std::size_t>(length_);
+  if (large_filled_ == large_.size() && large_.size() == large_.capacity())
+    large_.reserve(next_capacity(large_filled_, length));
+  // To resize is to fill with zeros: as little at a time as stays in a cache until it is written
+  // over, and as much as one read brings.
+  if (large_.size() - large_filled_ < first_room / 2)
+    large_.resize(std::min({length, large_.capacity(), large_filled_ + first_room}));
   return {large_.data() + large_filled_, large_.size() - large_filled_};
 }
 

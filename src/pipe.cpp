@@ -53,6 +53,7 @@ void PipeCore::tell_closed() {
 
 void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave,
                    Channel::Message which) {
+  loop_->lend(message);
   channel_.put(kind, id, message, which);
   schedule_flush(leave);
 }

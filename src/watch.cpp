@@ -193,6 +193,39 @@ void Loop::check_at_home() const {
         "evparallel: this Reactor is another process's, from which this one was forked");
 }
 
+// ---- memory of large messages ----
+
+namespace {
+
+constexpr std::size_t large_message = std::size_t{256} << 10;
+constexpr std::size_t most_lent = std::size_t{16} << 20;
+// Where no large message has come for so many, its memory goes.
+constexpr int drafts_a_block = 64;
+
+}  // namespace
+
+void Loop::lend(Writer& message) {
+  std::shared_ptr<std::string> block = message.share(large_message);
+  if (!block || block->capacity() > most_lent) return;
+  block_ = std::move(block);
+  drafts_with_block_ = drafts_a_block;
+}
+
+void Loop::take_block() noexcept {
+  if (block_.use_count() > 1) return;
+  draft_.bytes().swap(*block_);
+  draft_.bytes().clear();
+  block_.reset();
+}
+
+void Loop::end_large_draft() noexcept {
+  if (--drafts_with_block_ > 0 && draft_.bytes().capacity() <= most_lent) return;
+  drafts_with_block_ = 0;
+  block_.reset();
+  // A string that is given an empty one keeps its memory.
+  if (draft_.bytes().capacity() > most_kept) std::string().swap(draft_.bytes());
+}
+
 // ---- what is pending ----
 
 bool Loop::idle() const noexcept {

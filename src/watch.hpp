@@ -162,12 +162,19 @@ public:
 
   // The message that is written next, in memory that is used again.  nullptr: another one is being
   // written.
-  Writer* begin_draft() noexcept { return std::exchange(drafting_, true) ? nullptr : &draft_; }
+  Writer* begin_draft() noexcept {
+    if (std::exchange(drafting_, true)) return nullptr;
+    if (block_) take_block();
+    return &draft_;
+  }
   void end_draft() noexcept {
     drafting_ = false;
     draft_.clear();
-    if (draft_.bytes().capacity() > most_kept) draft_ = Writer();
+    if (block_ || draft_.bytes().capacity() > most_kept) end_large_draft();
   }
+  // Before a message is sent: where it is large, the next one may have its memory once it has left.
+  // To fill pages that are new each time costs more than to copy.
+  void lend(Writer& message);
 
 private:
   friend class Attached;
@@ -180,6 +187,8 @@ private:
   void interrupt() noexcept;
   bool idle() const noexcept;
   bool ended_by_program() const noexcept;
+  void take_block() noexcept;
+  void end_large_draft() noexcept;
   void leave_posted() noexcept;
   static void inherit_all() noexcept;
   void part() noexcept;
@@ -204,6 +213,8 @@ private:
   bool drafting_ = false;
   // By the address of a type.
   std::vector<std::pair<const char*, std::shared_ptr<void>>> owned_things_;
+  std::shared_ptr<std::string> block_;  // of a large message, perhaps still under way
+  int drafts_with_block_ = 0;           // so many more keep it
   Row<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;

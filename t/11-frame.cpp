@@ -33,6 +33,7 @@ namespace {
 
 struct Memory {
   std::size_t largest = 0;  // the largest block asked for
+  std::size_t total = 0;    // of all that was asked for
   std::size_t live = 0;
   std::size_t peak = 0;
 };
@@ -42,6 +43,7 @@ void* allocate(std::size_t size) {
   void* block = std::malloc(size ? size : 1);
   if (!block) throw std::bad_alloc();
   memory.largest = std::max(memory.largest, size);
+  memory.total += size;
   memory.live += ::malloc_usable_size(block);
   memory.peak = std::max(memory.peak, memory.live);
   return block;
@@ -57,9 +59,11 @@ class Watched {
 public:
   Watched() : start_(memory.live) {
     memory.largest = 0;
+    memory.total = 0;
     memory.peak = memory.live;
   }
   std::size_t largest() const { return memory.largest; }
+  std::size_t total() const { return memory.total; }
   std::size_t peak() const { return memory.peak - start_; }
 
 private:
@@ -574,6 +578,37 @@ BOOST_AUTO_TEST_CASE(a_large_message_takes_no_more_than_it_needs) {
       stream, [] { return 64 * kib; }, Direct::yes);
   BOOST_TEST(got.size() == 1U);
   BOOST_TEST(watched.largest() <= mib + 64);
+}
+
+// What has come is moved each time it gets more memory.
+BOOST_AUTO_TEST_CASE(a_large_message_is_moved_by_a_third) {
+  constexpr std::size_t pieces[] = {4 * kib, 100 * kib, 208 * kib, mib};
+  for (const std::size_t size : {mib, 8 * mib, 8 * mib + 1, 13 * mib + 57}) {
+    const std::string frame = frame_of(FrameKind::value, 1, std::string(size, 'x'));
+    for (const std::size_t piece : pieces) {
+      FrameReader reader(64 * mib);
+      const Watched watched;
+      for (std::size_t at = 0; at < frame.size(); at += piece) {
+        FrameReader::Room room = reader.room();
+        if (room.size == 0) {
+          reader.feed(std::string_view(frame).substr(at, piece));
+        } else {
+          std::string_view left = std::string_view(frame).substr(at, piece);
+          while (!left.empty()) {
+            room = reader.room();
+            const std::size_t now = std::min(room.size, left.size());
+            std::memcpy(room.data, left.data(), now);
+            reader.filled(now);
+            left.remove_prefix(now);
+          }
+        }
+        Frame got;
+        if (reader.next(got)) BOOST_TEST((got.body == std::string_view(frame).substr(16)));
+        reader.keep();
+      }
+      BOOST_TEST(watched.total() <= size / 3 * 4 + 2 * kib);
+    }
+  }
 }
 
 BOOST_AUTO_TEST_CASE(what_is_too_large_is_skipped, *testing::guarantee("7.2")) {

@@ -1403,3 +1403,55 @@ BOOST_AUTO_TEST_CASE(a_handler_that_is_called_by_itself) {
   BOOST_TEST(depth == 2);
   BOOST_TEST(handler.is_set());
 }
+
+// ---- memory of large messages ----
+
+BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_used_again) {
+  constexpr std::size_t size = std::size_t{1} << 20;
+  par::Reactor reactor;
+  par::Loop& loop = *reactor.loop();
+  const auto capacity_of_next = [&] {
+    const std::size_t capacity = loop.begin_draft()->bytes().capacity();
+    loop.end_draft();
+    return capacity;
+  };
+  par::Writer sent;
+  par::Writer* draft = loop.begin_draft();
+  BOOST_TEST(loop.begin_draft() == nullptr);  // one at a time
+  draft->write(std::string(size, 'x'));
+  const void* const place = draft->bytes().data();
+  loop.lend(*draft);
+  BOOST_TEST(draft->adopted().data() == place);
+  BOOST_TEST(draft->size() == size);
+  sent = std::move(*draft);
+  loop.end_draft();
+
+  // Not while it is under way, whatever is written meanwhile.
+  draft = loop.begin_draft();
+  draft->write(std::string(size, 'y'));
+  loop.end_draft();
+  BOOST_TEST(sent.adopted().data() == place);
+  BOOST_TEST((sent.adopted() == std::string(size, 'x')));
+
+  sent = par::Writer();
+  draft = loop.begin_draft();
+  BOOST_TEST(draft->bytes().data() == place);
+  BOOST_TEST(draft->size() == 0U);
+  loop.end_draft();
+
+  int drafts = 0;
+  while (capacity_of_next() >= size && drafts < 1000) ++drafts;
+  BOOST_TEST(drafts > 10);
+  BOOST_TEST(drafts < 100);
+}
+
+BOOST_AUTO_TEST_CASE(memory_of_a_huge_message_is_given_back) {
+  par::Reactor reactor;
+  par::Loop& loop = *reactor.loop();
+  par::Writer* draft = loop.begin_draft();
+  draft->write(std::string(std::size_t{32} << 20, 'x'));
+  loop.lend(*draft);
+  loop.end_draft();
+  BOOST_TEST(loop.begin_draft()->bytes().capacity() < std::size_t{1} << 20);
+  loop.end_draft();
+}
