@@ -74,8 +74,8 @@ private:
   RemoteCore& remote_;
 };
 
-// With hooks for who replaces its child by making another RemoteCore, `Single`: no call is made again
-// there, and none goes to a second child.
+// With hooks for who replaces its child by making another one of these: Children::single.  No call is
+// made again then, and none goes to a second child.
 class RemoteCore : public Attached,
                    public CallTarget,
                    public std::enable_shared_from_this<RemoteCore> {

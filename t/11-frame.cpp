@@ -969,6 +969,75 @@ void receive_into(Channel& channel, std::vector<Seen>& got, std::size_t scratch_
 
 BOOST_AUTO_TEST_SUITE(channel)
 
+// Of a thousand sockets few have something under way.
+BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
+  Shelf<Traffic> shelf;
+  Descriptor one;
+  Descriptor other;
+  BOOST_REQUIRE(make_pair(PairKind::stream, one, other) == 0);
+  Channel writer(std::move(one), mib);
+  Channel channel(std::move(other), mib, Lent<Traffic>(shelf));
+  auto item = std::make_unique<Traffic>();
+  const Traffic* const place = item.get();
+  shelf.put(std::move(item));
+  // Whether the shelf has it.
+  const auto is_back = [&] {
+    std::unique_ptr<Traffic> taken = shelf.take();
+    const bool back = taken.get() == place;
+    if (back) shelf.put(std::move(taken));
+    return back;
+  };
+  std::vector<char> scratch(8 * kib);
+  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::again));
+  BOOST_TEST(is_back());
+
+  put(channel, FrameKind::value, 1, "answer");
+  BOOST_TEST(!is_back());
+  BOOST_TEST((channel.flush(Wait::no) == Flow::done));
+  BOOST_TEST(is_back());
+  BOOST_TEST(channel.bytes_put() == 16u + 6u);
+  BOOST_TEST(channel.bytes_written() == channel.bytes_put());
+
+  // A frame and a half.
+  put(writer, FrameKind::call, 2, std::string(100, 'a'));
+  put(writer, FrameKind::call, 3, std::string(40 * kib, 'b'));
+  writer.flush(Wait::no);
+  std::vector<Seen> got;
+  BOOST_TEST((channel.receive(scratch.data(), 1000, Wait::no) == Flow::done));
+  Frame frame;
+  while (channel.next(frame)) got.push_back(seen(frame));
+  channel.keep();
+  BOOST_TEST(got.size() == 1u);
+  BOOST_TEST(channel.more_is_here());
+  BOOST_TEST(!is_back());
+
+  // While a frame is looked at its memory stays, though all that was queued has left.
+  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done));
+  BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done ||
+                 channel.more_is_here()));
+  while (!channel.next(frame))
+    BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done));
+  put(channel, FrameKind::value, 3, "answer");
+  BOOST_TEST((channel.flush(Wait::no) == Flow::done));
+  BOOST_TEST(!is_back());
+  BOOST_TEST((frame.body == std::string(40 * kib, 'b')));
+  channel.keep();
+  BOOST_TEST(is_back());
+  BOOST_TEST(!channel.more_is_here());
+
+  // What is left of a frame goes to nobody else.
+  put(writer, FrameKind::call, 4, std::string(500, 'c'));
+  writer.flush(Wait::no);
+  {
+    Channel torn(std::move(channel));
+    BOOST_TEST((torn.receive(scratch.data(), 100, Wait::no) == Flow::done));
+    BOOST_TEST(!torn.next(frame));
+    torn.keep();
+    BOOST_TEST(!is_back());
+  }
+  BOOST_TEST(shelf.take()->none());
+}
+
 BOOST_AUTO_TEST_CASE(frames_of_many_sizes_both_ways) {
   Ends ends = channels();
   std::vector<Seen> sent;
