@@ -9,7 +9,11 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace par = evparallel;
 
@@ -82,16 +86,20 @@ private:
 };
 
 // In kB; -1: the kernel does not tell.
-long own_memory(pid_t pid) {
+long memory_of(pid_t pid, const std::string& kind) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
   std::string word;
   while (file >> word)
-    if (word == "Private_Dirty:") {
+    if (word == kind) {
       long kilobytes = -1;
       file >> kilobytes;
       return kilobytes;
     }
   return -1;
+}
+
+long own_memory(pid_t pid) {
+  return memory_of(pid, "Private_Dirty:");
 }
 
 }  // namespace
@@ -125,4 +133,43 @@ BOOST_AUTO_TEST_CASE(memory_of_its_own) {
   const long floor = own_memory(plain.pid());
   BOOST_TEST(floor > 0);
   BOOST_TEST(own_memory(ours.pid()) <= floor + 36);
+}
+
+// Each fork would copy its page tables.
+BOOST_AUTO_TEST_CASE(what_the_program_has_freed_is_not_in_its_snapshot) {
+  if (testing::sanitized) return testing::skip("a sanitizer keeps what was freed");
+  if (own_memory(::getpid()) < 0) return testing::skip("no /proc/PID/smaps_rollup here");
+  constexpr std::size_t piece = 64 * 1024;  // of the heap, and no mapping of its own
+  constexpr long all = 64 * 1024;           // kB
+  std::vector<std::unique_ptr<char[]>> pieces;
+  for (long kilobytes = 0; kilobytes < all; kilobytes += 64)
+    pieces.push_back(std::make_unique<char[]>(piece));
+  const std::unique_ptr<char[]> last = std::move(pieces.back());  // what is below stays malloc's
+  std::unique_ptr<char[]> kept = std::move(pieces.front());
+  kept[piece - 1] = 'k';
+  pieces.clear();
+  BOOST_TEST(memory_of(::getpid(), "Rss:") > all);
+  std::optional<par::Snapshot> snapshot(std::in_place);
+  const pid_t pid = snapshot->pid();
+  BOOST_TEST(testing::eventually([&] {
+    const long resident = memory_of(pid, "Rss:");
+    return resident > 0 && resident < all / 2;
+  }));
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &*snapshot;
+  const char* const place = kept.get();
+  auto look = par::run(
+      loop, [](std::uintptr_t at) { return *reinterpret_cast<const char*>(at + piece - 1); },
+      options);
+  char seen = 0;
+  look(reinterpret_cast<std::uintptr_t>(place), [&](par::Result<char> r) { seen = r.value(); });
+  loop.run();
+  BOOST_TEST(seen == 'k');
+  look = {};
+  snapshot.reset();
+  BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
+  auto next = par::run<par::RawIo, par::RawIo>(loop, page_faults);  // closes what has ended
+  next(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+  loop.run();
 }
