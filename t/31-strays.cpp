@@ -380,6 +380,7 @@ BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
 
 // For its parent a process is not gone before its tracer has heard of its end.
 BOOST_AUTO_TEST_CASE(a_child_that_takes_its_time_to_be_gone_keeps_nobody_alive) {
+  if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const pid_t parent = ::fork();
