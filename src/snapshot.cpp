@@ -77,7 +77,7 @@ void become_server(void* argument) {
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  auto* const rest = static_cast<volatile char*>(::alloca(here % page));
+  auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
   *rest = 0;  // so that it is there
   begin_to_serve(birth);
 }
