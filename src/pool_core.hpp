@@ -121,6 +121,8 @@ private:
   void check_memory(PoolWorker&, std::int64_t now);
   void replace(PoolWorker&);
   void retire(PoolWorker&);
+  void take_over(PoolWorker&);
+  void wake_when_old(const PoolWorker&) noexcept;
   void end_idle(std::int64_t now);
   void end_if_closed();
   void end_stopping();

@@ -127,6 +127,7 @@ void PoolCore::child_ready(PoolWorker& worker) {
   if (worker.stage != PoolWorker::Stage::starting) return;
   worker.stage = PoolWorker::Stage::ready;
   worker.last_answer_at = now_ns();
+  wake_when_old(worker);
   if (worker.spare) {
     for (const auto& old : workers_)
       if (old->successor == &worker) check_worn(*old, worker.last_answer_at);
@@ -168,8 +169,7 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
 
 void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error& error) {
   if (worker->successor) {
-    if (worker->successor->stage == PoolWorker::Stage::ready) set_idle(*worker->successor);
-    worker->successor = nullptr;
+    take_over(*std::exchange(worker->successor, nullptr));
   } else {
     ++dead_;
   }
@@ -228,17 +228,28 @@ void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
 void PoolCore::replace(PoolWorker& worker) {
   if (!worker.successor && stage_ == Stage::open && now_ns() >= start_at_ && work_waits())
     start_one(&worker);
-  PoolWorker* const next = std::exchange(worker.successor, nullptr);
   retire(worker);
-  if (!next) return pump_later();
-  next->spare = false;
-  if (next->stage == PoolWorker::Stage::ready) set_idle(*next);
   pump_later();
 }
 
 void PoolCore::retire(PoolWorker& worker) {
+  PoolWorker* const next = std::exchange(worker.successor, nullptr);
   set_busy(worker);
   worker.retire();
+  if (next) take_over(*next);
+}
+
+void PoolCore::take_over(PoolWorker& worker) {
+  worker.spare = false;
+  if (worker.stage == PoolWorker::Stage::ready) set_idle(worker);
+  wake_when_old(worker);
+}
+
+// It may be so already: while it started, or waited for another's end, that was no reason to replace
+// it.
+void PoolCore::wake_when_old(const PoolWorker& worker) noexcept {
+  if (options_.max_age.count() > 0)
+    wake_at(worker.started_at + std::chrono::nanoseconds(options_.max_age).count());
 }
 
 // Those that have had nothing to do for long, as far as they are not to be kept.

@@ -6,6 +6,7 @@
 
 #include <event2/event.h>
 #include <malloc.h>
+#include <poll.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -222,4 +223,32 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
     turn(loop);
     return pool.stats().workers.empty();
   }));
+}
+
+// A child that is old before it has started, and one that was to come in place of another that is not needed.
+BOOST_AUTO_TEST_CASE(children_that_start_slowly_are_replaced_and_end_when_they_are_old) {
+  for (const std::size_t kept : {1, 0}) {
+    par::Reactor loop;
+    par::PoolOptions options;
+    options.workers = 2;
+    options.min_workers = kept;
+    options.idle = 0ms;
+    options.max_age = 5ms;
+    options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than it may live
+    auto pool = par::pool(
+        loop, [](int x) { return x; }, options);
+    int answers = 0;
+    for (int i = 0; i < 10; ++i)
+      pool.submit(i, [&](par::Result<int> r) { answers += r.has_value(); });
+    loop.run();
+    BOOST_TEST(answers == 10);
+    const std::set<pid_t> first = pids(pool);
+    BOOST_TEST(testing::eventually([&] {
+      turn(loop);
+      if (kept == 0) return pool.stats().workers.empty();
+      const std::set<pid_t> now = pids(pool);
+      return !now.empty() &&
+             std::none_of(now.begin(), now.end(), [&](pid_t pid) { return first.count(pid) > 0; });
+    }));
+  }
 }
