@@ -33,7 +33,11 @@ public:
   bool has_chunk() const noexcept;
   // How many more children could work for it.
   std::size_t wanted() const noexcept;
-  // At most `most` items.  False: there is none now.
+  // What next_chunk() would give has at most `most` items.
+  bool fits(std::size_t most) const noexcept {
+    return again_.empty() || again_.front().count <= most;
+  }
+  // At most `most` items.  False: there is none now.  Requires: it fits.
   bool next_chunk(Chunk&, std::size_t most);
   // No child has begun it.
   void take_back(Chunk&&);

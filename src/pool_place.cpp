@@ -160,6 +160,12 @@ bool PoolCore::send_call(PoolWorker& worker) {
 
 bool PoolCore::send_chunk(PoolWorker& worker) {
   const std::shared_ptr<MapCore> map = maps_[map_turn_];
+  if (!map->fits(allowance(worker))) {
+    // It has done its part: what it may still do is less than what has come back from others.
+    worker.taken = options_.max_calls;
+    check_worn(worker, now_ns());
+    return false;
+  }
   map_turn_ = (map_turn_ + 1) % maps_.size();
   Chunk chunk;
   if (!map->next_chunk(chunk, allowance(worker))) return false;
