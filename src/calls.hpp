@@ -39,10 +39,10 @@ struct KeptCall {
 // the bytes of their arguments in another; a few that are answered late move out of the way.
 class Calls {
 public:
-  // Calls with their memory, where there are some.
-  class Pending;
+  // What there is while calls wait.
+  struct Waiting;
   // Where that is lent it is given back with the last of them.
-  explicit Calls(Lent<Pending> pending = {}) noexcept : pending_(std::move(pending)) {}
+  explicit Calls(Lent<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
 
   // Requires: an id above all that were added before.  The memory of a short argument is left to
   // the caller; nullptr: the call is never made again.
@@ -56,40 +56,32 @@ public:
   std::size_t count() const noexcept;
 
 private:
-  Lent<Pending> pending_;
+  Lent<Waiting> waiting_;
 };
 
-class Calls::Pending {
-public:
-  PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
-  PendingCall* find(std::uint64_t id) noexcept;
-  PendingCall take(std::uint64_t id);
-  std::vector<KeptCall> take_all();
-  std::size_t count() const noexcept { return count_; }
-
-private:
+struct Calls::Waiting {
   struct Place {
     PendingCall call{};
-    std::size_t size = 0;             // of its argument in bytes_
+    std::size_t size = 0;             // of its argument in bytes
     std::unique_ptr<Writer> apart{};  // an argument that is not there
   };
   using Late = std::unordered_map<std::uint64_t, KeptCall>;
-  bool any_late() const noexcept { return late_.peek() && !late_.peek()->empty(); }
+  bool any_late() const noexcept { return late.peek() && !late.peek()->empty(); }
   void move_late_calls();
   void keep_argument(Place&, Writer&);
   KeptCall kept(std::uint64_t id, Place&, std::size_t at);
   void pop_front() noexcept;
   void clear() noexcept;
 
-  Row<Place> row_;
-  ByteRow bytes_{8192};
-  Lazy<Late> late_;
-  std::uint64_t first_id_ = 0;
-  std::size_t count_ = 0;
+  Row<Place> row;
+  ByteRow bytes{8192};
+  Lazy<Late> late;
+  std::uint64_t first_id = 0;
+  std::size_t count = 0;
 };
 
 inline std::size_t Calls::count() const noexcept {
-  return pending_.peek() ? pending_.peek()->count() : 0;
+  return waiting_.peek() ? waiting_.peek()->count : 0;
 }
 
 }  // namespace detail

@@ -94,7 +94,7 @@ EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
 
 // A frame that was cut may stand in memory of the traffic, until the next one or keep().
 EVPARALLEL_EARLY void Channel::settle() noexcept {
-  if (!cutting_ && traffic_.peek() && traffic_->none()) traffic_.give_back();
+  if (traffic_.can_be_given_back() && !cutting_ && traffic_->none()) traffic_.give_back();
 }
 
 void Channel::finish() {

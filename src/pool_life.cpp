@@ -118,8 +118,7 @@ bool PoolCore::start_one(PoolWorker* replaced) {
     ++counts_.respawned;
   }
   workers_.push_back(std::move(worker));
-  if (options_.max_age.count() > 0)
-    wake_at(now_ns() + std::chrono::nanoseconds(options_.max_age).count());
+  wake_when_old(*workers_.back());
   return true;
 }
 

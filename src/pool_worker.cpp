@@ -27,9 +27,12 @@ void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline)
   chunks += what.chunk;
 }
 
+std::vector<PoolWorker::Sent>::iterator PoolWorker::find_sent(std::uint64_t id) {
+  return std::find_if(sent.begin(), sent.end(), [id](const Sent& one) { return one.id == id; });
+}
+
 std::optional<PoolWorker::Sent> PoolWorker::take_sent(std::uint64_t id) {
-  const auto found =
-      std::find_if(sent.begin(), sent.end(), [id](const Sent& one) { return one.id == id; });
+  const auto found = find_sent(id);
   if (found == sent.end()) return std::nullopt;
   const Sent taken_out = *found;
   sent.erase(found);
@@ -47,23 +50,20 @@ std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
 }
 
 bool PoolWorker::take_back_sent(std::uint64_t id) {
-  for (const Sent& one : sent) {
-    if (one.id != id) continue;
-    if (!take_back(one.remote_id)) return false;
-    taken -= take_sent(id)->items;
-    return true;
-  }
-  return false;
+  const auto found = find_sent(id);
+  if (found == sent.end() || !take_back(found->remote_id)) return false;
+  taken -= take_sent(id)->items;
+  return true;
 }
 
 void PoolWorker::cancel_sent(std::uint64_t id) {
-  for (const Sent& one : sent)
-    if (one.id == id) return cancel(one.remote_id);
+  const auto found = find_sent(id);
+  if (found != sent.end()) cancel(found->remote_id);
 }
 
 void PoolWorker::set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds time) {
-  for (const Sent& one : sent)
-    if (one.id == id) return set_deadline(one.remote_id, time);
+  const auto found = find_sent(id);
+  if (found != sent.end()) set_deadline(found->remote_id, time);
 }
 
 void PoolWorker::retire() {

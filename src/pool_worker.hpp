@@ -76,6 +76,7 @@ public:
   Lazy<std::vector<std::uint64_t>> lost_calls;
 
 private:
+  std::vector<Sent>::iterator find_sent(std::uint64_t id);
   void end_if_done();
   void heard(std::uint64_t id, Reader*, const Error*);
   void on_child_ready() override;

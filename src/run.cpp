@@ -300,7 +300,7 @@ void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
 // ---- one child ----
 
 RemoteChild::RemoteChild(RemoteCore& remote) noexcept
-    : calls(Lent<Calls::Pending>(remote.loop().own<Shelf<Calls::Pending>>())), remote_(remote) {}
+    : calls(Lent<Calls::Waiting>(remote.loop().own<Shelf<Calls::Waiting>>())), remote_(remote) {}
 
 void RemoteChild::on_started(pid_t) {
   remote_.child_started(*this);

@@ -38,21 +38,24 @@ public:
   // Requires: the shelf lives longer.
   explicit Lent(Shelf<T>& shelf) noexcept : shelf_(&shelf) {}
 
-  T* operator->() { return &get(); }
-  T& operator*() { return get(); }
+  T* operator->() { return &**this; }
+  T& operator*() {
+    if (!item_) begin();
+    return *item_;
+  }
   // Nothing, before the first use.
   T* peek() noexcept { return item_.get(); }
   const T* peek() const noexcept { return item_.get(); }
+  // Whether it is there, and need not be.
+  bool can_be_given_back() const noexcept { return shelf_ && item_; }
   // Requires: as Shelf::put().
   void give_back() noexcept {
-    if (shelf_ && item_) shelf_->put(std::move(item_));
+    if (can_be_given_back()) shelf_->put(std::move(item_));
   }
 
 private:
-  T& get() {
-    if (!item_) item_ = shelf_ ? shelf_->take() : std::make_unique<T>();
-    return *item_;
-  }
+  // Apart from the usual case, which is a look at a pointer.
+  [[gnu::noinline]] void begin() { item_ = shelf_ ? shelf_->take() : std::make_unique<T>(); }
   std::unique_ptr<T> item_;
   Shelf<T>* shelf_ = nullptr;
 };

@@ -197,16 +197,17 @@ void Loop::check_at_home() const {
 
 namespace {
 
-constexpr std::size_t large_message = std::size_t{256} << 10;
 constexpr std::size_t most_lent = std::size_t{16} << 20;
 // Where no large message has come for so many, its memory goes.
 constexpr int drafts_a_block = 64;
 
 }  // namespace
 
-void Loop::lend(Writer& message) {
-  std::shared_ptr<std::string> block = message.share(large_message);
-  if (!block || block->capacity() > most_lent) return;
+void Loop::lend_large(Writer& message) {
+  if (message.adopted_owner() || message.bytes().capacity() > most_lent) return;
+  auto block = std::make_shared<std::string>(std::move(message.bytes()));
+  message.bytes().clear();
+  message.adopt(block, block->data(), block->size());
   block_ = std::move(block);
   drafts_with_block_ = drafts_a_block;
 }

@@ -174,7 +174,9 @@ public:
   }
   // Before a message is sent: where it is large, the next one may have its memory once it has left.
   // To fill pages that are new each time costs more than to copy.
-  void lend(Writer& message);
+  void lend(Writer& message) {
+    if (message.bytes().size() >= large_message) lend_large(message);
+  }
 
 private:
   friend class Attached;
@@ -187,6 +189,7 @@ private:
   void interrupt() noexcept;
   bool idle() const noexcept;
   bool ended_by_program() const noexcept;
+  void lend_large(Writer&);
   void take_block() noexcept;
   void end_large_draft() noexcept;
   void leave_posted() noexcept;
@@ -209,6 +212,7 @@ private:
   Attached* attached_ = nullptr;
   std::unique_ptr<char[]> scratch_;
   static constexpr std::size_t most_kept = 4096;
+  static constexpr std::size_t large_message = std::size_t{256} << 10;
   Writer draft_;
   bool drafting_ = false;
   // By the address of a type.

@@ -178,6 +178,39 @@ private:
   std::optional<par::Reactor> loop_;
 };
 
+// A program that is to be killed.  In it `start` makes children and tells two processes by tell(first, second), which
+// does not return.
+class ForkedProgram {
+public:
+  template <class F>
+  explicit ForkedProgram(F start) {
+    int ends[2];
+    BOOST_REQUIRE(::pipe(ends) == 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      Program program;
+      start(program, [&](pid_t first, pid_t second) {
+        const pid_t pids[2] = {first, second};
+        if (::write(ends[1], pids, sizeof pids) != sizeof pids) ::_exit(1);
+        sleep_for_ever();
+      });
+      ::_exit(1);
+    }
+    BOOST_TEST(::read(ends[0], told, sizeof told) == static_cast<ssize_t>(sizeof told));
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
+  void kill() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  pid_t told[2] = {};
+
+private:
+  pid_t pid_ = -1;
+};
+
 }  // namespace
 
 // ---- the children of a process ----
@@ -354,54 +387,32 @@ BOOST_AUTO_TEST_CASE(at_the_end_of_the_snapshot_nobody_is_left) {
 
 BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
   for (const bool busy : {false, true}) {
-    int ends[2];
-    BOOST_REQUIRE(::pipe(ends) == 0);
-    const pid_t parent = ::fork();
-    if (parent == 0) {
-      Program program;
+    ForkedProgram parent([busy](Program& program, auto tell) {
       auto f = program.start(as_a_daemon);
-      const pid_t pids[2] = {program.ask(f), program.snapshot()->pid()};
+      const pid_t daemon = program.ask(f);
       // A child that takes its end badly has to be killed first.
       auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
       if (busy) g(0, [](par::Result<pid_t>) {});
-      if (!program.until([&] { return g.pid() != 0; })) ::_exit(1);
-      if (::write(ends[1], pids, sizeof pids) != sizeof pids) ::_exit(1);
-      sleep_for_ever();
-    }
-    pid_t pids[2] = {};
-    BOOST_TEST(::read(ends[0], pids, sizeof pids) == static_cast<ssize_t>(sizeof pids));
-    ::close(ends[0]);
-    ::close(ends[1]);
-    ::kill(parent, SIGKILL);
-    ::waitpid(parent, nullptr, 0);
-    for (const pid_t pid : pids) BOOST_TEST(Program::gone(pid));
+      if (program.until([&] { return g.pid() != 0; })) tell(daemon, program.snapshot()->pid());
+    });
+    parent.kill();
+    for (const pid_t pid : parent.told) BOOST_TEST(Program::gone(pid));
   }
 }
 
 // For its parent a process is not gone before its tracer has heard of its end.
 BOOST_AUTO_TEST_CASE(a_child_that_takes_its_time_to_be_gone_keeps_nobody_alive) {
   if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
-  int ends[2];
-  BOOST_REQUIRE(::pipe(ends) == 0);
-  const pid_t parent = ::fork();
-  if (parent == 0) {
-    Program program;
+  ForkedProgram parent([](Program& program, auto tell) {
     auto f = program.start(as_a_daemon);
     auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
     const pid_t daemon = program.ask(f);
-    if (!program.until([&] { return g.pid() != 0; })) ::_exit(1);
-    const pid_t pids[2] = {daemon, g.pid()};
-    if (::write(ends[1], pids, sizeof pids) != sizeof pids) ::_exit(1);
-    sleep_for_ever();
-  }
-  pid_t pids[2] = {};
-  BOOST_TEST(::read(ends[0], pids, sizeof pids) == static_cast<ssize_t>(sizeof pids));
-  ::close(ends[0]);
-  ::close(ends[1]);
-  const bool held = ::ptrace(PTRACE_SEIZE, pids[1], nullptr, nullptr) == 0;
-  ::kill(parent, SIGKILL);
-  ::waitpid(parent, nullptr, 0);
-  BOOST_TEST(Program::gone(pids[0]));
-  if (held) ::waitpid(pids[1], nullptr, 0);
+    if (program.until([&] { return g.pid() != 0; })) tell(daemon, g.pid());
+  });
+  const auto [daemon, child] = parent.told;
+  const bool held = ::ptrace(PTRACE_SEIZE, child, nullptr, nullptr) == 0;
+  parent.kill();
+  BOOST_TEST(Program::gone(daemon));
+  if (held) ::waitpid(child, nullptr, 0);
   if (!held) testing::skip("no process may be traced here");
 }

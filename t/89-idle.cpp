@@ -73,6 +73,15 @@ void turn(par::Reactor& loop) {
   loop.run_for(1ms);
 }
 
+template <class P>
+void answer_ten(par::Reactor& loop, P& pool) {
+  int answers = 0;
+  for (int i = 0; i < 10; ++i)
+    pool.submit(i, [&](par::Result<int> r) { answers += r.has_value(); });
+  loop.run();
+  BOOST_TEST(answers == 10);
+}
+
 }  // namespace
 
 // ---- memory ----
@@ -214,11 +223,7 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
   options.max_age = 20ms;
   auto pool = par::pool(
       loop, [](int x) { return x; }, options);
-  int answers = 0;
-  for (int i = 0; i < 10; ++i)
-    pool.submit(i, [&](par::Result<int> r) { answers += r.has_value(); });
-  loop.run();
-  BOOST_TEST(answers == 10);
+  answer_ten(loop, pool);
   BOOST_TEST(testing::eventually([&] {
     turn(loop);
     return pool.stats().workers.empty();
@@ -237,11 +242,7 @@ BOOST_AUTO_TEST_CASE(children_that_start_slowly_are_replaced_and_end_when_they_a
     options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than it may live
     auto pool = par::pool(
         loop, [](int x) { return x; }, options);
-    int answers = 0;
-    for (int i = 0; i < 10; ++i)
-      pool.submit(i, [&](par::Result<int> r) { answers += r.has_value(); });
-    loop.run();
-    BOOST_TEST(answers == 10);
+    answer_ten(loop, pool);
     const std::set<pid_t> first = pids(pool);
     BOOST_TEST(testing::eventually([&] {
       turn(loop);
