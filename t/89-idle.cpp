@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
 
 // A child that is old before it has started, and one that was to come in place of another that is not needed.
 BOOST_AUTO_TEST_CASE(children_that_start_slowly_are_replaced_and_end_when_they_are_old) {
-  for (const std::size_t kept : {1, 0}) {
+  for (const unsigned kept : {1U, 0U}) {
     par::Reactor loop;
     par::PoolOptions options;
     options.workers = 2;
