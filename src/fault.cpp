@@ -93,15 +93,11 @@ void stand_still(std::chrono::milliseconds time) noexcept {
 }  // namespace
 
 int fault_at_fork() noexcept {
-  if (!faults.armed) return 0;
-  if (plan_is_ours()) {
-    Faults::Counts& counts = own_counts();
-    ++counts.forks;
-    if (counts.forks == faults.plan.die_at_fork) die_of_fault();
-    if (counts.forks <= faults.plan.fork_failures) return faults.plan.fork_errno;
-  }
-  if (role() == Role::snapshot) ++faults.children;
-  return 0;
+  if (!faults.armed || !plan_is_ours()) return 0;
+  Faults::Counts& counts = own_counts();
+  ++counts.forks;
+  if (counts.forks == faults.plan.die_at_fork) die_of_fault();
+  return counts.forks <= faults.plan.fork_failures ? faults.plan.fork_errno : 0;
 }
 
 FrameFault fault_at_message() noexcept {

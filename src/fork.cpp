@@ -135,19 +135,22 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept {
 
 EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept {
   if (const int error = fault_at_fork()) return {-1, error};
+  if (faults.armed) ++faults.children;
   flush_streams();
   return fork_now(far, argument);
 }
 
 // The C library has no such fork.  It keeps the number of the thread, which the kernel is to write
 // anew, where it can be asked for the place.
-pid_t fork_sibling() noexcept {
+Forked fork_sibling() noexcept {
+  if (const int error = fault_at_fork()) return {-1, error};
   int* place = nullptr;
   const bool known = ::prctl(PR_GET_TID_ADDRESS, &place) == 0 && place != nullptr;
   const unsigned long flags =
       CLONE_PARENT | SIGCHLD | (known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
   // Machines differ in which of the last two it is; the other one counts with CLONE_SETTLS alone.
-  return static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, place, place));
+  const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, place, place));
+  return {pid, pid < 0 ? errno : 0};
 }
 
 void in_every_copy(void (*call)()) noexcept {

@@ -3,6 +3,7 @@
 #include "freeze.hpp"
 
 #include "fault.hpp"
+#include "memory_file.hpp"
 #include "regions.hpp"
 #include "retried.hpp"
 
@@ -82,16 +83,7 @@ bool glibc_gives_memory() noexcept {
   return !memory || after >= before + size;
 }
 
-#if HAVE_MEMFD_CREATE
-int open_memory() noexcept {
-  return ::memfd_create("evparallel frozen", MFD_CLOEXEC);
-}
-#else
-int open_memory() noexcept {
-  errno = ENOSYS;
-  return -1;
-}
-#endif
+constexpr const char* memory_name = "evparallel frozen";
 
 Error refused(const std::string& why) {
   return Error(Errc::refused, "refused: this program cannot be frozen: " + why);
@@ -106,7 +98,7 @@ std::optional<Error> why_not_frozen() {
     return refused(std::string("its memory is not that of glibc's malloc: it has ") + name);
   if (!glibc_gives_memory())
     return refused("its memory is not that of glibc's malloc, but of another allocator");
-  const int memory = open_memory();
+  const int memory = open_memory_file(memory_name);
   if (memory < 0 && errno == ENOSYS) return refused("there is no memfd_create");
   if (memory >= 0) ::close(memory);  // what else fails is told by who freezes
   return std::nullopt;
@@ -205,7 +197,7 @@ struct Freezer {
 
   // Each has a file of its own, in which nothing stands behind it.
   bool freeze_region(const Region& region) noexcept {
-    const int file = open_memory();
+    const int file = open_memory_file(memory_name);
     if (file < 0) return fail(FreezeStep::memfd, errno);
     bool good = ::ftruncate(file, file_size) == 0 || fail(FreezeStep::copy, errno);
     for (std::uintptr_t from = region.from; good && from < region.to;) {
@@ -272,7 +264,7 @@ Error error_of(const FreezeOutcome& outcome) {
               ? "there is a limit of file sizes (RLIMIT_FSIZE), which is one of its memory, too"
               : "no memory for a copy");
     case FreezeStep::map: return says("a copy could not be mapped");
-    case FreezeStep::fork: return says("fork of a replica");
+    case FreezeStep::fork: return says("a replica could not be forked");
     case FreezeStep::none:
     case FreezeStep::end: break;
   }

@@ -7,8 +7,6 @@
 
 #include <poll.h>
 
-#include <cerrno>
-
 namespace evparallel {
 
 namespace {
@@ -53,14 +51,14 @@ bool become_frozen(ServerStart& start) noexcept {
     Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
     if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
-    const pid_t pid = packet.along ? fork_sibling() : -1;
-    if (pid == 0) return become_sibling(start, packet, wanted.slots, outcome);
-    if (pid < 0) {
+    const Forked sibling = packet.along ? fork_sibling() : Forked{-1, EMFILE};
+    if (sibling.pid == 0) return become_sibling(start, packet, wanted.slots, outcome);
+    if (sibling.pid < 0) {
       forked.failed_at = FreezeStep::fork;
-      forked.error = packet.along ? errno : EMFILE;
+      forked.error = sibling.error;
     }
     packet.drop();
-    if (!tell(start, forked, pid) || pid < 0) return false;
+    if (!tell(start, forked, sibling.pid) || sibling.pid < 0) return false;
   }
   return true;
 }

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include <evparallel/shared_bytes.hpp>
 
+#include "memory_file.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>
@@ -25,22 +26,12 @@ Error no_room(const char* what, int number) {
       .with_os_error(number);
 }
 
-#if HAVE_MEMFD_CREATE
-
 Fd open_memory() {
-  Fd memory(::memfd_create("evparallel", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  Fd memory(open_memory_file("evparallel"));
   if (memory) return memory;
   if (errno != ENOSYS) throw no_room("no descriptor for shared bytes", errno);
-  throw Error(Errc::refused, "refused: this kernel has no memfd, and so no shared bytes");
+  throw Error(Errc::refused, "refused: there is no memfd_create, and so there are no shared bytes");
 }
-
-#else
-
-Fd open_memory() {
-  throw Error(Errc::refused, "refused: built without memfd_create, and so without shared bytes");
-}
-
-#endif
 
 // Above the limit the kernel does not only refuse: it sends SIGXFSZ.
 void check_file_size(std::size_t size) {

@@ -75,7 +75,7 @@ only_in     '# *include *<event2/' 'src/watch.hpp src/watch.cpp'
 only_in     '# *include *<nlohmann/' 'include/evparallel/json_document.hpp'
 only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/fault.cpp'
 # What a kernel may be without: .ci/run has a build in which it is off.
-only_in     'memfd_create *\(' 'src/shared_bytes.cpp src/freeze.cpp'
+only_in     'memfd_create *\(' 'src/memory_file.cpp'
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range|SYS_pidfd_open)'
 nowhere_but '# *include *<(thread|regex)>'
 nowhere_but '# *include *<iostream>' 'src/printed.cpp'

@@ -558,7 +558,16 @@ BOOST_AUTO_TEST_CASE(nobody_can_change_them) {
   BOOST_TEST(::ftruncate(bytes.fd(), 10) == -1);
   BOOST_CHECK(::mmap(nullptr, 3, PROT_WRITE, MAP_SHARED, bytes.fd(), 0) == MAP_FAILED);
   const int seals = ::fcntl(bytes.fd(), F_GET_SEALS);
-  BOOST_TEST(seals == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
+  constexpr int all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  BOOST_TEST((seals & all) == all);
+}
+
+BOOST_AUTO_TEST_CASE(they_are_no_programs) {
+  if (testing::no_memfd) return testing::skip("no memfd");
+  const auto status = testing::elsewhere_without_programs_in_memory(
+      [] { return SharedBytes::copy_of("abc").view() == "abc" ? 0 : 1; });
+  if (!status) return testing::skip("a system that allows no programs in memory cannot be had");
+  BOOST_TEST(*status == 0);
 }
 
 BOOST_AUTO_TEST_CASE(empty_ones_travel_too) {

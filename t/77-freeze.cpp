@@ -418,6 +418,19 @@ BOOST_AUTO_TEST_CASE(without_memfd_it_is_refused) {
 }
 #endif
 
+BOOST_AUTO_TEST_CASE(a_system_that_allows_no_programs_in_memory_is_no_obstacle) {
+  if (testing::skipped_unfrozen()) return;
+  const auto status = testing::elsewhere_without_programs_in_memory([] {
+    fill_table();
+    par::Snapshot snapshot(frozen(2));
+    par::Reactor loop;
+    auto f = par::run(loop, look_up, in(snapshot));
+    return ask(loop, f, 1) != "none" ? 0 : 1;
+  });
+  if (!status) return testing::skip("such a system cannot be had");
+  BOOST_TEST(*status == 0);
+}
+
 BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_said) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {

@@ -3,6 +3,9 @@
 
 #include "testing.hpp"
 
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +34,26 @@ int elsewhere(F f) {
   int status = 0;
   ::waitpid(pid, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
+}
+
+// The same on a system that allows no programs in memory, which a space of process numbers can be told to be.
+// Nothing: it cannot be had here.
+template <class F>
+std::optional<int> elsewhere_without_programs_in_memory(F f) {
+  constexpr int cannot_be_had = 98;
+  const int status = elsewhere([&] {
+    if (::unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) return cannot_be_had;
+    return elsewhere([&] {
+      if (::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return cannot_be_had;
+      if (::mount("", "/proc", "proc", 0, nullptr) != 0) return cannot_be_had;
+      const int setting = ::open("/proc/sys/vm/memfd_noexec", O_WRONLY | O_CLOEXEC);
+      if (setting < 0 || ::write(setting, "2", 1) != 1) return cannot_be_had;
+      ::close(setting);
+      return f();
+    });
+  });
+  if (status == cannot_be_had) return std::nullopt;
+  return status;
 }
 
 }  // namespace testing

@@ -1,0 +1,30 @@
+// memory_file.cpp - asks the kernel for a file in memory.
+// Licence: see COPYING.
+#include "memory_file.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+
+namespace evparallel {
+
+#if HAVE_MEMFD_CREATE
+
+int open_memory_file(const char* name) noexcept {
+  constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  constexpr unsigned no_program =
+      8;  // MFD_NOEXEC_SEAL: glibc has the word since 2.38, Linux since 6.3
+  const int fd = ::memfd_create(name, flags | no_program);
+  return fd < 0 && errno == EINVAL ? ::memfd_create(name, flags) : fd;
+}
+
+#else
+
+int open_memory_file(const char*) noexcept {
+  errno = ENOSYS;
+  return -1;
+}
+
+#endif
+
+}  // namespace evparallel
