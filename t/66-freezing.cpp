@@ -113,7 +113,9 @@ BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const int status = elsewhere([&] {
-    char* block = static_cast<char*>(std::malloc(2 * size));
+    // Volatile: else a compiler may see that nobody reads it, and leave it out.
+    static char* volatile block;
+    block = static_cast<char*>(std::malloc(2 * size));
     std::memset(block, 'a', 2 * size);
     par::faults.armed = true;
     par::faults.at_freeze = {2, -2, false};  // it kills the program
