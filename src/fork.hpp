@@ -36,8 +36,8 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept;
 Forked fork_child(void (*far)(void*), void* argument) noexcept;
 
 // Forks a process that is no child of this one, but one more of this one's own parent.  Returns its
-// pid here and 0 there.  It begins as it is: handlers of pthread_atfork(3) are left
-// for its own forks.  Requires: one thread.
+// pid here and 0 there.  It begins as it is: handlers of pthread_atfork(3) are left for its own
+// forks.  Requires: one thread.
 Forked fork_sibling() noexcept;
 
 // `call` is called in every copy of this process, also in one that the program forks by itself,

@@ -7,6 +7,8 @@
 
 #include <poll.h>
 
+#include <cerrno>
+
 namespace evparallel {
 
 namespace {

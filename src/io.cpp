@@ -25,13 +25,14 @@ std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
   return attached_->size() - 1;
 }
 
-void Writer::share(std::size_t large) {
-  if (bytes_.size() < large || owner_) return;
+std::shared_ptr<std::string> Writer::share(std::size_t large) {
+  if (bytes_.size() < large || owner_) return nullptr;
   auto kept = std::make_shared<std::string>(std::move(bytes_));
   bytes_.clear();
   adopted_ = kept->data();
   adopted_size_ = kept->size();
-  owner_ = std::move(kept);
+  owner_ = kept;
+  return kept;
 }
 
 EVPARALLEL_EARLY void Writer::clear() noexcept {

@@ -12,8 +12,8 @@ namespace evparallel {
 
 int open_memory_file(const char* name) noexcept {
   constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  constexpr unsigned no_program =
-      8;  // MFD_NOEXEC_SEAL: glibc has the word since 2.38, Linux since 6.3
+  // MFD_NOEXEC_SEAL: Linux since 6.3; glibc has the word since 2.38.
+  constexpr unsigned no_program = 8;
   const int fd = ::memfd_create(name, flags | no_program);
   return fd < 0 && errno == EINVAL ? ::memfd_create(name, flags) : fd;
 }

@@ -204,10 +204,8 @@ constexpr int drafts_a_block = 64;
 }  // namespace
 
 void Loop::lend_large(Writer& message) {
-  if (message.adopted_owner() || message.bytes().capacity() > most_lent) return;
-  auto block = std::make_shared<std::string>(std::move(message.bytes()));
-  message.bytes().clear();
-  message.adopt(block, block->data(), block->size());
+  std::shared_ptr<std::string> block = message.share(large_message);
+  if (!block || block->capacity() > most_lent) return;
   block_ = std::move(block);
   drafts_with_block_ = drafts_a_block;
 }

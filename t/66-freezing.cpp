@@ -26,12 +26,14 @@ constexpr std::size_t size = std::size_t{100} << 20;
 
 par::Faults at_piece(const par::FreezeFault& fault) {
   par::Faults faults;
+  faults.armed = true;
   faults.at_freeze = fault;
   return faults;
 }
 
 par::Faults at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
   par::Faults faults;
+  faults.armed = true;
   faults.plan.victim = par::fault::Victim::snapshot;
   faults.plan.fork_failures = failures;
   faults.plan.fork_errno = EAGAIN;
@@ -42,7 +44,6 @@ par::Faults at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
 // What the constructor throws when this happens to the snapshot; and nothing is left of it.
 std::optional<par::Error> error_with(const par::Faults& faults) {
   par::faults = faults;
-  par::faults.armed = true;
   par::SnapshotOptions options;
   options.freeze = true;
   options.replicas = 3;
@@ -117,8 +118,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
     static char* volatile block;
     block = static_cast<char*>(std::malloc(2 * size));
     std::memset(block, 'a', 2 * size);
-    par::faults.armed = true;
-    par::faults.at_freeze = {2, -2, false};  // it kills the program
+    par::faults = at_piece({2, -2, false});  // it kills the program
     par::SnapshotOptions options;
     options.freeze = true;
     const par::Snapshot snapshot(options);

@@ -61,8 +61,9 @@ public:
   const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
   void drop_attached() noexcept { attached_.reset(); }
   // Adopts what was written, if that is `large` bytes or more and nothing else is adopted: a queue
-  // can send it then while it is kept here.
-  void share(std::size_t large);
+  // can send it then while it is kept here.  Returns what holds it: who finds no other owner of it
+  // may use its memory again.
+  std::shared_ptr<std::string> share(std::size_t large);
   void clear() noexcept;
 
 private:
