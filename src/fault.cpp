@@ -115,10 +115,12 @@ void pass_hop(Hop hop) noexcept {
   if (fault.gate && !fault.gate->open) return;
   if (++own_counts().passed != fault.passage) return;
   const pid_t self = ::getpid();
-  // Replicas have all been told the same, and so have their children: one does it.
+  // Replicas have all been told the same, and so have their children: one does it, the first that
+  // comes or the one that was chosen before.
   const bool each_does_it = fault.role == Role::child && fault.child == 0;
-  pid_t nobody = 0;
-  if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(nobody, self))
+  pid_t chosen = 0;
+  if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(chosen, self) &&
+      chosen != self)
     return;
   if (fault.gate && !closes(fault.deed)) fault.gate->done_by = self;
   do_deed(fault.deed);

@@ -66,7 +66,7 @@ enum class Deed : std::uint8_t {
 // Shared memory between a test and the processes that it watches.
 struct FaultGate {
   std::atomic<bool> open{false};   // passages count from here on
-  std::atomic<pid_t> taken_by{0};  // who is to do the deed, where one is
+  std::atomic<pid_t> taken_by{0};  // who is to do the deed, where one is; 0: who comes first
   // Who did the deed: told before the deed, or, where a socket is closed, after it.
   std::atomic<pid_t> done_by{0};
 };

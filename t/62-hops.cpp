@@ -200,6 +200,43 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) 
   BOOST_TEST(dies == 0);
 }
 
+// Else a slow start of one replica decides to whom it happens.
+BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
+  const int status = testing::elsewhere([] {
+    par::FaultGate& gate = fresh_gate();
+    par::faults.armed = true;
+    par::HopFault& fault = par::faults.at_hop;
+    fault.deed = par::Deed::exit_3;
+    fault.hop = Hop::turn;
+    fault.role = par::Role::snapshot;
+    fault.gate = &gate;
+    par::SnapshotOptions two;
+    two.replicas = 2;
+    par::Snapshot snapshot(two);
+    const pid_t chosen = snapshot.pids().at(1);
+    pid_t lost = 0;
+    par::Reactor loop;
+    const par::Hold hold = loop.hold();  // a loss is heard also where no call is pending
+    snapshot.on_lost([&](const par::ExitStatus& how) { lost = how.pid; });
+    gate.taken_by = chosen;
+    gate.open = true;
+    // The first replica turns for this one, and lives.
+    par::Options options;
+    options.snapshot = &snapshot;
+    auto f = par::run(
+        loop, [] { return ::getppid(); }, options);
+    pid_t asked = 0;
+    f([&](par::Result<pid_t> r) { asked = r.value_or(-1); });
+    while (asked == 0) loop.run_for(std::chrono::milliseconds(1));
+    if (asked != snapshot.pid() || gate.done_by == asked) return 1;
+    // Unless its first turn was late, and has done it.
+    if (gate.done_by == 0) ::kill(chosen, SIGCONT);
+    while (lost == 0) loop.run_for(std::chrono::milliseconds(1));
+    return lost == chosen && gate.done_by == chosen ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
 BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
   // The parent is gone, and its snapshot waits for the children: one that asks for a child of its
   // own must not wait with it.

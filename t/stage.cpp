@@ -563,6 +563,9 @@ void perform_all() {
     par::Snapshot taken(options);
     snapshot = taken.pid();
     snapshot_handle = &taken;
+    // The one that is asked first; another replica may well be slower to come to its first turn.
+    if (now.target == Target::snapshot && now.moment != Moment::at_hop)
+      page->gate.taken_by = snapshot;
     if (now.spares > 0) until([&] { return is_done() || spares_wait(taken); });
     if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });
     play_script();
