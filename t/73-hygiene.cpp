@@ -35,9 +35,13 @@ namespace {
 
 // What hooks write down, one letter each: shared with every process of this program.
 struct Diary {
-  char text[256];
+  char text[4096];
   void clear() { std::memset(text, 0, sizeof text); }
-  void note(char c) { text[std::strlen(text)] = c; }
+  // Cases that do not look at it note as well, and do not clear it: what is too much is left out.
+  void note(char c) {
+    const std::size_t size = std::strlen(text);
+    if (size + 1 < sizeof text) text[size] = c;
+  }
 };
 Diary* diary = nullptr;
 
