@@ -64,11 +64,22 @@ ChildHandle::~ChildHandle() {
   if (id_ != 0) entry_->forget(id_);
 }
 
+namespace {
+
+// A process begins by itself.  A remote function only waits for its first call, which mostly comes at
+// once: together they wake the child one time and not two.
+PipeCore::Leave leave_of(ChildHandle::Use use) noexcept {
+  return use == ChildHandle::Use::process ? PipeCore::Leave::at_once
+                                          : PipeCore::Leave::with_the_next;
+}
+
+}  // namespace
+
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
                                                 const std::shared_ptr<Loop>& loop,
                                                 const detail::Task& task,
-                                                std::shared_ptr<const KeptOptions> kept,
-                                                DeadlineOf what, ChildOwner* owner) {
+                                                std::shared_ptr<const KeptOptions> kept, Use use,
+                                                ChildOwner* owner) {
   const KeptOptions& options = *kept;
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
   if (options.surroundings.captures())
@@ -85,8 +96,9 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
                                  Channel(std::move(spawned.socket), options.max_message,
                                          Lent<Traffic>(loop->own<Shelf<Traffic>>())),
                                  options.high_water, PipeCore::LastWord::comes, child.get());
-  const bool limited = what == DeadlineOf::child && options.deadline > options.deadline.zero();
-  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed);
+  const bool limited = use == Use::process && options.deadline > options.deadline.zero();
+  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
+                    leave_of(use));
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
   // What is captured has the pid with it, and comes before the frames behind it.
@@ -94,14 +106,15 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed) {
+void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed,
+                             PipeCore::Leave leave) {
   Writer frame;
   write_task_frame(frame,
                    {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
                     options_->limits.cpu.count(), options_->limits.memory, options_->nice,
                     options_->backtrace, seed},
                    options_->surroundings.text(), task.callable);
-  pipe_->put(FrameKind::task, 0, frame);
+  pipe_->put(FrameKind::task, 0, frame, leave);
 }
 
 void ChildHandle::kill(int signum) {

@@ -46,11 +46,11 @@ class ChildHandle final : public SpawnListener,
 public:
   // Asks for a child and writes its task; nothing is waited for.  Fails: Error{spawn_failed} (no
   // descriptors).
-  enum class DeadlineOf { child, each_call };  // what Options::deadline is about
+  // Options::deadline is a process's own, or each call's of a remote function.
+  enum class Use { process, remote_function };
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
-                                            std::shared_ptr<const KeptOptions>, DeadlineOf,
-                                            ChildOwner*);
+                                            std::shared_ptr<const KeptOptions>, Use, ChildOwner*);
   ~ChildHandle();
 
   const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
@@ -81,7 +81,8 @@ public:
 
 private:
   ChildHandle(std::shared_ptr<SnapshotEntry>, std::shared_ptr<const KeptOptions>, ChildOwner*);
-  void write_task(const detail::Task&, std::int64_t deadline, std::uint64_t seed);
+  void write_task(const detail::Task&, std::int64_t deadline, std::uint64_t seed,
+                  detail::PipeCore::Leave);
   void conclude();
   std::uint64_t last_begun() const noexcept;
   std::shared_ptr<const CrashReport> crash_report() const;

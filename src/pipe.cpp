@@ -68,8 +68,9 @@ void PipeCore::close() {
 
 void PipeCore::schedule_flush(Leave leave) {
   if (!loop_->alive() || (write_event_.peek() && write_event_->added()) || retry_.peek()) return;
-  if (leave == Leave::at_once || !loop_->in_callback() || channel_.queued() > gather_limit)
-    return flush();
+  const bool waits =
+      leave == Leave::with_the_next || (leave == Leave::with_the_turn && loop_->in_callback());
+  if (!waits || channel_.queued() > gather_limit) return flush();
   if (std::exchange(flush_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] { self->flush(); });
 }

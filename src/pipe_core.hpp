@@ -62,9 +62,10 @@ public:
   // Also reads what came before the loop took over.
   void start();
   // Queues a frame and sees to it that it is written: at once, since who sends it may compute for
-  // ever; or, inside a callback, together with all that this turn of the loop brings.
+  // ever; or, inside a callback, together with all that this turn of the loop brings; or with what
+  // follows it, and in the next turn if nothing does.
   // Fails: Errc::too_large.
-  enum class Leave { at_once, with_the_turn };
+  enum class Leave { at_once, with_the_turn, with_the_next };
   void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once,
            Channel::Message = Channel::Message::taken);
   std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }

@@ -20,7 +20,7 @@ public:
 
   void start(Replicas& replicas, const Task& task, const Options& options) {
     child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, kept(options),
-                                ChildHandle::DeadlineOf::child, this);
+                                ChildHandle::Use::process, this);
     attach(*loop_);
     loop_->hold();
     open_ = true;

@@ -39,7 +39,7 @@ void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
   child->handle =
       ChildHandle::spawn(pattern_->replicas->next(loop_), loop_, *pattern_->task, pattern_->options,
-                         ChildHandle::DeadlineOf::each_call, child.get());
+                         ChildHandle::Use::remote_function, child.get());
   if (current_) dying_->push_back(std::move(current_));
   current_ = std::move(child);
 }

@@ -1186,6 +1186,23 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
   BOOST_TEST(writes <= 3);
 }
 
+BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) {
+  RawFixture f(PipeCore::LastWord::none, limit, par::PairKind::packets);
+  const auto put = [&](PipeCore::Leave leave) {
+    par::Writer message;
+    message.write("0123456789");
+    f.end->core->put(par::FrameKind::call, 1, message, leave);
+  };
+  put(PipeCore::Leave::with_the_next);
+  BOOST_TEST(f.read().size() == 0u);
+  put(PipeCore::Leave::at_once);
+  BOOST_TEST(f.read().size() == 52u);  // one packet
+  put(PipeCore::Leave::with_the_next);
+  BOOST_TEST(f.read().size() == 0u);
+  wait(f.loop, 1);
+  BOOST_TEST(f.read().size() == 26u);
+}
+
 BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
   RawFixture f(PipeCore::LastWord::none, 100 * limit);
   std::size_t inside = 0;

@@ -194,6 +194,19 @@ BOOST_AUTO_TEST_CASE(a_remote_function_has_them_once_a_child) {
   BOOST_TEST(diary->text == "12ccba");
 }
 
+BOOST_AUTO_TEST_CASE(a_remote_function_begins_without_a_call) {
+  Wished wished(nothing);
+  par::Reactor loop;
+  diary->clear();
+  const auto f = par::run(
+      loop, [](int x) { return x; }, wished.options());
+  const par::Hold hold = loop.hold();
+  BOOST_TEST(testing::eventually([&] {
+    loop.run_for(std::chrono::milliseconds(1));
+    return std::strcmp(diary->text, "12") == 0;
+  }));
+}
+
 BOOST_AUTO_TEST_CASE(what_a_start_hook_throws_fails_the_task_as_its_own_exception_would) {
   Wished wished(start_throws);
   par::Reactor loop;
