@@ -71,7 +71,7 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view sur
   enter_surroundings(surroundings);
   if (!has_task_) return;  // what follows happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
-  limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
+  if (task.is_limited()) limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
   call_start_hooks();
 }
 
@@ -102,7 +102,7 @@ void Child::loop_until_over() {
 
 // ---- its end ----
 
-void Child::flush_all() noexcept {
+EVPARALLEL_EARLY void Child::flush_all() noexcept {
   flush_streams();
   if (is_copy_) return;  // what is to be written is here twice
   try {
@@ -116,7 +116,7 @@ void Child::flush_all() noexcept {
 }
 
 // A process that the task has forked has none of the hooks' business, nor has one without a task.
-int Child::end(int status) noexcept {
+EVPARALLEL_EARLY int Child::end(int status) noexcept {
   flush_all();
   if (is_copy_ || !has_task_) return status;
   const std::optional<Error> failure = call_exit_hooks();

@@ -5,6 +5,7 @@
 #include "early.hpp"
 
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -99,7 +100,7 @@ EVPARALLEL_EARLY void close_registered_except(int keep, int keep_too) noexcept {
       continue;
     }
     number = {};
-    ::close(fd);
+    ::syscall(SYS_close, fd);  // see unblock_all_signals()
   }
 }
 

@@ -92,16 +92,16 @@ void stand_still(std::chrono::milliseconds time) noexcept {
 
 }  // namespace
 
-int fault_at_fork() noexcept {
-  if (!faults.armed || !plan_is_ours()) return 0;
+int count_fork() noexcept {
+  if (!plan_is_ours()) return 0;
   Faults::Counts& counts = own_counts();
   ++counts.forks;
   if (counts.forks == faults.plan.die_at_fork) die_of_fault();
   return counts.forks <= faults.plan.fork_failures ? faults.plan.fork_errno : 0;
 }
 
-FrameFault fault_at_message() noexcept {
-  if (!faults.armed || !plan_is_ours()) return FrameFault::none;
+FrameFault count_message() noexcept {
+  if (!plan_is_ours()) return FrameFault::none;
   const fault::Plan& plan = faults.plan;
   const std::uint64_t number = ++own_counts().messages;
   if (number == plan.delay_message) stand_still(plan.delay);

@@ -253,7 +253,7 @@ void open_missing_standard_descriptors() noexcept {
     if (::fcntl(fd, F_GETFD) < 0) retried([] { return ::open("/dev/null", O_RDWR); });
 }
 
-void end_child(int status) noexcept {
+EVPARALLEL_EARLY void end_child(int status) noexcept {
   // Without /proc it could not look, and would call that an error.
   if (__lsan_do_leak_check && ::access("/proc/self/task", R_OK) == 0) __lsan_do_leak_check();
   ::_exit(status);

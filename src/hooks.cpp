@@ -35,7 +35,7 @@ EVPARALLEL_EARLY void call_start_hooks() {
   for (Callback<void()>& hook : *start_hooks) hook();
 }
 
-std::optional<Error> call_exit_hooks() noexcept {
+EVPARALLEL_EARLY std::optional<Error> call_exit_hooks() noexcept {
   std::optional<Error> error;
   while (exit_hooks && !exit_hooks->empty()) {
     Callback<void()> hook = std::move(exit_hooks->back());

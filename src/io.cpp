@@ -85,7 +85,7 @@ int Reader::take_descriptor(std::size_t index) {
   return fd;
 }
 
-void Reader::expect_end() const {
+EVPARALLEL_EARLY void Reader::expect_end() const {
   if (!bytes_.empty())
     throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes_.size()) +
                                        " bytes left over at offset " +

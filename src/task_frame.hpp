@@ -20,6 +20,8 @@ struct TaskFrame {
   std::uint64_t backtrace = 0;     // 1: of crashes and of exceptions
   std::uint64_t seed = 0;          // child_seed()
   std::uint64_t surroundings = 0;  // bytes of their text, which stands before the callable
+
+  bool is_limited() const noexcept { return cpu_seconds > 0 || memory > 0 || nice != 0; }
 };
 
 // Counts the text itself.

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 
 namespace evparallel {
@@ -20,6 +21,22 @@ int loops = 0;
 Loop* first_loop = nullptr;
 Loop* signal_loop = nullptr;
 int signal_watches = 0;
+
+// libevent looks into the environment for each of its settings, and asks each time who may have set
+// it: 20 system calls, and each child with a loop makes them.  Where nobody has set one they are left
+// out.
+event_base* new_base() noexcept {
+  constexpr std::string_view settings = "EVENT_";
+  for (char** variable = environ; variable && *variable; ++variable)
+    if (std::string_view(*variable).substr(0, settings.size()) == settings)
+      return ::event_base_new();
+  event_config* const config = ::event_config_new();
+  if (!config) return nullptr;
+  ::event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
+  event_base* const base = ::event_base_new_with_config(config);
+  ::event_config_free(config);
+  return base;
+}
 
 timeval timeval_of(std::chrono::nanoseconds time) noexcept {
   // Rounded up: a timer is never early.
@@ -113,7 +130,7 @@ void Event::unset() noexcept {
 // ---- Loop ----
 
 Loop::Loop(event_base* base, bool owned) : base_(base), owned_(owned) {
-  if (owned) base_ = ::event_base_new();
+  if (owned) base_ = new_base();
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
                             "evparallel: no event base");

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -87,6 +88,16 @@ BOOST_AUTO_TEST_CASE(run_returns_when_nothing_is_pending) {
   loop.run();
   loop.run();
   BOOST_TEST(loop.base() != nullptr);
+}
+
+// As a base has it that the program makes.
+BOOST_AUTO_TEST_CASE(settings_of_libevent_in_the_environment_count) {
+  const auto method = [] { return std::string(::event_base_get_method(par::Reactor().base())); };
+  BOOST_TEST(method() == "epoll");
+  ::setenv("EVENT_NOEPOLL", "1", 1);
+  BOOST_TEST(method() == "poll");
+  ::unsetenv("EVENT_NOEPOLL");
+  BOOST_TEST(method() == "epoll");
 }
 
 BOOST_AUTO_TEST_CASE(timers_fire_in_order_and_never_early) {
