@@ -23,7 +23,7 @@ Loop* signal_loop = nullptr;
 int signal_watches = 0;
 
 // libevent looks into the environment for each of its settings, and asks each time who may have set
-// it: 20 system calls, and each child with a loop makes them.  Where nobody has set one they are left
+// it: a dozen system calls, which each child with a loop makes.  Where nobody has set one they are left
 // out.
 event_base* new_base() noexcept {
   constexpr std::string_view settings = "EVENT_";
