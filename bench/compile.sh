@@ -2,6 +2,7 @@
 # What it costs to compile a program that uses the library, at -O2: against one that uses nlohmann/json by hand,
 # and against that header alone.  CXX and compile_flags come from the makefile.
 set -eu
+export CCACHE_DISABLE=1 # where the compiler is a cache
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 

@@ -179,6 +179,14 @@ void idle() {
   par::PoolOptions options;
   options.workers = children;
   options.min_workers = children;
+  {  // What the loop has for all of them is no child's.
+    std::vector<par::Remote<int, int>> some;
+    for (int i = 0; i < 10; ++i) {
+      some.push_back(par::run<par::RawIo, par::RawIo>(loop, same<int>));
+      some.back()(1, [](par::Result<int> r) { r.value(); });
+    }
+    loop.run();
+  }
   const double memory = in_use();
   auto pool = par::pool<par::RawIo, par::RawIo>(loop, same<int>, options);
   const auto hold = loop.hold();
