@@ -44,10 +44,10 @@ class ChildHandle final : public SpawnListener,
                           public PipeOwner,
                           public std::enable_shared_from_this<ChildHandle> {
 public:
-  // Asks for a child and writes its task; nothing is waited for.  Fails: Error{spawn_failed} (no
-  // descriptors).
   // Options::deadline is a process's own, or each call's of a remote function.
   enum class Use { process, remote_function };
+  // Asks for a child and writes its task, or leaves that to the first call; nothing is waited for.
+  // Fails: Error{spawn_failed} (no descriptors).
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotEntry>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
                                             std::shared_ptr<const KeptOptions>, Use, ChildOwner*);
