@@ -100,7 +100,7 @@ EVPARALLEL_EARLY void close_registered_except(int keep, int keep_too) noexcept {
       continue;
     }
     number = {};
-    ::syscall(SYS_close, fd);  // see unblock_all_signals()
+    ::syscall(SYS_close, fd);  // by number: see unblock_all_signals() in fork.cpp
   }
 }
 
