@@ -1,4 +1,4 @@
-// early.hpp - the code that each child passes up to its first answer, kept together.
+// early.hpp - the code that each child passes up to its first answer, and at its end, kept together.
 // Licence: see COPYING.
 //
 // After a fork the code of a library is mapped anew where it is used, 64 kB at a time, and each time
