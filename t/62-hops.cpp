@@ -156,17 +156,22 @@ par::FaultGate& fresh_gate() {
   return *new (memory) par::FaultGate;
 }
 
+// For the snapshots that are taken from now on.
+par::FaultGate& arm_snapshots(par::Deed deed, Hop hop) {
+  par::faults.armed = true;
+  par::HopFault& fault = par::faults.at_hop;
+  fault.deed = deed;
+  fault.hop = hop;
+  fault.role = par::Role::snapshot;
+  fault.gate = &fresh_gate();
+  return *fault.gate;
+}
+
 // A child ends while its snapshot is stopped, so that nobody can say how.  Then the snapshot gets
 // `signum`.  What the caller heard before and after.
 std::string end_of_file_without_report(int signum) {
-  par::FaultGate& gate = fresh_gate();
+  par::FaultGate& gate = arm_snapshots(par::Deed::stop, Hop::reap);
   gate.open = true;
-  par::faults.armed = true;
-  par::HopFault& fault = par::faults.at_hop;
-  fault.deed = par::Deed::stop;
-  fault.hop = Hop::reap;
-  fault.role = par::Role::snapshot;
-  fault.gate = &gate;
   par::init();
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(
@@ -203,13 +208,7 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) 
 // Else a slow start of one replica decides to whom it happens.
 BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
   const int status = testing::elsewhere([] {
-    par::FaultGate& gate = fresh_gate();
-    par::faults.armed = true;
-    par::HopFault& fault = par::faults.at_hop;
-    fault.deed = par::Deed::exit_3;
-    fault.hop = Hop::turn;
-    fault.role = par::Role::snapshot;
-    fault.gate = &gate;
+    par::FaultGate& gate = arm_snapshots(par::Deed::exit_3, Hop::turn);
     par::SnapshotOptions two;
     two.replicas = 2;
     par::Snapshot snapshot(two);

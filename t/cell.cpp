@@ -21,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 // What a process may take to end once its program has, and how long a program may run at all.
-constexpr std::chrono::seconds time_to_end(5);
+constexpr std::chrono::seconds time_to_end(1);
 constexpr std::chrono::seconds time_to_run(20);
 
 // ---- hearing --------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ private:
 
   void judge_program() {
     if (story_.hung) return complain("the program hangs;", story_.left);
-    if (story_.orphans) complain("not gone long after the program:", story_.left);
+    if (story_.orphans) complain("not gone a second later:", story_.left);
     const bool may_die = cell_.target == Target::parent && cell_.deed != Deed::close && story_.done;
     if (!may_die) {
       if (!finished_[Who::program] || story_.status != 0)

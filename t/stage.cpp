@@ -202,6 +202,9 @@ private:
 void Script::play() {
   begin();
   start();
+  // With spares it is the request for the next one, which comes by itself: while somebody still looks
+  // at that socket.
+  if (now.spares > 0 && now.moment == Moment::after_request && target_calls()) loop_until(is_done);
   if (wants(Moment::before_first_message)) {
     loop_until([&] { return is_born() || is_done(); });
     strike(Moment::before_first_message);
