@@ -18,10 +18,10 @@ class Child;
 void prepare_lives();
 [[noreturn]] void live(Spawn&&);
 
-// The entry of a spare's first task, which has no callable: it answers this one call with what came,
-// all on the way of any call, so that the way was gone once when its real task comes.  Nothing of it
-// is left behind.
-void rehearse(detail::Child&, Reader&);
+// The entry of a spare's first task: it answers this one call with what came, all on the way of any
+// call, so that the way was gone once when its real task comes.  Its callable are addresses of code
+// that the real one may pass.  Nothing of it is left behind.
+void rehearse(detail::Child&, Reader& code);
 constexpr std::uint64_t rehearsed_call = 1;
 constexpr std::string_view rehearsed_text = "rehearsed";
 

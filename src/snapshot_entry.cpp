@@ -109,7 +109,7 @@ SnapshotEntry::Spawned SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop,
   reap_abandoned();
   const std::optional<Error> failure = why_not(task);
   bind(loop);
-  std::optional<Spare> spare = failure ? std::nullopt : take_spare(streams, group);
+  std::optional<Spare> spare = failure ? std::nullopt : take_spare(task, streams, group);
   Descriptor ours = spare ? std::move(spare->socket) : Descriptor();
   Descriptor theirs;
   if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))

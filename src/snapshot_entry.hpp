@@ -183,7 +183,7 @@ private:
   int fill_spares();
   void refill();
   void refill_soon();
-  std::optional<Spare> take_spare(const Streams&, Group);
+  std::optional<Spare> take_spare(const detail::Task&, const Streams&, Group);
   void hand_over(std::uint64_t id, SpawnListener*);
   void tell_spawned(std::uint64_t id);
   void lose_spare(std::uint64_t id);

@@ -32,7 +32,7 @@ std::string bytes_of(const FrameQueue& queue) {
 }
 
 // The first two frames to a spare.
-std::string rehearsal() {
+std::string rehearsal(const std::vector<const void*>& code) {
   TaskFrame task;
   task.entry = &rehearse;
   task.max_message = frame_length_limit;
@@ -41,7 +41,8 @@ std::string rehearsal() {
   const std::string surroundings("spare\0\0", 7);  // its name alone, for ps(1)
   FrameQueue queue;
   Writer body;
-  write_task_frame(body, task, surroundings, {});
+  write_task_frame(body, task, surroundings,
+                   {reinterpret_cast<const char*>(code.data()), code.size() * sizeof(void*)});
   queue.push(FrameKind::task, 0, body);
   body.write(rehearsed_text);
   queue.push(FrameKind::call, rehearsed_call, body);
@@ -73,7 +74,7 @@ bool Spares::wants_more() const noexcept {
 }
 
 int Spares::add(std::uint64_t id, Descriptor& theirs) {
-  static const std::string bytes = rehearsal();
+  const std::string bytes = rehearsal(code_);
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
   const FrameQueue::Piece piece{bytes.data(), bytes.size()};
@@ -81,6 +82,13 @@ int Spares::add(std::uint64_t id, Descriptor& theirs) {
   send(spare.socket.get(), &piece, 1, Wait::no);
   all_.push_back(std::move(spare));
   return 0;
+}
+
+void Spares::expect(const detail::Task& task) {
+  code_.assign(1, reinterpret_cast<const void*>(task.entry));
+  if (task.function) code_.push_back(reinterpret_cast<const void*>(*task.function));
+  for (const detail::AnyFunction function : task.more)
+    code_.push_back(reinterpret_cast<const void*>(function));
 }
 
 std::optional<Spare> Spares::take() {
@@ -148,9 +156,11 @@ void SnapshotEntry::refill_soon() {
 }
 
 // Its streams, and its process group, were settled at its fork; all else comes with a task.
-std::optional<Spare> SnapshotEntry::take_spare(const Streams& streams, Group group) {
+std::optional<Spare> SnapshotEntry::take_spare(const detail::Task& task, const Streams& streams,
+                                               Group group) {
   if (!spares_) return std::nullopt;
   spares_->forgive();
+  spares_->expect(task);
   std::optional<Spare> spare;
   if (group == Group::own && streams.plan == streams_of_spare) spare = spares_->take();
   refill_soon();

@@ -10,10 +10,13 @@
 
 #include "descriptor.hpp"
 
+#include <evparallel/task.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 namespace evparallel {
 
@@ -38,6 +41,9 @@ public:
   // Makes its sockets and writes its rehearsal; the child's end is to go along with the request.
   // Returns 0 or an errno, and it was not added.
   int add(std::uint64_t id, Descriptor& theirs);
+  // The program spawns this task: those that are added from now on look at its code, since what
+  // was spawned is mostly spawned again.
+  void expect(const detail::Task&);
   // One that is ready and lives, taken out.
   std::optional<Spare> take();
   // Looks which have answered, beside a spawn rather than in it.
@@ -52,6 +58,7 @@ public:
 private:
   unsigned wanted_;
   std::size_t lost_ = 0;
+  std::vector<const void*> code_;  // of the task that was spawned last
   std::deque<Spare> all_;
 };
 

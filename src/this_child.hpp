@@ -31,7 +31,7 @@ public:
                  Lent<Traffic>(std::move(traffic_of_child))) {}
 
   void run_task();
-  void rehearse();
+  void rehearse(Reader& code);
 
   // ---- what a task's entry calls ----
   void answer(Callback<void(Reader&, Writer&)>);

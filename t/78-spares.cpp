@@ -533,6 +533,41 @@ BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
   close_what_ended();
 }
 
+namespace {
+
+// Whether the page at that address is in the page table of a process; nullopt: nobody tells.
+std::optional<bool> is_mapped(pid_t pid, const void* address) {
+  const int pages = ::open(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), O_RDONLY);
+  const auto page = reinterpret_cast<std::uintptr_t>(address) /
+                    static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t entry = 0;
+  const ssize_t got = ::pread(pages, &entry, sizeof entry, static_cast<off_t>(page * sizeof entry));
+  ::close(pages);
+  if (got != sizeof entry) return std::nullopt;
+  return (entry >> 63) != 0;
+}
+
+}  // namespace
+
+// A spare runs nothing of the program before its task, so no page of its code is there by chance.
+BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_there_before_it_comes_again) {
+  const void* const code = reinterpret_cast<const void*>(&own_pid);
+  bool told = false;
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const pid_t first = spares_of(snapshot)[0];
+    const std::optional<bool> before = is_mapped(first, code);
+    told = before && !*before;  // else this kernel copies page tables of code
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == first);
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    if (told) BOOST_TEST(is_mapped(spares_of(snapshot)[0], code).value());
+  }
+  close_what_ended();
+  if (!told) testing::skip("whether code is mapped is not told here, or a fork maps it");
+}
+
 BOOST_AUTO_TEST_CASE(hooks_run_with_the_task_and_not_before) {
   const int status = testing::elsewhere([] {
     static int said[2];
