@@ -6,6 +6,8 @@
 
 #include "row.hpp"
 
+#include <evparallel/short_text.hpp>
+
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -32,7 +34,11 @@ public:
   void append(std::string_view bytes) {
     if (bytes.size() > capacity_ - end_) return append_more(bytes);
     if (bytes.empty()) return;
-    std::memcpy(last_ + place_of(end_), bytes.data(), bytes.size());
+    char* const to = last_ + place_of(end_);
+    if (bytes.size() <= detail::most_in_line)
+      detail::copy_short(to, bytes.data(), bytes.size());
+    else
+      std::memcpy(to, bytes.data(), bytes.size());
     end_ += bytes.size();
   }
   void drop_front(std::size_t size) noexcept {

@@ -39,7 +39,7 @@ void Calls::Waiting::keep_argument(Place& place, Writer& argument) {
     return;
   }
   place.size = argument.size();
-  bytes.append(argument.bytes());
+  bytes.append(argument.written());
 }
 
 PendingCall* Calls::find(std::uint64_t id) noexcept {

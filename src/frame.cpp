@@ -223,7 +223,7 @@ EVPARALLEL_EARLY void FrameQueue::put_whole(FrameKind kind, std::uint64_t id,
                                             const Writer& message) {
   char header[frame_header_size];
   write_header(header, kind, id, message);
-  append({header, frame_header_size}, message.bytes());
+  append({header, frame_header_size}, message.written());
 }
 
 EVPARALLEL_EARLY void FrameQueue::push_adopted(const Writer& message) {
@@ -252,7 +252,7 @@ EVPARALLEL_EARLY std::size_t FrameQueue::most_at_once() const noexcept {
 EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
   push_attached(message);
   size_ += frame_header_size + message.size();
-  if (message.bytes().size() < large_body) {
+  if (message.written().size() < large_body) {
     put_whole(kind, id, message);
   } else {
     put_header(kind, id, message);

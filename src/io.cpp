@@ -25,9 +25,15 @@ std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
   return attached_->size() - 1;
 }
 
+// What was written with its end, should more come.
+void Writer::join() {
+  bytes_.assign(short_.view());
+  short_.clear();
+}
+
 std::shared_ptr<std::string> Writer::share(std::size_t large) {
-  if (bytes_.size() < large || owner_) return nullptr;
-  auto kept = std::make_shared<std::string>(std::move(bytes_));
+  if (written().size() < large || owner_) return nullptr;
+  auto kept = std::make_shared<std::string>(std::move(bytes()));
   bytes_.clear();
   adopted_ = kept->data();
   adopted_size_ = kept->size();
@@ -36,6 +42,7 @@ std::shared_ptr<std::string> Writer::share(std::size_t large) {
 }
 
 EVPARALLEL_EARLY void Writer::clear() noexcept {
+  short_.clear();
   bytes_.clear();
   owner_.reset();
   adopted_ = nullptr;
@@ -43,15 +50,10 @@ EVPARALLEL_EARLY void Writer::clear() noexcept {
   attached_.reset();  // a queue may share it
 }
 
-EVPARALLEL_EARLY std::string_view Reader::read(std::size_t size) {
-  if (size > bytes_.size())
-    throw Error(Errc::bad_message,
-                "bad message: " + std::to_string(size) + " bytes wanted at offset " +
-                    std::to_string(total_ - bytes_.size()) + " of " + std::to_string(total_));
-  const std::string_view part = bytes_.substr(0, size);
-  bytes_.remove_prefix(size);
-  whole_ = nullptr;  // the rest is no longer the whole
-  return part;
+void Reader::refuse(std::size_t wanted) const {
+  throw Error(Errc::bad_message,
+              "bad message: " + std::to_string(wanted) + " bytes wanted at offset " +
+                  std::to_string(total_ - bytes_.size()) + " of " + std::to_string(total_));
 }
 
 char Reader::take_byte() {

@@ -130,7 +130,7 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
     alone.count = 1;
     alone.single = true;
     pool_begin_argument(alone.argument);
-    alone.argument.write(item_.bytes());
+    alone.argument.write(item_.written());
     if (item_.attached())
       for (const Attachment& one : *item_.attached()) alone.argument.attach(one.fd, one.owner);
     if (item_.adopted_owner())
@@ -143,7 +143,7 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
   if (count == 0) begin_chunk(chunk, options_.chunk > 0 ? 0 : cut_ns);
   const ItemLength length = static_cast<ItemLength>(item_.size());
   chunk.write(&length, sizeof length);
-  chunk.write(item_.bytes());
+  chunk.write(item_.written());
   if (item_.adopted_owner()) chunk.write(item_.adopted());
   return true;
 }

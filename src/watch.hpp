@@ -175,7 +175,7 @@ public:
   // Before a message is sent: where it is large, the next one may have its memory once it has left.
   // To fill pages that are new each time costs more than to copy.
   void lend(Writer& message) {
-    if (message.bytes().size() >= large_message) lend_large(message);
+    if (message.written().size() >= large_message) lend_large(message);
   }
 
 private:

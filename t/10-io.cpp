@@ -96,6 +96,49 @@ BOOST_AUTO_TEST_CASE(appends_in_order) {
   BOOST_TEST(out.adopted().empty());
 }
 
+// Up to 32 bytes stand in the writer itself, and go where the rest is when more come.
+BOOST_AUTO_TEST_CASE(what_is_short_becomes_long_in_order) {
+  for (std::size_t first = 0; first <= 40; ++first)
+    for (std::size_t second = 0; second <= 40; ++second) {
+      std::string expected;
+      for (std::size_t i = 0; i < first + second; ++i) expected += static_cast<char>('0' + i);
+      Writer out;
+      out.write(expected.data(), first);
+      out.write(expected.data() + first, second);
+      BOOST_REQUIRE(out.size() == expected.size());
+      BOOST_REQUIRE(out.written() == expected);
+      BOOST_REQUIRE(out.bytes() == expected);
+      out.write("and more");
+      BOOST_REQUIRE(out.written() == expected + "and more");
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_short_one_is_copied_moved_and_shared) {
+  Writer out;
+  out.write("short");
+  Writer copy = out;
+  Writer moved = std::move(out);
+  BOOST_TEST(out.size() == 0U);
+  BOOST_TEST(moved.written() == "short");
+  out = std::move(moved);
+  BOOST_TEST(moved.size() == 0U);
+  BOOST_TEST(out.written() == "short");
+  moved = out;
+  BOOST_TEST(moved.written() == "short");
+  moved.write(" no more");
+  BOOST_TEST(out.written() == "short");
+  BOOST_TEST(copy.share(6) == nullptr);
+  const std::shared_ptr<std::string> kept = copy.share(5);
+  BOOST_REQUIRE(kept);
+  BOOST_TEST(*kept == "short");
+  BOOST_TEST(copy.adopted() == "short");
+  BOOST_TEST(copy.written().empty());
+  BOOST_TEST(copy.size() == 5U);
+  out.clear();
+  BOOST_TEST(out.size() == 0U);
+  BOOST_TEST(out.bytes().empty());
+}
+
 BOOST_AUTO_TEST_CASE(adopts_without_a_copy) {
   const auto owner = std::make_shared<const std::string>("adopted");
   Writer out;

@@ -270,7 +270,7 @@ private:
       throw std::logic_error("evparallel: bind cannot take a descriptor: send it as an argument");
     const std::uint64_t size = one.size();
     out.write(&size, sizeof size);
-    out.write(one.bytes());
+    out.write(one.written());
     out.write(one.adopted());
   }
   template <class T>

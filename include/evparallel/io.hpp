@@ -9,6 +9,7 @@
 #pragma once
 
 #include <evparallel/error.hpp>
+#include <evparallel/short_text.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -39,6 +40,7 @@ public:
   }
   void write(std::string_view text) {
     if (owner_) refuse_more();
+    if (bytes_.empty() && took_short(text)) return;
     bytes_.append(text);
   }
 
@@ -51,11 +53,17 @@ public:
   // seen when the message is sent.
   std::size_t attach(int fd, std::shared_ptr<const void> owner);
 
-  std::size_t size() const noexcept { return bytes_.size() + adopted_size_; }
+  std::size_t size() const noexcept { return short_.size() + bytes_.size() + adopted_size_; }
 
+  // What was written, as a string that may be changed and taken.
+  std::string& bytes() {
+    if (short_.size() > 0) join();
+    return bytes_;
+  }
   // For the channel: what was written, and what was adopted behind it.
-  std::string& bytes() noexcept { return bytes_; }
-  const std::string& bytes() const noexcept { return bytes_; }
+  std::string_view written() const noexcept {
+    return short_.size() > 0 ? short_.view() : std::string_view(bytes_);
+  }
   const std::shared_ptr<const void>& adopted_owner() const noexcept { return owner_; }
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
   const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
@@ -68,7 +76,18 @@ public:
 
 private:
   [[noreturn]] static void refuse_more();
+  // Takes it, if it is short with all before it; else that goes where it will stand.
+  bool took_short(std::string_view text) {
+    const bool fits = short_.has_room(text.size());
+    if (fits)
+      short_.append(text);
+    else if (short_.size() > 0)
+      join();
+    return fits;
+  }
+  void join();
 
+  detail::ShortText short_;  // all that was written; or it is empty
   std::string bytes_;
   std::shared_ptr<const void> owner_;
   const char* adopted_ = nullptr;
@@ -88,11 +107,16 @@ public:
       : bytes_(bytes), total_(bytes.size()), whole_(whole), descriptors_(descriptors) {}
 
   // The next `size` bytes.  Fails: Errc::bad_message past the end.
-  std::string_view read(std::size_t size);
+  std::string_view read(std::size_t size) {
+    if (size > bytes_.size()) refuse(size);
+    const std::string_view part(bytes_.data(), size);
+    bytes_.remove_prefix(size);
+    whole_ = nullptr;  // the rest is no longer the whole
+    return part;
+  }
   void read(void* to, std::size_t size) {
-    const std::string_view bytes = read(size);
-    if (size > 0)
-      std::memcpy(to, bytes.data(), size);  // of an empty message there may be no address
+    const char* const from = read(size).data();
+    if (size > 0) std::memcpy(to, from, size);  // of an empty message there may be no address
   }
 
   // The next byte, which is taken out; the rest can still be received without a copy.
@@ -117,6 +141,8 @@ public:
   void expect_end() const;
 
 private:
+  [[noreturn]] void refuse(std::size_t wanted) const;
+
   std::string_view bytes_;
   std::size_t total_;
   std::string* whole_ = nullptr;

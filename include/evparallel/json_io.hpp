@@ -20,7 +20,7 @@ struct JsonIo {
 
   static void put(Writer& out, const T& value) {
     if constexpr (is_direct) {
-      const std::size_t before = out.bytes().size();
+      const std::size_t before = out.written().size();
       try {
         detail::JsonForm<T>::put(out, value);
       } catch (...) {

@@ -1,0 +1,81 @@
+// short_text.hpp - bytes that are so few that they are copied and kept in line.
+// Licence: see COPYING.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace evparallel {
+
+namespace detail {
+
+// At most so many bytes are copied in line: to enter the C library for them is dear where a process
+// has not done so yet.
+constexpr std::size_t most_in_line = 32;
+
+template <class Word>
+void copy_ends(char* to, const char* from, std::size_t size) noexcept {
+  Word first;
+  Word last;
+  std::memcpy(&first, from, sizeof first);
+  std::memcpy(&last, from + size - sizeof last, sizeof last);
+  std::memcpy(to, &first, sizeof first);
+  std::memcpy(to + size - sizeof last, &last, sizeof last);
+}
+
+// Requires: size <= most_in_line.
+inline void copy_short(char* to, const char* from, std::size_t size) noexcept {
+  struct Half {
+    std::uint64_t words[2];
+  };
+  if (size >= 16) return copy_ends<Half>(to, from, size);
+  if (size >= 8) return copy_ends<std::uint64_t>(to, from, size);
+  if (size >= 4) return copy_ends<std::uint32_t>(to, from, size);
+  if (size >= 2) return copy_ends<std::uint16_t>(to, from, size);
+  if (size == 1) *to = *from;
+}
+
+// Up to most_in_line bytes, without a string.
+class ShortText {
+public:
+  ShortText() noexcept = default;
+  ShortText(const ShortText& other) noexcept : size_(other.size_) {
+    copy_short(text_, other.text_, size_);
+  }
+  ShortText(ShortText&& other) noexcept : ShortText(other) { other.size_ = 0; }
+  ShortText& operator=(const ShortText& other) noexcept {
+    if (this == &other) return *this;
+    size_ = other.size_;
+    copy_short(text_, other.text_, size_);
+    return *this;
+  }
+  ShortText& operator=(ShortText&& other) noexcept {
+    if (this == &other) return *this;
+    *this = static_cast<const ShortText&>(other);
+    other.size_ = 0;
+    return *this;
+  }
+  ~ShortText() = default;
+
+  std::size_t size() const noexcept { return size_; }
+  bool has_room(std::size_t size) const noexcept {
+    return size <= most_in_line && size_ <= most_in_line - size;
+  }
+  std::string_view view() const noexcept { return {text_, size_}; }
+  // Requires: has_room().
+  void append(std::string_view text) noexcept {
+    copy_short(text_ + size_, text.data(), text.size());
+    size_ += text.size();
+  }
+  void clear() noexcept { size_ = 0; }
+
+private:
+  std::size_t size_ = 0;
+  char text_[most_in_line];
+};
+
+}  // namespace detail
+
+}  // namespace evparallel
