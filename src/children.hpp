@@ -75,9 +75,7 @@ public:
   ChildIndex pop(ChildList&) noexcept;
 
 private:
-  // So few that they, what stands before them, and the first children are on one page: of each page
-  // that is written here while a child lives the kernel makes a copy.
-  static constexpr std::size_t bucket_count = 512;
+  static constexpr std::size_t bucket_count = 4096;
   ChildIndex& bucket_of(pid_t pid) noexcept {
     return buckets_[static_cast<std::size_t>(pid) % bucket_count];
   }

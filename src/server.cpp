@@ -37,12 +37,10 @@ constexpr std::int64_t drain_ms = 400;  // what children get when the parent is 
 // What who was killed then gets to be gone: much, since a busy machine needs it, and whoever comes
 // from them is ours to end only while we live.
 constexpr std::int64_t end_ms = 5000;
-constexpr std::size_t page = 4096;  // here or there it is more: right as well
 
-// What is written with each child stands on two pages: as long as a child lives, the first write to
-// each page makes a copy of it.
+// Children do not inherit it: else, as long as one lives, the first write to each page would make a
+// copy of it.
 struct Server {
-  ServerStart start;
   pid_t self;
   Descriptor signals;
   Descriptor door;        // where children knock
@@ -50,15 +48,14 @@ struct Server {
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
   Endings endings;
-  // Signals, the door, and each client that was ever there.
-  pollfd few_waits[8];
+  pollfd waits[client_limit + 2];  // signals, the door, and each client that was ever there
   Clients clients;
-  pollfd many_waits[client_limit + 2];
   Strays strays;
-  alignas(page) Children children;  // large: what is behind it would need page tables of its own
+  Children children;  // last: large, and only its beginning is ever touched
 };
 
 Server* server;
+const ServerStart* start;  // which children have, too
 
 // ---- reports ----
 
@@ -136,7 +133,7 @@ void be_born(void* argument) {
   faults.data = spawn.socket.get();
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
-  server->start.live(std::move(spawn));
+  start->live(std::move(spawn));
   ::_exit(70);
 }
 
@@ -149,15 +146,15 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
     spawn.streams = {};
     return answer(client, failed(request.id, whole ? EAGAIN : EMFILE));
   }
-  Slot& slot = server->start.slots[index];
+  Slot& slot = start->slots[index];
   slot.clear();
   spawn.id = request.id;
   spawn.slot = &slot;
-  spawn.slots = server->start.slots;
-  spawn.notes = server->start.notes;
-  spawn.modules = &server->start.modules;
+  spawn.slots = start->slots;
+  spawn.notes = start->notes;
+  spawn.modules = &start->modules;
   spawn.snapshot = server->self;
-  if (request.group == Group::parent) spawn.group = group_of(server->start.parent);
+  if (request.group == Group::parent) spawn.group = group_of(start->parent);
   spawn.socket = std::move(packet.along);
   spawn.door = std::move(server->door_child);
   seed_generators(request.seed);  // here, where those pages are this process's own already
@@ -303,7 +300,7 @@ bool nothing_left_to_do() noexcept {
 
 void on_signals() noexcept {
   drain_signal_descriptor(server->signals.get());
-  if (!parent_is(server->start.parent)) leave();
+  if (!parent_is(start->parent)) leave();
   reap();
 }
 
@@ -326,8 +323,7 @@ int wait_time() noexcept {
 }
 
 void turn() noexcept {
-  const bool few = server->clients.used() + 2 <= std::size(server->few_waits);
-  pollfd* const waits = few ? server->few_waits : server->many_waits;
+  pollfd* const waits = server->waits;
   const std::size_t count = gather_waits(waits);
   const int ready = ::poll(waits, count, wait_time());
   if (ready <= 0) return;
@@ -352,20 +348,21 @@ void give_back_free_memory() noexcept {
   ::malloc_trim(left);
 }
 
-bool set_up(ServerStart&& start) noexcept {
+bool set_up(ServerStart& given) noexcept {
   void* memory = ::mmap(nullptr, sizeof(Server), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return false;
+  ::madvise(memory, sizeof(Server), MADV_DONTFORK);
   // Not value-initialised: children are zero pages that only use touches.
   server = static_cast<Server*>(memory);
-  new (&server->start) ServerStart(std::move(start));
+  start = &given;
   new (&server->signals) Descriptor(open_signal_descriptor());
   new (&server->door) Descriptor;
   new (&server->door_child) Descriptor;
   server->children.set_up();
-  server->endings.set_up(server->children, server->start.slots);
+  server->endings.set_up(server->children, start->slots);
   server->strays.set_up(server->children);
-  server->clients.set_up(server->children, std::move(server->start.control));
+  server->clients.set_up(server->children, std::move(given.control));
   server->self = ::getpid();
   faults.control = server->clients[0].control.get();
   if (!server->signals || make_pair(PairKind::datagrams, server->door, server->door_child) != 0)
@@ -376,11 +373,11 @@ bool set_up(ServerStart&& start) noexcept {
 
 }  // namespace
 
-void serve(ServerStart&& start) {
-  if (!become_snapshot(start.parent)) ::_exit(71);
+void serve(ServerStart&& given) {
+  if (!become_snapshot(given.parent)) ::_exit(71);
   give_back_free_memory();
-  if (start.freeze && !become_frozen(start)) ::_exit(71);
-  if (!set_up(std::move(start))) ::_exit(71);
+  if (given.freeze && !become_frozen(given)) ::_exit(71);
+  if (!set_up(given)) ::_exit(71);
   detach_stdin();
   for (;;) {
     fault_at(Hop::turn);

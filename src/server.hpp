@@ -44,6 +44,7 @@ struct ServerStart {
   void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
 };
 
+// What is given stays where it is: children read it.
 [[noreturn]] void serve(ServerStart&&);
 
 }  // namespace evparallel

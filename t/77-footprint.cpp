@@ -8,9 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -133,6 +135,40 @@ BOOST_AUTO_TEST_CASE(memory_of_its_own) {
   const long floor = own_memory(plain.pid());
   BOOST_TEST(floor > 0);
   BOOST_TEST(own_memory(ours.pid()) <= floor + 36);
+}
+
+namespace {
+
+// Of the memory of a process, in kilobytes, what its forks do not get; -1: nobody tells.
+long not_for_forks(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps");
+  long all = -1;
+  long size = 0;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string word;
+    words >> word;
+    if (word == "Size:") words >> size;
+    if (word != "VmFlags:") continue;
+    all = std::max(all, 0L);
+    while (words >> word)
+      if (word == "dc") all += size;
+  }
+  return all;
+}
+
+}  // namespace
+
+// Each page of it that the snapshot writes to would be copied for each child.
+BOOST_AUTO_TEST_CASE(children_do_not_get_the_tables_of_the_snapshot) {
+  const long in_snapshot = not_for_forks(par::default_snapshot().pid());
+  if (in_snapshot < 0) return testing::skip("no /proc/PID/smaps here");
+  BOOST_TEST(in_snapshot > 1000);  // of 16384 children
+  par::Reactor loop;
+  auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
+  ours(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+  loop.run();
+  BOOST_TEST(not_for_forks(ours.pid()) == 0);
 }
 
 // Each fork would copy its page tables.
