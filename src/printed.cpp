@@ -27,6 +27,8 @@ namespace evparallel {
 namespace {
 
 std::ostream* const streams[] = {&std::cout, &std::cerr, &std::clog};
+// Where their buffers are asked for: to find that in a stream is to read a page more.
+const std::ios* const insides[] = {&std::cout, &std::cerr, &std::clog};
 
 // Whether fflush(nullptr) would find anything: it locks each stream, and each lock is a write, of
 // which a child's first one in each page is a copy of that page.
@@ -84,7 +86,7 @@ EVPARALLEL_EARLY void flush_streams() noexcept {
   // The buffers that were found to be in step: to ask each time is to read what is far apart.
   static const std::streambuf* in_step[std::size(streams)];
   for (std::size_t i = 0; i < std::size(streams); ++i) {
-    const std::streambuf* const buffer = streams[i]->rdbuf();
+    const std::streambuf* const buffer = insides[i]->rdbuf();
     if (buffer && buffer == in_step[i]) continue;
     if (is_in_step(buffer))
       in_step[i] = buffer;
