@@ -145,34 +145,83 @@ void first_answers(Cpus where) {
                run.ours / python, {});
 }
 
-template <class F>
-double alone(F unit, int units) {
-  for (int i = 0; i < units / 4; ++i) unit();
-  std::vector<double> times;
-  for (int i = 0; i < units; ++i) times.push_back(unit());
-  return bench::median(times);
-}
+// ---- a large parent ----
 
-// The parent grows after its snapshot was taken.
-void large_parents() {
-  Snapshots snapshots = take(Cpus::one);
-  Spawner spawner{snapshots};
-  std::vector<std::unique_ptr<char[]>> heap;
-  double empty = 0;
-  for (const std::size_t gigabytes : {0U, 1U, 4U}) {
+// A program of its own that grows after its snapshot was taken, and spawns when it is told to: of two
+// that take turns neither has the better moments of the machine.
+class Grown {
+public:
+  explicit Grown(std::size_t gigabytes) {
+    const bench::Sockets sockets = bench::socket_pair(SOCK_STREAM);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::close(sockets.near);
+      serve(sockets.far, gigabytes);
+    }
+    ::close(sockets.far);
+    socket_ = sockets.near;
+  }
+  ~Grown() {
+    ::close(socket_);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Grown(const Grown&) = delete;
+  Grown& operator=(const Grown&) = delete;
+
+  double run() { return told_to('r'); }
+  double fork() { return told_to('f'); }
+
+private:
+  double told_to(char what) {
+    double seconds;
+    bench::write_all(socket_, &what, sizeof what);
+    bench::read_all(socket_, reinterpret_cast<char*>(&seconds), sizeof seconds);
+    return seconds;
+  }
+
+  static void spawn_when_told(int socket, std::size_t gigabytes) {
+    Snapshots snapshots = take(Cpus::one);
+    Spawner spawner{snapshots};
+    std::vector<std::unique_ptr<char[]>> heap;
     while (heap.size() < gigabytes) {
       heap.push_back(std::make_unique<char[]>(std::size_t{1} << 30));
       std::memset(heap.back().get(), 1, std::size_t{1} << 30);
     }
+    for (char what; ::read(socket, &what, sizeof what) == sizeof what;) {
+      const double seconds = what == 'r' ? spawner.run() : bench::by_fork();
+      bench::write_all(socket, reinterpret_cast<const char*>(&seconds), sizeof seconds);
+    }
+  }
+  [[noreturn]] static void serve(int socket, std::size_t gigabytes) {
+    try {
+      spawn_when_told(socket, gigabytes);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "bench: %s\n", error.what());
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+
+  pid_t pid_ = -1;
+  int socket_ = -1;
+};
+
+// The first row is the method's own error.
+void large_parents() {
+  for (const std::size_t gigabytes : {0U, 1U, 4U}) {
+    Grown empty(0);
+    Grown grown(gigabytes);
+    const bench::Pair pair =
+        bench::compare([&] { return grown.run(); }, [&] { return empty.run(); }, blocks, 100);
     // Not in turns: a fork of all that leaves caches and page tables in a state that is not ours.
-    const double ours = alone([&] { return spawner.run(); }, 500);
-    const double forked = alone(bench::by_fork, 50);
-    if (gigabytes == 0) empty = ours;
+    std::vector<double> forks;
+    for (int i = 0; i < 50; ++i) forks.push_back(grown.fork());
+    const double forked = bench::median(forks);
     const std::string size = std::to_string(gigabytes) + " GB";
-    bench::row("run, parent heap " + size, "one CPU", bench::microseconds(ours),
-               "0 GB " + bench::microseconds(empty) + "; fork " + bench::microseconds(forked),
-               ours / empty, gigabytes == 4 ? bench::at_most(1.1) : bench::Bar{});
-    bench::point("spawn-heap", static_cast<double>(gigabytes), ours * 1e6, "run");
+    bench::row("run, parent heap " + size, "one CPU", bench::microseconds(pair.ours),
+               "0 GB " + bench::microseconds(pair.floor) + "; fork " + bench::microseconds(forked),
+               pair.ratio, gigabytes == 4 ? bench::at_most(1.1) : bench::Bar{});
+    bench::point("spawn-heap", static_cast<double>(gigabytes), pair.ours * 1e6, "run");
     bench::point("spawn-heap", static_cast<double>(gigabytes), forked * 1e6, "fork");
   }
 }
