@@ -26,7 +26,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <iterator>
 #include <new>
 
 namespace evparallel {

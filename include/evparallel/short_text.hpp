@@ -41,20 +41,13 @@ inline void copy_short(char* to, const char* from, std::size_t size) noexcept {
 class ShortText {
 public:
   ShortText() noexcept = default;
-  ShortText(const ShortText& other) noexcept : size_(other.size_) {
-    copy_short(text_, other.text_, size_);
-  }
-  ShortText(ShortText&& other) noexcept : ShortText(other) { other.size_ = 0; }
-  ShortText& operator=(const ShortText& other) noexcept {
-    if (this == &other) return *this;
-    size_ = other.size_;
-    copy_short(text_, other.text_, size_);
-    return *this;
-  }
+  ShortText(const ShortText&) noexcept = default;
+  ShortText& operator=(const ShortText&) noexcept = default;
+  ShortText(ShortText&& other) noexcept : ShortText(other) { other.clear(); }
   ShortText& operator=(ShortText&& other) noexcept {
     if (this == &other) return *this;
-    *this = static_cast<const ShortText&>(other);
-    other.size_ = 0;
+    *this = other;
+    other.clear();
     return *this;
   }
   ~ShortText() = default;
@@ -73,7 +66,7 @@ public:
 
 private:
   std::size_t size_ = 0;
-  char text_[most_in_line];
+  char text_[most_in_line] = {};
 };
 
 }  // namespace detail
