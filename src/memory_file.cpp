@@ -8,8 +8,6 @@
 
 namespace evparallel {
 
-#if HAVE_MEMFD_CREATE
-
 int open_memory_file(const char* name) noexcept {
   constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   // MFD_NOEXEC_SEAL: Linux since 6.3; glibc has the word since 2.38.
@@ -17,14 +15,5 @@ int open_memory_file(const char* name) noexcept {
   const int fd = ::memfd_create(name, flags | no_program);
   return fd < 0 && errno == EINVAL ? ::memfd_create(name, flags) : fd;
 }
-
-#else
-
-int open_memory_file(const char*) noexcept {
-  errno = ENOSYS;
-  return -1;
-}
-
-#endif
 
 }  // namespace evparallel

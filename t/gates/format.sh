@@ -1,0 +1,13 @@
+#!/bin/sh
+# clang-format decides how the code looks, and nobody else. `make format` does as it says.
+. "${srcdir:-.}/t/lib/gate.sh"
+tool clang-format
+cd "$srcdir"
+
+find include src t examples bench -name '*.[ch]pp' | sort >"$tmp/files"
+looked_at "$(wc -l <"$tmp/files")" files
+while read -r file; do
+	clang-format --dry-run -Werror "$file" >>"$tmp/said" 2>&1 || echo "$file" >>"$tmp/astray"
+done <"$tmp/files"
+if test -s "$tmp/astray"; then not_ok 'as clang-format has it' "$tmp/said"; else ok 'as clang-format has it'; fi
+finish

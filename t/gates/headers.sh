@@ -1,0 +1,25 @@
+#!/bin/sh
+# Every header compiles alone, and when it is included twice.
+. "${srcdir:-.}/t/lib/gate.sh"
+
+headers=0
+for header in "$srcdir"/include/evparallel/*.hpp include/evparallel/version.hpp "$srcdir"/src/*.hpp; do
+	case $header in
+	include/evparallel/version.hpp) name='<evparallel/version.hpp>' ;;  # made in the build tree
+	*/version.hpp) continue ;;
+	"$srcdir"/src/*) name="\"${header##*/}\"" ;;
+	*) name="<evparallel/${header##*/}>" ;;
+	esac
+	headers=$((headers + 1))
+	printf '#include %s\n' "$name" "$name" >"$tmp/twice.cpp"
+	check "$name" $compile -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.cpp"
+done
+looked_at "$headers" headers
+
+# Two inline members of the same name are one to the linker: which one is called would be chance.
+find "$srcdir/include" "$srcdir/src" -name '*.hpp' -exec grep -hoE '^ *(class|struct|enum class) (EVPARALLEL_API )?[A-Za-z_0-9]+( final)?( :.*)? \{' {} + |
+	grep -v '^ ' | sed -E 's/^(enum class|class|struct) (EVPARALLEL_API )?([A-Za-z_0-9]+).*/\3/' | sort >"$tmp/types"
+looked_at "$(wc -l <"$tmp/types")" types
+uniq -d "$tmp/types" >"$tmp/twice"
+empty 'no type is defined twice' "$tmp/twice"
+finish

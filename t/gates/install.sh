@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs the library as a user would, builds and runs the examples against it, and takes it away again.
+. "${srcdir:-.}/t/lib/gate.sh"
+tool "${PKG_CONFIG%% *}"
+
+# Every folder of this build, moved below $tmp: no DESTDIR, and yet nothing outside is touched.
+# (libtool refuses other places, as the library's own path is known to it already.)
+moved=
+for dir in $dirs; do moved="$moved ${dir%%=*}=$tmp${dir#*=}"; done
+place() { for dir in $moved; do case $dir in "$1="*) echo "${dir#*=}" ;; esac; done; }
+
+quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s "$@" $moved; }   # no part of the jobserver's crew
+
+check 'make install' quiet_make install
+find "$tmp" ! -type d ! -name said | sort >"$tmp/said.installed"
+looked_at "$(wc -l <"$tmp/said.installed")" 'installed files'
+
+# pkg-config reads where things are to be; here they are below $tmp.
+from_pc() {
+	PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG --define-variable=libdir="$(place libdir)" \
+		--define-variable=includedir="$(place includedir)" "$@" evparallel
+}
+check 'pkg-config knows it' from_pc --exists --print-errors
+version=$(from_pc --modversion || :)
+if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "it is version $version"; else not_ok "pkg-config says version $version"; fi
+
+# What an example is called with, and in which it finds something.
+mkdir "$tmp/said.texts"
+printf 'one two two\n' >"$tmp/said.texts/a.txt"
+printf 'two three\n' >"$tmp/said.texts/b.txt"
+arguments() {
+	case $1 in
+	wordcount) echo "--check $tmp/said.texts" ;;
+	frozen) echo "--entries 20000" ;;
+	render) echo "--check --frames --size 200x150 $tmp/said.png" ;;
+	esac
+}
+more_libraries() {
+	case $1 in
+	render) echo "$png" ;;
+	esac
+}
+
+examples=0
+for file in "$srcdir"/examples/*.cpp; do
+	test -f "$file" || continue
+	name=${file##*/}
+	name=${name%.cpp}
+	test "$name" != render || test -n "$png" || continue
+	examples=$((examples + 1))
+	check "$name compiles against it" $link -O0 -o "$tmp/said.$name" "$file" $(from_pc --cflags --libs) $(more_libraries "$name") \
+		-Wl,-rpath,"$(place libdir)"
+	runs "$name runs" "$tmp/said.$name" $(arguments "$name")
+	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
+done
+looked_at "$examples" examples
+
+if test -f "$(place libdir)/libevparallel.a"; then
+	# A sanitizer cannot be linked statically; then it is the library alone.
+	whole=-static
+	if test -n "$audit"; then
+		whole="-L$tmp/said.static"
+		mkdir "$tmp/said.static"
+		cp "$(place libdir)/libevparallel.a" "$tmp/said.static"
+	fi
+	check 'the hello compiles against the static library' $link -O0 $whole -o "$tmp/said.alone" \
+		"$srcdir/examples/hello.cpp" $(from_pc --static --cflags --libs)
+	runs 'and runs' "$tmp/said.alone"
+	if test -s "$tmp/said"; then ok 'and says something'; else not_ok 'and says nothing'; fi
+fi
+
+check 'make uninstall' quiet_make uninstall
+rm -rf "$tmp"/said*
+find "$tmp" ! -type d >"$tmp/left"
+sed -i '\|/left$|d' "$tmp/left"
+empty 'nothing is left of it' "$tmp/left"
+finish

@@ -1,0 +1,60 @@
+#!/bin/sh
+# The same program, position-independent, at fixed addresses, and static: each knows its own functions and
+# those of libraries that it has loaded before the snapshot, and no others.
+. "${srcdir:-.}/t/lib/gate.sh"
+
+here=$PWD
+early=$here/t/lib/.libs/early.so
+late=$here/t/lib/.libs/late.so
+
+cat >"$tmp/own" <<END
+lambda: 43
+function: 21
+C library: 42
+END
+{
+	cat "$tmp/own"
+	echo 'early: 84'
+	echo "late: unknown function: it is in $late, which was loaded after the snapshot was taken; load it before"
+} >"$tmp/with_libraries"
+
+# built NAME COMPILE-FLAGS LINK-FLAGS-AND-LIBRARIES: "$tmp/NAME".
+built() {
+	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
+	check "$1: links" $link -o "$tmp/$1" $2 "$tmp/$1.o" $3
+}
+
+# answers NAME FILE ARGUMENTS...: what it says is what FILE says.
+answers() {
+	name=$1
+	expected=$2
+	shift 2
+	"$tmp/$name" "$@" >"$tmp/said.$name" 2>&1 || echo "exit status $?" >>"$tmp/said.$name"
+	check "$name: answers${1+, and says which library is late}" diff -u "$expected" "$tmp/said.$name"
+}
+
+# has_type NAME NUMBER WORD: e_type of its ELF header, so that a flag that does nothing is noticed.
+has_type() {
+	type=$(od -An -t u2 -j 16 -N 2 "$tmp/$1" | tr -d ' ')
+	if test "$type" = "$2"; then ok "$1: $3"; else not_ok "$1: its ELF type is ${type:-none}, not $2"; fi
+}
+
+shared="-L.libs -Wl,-rpath,$here/.libs -levparallel -ldl"
+built pie -fPIE "-pie $shared"
+has_type pie 3 'is position-independent'
+answers pie "$tmp/own"
+answers pie "$tmp/with_libraries" "$early" "$late"
+
+built fixed '-fno-pie -fno-pic' "-no-pie $shared"
+has_type fixed 2 'is not'
+answers fixed "$tmp/own"
+answers fixed "$tmp/with_libraries" "$early" "$late"
+
+case $link in
+*-fsanitize=*) ok 'static # SKIP a program with sanitizers cannot be static' ;;
+*)
+	built static '-fno-pie -fno-pic -DEVPARALLEL_TEST_STATIC' "-static .libs/libcore.a $libs"
+	answers static "$tmp/own"
+	;;
+esac
+finish

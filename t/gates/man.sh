@@ -1,0 +1,39 @@
+#!/bin/sh
+# The manual pages are sound mdoc, and each example of theirs compiles and runs to its end.
+. "${srcdir:-.}/t/lib/gate.sh"
+tool mandoc
+
+pages=0
+for page in "$srcdir"/man/*.[1-9]; do
+	test -f "$page" || continue
+	pages=$((pages + 1))
+	check "${page##*/}: mandoc lint" mandoc -T lint -W warning "$page"
+done
+looked_at "$pages" pages
+
+# Writes each literal display under EXAMPLES as $2-1.cpp, $2-2.cpp, ... Each stands for itself.
+examples_of() {
+	awk -v to="$2" '
+	/^\.Sh/ { here = ($2 == "EXAMPLES") }
+	here && /^\.Bd -literal/ { file = to "-" ++n ".cpp"; code = 1; printf "" >file; next }
+	/^\.Ed/ { if (code) close(file); code = 0 }
+	code && !/^\.\\"/ { gsub(/\\&/, ""); gsub(/\\e/, "\\"); gsub(/\\-/, "-"); gsub(/\\\(dq/, "\""); gsub(/\\\(aq/, "\047"); print >file }
+	' "$1"
+}
+
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
+	test -f "$page" || continue
+	name=${page##*/}
+	examples_of "$page" "$tmp/$name"
+	examples=0
+	for file in "$tmp/$name"-*.cpp; do
+		test -f "$file" || continue
+		examples=$((examples + 1))
+		program=${file%.cpp}
+		check "$name: example $examples compiles" $compile $audit -O0 -o "$program" "$file" $LDFLAGS \
+			-L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+		runs "$name: example $examples runs" "$program"
+	done
+	looked_at "$examples" "examples in $name"
+done
+finish

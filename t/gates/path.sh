@@ -1,0 +1,62 @@
+#!/bin/sh
+# The way of a call, as evparallel(7) tells it hop by hop, is the way that the sources take: each function is defined
+# in the file that is named, and is called by one that stands above it in its table, or was handed on as a pointer by
+# one further up. The first of a table must be called, or handed on, by somebody.
+. "${srcdir:-.}/t/lib/gate.sh"
+cd "$srcdir"
+page=man/evparallel.7
+
+# "table function file" of each row.
+awk '
+	/^\.Sh/ { here = ($2 == "IMPLEMENTATION") }
+	here && /^\.Bl -column/ { table++ }
+	here && /^\.It (Fn|Li) [^ ]* Ta Pa / {
+		sub(/operator\(\)/, "operator_call", $3)
+		print table, $3, ($6 ~ /\.cpp$/ ? "src/" : "include/evparallel/") $6
+	}' "$page" >"$tmp/hops"
+looked_at "$(wc -l <"$tmp/hops")" 'hops'
+rows=$(awk '/^\.Sh/ { here = ($2 == "IMPLEMENTATION") } here && /^\.It/ { n++ } END { print n + 0 }' "$page")
+if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'each row is a hop'; else not_ok "there are $rows rows"; fi
+
+# "file function text" of each function that has a body.
+for file in include/evparallel/*.hpp src/*.[hc]pp; do
+	awk -v bodies=1 -f t/gates/declarations.awk "$file" | sed "s|^|$file |"
+done >"$tmp/bodies"
+looked_at "$(wc -l <"$tmp/bodies")" 'functions'
+
+awk '
+	# Whether text calls, or mentions as an argument, the last part of name.
+	function calls(text, name) {
+		sub(/.*::/, "", name)
+		return text ~ ("[^A-Za-z_0-9]" name " *[(<,)]")
+	}
+	function hands_on(text, name) {
+		sub(/.*::/, "", name)
+		return text ~ ("&([A-Za-z_0-9]+::)*" name "[^A-Za-z_0-9]")
+	}
+	NR == FNR {
+		key = $1 " " $2
+		text = substr($0, index($0, "{"))   # its own head is no call of it
+		body[key] = body[key] " " text
+		everything = everything " " text
+		next
+	}
+	{
+		key = $3 " " $2
+		if (!(key in body)) { print $2 " is not defined in " $3; next }
+		if ($1 != table) {
+			table = $1
+			first = n + 1
+			# From outside come the calls of users alone.
+			found = $2 ~ /operator_call/ || $2 == "run" || calls(everything, $2) || hands_on(everything, $2)
+		} else {
+			found = 0
+			for (i = n; i >= first && !found; i--) found = calls(body[hop[i]], $2)
+			for (i = n; i >= 1 && !found; i--) found = hands_on(body[hop[i]], $2)
+			if (!found) print $2 " in " $3 " is called by nothing above it; the last was " hop[n]
+		}
+		if (!found && first == n + 1) print $2 " in " $3 " begins a table and is called by nobody"
+		hop[++n] = key
+	}' "$tmp/bodies" "$tmp/hops" >"$tmp/gaps"
+empty 'the way of a call is as the page tells it' "$tmp/gaps"
+finish

@@ -1,0 +1,103 @@
+#!/bin/sh
+# Who may touch what, and what nobody may. Comments and texts do not count as use.
+. "${srcdir:-.}/t/lib/gate.sh"
+cd "$srcdir"
+
+# One file without comments and without what stands between quotes, lines kept. Includes keep their names.
+code_of() {
+	awk '
+	/^ *# *include/ && !inside { print; next }
+	{
+		out = ""
+		for (i = 1; i <= length($0); i++) {
+			c = substr($0, i, 1); two = substr($0, i, 2)
+			if (inside) { if (two == "*/") { inside = 0; i++; out = out " " } }
+			else if (two == "/*") { inside = 1; i++ }
+			else if (two == "//") break
+			else if (c == "\"" || (c == "\047" && substr($0, i - 1, 1) !~ /[0-9a-fA-F]/)) {
+				for (i++; i <= length($0) && substr($0, i, 1) != c; i++) if (substr($0, i, 1) == "\\") i++
+				out = out c c
+			}
+			else out = out c
+		}
+		print out
+	}' "$1"
+}
+
+find include src -name '*.[hc]pp' | sort >"$tmp/files"
+looked_at "$(wc -l <"$tmp/files")" files
+
+cat >"$tmp/sample.cpp" <<'SAMPLE'
+// fork( in a comment
+/* fork( in a
+   longer fork( comment */ int a = 1'000; say("fork( in \" a text");
+pid = ::fork(); // here
+SAMPLE
+code_of "$tmp/sample.cpp" >"$tmp/sample"
+if test "$(grep -c fork "$tmp/sample")" = 1 && grep -q "1'000; say" "$tmp/sample"; then
+	ok 'comments and texts are taken out'
+else
+	not_ok 'comments and texts are taken out' "$tmp/sample"
+fi
+
+while read -r file; do code_of "$file" | sed "s|^|$file:|"; done <"$tmp/files" >"$tmp/code"
+
+# uses PATTERN: "file:line of code" of each use.
+uses() {
+	grep -E "^[^:]*:(.*[^A-Za-z0-9_.>])?($1)" "$tmp/code" || :
+}
+
+# only_in PATTERN FILES: nowhere else, and there indeed: a rule about something that nobody does has lost its object.
+only_in() {
+	uses "$1" >"$tmp/uses"
+	printf '%s\n' $2 >"$tmp/allowed"
+	awk -F: 'NR == FNR { allowed[$1]; next } !($1 in allowed)' "$tmp/allowed" "$tmp/uses" >"$tmp/astray"
+	if ! test -s "$tmp/uses"; then echo "nobody uses it" >"$tmp/astray"; fi
+	empty "only in $2: $1" "$tmp/astray"
+}
+
+# nowhere_but PATTERN [FILES]: these may, but need not.
+nowhere_but() {
+	uses "$1" >"$tmp/uses"
+	printf '%s\n' ${2-} >"$tmp/allowed"
+	awk -F: 'NR == FNR { allowed[$1]; next } !($1 in allowed)' "$tmp/allowed" "$tmp/uses" >"$tmp/astray"
+	empty "nowhere${2:+ but in $2}: $1" "$tmp/astray"
+}
+
+only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/fork.cpp'
+only_in     '(socketpair|sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/socket.cpp'
+nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/socket.cpp'
+only_in     'dl_iterate_phdr *\(' 'src/modules.cpp'
+nowhere_but '(dladdr|dlsym|dlopen) *\(' 'src/preflight.cpp src/symbols.cpp src/cxa_throw.cpp'
+only_in     '# *include *<backtrace.h>' 'src/symbols.cpp'
+only_in     'sigaltstack *\(' 'src/crash_report.cpp'
+only_in     '# *include *<event2/' 'src/watch.hpp src/watch.cpp'
+only_in     '# *include *<nlohmann/' 'include/evparallel/json_document.hpp'
+only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/fault.cpp'
+# What a kernel may be without: t/gates/without-memfd.sh runs what uses it as on such a kernel.
+only_in     'memfd_create *\(' 'src/memory_file.cpp'
+nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range|SYS_pidfd_open)'
+nowhere_but '# *include *<(thread|regex)>'
+nowhere_but '# *include *<iostream>' 'src/printed.cpp'
+nowhere_but '# *include *<mutex>' 'src/reactor.cpp src/watch.hpp'
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+find include src t man examples bench NEWS README.md VERSION Makefile GNUmakefile.am configure.ac \
+	-name '*.t' -o -name '*.o' -o -name '*.lo' -o -name '*.la' -o -name '*.log' -o -name '*.trs' \
+	-o -path '*/.*' -o -type f -print | sort >"$tmp/texts"
+looked_at "$(wc -l <"$tmp/texts")" texts
+while read -r file; do
+	grep -I -n "[^ -~$(printf '\t')]" "$file" /dev/null || :
+done <"$tmp/texts" >"$tmp/foreign"
+empty 'texts are ASCII' "$tmp/foreign"
+
+while read -r file; do
+	test "$file" = t/gates/places.sh || grep -I -n -F 'TODO(now)' "$file" /dev/null || :
+done <"$tmp/texts" >"$tmp/now"
+empty 'nothing is left to be done now' "$tmp/now"
+
+version=$(cat VERSION)
+read -r first rest <NEWS || :
+if test "$first" = "$version"; then ok "NEWS starts with $version"; else not_ok "NEWS starts with $first, VERSION is $version"; fi
+finish

@@ -1,0 +1,29 @@
+#!/bin/sh
+# The names that the shared library exports are those of t/gates/symbols.txt, no more and no less.
+# With --list it only prints them; `make symbols` writes the list that way.
+. "${srcdir:-.}/t/lib/gate.sh"
+
+# Only ours: which instances of std:: are in the library is the compiler's choice. Some of those begin with what they
+# return, which may be ours.
+names() {
+	${NM:-nm} -DC --defined-only .libs/libevparallel.so | sed 's/^[0-9a-f]* *[A-Za-z] //' |
+		grep -v '^evparallel::[^(<,]* std::'
+}
+exported() {
+	names | grep -E '^(((typeinfo|typeinfo name|vtable) for )?evparallel::|__cxa_throw$)' | sort -u
+}
+
+if test "${1-}" = --list; then
+	exported
+	exit
+fi
+
+tool "${NM%% *}"
+exported >"$tmp/exported" || :
+looked_at "$(wc -l <"$tmp/exported")" 'exported names'
+check 'as in t/gates/symbols.txt (if a change is meant: make symbols)' diff -u "$srcdir/t/gates/symbols.txt" "$tmp/exported"
+
+# Nothing else may slip through the map.
+names | grep -v -x -F -f "$tmp/exported" >"$tmp/strangers" || :
+empty 'no name of anybody else' "$tmp/strangers"
+finish

@@ -1,0 +1,377 @@
+// client.cpp - the asking end of a control socket, against a real snapshot: it queues, and it hears all.
+#include "testing.hpp"
+
+#include "client.hpp"
+#include "fork.hpp"
+#include "server.hpp"
+#include "socket.hpp"
+#include "wire.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace evparallel;
+using testing::eventually;
+using testing::process_exists;
+
+namespace {
+
+bool wait_for(int fd, short what = POLLIN) {
+  pollfd wait{fd, what, 0};
+  int ready;
+  do ready = ::poll(&wait, 1, static_cast<int>(10000 * testing::time_scale()));
+  while (ready < 0 && errno == EINTR);
+  return ready == 1;
+}
+
+char state_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::stringstream text;
+  text << file.rdbuf();
+  const std::string stat = text.str();
+  const auto name_end = stat.rfind(')');
+  return name_end == std::string::npos ? '-' : stat.at(name_end + 2);
+}
+
+// A child sends each byte back, and exits with the status that comes behind an 'x'.
+void live(Spawn&& spawn) {
+  char byte;
+  while (::recv(spawn.socket.get(), &byte, 1, 0) == 1) {
+    if (byte == 'x') {
+      if (::recv(spawn.socket.get(), &byte, 1, 0) != 1) break;
+      ::_exit(byte);
+    }
+    if (::send(spawn.socket.get(), &byte, 1, MSG_NOSIGNAL) != 1) break;
+  }
+  ::_exit(0);
+}
+
+void become_server(void* argument) {
+  ServerStart& start = *static_cast<ServerStart*>(argument);
+  close_registered_except(start.control.get(), -1);
+  set_role(Role::snapshot);
+  serve(std::move(start));
+}
+
+// One snapshot and its client.
+class Far {
+public:
+  Far() {
+    ServerStart start;
+    Descriptor ours;
+    if (make_pair(PairKind::packets, ours, start.control) != 0)
+      throw std::runtime_error("no socket pair");
+    start.slots = map_slots();
+    start.notes = Notes::map();
+    start.parent = ::getpid();
+    start.live = &live;
+    const Forked forked = fork_clean(&become_server, &start);
+    start.control.drop();
+    if (forked.pid < 0) throw std::runtime_error("no fork");
+    make_group(forked.pid);
+    pid = forked.pid;
+    client = Client(std::move(ours));
+  }
+  Far(const Far&) = delete;
+  Far& operator=(const Far&) = delete;
+  ~Far() {
+    client.close();
+    if (pid == 0) return;
+    ::kill(pid, SIGCONT);
+    end();
+  }
+
+  // The end of a child's data socket that is ours.
+  Descriptor ask_for_child(std::uint64_t id) {
+    Descriptor ours;
+    Descriptor theirs;
+    if (make_pair(PairKind::stream, ours, theirs) != 0) throw std::runtime_error("no socket pair");
+    Request request{};
+    request.kind = Ask::spawn;
+    request.slot = no_slot;
+    request.id = id;
+    if (!client.ask(request, std::move(theirs))) throw std::runtime_error("the queue is full");
+    return ours;
+  }
+  // A request that does nothing.
+  bool ask_nothing() {
+    Request request{};
+    request.kind = Ask::kill;
+    request.slot = no_slot;
+    request.id = 999999;
+    return client.ask(request);
+  }
+  void fill() {
+    for (int i = 0; i < 100000 && client.idle(); ++i) ask_nothing();
+  }
+  void flush_all() {
+    while (!client.flush())
+      if (!wait_for(client.fd(), POLLOUT)) throw std::runtime_error("the snapshot reads nothing");
+  }
+  Report next() {
+    Report report{};
+    for (;;) {
+      const Flow flow = client.take(report);
+      if (flow == Flow::done) return report;
+      if (flow == Flow::end || !wait_for(client.fd())) throw std::runtime_error("no report");
+    }
+  }
+  void suspend() {
+    ::kill(pid, SIGSTOP);
+    if (!eventually([&] { return state_of(pid) == 'T'; })) throw std::runtime_error("not stopped");
+  }
+  void wake() { ::kill(pid, SIGCONT); }
+  int end() {
+    int status = 0;
+    const pid_t which = std::exchange(pid, 0);
+    if (!eventually([&] { return ::waitpid(which, &status, WNOHANG) == which; },
+                    std::chrono::seconds(10))) {
+      ::kill(which, SIGKILL);
+      ::waitpid(which, nullptr, 0);
+      return -1;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  }
+
+  pid_t pid = 0;
+  Client client;
+};
+
+bool echoes(const Descriptor& socket) {
+  char byte = 'e';
+  if (::send(socket.get(), &byte, 1, MSG_NOSIGNAL) != 1) return false;
+  byte = 0;
+  return wait_for(socket.get()) && ::recv(socket.get(), &byte, 1, 0) == 1 && byte == 'e';
+}
+
+void leave(const Descriptor& socket, char status) {
+  const char bytes[] = {'x', status};
+  BOOST_REQUIRE(::send(socket.get(), bytes, 2, MSG_NOSIGNAL) == 2);
+}
+
+bool sees_end(const Descriptor& socket) {
+  char byte;
+  return wait_for(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(client)
+
+BOOST_AUTO_TEST_CASE(none_at_all) {
+  Client none;
+  BOOST_TEST(!none);
+  BOOST_TEST(none.idle());
+  BOOST_TEST(none.fd() == -1);
+  none.close();
+}
+
+BOOST_AUTO_TEST_CASE(asked_and_told) {
+  Far far;
+  BOOST_TEST(static_cast<bool>(far.client));
+  Report report{};
+  BOOST_TEST((far.client.take(report) == Flow::again));
+  const std::size_t before = testing::count_descriptors();
+  const Descriptor socket = far.ask_for_child(5);
+  BOOST_TEST(testing::count_descriptors() == before + 1);  // the child's end has left
+  BOOST_TEST(far.client.idle());
+  BOOST_TEST(far.client.flush());
+  report = far.next();
+  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST(report.id == 5U);
+  BOOST_TEST(echoes(socket));
+  leave(socket, 9);
+  report = far.next();
+  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST(report.id == 5U);
+  BOOST_TEST((WIFEXITED(report.code) && WEXITSTATUS(report.code) == 9));
+  BOOST_TEST((far.client.take(report) == Flow::again));
+}
+
+BOOST_AUTO_TEST_CASE(where_the_socket_is_full_requests_wait_in_order) {
+  Far far;
+  const Descriptor first = far.ask_for_child(1);
+  far.next();
+  BOOST_TEST(echoes(first));
+  far.suspend();
+  far.fill();
+  BOOST_TEST(!far.client.idle());
+  BOOST_TEST(!far.client.flush());
+  const std::size_t before = testing::count_descriptors();
+  std::vector<Descriptor> sockets;
+  for (std::uint64_t id = 10; id < 30; ++id) sockets.push_back(far.ask_for_child(id));
+  BOOST_TEST(testing::count_descriptors() == before + 40);  // theirs wait too
+  Request request{};
+  request.kind = Ask::kill;
+  request.slot = no_slot;
+  request.id = 29;
+  request.signum = SIGKILL;
+  BOOST_TEST(far.client.ask(request));
+  Report report{};
+  BOOST_TEST((far.client.take(report) == Flow::again));
+  far.wake();
+  far.flush_all();
+  BOOST_TEST(far.client.idle());
+  BOOST_TEST(testing::count_descriptors() == before + 20);
+  for (std::uint64_t id = 10; id < 30; ++id) {
+    report = far.next();
+    BOOST_TEST((report.kind == Tell::spawned));
+    BOOST_TEST(report.id == id);
+  }
+  report = far.next();
+  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST(report.id == 29U);
+  for (std::size_t i = 0; i + 1 < sockets.size(); ++i) BOOST_TEST(echoes(sockets[i]));
+}
+
+BOOST_AUTO_TEST_CASE(the_queue_has_an_end, *testing::guarantee("7.3")) {
+  Far far;
+  const Descriptor first = far.ask_for_child(1);
+  far.next();
+  far.suspend();
+  far.fill();  // the socket, and then the first one waits
+  std::size_t waiting = 1;
+  while (waiting < 200000 && far.ask_nothing()) ++waiting;
+  BOOST_TEST(waiting == 65536U);
+  // What is refused is not kept.
+  Descriptor ours;
+  Descriptor theirs;
+  BOOST_REQUIRE(make_pair(PairKind::stream, ours, theirs) == 0);
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = 2;
+  BOOST_TEST(!far.client.ask(request, std::move(theirs)));
+  BOOST_TEST(sees_end(ours));
+  far.wake();
+  far.flush_all();
+  const Descriptor last = far.ask_for_child(3);
+  far.flush_all();  // the socket may have been filled by the last of the others
+  const Report report = far.next();
+  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST(report.id == 3U);
+}
+
+BOOST_AUTO_TEST_CASE(exits_that_were_heard_free_their_slots) {
+  Far far;
+  std::uint32_t slots[2];
+  for (std::uint32_t& slot : slots) {
+    const Descriptor socket = far.ask_for_child(1);
+    slot = far.next().slot;
+    leave(socket, 0);
+    BOOST_TEST((far.next().kind == Tell::exited));
+  }
+  BOOST_TEST(slots[0] == slots[1]);
+}
+
+// What a request says of it is true when it leaves, not when it was queued.
+BOOST_AUTO_TEST_CASE(a_queued_request_knows_the_latest) {
+  Far far;
+  const Descriptor first = far.ask_for_child(1);
+  const std::uint32_t slot = far.next().slot;
+  leave(first, 0);
+  BOOST_REQUIRE(wait_for(far.client.fd()));
+  far.suspend();
+  far.fill();
+  const Descriptor second = far.ask_for_child(2);
+  BOOST_TEST((far.next().kind == Tell::exited));
+  far.wake();
+  far.flush_all();
+  const Report report = far.next();
+  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST(report.slot == slot);
+}
+
+BOOST_AUTO_TEST_CASE(closed) {
+  Far far;
+  const Descriptor first = far.ask_for_child(1);
+  far.next();
+  far.suspend();
+  far.fill();
+  const Descriptor second = far.ask_for_child(2);
+  far.client.close();
+  BOOST_TEST(!far.client);
+  BOOST_TEST(far.client.idle());
+  BOOST_TEST(sees_end(second));  // it waited, and never left
+  far.wake();
+  BOOST_TEST(far.end() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(the_end_comes_after_all_that_was_told) {
+  Far far;
+  std::vector<Descriptor> sockets;
+  for (std::uint64_t id = 1; id <= 4; ++id) sockets.push_back(far.ask_for_child(id));
+  for (const Descriptor& socket : sockets) BOOST_TEST(echoes(socket));  // so three were told
+  far.suspend();
+  BOOST_TEST(far.ask_nothing());  // it dies with this unread
+  ::kill(far.pid, SIGKILL);
+  BOOST_TEST(far.end() == 1000 + SIGKILL);
+  Report report{};
+  std::uint64_t told = 0;
+  Flow flow = Flow::done;
+  for (int i = 0; i < 10 && flow == Flow::done; ++i) {
+    flow = far.client.take(report);
+    if (flow != Flow::done) break;
+    BOOST_TEST((report.kind == Tell::spawned));
+    BOOST_TEST(report.id == ++told);
+  }
+  BOOST_TEST((flow == Flow::end));
+  BOOST_TEST(told >= 3U);
+  BOOST_TEST((far.client.take(report) == Flow::end));
+}
+
+BOOST_AUTO_TEST_CASE(asking_the_dead_is_no_harm) {
+  Far far;
+  ::kill(far.pid, SIGKILL);
+  BOOST_TEST(far.end() == 1000 + SIGKILL);
+  for (int i = 0; i < 3; ++i) {
+    const Descriptor socket = far.ask_for_child(1);
+    BOOST_TEST(sees_end(socket));
+    BOOST_TEST(far.client.idle());
+    BOOST_TEST(far.client.flush());
+  }
+  Report report{};
+  BOOST_TEST((far.client.take(report) == Flow::end));
+}
+
+// Queued requests die with it: their sockets end.
+BOOST_AUTO_TEST_CASE(queued_requests_of_the_dead_are_let_go) {
+  Far far;
+  const Descriptor first = far.ask_for_child(1);
+  far.next();
+  BOOST_TEST(echoes(first));  // by now it holds nothing of the snapshot's
+  far.suspend();
+  far.fill();
+  const Descriptor second = far.ask_for_child(2);
+  ::kill(far.pid, SIGKILL);
+  BOOST_TEST(far.end() == 1000 + SIGKILL);
+  BOOST_TEST(far.client.flush());
+  BOOST_TEST(far.client.idle());
+  BOOST_TEST(sees_end(second));
+}
+
+// What comes is not what we know: it is over.
+BOOST_AUTO_TEST_CASE(a_broken_report_is_an_end) {
+  Descriptor ours;
+  Descriptor theirs;
+  BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
+  Client client(std::move(ours));
+  BOOST_TEST((send_packet(theirs.get(), "junk", 4, STDERR_FILENO) == Flow::done));
+  const std::size_t before = testing::count_descriptors();
+  Report report{};
+  BOOST_TEST((client.take(report) == Flow::end));
+  BOOST_TEST(testing::count_descriptors() == before);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,133 @@
+// freezing.cpp - snapshots that cannot be frozen, or die of it, and what the program hears.
+#include "elsewhere.hpp"
+#include "errors.hpp"
+#include "testing.hpp"
+
+#include "fault.hpp"
+#include "snapshot_entry.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace par = evparallel;
+using testing::elsewhere;
+using testing::error_of;
+using testing::has;
+
+namespace {
+
+constexpr std::size_t size = std::size_t{100} << 20;
+
+par::Faults at_piece(const par::FreezeFault& fault) {
+  par::Faults faults;
+  faults.armed = true;
+  faults.at_freeze = fault;
+  return faults;
+}
+
+par::Faults at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
+  par::Faults faults;
+  faults.armed = true;
+  faults.plan.victim = par::fault::Victim::snapshot;
+  faults.plan.fork_failures = failures;
+  faults.plan.fork_errno = EAGAIN;
+  faults.plan.die_at_fork = death;
+  return faults;
+}
+
+// What the constructor throws when this happens to the snapshot; and nothing is left of it.
+std::optional<par::Error> error_with(const par::Faults& faults) {
+  par::faults = faults;
+  par::SnapshotOptions options;
+  options.freeze = true;
+  options.replicas = 3;
+  const auto error = error_of([&] { const par::Snapshot snapshot(options); });
+  par::fault::disarm();
+  const bool nobody_left = testing::eventually([] {
+    par::SnapshotEntry::reap_abandoned();
+    return testing::children_of(::getpid()).empty();
+  });
+  if (!nobody_left) return std::nullopt;
+  return error;
+}
+
+// The same in a program with a large block, which goes on with a snapshot that is not frozen.
+int heard(const par::Faults& faults, const char* text, int os_error) {
+  return elsewhere([&] {
+    static char* block;
+    block = static_cast<char*>(std::malloc(size));
+    std::memset(block, 'a', size);
+    const std::size_t descriptors = testing::count_descriptors();
+    const auto error = error_with(faults);
+    if (!error || error->code() != par::Errc::spawn_failed) return 1;
+    std::printf("# %s\n", error->what());
+    if (!has(error->what(), text) || error->os_error() != os_error) return 2;
+    if (testing::count_descriptors() != descriptors) return 3;
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    par::Options options;
+    options.snapshot = &snapshot;
+    auto f = par::run(
+        loop, [](int i) { return static_cast<int>(block[i]); }, options);
+    int answer = 0;
+    f(12345678, [&](par::Result<int> r) { answer = r.value(); });
+    loop.run();
+    return answer == 'a' ? 0 : 4;
+  });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_said) {
+  if (testing::skipped_unfrozen()) return;
+  BOOST_TEST(heard(at_piece({1, ENOSPC, false}), "no memory for a copy", ENOSPC) == 0);
+  BOOST_TEST(heard(at_piece({2, ENOSPC, false}), "could not be frozen", ENOSPC) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_is_said) {
+  if (testing::skipped_unfrozen()) return;
+  BOOST_TEST(heard(at_piece({2, ENOMEM, true}), "could not be mapped", ENOMEM) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_of_it_is_said) {
+  if (testing::skipped_unfrozen()) return;
+  BOOST_TEST(heard(at_piece({2, -1, false}), "SIGKILL", 0) == 0);
+}
+
+// Those that were forked before end with it.
+BOOST_AUTO_TEST_CASE(a_replica_that_cannot_be_forked_is_said) {
+  if (testing::skipped_unfrozen()) return;
+  BOOST_TEST(heard(at_fork_of_a_replica(1, 0), "a replica could not be forked", EAGAIN) == 0);
+  BOOST_TEST(heard(at_fork_of_a_replica(0, 1), "SIGKILL", 0) == 0);
+  BOOST_TEST(heard(at_fork_of_a_replica(0, 2), "SIGKILL", 0) == 0);
+}
+
+// The program is killed while it waits: its snapshot, half frozen, ends before the next piece.
+BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
+  if (testing::skipped_unfrozen()) return;
+  int ends[2];
+  BOOST_REQUIRE(::pipe(ends) == 0);
+  const int status = elsewhere([&] {
+    // Volatile: else a compiler may see that nobody reads it, and leave it out.
+    static char* volatile block;
+    block = static_cast<char*>(std::malloc(2 * size));
+    std::memset(block, 'a', 2 * size);
+    par::faults = at_piece({2, -2, false});  // it kills the program
+    par::SnapshotOptions options;
+    options.freeze = true;
+    const par::Snapshot snapshot(options);
+    return 0;
+  });
+  ::close(ends[1]);
+  char byte;
+  // Whoever lives of it holds the other end.
+  BOOST_TEST(::read(ends[0], &byte, 1) == 0);
+  ::close(ends[0]);
+  BOOST_TEST(status == 100 + SIGKILL);
+}

@@ -1,0 +1,50 @@
+// histogram.cpp - a pool's times: percentiles of what was added.
+#include "pool_stats.hpp"
+#include "testing.hpp"
+
+#include <unistd.h>
+
+#include <cstdint>
+
+using evparallel::detail::Histogram;
+using std::chrono::nanoseconds;
+
+BOOST_AUTO_TEST_CASE(nothing) {
+  const Histogram histogram;
+  BOOST_TEST((histogram.percentiles().p50 == nanoseconds(0)));
+  BOOST_TEST((histogram.percentiles().p99 == nanoseconds(0)));
+}
+
+BOOST_AUTO_TEST_CASE(exact_to_an_eighth_at_every_size) {
+  for (std::int64_t value = 1; value < INT64_MAX / 3; value = value * 3 / 2 + 1) {
+    Histogram histogram;
+    histogram.add(value);
+    const std::int64_t told = histogram.percentiles().p50.count();
+    BOOST_TEST(told >= value);
+    BOOST_TEST(told - value <= value / 8);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(parts_of_many) {
+  Histogram histogram;
+  for (int i = 1; i <= 1000; ++i) histogram.add(i * 1000);
+  const evparallel::Percentiles all = histogram.percentiles();
+  BOOST_TEST((all.p50 >= nanoseconds(500000) && all.p50 <= nanoseconds(562500)));
+  BOOST_TEST((all.p90 >= nanoseconds(900000) && all.p90 <= nanoseconds(1012500)));
+  BOOST_TEST((all.p99 >= nanoseconds(990000) && all.p99 <= nanoseconds(1113750)));
+  histogram.add(5, 1000000);
+  BOOST_TEST((histogram.percentiles().p99 == nanoseconds(5)));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_no_time_counts_as_none) {
+  Histogram histogram;
+  histogram.add(-5);
+  BOOST_TEST((histogram.percentiles().p50 == nanoseconds(0)));
+  histogram.add(INT64_MAX, 10);
+  BOOST_TEST((histogram.percentiles().p50 > nanoseconds(INT64_MAX / 2)));
+}
+
+BOOST_AUTO_TEST_CASE(memory_of_a_process) {
+  BOOST_TEST(evparallel::detail::own_memory(::getpid()) > 0u);
+  BOOST_TEST(evparallel::detail::own_memory(-1) == 0u);
+}

@@ -1,0 +1,299 @@
+// hops.cpp - an end at every hop on the way of a call, of each process that passes it; and ends that come to the
+// parent in an odd order: a report without end of file, an end of file without report.
+#include "cell.hpp"
+#include "elsewhere.hpp"
+#include "stage.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+
+namespace {
+
+namespace par = evparallel;
+using namespace cell;
+using par::Hop;
+
+// ---- who passes what ------------------------------------------------------------------------------
+
+bool is_one_of(Hop hop, std::initializer_list<Hop> hops) {
+  return std::find(hops.begin(), hops.end(), hop) != hops.end();
+}
+
+bool passed_by_caller(Hop hop, Use use) {
+  // That a child has ended is waited for by nobody but a process.
+  if (is_one_of(hop, {Hop::last_word, Hop::ended})) return use == Use::process;
+  if (hop == Hop::finish) return use != Use::process;
+  return is_one_of(
+      hop, {Hop::run, Hop::spawn, Hop::ask, Hop::send, Hop::sent, Hop::encode, Hop::put, Hop::write,
+            Hop::written, Hop::read, Hop::decode, Hop::callback, Hop::take});
+}
+
+bool passed_by_worker(Hop hop) {
+  return is_one_of(hop, {Hop::live, Hop::read, Hop::task, Hop::decode, Hop::call, Hop::encode,
+                         Hop::put, Hop::write, Hop::written, Hop::drain, Hop::leave});
+}
+
+bool is_passed(Hop hop, Use use, Target target) {
+  const bool nested = use == Use::nested;
+  switch (target) {
+    case Target::parent:  // forks the snapshot
+      return passed_by_caller(hop, use) || is_one_of(hop, {Hop::fork, Hop::forked});
+    case Target::snapshot:
+      if (hop == Hop::door) return nested;
+      return is_one_of(hop,
+                       {Hop::turn, Hop::serve, Hop::fork, Hop::forked, Hop::reap, Hop::report});
+    case Target::child:  // of a nested use: works, and calls
+      if (!nested) return passed_by_worker(hop);
+      return passed_by_worker(hop) || passed_by_caller(hop, use) || hop == Hop::knock;
+    default: return nested && passed_by_worker(hop);
+  }
+}
+
+// ---- playing --------------------------------------------------------------------------------------
+
+constexpr Use uses[] = {Use::run, Use::process, Use::nested};
+constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, Target::grandchild};
+
+// In a nested use the second passage is about the grandchild.
+std::uint64_t passages(Hop hop, Use use, Target target) {
+  return use == Use::nested && target == Target::snapshot && hop != Hop::door ? 2 : 1;
+}
+
+std::vector<Cell> ends_by(Deed deed) {
+  std::vector<Cell> all;
+  for (const Use use : uses) {
+    for (const Target target : targets) {
+      for (std::size_t i = 0; i < par::hop_count; ++i) {
+        const Hop hop = static_cast<Hop>(i);
+        if (!is_passed(hop, use, target)) continue;
+        for (std::uint64_t k = 1; k <= passages(hop, use, target); ++k)
+          all.push_back({use, target, deed, Moment::at_hop, hop, k});
+      }
+    }
+  }
+  return all;
+}
+
+void check_all(Deed deed) {
+  testing::limit(300);
+  const std::vector<Cell> cells = ends_by(deed);
+  for (const Cell& cell : cells) {
+    const Verdict verdict = play(cell, allowed_anywhere);
+    BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
+    BOOST_TEST(verdict.done, name_of(cell) << ": it was never passed");
+  }
+  remark(std::to_string(cells.size()) + " ends");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_hop_is_passed_by_somebody) {
+  for (std::size_t i = 0; i < par::hop_count; ++i) {
+    bool passed = false;
+    for (const Use use : uses)
+      for (const Target target : targets)
+        passed = passed || is_passed(static_cast<Hop>(i), use, target);
+    BOOST_TEST(passed, name_of(static_cast<Hop>(i)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(killed_at_each_hop) {
+  check_all(Deed::kill);
+}
+BOOST_AUTO_TEST_CASE(stopped_at_each_hop_then_killed) {
+  check_all(Deed::stop_then_kill);
+}
+BOOST_AUTO_TEST_CASE(a_socket_closed_at_each_hop) {
+  check_all(Deed::close);
+}
+BOOST_AUTO_TEST_CASE(exit_at_each_hop) {
+  check_all(Deed::exit_3);
+}
+
+// ---- ends that come in an odd order ---------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_report_without_end_of_file, *testing::guarantee("2.1")) {
+  // Somebody whom the task has started holds its socket, out of reach of the snapshot.
+  const int status = testing::elsewhere([] {
+    par::init();
+    par::Reactor loop;
+    auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<int, int> pipe) {
+      const pid_t holder = ::fork();
+      if (holder == 0) {
+        ::setsid();
+        for (;;) ::pause();
+      }
+      while (::getsid(holder) != holder) ::poll(nullptr, 0, 1);
+      pipe.send(static_cast<int>(holder));
+      ::exit(3);
+    });
+    pid_t holder = 0;
+    std::string events;
+    p.on_message([&](int pid) { holder = pid; });
+    p.on_error([&](const par::Error& e) { events += par::to_string(e.code()); });
+    p.on_end([&] { events += " end"; });
+    p.on_exit([&](const par::ExitStatus& s) { events += " exit " + std::to_string(s.code()); });
+    loop.run();
+    const bool held = holder > 0 && testing::process_exists(holder);
+    if (holder > 0) ::kill(holder, SIGKILL);
+    return held && events == "child_exited end exit 3" ? 0 : 1;
+  });
+  BOOST_TEST(status == 0);
+}
+
+namespace {
+
+par::FaultGate& fresh_gate() {
+  void* const memory = ::mmap(nullptr, sizeof(par::FaultGate), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  return *new (memory) par::FaultGate;
+}
+
+// For the snapshots that are taken from now on.
+par::FaultGate& arm_snapshots(par::Deed deed, Hop hop) {
+  par::faults.armed = true;
+  par::HopFault& fault = par::faults.at_hop;
+  fault.deed = deed;
+  fault.hop = hop;
+  fault.role = par::Role::snapshot;
+  fault.gate = &fresh_gate();
+  return *fault.gate;
+}
+
+// A child ends while its snapshot is stopped, so that nobody can say how.  Then the snapshot gets
+// `signum`.  What the caller heard before and after.
+std::string end_of_file_without_report(int signum) {
+  par::FaultGate& gate = arm_snapshots(par::Deed::stop, Hop::reap);
+  gate.open = true;
+  par::init();
+  par::Reactor loop;
+  auto p = par::process<par::RawIo, par::RawIo>(
+      loop, [](par::Pipe<int, int> pipe) { pipe.on_message([](int code) { ::_exit(code); }); });
+  std::string events;
+  p.on_error([&](const par::Error& e) { events += par::to_string(e.code()); });
+  p.on_end([&] { events += " end"; });
+  p.on_exit([&](const par::ExitStatus& s) {
+    events += s.cause == par::Cause::error ? " exit " + std::to_string(s.code())
+                                           : std::string(" ") + par::to_string(s.cause);
+  });
+  p.send(3);
+  while (gate.done_by == 0 || cell::state_of(gate.done_by) != 'T')
+    loop.run_for(std::chrono::milliseconds(1));
+  loop.run_for(std::chrono::milliseconds(20));  // the end of file has come
+  events += "; ";
+  ::kill(par::default_snapshot().pid(), signum);
+  loop.run();
+  return events;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) {
+  const int goes_on = testing::elsewhere(
+      [] { return end_of_file_without_report(SIGCONT) == "; child_exited end exit 3" ? 0 : 1; });
+  BOOST_TEST(goes_on == 0);
+  const int dies = testing::elsewhere([] {
+    return end_of_file_without_report(SIGKILL) == "; snapshot_lost end snapshot_lost" ? 0 : 1;
+  });
+  BOOST_TEST(dies == 0);
+}
+
+// Else a slow start of one replica decides to whom it happens.
+BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
+  const int status = testing::elsewhere([] {
+    par::FaultGate& gate = arm_snapshots(par::Deed::exit_3, Hop::turn);
+    par::SnapshotOptions two;
+    two.replicas = 2;
+    par::Snapshot snapshot(two);
+    const pid_t chosen = snapshot.pids().at(1);
+    pid_t lost = 0;
+    par::Reactor loop;
+    const par::Hold hold = loop.hold();  // a loss is heard also where no call is pending
+    snapshot.on_lost([&](const par::ExitStatus& how) { lost = how.pid; });
+    gate.taken_by = chosen;
+    gate.open = true;
+    // The first replica turns for this one, and lives.
+    par::Options options;
+    options.snapshot = &snapshot;
+    auto f = par::run(
+        loop, [] { return ::getppid(); }, options);
+    pid_t asked = 0;
+    f([&](par::Result<pid_t> r) { asked = r.value_or(-1); });
+    while (asked == 0) loop.run_for(std::chrono::milliseconds(1));
+    if (asked != snapshot.pid() || gate.done_by == asked) return 1;
+    // Unless its first turn was late, and has done it.
+    if (gate.done_by == 0) ::kill(chosen, SIGCONT);
+    while (lost == 0) loop.run_for(std::chrono::milliseconds(1));
+    return lost == chosen && gate.done_by == chosen ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
+  // The parent is gone, and its snapshot waits for the children: one that asks for a child of its
+  // own must not wait with it.
+  int said[2];
+  BOOST_REQUIRE(::pipe(said) == 0);
+  const pid_t program = ::fork();
+  if (program == 0) {
+    static int to = said[1];
+    static pid_t parent = ::getpid();
+    par::init();
+    par::Reactor loop;
+    auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
+      pipe.send(0);
+      while (cell::state_of(parent) != 'Z') ::poll(nullptr, 0, 1);
+      auto f = par::run(par::this_reactor(), [] { return 1; });
+      f([](par::Result<int> r) {
+        const int code = r ? 0 : static_cast<int>(r.error().code());
+        if (::write(to, &code, sizeof code) < 0) ::_exit(1);
+      });
+      par::this_reactor().run();
+    });
+    p.on_message([](int) { ::_exit(0); });
+    loop.run();
+    ::_exit(1);
+  }
+  ::close(said[1]);
+  int code = -1;
+  const ssize_t size = ::read(said[0], &code, sizeof code);
+  ::close(said[0]);
+  ::waitpid(program, nullptr, 0);
+  BOOST_TEST(size == static_cast<ssize_t>(sizeof code));
+  // Before the door is shut, or after.
+  BOOST_TEST((code == static_cast<int>(par::Errc::snapshot_lost) ||
+              code == static_cast<int>(par::Errc::overloaded)));
+}
+
+BOOST_AUTO_TEST_CASE(what_was_put_off_by_a_stop_does_not_come_to_one_who_is_gone) {
+  // The end of a child is told in pieces where callbacks stop the loop; its Remote is dropped
+  // between two of them.
+  for (int drop_at = 1; drop_at <= 9; ++drop_at) {
+    const int status = testing::elsewhere([drop_at] {
+      par::init();
+      par::Reactor loop;
+      auto f = par::run<par::RawIo, par::RawIo>(loop, [](int x) {
+        if (x == 10) ::_exit(3);
+        return x;
+      });
+      int heard = 0;
+      for (int i = 0; i <= 10; ++i)
+        f(i, [&](par::Result<int>) {
+          ++heard;
+          loop.stop();
+        });
+      while (heard < drop_at) loop.run_for(std::chrono::milliseconds(1));
+      f = {};
+      while (heard < 11) loop.run_for(std::chrono::milliseconds(1));
+      return 0;
+    });
+    BOOST_TEST(status == 0);
+  }
+}

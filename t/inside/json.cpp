@@ -1,0 +1,726 @@
+// json.cpp - JSON without a document: what is written, what is read and what is refused is nlohmann's.
+#include "testing.hpp"
+
+#include <evparallel/json_io.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+using namespace evparallel;
+using nlohmann::json;
+
+namespace {
+
+// ---- what nlohmann does, and what we do: the text, the value as its text, or the error ----
+
+template <class T>
+std::string outcome(const char* verb, T what) {
+  try {
+    return what();
+  } catch (const Error& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    return std::string("bad message: could not ") + verb + ": " + error.what();
+  }
+}
+
+template <class T>
+std::string their_put(const T& value) {
+  return outcome("encode", [&] { return json(value).dump(); });
+}
+
+template <class T>
+std::string our_put(const T& value) {
+  return outcome("encode", [&] {
+    Writer out;
+    detail::encode<JsonIo<T>>(out, value);
+    return out.bytes();
+  });
+}
+
+// One thing is refused that nlohmann takes: what stands behind a null byte.
+template <class T>
+std::string their_get(const std::string& text) {
+  return outcome("decode", [&] {
+    const T value = json::parse(text).get<T>();
+    detail::check_json_end(text);
+    return "value " + json(value).dump();
+  });
+}
+
+// From memory of exactly that size, so that a sanitizer sees a byte too far.
+template <class T>
+std::string our_get(const std::string& text) {
+  return outcome("decode", [&] {
+    const std::unique_ptr<char[]> exact(new char[text.size()]);
+    std::memcpy(exact.get(), text.data(), text.size());
+    Reader in(std::string_view(exact.get(), text.size()));
+    return "value " + json(detail::decode<JsonIo<T>, T>(in)).dump();
+  });
+}
+
+template <class T>
+bool goes_the_short_way(const std::string& text) {
+  detail::JsonCursor cursor(text);
+  T value{};
+  return detail::JsonForm<T>::get(cursor, value) && cursor.at_end();
+}
+
+// Thousands of comparisons in a case: only those that fail are worth a word.
+class Same {
+public:
+  ~Same() { BOOST_TEST(failed_ == 0U, failed_ << " of " << count_ << " differ"); }
+  void operator()(const std::string& ours, const std::string& theirs, const std::string& of) {
+    ++count_;
+    if (ours != theirs && ++failed_ <= 10) BOOST_ERROR(of << ": " << ours << " and not " << theirs);
+  }
+
+private:
+  unsigned long count_ = 0;
+  unsigned long failed_ = 0;
+};
+
+// A number that T has no place for: nlohmann casts, and the language does not say to what.
+template <class T>
+bool is_cast_out_of_range(const std::string& text) {
+  if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, double>) {
+    const json number = json::parse(text, nullptr, false);
+    if (!number.is_number_float()) return false;
+    const long double value = number.get<double>();
+    using Limits = std::numeric_limits<T>;
+    return !(value > static_cast<long double>(Limits::lowest()) - 1 &&
+             value < static_cast<long double>(Limits::max()) + 1);
+  }
+  return false;
+}
+
+template <class T>
+void same_get(Same& same, const std::string& text) {
+  if (!is_cast_out_of_range<T>(text)) same(our_get<T>(text), their_get<T>(text), text);
+}
+
+// Written as they do, read back by the short way, and the value is the same.
+template <class T>
+void same_both_ways(Same& same, const T& value) {
+  const std::string text = their_put(value);
+  same(our_put(value), text, text);
+  if (text.rfind("bad message", 0) == 0) return;
+  same(our_get<T>(text), "value " + text, text);
+  if (!goes_the_short_way<T>(text)) same("the long way", "the short way", text);
+}
+
+// Every byte replaced by every other, taken out, doubled; and the text cut at every byte.
+template <class T>
+void same_when_mutated(Same& same, const std::string& text) {
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    std::string other = text;
+    for (int byte = 0; byte < 256; ++byte) {
+      other[at] = static_cast<char>(byte);
+      same_get<T>(same, other);
+    }
+    same_get<T>(same, text.substr(0, at));
+    same_get<T>(same, text.substr(at));
+    same_get<T>(same, text.substr(0, at) + text.substr(at + 1));
+    same_get<T>(same, text.substr(0, at) + text[at] + text.substr(at));
+  }
+  for (int byte = 0; byte < 256; ++byte) same_get<T>(same, text + static_cast<char>(byte));
+}
+
+// What every type must refuse or convert as nlohmann does.
+const std::vector<std::string> strange_texts = {"",
+                                                " ",
+                                                "1 ",
+                                                " 1",
+                                                "\n1",
+                                                "1\t",
+                                                "+1",
+                                                "-",
+                                                "--1",
+                                                "-0",
+                                                "-0.0",
+                                                "0",
+                                                "00",
+                                                "01",
+                                                "-01",
+                                                "0x1",
+                                                "1.",
+                                                ".5",
+                                                "-.5",
+                                                "1.e2",
+                                                "1e",
+                                                "1e+",
+                                                "1e2",
+                                                "1E2",
+                                                "1e-2",
+                                                "1E+2",
+                                                "3.7",
+                                                "-3.7",
+                                                "3.70",
+                                                "0e0",
+                                                "0.0e-0",
+                                                "00.5",
+                                                "1e5",
+                                                "1_000",
+                                                "1,2",
+                                                "1 2",
+                                                "127",
+                                                "128",
+                                                "-128",
+                                                "-129",
+                                                "255",
+                                                "256",
+                                                "32767",
+                                                "32768",
+                                                "-32768",
+                                                "-32769",
+                                                "65535",
+                                                "65536",
+                                                "2147483647",
+                                                "2147483648",
+                                                "-2147483648",
+                                                "-2147483649",
+                                                "4294967295",
+                                                "4294967296",
+                                                "9223372036854775807",
+                                                "9223372036854775808",
+                                                "-9223372036854775808",
+                                                "-9223372036854775809",
+                                                "18446744073709551615",
+                                                "18446744073709551616",
+                                                "1e999",
+                                                "-1e999",
+                                                "1e-999",
+                                                "4.9e-324",
+                                                "1e-324",
+                                                "2e-324",
+                                                "2.4703282292062327e-324",
+                                                "2.4703282292062328e-324",
+                                                "1.7976931348623157e308",
+                                                "1.7976931348623159e308",
+                                                "179769313486231570000000000000000000000.0",
+                                                "3.5e38",
+                                                "-3.5e38",
+                                                "0.1e1",
+                                                "inf",
+                                                "nan",
+                                                "NaN",
+                                                "Infinity",
+                                                "-Infinity",
+                                                "true",
+                                                "false",
+                                                "True",
+                                                "tru",
+                                                "truex",
+                                                "true ",
+                                                "falsefalse",
+                                                "null",
+                                                "nul",
+                                                "\"\"",
+                                                "\"1\"",
+                                                "'1'",
+                                                "[]",
+                                                "[1]",
+                                                "[ ]",
+                                                "[1,]",
+                                                "[,1]",
+                                                "[1 ,2]",
+                                                "[1,2",
+                                                "[1,2]]",
+                                                "[1;2]",
+                                                "[null]",
+                                                "[true]",
+                                                "[false,true]",
+                                                "[1.5]",
+                                                "[\"a\"]",
+                                                "[[]]",
+                                                "[[1],[2,3]]",
+                                                "[[1],2]",
+                                                "{}",
+                                                "{\"a\":1}",
+                                                "\xef\xbb\xbf"
+                                                "1",
+                                                "\xef\xbb"
+                                                "1",
+                                                "1//x",
+                                                "/**/1"};
+
+template <class T>
+void same_strange_texts(Same& same) {
+  for (const std::string& text : strange_texts) same_get<T>(same, text);
+}
+
+std::mt19937_64 random_bits(1);  // a fixed seed: the same numbers in every run
+
+}  // namespace
+
+// ---- integers and booleans ----
+
+namespace {
+
+template <class T>
+void integer_is_the_same() {
+  static_assert(JsonIo<T>::is_direct);
+  Same same;
+  using Limits = std::numeric_limits<T>;
+  for (const T value : {Limits::min(), Limits::max(), T(Limits::min() + 1), T(Limits::max() - 1),
+                        T(0), T(1), T(-1), T(9), T(10), T(99), T(100)})
+    same_both_ways(same, value);
+  for (int i = 0; i < 3000; ++i)  // of every length
+    same_both_ways(same, static_cast<T>(random_bits() >> random_bits() % 64));
+  same_strange_texts<T>(same);
+  same_when_mutated<T>(same, json(Limits::min()).dump());
+  same_when_mutated<T>(same, json(Limits::max()).dump());
+  same_when_mutated<T>(same, "[10]");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(numbers)
+
+BOOST_AUTO_TEST_CASE(integers_of_8_bits) {
+  integer_is_the_same<char>();
+  integer_is_the_same<signed char>();
+  integer_is_the_same<unsigned char>();
+}
+
+BOOST_AUTO_TEST_CASE(integers_of_16_bits) {
+  integer_is_the_same<short>();
+  integer_is_the_same<unsigned short>();
+  integer_is_the_same<char16_t>();
+}
+
+BOOST_AUTO_TEST_CASE(integers_of_32_bits) {
+  integer_is_the_same<int>();
+  integer_is_the_same<unsigned>();
+  integer_is_the_same<wchar_t>();
+  integer_is_the_same<char32_t>();
+}
+
+BOOST_AUTO_TEST_CASE(integers_of_64_bits) {
+  integer_is_the_same<long>();
+  integer_is_the_same<unsigned long>();
+  integer_is_the_same<long long>();
+  integer_is_the_same<unsigned long long>();
+}
+
+BOOST_AUTO_TEST_CASE(booleans) {
+  static_assert(JsonIo<bool>::is_direct);
+  Same same;
+  same_both_ways(same, true);
+  same_both_ways(same, false);
+  same_strange_texts<bool>(same);
+  same_when_mutated<bool>(same, "true");
+  same_when_mutated<bool>(same, "false");
+}
+
+// One is sent per call: a small message has room in the string itself.
+BOOST_AUTO_TEST_CASE(an_int_needs_no_memory) {
+  Writer out;
+  detail::encode<JsonIo<int>>(out, std::numeric_limits<int>::min());
+  BOOST_TEST(out.bytes() == "-2147483648");
+  BOOST_TEST(out.bytes().capacity() == std::string().capacity());
+}
+
+// ---- floating point ----
+
+namespace {
+
+template <class T, class Bits>
+T of_bits(Bits bits) {
+  static_assert(sizeof(T) == sizeof(Bits));
+  T value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Neither NaN nor infinite: of those their texts would be null.
+template <class T>
+void same_number(Same& same, T value) {
+  if (!std::isfinite(value)) return;
+  same_both_ways(same, value);
+  same_both_ways(same, -value);
+}
+
+template <class T>
+void same_with_neighbours(Same& same, T value) {
+  same_number(same, value);
+  same_number(same, std::nextafter(value, T(0)));
+  same_number(same, std::nextafter(value, std::numeric_limits<T>::infinity()));
+}
+
+template <class T>
+void floats_are_the_same() {
+  static_assert(JsonIo<T>::is_direct);
+  Same same;
+  using Limits = std::numeric_limits<T>;
+  for (const T value : {T(0),
+                        T(1),
+                        T(10),
+                        T(0.1),
+                        T(1) / 3,
+                        T(2) / 3,
+                        T(1e15),
+                        T(1e16),
+                        T(1e17),
+                        T(1e20),
+                        T(1e21),
+                        T(1e22),
+                        T(1e23),
+                        T(1e-4),
+                        T(1e-5),
+                        T(1e-6),
+                        T(1e-7),
+                        T(123456789),
+                        T(0.000123456789),
+                        T(9007199254740991.0),
+                        T(9007199254740992.0),
+                        T(9007199254740993.0),
+                        T(18446744073709551616.0),
+                        T(4503599627370495.5),
+                        Limits::max(),
+                        Limits::min(),
+                        Limits::denorm_min(),
+                        Limits::epsilon()})
+    same_with_neighbours(same, value);
+  for (int e = Limits::min_exponent - Limits::digits; e < Limits::max_exponent; ++e)
+    same_with_neighbours(same, std::ldexp(T(1), e));
+  for (int e = Limits::min_exponent10 - Limits::digits10; e <= Limits::max_exponent10; ++e)
+    same_with_neighbours(same, static_cast<T>(std::pow(10.0, e)));
+  same_strange_texts<T>(same);
+  same_when_mutated<T>(same, "-0.0");
+  same_when_mutated<T>(same, "-12.75");
+  same_when_mutated<T>(same, "1.25e-7");
+  same_when_mutated<T>(same, "1e+22");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(doubles) {
+  floats_are_the_same<double>();
+}
+
+BOOST_AUTO_TEST_CASE(floats) {
+  floats_are_the_same<float>();
+}
+
+BOOST_AUTO_TEST_CASE(floating_point_of_any_bits) {
+  Same same;
+  for (int i = 0; i < 100000; ++i) {
+    same_number(same, of_bits<double>(random_bits()));
+    same_number(same, of_bits<float>(static_cast<std::uint32_t>(random_bits())));
+  }
+}
+
+// The numbers that are used most: few digits, small exponents.
+BOOST_AUTO_TEST_CASE(short_decimals) {
+  Same same;
+  for (int i = 0; i < 100000; ++i) {
+    const auto digits = static_cast<double>(random_bits() % 1000000);
+    same_number(same, digits / std::pow(10, random_bits() % 7));
+  }
+}
+
+// Nobody writes as many digits, but who reads must find the nearest double: half-way cases, too.
+BOOST_AUTO_TEST_CASE(long_decimals_mean_the_nearest_number) {
+  Same same;
+  for (int i = 0; i < 50000; ++i) {
+    std::string text(1, static_cast<char>('1' + random_bits() % 9));
+    text += '.';
+    for (auto digits = random_bits() % 40 + 1; digits > 0; --digits)
+      text += static_cast<char>('0' + random_bits() % 10);
+    if (i % 2 == 0) text += 'e' + std::to_string(static_cast<int>(random_bits() % 640) - 330);
+    same_get<double>(same, text);
+    same_get<float>(same, text);
+  }
+  for (const char* text :
+       {"9007199254740993.0", "9007199254740992.99999999999999999999",
+        "9007199254740993.00000000000000000000000001", "2.2250738585072011e-308",
+        "2.2250738585072012e-308", "1.00000000000000011102230246251565404236316680908203125",
+        "1.00000000000000011102230246251565404236316680908203124",
+        "1.00000000000000011102230246251565404236316680908203126"})
+    same_get<double>(same, text);
+}
+
+BOOST_AUTO_TEST_CASE(numbers_without_a_word_are_refused) {
+  using Limits = std::numeric_limits<double>;
+  const std::string says = "bad message: JSON has no word for NaN or an infinity";
+  for (const double value : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
+                             -Limits::quiet_NaN(), of_bits<double>(0x7ff0000000000001U)}) {
+    BOOST_TEST(our_put(value) == says);
+    BOOST_TEST(our_put(static_cast<float>(value)) == says);
+    BOOST_TEST(our_put(std::vector<double>{1, value}) == says);
+    BOOST_TEST(our_put(std::vector<std::vector<double>>{{1}, {value}}) == says);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- strings ----
+
+BOOST_AUTO_TEST_SUITE(strings)
+
+namespace {
+
+void same_string(Same& same, const std::string& value) {
+  same_both_ways(same, value);
+  same_get<std::string>(same, '"' + value + '"');  // as it is
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_byte_and_every_pair) {
+  static_assert(JsonIo<std::string>::is_direct);
+  Same same;
+  same_string(same, "");
+  for (int first = 0; first < 256; ++first) {
+    same_string(same, {static_cast<char>(first)});
+    for (int second = 0; second < 256; ++second)
+      same_string(same, {static_cast<char>(first), static_cast<char>(second)});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(every_byte_at_every_place) {
+  Same same;
+  for (int byte = 0; byte < 256; ++byte)
+    for (const std::size_t size : {1U, 7U, 8U, 9U, 16U, 17U})
+      for (std::size_t at = 0; at < size; ++at) {
+        std::string value(size, 'x');
+        value[at] = static_cast<char>(byte);
+        same_string(same, value);
+      }
+}
+
+// All lengths, overlong forms, surrogates, beyond U+10FFFF, cut short and followed by more.
+BOOST_AUTO_TEST_CASE(every_boundary_of_utf_8) {
+  Same same;
+  const std::string next = "\x41\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff";
+  for (int lead = 0xbf; lead < 256; ++lead)
+    for (const char second : next)
+      for (const char third : next)
+        for (const char fourth : {'\x22', '\x7f', '\x80', '\xbf', '\xc2'}) {
+          const std::string value{static_cast<char>(lead), second, third, fourth};
+          same_both_ways(same, value);
+          same_both_ways(same, "1234567" + value + '5');
+        }
+  for (const char* value :
+       {"\xed\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf", "\xee\x80\x80", "\xed\xa0\xbd\xed\xb8\x80",
+        "\xf0\x8f\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xc1\xbf",
+        "\xc2\x80", "\xe0\x9f\xbf", "\xe0\xa0\x80", "\xef\xbf\xbf", "\xef\xbb\xbf"}) {
+    const std::string whole = value;
+    for (std::size_t size = 0; size <= whole.size(); ++size)
+      for (const char* behind : {"", "x", "\"", "\xc3\xa4", "\xff"})
+        same_string(same, "ab" + whole.substr(0, size) + behind);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(escapes) {
+  Same same;
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string escaped{'"', '\\', static_cast<char>(byte), '"'};
+    same_get<std::string>(same, escaped);
+    same_get<std::string>(same, escaped + '"');
+  }
+  for (const char* code :
+       {"0000", "0001", "001f", "001F", "0020", "0022", "005c", "007f", "0080", "00ff",
+        "0100", "07ff", "0800", "20ac", "d7ff", "d800", "dbff", "dc00", "dfff", "e000",
+        "ffff", "000g", "00-1", "00+1", "00 1", " 001", "0x01", "001",  "00",   ""})
+    for (const char* behind : {"", "0", "\\ude00", "\\u001f", "\\u", "\\", "\xc3\xa4"})
+      same_get<std::string>(same, std::string("\"a\\u") + code + behind + '"');
+  same_get<std::string>(same, "\"\\ud83d\\ude00\"");
+  same_get<std::string>(same, "\"\\u001");
+  same_get<std::string>(same, "\"\\u00");
+  same_get<std::string>(same, "\"\\");
+  same_get<std::string>(same, "\"");
+}
+
+BOOST_AUTO_TEST_CASE(mutated) {
+  Same same;
+  same_strange_texts<std::string>(same);
+  same_when_mutated<std::string>(same, "\"plain text that is longer than eight\"");
+  same_when_mutated<std::string>(same, "\"\\n\\u001f\\\\\\\"\"");
+  same_when_mutated<std::string>(same, "\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80\"");
+}
+
+BOOST_AUTO_TEST_CASE(of_any_bytes) {
+  Same same;
+  const std::vector<std::string> pieces = {"a",
+                                           "plain text",
+                                           "\"",
+                                           "\\",
+                                           "/",
+                                           "\n",
+                                           std::string(1, '\0'),
+                                           "\x1f",
+                                           "\x7f",
+                                           "\xc3\xa4",
+                                           "\xe2\x82\xac",
+                                           "\xf0\x9f\x98\x80",
+                                           std::string(100, 'x')};
+  for (int i = 0; i < 20000; ++i) {
+    std::string value;
+    for (auto count = random_bits() % 12; count > 0; --count)
+      value += pieces[random_bits() % pieces.size()];
+    if (i % 4 == 0 && !value.empty())
+      value[random_bits() % value.size()] = static_cast<char>(random_bits());
+    same_string(same, value);
+  }
+  same_string(same, std::string(1 << 20, 'x'));
+}
+
+BOOST_AUTO_TEST_CASE(what_is_not_utf_8_says_where) {
+  BOOST_TEST(our_put(std::string("ab\xff")) ==
+             "bad message: could not encode: [json.exception.type_error.316] invalid UTF-8 byte at "
+             "index 2: 0xFF");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- vectors ----
+
+BOOST_AUTO_TEST_SUITE(vectors)
+
+BOOST_AUTO_TEST_CASE(of_each_type) {
+  Same same;
+  const auto check = [&same](const auto& value) {
+    static_assert(JsonIo<std::decay_t<decltype(value)>>::is_direct);
+    same_both_ways(same, value);
+  };
+  check(std::vector<bool>{});
+  check(std::vector<bool>{true, false, true});
+  check(std::vector<char>{'a', '\0', '\xff'});
+  check(std::vector<std::uint8_t>{0, 7, 255});
+  check(std::vector<int>{});
+  check(std::vector<int>{1});
+  check(std::vector<int>{std::numeric_limits<int>::min(), 0, std::numeric_limits<int>::max()});
+  check(std::vector<std::uint64_t>{0, std::numeric_limits<std::uint64_t>::max()});
+  check(std::vector<double>{0.0, -0.0, 0.1, 1e300});
+  check(std::vector<float>{0.1F, -1.5F});
+  check(std::vector<std::string>{"", "a", "\"\n", "\xc3\xa4"});
+  check(std::vector<std::string>{"fine", "\xff", "\xfe"});
+  check(std::vector<std::vector<int>>{});
+  check(std::vector<std::vector<int>>{{}, {1}, {2, 3}});
+  check(std::vector<std::vector<std::vector<std::string>>>{{{"a"}, {}}, {}, {{"b", "c"}, {"d"}}});
+  check(std::vector<std::vector<bool>>{{true}, {}});
+}
+
+BOOST_AUTO_TEST_CASE(mutated) {
+  Same same;
+  same_strange_texts<std::vector<int>>(same);
+  same_strange_texts<std::vector<double>>(same);
+  same_strange_texts<std::vector<bool>>(same);
+  same_strange_texts<std::vector<std::string>>(same);
+  same_strange_texts<std::vector<std::vector<int>>>(same);
+  same_when_mutated<std::vector<int>>(same, "[1,-2,30]");
+  same_when_mutated<std::vector<std::int64_t>>(same, "[]");
+  same_when_mutated<std::vector<bool>>(same, "[true,false]");
+  same_when_mutated<std::vector<double>>(same, "[1.5,-0.25]");
+  same_when_mutated<std::vector<std::string>>(same, "[\"a\",\"\\n\",\"\"]");
+  same_when_mutated<std::vector<std::vector<int>>>(same, "[[1],[],[2,3]]");
+}
+
+BOOST_AUTO_TEST_CASE(of_any_length) {
+  Same same;
+  for (std::size_t size = 0; size < 300; ++size) {
+    std::vector<std::int64_t> numbers(size);
+    for (auto& number : numbers)
+      number = static_cast<std::int64_t>(random_bits() >> random_bits() % 64);
+    same_both_ways(same, numbers);
+  }
+  same_both_ways(same, std::vector<std::uint8_t>(100000, 255));
+}
+
+// A codec that is made of this one may go another way when it fails.
+BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_could_not_be_written) {
+  Writer out;
+  out.write("head");
+  const std::vector<std::string> words{"fine", "a\xff"};
+  BOOST_CHECK_THROW(JsonIo<std::vector<std::string>>::put(out, words), std::exception);
+  BOOST_TEST(out.bytes() == "head");
+  BOOST_CHECK_THROW(JsonIo<std::vector<double>>::put(out, {1.5, std::nan("")}), Error);
+  BOOST_TEST(out.bytes() == "head");
+  JsonIo<int>::put(out, 12);
+  BOOST_TEST(out.bytes() == "head12");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- what a text may not be ----
+
+BOOST_AUTO_TEST_SUITE(texts)
+
+namespace {
+
+struct Named {
+  std::string name;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Named, name)
+
+// Values in one another, as deep as one likes.
+struct Onion {
+  std::vector<Onion> inside;
+};
+void to_json(json& to, const Onion& onion) {
+  to = onion.inside;
+}
+void from_json(const json& from, Onion& onion) {
+  from.get_to(onion.inside);
+}
+
+std::string nested(std::size_t depth) {
+  return std::string(depth, '[') + std::string(depth, ']');
+}
+
+}  // namespace
+
+// nlohmann takes a null byte for the end of what it reads.
+BOOST_AUTO_TEST_CASE(what_stands_behind_a_null_byte_is_left_over) {
+  const std::string behind("\0rest", 5);
+  const std::string says = "bad message: 5 bytes left over at offset ";
+  BOOST_TEST(our_get<int>("12" + behind) == says + "2");
+  BOOST_TEST(our_get<std::string>("\"a\"" + behind) == says + "3");
+  BOOST_TEST(our_get<std::vector<int>>("[1]" + behind) == says + "3");
+  BOOST_TEST(our_get<Named>("{\"name\":\"\"} " + behind) == says + "12");
+  BOOST_TEST(our_get<json>("null" + behind) == says + "4");
+}
+
+BOOST_AUTO_TEST_CASE(a_document_may_be_so_deep_and_no_deeper) {
+  const std::size_t limit = detail::json_depth_limit;
+  const std::string says = "bad message: more than 1000 arrays and objects in one another";
+  BOOST_TEST(our_get<json>(nested(limit)) == "value " + nested(limit));
+  BOOST_TEST(our_get<json>(nested(limit + 1)) == says);
+  BOOST_TEST(our_get<json>(nested(1000000)) == says);
+  BOOST_TEST(our_get<json>(std::string(1000000, '[')) == says);
+  BOOST_TEST(our_get<Onion>(nested(limit)) == "value " + nested(limit));
+  BOOST_TEST(our_get<Onion>(nested(limit + 1)) == says);
+
+  std::string objects;
+  for (std::size_t i = 0; i < limit; ++i) objects += "{\"a\\\"[\":";
+  BOOST_TEST(our_get<json>(objects + "{}" + std::string(limit, '}')) == says);
+  BOOST_TEST(our_get<json>(objects + "1" + std::string(limit, '}')).rfind("value ", 0) == 0U);
+
+  // Brackets in strings, and side by side, are none in one another.
+  const std::string many = '"' + std::string(2 * limit, '[') + '"';
+  BOOST_TEST(our_get<json>('[' + many + ']') == "value [" + many + ']');
+  std::string flat = "[[]";
+  for (std::size_t i = 0; i < 2 * limit; ++i) flat += ",[{}]";
+  BOOST_TEST(our_get<json>(flat + ']') == "value " + flat + ']');
+}
+
+BOOST_AUTO_TEST_CASE(what_is_too_deep_to_be_read_is_not_written) {
+  json document = json::array();
+  for (std::size_t i = 1; i < detail::json_depth_limit; ++i) document = json::array({document});
+  BOOST_TEST(our_put(document) == nested(detail::json_depth_limit));
+  document = json{{"a", document}};
+  BOOST_TEST(our_put(document) == "bad message: more than 1000 arrays and objects in one another");
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,452 @@
+// protocol.cpp - the tables of evparallel_protocol(7), read from the page, against what the code has.
+//
+// Both ways: a number that is wrong, a row too many, and a field or a kind without a row.
+#include "testing.hpp"
+
+#include "crash_report.hpp"
+#include "frame.hpp"
+#include "notes.hpp"
+#include "remote_error.hpp"
+#include "slots.hpp"
+#include "task_frame.hpp"
+#include "wire.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <ostream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// A new enumerator must not compile before it has a case here; then it wants its row.
+#pragma GCC diagnostic error "-Wswitch"
+
+using namespace evparallel;
+
+namespace {
+
+// ---- the page ----
+
+using TableRow = std::vector<std::string>;
+
+struct Table {
+  std::string heads;  // of its columns: "Offset Size Field Meaning"
+  std::vector<TableRow> rows;
+};
+
+struct Section {
+  std::string text;  // in one line
+  std::vector<Table> tables;
+};
+
+// "Sy Offset", "Vt Errc", "spawn": what is shown, as far as one needs it.
+std::string shown(std::string cell) {
+  for (const char* macro : {"Sy ", "Vt ", "Va ", "Li ", "Fn "})
+    if (cell.rfind(macro, 0) == 0) cell.erase(0, std::strlen(macro));
+  return cell;
+}
+
+TableRow row_of(const std::string& line) {
+  TableRow cells(1);
+  std::istringstream words(line);
+  for (std::string word; words >> word;) {
+    if (word == "Ta")
+      cells.emplace_back();
+    else
+      cells.back() += (cells.back().empty() ? "" : " ") + word;
+  }
+  for (std::string& cell : cells) cell = shown(cell);
+  return cells;
+}
+
+std::map<std::string, Section> read_page() {
+  const char* srcdir = std::getenv("srcdir");
+  const std::string path = std::string(srcdir ? srcdir : ".") + "/man/evparallel_protocol.7";
+  std::ifstream file(path);
+  if (!file) throw std::runtime_error(path + " cannot be read; srcdir says where it is");
+  std::map<std::string, Section> sections;
+  Section* section = nullptr;
+  bool in_table = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind(".Ss ", 0) == 0) section = &sections[line.substr(4)];
+    if (!section) continue;
+    if (line.rfind(".Bl -column", 0) == 0) {
+      section->tables.emplace_back();
+      in_table = true;
+    } else if (line.rfind(".El", 0) == 0) {
+      in_table = false;
+    } else if (in_table && line.rfind(".It ", 0) == 0) {
+      Table& table = section->tables.back();
+      const TableRow row = row_of(line.substr(4));
+      if (table.heads.empty())
+        for (const auto& cell : row) table.heads += (table.heads.empty() ? "" : " ") + cell;
+      else
+        table.rows.push_back(row);
+    } else {
+      section->text += line + " ";
+    }
+  }
+  return sections;
+}
+
+const Section& section(const std::string& name) {
+  static const auto page = read_page();
+  const auto found = page.find(name);
+  if (found == page.end()) throw std::runtime_error("the page has no section " + name);
+  return found->second;
+}
+
+const std::vector<TableRow>& rows_of(const std::string& name, const std::string& first_head) {
+  for (const Table& table : section(name).tables)
+    if (table.heads.rfind(first_head + " ", 0) == 0) return table.rows;
+  throw std::runtime_error("section " + name + " has no table of " + first_head);
+}
+
+bool says(const std::string& name, const std::string& text) {
+  return section(name).text.find(text) != std::string::npos;
+}
+
+// ---- structures ----
+
+struct Field {
+  std::string name;
+  std::size_t offset;
+  std::size_t size;
+  bool operator==(const Field& other) const {
+    return name == other.name && offset == other.offset && size == other.size;
+  }
+};
+
+std::ostream& operator<<(std::ostream& out, const Field& field) {
+  return out << field.name << " at " << field.offset << ", " << field.size << " bytes";
+}
+
+std::vector<Field> told_fields(const std::string& name) {
+  std::vector<Field> fields;
+  for (const TableRow& row : rows_of(name, "Offset"))
+    if (!row.at(1).empty()) fields.push_back({row.at(2), std::stoul(row[0]), std::stoul(row[1])});
+  return fields;
+}
+
+#define FIELD(type, name)                           \
+  Field {                                           \
+#name, offsetof(type, name), sizeof(type::name) \
+  }
+
+// The fields of the code, which leave no gap: one that was added would be missed by the size.
+void compare(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
+  const std::vector<Field> told = told_fields(name);
+  BOOST_TEST(told == fields, boost::test_tools::per_element());
+  std::size_t at = 0;
+  for (const Field& field : told) {
+    BOOST_TEST(field.offset == at, field.name << " stands at " << at);
+    at = field.offset + field.size;
+  }
+  BOOST_TEST(at == size, name << " has " << size << " bytes, and rows for " << at);
+}
+
+// Structures in shared memory end with what is not used, which has a row without a name.
+void compare_shared(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
+  std::vector<Field> told = told_fields(name);
+  BOOST_REQUIRE(!told.empty());
+  BOOST_TEST(told.back().name == "");
+  BOOST_TEST(told.back().offset + told.back().size == size);
+  told.pop_back();
+  BOOST_TEST(told == fields, boost::test_tools::per_element());
+  BOOST_TEST(says(name, " of " + std::to_string(size) + " bytes"));
+}
+
+// ---- enumerations ----
+
+std::string name_of(Ask kind) {
+  switch (kind) {
+    case Ask::spawn: return "spawn";
+    case Ask::kill: return "kill";
+    case Ask::terminate: return "terminate";
+    case Ask::strike: return "strike";
+    case Ask::stop: return "stop";
+    case Ask::stop_unheard: return "stop_unheard";
+  }
+  return {};
+}
+
+std::string name_of(Tell kind) {
+  switch (kind) {
+    case Tell::spawned: return "spawned";
+    case Tell::failed: return "failed";
+    case Tell::exited: return "exited";
+    case Tell::strays: return "strays";
+  }
+  return {};
+}
+
+std::string name_of(FrameKind kind) {
+  switch (kind) {
+    case FrameKind::task: return "task";
+    case FrameKind::call: return "call";
+    case FrameKind::value: return "value";
+    case FrameKind::error: return "error";
+    case FrameKind::message: return "message";
+    case FrameKind::end: return "end";
+    case FrameKind::ping: return "ping";
+  }
+  return {};
+}
+
+// Those that the snapshot can tell; the others are found out by the client.
+std::string name_of(Cause cause) {
+  switch (cause) {
+    case Cause::normal:
+    case Cause::error:
+    case Cause::crash:
+    case Cause::killed:
+    case Cause::terminated:
+    case Cause::cancelled:
+    case Cause::deadline:
+    case Cause::cpu_limit: return to_string(cause);
+    case Cause::out_of_memory:
+    case Cause::snapshot_lost:
+    case Cause::not_started: return {};
+  }
+  return {};
+}
+
+template <class Enum>
+std::map<std::string, std::string> numbers_of() {
+  std::map<std::string, std::string> numbers;
+  for (unsigned i = 0; i < 256; ++i) {
+    const std::string name = name_of(static_cast<Enum>(i));
+    if (!name.empty()) numbers[name] = std::to_string(i);
+  }
+  return numbers;
+}
+
+using Numbers = std::map<std::string, std::string>;
+
+Numbers told_numbers(const std::string& name) {
+  Numbers numbers;
+  for (const TableRow& row : rows_of(name, "Kind")) numbers[row.at(1)] = row.at(0);
+  return numbers;
+}
+
+std::string text_of(const Numbers& numbers) {
+  std::string text;
+  for (const auto& item : numbers) text += item.second + " " + item.first + "; ";
+  return text;
+}
+
+// ---- bytes ----
+
+// `size` bytes from `offset` on, as one number in host order.
+std::uint64_t number_at(const std::string& bytes, std::size_t offset, std::size_t size) {
+  std::uint64_t number = 0;
+  BOOST_REQUIRE(offset + size <= bytes.size());
+  BOOST_REQUIRE(size <= sizeof number);
+  std::memcpy(&number, bytes.data() + offset, size);
+  return number;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_row_is_cut_into_its_cells) {
+  BOOST_TEST(row_of("8 Ta 8 Ta id Ta Li exited : No a wait status") ==
+                 (TableRow{"8", "8", "id", "exited : No a wait status"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(row_of("16 Ta Ta body Ta") == (TableRow{"16", "", "body", ""}),
+             boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_request) {
+  compare("Request", sizeof(Request),
+          {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
+           FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
+           FIELD(Request, linger_ms), FIELD(Request, call), FIELD(Request, ping),
+           FIELD(Request, seed), FIELD(Request, streams), FIELD(Request, group)});
+  BOOST_TEST(stream_comes(2) == 4U);
+  BOOST_TEST(stream_null(0) == 8U);
+  BOOST_TEST(stream_by_lines(2) == 256U);
+  BOOST_TEST(says("Request", "One packet of " + std::to_string(sizeof(Request)) + " bytes."));
+}
+
+BOOST_AUTO_TEST_CASE(a_report) {
+  compare("Report", sizeof(Report),
+          {FIELD(Report, kind), FIELD(Report, slot), FIELD(Report, id), FIELD(Report, pid),
+           FIELD(Report, code), FIELD(Report, cause), FIELD(Report, reserved),
+           FIELD(Report, user_us), FIELD(Report, system_us), FIELD(Report, max_rss),
+           FIELD(Report, minor_faults), FIELD(Report, major_faults)});
+  BOOST_TEST(says("Report", "One packet of " + std::to_string(sizeof(Report)) + " bytes."));
+}
+
+BOOST_AUTO_TEST_CASE(kinds) {
+  BOOST_TEST(text_of(told_numbers("Request")) == text_of(numbers_of<Ask>()));
+  BOOST_TEST(text_of(told_numbers("Report")) == text_of(numbers_of<Tell>()));
+  BOOST_TEST(text_of(told_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
+}
+
+// They stand in the row of their field: "0 normal, 1 error, ...".
+BOOST_AUTO_TEST_CASE(causes) {
+  std::string told;
+  for (const TableRow& row : rows_of("Report", "Offset"))
+    if (row.at(2) == "cause") told = row.at(3);
+  std::string all;
+  for (unsigned i = 0; i < 256; ++i) {
+    const std::string name = name_of(static_cast<Cause>(i));
+    if (!name.empty()) all += (all.empty() ? "" : ", ") + std::to_string(i) + " " + name;
+  }
+  BOOST_TEST(told == "exited : No " + all);
+}
+
+BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
+  const std::uint64_t id = 0x0102030405060708;
+  const std::string body(300, 'x');
+  Writer message;
+  message.write(body);
+  for (int i = 0; i < 3; ++i) message.attach(i, nullptr);
+  FrameQueue queue;
+  queue.push(FrameKind::value, id, message);
+  BOOST_TEST(queue.along()->size() == 3U);
+  std::string bytes;
+  while (!queue.empty()) {
+    FrameQueue::Piece piece;
+    BOOST_REQUIRE(queue.front(&piece, 1) == 1);
+    bytes.append(piece.data, piece.size);
+    queue.written(piece.size);
+  }
+
+  std::size_t at = 0;
+  std::vector<std::string> names;
+  for (const TableRow& row : rows_of("Frames", "Offset")) {
+    const std::string& name = row.at(2);
+    const std::size_t offset = std::stoul(row.at(0));
+    BOOST_TEST(offset == at);
+    names.push_back(name);
+    if (name == "body") {
+      BOOST_TEST(row.at(1) == "");
+      BOOST_TEST(bytes.substr(offset) == body);
+      continue;
+    }
+    const std::size_t size = std::stoul(row.at(1));
+    at = offset + size;
+    const std::uint64_t number = number_at(bytes, offset, size);
+    if (name == "length") BOOST_TEST(number == body.size());
+    if (name == "kind") BOOST_TEST(number == static_cast<unsigned>(FrameKind::value));
+    if (name == "attached") BOOST_TEST(number == 3U);
+    if (name == "id") BOOST_TEST(number == id);
+  }
+  const std::vector<std::string> expected = {"length", "kind", "attached", "id", "body"};
+  BOOST_TEST(names == expected, boost::test_tools::per_element());
+  BOOST_TEST(at == frame_header_size);
+  BOOST_TEST(says("Frames", "A header of " + std::to_string(frame_header_size) + " bytes"));
+}
+
+BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
+  compare("Body of a task", sizeof(TaskFrame),
+          {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
+           FIELD(TaskFrame, note_owner), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
+           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
+           FIELD(TaskFrame, seed), FIELD(TaskFrame, surroundings)});
+  const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
+  const TableRow& text = rows.at(rows.size() - 2);
+  BOOST_TEST(text.at(2) == "text");
+  BOOST_TEST(text.at(0) == std::to_string(sizeof(TaskFrame)));
+  BOOST_TEST(rows.back().at(2) == "callable");
+  BOOST_TEST(rows.back().at(0) == text.at(0) + "+surroundings");
+
+  Writer out;
+  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}, "text 10...",
+                   "the callable");
+  std::uint64_t expected = 0;
+  for (const Field& field : told_fields("Body of a task"))
+    BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
+  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 10...the callable");
+}
+
+BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
+  std::vector<StackFrame> frames(3);
+  frames[0].address = reinterpret_cast<const void*>(std::uintptr_t{0x1234});
+  frames[1].address = frames[2].address = reinterpret_cast<const void*>(std::uintptr_t{0x5678});
+  frames[1].inlined = true;  // the parent finds those by itself
+  Writer out;
+  write_error(out, Error(Errc::remote_exception, "the text")
+                       .with_os_error(11)
+                       .with_delivery(Delivery::sent)
+                       .with_remote_type("T")
+                       .with_backtrace(frames));
+  const std::string& bytes = out.bytes();
+  std::map<std::string, std::size_t> lengths;  // n, m and k, once they are read
+  // "16", "n", "24+n"
+  const auto value = [&](const std::string& words) {
+    std::size_t sum = 0;
+    for (std::size_t at = 0; at <= words.size();) {
+      const std::size_t end = std::min(words.find('+', at), words.size());
+      const std::string word = words.substr(at, end - at);
+      const std::size_t length = word.find_first_of("nmk");
+      if (length == std::string::npos)
+        sum += std::stoul(word);
+      else
+        sum += (length == 0 ? 1 : std::stoul(word)) * lengths.at(word.substr(length));
+      at = end + 1;
+    }
+    return sum;
+  };
+  std::size_t at = 0;
+  std::string names;
+  for (const TableRow& row : rows_of("Body of an error", "Offset")) {
+    const std::string& name = row.at(2);
+    const std::size_t offset = value(row.at(0));
+    const std::size_t size = value(row.at(1));
+    BOOST_TEST(offset == at, name << " stands at " << at);
+    at = offset + size;
+    names += name + " ";
+    if (name == "code")
+      BOOST_TEST(number_at(bytes, offset, size) == static_cast<unsigned>(Errc::remote_exception));
+    if (name == "os_error") BOOST_TEST(number_at(bytes, offset, size) == 11U);
+    if (name == "delivery")
+      BOOST_TEST(number_at(bytes, offset, size) == static_cast<unsigned>(Delivery::sent));
+    if (name == "") BOOST_TEST(number_at(bytes, offset, size) == 0U);
+    if (name == "n" || name == "m" || name == "k") lengths[name] = number_at(bytes, offset, size);
+    if (name == "text") BOOST_TEST(bytes.substr(offset, size) == "the text");
+    if (name == "type") BOOST_TEST(bytes.substr(offset, size) == "T");
+    if (name == "backtrace") {
+      BOOST_TEST(number_at(bytes, offset, 8) == 0x1234U);
+      BOOST_TEST(number_at(bytes, offset + 8, 8) == 0x5678U);
+    }
+  }
+  BOOST_TEST(lengths["k"] == 2U);
+  BOOST_TEST(names == "code os_error delivery  n text m type k backtrace ");
+  BOOST_TEST(at == bytes.size());
+}
+
+BOOST_AUTO_TEST_CASE(a_slot) {
+  compare_shared("Slots", sizeof(Slot),
+                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, sentence),
+                  FIELD(Slot, has_task)});
+  BOOST_TEST(says("Slots", "an arena of " + std::to_string(slot_count) + " slots"));
+  // In words on the page: twice the id, and 1 more; and what a sentence may be.
+  BOOST_TEST((CallWord{21, false}.word()) == 42U);
+  BOOST_TEST((CallWord{21, true}.word()) == 43U);
+  BOOST_TEST(static_cast<unsigned>(Sentence::none) == 0U);
+  BOOST_TEST(static_cast<unsigned>(Sentence::condemned) == 1U);
+  BOOST_TEST(static_cast<unsigned>(Sentence::obeyed) == 2U);
+}
+
+BOOST_AUTO_TEST_CASE(a_crash_record) {
+  compare(
+      "Crash records", sizeof(CrashRecord),
+      {FIELD(CrashRecord, owner), FIELD(CrashRecord, signal), FIELD(CrashRecord, code),
+       FIELD(CrashRecord, fault_address), FIELD(CrashRecord, count), FIELD(CrashRecord, frames)});
+  BOOST_TEST(says("Crash records", " of " + std::to_string(sizeof(CrashRecord)) + " bytes"));
+  BOOST_TEST(says("Crash records", " the " + std::to_string(longest_trace) + " innermost"));
+}
+
+BOOST_AUTO_TEST_CASE(a_note) {
+  compare_shared("Notes", sizeof(Note),
+                 {FIELD(Note, owner), FIELD(Note, call), FIELD(Note, deadline)});
+  BOOST_TEST(revoked == INT64_MIN);
+}

@@ -1,0 +1,1469 @@
+// server.cpp - the snapshot, driven by hand over its control socket: every request, every end.
+#include "testing.hpp"
+
+#include "children.hpp"
+#include "fault.hpp"
+#include "fork.hpp"
+#include "server.hpp"
+#include "socket.hpp"
+#include "wire.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace evparallel;
+using testing::eventually;
+using testing::process_exists;
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr int patience_ms = 10000;
+
+bool wait_for(int fd, short what = POLLIN) {
+  pollfd wait{fd, what, 0};
+  int ready;
+  do ready = ::poll(&wait, 1, static_cast<int>(patience_ms * testing::time_scale()));
+  while (ready < 0 && errno == EINTR);
+  return ready == 1;
+}
+
+char state_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::stringstream text;
+  text << file.rdbuf();
+  const std::string stat = text.str();
+  const auto name_end = stat.rfind(')');
+  return name_end == std::string::npos ? '-' : stat.at(name_end + 2);
+}
+
+bool is_gone(pid_t pid) {
+  return ::kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+// The exit status of a process that is to end by itself; 1000 and more: a signal.  -1: it does not.
+int end_of(pid_t pid) {
+  int status = 0;
+  const auto ended = [&] { return ::waitpid(pid, &status, WNOHANG) == pid; };
+  if (eventually(ended, milliseconds(patience_ms)))
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  return -1;
+}
+
+std::vector<int> descriptors_of(const std::string& process) {
+  std::vector<int> numbers;
+  DIR* const folder = ::opendir(("/proc/" + process + "/fd").c_str());
+  if (!folder) throw std::runtime_error("no /proc");
+  const int own = ::dirfd(folder);
+  while (const dirent* entry = ::readdir(folder)) {
+    const int number = std::atoi(entry->d_name);
+    if (entry->d_name[0] != '.' && (process != "self" || number != own)) numbers.push_back(number);
+  }
+  ::closedir(folder);
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+// One bit each.
+std::int64_t mask_of(const std::vector<int>& numbers) {
+  std::int64_t mask = 0;
+  for (const int number : numbers) mask |= number < 62 ? std::int64_t{1} << number : 0;
+  return mask;
+}
+
+// ---- the life of a child: orders of two bytes on its data socket, answers of eight ----
+
+char file_at_end[256];  // set before the server is forked: written by a child that sees its end
+
+enum Order : char {
+  echo = 'e',
+  leave = 'x',  // _exit(value)
+  ignore_term = 'i',
+  exit_at_term = 't',  // _exit(value) when SIGTERM comes
+  die_by = 'k',        // raise(value)
+  spin = 's',          // for ever, after the answer
+  burn = 'b',          // some time of the processor
+  list = 'l',          // its descriptors, a bit each
+  socket_number = 'S',
+  door_number = 'D',
+  leave_behind = 'g',  // a process of its group that only waits; its pid
+  pass_door = 'd',     // the door comes along with the answer
+  knock = 'c',         // 1: the snapshot has taken its control socket, 0: refused
+  nested_spawn = 'n',  // a child of its own; its pid
+  nested_exit = 'q',   // ends that one, and answers its wait status
+  nested_junk = 'j',   // sends what is no request; 1 where the control socket then ends
+  write_at_end = 'w',  // file_at_end, some time after the end of file
+  begin_call = 'B',    // 1 if it may begin the call of that number, else 0
+  finish_call = 'F',
+};
+
+Descriptor nested_control;
+Descriptor nested_data;
+int status_at_term = 0;
+
+bool knock_at(int door) {
+  Descriptor theirs;
+  if (make_pair(PairKind::packets, nested_control, theirs) != 0) return false;
+  const char byte = 0;
+  return send_packet(door, &byte, 1, theirs.get()) == Flow::done && (theirs.drop(), true);
+}
+
+bool next_nested(Report& report) {
+  if (!wait_for(nested_control.get())) return false;
+  return receive_packet(nested_control.get(), &report, sizeof report).flow == Flow::done;
+}
+
+std::int64_t spawn_nested() {
+  Descriptor theirs;
+  if (make_pair(PairKind::stream, nested_data, theirs) != 0) return -1;
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = 77;
+  if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != Flow::done)
+    return -2;
+  theirs.drop();
+  Report report{};
+  if (!next_nested(report) || report.kind != Tell::spawned || report.id != 77) return -3;
+  return report.pid;
+}
+
+std::int64_t carry_out(char what, unsigned char value, Spawn& spawn) {
+  switch (what) {
+    case leave: ::_exit(value);
+    case ignore_term: ::signal(SIGTERM, SIG_IGN); return what;
+    case exit_at_term:
+      status_at_term = value;
+      ::signal(SIGTERM, [](int) { ::_exit(status_at_term); });
+      return what;
+    case die_by: ::raise(value); return what;
+    case burn: {
+      rusage usage{};
+      do ::getrusage(RUSAGE_SELF, &usage);
+      while (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec < 20000);
+      return what;
+    }
+    case list: return mask_of(descriptors_of("self"));
+    case socket_number: return spawn.socket.get();
+    case door_number: return spawn.door.get();
+    case leave_behind: {
+      const pid_t pid = ::fork();
+      while (pid == 0) ::pause();
+      return pid;
+    }
+    case knock:
+      if (!knock_at(spawn.door.get())) return -1;
+      return what;
+    case nested_spawn: return spawn_nested();
+    case nested_exit: {
+      const char bytes[2] = {leave, static_cast<char>(value)};
+      Report report{};
+      if (::write(nested_data.get(), bytes, 2) != 2 || !next_nested(report)) return -1;
+      return report.kind == Tell::exited && report.id == 77 ? report.code : -2;
+    }
+    case nested_junk: {
+      if (send_packet(nested_control.get(), "junk", 4, -1) != Flow::done) return -1;
+      char byte;
+      if (!wait_for(nested_control.get())) return -2;
+      return receive_packet(nested_control.get(), &byte, 1).flow == Flow::end ? 1 : 0;
+    }
+    case begin_call: return spawn.slot->begin(value) ? 1 : 0;
+    case finish_call: spawn.slot->finish(value); return what;
+    default: return what;
+  }
+}
+
+void live(Spawn&& spawn) {
+  const int fd = spawn.socket.get();
+  bool writes = false;
+  char order[2];
+  while (::recv(fd, order, 2, MSG_WAITALL) == 2) {
+    writes = writes || order[0] == write_at_end;
+    const std::int64_t said = carry_out(order[0], static_cast<unsigned char>(order[1]), spawn);
+    if (order[0] == pass_door) {
+      if (send_packet(fd, &said, sizeof said, spawn.door.get()) != Flow::done) ::_exit(97);
+    } else if (::send(fd, &said, sizeof said, MSG_NOSIGNAL) != sizeof said) {
+      break;
+    }
+    while (order[0] == spin) {}
+  }
+  if (writes) {
+    ::poll(nullptr, 0, 20);  // an end that takes its time
+    const int file = ::open(file_at_end, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (::write(file, "flushed ", 8) != 8) ::_exit(96);
+  }
+  ::_exit(0);
+}
+
+// ---- the test's side ----
+
+struct Kid {
+  std::uint64_t id = 0;
+  pid_t pid = 0;
+  std::uint32_t slot = no_slot;
+  Descriptor socket;
+
+  void order(char what, int value = 0) const {
+    const char bytes[2] = {what, static_cast<char>(value)};
+    if (::send(socket.get(), bytes, 2, MSG_NOSIGNAL) != 2)
+      throw std::runtime_error("the child is gone");
+  }
+  std::int64_t answer() const {
+    std::int64_t said = 0;
+    if (!wait_for(socket.get()) || ::recv(socket.get(), &said, sizeof said, 0) != sizeof said)
+      throw std::runtime_error("the child does not answer");
+    return said;
+  }
+  std::int64_t ask(char what, int value = 0) const {
+    order(what, value);
+    return answer();
+  }
+};
+
+struct Start {
+  ServerStart server;
+  void (*prepare)();
+};
+
+void become_server(void* argument) {
+  Start& start = *static_cast<Start*>(argument);
+  close_registered_except(start.server.control.get(), -1);
+  set_role(Role::snapshot);
+  if (start.prepare) start.prepare();
+  serve(std::move(start.server));
+}
+
+// One snapshot.
+class Far {
+public:
+  explicit Far(void (*prepare)() = nullptr) {
+    Start start;
+    start.prepare = prepare;
+    if (make_pair(PairKind::packets, control, start.server.control) != 0)
+      throw std::runtime_error("no socket pair");
+    slots = map_slots();
+    start.server.slots = slots;
+    start.server.notes = Notes::map();
+    start.server.parent = ::getpid();
+    start.server.live = &live;
+    const Forked forked = fork_clean(&become_server, &start);
+    start.server.control.drop();
+    if (forked.pid < 0) throw std::runtime_error("no fork");
+    make_group(forked.pid);
+    pid = forked.pid;
+  }
+  Far(const Far&) = delete;
+  Far& operator=(const Far&) = delete;
+  ~Far() {
+    control.reset();
+    if (pid != 0) end();
+  }
+
+  bool send(Request request, int along = -1) {
+    request.seen = seen;
+    Flow flow;
+    while ((flow = send_packet(control.get(), &request, sizeof request, along)) == Flow::again)
+      if (!wait_for(control.get(), POLLOUT)) return false;
+    return flow == Flow::done;
+  }
+  // What a spawn needs; its child's report is not waited for.
+  Kid ask_for_child() {
+    Kid kid;
+    kid.id = ++last_id;
+    Descriptor theirs;
+    if (make_pair(PairKind::stream, kid.socket, theirs) != 0)
+      throw std::runtime_error("no socket pair");
+    Request request{};
+    request.kind = Ask::spawn;
+    request.slot = no_slot;
+    request.id = kid.id;
+    if (!send(request, theirs.get())) throw std::runtime_error("the snapshot takes no request");
+    theirs.drop();
+    return kid;
+  }
+  Kid spawn() {
+    Kid kid = ask_for_child();
+    const Report report = next();
+    if (report.kind != Tell::spawned || report.id != kid.id)
+      throw std::runtime_error("no child was spawned");
+    kid.pid = report.pid;
+    kid.slot = report.slot;
+    return kid;
+  }
+  void direct(Ask kind, const Kid& kid, int signum, std::int64_t linger_ms = 0,
+              std::int64_t grace_ms = 0) {
+    Request request{};
+    request.kind = kind;
+    request.slot = kid.slot;
+    request.id = kid.id;
+    request.signum = signum;
+    request.linger_ms = linger_ms;
+    request.grace_ms = grace_ms;
+    request.cause = static_cast<std::int32_t>(Cause::terminated);
+    if (!send(request)) throw std::runtime_error("the snapshot takes no request");
+  }
+  // For call 0 the ping counts.
+  void strike(const Kid& kid, Cause cause, std::uint64_t call, std::uint64_t ping,
+              std::int64_t linger_ms, std::int64_t grace_ms = 60000) {
+    Request request{};
+    request.kind = Ask::strike;
+    request.slot = kid.slot;
+    request.id = kid.id;
+    request.linger_ms = linger_ms;
+    request.grace_ms = grace_ms;
+    request.cause = static_cast<std::int32_t>(cause);
+    request.call = call;
+    request.ping = ping;
+    if (!send(request)) throw std::runtime_error("the snapshot takes no request");
+  }
+  void kill(const Kid& kid, int signum) { direct(Ask::kill, kid, signum); }
+  void stop(Ask how = Ask::stop) { direct(how, Kid{}, 0); }
+
+  Report next() {
+    Report report{};
+    if (!wait_for(control.get())) throw std::runtime_error("the snapshot says nothing");
+    const Packet packet = receive_packet(control.get(), &report, sizeof report);
+    if (packet.flow != Flow::done || packet.size != sizeof report)
+      throw std::runtime_error("no report");
+    if (report.kind == Tell::exited) ++exits;
+    return report;
+  }
+  bool says_nothing() {
+    Report report{};
+    return receive_packet(control.get(), &report, sizeof report).flow == Flow::again;
+  }
+  bool is_over() {
+    Report report{};
+    return wait_for(control.get()) &&
+           receive_packet(control.get(), &report, sizeof report).flow == Flow::end;
+  }
+  // It still does what it is asked to do.
+  bool works() {
+    const Kid kid = spawn();
+    const bool answers = kid.ask(echo) == echo;
+    kid.order(leave, 0);
+    const Report report = next();
+    return answers && report.kind == Tell::exited && report.id == kid.id;
+  }
+  // Its exit status; 1000 and more: a signal.  -1: it had to be killed.
+  int end() { return end_of(std::exchange(pid, 0)); }
+
+  Descriptor control;
+  pid_t pid = 0;
+  Slot* slots = nullptr;
+  std::uint64_t seen = 0;   // told with each request
+  std::uint64_t exits = 0;  // heard of
+  std::uint64_t last_id = 0;
+};
+
+void check_exited(const Report& report, const Kid& kid, int code, Cause cause) {
+  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST(report.id == kid.id);
+  BOOST_TEST(report.pid == kid.pid);
+  BOOST_TEST(report.slot == kid.slot);
+  BOOST_TEST((WIFEXITED(report.code) && WEXITSTATUS(report.code) == code));
+  BOOST_TEST(std::string(to_string(static_cast<Cause>(report.cause))) == to_string(cause));
+}
+
+void check_killed(const Report& report, const Kid& kid, int signum, Cause cause) {
+  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST(report.id == kid.id);
+  BOOST_TEST((WIFSIGNALED(report.code) && WTERMSIG(report.code) == signum));
+  BOOST_TEST(std::string(to_string(static_cast<Cause>(report.cause))) == to_string(cause));
+}
+
+bool sees_end(const Descriptor& socket) {
+  char byte;
+  return wait_for(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
+}
+
+// A file for children to write at their end.
+class FileAtEnd {
+public:
+  FileAtEnd() {
+    std::strcpy(file_at_end, "/tmp/evparallel-30-XXXXXX");
+    const int fd = ::mkstemp(file_at_end);
+    if (fd < 0) throw std::runtime_error("no file");
+    ::close(fd);
+  }
+  FileAtEnd(const FileAtEnd&) = delete;
+  FileAtEnd& operator=(const FileAtEnd&) = delete;
+  ~FileAtEnd() { ::unlink(file_at_end); }
+  std::string content() const {
+    std::ifstream file(file_at_end);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+};
+
+// A process between the test and a snapshot, to be killed.  Its pids come through a pipe.
+class Middle {
+public:
+  template <class F>
+  explicit Middle(F f) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      try {
+        f(ends[1]);
+      } catch (...) {
+        ::_exit(99);
+      }
+      for (;;) ::pause();
+    }
+    ::close(ends[1]);
+    from_ = ends[0];
+  }
+  Middle(const Middle&) = delete;
+  Middle& operator=(const Middle&) = delete;
+  ~Middle() {
+    if (pid_ != 0) kill();
+    ::close(from_);
+  }
+  pid_t next_pid() const {
+    pid_t pid = 0;
+    if (!wait_for(from_) || ::read(from_, &pid, sizeof pid) != sizeof pid)
+      throw std::runtime_error("the process between says nothing");
+    return pid;
+  }
+  static void tell(int fd, pid_t pid) {
+    if (::write(fd, &pid, sizeof pid) != sizeof pid) ::_exit(98);
+  }
+  void kill() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = 0;
+  }
+
+private:
+  pid_t pid_ = 0;
+  int from_ = -1;
+};
+
+}  // namespace
+
+// ---- spawn ----
+
+BOOST_AUTO_TEST_SUITE(spawning)
+
+BOOST_AUTO_TEST_CASE(spawned_and_exited) {
+  Far far;
+  for (const int code : {0, 3}) {
+    const Kid kid = far.spawn();
+    BOOST_TEST(kid.pid > 0);
+    BOOST_TEST(kid.slot < slot_count);
+    BOOST_TEST(process_exists(kid.pid));
+    BOOST_TEST(kid.ask(echo) == echo);
+    BOOST_TEST(far.says_nothing());
+    kid.order(leave, code);
+    check_exited(far.next(), kid, code, code == 0 ? Cause::normal : Cause::error);
+    BOOST_TEST(is_gone(kid.pid));  // reaped before it was told
+    BOOST_TEST(sees_end(kid.socket));
+  }
+  BOOST_TEST(far.says_nothing());
+}
+
+BOOST_AUTO_TEST_CASE(many_at_a_time) {
+  Far far;
+  std::vector<Kid> kids;
+  for (int i = 0; i < 30; ++i) kids.push_back(far.ask_for_child());
+  for (Kid& kid : kids) {
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::spawned));
+    BOOST_TEST(report.id == kid.id);
+    kid.pid = report.pid;
+    kid.slot = report.slot;
+  }
+  std::vector<std::uint32_t> used;
+  for (const Kid& kid : kids) {
+    BOOST_TEST(kid.ask(echo) == echo);
+    used.push_back(kid.slot);
+  }
+  std::sort(used.begin(), used.end());
+  BOOST_TEST((std::unique(used.begin(), used.end()) == used.end()));
+  for (const Kid& kid : kids) kid.order(leave, static_cast<int>(kid.id));
+  std::vector<bool> told(kids.size() + 1);
+  for (std::size_t i = 0; i < kids.size(); ++i) {
+    const Report report = far.next();
+    BOOST_REQUIRE((report.id >= 1 && report.id <= kids.size()));
+    BOOST_TEST(!told[report.id]);
+    told[report.id] = true;
+    check_exited(report, kids[report.id - 1], static_cast<int>(report.id), Cause::error);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(what_a_child_has_used_is_told) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(burn);
+  kid.order(leave, 0);
+  const Report report = far.next();
+  BOOST_TEST(report.user_us + report.system_us >= 20000);
+  BOOST_TEST(report.max_rss > 0);
+  BOOST_TEST(report.minor_faults > 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_child_is_born_into_its_place) {
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST(::getpgid(kid.pid) == kid.pid);
+  BOOST_TEST(::getpgid(far.pid) == far.pid);
+  std::ifstream status("/proc/" + std::to_string(kid.pid) + "/status");
+  std::string line;
+  bool is_childs = false;
+  while (std::getline(status, line))
+    if (line == "PPid:\t" + std::to_string(far.pid)) is_childs = true;
+  BOOST_TEST(is_childs);
+  char target[64] = {};
+  BOOST_TEST(::readlink(("/proc/" + std::to_string(far.pid) + "/fd/0").c_str(), target,
+                        sizeof target - 1) > 0);
+  BOOST_TEST(std::string(target) == "/dev/null");
+}
+
+BOOST_AUTO_TEST_CASE(what_a_child_inherits) {
+  const Descriptor of_the_library(::dup(STDERR_FILENO));
+  const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  std::vector<int> expected = descriptors_of("self");
+  expected.erase(std::find(expected.begin(), expected.end(), of_the_library.get()));
+  {
+    Far first;
+    const Kid of_first = first.spawn();
+    Far second;
+    const Kid before = second.spawn();
+    const Kid kid = second.spawn();
+    const std::int64_t seen = kid.ask(list);
+    std::vector<int> all = expected;
+    all.push_back(static_cast<int>(kid.ask(socket_number)));
+    all.push_back(static_cast<int>(kid.ask(door_number)));
+    BOOST_TEST(seen == mask_of(all));
+    BOOST_TEST((mask_of(all) & 7) == 7);  // the standard ones
+  }
+  ::close(of_the_program);
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_collects_no_descriptors) {
+  Far far;
+  BOOST_TEST(far.works());
+  const auto before = descriptors_of(std::to_string(far.pid)).size();
+  for (int i = 0; i < 20; ++i) {
+    BOOST_TEST(far.works());
+    const Kid kid = far.spawn();
+    kid.ask(knock);
+    BOOST_TEST(kid.ask(nested_spawn) > 0);
+    kid.order(leave, 0);
+    far.next();
+    // A descriptor along where none is wanted.
+    Request request{};
+    request.kind = Ask::kill;
+    request.slot = no_slot;
+    request.id = 999999;
+    BOOST_TEST(far.send(request, STDERR_FILENO));
+  }
+  BOOST_TEST(eventually([&] { return descriptors_of(std::to_string(far.pid)).size() == before; }));
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_told_and_the_next_one_works) {
+  Far far([] {
+    fault::Plan plan;
+    plan.victim = fault::Victim::snapshot;
+    plan.fork_failures = 3;
+    plan.fork_errno = EAGAIN;
+    fault::arm(plan);
+  });
+  for (int i = 0; i < 3; ++i) {
+    const Kid kid = far.ask_for_child();
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EAGAIN);
+    BOOST_TEST(sees_end(kid.socket));  // nobody holds the other end
+  }
+  BOOST_TEST(far.works());
+  BOOST_TEST(far.works());
+}
+
+BOOST_AUTO_TEST_CASE(a_spawn_without_a_descriptor_fails) {
+  Far far;
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = 1234;
+  BOOST_TEST(far.send(request));
+  const Report report = far.next();
+  BOOST_TEST((report.kind == Tell::failed));
+  BOOST_TEST(report.id == 1234U);
+  BOOST_TEST(report.code == EMFILE);
+  BOOST_TEST(far.works());
+}
+
+// Asks for a child with descriptors along beside its socket.
+Kid ask_with(Far& far, std::uint32_t streams, const std::vector<int>& others) {
+  Kid kid;
+  kid.id = ++far.last_id;
+  Descriptor theirs;
+  if (make_pair(PairKind::stream, kid.socket, theirs) != 0)
+    throw std::runtime_error("no socket pair");
+  Request request{};
+  request.kind = Ask::spawn;
+  request.slot = no_slot;
+  request.id = kid.id;
+  request.streams = streams;
+  std::vector<int> along = {theirs.get()};
+  along.insert(along.end(), others.begin(), others.end());
+  if (send_packet(far.control.get(), &request, sizeof request, along.data(), along.size()) !=
+      Flow::done)
+    throw std::runtime_error("the snapshot takes no request");
+  theirs.drop();
+  return kid;
+}
+
+struct PipeEnds {
+  Descriptor reading;
+  Descriptor writing;
+  PipeEnds() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+    reading = Descriptor(ends[0]);
+    writing = Descriptor(ends[1]);
+  }
+};
+
+bool no_other_end(const Descriptor& end) {
+  pollfd wait{end.get(), 0, 0};
+  return ::poll(&wait, 1, 0) == 1 && (wait.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+BOOST_AUTO_TEST_CASE(standard_streams_come_along_and_only_the_child_keeps_them) {
+  Far far;
+  const std::int64_t plain = far.spawn().ask(list);
+  far.next();
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  PipeEnds in;
+  PipeEnds out;
+  PipeEnds err;
+  Kid kid = ask_with(far, stream_comes(0) | stream_comes(1) | stream_comes(2),
+                     {in.reading.get(), out.writing.get(), err.writing.get()});
+  const Report report = far.next();
+  BOOST_REQUIRE((report.kind == Tell::spawned));
+  BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  BOOST_TEST(kid.ask(list) == plain);
+  for (PipeEnds* ends : {&out, &err}) ends->writing.drop();
+  kid.order(leave, 0);
+  far.next();
+  // Nobody else holds an end.
+  for (PipeEnds* ends : {&out, &err}) BOOST_TEST(no_other_end(ends->reading));
+  in.reading.drop();
+  BOOST_TEST(no_other_end(in.writing));
+}
+
+BOOST_AUTO_TEST_CASE(a_spawn_with_other_descriptors_than_it_says_fails) {
+  Far far;
+  BOOST_TEST(far.works());
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  for (const std::size_t count : {0U, 1U, 3U}) {
+    const Kid kid = ask_with(far, stream_comes(0) | stream_comes(2),
+                             std::vector<int>(count, far.control.get()));
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EMFILE);
+    BOOST_TEST(sees_end(kid.socket));
+  }
+  BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  BOOST_TEST(far.works());
+}
+
+// Room for some of what the next spawn brings, so that the kernel cuts the list.
+BOOST_AUTO_TEST_CASE(of_four_descriptors_without_room_the_snapshot_keeps_none) {
+  Far far([] {
+    int free[6];  // three that it opens at its start, and three of four
+    for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
+    const rlimit tight{static_cast<rlim_t>(free[5]) + 1, static_cast<rlim_t>(free[5]) + 1};
+    for (const int fd : free) ::close(fd);
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+  });
+  BOOST_TEST(far.works());
+  const std::vector<int> before = descriptors_of(std::to_string(far.pid));
+  const std::uint32_t all = stream_comes(0) | stream_comes(1) | stream_comes(2);
+  for (int i = 0; i < 3; ++i) {
+    const Kid kid = ask_with(far, all, {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO});
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EMFILE);
+    BOOST_TEST(sees_end(kid.socket));
+    BOOST_TEST(descriptors_of(std::to_string(far.pid)) == before, boost::test_tools::per_element());
+  }
+  BOOST_TEST(far.works());  // that one failed, and no other
+}
+
+BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
+  Far far([] {
+    // Room for what the snapshot opens at its start, and no more.
+    int free[3];
+    for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
+    const rlimit tight{static_cast<rlim_t>(free[2]) + 1, static_cast<rlim_t>(free[2]) + 1};
+    for (const int fd : free) ::close(fd);
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+  });
+  for (int i = 0; i < 3; ++i) {
+    const Kid kid = far.ask_for_child();
+    const Report report = far.next();
+    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST(report.id == kid.id);
+    BOOST_TEST(report.code == EMFILE);
+    BOOST_TEST(sees_end(kid.socket));
+  }
+}
+
+// ---- slots ----
+
+BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3")) {
+  void* const memory = ::mmap(nullptr, sizeof(Children), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  BOOST_REQUIRE(memory != MAP_FAILED);
+  Children& children = *static_cast<Children*>(memory);
+  children.set_up();
+  std::vector<bool> taken(16384);
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    const ChildIndex index = children.take_free();
+    BOOST_REQUIRE(index < taken.size());
+    BOOST_REQUIRE(!taken[index]);
+    taken[index] = true;
+  }
+  BOOST_TEST(children.take_free() == no_child);
+  children.free(77);
+  BOOST_TEST(children.take_free() == 77U);
+  BOOST_TEST(children.take_free() == no_child);
+  ::munmap(memory, sizeof(Children));
+}
+
+BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
+  Far far;
+  const Kid first = far.spawn();
+  far.slots[first.slot].call = 42;
+  first.order(leave, 0);
+  far.next();
+  const Kid second = far.spawn();  // nothing was seen yet
+  BOOST_TEST(second.slot != first.slot);
+  BOOST_TEST(far.slots[first.slot].call == 42U);
+  far.seen = 1;
+  const Kid third = far.spawn();
+  BOOST_TEST(third.slot == first.slot);
+  BOOST_TEST(far.slots[first.slot].call == 0U);
+  // An exit that was not even told is not seen, whatever the client says.
+  far.seen = 1000;
+  const Kid fourth = far.spawn();
+  BOOST_TEST(fourth.slot != second.slot);
+  BOOST_TEST(fourth.slot != third.slot);
+}
+
+BOOST_AUTO_TEST_CASE(seen_exits_are_counted_in_order) {
+  Far far;
+  std::vector<Kid> kids;
+  for (int i = 0; i < 4; ++i) kids.push_back(far.spawn());
+  for (const int i : {2, 0, 3}) {
+    kids[static_cast<std::size_t>(i)].order(leave, 0);
+    far.next();
+  }
+  far.seen = 2;
+  const Kid one = far.spawn();
+  const Kid two = far.spawn();
+  const Kid fresh = far.spawn();
+  BOOST_TEST(one.slot == kids[2].slot);
+  BOOST_TEST(two.slot == kids[0].slot);
+  BOOST_TEST(fresh.slot > kids[3].slot);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- how a child ends ----
+
+BOOST_AUTO_TEST_SUITE(ends_of_children)
+
+BOOST_AUTO_TEST_CASE(killed_by_slot) {
+  Far far;
+  for (const int signum : {SIGKILL, SIGTERM, SIGUSR1}) {
+    const Kid kid = far.spawn();
+    const Kid other = far.spawn();
+    far.kill(kid, signum);
+    check_killed(far.next(), kid, signum, Cause::killed);
+    BOOST_TEST(other.ask(echo) == echo);
+    other.order(leave, 0);
+    far.next();
+  }
+}
+
+BOOST_AUTO_TEST_CASE(killed_by_id_before_its_slot_is_known) {
+  Far far;
+  Kid kid = far.ask_for_child();
+  far.kill(kid, SIGKILL);
+  const Report report = far.next();
+  BOOST_TEST((report.kind == Tell::spawned));
+  kid.pid = report.pid;
+  kid.slot = report.slot;
+  check_killed(far.next(), kid, SIGKILL, Cause::killed);
+}
+
+BOOST_AUTO_TEST_CASE(a_request_about_nobody_does_nothing) {
+  Far far;
+  const Kid kid = far.spawn();
+  const Kid gone = far.spawn();
+  gone.order(leave, 0);
+  far.next();
+  Kid wrong;
+  wrong.id = 4711;
+  far.kill(wrong, SIGKILL);  // no such id
+  wrong.slot = kid.slot;
+  far.kill(wrong, SIGKILL);  // another's slot
+  wrong.slot = no_slot - 1;
+  far.kill(wrong, SIGKILL);  // no such slot
+  far.kill(gone, SIGKILL);
+  wrong.id = kid.id;
+  wrong.slot = gone.slot;
+  far.kill(wrong, SIGKILL);
+  far.direct(Ask::terminate, gone, 0);
+  far.direct(Ask::terminate, gone, 0, 0, 0);
+  Request unknown{};
+  unknown.kind = static_cast<Ask>(99);
+  far.send(unknown);
+  BOOST_TEST(far.works());
+  BOOST_TEST(kid.ask(echo) == echo);
+  far.kill(kid, 9999);  // no such signal
+  BOOST_TEST(kid.ask(echo) == echo);
+}
+
+BOOST_AUTO_TEST_CASE(a_signal_that_nobody_here_sent_is_a_crash) {
+  Far far;
+  const Kid raising = far.spawn();
+  raising.order(die_by, SIGUSR2);
+  check_killed(far.next(), raising, SIGUSR2, Cause::crash);
+  const Kid shot = far.spawn();
+  ::kill(shot.pid, SIGKILL);
+  check_killed(far.next(), shot, SIGKILL, Cause::crash);
+  // One of ours that it survives, and one that is not.
+  const Kid other = far.spawn();
+  far.kill(other, SIGCONT);
+  BOOST_TEST(far.works());  // it was carried out
+  other.order(die_by, SIGUSR2);
+  check_killed(far.next(), other, SIGUSR2, Cause::crash);
+}
+
+BOOST_AUTO_TEST_CASE(terminated) {
+  Far far;
+  const Kid kid = far.spawn();
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+  const Kid polite = far.spawn();
+  polite.ask(exit_at_term, 7);
+  far.direct(Ask::terminate, polite, 0, 0, 60000);
+  check_exited(far.next(), polite, 7, Cause::error);
+}
+
+BOOST_AUTO_TEST_CASE(terminated_in_spite_of_itself) {
+  Far far;
+  for (const int grace_ms : {60, 0, -5}) {
+    const Kid kid = far.spawn();
+    kid.ask(ignore_term);
+    const auto start = Clock::now();
+    far.direct(Ask::terminate, kid, 0, 0, grace_ms);
+    check_killed(far.next(), kid, SIGKILL, Cause::terminated);
+    BOOST_TEST((Clock::now() - start >= milliseconds(grace_ms)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(terminated_before_its_slot_is_known) {
+  Far far;
+  Kid kid = far.ask_for_child();
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  BOOST_TEST((far.next().kind == Tell::spawned));
+  check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+}
+
+BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
+  Far far;
+  std::vector<Kid> kids;
+  const int graces[] = {120, 40, 80};
+  for (const int grace : graces) {
+    kids.push_back(far.spawn());
+    kids.back().ask(ignore_term);
+    static_cast<void>(grace);
+  }
+  const auto start = Clock::now();
+  for (std::size_t i = 0; i < 3; ++i) far.direct(Ask::terminate, kids[i], 0, 0, graces[i]);
+  for (int i = 0; i < 3; ++i) {
+    const Report report = far.next();
+    BOOST_REQUIRE((report.id >= 1 && report.id <= 3));
+    check_killed(report, kids[report.id - 1], SIGKILL, Cause::terminated);
+    BOOST_TEST((Clock::now() - start >= milliseconds(graces[report.id - 1])));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(released_and_ended_by_itself) {
+  Far far;
+  const Kid kid = far.spawn();
+  far.direct(Ask::terminate, kid, 0, 60000, 60000);
+  BOOST_TEST(far.works());
+  kid.order(leave, 5);
+  check_exited(far.next(), kid, 5, Cause::error);
+}
+
+BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
+  Far far;
+  const Kid kid = far.spawn();
+  auto start = Clock::now();
+  far.direct(Ask::terminate, kid, 0, 50, 60000);
+  check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+  BOOST_TEST((Clock::now() - start >= milliseconds(50)));
+  const Kid deaf = far.spawn();
+  deaf.ask(ignore_term);
+  start = Clock::now();
+  far.direct(Ask::terminate, deaf, 0, 50, 30);
+  check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
+  BOOST_TEST((Clock::now() - start >= milliseconds(80)));
+}
+
+// A clock that counted in milliseconds would cut off part of the first one.
+BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
+  Far far;
+  constexpr std::int64_t linger_ms = 2;
+  for (int i = 0; i < 50; ++i) {
+    const Kid kid = far.spawn();
+    const auto start = Clock::now();
+    far.direct(Ask::terminate, kid, 0, linger_ms, 60000);
+    check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+    BOOST_TEST((Clock::now() - start >= milliseconds(linger_ms)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
+  Far far;
+  const Kid kid = far.spawn();
+  far.direct(Ask::terminate, kid, 0, INT64_MAX, 60000);
+  far.direct(Ask::terminate, kid, 0, 60000, 60000);
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+  const Kid deaf = far.spawn();
+  deaf.ask(ignore_term);
+  far.direct(Ask::terminate, deaf, 0, 0, 60000);
+  far.direct(Ask::terminate, deaf, 0, 0, 20);
+  check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
+}
+
+// ---- strikes ----
+
+BOOST_AUTO_TEST_CASE(who_is_at_the_call_still_is_struck) {
+  for (const Cause cause : {Cause::cancelled, Cause::deadline}) {
+    Far far;
+    const Kid kid = far.spawn();
+    BOOST_TEST(kid.ask(begin_call, 7) == 1);
+    const auto start = Clock::now();
+    far.strike(kid, cause, 7, 0, 10);
+    check_killed(far.next(), kid, SIGTERM, cause);
+    BOOST_TEST((Clock::now() - start >= milliseconds(10)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  BOOST_TEST(kid.ask(begin_call, 7) == 1);
+  far.strike(kid, Cause::cancelled, 7, 0, 1, 10);
+  check_killed(far.next(), kid, SIGKILL, Cause::cancelled);
+}
+
+BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck, *testing::guarantee("3.4")) {
+  Far far;
+  const Kid never_there = far.spawn();
+  const Kid finished = far.spawn();
+  finished.ask(begin_call, 7);
+  finished.ask(finish_call, 7);
+  const Kid at_the_next = far.spawn();
+  at_the_next.ask(begin_call, 7);
+  at_the_next.ask(finish_call, 7);
+  at_the_next.ask(begin_call, 8);
+  for (const Kid* kid : {&never_there, &finished, &at_the_next})
+    far.strike(*kid, Cause::cancelled, 7, 0, 0);
+  // Struck behind them, so that their turn has come before.
+  const Kid last = far.spawn();
+  last.ask(begin_call, 7);
+  far.strike(last, Cause::cancelled, 7, 0, 1);
+  check_killed(far.next(), last, SIGTERM, Cause::cancelled);
+  for (const Kid* kid : {&never_there, &finished, &at_the_next}) {
+    BOOST_TEST(kid->ask(begin_call, 9) == 1);
+    kid->order(leave, 0);
+    check_exited(far.next(), *kid, 0, Cause::normal);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(who_answers_the_ping_is_not_struck) {
+  Far far;
+  const Kid alive = far.spawn();
+  const Kid hanging = far.spawn();
+  far.slots[alive.slot].answered_ping = 3;
+  far.slots[hanging.slot].answered_ping = 2;
+  far.strike(alive, Cause::deadline, 0, 3, 0);
+  far.strike(hanging, Cause::deadline, 0, 3, 0);
+  check_killed(far.next(), hanging, SIGTERM, Cause::deadline);
+  BOOST_TEST(alive.ask(echo) == echo);
+}
+
+// It is told before it is struck, so that it does not begin what would be lost.
+BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  BOOST_TEST(kid.ask(begin_call, 7) == 1);
+  far.strike(kid, Cause::deadline, 7, 0, 0);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
+  kid.ask(finish_call, 7);
+  BOOST_TEST(kid.ask(begin_call, 8) == 0);
+  BOOST_TEST(CallWord::of(far.slots[kid.slot].call).id == 7U);
+  BOOST_TEST((far.slots[kid.slot].sentence == Sentence::obeyed));
+  kid.order(leave, 0);
+  check_exited(far.next(), kid, 0, Cause::deadline);
+  far.seen = far.exits;
+  const Kid next = far.spawn();  // the slot is as good as new
+  BOOST_TEST(next.slot == kid.slot);
+  BOOST_TEST(next.ask(begin_call, 1) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_strike_that_would_hit_is_not_put_off) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(begin_call, 7);
+  far.strike(kid, Cause::cancelled, 7, 0, 5);
+  far.strike(kid, Cause::deadline, 7, 0, 60000);
+  check_killed(far.next(), kid, SIGTERM, Cause::cancelled);
+  const Kid other = far.spawn();
+  other.ask(begin_call, 7);
+  far.strike(other, Cause::cancelled, 6, 0, 60000);  // misses already
+  far.strike(other, Cause::deadline, 7, 0, 5);
+  check_killed(far.next(), other, SIGTERM, Cause::deadline);
+}
+
+BOOST_AUTO_TEST_CASE(the_first_reason_to_end_it_is_told) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(ignore_term);
+  kid.ask(begin_call, 7);
+  far.strike(kid, Cause::deadline, 7, 0, 0, 50);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  check_killed(far.next(), kid, SIGKILL, Cause::deadline);
+}
+
+// SIGTERM waits while a process is stopped: what wakes it is not what ends it.
+BOOST_AUTO_TEST_CASE(a_later_signal_does_not_hide_the_cause) {
+  Far far;
+  const Kid kid = far.spawn();
+  far.kill(kid, SIGSTOP);
+  BOOST_TEST(eventually([&] { return state_of(kid.pid) == 'T'; }));
+  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  BOOST_TEST(far.works());  // it was carried out
+  far.kill(kid, SIGCONT);
+  check_killed(far.next(), kid, SIGTERM, Cause::terminated);
+}
+
+BOOST_AUTO_TEST_CASE(a_stopped_child_is_killed_too) {
+  Far far;
+  const Kid kid = far.spawn();
+  far.kill(kid, SIGSTOP);
+  BOOST_TEST(eventually([&] { return state_of(kid.pid) == 'T'; }));
+  far.direct(Ask::terminate, kid, 0, 0, 30);
+  check_killed(far.next(), kid, SIGKILL, Cause::terminated);
+}
+
+BOOST_AUTO_TEST_CASE(its_group_ends_with_it) {
+  Far far;
+  for (const bool killed : {false, true}) {
+    const Kid kid = far.spawn();
+    const auto left = static_cast<pid_t>(kid.ask(leave_behind));
+    BOOST_REQUIRE(left > 0);
+    BOOST_TEST(process_exists(left));
+    if (killed)
+      far.kill(kid, SIGKILL);
+    else
+      kid.order(leave, 0);
+    BOOST_TEST(far.next().id == kid.id);
+    BOOST_TEST(eventually([&] { return !process_exists(left); }));
+  }
+}
+
+// More ends than a control socket holds, and nobody reads.
+BOOST_AUTO_TEST_CASE(ends_that_nobody_reads_are_kept_in_order) {
+  constexpr std::size_t count = 350;
+  Far far;
+  std::vector<Kid> kids;
+  for (std::size_t i = 0; i < count; ++i) kids.push_back(far.spawn());
+  for (const Kid& kid : kids) {
+    kid.order(leave, static_cast<int>(kid.id % 200));
+    BOOST_REQUIRE(eventually([&] { return is_gone(kid.pid); }));  // reaped, one after the other
+  }
+  // A request waits meanwhile.
+  const Kid late = far.ask_for_child();
+  for (const Kid& kid : kids)
+    check_exited(far.next(), kid, static_cast<int>(kid.id % 200),
+                 kid.id % 200 == 0 ? Cause::normal : Cause::error);
+  const Report report = far.next();
+  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST(report.id == late.id);
+  BOOST_TEST(report.slot == count);  // none of them was seen yet
+  BOOST_TEST(far.says_nothing());
+  far.seen = far.exits;
+  BOOST_TEST(far.works());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- how the snapshot ends ----
+
+BOOST_AUTO_TEST_SUITE(ends_of_the_snapshot)
+
+BOOST_AUTO_TEST_CASE(stopped_it_ends_at_once) {
+  Far far;
+  BOOST_TEST(far.works());
+  far.stop();
+  BOOST_TEST(far.is_over());
+  BOOST_TEST(far.end() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(stopped_it_ends_with_its_last_child) {
+  Far far;
+  const Kid first = far.spawn();
+  const Kid second = far.spawn();
+  far.stop();
+  second.order(leave, 2);
+  check_exited(far.next(), second, 2, Cause::error);
+  BOOST_TEST(first.ask(echo) == echo);
+  BOOST_TEST(process_exists(far.pid));
+  far.kill(first, SIGTERM);  // it still listens
+  check_killed(far.next(), first, SIGTERM, Cause::killed);
+  BOOST_TEST(far.is_over());
+  BOOST_TEST(far.end() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
+  constexpr std::size_t count = 350;
+  for (const bool heard : {true, false}) {
+    Far far;
+    std::vector<Kid> kids;
+    for (std::size_t i = 0; i < count; ++i) kids.push_back(far.spawn());
+    far.stop(heard ? Ask::stop : Ask::stop_unheard);
+    // Taken before the socket is full of ends that nobody reads: a later request was carried out.
+    far.kill(kids[0], SIGSTOP);
+    BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) == 'T'; }));
+    far.kill(kids[0], SIGCONT);
+    BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) != 'T'; }));
+    for (const Kid& kid : kids) kid.order(leave, 0);
+    for (const Kid& kid : kids) BOOST_REQUIRE(eventually([&] { return is_gone(kid.pid); }));
+    if (!heard) {
+      BOOST_TEST(far.end() == 0);  // without anybody reading
+      continue;
+    }
+    std::size_t told = 0;
+    for (; told < count; ++told)
+      if (far.next().kind != Tell::exited) break;
+    BOOST_TEST(told == count);
+    BOOST_TEST(far.is_over());
+    BOOST_TEST(far.end() == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_broken_request_ends_it) {
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST((send_packet(far.control.get(), "junk", 4, -1) == Flow::done));
+  BOOST_TEST(far.is_over());
+  BOOST_TEST(far.end() == 0);
+  BOOST_TEST(eventually([&] { return !process_exists(kid.pid); }));
+}
+
+// No child hears of the end of the control socket; it is their own sockets that end.
+BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush, *testing::guarantee("5.2")) {
+  const FileAtEnd file;
+  Far far;
+  for (int i = 0; i < 3; ++i) {
+    Kid kid = far.spawn();
+    BOOST_TEST(kid.ask(write_at_end) == write_at_end);
+    if (i < 2) continue;
+    // The others have seen their end already; this one sees it with the snapshot.
+    far.control.reset();
+  }
+  BOOST_TEST(far.end() == 0);
+  BOOST_TEST(file.content() == "flushed flushed flushed ");
+}
+
+BOOST_AUTO_TEST_CASE(at_its_end_what_spins_is_killed, *testing::guarantee("5.2")) {
+  const FileAtEnd file;
+  Far far;
+  const Kid spinning = far.spawn();
+  BOOST_TEST(spinning.ask(spin) == spin);
+  auto end = Clock::now();
+  const Kid deaf = far.spawn();
+  deaf.ask(ignore_term);
+  const auto left = static_cast<pid_t>(deaf.ask(leave_behind));
+  {
+    const Kid writing = far.spawn();
+    writing.ask(write_at_end);
+    end = Clock::now();
+    far.control.reset();
+  }
+  BOOST_TEST(eventually([&] { return !process_exists(spinning.pid); }));
+  BOOST_TEST((Clock::now() - end >= milliseconds(400)));
+  BOOST_TEST(far.end() == 0);
+  for (const pid_t pid : {deaf.pid, left})
+    BOOST_TEST(eventually([&] { return !process_exists(pid); }));
+  BOOST_TEST(file.content() == "flushed ");
+}
+
+// What was asked for after the end is not done: a request is not read any more.
+BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_the_dead, *testing::guarantee("5.1")) {
+  const FileAtEnd file;
+  Middle middle([](int tell) {
+    Far far;
+    if (!far.works()) ::_exit(1);
+    ::kill(far.pid, SIGSTOP);
+    if (!eventually([&] { return state_of(far.pid) == 'T'; })) ::_exit(1);
+    for (int i = 0; i < 5; ++i) far.ask_for_child().order(write_at_end);
+    Middle::tell(tell, far.pid);
+    for (;;) ::pause();
+  });
+  const pid_t snapshot = middle.next_pid();
+  middle.kill();
+  BOOST_TEST(end_of(snapshot) == 0);
+  BOOST_TEST(file.content() == "");
+}
+
+namespace {
+
+void parent_dies(bool stopped) {
+  const FileAtEnd file;
+  Middle middle([stopped](int tell) {
+    static Far far;
+    static const Kid spinning = far.spawn();
+    if (spinning.ask(spin) != spin) ::_exit(1);
+    static const Kid writing = far.spawn();
+    writing.ask(write_at_end);
+    static const Kid nesting = far.spawn();
+    nesting.ask(knock);
+    const auto nested = static_cast<pid_t>(nesting.ask(nested_spawn));
+    if (stopped) {
+      ::kill(far.pid, SIGSTOP);
+      if (!eventually([&] { return state_of(far.pid) == 'T'; })) ::_exit(1);
+    }
+    for (const pid_t pid : {far.pid, spinning.pid, writing.pid, nesting.pid, nested})
+      Middle::tell(tell, pid);
+  });
+  const pid_t snapshot = middle.next_pid();
+  pid_t others[4];
+  for (pid_t& pid : others) pid = middle.next_pid();
+  for (const pid_t pid : others) BOOST_TEST(process_exists(pid));
+  middle.kill();
+  BOOST_TEST(end_of(snapshot) == 0);
+  for (const pid_t pid : others) BOOST_TEST(eventually([&] { return !process_exists(pid); }));
+  BOOST_TEST(file.content() == "flushed ");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(its_parent_is_killed, *testing::guarantee("5.1")) {
+  parent_dies(false);
+}
+
+BOOST_AUTO_TEST_CASE(its_parent_is_killed_while_it_is_stopped) {
+  parent_dies(true);
+}
+
+BOOST_AUTO_TEST_CASE(killed_it_takes_its_children_along, *testing::guarantee("5.3")) {
+  Far far;
+  const Kid kid = far.spawn();
+  const Kid spinning = far.spawn();
+  spinning.ask(spin);
+  ::kill(far.pid, SIGKILL);
+  BOOST_TEST(far.end() == 1000 + SIGKILL);
+  BOOST_TEST(far.is_over());
+  for (const pid_t pid : {kid.pid, spinning.pid})
+    BOOST_TEST(eventually([&] { return !process_exists(pid); }));
+  BOOST_TEST(sees_end(kid.socket));
+}
+
+BOOST_AUTO_TEST_CASE(signals_do_nothing_to_it) {
+  Far far;
+  const Kid kid = far.spawn();
+  for (const int signum : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP, SIGCONT, SIGCHLD}) {
+    ::kill(far.pid, signum);
+    BOOST_TEST(far.works());
+  }
+  BOOST_TEST(kid.ask(echo) == echo);
+  // Its children have their own minds.
+  ::kill(kid.pid, SIGTERM);
+  check_killed(far.next(), kid, SIGTERM, Cause::crash);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- the door ----
+
+BOOST_AUTO_TEST_SUITE(the_door)
+
+BOOST_AUTO_TEST_CASE(a_child_asks_for_children_of_its_own) {
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST(kid.ask(knock) == knock);
+  for (int i = 0; i < 3; ++i) {
+    const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
+    BOOST_REQUIRE(nested > 0);
+    BOOST_TEST(process_exists(nested));
+    BOOST_TEST(::getpgid(nested) == nested);
+    const auto status = static_cast<int>(kid.ask(nested_exit, 40 + i));
+    BOOST_TEST((WIFEXITED(status) && WEXITSTATUS(status) == 40 + i));
+    BOOST_TEST(is_gone(nested));
+  }
+  BOOST_TEST(far.says_nothing());  // it is none of the parent's business
+}
+
+BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child, *testing::guarantee("5.4")) {
+  for (const int how : {0, 1, 2}) {
+    Far far;
+    const Kid kid = far.spawn();
+    kid.ask(knock);
+    const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
+    BOOST_REQUIRE(nested > 0);
+    BOOST_TEST(process_exists(nested));
+    if (how == 0) kid.order(leave, 0);
+    if (how == 1) far.kill(kid, SIGKILL);
+    if (how == 2) ::kill(kid.pid, SIGKILL);
+    BOOST_TEST(far.next().id == kid.id);
+    BOOST_TEST(eventually([&] { return !process_exists(nested); }));
+    BOOST_TEST(far.says_nothing());
+    BOOST_TEST(far.works());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(many_clients) {
+  Far far;
+  std::vector<Kid> kids;
+  std::vector<pid_t> nested;
+  for (int i = 0; i < 20; ++i) {
+    kids.push_back(far.spawn());
+    BOOST_TEST(kids.back().ask(knock) == knock);
+    nested.push_back(static_cast<pid_t>(kids.back().ask(nested_spawn)));
+    BOOST_TEST(nested.back() > 0);
+  }
+  // Each loses its own only.
+  for (std::size_t i = 0; i < kids.size(); i += 2) {
+    kids[i].order(leave, 0);
+    BOOST_TEST(far.next().id == kids[i].id);
+    BOOST_TEST(eventually([&] { return !process_exists(nested[i]); }));
+  }
+  for (std::size_t i = 1; i < kids.size(); i += 2) {
+    BOOST_TEST(process_exists(nested[i]));
+    BOOST_TEST(kids[i].ask(nested_exit, 0) == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_broken_request_ends_its_sender_only) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(knock);
+  const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
+  BOOST_TEST(kid.ask(nested_junk) == 1);
+  BOOST_TEST(eventually([&] { return !process_exists(nested); }));
+  BOOST_TEST(kid.ask(echo) == echo);
+  BOOST_TEST(kid.ask(knock) == knock);
+  BOOST_TEST(kid.ask(nested_spawn) > 0);
+  BOOST_TEST(far.works());
+}
+
+namespace {
+
+// The sending end of the door, in a process that is no child.
+Descriptor door_of(const Kid& kid) {
+  kid.order(pass_door);
+  if (!wait_for(kid.socket.get())) throw std::runtime_error("the child does not answer");
+  std::int64_t said = 0;
+  Packet packet = receive_packet(kid.socket.get(), &said, sizeof said);
+  if (!packet.along) throw std::runtime_error("no door");
+  return std::move(packet.along);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
+  Far far;
+  const Kid kid = far.spawn();
+  Descriptor door = door_of(kid);
+  for (int i = 0; i < 20; ++i) {
+    Descriptor ours;
+    Descriptor theirs;
+    BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
+    const char byte = 0;
+    Request request{};
+    request.kind = Ask::stop;
+    send_packet(ours.get(), &request, sizeof request, -1);
+    BOOST_REQUIRE((send_packet(door.get(), &byte, 1, theirs.get()) == Flow::done));
+    theirs.drop();
+    Report told{};
+    BOOST_REQUIRE(wait_for(ours.get()));
+    BOOST_TEST(receive_packet(ours.get(), &told, sizeof told).size == sizeof told);
+    BOOST_TEST((told.kind == Tell::failed));
+    BOOST_TEST(told.id == no_spawn);
+    BOOST_TEST(sees_end(ours));
+  }
+  BOOST_TEST(far.works());
+  door.drop();
+}
+
+BOOST_AUTO_TEST_CASE(a_knock_without_a_socket_is_no_harm) {
+  Far far;
+  const Kid kid = far.spawn();
+  Descriptor door = door_of(kid);
+  const std::string long_knock(5000, 'k');
+  BOOST_TEST((send_packet(door.get(), "k", 1, -1) == Flow::done));
+  BOOST_TEST((send_packet(door.get(), long_knock.data(), long_knock.size(), -1) == Flow::done));
+  BOOST_TEST((send_packet(door.get(), "", 0, -1) == Flow::done));
+  BOOST_TEST(far.works());
+  BOOST_TEST(kid.ask(knock) == knock);
+  BOOST_TEST(kid.ask(nested_spawn) > 0);
+  door.drop();
+}
+
+// Only the parent may stop it.
+BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
+  Far far;
+  const Kid kid = far.spawn();
+  Descriptor door = door_of(kid);
+  kid.ask(knock);
+  BOOST_TEST(kid.ask(nested_spawn) > 0);
+  door.drop();
+  BOOST_TEST(far.works());
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,747 @@
+// socket.cpp - socket pairs, streams, packets with a descriptor along, and the register of descriptors.
+#include "testing.hpp"
+
+#include "descriptor.hpp"
+#include "socket.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ostream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+// For BOOST_TEST.
+static std::ostream& operator<<(std::ostream& out, Flow flow) {
+  return out << (flow == Flow::done ? "done" : flow == Flow::again ? "again" : "end");
+}
+
+}  // namespace evparallel
+
+using namespace evparallel;
+
+namespace {
+
+struct Pair {
+  Descriptor one;
+  Descriptor other;
+};
+
+Pair pair_of(PairKind kind) {
+  Pair pair;
+  if (make_pair(kind, pair.one, pair.other) != 0) throw std::runtime_error("no socket pair");
+  return pair;
+}
+
+Transfer send_text(int fd, const std::string& text) {
+  const FrameQueue::Piece piece{text.data(), text.size()};
+  return send(fd, &piece, 1, Wait::no);
+}
+
+struct Got {
+  Flow flow;
+  std::string text;
+};
+
+Got receive_text(int fd, std::size_t size = 4096) {
+  std::string text(size, '\0');
+  const Transfer got = receive(fd, text.data(), size, Wait::no);
+  text.resize(got.size);
+  return {got.flow, text};
+}
+
+bool is_open(int fd) {
+  return ::fcntl(fd, F_GETFD) >= 0;
+}
+
+// Runs f in a plain fork of the test; what it returns is the exit status, 99 where it threw.
+template <class F>
+pid_t start_copy(F f) {
+  const pid_t pid = ::fork();
+  if (pid != 0) return pid;
+  int status = 99;
+  try {
+    status = f();
+  } catch (...) {
+    status = 99;
+  }
+  ::_exit(status);
+}
+
+// 1000 and more: a signal.
+int end_of(pid_t pid) {
+  int status = 0;
+  if (::waitpid(pid, &status, 0) != pid) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+template <class F>
+int in_copy(F f) {
+  return end_of(start_copy(f));
+}
+
+bool wait_readable(int fd) {
+  pollfd wait{fd, POLLIN, 0};
+  return ::poll(&wait, 1, static_cast<int>(10000 * testing::time_scale())) == 1;
+}
+
+// Several descriptors in one packet, as no one of ours would send them.
+bool send_many(int fd, const std::vector<int>& along) {
+  char byte = 'm';
+  iovec vector{&byte, 1};
+  std::vector<char> control(CMSG_SPACE(along.size() * sizeof(int)), '\0');
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_RIGHTS;
+  item->cmsg_len = CMSG_LEN(along.size() * sizeof(int));
+  std::memcpy(CMSG_DATA(item), along.data(), along.size() * sizeof(int));
+  return ::sendmsg(fd, &message, MSG_DONTWAIT) == 1;
+}
+
+}  // namespace
+
+// ---- pairs ----
+
+BOOST_AUTO_TEST_SUITE(pairs)
+
+BOOST_AUTO_TEST_CASE(close_on_exec_and_registered) {
+  for (const PairKind kind : {PairKind::stream, PairKind::packets, PairKind::datagrams}) {
+    const Pair pair = pair_of(kind);
+    for (const Descriptor* end : {&pair.one, &pair.other}) {
+      BOOST_TEST(static_cast<bool>(*end));
+      BOOST_TEST((::fcntl(end->get(), F_GETFD) & FD_CLOEXEC) != 0);
+      BOOST_TEST(is_registered(end->get()));
+    }
+    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == Flow::done);
+    char byte = 0;
+    BOOST_TEST(::recv(pair.other.get(), &byte, 1, MSG_DONTWAIT) == 1);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(types) {
+  const struct {
+    PairKind kind;
+    int type;
+  } table[] = {{PairKind::stream, SOCK_STREAM},
+               {PairKind::packets, SOCK_SEQPACKET},
+               {PairKind::datagrams, SOCK_DGRAM}};
+  for (const auto& row : table) {
+    const Pair pair = pair_of(row.kind);
+    int type = 0;
+    socklen_t size = sizeof type;
+    BOOST_TEST(::getsockopt(pair.one.get(), SOL_SOCKET, SO_TYPE, &type, &size) == 0);
+    BOOST_TEST(type == row.type);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(no_descriptors_left_is_an_errno) {
+  const int status = in_copy([] {
+    const rlimit none{3, 3};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    Descriptor one;
+    Descriptor other;
+    if (make_pair(PairKind::stream, one, other) != EMFILE) return 1;
+    return one || other ? 2 : 0;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- streams ----
+
+BOOST_AUTO_TEST_SUITE(streams)
+
+BOOST_AUTO_TEST_CASE(nothing_there_is_again) {
+  const Pair pair = pair_of(PairKind::stream);
+  const Got got = receive_text(pair.one.get());
+  BOOST_TEST(got.flow == Flow::again);
+  BOOST_TEST(got.text == "");
+}
+
+BOOST_AUTO_TEST_CASE(pieces_arrive_as_one_stream) {
+  const Pair pair = pair_of(PairKind::stream);
+  const std::string texts[] = {"one", "", "two", "three"};
+  std::vector<FrameQueue::Piece> pieces;
+  for (const std::string& text : texts) pieces.push_back({text.data(), text.size()});
+  const Transfer sent = send(pair.one.get(), pieces.data(), 4, Wait::no);
+  BOOST_TEST(sent.flow == Flow::done);
+  BOOST_TEST(sent.size == 11U);
+  BOOST_TEST(receive_text(pair.other.get(), 4).text == "onet");
+  BOOST_TEST(receive_text(pair.other.get()).text == "wothree");
+}
+
+BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_a_call) {
+  const Pair pair = pair_of(PairKind::stream);
+  const std::string text = "0123456789";
+  std::vector<FrameQueue::Piece> pieces;
+  for (int i = 0; i < 40; ++i) pieces.push_back({text.data() + i % 10, 1});
+  const Transfer sent = send(pair.one.get(), pieces.data(), 40, Wait::no);
+  BOOST_TEST(sent.flow == Flow::done);
+  BOOST_TEST(sent.size >= 1U);
+  BOOST_TEST(sent.size <= 40U);
+  BOOST_TEST(receive_text(pair.other.get()).text ==
+             (text + text + text + text).substr(0, sent.size));
+}
+
+BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
+  const Pair pair = pair_of(PairKind::stream);
+  const std::string text(8 << 20, 'f');
+  std::size_t sent = 0;
+  bool partial = false;
+  Transfer last{Flow::done, 0};
+  while (sent < text.size()) {
+    const FrameQueue::Piece piece{text.data() + sent, text.size() - sent};
+    last = send(pair.one.get(), &piece, 1, Wait::no);
+    if (last.flow != Flow::done) break;
+    partial = partial || last.size < piece.size;
+    sent += last.size;
+  }
+  BOOST_TEST(last.flow == Flow::again);
+  BOOST_TEST(last.size == 0U);
+  BOOST_TEST(partial);
+  BOOST_TEST(sent > 0U);
+  // Nothing was lost, and it goes on.
+  std::size_t received = 0;
+  for (;;) {
+    const Got got = receive_text(pair.other.get(), 65536);
+    if (got.flow != Flow::done) break;
+    received += got.text.size();
+  }
+  BOOST_TEST(received == sent);
+  BOOST_TEST(send_text(pair.one.get(), "on").flow == Flow::done);
+}
+
+BOOST_AUTO_TEST_CASE(half_closed_is_end_of_file_after_the_data) {
+  const Pair pair = pair_of(PairKind::stream);
+  send_text(pair.one.get(), "last words");
+  half_close(pair.one.get());
+  BOOST_TEST(receive_text(pair.other.get(), 4).text == "last");
+  BOOST_TEST(receive_text(pair.other.get()).text == " words");
+  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(send_text(pair.other.get(), "back").flow == Flow::done);
+  BOOST_TEST(receive_text(pair.one.get()).text == "back");
+  BOOST_TEST(send_text(pair.one.get(), "x").flow == Flow::end);  // our own direction
+}
+
+BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_data) {
+  Pair pair = pair_of(PairKind::stream);
+  send_text(pair.one.get(), "read me");
+  send_text(pair.other.get(), "unread");
+  pair.one.reset();  // with something unread: a reset
+  BOOST_TEST(send_text(pair.other.get(), "unheard").flow == Flow::end);
+  BOOST_TEST(receive_text(pair.other.get()).text == "read me");
+  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_CASE(no_signal_is_raised) {
+  struct sigaction action = {};
+  struct sigaction before = {};
+  static volatile sig_atomic_t raised;
+  raised = 0;
+  action.sa_handler = [](int) { raised = 1; };
+  ::sigaction(SIGPIPE, &action, &before);
+  for (const PairKind kind : {PairKind::stream, PairKind::packets}) {
+    Pair pair = pair_of(kind);
+    pair.other.reset();
+    BOOST_TEST(send_text(pair.one.get(), "x").flow == Flow::end);
+    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == Flow::end);
+  }
+  ::sigaction(SIGPIPE, &before, nullptr);
+  BOOST_TEST(raised == 0);
+}
+
+BOOST_AUTO_TEST_CASE(waiting_is_waiting) {
+  const Pair pair = pair_of(PairKind::stream);
+  const Pair done = pair_of(PairKind::stream);
+  constexpr std::size_t size = 4 << 20;
+  const pid_t pid = start_copy([&] {
+    // More than a socket holds, both ways: neither side could do it without waiting.
+    const std::string all(size, 'w');
+    std::size_t sent = 0;
+    while (sent < all.size()) {
+      const FrameQueue::Piece piece{all.data() + sent, all.size() - sent};
+      const Transfer transfer = send(pair.other.get(), &piece, 1, Wait::yes);
+      if (transfer.flow != Flow::done) return 1;
+      sent += transfer.size;
+    }
+    char byte = 0;
+    return receive(pair.other.get(), &byte, 1, Wait::yes).flow == Flow::done && byte == 'b' ? 0 : 2;
+  });
+  std::size_t received = 0;
+  std::vector<char> buffer(65536);
+  while (received < size) {
+    const Transfer got = receive(pair.one.get(), buffer.data(), buffer.size(), Wait::yes);
+    BOOST_REQUIRE((got.flow == Flow::done));
+    received += got.size;
+  }
+  BOOST_TEST(send_text(pair.one.get(), "b").flow == Flow::done);
+  BOOST_TEST(end_of(pid) == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- packets ----
+
+BOOST_AUTO_TEST_SUITE(packets)
+
+BOOST_AUTO_TEST_CASE(a_descriptor_comes_along) {
+  for (const PairKind kind : {PairKind::packets, PairKind::datagrams, PairKind::stream}) {
+    const Pair pair = pair_of(kind);
+    Pair data = pair_of(PairKind::stream);
+    BOOST_TEST(send_packet(pair.one.get(), "hello", 5, data.other.get()) == Flow::done);
+    data.other.drop();  // the copy that is under way is another one
+    char bytes[16];
+    Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(std::string(bytes, packet.size) == "hello");
+    BOOST_TEST(!packet.lost_descriptor);
+    BOOST_TEST(packet.sender == 0);
+    BOOST_REQUIRE(static_cast<bool>(packet.along));
+    BOOST_TEST((::fcntl(packet.along.get(), F_GETFD) & FD_CLOEXEC) != 0);
+    BOOST_TEST(is_registered(packet.along.get()));
+    send_text(packet.along.get(), "through it");
+    BOOST_TEST(receive_text(data.one.get()).text == "through it");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(none_comes_along_where_none_was_sent) {
+  const Pair pair = pair_of(PairKind::packets);
+  char byte = 0;
+  BOOST_TEST(receive_packet(pair.other.get(), &byte, 1).flow == Flow::again);
+  send_packet(pair.one.get(), "x", 1, -1);
+  const Packet packet = receive_packet(pair.other.get(), &byte, 1);
+  BOOST_TEST(packet.flow == Flow::done);
+  BOOST_TEST(!packet.along);
+  BOOST_TEST(!packet.lost_descriptor);
+}
+
+BOOST_AUTO_TEST_CASE(packets_stay_apart) {
+  const Pair pair = pair_of(PairKind::packets);
+  for (const char* text : {"one", "two", "three"})
+    send_packet(pair.one.get(), text, std::strlen(text), -1);
+  for (const char* text : {"one", "two", "three"}) {
+    char bytes[16];
+    const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    BOOST_TEST(std::string(bytes, packet.size) == text);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(of_many_descriptors_none_leaks) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data = pair_of(PairKind::stream);
+  for (const std::size_t count : {2U, 3U, 8U, 11U, 20U, 100U}) {
+    const std::size_t before = testing::count_descriptors();
+    BOOST_REQUIRE(send_many(pair.one.get(), std::vector<int>(count, data.one.get())));
+    {
+      char byte = 0;
+      const Packet packet = receive_packet(pair.other.get(), &byte, 1);
+      BOOST_TEST(packet.flow == Flow::done);
+      BOOST_TEST(byte == 'm');
+      // As many as there is room for are taken over, or none, and those are open.
+      BOOST_TEST((packet.count == std::min(count, most_along) || packet.lost_descriptor));
+      BOOST_TEST((packet.count == 0 || !packet.lost_descriptor));
+      BOOST_TEST(testing::count_descriptors() == before + packet.count);
+      BOOST_TEST((!packet.along || is_open(packet.along.get())));
+      for (std::size_t i = 1; i < packet.count; ++i)
+        BOOST_TEST(is_open(packet.others[i - 1].get()));
+    }
+    BOOST_TEST(testing::count_descriptors() == before);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(four_descriptors_come_in_their_order) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data[4] = {pair_of(PairKind::stream), pair_of(PairKind::stream),
+                        pair_of(PairKind::stream), pair_of(PairKind::stream)};
+  const int along[most_along] = {data[0].other.get(), data[1].other.get(), data[2].other.get(),
+                                 data[3].other.get()};
+  const std::size_t before = testing::count_descriptors();
+  BOOST_TEST(send_packet(pair.one.get(), "4", 1, along, most_along) == Flow::done);
+  {
+    char byte = 0;
+    const Packet packet = receive_packet(pair.other.get(), &byte, 1);
+    BOOST_REQUIRE(packet.count == most_along);
+    send_text(packet.along.get(), "first");
+    BOOST_TEST(receive_text(data[0].one.get()).text == "first");
+    for (std::size_t i = 1; i < most_along; ++i) {
+      const int fd = packet.others[i - 1].get();
+      BOOST_TEST((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+      BOOST_TEST(is_registered(fd));
+      send_text(fd, std::to_string(i).c_str());
+      BOOST_TEST(receive_text(data[i].one.get()).text == std::to_string(i));
+    }
+  }
+  BOOST_TEST(testing::count_descriptors() == before);
+  // Those behind the first are copies: what they are copies of still works.
+  send_text(data[1].other.get(), "still");
+  BOOST_TEST(receive_text(data[1].one.get()).text == "still");
+}
+
+BOOST_AUTO_TEST_CASE(where_one_of_four_has_no_room_none_is_taken) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int along[most_along] = {data.one.get(), data.one.get(), data.one.get(), data.one.get()};
+    for (int i = 0; i < 2; ++i) send_packet(pair.one.get(), "4", 1, along, most_along);
+    const auto highest = static_cast<rlim_t>(data.other.get());
+    const rlimit tight{highest + 1, highest + 1};
+    for (int fd = 0; fd <= data.other.get(); ++fd)
+      if (!is_open(fd)) ::open("/dev/null", O_RDONLY);
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for three there is room
+    char byte;
+    const Packet lost = receive_packet(pair.other.get(), &byte, 1);
+    if (lost.flow != Flow::done || !lost.lost_descriptor) return 1;
+    if (lost.count != 0 || lost.along) return 2;
+    for (int fd = 0; fd < 3; ++fd)
+      if (is_open(fd)) return 3;
+    const rlimit wide{highest + 2, highest + 2};
+    if (::setrlimit(RLIMIT_NOFILE, &wide) != 0) return 0;  // not ours to raise again
+    return receive_packet(pair.other.get(), &byte, 1).count == most_along ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_descriptor_that_has_no_room_is_lost_and_said_so) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    send_packet(pair.one.get(), "first", 5, data.one.get());
+    send_packet(pair.one.get(), "second", 6, data.one.get());
+    const std::size_t before = testing::count_descriptors();
+    const auto highest = static_cast<rlim_t>(data.other.get());
+    const rlimit tight{highest + 1, highest + 1};
+    for (int fd = 0; fd <= data.other.get(); ++fd)
+      if (!is_open(fd)) ::open("/dev/null", O_RDONLY);
+    const std::size_t filled = testing::count_descriptors();
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+    char bytes[16];
+    const Packet lost = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    if (lost.flow != Flow::done || std::string(bytes, lost.size) != "first") return 1;
+    if (!lost.lost_descriptor || lost.along) return 2;
+    // There is room again: the next one is taken.
+    ::close(STDIN_FILENO);
+    Packet taken = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    if (taken.lost_descriptor || taken.along.get() != STDIN_FILENO) return 3;
+    taken.along.drop();
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for looking
+    return testing::count_descriptors() == filled - 3 && filled >= before ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(full_is_again) {
+  for (const PairKind kind : {PairKind::packets, PairKind::datagrams}) {
+    const Pair pair = pair_of(kind);
+    std::size_t sent = 0;
+    Flow flow = Flow::done;
+    while (sent < 100000 && flow == Flow::done) {
+      flow = send_packet(pair.one.get(), &sent, sizeof sent, -1);
+      if (flow == Flow::done) ++sent;
+    }
+    BOOST_TEST(flow == Flow::again);
+    BOOST_TEST(sent > 0U);
+    std::size_t number = 0;
+    for (std::size_t i = 0; i < sent; ++i) {
+      BOOST_REQUIRE((receive_packet(pair.other.get(), &number, sizeof number).flow == Flow::done));
+      BOOST_REQUIRE(number == i);
+    }
+    BOOST_TEST(receive_packet(pair.other.get(), &number, sizeof number).flow == Flow::again);
+    BOOST_TEST(send_packet(pair.one.get(), &sent, sizeof sent, -1) == Flow::done);
+  }
+}
+
+// Not for root: more descriptors in flight than the limit of open ones.
+BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_is_again) {
+  const Pair pair = pair_of(PairKind::packets);
+  const Pair data = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const rlimit tight{20, 20};
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+    if (::getuid() == 0 && ::setuid(65533) != 0) return 1;
+    Flow flow = Flow::done;
+    int sent = 0;
+    while (sent < 100 && flow == Flow::done) {
+      flow = send_packet(pair.one.get(), "x", 1, data.one.get());
+      if (flow == Flow::done) ++sent;
+    }
+    if (flow != Flow::again || sent < 10) return 2;
+    for (int i = 0; i < sent; ++i) {
+      char byte = 0;
+      Packet packet = receive_packet(pair.other.get(), &byte, 1);
+      if (packet.flow != Flow::done || !packet.along) return 3;
+    }
+    return send_packet(pair.one.get(), "x", 1, data.one.get()) == Flow::done ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(closed_is_an_end_after_the_packets) {
+  Pair pair = pair_of(PairKind::packets);
+  for (const char* text : {"one", "two"}) send_packet(pair.one.get(), text, 3, -1);
+  pair.one.reset();
+  char bytes[16];
+  for (const char* text : {"one", "two"}) {
+    const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(std::string(bytes, packet.size) == text);
+  }
+  for (int i = 0; i < 3; ++i)
+    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+}
+
+// The reports of a snapshot that dies with requests unread must not be lost.
+BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_packets) {
+  Pair pair = pair_of(PairKind::packets);
+  for (const char* text : {"one", "two"}) send_packet(pair.one.get(), text, 3, -1);
+  send_packet(pair.other.get(), "unread", 6, -1);
+  pair.one.reset();
+  char bytes[16];
+  for (const char* text : {"one", "two"}) {
+    const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
+    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(std::string(bytes, packet.size) == text);
+  }
+  for (int i = 0; i < 3; ++i)
+    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_CASE(a_write_to_the_dead_throws_no_packet_away) {
+  Pair pair = pair_of(PairKind::packets);
+  send_packet(pair.one.get(), "one", 3, -1);
+  send_packet(pair.other.get(), "unread", 6, -1);
+  pair.one.reset();
+  BOOST_TEST(send_packet(pair.other.get(), "unheard", 7, -1) == Flow::end);
+  char bytes[16];
+  const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
+  BOOST_TEST(packet.flow == Flow::done);
+  BOOST_TEST(std::string(bytes, packet.size) == "one");
+  BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_CASE(the_kernel_names_the_sender) {
+  for (const PairKind kind : {PairKind::datagrams, PairKind::packets}) {
+    const Pair pair = pair_of(kind);
+    const Pair data = pair_of(PairKind::stream);
+    name_senders(pair.other.get());
+    const pid_t pid = start_copy(
+        [&] { return send_packet(pair.one.get(), "x", 1, data.one.get()) == Flow::done ? 0 : 1; });
+    BOOST_TEST(end_of(pid) == 0);
+    send_packet(pair.one.get(), "y", 1, -1);
+    char byte = 0;
+    const Packet theirs = receive_packet(pair.other.get(), &byte, 1);
+    BOOST_TEST(byte == 'x');
+    BOOST_TEST(theirs.sender == pid);
+    BOOST_TEST(static_cast<bool>(theirs.along));  // there is room for both
+    BOOST_TEST(!theirs.lost_descriptor);
+    const Packet ours = receive_packet(pair.other.get(), &byte, 1);
+    BOOST_TEST(byte == 'y');
+    BOOST_TEST(ours.sender == ::getpid());
+    BOOST_TEST(!ours.along);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+// ---- Descriptor ----
+
+BOOST_AUTO_TEST_SUITE(descriptors)
+
+BOOST_AUTO_TEST_CASE(owns_one) {
+  const int fd = ::dup(STDERR_FILENO);
+  {
+    Descriptor first(fd);
+    BOOST_TEST(is_registered(fd));
+    Descriptor second(std::move(first));
+    BOOST_TEST(!first);
+    BOOST_TEST(first.get() == -1);
+    BOOST_TEST(second.get() == fd);
+    Descriptor third;
+    third = std::move(second);
+    BOOST_TEST(third.get() == fd);
+    Descriptor& same = third;
+    third = std::move(same);
+    BOOST_TEST(third.get() == fd);
+    BOOST_TEST(is_open(fd));
+  }
+  BOOST_TEST(!is_open(fd));
+  BOOST_TEST(!is_registered(fd));
+}
+
+BOOST_AUTO_TEST_CASE(assigning_closes_what_was_held) {
+  Pair pair = pair_of(PairKind::stream);
+  const int fd = pair.one.get();
+  pair.one = Descriptor(::dup(STDERR_FILENO));
+  BOOST_TEST((!is_registered(fd) || pair.one.get() == fd));
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_CASE(none_at_all) {
+  Descriptor none(-1);
+  BOOST_TEST(!none);
+  none.reset();
+  none.drop();
+  BOOST_TEST(!is_registered(-1));
+  BOOST_TEST(!is_registered(1 << 30));
+}
+
+BOOST_AUTO_TEST_CASE(reset_is_heard_while_a_stranger_holds_a_copy) {
+  Pair pair = pair_of(PairKind::stream);
+  const Pair life = pair_of(PairKind::stream);
+  const pid_t stranger = start_copy([&] {
+    ::close(life.one.get());
+    char byte = 0;
+    return ::read(life.other.get(), &byte, 1) == 0 ? 0 : 1;  // as long as the test wants
+  });
+  send_text(pair.one.get(), "first");
+  pair.one.reset();
+  BOOST_TEST(wait_readable(pair.other.get()));
+  BOOST_TEST(receive_text(pair.other.get()).text == "first");
+  BOOST_TEST(wait_readable(pair.other.get()));
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(testing::process_exists(stranger));
+  half_close(life.one.get());
+  BOOST_TEST(end_of(stranger) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(dropped_is_not_heard_while_another_holds_it) {
+  Pair pair = pair_of(PairKind::stream);
+  const int copy = ::dup(pair.one.get());
+  const int fd = pair.one.get();
+  pair.one.drop();
+  BOOST_TEST(!pair.one);
+  BOOST_TEST(!is_open(fd));
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::again);
+  send_text(copy, "alive");
+  BOOST_TEST(receive_text(pair.other.get()).text == "alive");
+  ::close(copy);
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_CASE(a_copy_closes_what_is_registered) {
+  Pair pair = pair_of(PairKind::stream);
+  Pair kept = pair_of(PairKind::packets);
+  const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const int status = in_copy([&] {
+    const int closed[] = {pair.one.get(), pair.other.get()};
+    close_registered_except(kept.one.get(), kept.other.get());
+    for (const int fd : closed)
+      if (is_open(fd) || is_registered(fd)) return 1;
+    if (!is_open(of_the_program) || !is_open(STDERR_FILENO)) return 2;
+    if (!is_open(kept.one.get()) || !is_open(kept.other.get())) return 3;
+    if (!is_registered(kept.one.get()) || !is_registered(kept.other.get())) return 4;
+    close_registered_except(kept.one.get(), -1);
+    if (!is_open(kept.one.get()) || is_open(kept.other.get())) return 5;
+    close_registered_except(-1, -1);
+    return is_open(kept.one.get()) ? 6 : 0;
+  });
+  BOOST_TEST(status == 0);
+  // No shutdown: ours go on.
+  send_text(pair.one.get(), "on");
+  BOOST_TEST(receive_text(pair.other.get()).text == "on");
+  ::close(of_the_program);
+}
+
+// The number of a descriptor that the copy has closed soon belongs to somebody else.
+BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_strange) {
+  Pair pair = pair_of(PairKind::stream);
+  Pair dropped = pair_of(PairKind::stream);
+  Pair assigned = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    close_registered_except(-1, -1);
+    const int numbers[] = {pair.one.get(), pair.other.get(), dropped.one.get(), assigned.one.get()};
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return 1;
+    const int strange = ::fcntl(ends[0], F_DUPFD, 100);
+    if (strange < 0 || ::fcntl(ends[1], F_DUPFD, 100) < 0) return 1;
+    for (const int number : numbers) ::dup2(strange, number);
+    pair.one.reset();
+    { const Descriptor gone = std::move(pair.other); }
+    dropped.one.drop();
+    assigned.one = Descriptor();
+    if (pair.one || pair.other || dropped.one || assigned.one) return 2;
+    for (const int number : numbers) {
+      if (!is_open(number)) return 3;
+      if (::send(number, "x", 1, MSG_NOSIGNAL) != 1) return 4;  // nor shut down
+    }
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// Nor what the library itself has opened since: the number is registered again.
+BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_of_a_later_one) {
+  Pair pair = pair_of(PairKind::stream);
+  Pair dropped = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int numbers[] = {pair.one.get(), pair.other.get(), dropped.one.get()};
+    close_registered_except(-1, -1);
+    std::vector<Pair> later;
+    for (int i = 0; i < 3; ++i) later.push_back(pair_of(PairKind::stream));
+    for (const int number : numbers)
+      if (!is_registered(number)) return 1;  // the kernel gave them out again
+    pair.one.reset();
+    pair.other = Descriptor();
+    dropped.one.drop();
+    for (const int number : numbers)
+      if (!is_registered(number) || !is_open(number)) return 2;
+    for (const Pair& one : later) {
+      send_text(one.one.get(), "here");
+      if (receive_text(one.other.get()).text != "here") return 3;
+    }
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// In a process that the program has forked by itself the connection is not its to end.
+BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
+  Pair pair = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    const int one = pair.one.get();
+    const int other = pair.other.get();
+    pair.one.reset();
+    { const Descriptor gone = std::move(pair.other); }
+    if (is_open(one) || is_open(other) || is_registered(one)) return 1;
+    Pair own = pair_of(PairKind::stream);  // of what it opens itself it is the owner
+    const int copy = ::dup(own.one.get());
+    own.one.reset();
+    const bool heard = receive_text(own.other.get()).flow == Flow::end;
+    ::close(copy);
+    return heard ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+  send_text(pair.one.get(), "on");
+  BOOST_TEST(receive_text(pair.other.get()).text == "on");
+}
+
+// What a copy of the library's keeps is its own from then on.
+BOOST_AUTO_TEST_CASE(what_a_copy_keeps_is_shut_down_by_it) {
+  Pair pair = pair_of(PairKind::stream);
+  const int status = in_copy([&] {
+    close_registered_except(pair.one.get(), -1);
+    pair.one.reset();
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

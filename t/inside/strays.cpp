@@ -1,0 +1,418 @@
+// strays.cpp - what children leave behind: found, ended, counted; and who is left alone.
+#include "testing.hpp"
+
+#include "fork.hpp"
+#include "strays.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <set>
+
+namespace par = evparallel;
+using namespace std::chrono_literals;
+using par::Children;
+using par::Strays;
+
+namespace {
+
+using Pids = std::set<pid_t>;
+
+void add_to(void* pids, pid_t pid) {
+  static_cast<Pids*>(pids)->insert(pid);
+}
+
+[[noreturn]] void sleep_for_ever() {
+  for (;;) ::pause();
+}
+
+// Children of the test program itself, for as long as it lives.
+class Offspring {
+public:
+  template <class F>
+  void add(F f) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      f();
+      ::_exit(0);
+    }
+    pids_.insert(pid);
+  }
+  Offspring() = default;
+  Offspring(const Offspring&) = delete;
+  Offspring& operator=(const Offspring&) = delete;
+  ~Offspring() {
+    for (const pid_t pid : pids_) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+    }
+  }
+  const Pids& pids() const { return pids_; }
+
+private:
+  Pids pids_;
+};
+
+// In zeroed memory, as in a snapshot.
+struct Table {
+  Children children;
+  Strays strays;
+};
+Table& table() {
+  void* const memory = ::mmap(nullptr, sizeof(Table), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  BOOST_REQUIRE(memory != MAP_FAILED);
+  Table& fresh = *static_cast<Table*>(memory);
+  fresh.children.set_up();
+  fresh.strays.set_up(fresh.children);
+  return fresh;
+}
+
+par::Options in(par::Snapshot& snapshot) {
+  par::Options options;
+  options.snapshot = &snapshot;
+  options.linger = 1000ms;
+  return options;
+}
+
+// ---- what tasks do ----
+
+// A process that `f` makes what it is; its pid, once it is that.
+template <class F>
+pid_t started(F f) {
+  int ends[2];
+  if (::pipe(ends) != 0) return -1;
+  if (::fork() == 0) f(ends[1]);
+  pid_t pid = 0;
+  if (::read(ends[0], &pid, sizeof pid) != sizeof pid) pid = -1;
+  ::close(ends[0]);
+  ::close(ends[1]);
+  return pid;
+}
+
+[[noreturn]] void tell_and_sleep(int to) {
+  const pid_t self = ::getpid();
+  if (::write(to, &self, sizeof self) != sizeof self) ::_exit(1);
+  sleep_for_ever();
+}
+
+pid_t in_the_group(int) {
+  return started([](int to) { tell_and_sleep(to); });
+}
+
+pid_t with_a_session_of_its_own(int) {
+  return started([](int to) {
+    ::setsid();
+    ::signal(SIGTERM, SIG_IGN);
+    tell_and_sleep(to);
+  });
+}
+
+// As daemon(3) does it: whoever has started it ends at once.
+pid_t as_a_daemon(int) {
+  return started([](int to) {
+    ::setsid();
+    if (::fork() > 0) ::_exit(0);
+    tell_and_sleep(to);
+  });
+}
+
+// The last of a chain, each in a session of its own.
+pid_t in_a_chain(int links) {
+  return started([links](int to) {
+    for (int i = 0; i < links; ++i) {
+      ::setsid();
+      if (::fork() > 0) sleep_for_ever();
+    }
+    tell_and_sleep(to);
+  });
+}
+
+// ---- a program that asks for such children ----
+
+class Program {
+public:
+  Program() : snapshot_(std::in_place), loop_(std::in_place) {}
+
+  par::Remote<pid_t, int> start(pid_t (*task)(int)) {
+    return par::run(*loop_, task, in(*snapshot_));
+  }
+  pid_t ask(par::Remote<pid_t, int>& f, int x = 0) {
+    pid_t pid = -1;
+    f(x, [&](par::Result<pid_t> r) { pid = r.value(); });
+    loop_->run();
+    BOOST_REQUIRE(pid > 0);
+    return pid;
+  }
+  template <class F>
+  bool until(F condition) {
+    return testing::eventually([&] {
+      par::Timer turn = loop_->after(1ms, [] {});
+      loop_->run_for(1ms);
+      return condition();
+    });
+  }
+  std::optional<par::Snapshot>& snapshot() { return snapshot_; }
+  void end() {
+    const pid_t pid = snapshot_->pid();
+    snapshot_.reset();
+    loop_.reset();
+    BOOST_TEST(gone(pid));
+    const par::Snapshot closes_what_has_ended;
+  }
+  static bool gone(pid_t pid) {
+    return testing::eventually([pid] { return !testing::process_exists(pid); });
+  }
+
+private:
+  std::optional<par::Snapshot> snapshot_;
+  std::optional<par::Reactor> loop_;
+};
+
+// A program that is to be killed.  In it `start` makes children and tells two processes by tell(first, second), which
+// does not return.
+class ForkedProgram {
+public:
+  template <class F>
+  explicit ForkedProgram(F start) {
+    int ends[2];
+    BOOST_REQUIRE(::pipe(ends) == 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      Program program;
+      start(program, [&](pid_t first, pid_t second) {
+        const pid_t pids[2] = {first, second};
+        if (::write(ends[1], pids, sizeof pids) != sizeof pids) ::_exit(1);
+        sleep_for_ever();
+      });
+      ::_exit(1);
+    }
+    BOOST_TEST(::read(ends[0], told, sizeof told) == static_cast<ssize_t>(sizeof told));
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
+  void kill() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  pid_t told[2] = {};
+
+private:
+  pid_t pid_ = -1;
+};
+
+}  // namespace
+
+// ---- the children of a process ----
+
+BOOST_AUTO_TEST_CASE(both_ways_find_all_children_and_nobody_else) {
+  Offspring all;
+  for (int i = 0; i < 300; ++i) all.add(sleep_for_ever);  // more than one read takes
+  all.add([] {});                                         // it ends, and nobody waits for it
+  all.add([] {
+    ::prctl(PR_SET_NAME, "a) S 1 (b");
+    if (::fork() == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      sleep_for_ever();  // no child of ours
+    }
+    sleep_for_ever();
+  });
+  Pids by_parent;
+  BOOST_TEST(par::each_child_by_parent(add_to, &by_parent));
+  BOOST_TEST(by_parent == all.pids(), boost::test_tools::per_element());
+  Pids by_list;
+  if (!par::each_child_by_list(add_to, &by_list))
+    return testing::skip("this kernel keeps no list of children");
+  BOOST_TEST(by_list == all.pids(), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(who_can_be_waited_for_is_a_child) {
+  Offspring all;
+  all.add(sleep_for_ever);
+  all.add([] {});
+  for (const pid_t pid : all.pids()) {
+    BOOST_TEST(par::is_child_of_this_process(pid));
+    BOOST_TEST(par::is_child_of_this_process(pid));  // it has not been waited for
+  }
+  BOOST_TEST(!par::is_child_of_this_process(::getppid()));
+  BOOST_TEST(!par::is_child_of_this_process(::getpid()));
+}
+
+// ---- looks ----
+
+BOOST_AUTO_TEST_CASE(there_is_one_look_for_the_ends_of_a_while) {
+  Table& all = table();
+  BOOST_TEST(all.strays.wait_time() == -1);
+  all.strays.look_soon();
+  const int wait = all.strays.wait_time();
+  BOOST_TEST(wait > 0);
+  BOOST_TEST(wait <= 200);
+  for (int i = 0; i < 1000; ++i) all.strays.look_soon();
+  BOOST_TEST(all.strays.wait_time() <= wait);  // it is not put off
+  BOOST_TEST(testing::eventually([&] {
+    all.strays.look_if_due();
+    return all.strays.wait_time() == -1;
+  }));
+  BOOST_TEST(all.strays.killed() == 0u);
+  ::munmap(&all, sizeof all);
+}
+
+BOOST_AUTO_TEST_CASE(who_is_in_the_table_is_left_alone_and_others_count_once) {
+  Table& all = table();
+  Offspring own;
+  own.add(sleep_for_ever);
+  const pid_t child = *own.pids().begin();
+  all.children.add(all.children.take_free(), child, 0, 1);
+  BOOST_TEST(!all.strays.look());
+  {
+    Offspring others;
+    others.add(sleep_for_ever);
+    others.add(sleep_for_ever);
+    BOOST_TEST(all.strays.look());
+    BOOST_TEST(all.strays.look());  // they are not waited for yet
+    BOOST_TEST(all.strays.killed() == 2u);
+    for (const pid_t pid : others.pids()) {
+      BOOST_TEST(Program::gone(pid));
+      all.strays.mark_ended(pid);
+    }
+  }
+  BOOST_TEST(!all.strays.look());
+  BOOST_TEST(testing::process_exists(child));
+  BOOST_TEST(all.strays.killed() == 2u);
+  ::munmap(&all, sizeof all);
+}
+
+// ---- in a snapshot ----
+
+BOOST_AUTO_TEST_CASE(what_has_left_the_group_is_ended_and_counted) {
+  testing::allow_descriptors(1);
+  Program program;
+  std::uint64_t count = 0;
+  for (pid_t (*const task)(int) : {with_a_session_of_its_own, as_a_daemon}) {
+    auto f = program.start(task);
+    const pid_t one = program.ask(f);
+    const pid_t other = program.ask(f);
+    BOOST_TEST(testing::process_exists(one));
+    f = {};
+    BOOST_TEST(Program::gone(one));
+    BOOST_TEST(Program::gone(other));
+    count += 2;
+    BOOST_TEST(program.until([&] { return program.snapshot()->strays() == count; }));
+  }
+  BOOST_TEST(program.snapshot()->alive());
+  program.end();
+}
+
+BOOST_AUTO_TEST_CASE(whoever_comes_from_a_stray_ends_too) {
+  testing::allow_descriptors(1);
+  Program program;
+  auto f = program.start(in_a_chain);
+  const pid_t last = program.ask(f, 3);
+  f = {};
+  BOOST_TEST(Program::gone(last));
+  BOOST_TEST(program.until([&] { return program.snapshot()->strays() == 4u; }));
+  program.end();
+}
+
+BOOST_AUTO_TEST_CASE(who_has_stayed_in_the_group_ends_at_once_and_does_not_count) {
+  testing::allow_descriptors(1);
+  Program program;
+  auto f = program.start(in_the_group);
+  const pid_t one = program.ask(f);
+  f = {};
+  BOOST_TEST(Program::gone(one));
+  // A look later it is still none.
+  auto g = program.start(with_a_session_of_its_own);
+  const pid_t other = program.ask(g);
+  g = {};
+  BOOST_TEST(Program::gone(other));
+  BOOST_TEST(program.until([&] { return program.snapshot()->strays() > 0; }));
+  BOOST_TEST(program.snapshot()->strays() == 1u);
+  program.end();
+}
+
+// A daemon has lost its own parent, and its child lives: it is not left behind yet.
+BOOST_AUTO_TEST_CASE(what_a_living_child_has_started_lives_on_whoever_ends) {
+  testing::allow_descriptors(1);
+  Program program;
+  auto f = program.start(as_a_daemon);
+  const pid_t daemon = program.ask(f);
+  for (std::uint64_t looks = 1; looks <= 2; ++looks) {
+    auto g = program.start(with_a_session_of_its_own);
+    const pid_t other = program.ask(g);
+    g = {};
+    BOOST_TEST(Program::gone(other));
+    BOOST_TEST(program.until([&] { return program.snapshot()->strays() == looks; }));
+  }
+  BOOST_TEST(testing::process_exists(daemon));
+  f = {};
+  BOOST_TEST(Program::gone(daemon));
+  BOOST_TEST(program.until([&] { return program.snapshot()->strays() == 3u; }));
+  program.end();
+}
+
+BOOST_AUTO_TEST_CASE(a_child_that_is_killed_leaves_nobody_either) {
+  testing::allow_descriptors(1);
+  Program program;
+  auto f = program.start(as_a_daemon);
+  const pid_t daemon = program.ask(f);
+  BOOST_TEST(program.until([&] { return f.pid() != 0; }));
+  ::kill(f.pid(), SIGKILL);
+  BOOST_TEST(Program::gone(daemon));
+  program.end();
+}
+
+// The snapshot looks once more before it ends, however that comes.
+BOOST_AUTO_TEST_CASE(at_the_end_of_the_snapshot_nobody_is_left) {
+  testing::allow_descriptors(1);
+  Program program;
+  auto f = program.start(in_a_chain);
+  const pid_t last = program.ask(f, 2);
+  const pid_t snapshot = program.snapshot()->pid();
+  program.snapshot().reset();
+  f = {};
+  BOOST_TEST(Program::gone(snapshot));
+  BOOST_TEST(Program::gone(last));
+}
+
+BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
+  for (const bool busy : {false, true}) {
+    ForkedProgram parent([busy](Program& program, auto tell) {
+      auto f = program.start(as_a_daemon);
+      const pid_t daemon = program.ask(f);
+      // A child that takes its end badly has to be killed first.
+      auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
+      if (busy) g(0, [](par::Result<pid_t>) {});
+      if (program.until([&] { return g.pid() != 0; })) tell(daemon, program.snapshot()->pid());
+    });
+    parent.kill();
+    for (const pid_t pid : parent.told) BOOST_TEST(Program::gone(pid));
+  }
+}
+
+// For its parent a process is not gone before its tracer has heard of its end.
+BOOST_AUTO_TEST_CASE(a_child_that_takes_its_time_to_be_gone_keeps_nobody_alive) {
+  if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
+  ForkedProgram parent([](Program& program, auto tell) {
+    auto f = program.start(as_a_daemon);
+    auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
+    const pid_t daemon = program.ask(f);
+    if (program.until([&] { return g.pid() != 0; })) tell(daemon, g.pid());
+  });
+  const auto [daemon, child] = parent.told;
+  const bool held = ::ptrace(PTRACE_SEIZE, child, nullptr, nullptr) == 0;
+  parent.kill();
+  BOOST_TEST(Program::gone(daemon));
+  if (held) ::waitpid(child, nullptr, 0);
+  if (!held) testing::skip("no process may be traced here");
+}

@@ -1,0 +1,341 @@
+// late_modules.cpp - functions in libraries that were loaded before and after the snapshot, from outside.
+#include "library.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <dlfcn.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <stdexcept>
+
+namespace par = evparallel;
+
+namespace {
+void* load(const std::string& name) {
+  void* handle = ::dlopen(testing::library_path(name).c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) throw std::runtime_error(::dlerror());
+  return handle;
+}
+
+// Kept: a library that uses the standard library cannot be unloaded anyway.
+const testing::Library& library_in(void* handle) {
+  const auto get = reinterpret_cast<decltype(&library)>(::dlsym(handle, "library"));
+  return *get();
+}
+
+using Twin = int (*)(int);
+Twin twin_in(void* handle) {
+  return reinterpret_cast<Twin>(::dlsym(handle, "twin"));
+}
+
+const testing::Library* early = nullptr;
+const testing::Library* late = nullptr;
+void* twin = nullptr;  // loaded before the snapshot
+
+}  // namespace
+
+void testing_main_init() {
+  early = &library_in(load("early.so"));
+  twin = load("with_id.so");
+  par::init();
+  testing::expect_child(par::default_snapshot().pid());
+  late = &library_in(load("late.so"));
+}
+
+namespace {
+
+template <class Inc, class Out>
+std::optional<par::Result<Inc>> result_of(par::Reactor& loop, par::Remote<Inc, Out>& remote,
+                                          Out argument) {
+  std::optional<par::Result<Inc>> heard;
+  bool inside = true;
+  remote(argument, [&](par::Result<Inc> r) {
+    BOOST_TEST(!inside);
+    BOOST_TEST(!heard.has_value());
+    heard = std::move(r);
+  });
+  inside = false;
+  loop.run();
+  return heard;
+}
+
+template <class F>
+int answer(F f, int argument) {
+  par::Reactor loop;
+  auto remote = par::run(loop, f);
+  return result_of(loop, remote, argument).value().value();
+}
+
+bool is_about(const par::Error& error, const std::string& part) {
+  BOOST_TEST((error.code() == par::Errc::unknown_function));
+  BOOST_TEST((error.delivery() == par::Delivery::not_sent));
+  BOOST_TEST(!error.exit().has_value());
+  if (std::string(error.what()).find(part) != std::string::npos) return true;
+  BOOST_TEST_MESSAGE(error.what());
+  return false;
+}
+
+// Each of the calls, those after the first one has failed too.
+template <class F>
+bool is_unknown(F f, const std::string& part) {
+  par::Reactor loop;
+  auto remote = par::run(loop, f);
+  for (int i = 0; i < 2; ++i) {
+    const auto heard = result_of(loop, remote, 4);
+    if (!heard || heard->has_value() || !is_about(heard->error(), part)) return false;
+  }
+  return remote.pid() == 0 && remote.pending() == 0;
+}
+
+struct Heard {
+  bool started = false;
+  std::string events;
+  std::optional<par::Error> error;
+};
+
+Heard conversation(par::Reactor& loop, par::Process<int, int> process, int messages = 1) {
+  Heard heard;
+  process.on_start([&](pid_t) { heard.started = true; });  // before or after the messages
+  process.on_message([&](int x) { heard.events += std::to_string(x) + " "; });
+  process.on_error([&](const par::Error& error) {
+    heard.events += "error ";
+    heard.error = error;
+  });
+  process.on_end([&] { heard.events += "end "; });
+  process.on_exit([&](const par::ExitStatus& status) {
+    heard.events += std::string("exit ") + to_string(status.cause);
+  });
+  for (int i = 0; i < messages; ++i) process.send(7);
+  process.close();
+  loop.run();
+  return heard;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_before_works) {
+  BOOST_TEST(answer(early->twice, 4) == 8);
+  BOOST_TEST(answer(par::fn<int(int)>(early->twice), 4) == 8);
+  BOOST_TEST(answer(par::as_is(early->twice), 4) == 8);
+  BOOST_TEST(answer(par::bind(early->product, 3), 4) == 12);
+  BOOST_TEST(answer([f = early->twice](int x) { return f(x); }, 4) == 8);
+  par::Reactor loop;
+  auto thrice = early->run_thrice(loop);
+  BOOST_TEST(result_of(loop, thrice, 4).value().value() == 12);
+  BOOST_TEST(conversation(loop, early->process_echo(loop)).events == "7 end exit normal");
+  BOOST_TEST(conversation(loop, par::process(loop, early->echo)).events == "7 end exit normal");
+}
+
+BOOST_AUTO_TEST_CASE(an_entry_in_a_late_library) {
+  par::Reactor loop;
+  auto thrice = late->run_thrice(loop);
+  for (int i = 0; i < 3; ++i) {
+    const auto heard = result_of(loop, thrice, 4);
+    BOOST_REQUIRE(heard.has_value());
+    BOOST_REQUIRE(!heard->has_value());
+    BOOST_TEST(
+        is_about(heard->error(), testing::library_path("late.so") + ", which was loaded after"));
+  }
+  BOOST_TEST(thrice.pid() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_function_pointer_into_a_late_library) {
+  const std::string path = testing::library_path("late.so");
+  BOOST_TEST(is_unknown(late->twice, path));
+  BOOST_TEST(is_unknown(par::fn<int(int)>(late->twice), path));
+  BOOST_TEST(is_unknown(par::as_is(late->twice), path));
+  BOOST_TEST(is_unknown(par::bind(late->product, 3), path));
+  BOOST_TEST(is_unknown(par::bind(par::bind(late->product, 3)), path));
+  BOOST_TEST(is_unknown(par::bind(par::fn<int(int, int)>(late->product), 3), path));
+  BOOST_TEST(is_unknown(par::bind(par::as_is(late->product), 3), path));
+  BOOST_TEST(is_unknown(par::as_is(par::bind(late->product, 3)), path));
+  BOOST_TEST(is_unknown(par::as_is(par::fn<int(int)>(late->twice)), path));
+}
+
+BOOST_AUTO_TEST_CASE(calls_that_wait_together_all_hear_it) {
+  par::Reactor loop;
+  auto twice = par::run(loop, late->twice);
+  const std::size_t open = testing::count_descriptors();
+  int heard = 0;
+  for (int i = 0; i < 100; ++i)
+    twice(i, [&](par::Result<int> r) {
+      heard += is_about(r.error(), testing::library_path("late.so"));
+    });
+  BOOST_TEST(twice.pending() == 100U);
+  BOOST_TEST(testing::count_descriptors() == open);  // they do not ask again, each for itself
+  loop.run();
+  BOOST_TEST(heard == 100);
+  // So do those whose arguments fill any socket.
+  auto size = par::run(loop, late->size);
+  for (int i = 0; i < 3; ++i)
+    size(std::string(1 << 22, 'x'), [&](par::Result<std::size_t> r) {
+      heard += is_about(r.error(), testing::library_path("late.so"));
+    });
+  loop.run();
+  BOOST_TEST(heard == 103);
+}
+
+BOOST_AUTO_TEST_CASE(what_a_pool_starts_with_is_looked_for_too) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 2;
+  options.on_start = par::bind(early->twice, 1);
+  auto known = par::pool(loop, early->twice, options);
+  int right = 0;
+  known.submit(4, [&](par::Result<int> r) { right += r.value() == 8; });
+  loop.run();
+  BOOST_TEST(right == 1);
+
+  options.on_start = par::bind(late->twice, 1);
+  auto unknown = par::pool(loop, early->twice, options);
+  int heard = 0;
+  const auto hear = [&](par::Result<int> r) {
+    heard += !r && is_about(r.error(), testing::library_path("late.so"));
+  };
+  for (int i = 0; i < 10; ++i) unknown.submit(i, hear);
+  loop.run();
+  BOOST_TEST(heard == 10);
+  unknown.submit(1, hear);  // and once more
+  loop.run();
+  BOOST_TEST(heard == 11);
+  std::size_t failed = 0;
+  std::size_t ends = 0;
+  const std::vector<int> items(10, 1);
+  unknown.map(
+      items, [&](std::size_t, par::Result<int> r) { failed += !r; },
+      [&](const par::Summary& summary) {
+        ++ends;
+        BOOST_REQUIRE(summary.error.has_value());
+        BOOST_TEST(is_about(*summary.error, testing::library_path("late.so")));
+      });
+  loop.run();
+  BOOST_TEST(ends == 1u);
+  BOOST_TEST(failed == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(a_process_hears_it_once_and_ends_in_order) {
+  par::Reactor loop;
+  for (int messages : {0, 1, 100000}) {
+    for (const bool own : {true, false}) {
+      const Heard heard = conversation(
+          loop, own ? late->process_echo(loop) : par::process(loop, late->echo), messages);
+      BOOST_TEST(heard.events == "error end exit not_started");
+      BOOST_TEST(!heard.started);
+      BOOST_REQUIRE(heard.error.has_value());
+      BOOST_TEST(is_about(*heard.error, testing::library_path("late.so")));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(nothing_of_it_stays_when_it_is_dropped_first) {
+  par::Reactor loop;
+  std::vector<par::Errc> heard;
+  {
+    auto twice = par::run(loop, late->twice);
+    twice(1, [&](par::Result<int> r) { heard.push_back(r.error().code()); });
+    auto echo = par::process(loop, late->echo);
+    echo.on_exit([&](const par::ExitStatus&) { heard.push_back(par::Errc::closed); });
+    echo.kill(SIGKILL);
+  }
+  loop.run();
+  BOOST_TEST((heard == std::vector<par::Errc>{par::Errc::cancelled}));
+}
+
+BOOST_AUTO_TEST_CASE(the_same_remote_goes_on_with_what_it_knows) {
+  // One that is unknown costs the others nothing.
+  par::Reactor loop;
+  auto known = par::run(loop, early->twice);
+  auto unknown = par::run(loop, late->twice);
+  int right = 0;
+  for (int i = 0; i < 3; ++i) {
+    known(i, [&, i](par::Result<int> r) { right += r.value() == 2 * i; });
+    unknown(i, [&](par::Result<int> r) { right += !r.has_value(); });
+  }
+  loop.run();
+  BOOST_TEST(right == 6);
+}
+
+BOOST_AUTO_TEST_CASE(neither_retries_nor_deadlines_change_it) {
+  par::Options options;
+  options.retries = 2;
+  options.idempotent = true;
+  options.deadline = std::chrono::minutes(1);
+  par::Reactor loop;
+  auto twice = par::run(loop, late->twice, options);
+  int heard = 0;
+  for (int i = 0; i < 3; ++i)
+    twice(i, [&](par::Result<int> r) {
+      heard += is_about(r.error(), testing::library_path("late.so"));
+    });
+  loop.run();
+  BOOST_TEST(heard == 3);
+  auto echo = par::process(loop, late->echo, options);
+  BOOST_TEST(conversation(loop, std::move(echo)).events == "error end exit not_started");
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_is_taken_later_knows_more) {
+  testing::allow_descriptors(1);  // of a snapshot that ends in its own time
+  par::Snapshot second;
+  par::Options options;
+  options.snapshot = &second;
+  par::Reactor loop;
+  auto in_second = par::run(loop, late->twice, options);
+  auto in_first = par::run(loop, late->twice);
+  BOOST_TEST(result_of(loop, in_second, 4).value().value() == 8);
+  BOOST_TEST(!result_of(loop, in_first, 4).value().has_value());
+}
+
+BOOST_AUTO_TEST_CASE(no_library_at_all) {
+  void* page = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  BOOST_REQUIRE(page != MAP_FAILED);
+  BOOST_TEST(is_unknown(reinterpret_cast<Twin>(page), "in no loaded library"));
+  ::munmap(page, 4096);
+  BOOST_TEST(is_unknown(static_cast<Twin>(nullptr), "null"));
+}
+
+// In a child what it has loaded itself is late, too: its children are forked from the snapshot.
+BOOST_AUTO_TEST_CASE(in_a_child) {
+  par::Reactor loop;
+  auto nested = par::run(loop, [](const std::string& name) {
+    const testing::Library& loaded = library_in(load(name));
+    std::string said;
+    par::Reactor& here = par::this_reactor();
+    auto thrice = loaded.run_thrice(here);
+    auto twice = par::run(here, loaded.twice);
+    for (auto* remote : {&thrice, &twice}) {
+      (*remote)(5, [&](par::Result<int> r) {
+        said += r ? std::to_string(*r) + " "
+                  : to_string(r.error().code()) + (" " + testing::library_path(name));
+      });
+      here.run();
+    }
+    return said;
+  });
+  const auto said = [&](const char* name) {
+    return result_of(loop, nested, std::string(name)).value().value();
+  };
+  BOOST_TEST(said("early.so") == "15 10 ");
+  const std::string unknown = "unknown_function " + testing::library_path("late.so");
+  BOOST_TEST(said("late.so") == unknown + unknown);
+  BOOST_TEST(said("early.so") == "15 10 ");
+}
+
+// The last case: the library that was there before the snapshot is gone after it.
+BOOST_AUTO_TEST_CASE(a_library_that_was_unloaded_and_another_in_its_place) {
+  const Twin before = twin_in(twin);
+  BOOST_TEST(answer(before, 1) == 2);
+  ::dlclose(twin);
+  BOOST_TEST(is_unknown(before, "it was in " + testing::library_path("with_id.so")));
+
+  void* other = load("without_id.so");
+  const Twin after = twin_in(other);
+  BOOST_TEST(is_unknown(after, "it is in " + testing::library_path("without_id.so")));
+  if (after == before)
+    BOOST_TEST(is_unknown(after, "the snapshot has " + testing::library_path("with_id.so")));
+  else
+    BOOST_TEST_MESSAGE("the other library is not in the same place");
+  ::dlclose(other);
+}

@@ -1,0 +1,240 @@
+// limits.cpp - bounds: descriptors, processes, memory.
+#include "elsewhere.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <dirent.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+
+namespace par = evparallel;
+
+namespace {
+
+constexpr uid_t ordinary_user = 54321;  // nobody else's processes count against it
+
+void limit_descriptors(rlim_t most) {
+  const rlimit limit{most, most};
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) throw std::runtime_error("setrlimit");
+}
+
+void set_soft_limit(pid_t pid, __rlimit_resource what, rlim_t soft) {
+  rlimit limit;
+  ::prlimit(pid, what, nullptr, &limit);
+  limit.rlim_cur = soft;
+  if (::prlimit(pid, what, &limit, nullptr) != 0) throw std::runtime_error("prlimit");
+}
+
+// A program started with descriptors of its own leaves less room than the test is about.
+void close_strange_descriptors() {
+  if (DIR* directory = ::opendir("/proc/self/fd")) {
+    std::vector<int> open;
+    while (const dirent* entry = ::readdir(directory)) {
+      const int fd = std::atoi(entry->d_name);
+      if (fd > 2 && fd != ::dirfd(directory)) open.push_back(fd);
+    }
+    ::closedir(directory);
+    for (const int fd : open) ::close(fd);
+  }
+}
+
+void become_ordinary_user() {
+  if (::geteuid() == 0 && (::setgid(ordinary_user) != 0 || ::setuid(ordinary_user) != 0))
+    throw std::runtime_error("setuid");
+}
+
+int run_once(par::Reactor& loop, int x) {
+  int answer = -1;
+  auto f = par::run(loop, [](int y) { return y + 1; });
+  f(x, [&](par::Result<int> r) { answer = r.value(); });
+  loop.run();
+  return answer;
+}
+
+// A thousand runs, and bursts of six at once.
+int a_thousand_runs() {
+  close_strange_descriptors();
+  limit_descriptors(20);
+  par::init();
+  par::Reactor loop;
+  for (int i = 0; i < 1000; ++i)
+    if (run_once(loop, i) != i + 1) return 1;
+  for (int i = 0; i < 50; ++i) {
+    std::vector<par::Remote<int, int>> all;
+    int right = 0;
+    for (int k = 0; k < 6; ++k) {
+      all.push_back(par::run(loop, [](int y) { return -y; }));
+      all.back()(k, [&right, k](par::Result<int> r) { right += r.value() == -k; });
+    }
+    loop.run();
+    if (right != 6) return 2;
+  }
+  return 0;
+}
+
+std::size_t resident_kilobytes(pid_t pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.compare(0, 6, "VmRSS:") == 0) return std::stoul(line.substr(6));
+  return 0;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors) {
+  testing::limit(120);
+  BOOST_TEST(testing::elsewhere(a_thousand_runs) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors_as_an_ordinary_user) {
+  testing::limit(120);
+  BOOST_TEST(testing::elsewhere([] {
+               become_ordinary_user();
+               return a_thousand_runs();
+             }) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_parent_is_told_and_passes) {
+  const int status = testing::elsewhere([] {
+    close_strange_descriptors();
+    par::init();
+    par::Reactor loop;
+    std::vector<par::Remote<int, int>> all;
+    limit_descriptors(20);
+    int error = 0;
+    try {
+      for (int i = 0; i < 100; ++i) all.push_back(par::run(loop, [](int y) { return y; }));
+    } catch (const par::Error& e) {
+      if (e.code() == par::Errc::spawn_failed) error = e.os_error();
+    }
+    if (error != EMFILE) return 1;
+    all.clear();
+    return run_once(loop, 1) == 2 ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_snapshot_is_told_and_passes) {
+  const int status = testing::elsewhere([] {
+    close_strange_descriptors();
+    par::init();
+    const pid_t snapshot = par::default_snapshot().pid();
+    par::Reactor loop;
+    if (run_once(loop, 1) != 2) return 1;
+    set_soft_limit(snapshot, RLIMIT_NOFILE, 5);
+    auto f = par::run(loop, [](int y) { return y; });
+    std::optional<par::Error> error;
+    f(1, [&](par::Result<int> r) {
+      if (!r) error = r.error();
+    });
+    loop.run();
+    if (!error) return 2;
+    if (error->code() != par::Errc::spawn_failed || error->os_error() != EMFILE) return 3;
+    set_soft_limit(snapshot, RLIMIT_NOFILE, 1000);
+    int answer = 0;
+    f(5, [&](par::Result<int> r) { answer = r.value(); });
+    loop.run();
+    return answer == 5 ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(no_processes_left_is_told_and_passes) {
+  const int status = testing::elsewhere([] {
+    become_ordinary_user();
+    par::init();
+    const pid_t snapshot = par::default_snapshot().pid();
+    par::Reactor loop;
+    set_soft_limit(snapshot, RLIMIT_NPROC, 1);
+    auto p = par::process(loop, [](par::Pipe<int, int>) {});
+    auto f = par::run(loop, [](int y) { return y; });
+    std::vector<std::string> events;
+    p.on_error([&](const par::Error& e) {
+      events.push_back(e.os_error() == EAGAIN ? par::to_string(e.code()) : "another error");
+    });
+    p.on_end([&] { events.push_back("end"); });
+    p.on_exit([&](const par::ExitStatus& s) { events.push_back(par::to_string(s.cause)); });
+    f(1, [&](par::Result<int> r) { events.push_back(par::to_string(r.error().code())); });
+    loop.run();
+    if (events != std::vector<std::string>{"spawn_failed", "end", "not_started", "spawn_failed"})
+      return 1;
+    set_soft_limit(snapshot, RLIMIT_NPROC, 1000);
+    int answer = 0;
+    f(5, [&](par::Result<int> r) { answer = r.value(); });
+    loop.run();
+    return answer == 5 ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory,
+                     *testing::guarantee("7.1")) {
+  const int status = testing::elsewhere([] {
+    par::init();
+    par::Reactor loop;
+    par::Options options;
+    options.high_water = 1 << 20;
+    auto p = par::process<par::DefaultIo, par::RawIo>(
+        loop,
+        [](par::Pipe<std::string, int> pipe) {
+          pipe.pause();
+          pipe.on_message([](std::string) {});
+          pipe.send(1);
+        },
+        options);
+    bool full = false;
+    pid_t child = 0;
+    p.on_start([&](pid_t pid) { child = pid; });
+    p.on_message([&](int) {
+      // All that send() takes until it says no; then the loop runs, and nothing moves any more.
+      for (int i = 0; i < 100000 && !full; ++i) full = !p.send(std::string(10000, 'x'));
+    });
+    const std::size_t before = resident_kilobytes(::getpid());
+    loop.run_for(std::chrono::milliseconds(200));
+    if (!full) return 1;
+    if (p.buffered() > options.high_water + 20000) return 2;
+    if (resident_kilobytes(::getpid()) > before + 8 * 1024) return 3;
+    if (resident_kilobytes(child) > before + 8 * 1024) return 4;
+    return 0;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_paused_parent_stops_the_child_that_writes, *testing::guarantee("7.1")) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  options.high_water = 1 << 16;
+  auto p = par::process<par::RawIo, par::RawIo>(
+      loop,
+      [](par::Pipe<int, std::string> pipe) {
+        auto sent = std::make_shared<int>(0);
+        const auto fill = [pipe, sent] {
+          while (*sent < 2000) {
+            ++*sent;
+            if (!pipe.send(std::string(10000, 'x'))) return;
+          }
+          pipe.close();
+        };
+        pipe.on_drain(fill);
+        fill();
+      },
+      options);
+  int heard = 0;
+  p.on_message([&](std::string s) {
+    heard += s.size() == 10000;
+    if (heard == 10) {
+      p.pause();
+      loop.after(std::chrono::milliseconds(50), [&] { p.resume(); }).detach();
+    }
+  });
+  p.on_end([&] { p.close(); });
+  loop.run();
+  BOOST_TEST(heard == 2000);
+}

@@ -1,0 +1,971 @@
+// snapshots.cpp - several snapshots at once, and handles in processes that they do not belong to.
+#include "elsewhere.hpp"
+#include "errors.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <event2/event.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+namespace par = evparallel;
+using testing::error_of;
+using namespace std::chrono_literals;
+
+namespace {
+
+par::Options in(par::Snapshot& snapshot) {
+  par::Options options;
+  options.snapshot = &snapshot;
+  return options;
+}
+
+template <class F>
+std::string misuse_of(F f) {
+  try {
+    f();
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+  return "none";
+}
+
+bool says(const std::optional<par::Error>& error, par::Errc code, const std::string& what) {
+  return error && error->code() == code &&
+         std::string(error->what()).find(what) != std::string::npos;
+}
+
+bool gone(pid_t pid) {
+  return testing::eventually([pid] { return !testing::process_exists(pid); });
+}
+
+// A zombie, too.
+bool is_child_of_ours(pid_t pid) {
+  const std::vector<pid_t> children = testing::children_of(::getpid());
+  return std::find(children.begin(), children.end(), pid) != children.end();
+}
+
+// What a call of `f` with x gives, and the loop run until it is there.
+int ask(par::Reactor& loop, par::Remote<int, int>& f, int x) {
+  int answer = -1;
+  f(x, [&](par::Result<int> r) { answer = r.value(); });
+  loop.run();
+  return answer;
+}
+
+// An answer may be there before the pid of who has given it is known.
+pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
+  par::Timer turns = loop.every(1ms, [&] {
+    if (f.pid() != 0) turns.cancel();
+  });
+  loop.run();
+  return f.pid();
+}
+
+// What differs between the snapshots of one program.
+int moment = 0;
+
+par::Snapshot taken_at(int value) {
+  moment = value;
+  par::SnapshotOptions options;
+  options.name = "moment " + std::to_string(value);
+  return par::Snapshot(options);
+}
+
+int moment_plus(int x) {
+  return moment + x;
+}
+
+void echo_plus_moment(par::Pipe<int, int> pipe) {
+  pipe.on_message([pipe](int x) { pipe.send(moment + x); });
+}
+
+// The descriptors of a process by what they are.
+std::vector<std::string> descriptors_of(pid_t pid) {
+  std::vector<std::string> targets;
+  DIR* const directory = ::opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
+  if (directory == nullptr) return targets;
+  while (const dirent* entry = ::readdir(directory)) {
+    char target[256] = {};
+    const bool looking = pid == ::getpid() && std::atoi(entry->d_name) == ::dirfd(directory);
+    if (!looking && ::readlinkat(::dirfd(directory), entry->d_name, target, sizeof target - 1) > 0)
+      targets.push_back(target);
+  }
+  ::closedir(directory);
+  return targets;
+}
+
+std::size_t event_loops_of(pid_t pid) {
+  const std::vector<std::string> all = descriptors_of(pid);
+  return static_cast<std::size_t>(std::count(all.begin(), all.end(), "anon_inode:[eventpoll]"));
+}
+
+// Whoever takes one closes the sockets of those that have ended.
+void close_what_ended() {
+  const bool none_left = testing::eventually([] {
+    const std::vector<pid_t> left = testing::children_of(::getpid());
+    return std::none_of(left.begin(), left.end(), testing::process_exists);
+  });
+  BOOST_TEST(none_left);
+  const par::Snapshot next;
+}
+
+}  // namespace
+
+// ---- several at once ----
+
+BOOST_AUTO_TEST_CASE(three_snapshots_through_one_reactor) {
+  {
+    std::vector<par::Snapshot> snapshots;
+    for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
+    moment = 400;
+    par::Reactor loop;
+    std::vector<par::Remote<int, int>> remotes;
+    std::vector<par::Process<int, int>> processes;
+    for (par::Snapshot& snapshot : snapshots) {
+      remotes.push_back(par::run(loop, moment_plus, in(snapshot)));
+      processes.push_back(par::process(loop, echo_plus_moment, in(snapshot)));
+    }
+    int right = 0;
+    int ended = 0;
+    for (std::size_t i = 0; i < snapshots.size(); ++i) {
+      const int expected = 100 * (static_cast<int>(i) + 1);
+      processes[i].on_message(
+          [&right, expected, next = 0](int x) mutable { right += x == expected + next++; });
+      processes[i].on_exit(
+          [&](const par::ExitStatus& s) { ended += s.cause == par::Cause::normal; });
+    }
+    for (int x = 0; x < 50; ++x) {
+      for (std::size_t i = 0; i < snapshots.size(); ++i) {
+        const int expected = 100 * (static_cast<int>(i) + 1) + x;
+        remotes[i](x, [&right, expected](par::Result<int> r) { right += r.value() == expected; });
+        processes[i].send(x);
+      }
+    }
+    for (par::Process<int, int>& process : processes) process.close();
+    loop.run();
+    BOOST_TEST(right == 2 * 3 * 50);
+    BOOST_TEST(ended == 3);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(three_snapshots_through_two_reactors_one_after_the_other) {
+  {
+    std::vector<par::Snapshot> snapshots;
+    for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
+    std::vector<par::Remote<int, int>> old;
+    int unheard = 0;
+    for (int round = 0; round < 3; ++round) {
+      par::Reactor loop;
+      std::vector<par::Remote<int, int>> remotes;
+      for (par::Snapshot& snapshot : snapshots)
+        remotes.push_back(par::run(loop, moment_plus, in(snapshot)));
+      for (std::size_t i = 0; i < remotes.size(); ++i)
+        BOOST_TEST(ask(loop, remotes[i], round) == 100 * (static_cast<int>(i) + 1) + round);
+      // What is left under way when the Reactor goes is nobody's; and these live on.
+      for (par::Remote<int, int>& remote : remotes) {
+        remote(0, [&](par::Result<int>) { ++unheard; });
+        old.push_back(std::move(remote));
+      }
+    }
+    BOOST_TEST(unheard == 0);
+    BOOST_TEST(old.size() == 9u);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(snapshots_with_a_reactor_each_at_the_same_time) {
+  {
+    par::Snapshot first = taken_at(100);
+    par::Snapshot second = taken_at(200);
+    par::Reactor one;
+    par::Reactor other;
+    auto f = par::run(one, moment_plus, in(first));
+    auto g = par::run(other, moment_plus, in(second));
+    BOOST_TEST(misuse_of([&] {
+                 static_cast<void>(par::run(one, moment_plus, in(second)));
+               }).find("one Reactor at a time") != std::string::npos);
+    for (int x = 0; x < 3; ++x) {
+      BOOST_TEST(ask(one, f, x) == 100 + x);
+      BOOST_TEST(ask(other, g, x) == 200 + x);
+    }
+    // Both under way; one loop is run in a callback of the other.
+    int sum = 0;
+    g(5, [&](par::Result<int> r) { sum += r.value(); });
+    f(5, [&](par::Result<int> r) {
+      sum += r.value();
+      other.run();
+    });
+    one.run();
+    BOOST_TEST(sum == 310);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(one_is_used_after_the_other_was_destroyed) {
+  for (const bool first_goes : {true, false}) {
+    std::optional<par::Snapshot> goes(taken_at(100));
+    std::optional<par::Snapshot> stays(taken_at(200));
+    if (!first_goes) goes.swap(stays);
+    const int lasting = first_goes ? 200 : 100;
+    par::Reactor loop;
+    auto dying = par::run(loop, moment_plus, in(*goes));
+    auto f = par::run(loop, moment_plus, in(*stays));
+    const pid_t pid = goes->pid();
+    BOOST_TEST(ask(loop, f, 1) == lasting + 1);
+    goes.reset();
+    BOOST_TEST(ask(loop, f, 2) == lasting + 2);
+    // What it had forked goes on, too, and it ends with that.
+    BOOST_TEST(ask(loop, dying, 2) == 300 - lasting + 2);
+    BOOST_TEST(testing::process_exists(pid));
+    dying = {};
+    BOOST_TEST(gone(pid));
+    auto g = par::run(loop, moment_plus, in(*stays));
+    BOOST_TEST(ask(loop, g, 3) == lasting + 3);
+  }
+  close_what_ended();
+}
+
+// Without a new snapshot and without the Reactor's end.
+BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_while_the_loop_runs_leaves_no_zombie_and_no_descriptor) {
+  {
+    std::optional<par::Snapshot> snapshot(taken_at(100));
+    const pid_t pid = snapshot->pid();
+    par::Reactor loop;
+    const std::size_t before = testing::count_descriptors();
+    {
+      auto f = par::run(loop, moment_plus, in(*snapshot));
+      BOOST_TEST(ask(loop, f, 1) == 101);
+      snapshot.reset();
+    }
+    BOOST_TEST(gone(pid));
+    const bool reaped = testing::eventually([&] {
+      static_cast<void>(loop.run_for(1ms));
+      par::Timer turn = loop.after(0ms, [] {});
+      loop.run();
+      return !is_child_of_ours(pid);
+    });
+    BOOST_TEST(reaped);
+    BOOST_TEST(testing::count_descriptors() == before - 1);  // the control socket of the snapshot
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_after_its_reactor_is_reaped_by_the_next_use_of_another) {
+  {
+    std::optional<par::Snapshot> snapshot(taken_at(100));
+    par::Snapshot other = taken_at(200);
+    const pid_t pid = snapshot->pid();
+    {
+      par::Reactor loop;
+      auto f = par::run(loop, moment_plus, in(*snapshot));
+      BOOST_TEST(ask(loop, f, 1) == 101);
+      snapshot.reset();
+    }
+    BOOST_TEST(gone(pid));
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus, in(other));
+    BOOST_TEST(ask(loop, f, 1) == 201);
+    BOOST_TEST(!is_child_of_ours(pid));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_is_gone_leaves_no_memory_behind) {
+  // What a program shares with its children is a mapping of its own kind.
+  const auto shared_mappings = [] {
+    std::ifstream maps("/proc/self/maps");
+    int count = 0;
+    for (std::string line; std::getline(maps, line);)
+      count += line.find("/dev/zero (deleted)") != std::string::npos;
+    return count;
+  };
+  const int before = shared_mappings();
+  for (int i = 0; i < 5; ++i) {
+    par::Remote<int, int> f;
+    std::optional<par::Reactor> loop;
+    {
+      par::Snapshot snapshot = taken_at(100);
+      loop.emplace();
+      f = par::run(*loop, moment_plus, in(snapshot));
+    }
+    BOOST_TEST(ask(*loop, f, 1) == 101);
+    BOOST_TEST(shared_mappings() > before);  // the handle looks at them
+    loop.reset();
+    f = {};
+    BOOST_TEST(shared_mappings() == before);
+  }
+  close_what_ended();
+}
+
+// ---- handles ----
+
+BOOST_AUTO_TEST_CASE(a_moved_from_snapshot_is_none) {
+  {
+    par::Snapshot from = taken_at(100);
+    const pid_t pid = from.pid();
+    par::Snapshot to = std::move(from);
+    BOOST_TEST(from.pid() == 0);
+    BOOST_TEST(!from.alive());
+    from.stop();
+    BOOST_TEST(to.pid() == pid);
+    BOOST_TEST(to.alive());
+    par::Reactor loop;
+    const auto none = error_of([&] { static_cast<void>(par::run(loop, moment_plus, in(from))); });
+    BOOST_TEST(says(none, par::Errc::no_snapshot, "empty"));
+    const auto none_either =
+        error_of([&] { static_cast<void>(par::process(loop, echo_plus_moment, in(from))); });
+    BOOST_TEST(says(none_either, par::Errc::no_snapshot, "empty"));
+    auto f = par::run(loop, moment_plus, in(to));
+    BOOST_TEST(ask(loop, f, 1) == 101);
+    from = std::move(to);  // and back
+    auto g = par::run(loop, moment_plus, in(from));
+    BOOST_TEST(ask(loop, g, 2) == 102);
+    BOOST_TEST(ask(loop, f, 3) == 103);
+    auto& same = from;
+    from = std::move(same);
+    BOOST_TEST(from.alive());
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(moving_over_a_snapshot_stops_that) {
+  {
+    par::Snapshot snapshot = taken_at(100);
+    const pid_t first = snapshot.pid();
+    snapshot = taken_at(200);
+    BOOST_TEST(gone(first));
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus, in(snapshot));
+    BOOST_TEST(ask(loop, f, 1) == 201);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_through_the_call_only) {
+  {
+    par::Snapshot owner = taken_at(100);
+    par::Reactor loop;
+    par::Remote<int, int> f;
+    {
+      par::Snapshot passing = std::move(owner);
+      f = par::run(loop, moment_plus, in(passing));
+      owner = std::move(passing);
+    }
+    BOOST_TEST(ask(loop, f, 1) == 101);
+    // The next child, too, comes from the snapshot and not from that handle.
+    ::kill(pid_of(loop, f), SIGKILL);
+    std::vector<std::string> heard;
+    const auto note = [&](par::Result<int> r) {
+      heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+    };
+    f(2, note);
+    loop.run();
+    f(3, note);
+    loop.run();
+    BOOST_REQUIRE(heard.size() == 2u);
+    BOOST_TEST(heard[1] == "103");
+    // Without any handle there are no more children; the one that lives goes on.
+    owner.stop();
+    f(4, note);
+    loop.run();
+    const pid_t snapshot_pid = owner.pid();
+    ::kill(pid_of(loop, f), SIGKILL);
+    f(5, note);
+    loop.run();
+    // The snapshot ends with its last child, as it was asked to: that is no loss.
+    BOOST_TEST(gone(snapshot_pid));
+    par::Timer turn = loop.after(1ms, [] {});
+    loop.run();
+    f(6, note);
+    loop.run();
+    BOOST_REQUIRE(heard.size() == 5u);
+    BOOST_TEST(heard[2] == "104");
+    BOOST_TEST(heard[4] == "no_snapshot");
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(none_at_all_for_a_process_either) {
+  par::Reactor loop;
+  const auto error = error_of([&] { static_cast<void>(par::process(loop, echo_plus_moment)); });
+  BOOST_TEST(says(error, par::Errc::no_snapshot, "init()"));
+}
+
+BOOST_AUTO_TEST_CASE(who_asks_a_stopped_snapshot_hears_it_and_nothing_is_thrown) {
+  {
+    par::Snapshot snapshot = taken_at(100);
+    par::Reactor loop;
+    snapshot.stop();
+    BOOST_TEST(!snapshot.alive());
+    auto f = par::run(loop, moment_plus, in(snapshot));
+    auto p = par::process(loop, echo_plus_moment, in(snapshot));
+    std::vector<std::string> heard;
+    const auto note = [&](const par::Error& error) {
+      heard.push_back(par::to_string(error.code()));
+      heard.push_back(error.what());
+    };
+    f(1, [&](par::Result<int> r) { note(r.error()); });
+    p.on_error(note);
+    std::optional<par::Cause> cause;
+    p.on_exit([&](const par::ExitStatus& s) { cause = s.cause; });
+    loop.run();
+    BOOST_REQUIRE(heard.size() == 4u);
+    for (const std::size_t i : {0u, 2u}) {
+      BOOST_TEST(heard[i] == "no_snapshot");
+      BOOST_TEST(heard[i + 1] == "no snapshot: moment 100, process " +
+                                     std::to_string(snapshot.pid()) + " was stopped");
+    }
+    BOOST_TEST((cause == par::Cause::not_started));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_named_snapshot_beside_the_default_one) {
+  const int status = testing::elsewhere([] {
+    moment = 100;
+    par::init();
+    par::Snapshot named = taken_at(200);
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus);
+    auto g = par::run(loop, moment_plus, in(named));
+    auto h = par::run(loop, moment_plus, in(par::default_snapshot()));
+    return ask(loop, f, 1) == 101 && ask(loop, g, 1) == 201 && ask(loop, h, 1) == 101 ? 0 : 1;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// ---- in a child ----
+
+namespace {
+
+std::optional<par::Snapshot> before;  // what children of `after` inherit a handle of
+std::vector<par::Snapshot> more_before;
+std::optional<par::Snapshot> after;
+
+// Runs f(x) in a child of this child, where `options` says.
+int nested(int (*f)(int), int x, const par::Options& options) {
+  int answer = -1;
+  auto inner = par::run(par::this_reactor(), f, options);
+  inner(x, [&](par::Result<int> r) { answer = r.value(); });
+  par::this_reactor().run();
+  return answer;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_child_that_names_a_snapshot_of_its_parent_uses_the_one_that_forked_it) {
+  before.emplace(taken_at(100));
+  after.emplace(taken_at(200));
+  {
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [](int x) {
+          if (before->alive() || before->pid() == 0) return -2;
+          before->stop();  // not its to stop
+          return nested(moment_plus, x, in(*before));
+        },
+        in(*after));
+    BOOST_TEST(ask(loop, f, 5) == 205);
+    BOOST_TEST(before->alive());
+    auto g = par::run(loop, moment_plus, in(*before));
+    BOOST_TEST(ask(loop, g, 5) == 105);
+  }
+  before.reset();
+  after.reset();
+  close_what_ended();
+}
+
+// The descriptors that an inherited handle names are closed in the child, and their numbers are
+// given out again there: to destroy the handle must not close what has them now.
+BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_harms_nothing) {
+  before.emplace(taken_at(100));
+  for (int i = 0; i < 6; ++i) more_before.push_back(taken_at(150));
+  after.emplace(taken_at(200));
+  {
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [](int x) {
+          const int first = nested(moment_plus, x, {});
+          before.reset();
+          more_before.clear();
+          after.reset();
+          return first == 205 ? nested(moment_plus, x + 1, {}) : -3;
+        },
+        in(*after));
+    testing::limit(20);
+    BOOST_TEST(ask(loop, f, 5) == 206);
+    auto g = par::run(loop, moment_plus, in(*before));
+    BOOST_TEST(ask(loop, g, 5) == 105);
+    auto h = par::run(loop, moment_plus, in(*after));
+    BOOST_TEST(ask(loop, h, 5) == 205);
+  }
+  before.reset();
+  more_before.clear();
+  after.reset();
+  close_what_ended();
+}
+
+// What the child has still to write is not the copy's to write: it would be there twice.
+BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
+  {
+    par::Snapshot snapshot = taken_at(100);
+    par::Reactor loop;
+    auto p = par::process<par::RawIo, par::RawIo>(
+        loop,
+        [](par::Pipe<int, std::string> pipe) {
+          for (int i = 0; i < 300; ++i) pipe.send(std::string(10000, static_cast<char>(i)));
+          for (int i = 0; i < 3; ++i) {
+            const pid_t copy = ::fork();
+            if (copy == 0) std::exit(i);
+            int status = 0;
+            ::waitpid(copy, &status, 0);
+            if (!WIFEXITED(status) || WEXITSTATUS(status) != i) ::_exit(1);
+          }
+          pipe.close();
+        },
+        in(snapshot));
+    int heard = 0;
+    std::string order;
+    p.on_message(
+        [&](std::string s) { heard += s == std::string(10000, static_cast<char>(heard)); });
+    p.on_error([&](const par::Error& error) { order += error.what(); });
+    p.on_exit([&](const par::ExitStatus& s) { order += par::to_string(s.cause); });
+    p.close();
+    loop.run();
+    BOOST_TEST(heard == 300);
+    BOOST_TEST(order == "normal");
+  }
+  close_what_ended();
+}
+
+// ---- a child that never asks costs nothing ----
+
+BOOST_AUTO_TEST_CASE(a_child_that_never_asks_has_no_event_loop_and_costs_its_snapshot_nothing) {
+  {
+    par::Snapshot snapshot = taken_at(100);
+    par::Reactor loop;
+    auto first = par::run(loop, moment_plus, in(snapshot));
+    BOOST_TEST(ask(loop, first, 1) == 101);
+    // When the pid is known the snapshot has let go of what the child has got from it.
+    const std::size_t of_child = descriptors_of(pid_of(loop, first)).size();
+    const std::size_t of_snapshot = descriptors_of(snapshot.pid()).size();
+    BOOST_TEST(of_snapshot > 0u);
+    BOOST_TEST(event_loops_of(snapshot.pid()) == 0u);
+    const auto snapshot_has = [&](std::size_t count) {
+      return testing::eventually([&] { return descriptors_of(snapshot.pid()).size() == count; });
+    };
+
+    std::vector<par::Remote<int, int>> many;
+    for (int i = 0; i < 10; ++i) {
+      many.push_back(par::run(
+          loop,
+          [](int x) {
+            if (x > 0) return nested(moment_plus, x, {});
+            return static_cast<int>(event_loops_of(::getpid()));
+          },
+          in(snapshot)));
+      BOOST_TEST(ask(loop, many.back(), 0) == 0);
+      BOOST_TEST(event_loops_of(pid_of(loop, many.back())) == 0u);
+      BOOST_TEST(descriptors_of(pid_of(loop, many.back())).size() == of_child);
+    }
+    BOOST_TEST(snapshot_has(of_snapshot));
+
+    // The first nested call opens the door: one socket on either side, and a loop in the child.
+    BOOST_TEST(ask(loop, many[3], 1) == 101);
+    BOOST_TEST(event_loops_of(many[3].pid()) == 1u);
+    BOOST_TEST(snapshot_has(of_snapshot + 1));
+    const std::size_t of_asking = descriptors_of(many[3].pid()).size();
+    BOOST_TEST(of_asking > of_child);
+    for (int x = 2; x < 6; ++x) BOOST_TEST(ask(loop, many[3], x) == 100 + x);
+    BOOST_TEST(snapshot_has(of_snapshot + 1));
+    BOOST_TEST(descriptors_of(many[3].pid()).size() == of_asking);
+    // The others still have none; and what it cost ends with it.
+    BOOST_TEST(descriptors_of(many[4].pid()).size() == of_child);
+    many.clear();
+    BOOST_TEST(snapshot_has(of_snapshot));
+  }
+  close_what_ended();
+}
+
+// ---- stop ----
+
+// The request to stop is one of those that wait where the socket of a snapshot is full; nothing that
+// comes later may be needed to send it.
+BOOST_AUTO_TEST_CASE(a_stop_that_finds_the_socket_full_is_sent_when_there_is_room) {
+  {
+    int ends[2];
+    BOOST_REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0);
+    const char packet[64] = {};
+    int room = 0;
+    while (::send(ends[0], packet, sizeof packet, 0) > 0) ++room;
+    ::close(ends[0]);
+    ::close(ends[1]);
+    // Not all of these find it full, and in one of them the stop is the first that does.
+    for (int requests = room - 4; requests <= room + 4; ++requests) {
+      std::optional<par::Snapshot> snapshot(taken_at(100));
+      const pid_t pid = snapshot->pid();
+      par::Reactor loop;
+      auto p = par::process(loop, echo_plus_moment, in(*snapshot));
+      p.on_start([&](pid_t) { loop.stop(); });
+      loop.run();
+      ::kill(pid, SIGSTOP);
+      int status = 0;
+      BOOST_TEST(::waitpid(pid, &status, WUNTRACED) == pid);
+      for (int i = 0; i < requests; ++i) p.kill(0);
+      snapshot.reset();
+      ::kill(pid, SIGCONT);
+      p.close();
+      const bool ended = testing::eventually([&] {
+        loop.run();
+        par::Timer turn = loop.after(0ms, [] {});
+        loop.run();
+        return !testing::process_exists(pid);
+      });
+      BOOST_TEST(ended, requests << " requests before the stop");
+    }
+  }
+  close_what_ended();
+}
+
+// ---- in a process that the program has forked by itself ----
+
+namespace {
+
+// A program in the middle of everything, which forks by itself and goes on.
+class Program {
+public:
+  explicit Program(bool borrows = false) : snapshot_(taken_at(100)) {
+    if (borrows)
+      loop_.emplace(base_ = ::event_base_new());
+    else
+      loop_.emplace();
+    remote_ = par::run(*loop_, moment_plus, in(*snapshot_));
+    process_ = par::process(*loop_, echo_plus_moment, in(*snapshot_));
+    process_.on_message([this](int x) { messages_.push_back(x); });
+    process_.on_exit([this](const par::ExitStatus& s) { cause_ = s.cause; });
+    timer_ = loop_->every(1ms, [this] { ++ticks_; });
+    process_.send(1);
+    remote_(1, [this](par::Result<int> r) { answers_.push_back(r.value()); });
+    while (messages_.empty() || answers_.empty() || process_.pid() == 0) loop_->run_for(1ms);
+    // In flight while it forks.
+    process_.send(2);
+    remote_(2, [this](par::Result<int> r) { answers_.push_back(r.value()); });
+  }
+
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  ~Program() {
+    destroy("432");
+    loop_.reset();
+    if (base_) ::event_base_free(base_);
+  }
+
+  event_base* base() const { return base_; }
+  par::Snapshot& snapshot() { return *snapshot_; }
+  par::Reactor& loop() { return *loop_; }
+  par::Remote<int, int>& remote() { return remote_; }
+  par::Process<int, int>& process() { return process_; }
+  std::size_t heard() const { return messages_.size() + answers_.size(); }
+
+  // In the copy: each part, in the order of the digits.
+  void destroy(const std::string& order) {
+    for (const char part : order) {
+      switch (part) {
+        case '0': loop_.reset(); break;
+        case '1': snapshot_.reset(); break;
+        case '2': remote_ = {}; break;
+        case '3': process_ = {}; break;
+        default: timer_.cancel(); break;
+      }
+    }
+  }
+
+  // In the program itself: everything goes on as if nobody had forked.
+  bool goes_on() {
+    const int ticks = ticks_;
+    process_.send(3);
+    remote_(3, [this](par::Result<int> r) { answers_.push_back(r.value()); });
+    const auto all_there = [&] {
+      return messages_.size() == 3 && answers_.size() == 3 && ticks_ > ticks;
+    };
+    if (!testing::eventually([&] {
+          loop_->run_for(1ms);
+          return all_there();
+        }))
+      return false;
+    timer_.cancel();
+    process_.close();
+    loop_->run();
+    auto more = par::run(*loop_, moment_plus, in(*snapshot_));
+    return messages_ == std::vector<int>{101, 102, 103} &&
+           answers_ == std::vector<int>{101, 102, 103} && cause_ == par::Cause::normal &&
+           snapshot_->alive() && ask(*loop_, more, 7) == 107;
+  }
+
+private:
+  event_base* base_ = nullptr;
+  std::optional<par::Snapshot> snapshot_;
+  std::optional<par::Reactor> loop_;
+  par::Remote<int, int> remote_;
+  par::Process<int, int> process_;
+  par::Timer timer_;
+  std::vector<int> messages_;
+  std::vector<int> answers_;
+  int ticks_ = 0;
+  std::optional<par::Cause> cause_;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_the_program_alone) {
+  {
+    Program program;
+    std::string order = "01234";
+    int orders = 0;
+    do {
+      const int status = testing::elsewhere([&] {
+        program.destroy(order);
+        return 0;
+      });
+      BOOST_TEST(status == 0, order);
+      ++orders;
+    } while (std::next_permutation(order.begin(), order.end()));
+    BOOST_TEST(orders == 120);
+    BOOST_TEST(program.goes_on());
+  }
+  close_what_ended();
+}
+
+// They are in memory that the copy shares with all of them.
+BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_deadlines_alone) {
+  int bell[2];
+  BOOST_REQUIRE(::pipe(bell) == 0);
+  {
+    par::Snapshot snapshot = taken_at(100);
+    par::Options options = in(snapshot);
+    options.deadline = 1h;
+    const int waits = bell[0];
+    for (const bool reactor_first : {false, true}) {
+      std::optional<par::Reactor> loop(std::in_place);
+      std::optional<par::Remote<bool, void>> f;
+      f = par::run(
+          *loop,
+          [waits] {
+            char byte;
+            if (::read(waits, &byte, 1) != 1) return false;
+            return par::this_call::remaining() <= std::chrono::nanoseconds(1h);
+          },
+          options);
+      std::vector<bool> told;
+      const auto note = [&](par::Result<bool> r) { told.push_back(r.value()); };
+      (*f)(note);
+      const par::Call second = (*f)(note);
+      loop->run_for(1ms);
+      const int status = testing::elsewhere([&] {
+        second.cancel();
+        second.deadline(1ms);
+        if (reactor_first) loop.reset();
+        f.reset();
+        return 0;
+      });
+      BOOST_TEST(status == 0);
+      BOOST_TEST(::write(bell[1], "xx", 2) == 2);
+      loop->run();
+      BOOST_TEST((told == std::vector<bool>{true, true}));
+    }
+  }
+  ::close(bell[0]);
+  ::close(bell[1]);
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_returns_from_main_leaves_the_program_alone) {
+  {
+    static std::optional<Program> in_static_storage;
+    in_static_storage.emplace();
+    const pid_t pid = ::fork();
+    if (pid == 0) std::exit(0);
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    BOOST_TEST(status == 0);
+    BOOST_TEST(in_static_storage->goes_on());
+    in_static_storage.reset();
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_from_inside_of_a_callback_leaves_the_program_alone) {
+  {
+    static std::optional<Program> in_static_storage;
+    in_static_storage.emplace();
+    int status = -1;
+    in_static_storage->loop().post([&] {
+      const pid_t pid = ::fork();
+      if (pid == 0) std::exit(0);
+      ::waitpid(pid, &status, 0);
+    });
+    BOOST_TEST(in_static_storage->goes_on());
+    BOOST_TEST(status == 0);
+    in_static_storage.reset();
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_of_the_program_do_nothing_or_say_so) {
+  {
+    Program program;
+    par::Hold hold = program.loop().hold();
+    const std::size_t heard = program.heard();
+    const int status = testing::elsewhere([&] {
+      par::Reactor& loop = program.loop();
+      const std::string foreign = "another process";
+      const auto refused = [&](auto f) { return misuse_of(f).find(foreign) != std::string::npos; };
+      if (program.snapshot().alive()) return 1;
+      program.snapshot().stop();
+      if (!refused([&] { loop.run(); })) return 2;
+      if (!refused([&] { static_cast<void>(loop.run_for(1ms)); })) return 3;
+      if (!refused([&] { static_cast<void>(loop.after(1ms, [] {})); })) return 4;
+      if (!refused([&] { static_cast<void>(loop.on_readable(0, [] {})); })) return 5;
+      if (!refused([&] { loop.post([] {}); })) return 6;
+      if (!refused([&] { program.remote()(1, [](par::Result<int>) {}); })) return 7;
+      loop.stop();
+      hold.release();
+      program.remote().close();
+      program.process().kill(SIGKILL);
+      program.process().terminate(1ms);
+      if (!program.process().send(9) || program.process().buffered() != 0) return 8;
+      program.process().pause();
+      program.process().resume();
+      program.process().close();
+      const auto error =
+          error_of([&] { static_cast<void>(par::run(loop, moment_plus, in(program.snapshot()))); });
+      if (!says(error, par::Errc::no_snapshot, "daemonises")) return 9;
+      return program.heard() == heard ? 0 : 10;
+    });
+    BOOST_TEST(status == 0);
+    hold.release();
+    BOOST_TEST(program.goes_on());
+  }
+  close_what_ended();
+}
+
+// It has a loop of its own there, and the snapshot that it takes is its own, too.
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_begin_anew) {
+  {
+    std::optional<Program> program;
+    program.emplace();
+    const int status = testing::elsewhere([&] {
+      program.reset();
+      par::Snapshot own = taken_at(500);
+      par::Reactor loop;
+      auto f = par::run(loop, moment_plus, in(own));
+      return ask(loop, f, 5) == 505 ? 0 : 1;
+    });
+    BOOST_TEST(status == 0);
+    BOOST_TEST(program->goes_on());
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_call_init_again) {
+  const int status = testing::elsewhere([] {
+    moment = 100;
+    par::init();
+    const pid_t pid = ::fork();
+    if (pid > 0) {
+      int inner = 0;
+      ::waitpid(pid, &inner, 0);
+      if (inner != 0) return WEXITSTATUS(inner);
+      par::Reactor loop;
+      auto f = par::run(loop, moment_plus);
+      return ask(loop, f, 1) == 101 ? 0 : 1;
+    }
+    moment = 200;
+    par::init();
+    if (misuse_of([] { par::init(); }).find("already") == std::string::npos) ::_exit(2);
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus);
+    ::_exit(ask(loop, f, 1) == 201 ? 0 : 3);
+  });
+  BOOST_TEST(status == 0);
+}
+
+// As libevent has it: the copy calls event_reinit() and goes on with the base, for its own events.
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_goes_on_with_a_borrowed_base) {
+  {
+    Program program(true);
+    for (const bool destroys_first : {false, true}) {
+      const int status = testing::elsewhere([&] {
+        event_base* const base = program.base();
+        const std::size_t heard = program.heard();
+        if (::event_reinit(base) != 0) return 1;
+        if (destroys_first) program.destroy("43210");
+        int fired = 0;
+        event* const own = ::event_new(
+            base, -1, EV_PERSIST, [](int, short, void* p) { ++*static_cast<int*>(p); }, &fired);
+        const timeval often{0, 1000};
+        ::event_add(own, &often);
+        while (fired < 10) ::event_base_loop(base, EVLOOP_ONCE);
+        ::event_free(own);
+        program.destroy("43210");
+        ::event_base_loop(base, EVLOOP_NONBLOCK);
+        return program.heard() == heard ? 0 : 2;
+      });
+      BOOST_TEST(status == 0);
+    }
+    BOOST_TEST(program.goes_on());
+  }
+  close_what_ended();
+}
+
+// ---- a program that daemonises too late ----
+
+BOOST_AUTO_TEST_CASE(a_daemon_is_told_why_its_snapshots_are_none) {
+  int said[2];
+  BOOST_REQUIRE(::pipe(said) == 0);
+  pid_t snapshots[2] = {};
+  const int status = testing::elsewhere([&] {
+    par::init();
+    par::Snapshot named = taken_at(100);
+    const pid_t pids[2] = {par::default_snapshot().pid(), named.pid()};
+    if (::write(said[1], pids, sizeof pids) != sizeof pids) return 1;
+    // As daemon(3) does: twice, and the first two are gone.
+    if (::fork() > 0) ::_exit(0);
+    ::setsid();
+    if (::fork() > 0) ::_exit(0);
+    if (par::default_snapshot().alive() || named.alive()) ::_exit(1);
+    par::Reactor loop;
+    const auto told = [&](const par::Options& options) {
+      const auto run = error_of([&] { static_cast<void>(par::run(loop, moment_plus, options)); });
+      const auto process =
+          error_of([&] { static_cast<void>(par::process(loop, echo_plus_moment, options)); });
+      return says(run, par::Errc::no_snapshot, "daemonises") &&
+             says(process, par::Errc::no_snapshot, "daemonises");
+    };
+    const char verdict = told({}) && told(in(named)) ? 'y' : 'n';
+    if (::write(said[1], &verdict, 1) != 1) ::_exit(1);
+    ::_exit(0);
+  });
+  BOOST_TEST(status == 0);
+  ::close(said[1]);
+  char verdict = 'n';
+  BOOST_TEST(::read(said[0], snapshots, sizeof snapshots) == sizeof snapshots);
+  BOOST_TEST(::read(said[0], &verdict, 1) == 1);
+  BOOST_TEST(verdict == 'y');
+  ::close(said[0]);
+  // The program that had taken them is gone.
+  for (const pid_t snapshot : snapshots) BOOST_TEST(gone(snapshot));
+}

@@ -1,0 +1,1070 @@
+// spares.cpp - children forked ahead: who takes them, what they are like then, and that nobody hears of them.
+#include "elsewhere.hpp"
+#include "errors.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <set>
+
+namespace par = evparallel;
+using testing::error_of;
+using testing::has;
+using namespace std::chrono_literals;
+
+namespace {
+
+using Pids = std::vector<pid_t>;
+
+par::SnapshotOptions with(unsigned spares) {
+  par::SnapshotOptions options;
+  options.spares = spares;
+  return options;
+}
+
+par::Options in(par::Snapshot& snapshot) {
+  par::Options options;
+  options.snapshot = &snapshot;
+  return options;
+}
+
+pid_t own_pid() {
+  return ::getpid();
+}
+
+// "(NAME) STATE ..." of a process; empty where there is none.
+std::string stat_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  const std::size_t from = line.find('(');
+  return from == line.npos ? std::string() : line.substr(from);
+}
+
+// It sleeps, which it does not before it has answered.
+bool is_ready_spare(pid_t pid) {
+  return stat_of(pid).rfind("(spare) S", 0) == 0;
+}
+
+Pids spares_of(const par::Snapshot& snapshot) {
+  Pids all;
+  for (const pid_t replica : snapshot.pids())
+    for (const pid_t pid : testing::children_of(replica))
+      if (is_ready_spare(pid)) all.push_back(pid);
+  return all;
+}
+
+bool has_spares(const par::Snapshot& snapshot, std::size_t count) {
+  return testing::eventually([&] { return spares_of(snapshot).size() == count; });
+}
+
+bool contains(const Pids& all, pid_t pid) {
+  return std::find(all.begin(), all.end(), pid) != all.end();
+}
+
+template <class F>
+bool loop_until(par::Reactor& loop, F condition) {
+  return testing::eventually([&] {
+    par::Timer turn = loop.after(1ms, [] {});
+    loop.run();
+    return condition();
+  });
+}
+
+// As many as there should be, and all wait.
+bool refilled(par::Reactor& loop, const par::Snapshot& snapshot, std::size_t count) {
+  return loop_until(loop, [&] { return spares_of(snapshot).size() == count; });
+}
+
+bool gone(pid_t pid) {
+  return testing::eventually([pid] { return !testing::process_exists(pid); });
+}
+
+template <class T>
+T answer_of(par::Reactor& loop, par::Remote<T, void>& f) {
+  std::optional<T> answer;
+  f([&](par::Result<T> r) { answer = r.value(); });
+  loop.run();
+  return *answer;
+}
+
+template <class T>
+T run_once(par::Reactor& loop, T (*task)(), const par::Options& options) {
+  auto f = par::run(loop, task, options);
+  return answer_of(loop, f);
+}
+
+void close_what_ended() {
+  const bool none_left = testing::eventually([] {
+    const Pids left = testing::children_of(::getpid());
+    return std::none_of(left.begin(), left.end(), testing::process_exists);
+  });
+  BOOST_TEST(none_left);
+  const par::Snapshot next;
+}
+
+}  // namespace
+
+// ---- who takes them ----
+
+BOOST_AUTO_TEST_CASE(there_are_none_unless_asked_for) {
+  {
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    const pid_t pid = run_once(loop, own_pid, in(snapshot));
+    BOOST_TEST(pid > 0);
+    BOOST_TEST(loop_until(loop, [&] { return testing::children_of(snapshot.pid()).empty(); }));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(too_many_are_refused_by_name) {
+  std::string text;
+  try {
+    par::Snapshot snapshot(with(static_cast<unsigned>(-1)));
+  } catch (const std::logic_error& error) {
+    text = error.what();
+  }
+  BOOST_TEST(has(text, "SnapshotOptions::spares"));
+  BOOST_TEST(has(text, "4294967295"));
+  BOOST_TEST(testing::children_of(::getpid()).empty());
+}
+
+BOOST_AUTO_TEST_CASE(they_are_there_before_any_loop_is) {
+  {
+    par::Snapshot snapshot(with(2));
+    BOOST_REQUIRE(has_spares(snapshot, 2));
+    const Pids spares = spares_of(snapshot);
+    par::Reactor loop;
+    BOOST_TEST(contains(spares, run_once(loop, own_pid, in(snapshot))));
+    BOOST_TEST(contains(spares, run_once(loop, own_pid, in(snapshot))));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(each_that_is_taken_is_replaced) {
+  {
+    par::Snapshot snapshot(with(3));
+    par::Reactor loop;
+    std::set<pid_t> taken;
+    for (int i = 0; i < 10; ++i) {
+      BOOST_REQUIRE(refilled(loop, snapshot, 3));
+      const Pids spares = spares_of(snapshot);
+      auto f = par::run(loop, own_pid, in(snapshot));
+      const pid_t pid = answer_of(loop, f);
+      BOOST_TEST(f.pid() == pid);
+      BOOST_TEST(contains(spares, pid));
+      BOOST_TEST(taken.insert(pid).second);
+    }
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_process_takes_one_too) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(has_spares(snapshot, 1));
+    const Pids spares = spares_of(snapshot);
+    std::vector<std::string> events;
+    auto p = par::process(
+        loop,
+        [](par::Pipe<int, int> pipe) {
+          pipe.on_message([pipe](int x) mutable { pipe.send(x + 1); });
+        },
+        in(snapshot));
+    BOOST_TEST(p.pid() == 0);  // that it runs is told by the loop
+    p.on_start([&](pid_t pid) {
+      events.push_back("start");
+      BOOST_TEST(pid == spares[0]);
+    });
+    p.on_message([&](int x) {
+      events.push_back(std::to_string(x));
+      p.close();
+    });
+    p.on_exit([&](const par::ExitStatus& status) {
+      events.push_back("exit");
+      BOOST_TEST(status.pid == spares[0]);
+      BOOST_TEST(status.code() == 0);
+    });
+    p.send(7);
+    loop.run();
+    const std::vector<std::string> expected{"start", "8", "exit"};
+    BOOST_TEST(events == expected, boost::test_tools::per_element());
+  }
+  close_what_ended();
+}
+
+// It is told before the end is, though both were there when the loop came to it.
+BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const pid_t spare = spares_of(snapshot)[0];
+    auto p = par::process(
+        loop, [](par::Pipe<int, int>) { ::_exit(5); }, in(snapshot));
+    std::string events;
+    p.on_start([&](pid_t pid) { events += pid == spare ? "start " : "wrong "; });
+    p.on_error([](const par::Error&) {});
+    p.on_exit([&](const par::ExitStatus& status) { events += std::to_string(status.code()); });
+    BOOST_TEST(gone(spare));
+    loop.run();
+    BOOST_TEST(events == "start 5");
+  }
+  close_what_ended();
+}
+
+// The loop was stopped in between: it comes to the end first, and to what was put off later.
+BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end_where_the_loop_is_stopped) {
+  {
+    par::Snapshot snapshot(with(2));
+    par::Reactor loop;
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_REQUIRE(refilled(loop, snapshot, 2));
+    par::Options options = in(snapshot);
+    options.max_message = 10;
+    auto f = par::run(
+        loop, [](const std::string& s) { return s.size(); }, options);
+    f(std::string(100, 'x'), [&](par::Result<std::size_t> r) {
+      BOOST_TEST(!r);
+      loop.stop();
+    });
+    auto p = par::process(
+        loop, [](par::Pipe<int, int>) { ::_exit(5); }, in(snapshot));
+    std::string events;
+    pid_t pid = 0;
+    p.on_start([&](pid_t started) {
+      pid = started;
+      events += "start ";
+    });
+    p.on_error([](const par::Error&) {});
+    p.on_exit([&](const par::ExitStatus& status) { events += std::to_string(status.code()); });
+    // One is at work still, and the loop has not turned, so that none was forked in their places.
+    BOOST_TEST(
+        testing::eventually([&] { return testing::children_of(snapshot.pid()).size() == 1; }));
+    loop.run();
+    loop.run();
+    BOOST_TEST(events == "start 5");
+    BOOST_TEST(pid != 0);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(what_was_settled_at_its_fork_needs_a_fork) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const Pids spares = spares_of(snapshot);
+    const auto is_other = [&](const par::Options& options) {
+      const pid_t pid = run_once(loop, own_pid, options);
+      return pid != 0 && pid != spares[0];
+    };
+    par::Options options = in(snapshot);
+    options.process_group = par::ProcessGroup::parent;
+    BOOST_TEST(is_other(options));
+    options = in(snapshot);
+    options.out = par::Stdio::capture();
+    BOOST_TEST(is_other(options));
+    options = in(snapshot);
+    options.err = par::Stdio::null();
+    BOOST_TEST(is_other(options));
+    options = in(snapshot);
+    options.in = par::Stdio::inherit();
+    BOOST_TEST(is_other(options));
+    BOOST_TEST(spares_of(snapshot) == spares, boost::test_tools::per_element());
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == spares[0]);
+  }
+  close_what_ended();
+}
+
+// More at once than there are: the others are forked as ever.
+BOOST_AUTO_TEST_CASE(where_none_is_left_children_are_forked) {
+  {
+    par::Snapshot snapshot(with(4));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 4));
+    const Pids spares = spares_of(snapshot);
+    const std::size_t before = testing::count_descriptors();
+    {
+      std::vector<par::Remote<pid_t, void>> remotes;
+      std::map<pid_t, int> answers;
+      for (int i = 0; i < 60; ++i) {
+        remotes.push_back(par::run(loop, own_pid, in(snapshot)));
+        remotes.back()([&](par::Result<pid_t> r) { ++answers[r.value()]; });
+      }
+      loop.run();
+      BOOST_TEST(answers.size() == 60u);
+      for (const pid_t pid : spares) BOOST_TEST(answers[pid] == 1);
+    }
+    BOOST_TEST(refilled(loop, snapshot, 4));
+    BOOST_TEST(testing::count_descriptors() == before);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
+  {
+    par::SnapshotOptions options = with(2);
+    options.replicas = 2;
+    par::Snapshot snapshot(options);
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 4));
+    const Pids spares = spares_of(snapshot);
+    std::map<pid_t, int> parents;
+    for (int i = 0; i < 4; ++i) {
+      auto f = par::run(
+          loop,
+          [] {
+            return std::vector<pid_t>{::getpid(), ::getppid()};
+          },
+          in(snapshot));
+      const Pids told = answer_of(loop, f);
+      BOOST_TEST(contains(spares, told[0]));
+      ++parents[told[1]];
+    }
+    for (const pid_t replica : snapshot.pids()) BOOST_TEST(parents[replica] == 2);
+    // With one of them its spares end; the other one goes on.  All are ready before: what is being
+    // forked holds the socket of a dead one for a moment, and nobody could see that it is dead.
+    BOOST_REQUIRE(refilled(loop, snapshot, 4));
+    ::kill(snapshot.pids()[0], SIGKILL);
+    BOOST_TEST(gone(snapshot.pids()[0]));
+    auto f = par::run(
+        loop, [] { return ::getppid(); }, in(snapshot));
+    BOOST_TEST(answer_of(loop, f) == snapshot.pids()[1]);
+    BOOST_TEST(refilled(loop, snapshot, 2));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(another_reactor_uses_them_later) {
+  {
+    par::Snapshot snapshot(with(2));
+    {
+      par::Reactor first;
+      BOOST_TEST(run_once(first, own_pid, in(snapshot)) > 0);
+      BOOST_REQUIRE(refilled(first, snapshot, 2));
+    }
+    const Pids spares = spares_of(snapshot);
+    par::Reactor second;
+    BOOST_TEST(contains(spares, run_once(second, own_pid, in(snapshot))));
+    BOOST_TEST(refilled(second, snapshot, 2));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(in_a_child_there_are_none) {
+  {
+    par::Snapshot snapshot(with(2));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 2));
+    const Pids spares = spares_of(snapshot);
+    auto f = par::run(
+        loop,
+        [] {
+          auto g = par::run(par::this_reactor(), own_pid);
+          pid_t nested = 0;
+          g([&nested](par::Result<pid_t> r) { nested = r.value(); });
+          par::this_reactor().run();
+          return std::vector<pid_t>{::getpid(), nested};
+        },
+        in(snapshot));
+    const Pids told = answer_of(loop, f);
+    BOOST_TEST(contains(spares, told[0]));
+    BOOST_TEST(!contains(spares, told[1]));
+    BOOST_TEST(told[1] > 0);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(pools_take_them) {
+  {
+    par::Snapshot snapshot(with(2));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 2));
+    const Pids spares = spares_of(snapshot);
+    par::PoolOptions options;
+    options.workers = 2;
+    options.child = in(snapshot);
+    auto pool = par::pool(
+        loop, [](int x) { return std::make_pair(x * x, ::getpid()); }, options);
+    int right = 0;
+    std::set<pid_t> seen;
+    for (int i = 0; i < 100; ++i)
+      pool.submit(i, [&, i](par::Result<std::pair<int, pid_t>> r) {
+        right += r.value().first == i * i;
+        seen.insert(r.value().second);
+      });
+    loop.run();
+    BOOST_TEST(right == 100);
+    for (const pid_t pid : seen) BOOST_TEST(contains(spares, pid));
+    BOOST_TEST(pool.stats().started == 2u);
+    BOOST_TEST(pool.stats().respawned == 0u);
+    pool.close();
+    loop.run();
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(descriptors_reach_them) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const Pids spares = spares_of(snapshot);
+    int ends[2];
+    BOOST_REQUIRE(::pipe(ends) == 0);
+    auto f = par::run(
+        loop,
+        [](par::Fd fd) {
+          const pid_t pid = ::getpid();
+          return ::write(fd.get(), &pid, sizeof pid) == static_cast<ssize_t>(sizeof pid);
+        },
+        in(snapshot));
+    bool written = false;
+    f(par::Fd(ends[1]), [&](par::Result<bool> r) { written = r.value(); });
+    loop.run();
+    BOOST_TEST(written);
+    pid_t pid = 0;
+    BOOST_TEST(::read(ends[0], &pid, sizeof pid) == static_cast<ssize_t>(sizeof pid));
+    BOOST_TEST(pid == spares[0]);
+    ::close(ends[0]);
+  }
+  close_what_ended();
+}
+
+// ---- what they are like ----
+
+namespace {
+
+// What a child says of itself that its fork, or its number, may have decided.
+std::vector<std::uint64_t> random_of_child() {
+  return {par::child_seed(), static_cast<std::uint64_t>(::random()),
+          static_cast<std::uint64_t>(std::rand()), static_cast<std::uint64_t>(::lrand48())};
+}
+
+std::vector<std::vector<std::uint64_t>> randoms(unsigned spares) {
+  par::SnapshotOptions options = with(spares);
+  options.seed = 4711;
+  par::Snapshot snapshot(options);
+  par::Reactor loop;
+  std::vector<std::vector<std::uint64_t>> all;
+  for (int i = 0; i < 5; ++i) {
+    BOOST_REQUIRE(refilled(loop, snapshot, spares));
+    all.push_back(run_once(loop, random_of_child, in(snapshot)));
+  }
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(random_numbers_are_those_of_the_spawn) {
+  const auto with_them = randoms(2);
+  BOOST_REQUIRE(with_them.size() == 5u);
+  BOOST_TEST((with_them == randoms(0)));
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    Pids spares = spares_of(snapshot);
+    par::Options options = in(snapshot);
+    options.name = "dishwasher";
+    options.cwd = "/usr";
+    options.env["SPARE_OF"] = "none";
+    options.nice = 3;
+    options.limits.cpu = 77s;
+    options.limits.memory = std::size_t{64} << 20;
+    auto f = par::run(
+        loop,
+        [] {
+          rlimit cpu{};
+          rlimit memory{};
+          ::getrlimit(RLIMIT_CPU, &cpu);
+          ::getrlimit(RLIMIT_AS, &memory);
+          char where[64] = {};
+          if (!::getcwd(where, sizeof where)) where[0] = 0;
+          std::ifstream line("/proc/self/cmdline");
+          std::string title;
+          std::getline(line, title, '\0');
+          const char* variable = std::getenv("SPARE_OF");
+          return std::vector<std::string>{std::to_string(::getpid()),
+                                          variable ? variable : "",
+                                          where,
+                                          std::to_string(::getpriority(PRIO_PROCESS, 0)),
+                                          std::to_string(cpu.rlim_cur),
+                                          memory.rlim_cur == RLIM_INFINITY ? "none" : "limited",
+                                          title,
+                                          std::to_string(::getpgrp())};
+        },
+        options);
+    const std::vector<std::string> told = answer_of(loop, f);
+    BOOST_TEST(told[0] == std::to_string(spares[0]));
+    BOOST_TEST(told[1] == "none");
+    BOOST_TEST(told[2] == "/usr");
+    BOOST_TEST(told[3] == std::to_string(::getpriority(PRIO_PROCESS, 0) + 3));
+    BOOST_TEST(told[4] == "77");
+    BOOST_TEST(told[5] == "limited");
+    BOOST_TEST(has(told[6], "dishwasher"));
+    BOOST_TEST(told[7] == told[0]);
+    BOOST_TEST(stat_of(spares[0]).rfind("(dishwasher)", 0) == 0);
+    // Without a name it is called after the program, as ever.
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    spares = spares_of(snapshot);
+    auto g = par::run(loop, own_pid, in(snapshot));
+    BOOST_TEST(answer_of(loop, g) == spares[0]);
+    BOOST_TEST(stat_of(spares[0]).rfind("(spare)", 0) == std::string::npos);
+  }
+  close_what_ended();
+}
+
+namespace {
+
+// Whether the page at that address is in the page table of a process; nullopt: nobody tells.
+std::optional<bool> is_mapped(pid_t pid, const void* address) {
+  const int pages = ::open(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), O_RDONLY);
+  const auto page = reinterpret_cast<std::uintptr_t>(address) /
+                    static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t entry = 0;
+  const ssize_t got = ::pread(pages, &entry, sizeof entry, static_cast<off_t>(page * sizeof entry));
+  ::close(pages);
+  if (got != sizeof entry) return std::nullopt;
+  return (entry >> 63) != 0;
+}
+
+}  // namespace
+
+// A spare runs nothing of the program before its task, so no page of its code is there by chance.
+BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_there_before_it_comes_again) {
+  const void* const code = reinterpret_cast<const void*>(&own_pid);
+  bool told = false;
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const pid_t first = spares_of(snapshot)[0];
+    const std::optional<bool> before = is_mapped(first, code);
+    told = before && !*before;  // else this kernel copies page tables of code
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == first);
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    if (told) BOOST_TEST(is_mapped(spares_of(snapshot)[0], code).value());
+  }
+  close_what_ended();
+  if (!told) testing::skip("whether code is mapped is not told here, or a fork maps it");
+}
+
+BOOST_AUTO_TEST_CASE(hooks_run_with_the_task_and_not_before) {
+  const int status = testing::elsewhere([] {
+    static int said[2];
+    if (::pipe(said) != 0) return 1;
+    const auto say = [](char what) {
+      if (::write(said[1], &what, 1) != 1) ::_exit(98);
+    };
+    par::at_child_start([say] { say(std::getenv("IN_TASK") ? 'S' : 's'); });
+    par::at_child_exit([say] { say('e'); });
+    par::init(with(2));
+    par::Reactor loop;
+    if (!refilled(loop, par::default_snapshot(), 2)) return 2;
+    const Pids spares = spares_of(par::default_snapshot());
+    par::Options options;
+    options.env["IN_TASK"] = "1";
+    auto f = par::run(loop, own_pid, options);
+    const pid_t pid = answer_of(loop, f);
+    f = {};
+    if (!contains(spares, pid) || !gone(pid)) return 3;
+    // Those that nobody needs end without a word.
+    par::default_snapshot().stop();
+    if (!gone(spares[0]) || !gone(spares[1]) || !gone(par::default_snapshot().pid())) return 4;
+    ::close(said[1]);
+    char heard[16] = {};
+    const ssize_t size = ::read(said[0], heard, sizeof heard);
+    return size == 2 && std::string(heard) == "Se" ? 0 : 5;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(its_end_is_told_as_that_of_any_child) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    par::Options options = in(snapshot);
+    options.backtrace = true;
+    const auto end_of = [&](int how) {
+      BOOST_REQUIRE(refilled(loop, snapshot, 1));
+      const Pids spares = spares_of(snapshot);
+      auto f = par::run(
+          loop,
+          [](int x) {
+            if (x == 0) ::raise(SIGSEGV);
+            if (x == 1) ::exit(3);
+            if (x == 2)
+              for (;;) ::pause();
+            return x;
+          },
+          options);
+      std::optional<par::Error> error;
+      par::Call call = f(how, [&](par::Result<int> r) { error = r.error(); });
+      if (how == 2) call.deadline(20ms);
+      loop.run();
+      BOOST_REQUIRE(error.has_value());
+      if (how == 2) {
+        f = {};
+        BOOST_TEST(loop_until(loop, [&] { return !testing::process_exists(spares[0]); }));
+      } else {
+        BOOST_REQUIRE(error->exit().has_value());
+        BOOST_TEST(error->exit()->pid == spares[0]);
+      }
+      return *error;
+    };
+    const par::Error crash = end_of(0);
+    BOOST_TEST((crash.code() == par::Errc::child_killed));
+    BOOST_TEST((crash.delivery() == par::Delivery::started));
+    BOOST_TEST(crash.exit()->signal() == SIGSEGV);
+    BOOST_REQUIRE(crash.exit()->crash);
+    BOOST_TEST(crash.exit()->crash->signal == SIGSEGV);
+    const par::Error left = end_of(1);
+    BOOST_TEST((left.code() == par::Errc::child_exited));
+    BOOST_TEST(left.exit()->code() == 3);
+    options.grace = 20ms;
+    BOOST_TEST((end_of(2).code() == par::Errc::deadline));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(calls_are_cancelled_and_limited_as_ever) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const Pids spares = spares_of(snapshot);
+    par::Options options = in(snapshot);
+    options.max_message = 1000;
+    auto f = par::run(
+        loop,
+        [](const std::string& text) {
+          while (text == "spin" && !par::this_call::cancelled()) {}
+          return text == "id" ? std::to_string(par::this_call::id()) : std::to_string(::getpid());
+        },
+        options);
+    std::vector<std::string> heard;
+    const auto note = [&](par::Result<std::string> r) {
+      heard.push_back(r ? *r : par::to_string(r.error().code()));
+    };
+    f("id", note);
+    loop.run();
+    par::Call call = f("spin", note);
+    par::Timer soon = loop.after(5ms, [&] { call.cancel(); });
+    loop.run();
+    f(std::string(2000, 'x'), note);
+    f("", note);
+    loop.run();
+    const std::vector<std::string> expected{"1", "cancelled", "too_large",
+                                            std::to_string(spares[0])};
+    BOOST_TEST(heard == expected, boost::test_tools::per_element());
+  }
+  close_what_ended();
+}
+
+// The rehearsal is no call that it has begun.
+BOOST_AUTO_TEST_CASE(how_far_a_call_got_is_told_as_ever) {
+  const int status = testing::elsewhere([] {
+    par::at_child_start([] { ::raise(SIGKILL); });
+    par::init(with(1));
+    par::Reactor loop;
+    if (!refilled(loop, par::default_snapshot(), 1)) return 1;
+    auto f = par::run(loop, own_pid);
+    int heard = 0;
+    f([&](par::Result<pid_t> r) {
+      // A caller who has seen the end has another one, with another pid.
+      heard = r ? 2 : r.error().delivery() == par::Delivery::started ? 3 : 5;
+    });
+    loop.run();
+    return heard;
+  });
+  BOOST_TEST(status == 5);
+}
+
+BOOST_AUTO_TEST_CASE(faults_are_counted_from_the_task_on) {
+  const int status = testing::elsewhere([] {
+    par::fault::Plan plan;
+    plan.die_at_message = 2;
+    par::fault::arm(plan);
+    par::init(with(1));
+    par::fault::disarm();
+    par::Reactor loop;
+    if (!refilled(loop, par::default_snapshot(), 1)) return 1;
+    const Pids spares = spares_of(par::default_snapshot());
+    auto f = par::run(loop, own_pid);
+    std::string heard;
+    for (int i = 0; i < 2; ++i) {
+      f([&](par::Result<pid_t> r) { heard += r ? *r == spares[0] ? "a" : "b" : "c"; });
+      loop.run();
+    }
+    return heard == "ac" ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// ---- that nobody hears of them ----
+
+BOOST_AUTO_TEST_CASE(they_neither_hold_a_loop_nor_wake_it) {
+  {
+    par::Snapshot snapshot(with(3));
+    par::Reactor loop;
+    loop.run();  // returns
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_REQUIRE(refilled(loop, snapshot, 3));
+    loop.run();
+    const par::Timer end = loop.after(100ms, [] {});
+    rusage before{};
+    rusage after{};
+    ::getrusage(RUSAGE_SELF, &before);
+    loop.run();
+    ::getrusage(RUSAGE_SELF, &after);
+    // The end of the timer, and what of the refill may have been to come.
+    BOOST_TEST(after.ru_nvcsw - before.ru_nvcsw <= 5);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
+  {
+    par::Snapshot snapshot(with(2));
+    int losses = 0;
+    snapshot.on_lost([&](const par::ExitStatus&) { ++losses; });
+    par::Reactor loop;
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_REQUIRE(refilled(loop, snapshot, 2));
+    const Pids spares = spares_of(snapshot);
+    ::kill(spares[0], SIGKILL);
+    BOOST_TEST(loop_until(loop, [&] {
+      const Pids now = spares_of(snapshot);
+      return now.size() == 2 && !contains(now, spares[0]);
+    }));
+    BOOST_TEST(losses == 0);
+    BOOST_TEST(snapshot.strays() == 0u);
+    BOOST_TEST(snapshot.alive());
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+  }
+  close_what_ended();
+}
+
+// Somebody kills each: the program is not kept busy with it, and goes on at its next spawn.
+BOOST_AUTO_TEST_CASE(who_is_always_killed_is_not_replaced_for_ever) {
+  {
+    constexpr std::size_t count = 2;
+    par::Snapshot snapshot(with(count));
+    par::Reactor loop;
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_REQUIRE(refilled(loop, snapshot, count));
+    // Whether one has come, after so many turns as all that were asked for take by far.
+    const auto one_has_come = [&] {
+      for (int turn = 0; turn < 100 && spares_of(snapshot).empty(); ++turn) {
+        const par::Timer end = loop.after(1ms, [] {});
+        loop.run();
+      }
+      return !spares_of(snapshot).empty();
+    };
+    std::size_t killed = 0;
+    while (killed < 100 && one_has_come()) {
+      const pid_t victim = spares_of(snapshot)[0];
+      ::kill(victim, SIGKILL);
+      BOOST_REQUIRE(gone(victim));
+      ++killed;
+    }
+    BOOST_TEST(killed >= count);
+    BOOST_TEST(killed <= 3 * count + 1);
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_TEST(refilled(loop, snapshot, count));
+  }
+  close_what_ended();
+}
+
+// The loop has had no turn to hear of it.
+BOOST_AUTO_TEST_CASE(a_dead_one_is_not_taken) {
+  {
+    par::Snapshot snapshot(with(2));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 2));
+    const Pids spares = spares_of(snapshot);
+    ::kill(spares[0], SIGKILL);
+    BOOST_TEST(gone(spares[0]));
+    std::vector<par::ExitStatus> ends;
+    std::vector<par::Process<pid_t, int>> processes;
+    std::vector<pid_t> told;
+    for (int i = 0; i < 3; ++i) {
+      processes.push_back(par::process(
+          loop, [](par::Pipe<int, pid_t> pipe) { pipe.send(::getpid()); }, in(snapshot)));
+      processes.back().on_message([&](pid_t pid) { told.push_back(pid); });
+      processes.back().on_exit([&](const par::ExitStatus& status) { ends.push_back(status); });
+      processes.back().close();
+    }
+    loop.run();
+    BOOST_TEST(told.size() == 3u);
+    BOOST_TEST(!contains(told, spares[0]));
+    BOOST_TEST(contains(told, spares[1]));
+    for (const par::ExitStatus& status : ends) BOOST_TEST(status.code() == 0);
+  }
+  close_what_ended();
+}
+
+// It was taken while it was dying, or hung: no call is lost with it.
+BOOST_AUTO_TEST_CASE(one_that_never_takes_its_task_is_as_if_it_had_never_been) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const pid_t spare = spares_of(snapshot)[0];
+    ::kill(spare, SIGSTOP);
+    BOOST_REQUIRE(testing::eventually([&] { return has(stat_of(spare), ") T"); }));
+    auto f = par::run(
+        loop,
+        [](int x) {
+          return std::vector<int>{x, ::getpid()};
+        },
+        in(snapshot));
+    std::vector<std::vector<int>> heard;
+    for (int i = 0; i < 3; ++i)
+      f(i, [&](par::Result<std::vector<int>> r) { heard.push_back(r.value()); });
+    par::Timer soon = loop.every(1ms, [&] {
+      if (f.pid() == 0) return;
+      BOOST_TEST(f.pid() == spare);
+      ::kill(spare, SIGKILL);
+      soon.cancel();
+    });
+    loop.run();
+    BOOST_REQUIRE(heard.size() == 3u);
+    for (int i = 0; i < 3; ++i) {
+      BOOST_TEST(heard[static_cast<std::size_t>(i)][0] == i);
+      BOOST_TEST(heard[static_cast<std::size_t>(i)][1] != spare);
+    }
+  }
+  close_what_ended();
+}
+
+// What a process was sent is not kept: it hears of the end as ever.
+BOOST_AUTO_TEST_CASE(a_process_hears_of_an_end_before_its_task) {
+  {
+    par::Snapshot snapshot(with(1));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 1));
+    const pid_t spare = spares_of(snapshot)[0];
+    ::kill(spare, SIGSTOP);
+    auto p = par::process(
+        loop, [](par::Pipe<int, int>) {}, in(snapshot));
+    std::string events;
+    p.on_start([&](pid_t pid) { ::kill(pid, SIGKILL); });
+    p.on_error([&](const par::Error& e) { events += par::to_string(e.code()); });
+    p.on_exit([&](const par::ExitStatus& status) {
+      events += status.pid == spare && status.signalled() ? ", exit" : ", wrong";
+    });
+    loop.run();
+    BOOST_TEST(events == "child_killed, exit");
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(all_that_wait_are_found) {
+  {
+    par::Snapshot snapshot(with(12));
+    BOOST_REQUIRE(has_spares(snapshot, 12));
+    // None of them was looked at yet.
+    const Pids spares = spares_of(snapshot);
+    par::Reactor loop;
+    std::set<pid_t> seen;
+    for (int i = 0; i < 12; ++i) seen.insert(run_once(loop, own_pid, in(snapshot)));
+    for (const pid_t pid : spares) BOOST_TEST(seen.count(pid) == 1u);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(where_forks_fail_a_spawn_says_so_and_spares_do_not) {
+  const int status = testing::elsewhere([] {
+    par::fault::Plan plan;
+    plan.victim = par::fault::Victim::snapshot;
+    plan.fork_failures = 10;
+    plan.fork_errno = EAGAIN;
+    par::fault::arm(plan);
+    par::init(with(2));
+    par::fault::disarm();
+    par::Reactor loop;
+    // Who calls when the fork was seen to have failed has another one made.
+    int os_error = EAGAIN;
+    for (int i = 0; i < 20 && os_error == EAGAIN; ++i) {
+      auto f = par::run(loop, own_pid);
+      f([&](par::Result<pid_t> r) { os_error = r ? 0 : r.error().os_error(); });
+      loop.run();
+    }
+    if (os_error != 0) return 1;
+    return refilled(loop, par::default_snapshot(), 2) ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(without_descriptors_for_them_there_is_no_snapshot) {
+  const int status = testing::elsewhere([] {
+    const rlimit limit{64, 64};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    const auto error = error_of([] { par::init(with(100)); });
+    if (!error || error->code() != par::Errc::spawn_failed || error->os_error() != EMFILE) return 1;
+    if (!has(error->what(), "100 spares")) return 2;
+    const bool none = testing::eventually([] {
+      const Pids left = testing::children_of(::getpid());
+      return std::none_of(left.begin(), left.end(), testing::process_exists);
+    });
+    return none ? 0 : 3;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// Later it is a spawn that is forked, or that says so.
+BOOST_AUTO_TEST_CASE(without_descriptors_they_are_not_replaced) {
+  const int status = testing::elsewhere([] {
+    const rlimit limit{64, 64};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    par::init(with(1));
+    par::Reactor loop;
+    if (!refilled(loop, par::default_snapshot(), 1)) return 1;
+    const pid_t spare = spares_of(par::default_snapshot())[0];
+    std::vector<int> taken;
+    for (int fd; (fd = ::dup(STDIN_FILENO)) >= 0;) taken.push_back(fd);
+    auto f = par::run(loop, own_pid);  // needs none
+    if (answer_of(loop, f) != spare) return 2;
+    const auto error = error_of([&] { auto g = par::run(loop, own_pid); });
+    if (!error || error->code() != par::Errc::spawn_failed || error->os_error() != EMFILE) return 3;
+    for (const int fd : taken) ::close(fd);
+    if (run_once(loop, own_pid, {}) <= 0) return 4;
+    return refilled(loop, par::default_snapshot(), 1) ? 0 : 5;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// ---- their end ----
+
+BOOST_AUTO_TEST_CASE(they_end_with_stop_and_children_live_on) {
+  {
+    par::Snapshot snapshot(with(3));
+    const pid_t pid = snapshot.pid();
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, snapshot, 3));
+    auto f = par::run(loop, own_pid, in(snapshot));
+    const pid_t child = answer_of(loop, f);
+    BOOST_REQUIRE(refilled(loop, snapshot, 3));
+    const Pids spares = spares_of(snapshot);
+    snapshot.stop();
+    for (const pid_t spare : spares) BOOST_TEST(gone(spare));
+    BOOST_TEST(testing::process_exists(pid));
+    BOOST_TEST(answer_of(loop, f) == child);
+    f = {};
+    BOOST_TEST(gone(pid));
+  }
+  close_what_ended();
+}
+
+// Nobody has used it, or heard of them.
+BOOST_AUTO_TEST_CASE(they_end_with_the_handle) {
+  Pids all;
+  {
+    par::Snapshot snapshot(with(3));
+    BOOST_REQUIRE(has_spares(snapshot, 3));
+    all = spares_of(snapshot);
+    all.push_back(snapshot.pid());
+  }
+  for (const pid_t pid : all) BOOST_TEST(gone(pid));
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(they_end_with_their_snapshot) {
+  {
+    par::Snapshot snapshot(with(3));
+    int losses = 0;
+    snapshot.on_lost([&](const par::ExitStatus&) { ++losses; });
+    par::Reactor loop;
+    BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
+    BOOST_REQUIRE(refilled(loop, snapshot, 3));
+    const Pids spares = spares_of(snapshot);
+    ::kill(snapshot.pid(), SIGKILL);
+    BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
+    for (const pid_t spare : spares) BOOST_TEST(gone(spare));
+    auto f = par::run(loop, own_pid, in(snapshot));
+    std::string heard;
+    f([&](par::Result<pid_t> r) { heard = r ? "a value" : par::to_string(r.error().code()); });
+    loop.run();
+    BOOST_TEST(heard == "snapshot_lost");
+    BOOST_TEST(losses == 1);
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(they_end_with_the_program) {
+  for (const bool stopped : {false, true}) {
+    int ends[2];
+    BOOST_REQUIRE(::pipe(ends) == 0);
+    const pid_t program = ::fork();
+    if (program == 0) {
+      par::Snapshot snapshot(with(3));
+      if (!has_spares(snapshot, 3)) ::_exit(1);
+      Pids all = spares_of(snapshot);
+      if (stopped) ::kill(all[1], SIGSTOP);
+      all.push_back(snapshot.pid());
+      if (::write(ends[1], all.data(), 4 * sizeof(pid_t)) < 0) ::_exit(1);
+      for (;;) ::pause();
+    }
+    Pids all(4);
+    BOOST_TEST(::read(ends[0], all.data(), 4 * sizeof(pid_t)) ==
+               static_cast<ssize_t>(4 * sizeof(pid_t)));
+    ::close(ends[0]);
+    ::close(ends[1]);
+    ::kill(program, SIGKILL);
+    for (const pid_t pid : all) BOOST_TEST(gone(pid));
+  }
+}
+
+// A process that the program forks by itself has copies of their sockets.
+BOOST_AUTO_TEST_CASE(a_copy_of_the_program_does_them_no_harm) {
+  {
+    auto snapshot = std::make_unique<par::Snapshot>(with(2));
+    par::Reactor loop;
+    BOOST_REQUIRE(refilled(loop, *snapshot, 2));
+    const Pids spares = spares_of(*snapshot);
+    const int status = testing::elsewhere([&] {
+      snapshot.reset();
+      return 0;
+    });
+    BOOST_TEST(status == 0);
+    BOOST_TEST(contains(spares, run_once(loop, own_pid, in(*snapshot))));
+    BOOST_TEST(contains(spares, run_once(loop, own_pid, in(*snapshot))));
+  }
+  close_what_ended();
+}
+
+BOOST_AUTO_TEST_CASE(descriptors_are_one_for_each) {
+  { par::Snapshot closes_what_earlier_ones_left; }
+  const std::size_t before = testing::count_descriptors();
+  {
+    par::Snapshot first(with(5));
+    BOOST_TEST(testing::count_descriptors() == before + 6);
+    // The next snapshot has none of them.
+    par::Snapshot second;
+    BOOST_TEST(has_spares(first, 5));
+    const Pids spares = spares_of(first);
+    first.stop();
+    for (const pid_t spare : spares) BOOST_TEST(gone(spare));
+  }
+  close_what_ended();
+}

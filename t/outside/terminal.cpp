@@ -1,0 +1,475 @@
+// terminal.cpp - signals that others send: the keys of a terminal, and a service manager that stops all.
+#include "elsewhere.hpp"
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <functional>
+
+namespace par = evparallel;
+using namespace std::chrono_literals;
+
+namespace {
+
+par::Options in(par::Snapshot& snapshot, par::ProcessGroup group = par::ProcessGroup::own) {
+  par::Options options;
+  options.snapshot = &snapshot;
+  options.process_group = group;
+  return options;
+}
+
+bool gone(pid_t pid) {
+  return testing::eventually([pid] { return !testing::process_exists(pid); });
+}
+
+// Runs the loop until `condition` holds.
+template <class F>
+bool loop_until(par::Reactor& loop, F condition) {
+  return testing::eventually([&] {
+    par::Timer turn = loop.after(1ms, [] {});
+    loop.run_for(1ms);
+    return condition();
+  });
+}
+
+void echo(par::Pipe<int, int> pipe) {
+  pipe.on_message([pipe](int x) { pipe.send(x); });
+}
+
+struct Tube {
+  Tube() {
+    if (::pipe2(fds, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+  }
+  Tube(const Tube&) = delete;
+  Tube& operator=(const Tube&) = delete;
+  ~Tube() {
+    ::close(fds[0]);
+    ::close(fds[1]);
+  }
+  template <class T>
+  bool put(const T& value) const {
+    return ::write(fds[1], &value, sizeof value) == static_cast<ssize_t>(sizeof value);
+  }
+  template <class T>
+  bool take(T& value) const {
+    return ::read(fds[0], &value, sizeof value) == static_cast<ssize_t>(sizeof value);
+  }
+  int fds[2];
+};
+
+// A program in a process of its own, at a terminal of its own if it wants one.
+class Program {
+public:
+  explicit Program(const std::function<int()>& f, const char* terminal = nullptr) {
+    pid_ = ::fork();
+    if (pid_ != 0) return;
+    int status = 99;
+    try {
+      ::setsid();
+      if (terminal != nullptr) sit_down_at(terminal);
+      status = f();
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "# program: %s\n", error.what());
+    }
+    testing::look_for_leaks();
+    ::_exit(status);
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  ~Program() {
+    if (pid_ > 0) end();
+  }
+  pid_t pid() const { return pid_; }
+  // What it returned, or 100 + the signal that ended it; -1: it does not end.
+  int end() {
+    int status = 0;
+    const pid_t pid = std::exchange(pid_, 0);
+    if (testing::eventually([&] { return ::waitpid(pid, &status, WNOHANG) == pid; }, 20s))
+      return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return -1;
+  }
+
+private:
+  static void sit_down_at(const char* terminal) {
+    const int fd = ::open(terminal, O_RDWR);
+    if (fd < 0 || ::ioctl(fd, TIOCSCTTY, 0) != 0 || ::dup2(fd, STDIN_FILENO) < 0)
+      throw std::runtime_error("no terminal");
+    ::close(fd);
+  }
+  pid_t pid_ = 0;
+};
+
+class Terminal {
+public:
+  Terminal() : master_(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)) {
+    if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0)
+      throw std::runtime_error("no terminal");
+    name_ = ::ptsname(master_);
+  }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+  ~Terminal() { ::close(master_); }
+  const char* name() const { return name_.c_str(); }
+  bool press(char key) const { return ::write(master_, &key, 1) == 1; }
+
+private:
+  int master_;
+  std::string name_;
+};
+
+constexpr char ctrl_c = 3;
+constexpr char ctrl_backslash = 28;
+
+// Neither the program nor anybody of its family sends it.
+void stranger_sends(pid_t pid, int signum) {
+  const pid_t stranger = ::fork();
+  if (stranger == 0) ::_exit(::kill(pid, signum) == 0 ? 0 : 1);
+  int status = 0;
+  ::waitpid(stranger, &status, 0);
+  BOOST_TEST(status == 0);
+}
+
+}  // namespace
+
+// ---- terminals ----
+
+BOOST_AUTO_TEST_CASE(a_key_reaches_the_program_alone_unless_a_child_shares_its_group) {
+  for (const char key : {ctrl_c, ctrl_backslash}) {
+    const int signum = key == ctrl_c ? SIGINT : SIGQUIT;
+    const Terminal terminal;
+    const Tube ready;
+    Program program(
+        [&] {
+          par::Snapshot snapshot;
+          par::Reactor loop;
+          auto own = par::process(loop, echo, in(snapshot));
+          auto shared = par::process(loop, echo, in(snapshot, par::ProcessGroup::parent));
+          int echoes = 0;
+          std::optional<par::ExitStatus> own_end;
+          std::optional<par::ExitStatus> shared_end;
+          own.on_message([&](int) { ++echoes; });
+          own.on_exit([&](const par::ExitStatus& s) { own_end = s; });
+          shared.on_message([&](int) { ++echoes; });
+          shared.on_exit([&](const par::ExitStatus& s) { shared_end = s; });
+          own.send(1);
+          shared.send(1);
+          bool heard = false;
+          par::Watch watch = loop.on_signal(signum, [&] { heard = true; });
+          if (!loop_until(loop, [&] { return echoes == 2; })) return 1;
+          if (!ready.put('r')) return 2;
+          if (!loop_until(loop, [&] { return heard && shared_end; })) return 3;
+          if (!shared_end->signalled() || shared_end->signal() != signum) return 4;
+          own.send(2);
+          if (!loop_until(loop, [&] { return echoes == 3; }) || own_end) return 5;
+          own.close();
+          return loop_until(loop, [&] { return own_end.has_value(); }) && snapshot.alive() ? 0 : 6;
+        },
+        terminal.name());
+    char byte = 0;
+    BOOST_TEST(ready.take(byte));
+    BOOST_TEST(terminal.press(key));
+    BOOST_TEST(program.end() == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_child_that_reads_the_terminal_reads_nothing_and_is_not_stopped) {
+  const Terminal terminal;
+  Program program(
+      [] {
+        if (!::isatty(STDIN_FILENO)) return 1;
+        par::Snapshot snapshot;
+        par::Reactor loop;
+        int wrong = 2;
+        for (const par::ProcessGroup group : {par::ProcessGroup::own, par::ProcessGroup::parent}) {
+          auto f = par::run(
+              loop,
+              [] {
+                char byte;
+                return static_cast<int>(::read(STDIN_FILENO, &byte, 1));
+              },
+              in(snapshot, group));
+          f([&](par::Result<int> r) { wrong -= r.value() == 0; });
+          loop.run();
+        }
+        return wrong;
+      },
+      terminal.name());
+  BOOST_TEST(program.end() == 0);
+}
+
+// ---- groups ----
+
+BOOST_AUTO_TEST_CASE(the_group_of_a_child) {
+  Program program([] {
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    const auto group_of_child = [] {
+      return std::make_pair(static_cast<int>(::getpgrp()), static_cast<int>(::getpid()));
+    };
+    int wrong = 0;
+    auto own = par::run(loop, group_of_child, in(snapshot));
+    own([&](auto r) { wrong += r.value().first != r.value().second; });
+    auto shared = par::run(loop, group_of_child, in(snapshot, par::ProcessGroup::parent));
+    shared([&](auto r) { wrong += r.value().first != ::getpgrp(); });
+    // That of the program, however deep.
+    auto nested = par::run(
+        loop,
+        [](int expected) {
+          par::Options options;
+          options.process_group = par::ProcessGroup::parent;
+          auto f = par::run(
+              par::this_reactor(), [] { return static_cast<int>(::getpgrp()); }, options);
+          bool right = false;
+          f([&](par::Result<int> r) { right = r.value() == expected; });
+          par::this_reactor().run();
+          return right;
+        },
+        in(snapshot));
+    nested(static_cast<int>(::getpgrp()), [&](par::Result<bool> r) { wrong += !r.value(); });
+    loop.run();
+    return wrong;
+  });
+  BOOST_TEST(program.end() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_group_that_cannot_be_joined_is_one_of_its_own) {
+  const int status = testing::elsewhere([] {
+    par::Snapshot snapshot;
+    if (::setsid() < 0) return 1;  // a group of another session
+    par::Reactor loop;
+    auto f = par::run(
+        loop, [] { return ::getpgrp() == ::getpid(); }, in(snapshot, par::ProcessGroup::parent));
+    bool own = false;
+    f([&](par::Result<bool> r) { own = r.value(); });
+    loop.run();
+    return own ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// The end of a child ends what it has started, and nobody else of a group that is not its own.
+BOOST_AUTO_TEST_CASE(the_end_of_a_child_spares_the_group_of_the_program) {
+  Program program([] {
+    const pid_t bystander = ::fork();
+    while (bystander == 0) ::pause();
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    const auto leave_behind = [](par::Pipe<int, int> pipe) {
+      const int pid = ::fork();
+      while (pid == 0) ::pause();
+      pipe.send(pid);
+    };
+    using Ending = void (*)(par::Process<int, int>&);
+    const Ending endings[] = {[](par::Process<int, int>& p) { p.close(); },
+                              [](par::Process<int, int>& p) { p.kill(SIGKILL); },
+                              [](par::Process<int, int>& p) { p.terminate(0ms); }};
+    std::uint64_t count = 0;
+    for (const Ending end : endings) {
+      auto p = par::process(loop, leave_behind, in(snapshot, par::ProcessGroup::parent));
+      pid_t left = 0;
+      bool ended = false;
+      p.on_message([&](int pid) {
+        left = pid;
+        end(p);
+      });
+      p.on_exit([&](const par::ExitStatus&) { ended = true; });
+      if (!loop_until(loop, [&] { return ended; }) || left <= 0) return 1;
+      ++count;
+      if (!gone(left) || !loop_until(loop, [&] { return snapshot.strays() == count; })) return 2;
+    }
+    if (!testing::process_exists(bystander)) return 3;
+    ::kill(bystander, SIGKILL);
+    ::waitpid(bystander, nullptr, 0);
+    return 0;
+  });
+  BOOST_TEST(program.end() == 0);
+}
+
+// ---- SIGTERM ----
+
+BOOST_AUTO_TEST_CASE(who_may_end_a_child_by_sigterm) {
+  testing::allow_descriptors(1);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  const auto end_of = [&](void (*task)(par::Pipe<int, int>), auto end) {
+    auto p = par::process(loop, task, in(snapshot));
+    std::optional<par::ExitStatus> status;
+    p.on_start([&](pid_t) { end(p); });
+    p.on_exit([&](const par::ExitStatus& s) { status = s; });
+    p.send(1);
+    loop.run();
+    BOOST_REQUIRE(status.has_value());
+    return *status;
+  };
+  using Child = par::Process<int, int>;
+  const auto check = [&](const par::ExitStatus& status, par::Cause cause) {
+    BOOST_TEST(status.signalled());
+    BOOST_TEST(status.signal() == SIGTERM);
+    BOOST_TEST(par::to_string(status.cause) == par::to_string(cause));
+  };
+  check(end_of(echo, [](Child& p) { p.kill(SIGTERM); }), par::Cause::killed);
+  check(end_of(echo, [](Child& p) { p.terminate(60000ms); }), par::Cause::terminated);
+  check(end_of(echo, [](Child& p) { ::kill(p.pid(), SIGTERM); }), par::Cause::crash);
+  const auto by_itself = [](par::Pipe<int, int> pipe) {
+    pipe.on_message([](int) { ::raise(SIGTERM); });
+  };
+  check(end_of(by_itself, [](Child&) {}), par::Cause::crash);
+}
+
+BOOST_AUTO_TEST_CASE(a_stranger_does_not_end_a_child_by_sigterm) {
+  testing::allow_descriptors(1);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  auto p = par::process(loop, echo, in(snapshot));
+  int echoes = 0;
+  p.on_message([&](int) { ++echoes; });
+  BOOST_TEST(loop_until(loop, [&] { return p.pid() != 0; }));
+  stranger_sends(snapshot.pid(), SIGTERM);
+  for (int i = 1; i <= 3; ++i) {
+    stranger_sends(p.pid(), SIGTERM);
+    p.send(i);
+    BOOST_TEST(loop_until(loop, [&] { return echoes == i; }));
+  }
+  // The one that is meant works still, and another signal is no matter of this.
+  std::optional<par::ExitStatus> status;
+  p.on_exit([&](const par::ExitStatus& s) { status = s; });
+  stranger_sends(p.pid(), SIGUSR1);
+  loop.run();
+  BOOST_REQUIRE(status.has_value());
+  BOOST_TEST(status->signal() == SIGUSR1);
+}
+
+BOOST_AUTO_TEST_CASE(a_task_decides_for_itself) {
+  testing::allow_descriptors(1);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  auto p = par::process(
+      loop,
+      [](par::Pipe<int, int> pipe) {
+        static volatile sig_atomic_t heard = 0;
+        ::signal(SIGTERM, [](int) { heard = 1; });
+        pipe.on_message([pipe](int x) { pipe.send(heard ? -x : x); });
+      },
+      in(snapshot));
+  std::vector<int> answers;
+  p.on_message([&](int x) { answers.push_back(x); });
+  p.send(1);
+  BOOST_TEST(loop_until(loop, [&] { return answers.size() == 1u && p.pid() != 0; }));
+  stranger_sends(p.pid(), SIGTERM);
+  p.send(2);
+  BOOST_TEST(loop_until(loop, [&] { return answers.size() == 2u; }));
+  BOOST_TEST(answers == (std::vector<int>{1, -2}), boost::test_tools::per_element());
+  p.close();
+  loop.run();
+}
+
+// What a task has forked is its own to end.
+BOOST_AUTO_TEST_CASE(a_task_ends_its_own_processes_by_sigterm) {
+  testing::allow_descriptors(1);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  auto f = par::run(
+      loop,
+      [] {
+        const pid_t pid = ::fork();
+        while (pid == 0) ::pause();
+        ::kill(pid, SIGTERM);
+        int status = 0;
+        ::waitpid(pid, &status, 0);
+        return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+      },
+      in(snapshot));
+  int signum = 0;
+  f([&](par::Result<int> r) { signum = r.value(); });
+  loop.run();
+  BOOST_TEST(signum == SIGTERM);
+}
+
+// ---- a service is stopped ----
+
+namespace {
+
+constexpr int workers = 3;
+
+struct Service {
+  Tube family;    // pids, when the calls are being worked on
+  Tube begun;     // a byte for each call that is
+  Tube gate;      // a byte lets one of them return
+  Tube draining;  // a byte when the program has heard
+};
+
+// Two calls for each worker, one in its task and one that waits; an idle one; a conversation.
+int serve(const Service& service) {
+  par::SnapshotOptions two;
+  two.replicas = 2;
+  par::init(two);
+  par::Reactor loop;
+  const int begun = service.begun.fds[1];
+  const int gate = service.gate.fds[0];
+  const auto work = [begun, gate](int x) {
+    char byte = 'b';
+    if (::write(begun, &byte, 1) != 1 || ::read(gate, &byte, 1) != 1) return -1;
+    return 2 * x;
+  };
+  std::vector<par::Remote<int, int>> remotes;
+  for (int i = 0; i < workers; ++i) remotes.push_back(par::run(loop, work));
+  auto idle = par::run(loop, [](int x) { return x; });
+  auto conversation = par::process(loop, echo);
+  int right = 0;
+  bool ended = false;
+  conversation.on_message([&](int x) { right += x == 7; });
+  conversation.on_exit([&](const par::ExitStatus& s) { ended = s.cause == par::Cause::normal; });
+  par::Watch term = loop.on_signal(SIGTERM, [&] {
+    conversation.send(7);
+    conversation.close();
+    for (auto& remote : remotes) remote.close();
+    idle.close();
+    term.cancel();
+    service.draining.put('d');
+  });
+  const auto all_known = [&] {
+    bool known = idle.pid() != 0 && conversation.pid() != 0;
+    for (const auto& remote : remotes) known = known && remote.pid() != 0;
+    return known;
+  };
+  if (!loop_until(loop, all_known)) return 1;
+  for (int i = 0; i < workers; ++i)
+    for (int x = 0; x < 2; ++x)
+      remotes[static_cast<std::size_t>(i)](
+          10 * i + x, [&right, i, x](par::Result<int> r) { right += r && *r == 2 * (10 * i + x); });
+  for (const pid_t pid : par::default_snapshot().pids()) service.family.put(pid);
+  service.family.put(idle.pid());
+  service.family.put(conversation.pid());
+  for (const auto& remote : remotes) service.family.put(remote.pid());
+  loop.run();
+  return ended && right == 2 * workers + 1 ? 0 : 2;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(who_stops_all_lets_the_program_drain) {
+  for (const bool program_first : {true, false}) {
+    const Service service;
+    Program program([&] { return serve(service); });
+    std::vector<pid_t> family(2 + 2 + workers);
+    for (pid_t& pid : family) BOOST_REQUIRE(service.family.take(pid));
+    char byte = 0;
+    for (int i = 0; i < workers; ++i) BOOST_REQUIRE(service.begun.take(byte));
+    if (program_first) ::kill(program.pid(), SIGTERM);
+    for (const pid_t pid : family) ::kill(pid, SIGTERM);
+    if (!program_first) ::kill(program.pid(), SIGTERM);
+    BOOST_REQUIRE(service.draining.take(byte));
+    for (int i = 0; i < 2 * workers; ++i) BOOST_TEST(service.gate.put('g'));
+    BOOST_TEST(program.end() == 0);
+    for (const pid_t pid : family) BOOST_TEST(gone(pid));
+  }
+}
