@@ -17,7 +17,7 @@ namespace {
 class Root {
 public:
   Root() {
-    char name[] = "/tmp/28-cpus.XXXXXX";
+    char name[] = "/tmp/cpus.XXXXXX";
     BOOST_REQUIRE(::mkdtemp(name) != nullptr);
     path_ = name;
   }

@@ -344,7 +344,7 @@ BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals) {
     const auto handler = handler_of(signum);
     BOOST_REQUIRE(handler.has_value());
     BOOST_TEST(!handler->ignored);
-    BOOST_TEST(has(handler->module, "22-preflight"));
+    BOOST_TEST(has(handler->module, "preflight"));
     // A program need not name its functions for others.
     BOOST_TEST((has(handler->symbol, "heard") || has(handler->symbol, "+0x")));
   }

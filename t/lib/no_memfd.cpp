@@ -1,7 +1,7 @@
 // no_memfd.cpp - preloaded into a program, it is a kernel without memfd_create.
 #include <cerrno>
 
-extern "C" int memfd_create(const char*, unsigned) {
+extern "C" [[gnu::visibility("default")]] int memfd_create(const char*, unsigned) {
   errno = ENOSYS;
   return -1;
 }
