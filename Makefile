@@ -2,7 +2,7 @@
 # GNU make prefers GNUmakefile, so once configured this file is only asked for `deps`.
 
 # Goals are taken in the order in which they were named, under -j too: `make -j2 deps check`.
-# What a goal hands on still builds in parallel.
+# What a goal hands on builds in parallel, on all CPUs unless the user gives a -j.
 .NOTPARALLEL:
 .SUFFIXES:
 .DEFAULT_GOAL := all
@@ -11,15 +11,22 @@
 packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
            libboost-test-dev mandoc clang-format libpng-dev
 
-.PHONY: all deps clean distclean maintainer-clean uninstall
+# One job for each CPU that this process may use, but no more than one for each GB of memory: compiling a test
+# takes up to 0.7 GB.
+jobs := $(shell awk -v cpus="$$(nproc)" '/^MemTotal:/ { memory = int($$2 / 1048576 + 0.5) } \
+  END { n = memory && memory < cpus ? memory : cpus; print (n > 1 ? n : 1) }' /proc/meminfo)
+# Make shows a -j in MAKEFLAGS inside recipes only.
+parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(jobs) --output-sync=target --no-print-directory)
+
+.PHONY: all deps jobs clean distclean maintainer-clean uninstall
 
 # GNUmakefile is a prerequisite and never an included file: make remakes included files before any
 # goal runs, and so before `deps` could install autoconf.
 all: GNUmakefile
-	+@$(MAKE) -f GNUmakefile all
+	+@$(MAKE) $(parallel) -f GNUmakefile all
 
 %: GNUmakefile
-	+@$(MAKE) -f GNUmakefile $@
+	+@$(MAKE) $(parallel) -f GNUmakefile $@
 
 GNUmakefile: configure
 	./configure
@@ -44,6 +51,10 @@ deps:
 	echo "deps: $$root apt-get install$$missing"; \
 	$$root apt-get update && \
 	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing
+
+# For the configured tree, which bypasses this file.
+jobs:
+	@echo $(jobs)
 
 # Nothing has been built: to configure a tree only to clean it would be odd.
 clean distclean maintainer-clean:

@@ -4,22 +4,28 @@
 # so it was refused for that one thing and not for a slip of the pen.
 . "${srcdir:-.}/t/lib/gate.sh"
 
-refused=0
-for file in "$srcdir"/t/gates/refused/*.cpp; do
-	test -f "$file" || continue
-	refused=$((refused + 1))
+ls "$srcdir"/t/gates/refused/*.cpp >"$tmp/files"
+while read -r file; do
+	queue $compile -fsyntax-only "$file"
+	queue $compile -DEVPARALLEL_TEST_ACCEPTED -fsyntax-only "$file"
+done <"$tmp/files"
+run_queue
+
+job=1
+while read -r file; do
 	name=${file##*/}
 	expect=$(sed -n '1s|^// expect: ||p' "$file")
 	if test -z "$expect"; then
 		not_ok "$name: its first line is not // expect: TEXT"
-	elif $compile -fsyntax-only "$file" >"$tmp/said" 2>&1; then
+	elif test "$(status_of "$job")" = 0; then
 		not_ok "$name: was accepted"
-	elif grep -q -F -e "$expect" "$tmp/said"; then
+	elif grep -q -F -e "$expect" "$(said_by "$job")"; then
 		ok "$name: refused with: $expect"
 	else
-		not_ok "$name: refused, but not with: $expect" "$tmp/said"
+		not_ok "$name: refused, but not with: $expect" "$(said_by "$job")"
 	fi
-	check "$name: is right otherwise" $compile -DEVPARALLEL_TEST_ACCEPTED -fsyntax-only "$file"
-done
-looked_at "$refused" 'refused programs'
+	checked "$name: is right otherwise" $((job + 1))
+	job=$((job + 2))
+done <"$tmp/files"
+looked_at "$(wc -l <"$tmp/files")" 'refused programs'
 finish

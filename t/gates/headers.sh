@@ -11,9 +11,12 @@ for header in "$srcdir"/include/evparallel/*.hpp include/evparallel/version.hpp 
 	*) name="<evparallel/${header##*/}>" ;;
 	esac
 	headers=$((headers + 1))
-	printf '#include %s\n' "$name" "$name" >"$tmp/twice.cpp"
-	check "$name" $compile -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.cpp"
+	printf '%s\n' "$name" >"$tmp/name.$headers"
+	printf '#include %s\n' "$name" "$name" >"$tmp/twice.$headers.cpp"
+	queue $compile -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.$headers.cpp"
 done
+run_queue
+for n in $(seq "$headers"); do checked "$(cat "$tmp/name.$n")" "$n"; done
 looked_at "$headers" headers
 
 # Two inline members of the same name are one to the linker: which one is called would be chance.

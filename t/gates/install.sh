@@ -9,7 +9,7 @@ moved=
 for dir in $dirs; do moved="$moved ${dir%%=*}=$tmp${dir#*=}"; done
 place() { for dir in $moved; do case $dir in "$1="*) echo "${dir#*=}" ;; esac; done; }
 
-quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s "$@" $moved; }   # no part of the jobserver's crew
+quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s -j1 "$@" $moved; }   # no part of the jobserver's crew
 
 check 'make install' quiet_make install
 find "$tmp" ! -type d ! -name said | sort >"$tmp/said.installed"
@@ -41,15 +41,21 @@ more_libraries() {
 	esac
 }
 
-examples=0
 for file in "$srcdir"/examples/*.cpp; do
-	test -f "$file" || continue
 	name=${file##*/}
 	name=${name%.cpp}
 	test "$name" != render || test -n "$png" || continue
-	examples=$((examples + 1))
-	check "$name compiles against it" $link -O0 -o "$tmp/said.$name" "$file" $(from_pc --cflags --libs) $(more_libraries "$name") \
+	echo "$name"
+done >"$tmp/said.examples"
+while read -r name; do
+	queue $link -O0 -o "$tmp/said.$name" "$srcdir/examples/$name.cpp" $(from_pc --cflags --libs) $(more_libraries "$name") \
 		-Wl,-rpath,"$(place libdir)"
+done <"$tmp/said.examples"
+run_queue
+examples=0
+for name in $(cat "$tmp/said.examples"); do
+	examples=$((examples + 1))
+	checked "$name compiles against it" "$examples"
 	runs "$name runs" "$tmp/said.$name" $(arguments "$name")
 	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
 done
@@ -70,7 +76,7 @@ if test -f "$(place libdir)/libevparallel.a"; then
 fi
 
 check 'make uninstall' quiet_make uninstall
-rm -rf "$tmp"/said*
+rm -rf "$tmp"/said* "$tmp"/job.*
 find "$tmp" ! -type d >"$tmp/left"
 sed -i '\|/left$|d' "$tmp/left"
 empty 'nothing is left of it' "$tmp/left"

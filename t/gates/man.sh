@@ -25,14 +25,23 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
+	for file in "$tmp/$name"-*.cpp; do
+		test -f "$file" || continue
+		queue $compile $audit -O0 -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+	done
+done
+run_queue
+
+job=0
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
+	name=${page##*/}
 	examples=0
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" || continue
 		examples=$((examples + 1))
-		program=${file%.cpp}
-		check "$name: example $examples compiles" $compile $audit -O0 -o "$program" "$file" $LDFLAGS \
-			-L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
-		runs "$name: example $examples runs" "$program"
+		job=$((job + 1))
+		checked "$name: example $examples compiles" "$job"
+		runs "$name: example $examples runs" "${file%.cpp}"
 	done
 	looked_at "$examples" "examples in $name"
 done

@@ -30,6 +30,29 @@ check() {
 	if "$@" >"$tmp/said" 2>&1; then ok "$text"; else not_ok "$text" "$tmp/said"; fi
 }
 
+# What does not depend on one another runs on all CPUs:
+#   queue COMMAND...    sets $queued, the number of the job; nothing runs yet
+#   run_queue           runs all that was queued, and returns when the last has ended
+#   checked TEXT JOB    as check, of a job that has ended
+#   status_of JOB, said_by JOB: its exit status, and the file with what it printed
+queued=0
+queue() {
+	queued=$((queued + 1))
+	for word; do printf "'%s' " "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")"; done >"$tmp/job.$queued"
+}
+
+run_queue() {
+	for job in "$tmp"/job.*; do case $job in *.said | *.status) ;; *) echo "$job" ;; esac; done |
+		xargs -P "$(nproc)" -n 1 sh -c 'sh "$0" >"$0.said" 2>&1; echo $? >"$0.status"'
+}
+
+status_of() { cat "$tmp/job.$1.status"; }
+said_by() { echo "$tmp/job.$1.said"; }
+
+checked() {
+	if test "$(status_of "$2")" = 0; then ok "$1"; else not_ok "$1" "$(said_by "$2")"; fi
+}
+
 # runs TEXT PROGRAM [ARGUMENT...]: it ends in time, with status 0, without any input; a child that is meant to crash
 # leaves no core.
 runs() {

@@ -1,0 +1,14 @@
+#!/bin/sh
+# The benchmarks compile. `make bench` builds and runs them.
+. "${srcdir:-.}/t/lib/gate.sh"
+
+ls "$srcdir"/bench/*.cpp >"$tmp/files"
+while read -r file; do queue $compile $warnings -fsyntax-only "$file"; done <"$tmp/files"
+run_queue
+job=0
+while read -r file; do
+	job=$((job + 1))
+	checked "${file##*/} compiles" "$job"
+done <"$tmp/files"
+looked_at "$job" benchmarks
+finish
