@@ -431,7 +431,7 @@ BOOST_AUTO_TEST_CASE(depth_of_msgpack_by_others) {
 
 // Whatever the bytes are: nlohmann's word, and never the end of the stack.
 BOOST_AUTO_TEST_CASE(any_bytes) {
-  std::mt19937_64 random_bits(1);
+  std::mt19937_64 random_bits(testing::seed(1));
   const auto check = [](auto form, const std::string& bytes) {
     using Form = decltype(form);
     std::string ours = "value", theirs = "value";

@@ -1,12 +1,12 @@
 // cell.cpp - plays a cell: forks its program, hears it to the end, and judges.
 #include "cell.hpp"
 
+#include "process.hpp"
 #include "stage.hpp"
 #include "testing.hpp"
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,9 +20,6 @@ namespace cell {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-// What a process may take to end once its program has, and how long a program may run at all.
-constexpr std::chrono::seconds time_to_end(1);
-constexpr std::chrono::seconds time_to_run(20);
 
 // ---- hearing --------------------------------------------------------------------------------------
 
@@ -36,10 +33,8 @@ struct Story {
 };
 
 Page& fresh_page() {
-  static void* const memory =
-      ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::runtime_error("no shared page");
-  return *new (memory) Page;
+  static Page& page = testing::shared<Page>();
+  return *new (&page) Page;
 }
 
 class Listener {
@@ -61,7 +56,6 @@ public:
   }
 
   Story hear() {
-    const auto scale = testing::time_scale();
     const auto begun = Clock::now();
     auto ended_at = begun;
     while (!silent_ || !ended_) {
@@ -71,8 +65,8 @@ public:
       if (!ended_ && ::waitpid(program_, &story_.status, WNOHANG) == program_) ended_ = true;
       if (was_running) ended_at = Clock::now();
       if (ended_) page_.go = true;  // nobody else will say it
-      if (ended_ && Clock::now() - ended_at > time_to_end * scale) story_.orphans = true;
-      if (!ended_ && Clock::now() - begun > time_to_run * scale) story_.hung = true;
+      if (ended_ && Clock::now() - ended_at > testing::patience()) story_.orphans = true;
+      if (!ended_ && Clock::now() - begun > testing::patience()) story_.hung = true;
       if (story_.orphans || story_.hung) return end_by_force();
     }
     story_.done = page_.gate.done_by != 0;
@@ -108,18 +102,16 @@ private:
 
   Story end_by_force() {
     story_.done = page_.gate.done_by != 0;
-    testing::eventually(
-        [&] {
-          for (const pid_t pid : testing::children_of(::getpid())) {
-            const char state = state_of(pid);
-            const std::string whom = std::to_string(pid) + " " + (state ? state : '-');
-            if (story_.left.find(whom) == std::string::npos) story_.left += " " + whom;
-            ::kill(pid, SIGKILL);
-          }
-          while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
-          return testing::children_of(::getpid()).empty();
-        },
-        std::chrono::seconds(5));
+    testing::eventually([&] {
+      for (const pid_t pid : testing::children_of(::getpid())) {
+        const char state = testing::state_of(pid);
+        const std::string whom = std::to_string(pid) + " " + state;
+        if (story_.left.find(whom) == std::string::npos) story_.left += " " + whom;
+        ::kill(pid, SIGKILL);
+      }
+      while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
+      return testing::children_of(::getpid()).empty();
+    });
     return story_;
   }
 

@@ -1,10 +1,15 @@
 // client.cpp - the asking end of a control socket, against a real snapshot: it queues, and it hears all.
+// Then the table of children that were asked for, and what is lent from a shelf.
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "client.hpp"
 #include "fork.hpp"
 #include "server.hpp"
+#include "shelf.hpp"
 #include "socket.hpp"
+#include "spares.hpp"
+#include "spawns.hpp"
 #include "wire.hpp"
 
 #include <poll.h>
@@ -13,8 +18,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <memory>
+#include <random>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -23,26 +32,11 @@
 
 using namespace evparallel;
 using testing::eventually;
+using testing::is_ready;
 using testing::process_exists;
+using testing::state_of;
 
 namespace {
-
-bool wait_for(int fd, short what = POLLIN) {
-  pollfd wait{fd, what, 0};
-  int ready;
-  do ready = ::poll(&wait, 1, static_cast<int>(10000 * testing::time_scale()));
-  while (ready < 0 && errno == EINTR);
-  return ready == 1;
-}
-
-char state_of(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::stringstream text;
-  text << file.rdbuf();
-  const std::string stat = text.str();
-  const auto name_end = stat.rfind(')');
-  return name_end == std::string::npos ? '-' : stat.at(name_end + 2);
-}
 
 // A child sends each byte back, and exits with the status that comes behind an 'x'.
 void live(Spawn&& spawn) {
@@ -117,14 +111,14 @@ public:
   }
   void flush_all() {
     while (!client.flush())
-      if (!wait_for(client.fd(), POLLOUT)) throw std::runtime_error("the snapshot reads nothing");
+      if (!is_ready(client.fd(), POLLOUT)) throw std::runtime_error("the snapshot reads nothing");
   }
   Report next() {
     Report report{};
     for (;;) {
       const Flow flow = client.take(report);
       if (flow == Flow::done) return report;
-      if (flow == Flow::end || !wait_for(client.fd())) throw std::runtime_error("no report");
+      if (flow == Flow::end || !is_ready(client.fd())) throw std::runtime_error("no report");
     }
   }
   void suspend() {
@@ -135,8 +129,7 @@ public:
   int end() {
     int status = 0;
     const pid_t which = std::exchange(pid, 0);
-    if (!eventually([&] { return ::waitpid(which, &status, WNOHANG) == which; },
-                    std::chrono::seconds(10))) {
+    if (!eventually([&] { return ::waitpid(which, &status, WNOHANG) == which; })) {
       ::kill(which, SIGKILL);
       ::waitpid(which, nullptr, 0);
       return -1;
@@ -152,7 +145,7 @@ bool echoes(const Descriptor& socket) {
   char byte = 'e';
   if (::send(socket.get(), &byte, 1, MSG_NOSIGNAL) != 1) return false;
   byte = 0;
-  return wait_for(socket.get()) && ::recv(socket.get(), &byte, 1, 0) == 1 && byte == 'e';
+  return is_ready(socket.get()) && ::recv(socket.get(), &byte, 1, 0) == 1 && byte == 'e';
 }
 
 void leave(const Descriptor& socket, char status) {
@@ -162,7 +155,7 @@ void leave(const Descriptor& socket, char status) {
 
 bool sees_end(const Descriptor& socket) {
   char byte;
-  return wait_for(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
+  return is_ready(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
 }
 
 }  // namespace
@@ -281,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_queued_request_knows_the_latest) {
   const Descriptor first = far.ask_for_child(1);
   const std::uint32_t slot = far.next().slot;
   leave(first, 0);
-  BOOST_REQUIRE(wait_for(far.client.fd()));
+  BOOST_REQUIRE(is_ready(far.client.fd()));
   far.suspend();
   far.fill();
   const Descriptor second = far.ask_for_child(2);
@@ -375,3 +368,142 @@ BOOST_AUTO_TEST_CASE(a_broken_report_is_an_end) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+// ---- spawns ----
+
+BOOST_AUTO_TEST_CASE(a_spawn_is_found_until_it_is_erased) {
+  Spawns spawns;
+  BOOST_TEST(spawns.find(1) == nullptr);
+  spawns.erase(1);
+  Living& added = spawns.add(1);
+  BOOST_TEST(added.id == 1u);
+  BOOST_TEST(added.slot == no_slot);
+  BOOST_TEST(!added.asked);
+  added.pid = 4711;
+  BOOST_REQUIRE(spawns.find(1) != nullptr);
+  BOOST_TEST(spawns.find(1)->pid == 4711);
+  BOOST_TEST(spawns.find(0) == nullptr);
+  BOOST_TEST(spawns.find(2) == nullptr);
+  spawns.erase(1);
+  BOOST_TEST(spawns.find(1) == nullptr);
+  spawns.erase(1);
+  BOOST_TEST(spawns.ids().empty());
+}
+
+// The ids of spares are above all others, and both rise at the same time.
+BOOST_AUTO_TEST_CASE(spawns_end_in_any_order) {
+  std::mt19937 random(testing::seed(41));
+  Spawns spawns;
+  std::set<std::uint64_t> expected;
+  std::uint64_t next = 1;
+  std::uint64_t next_spare = Spares::first_id;
+  const auto one_of_them = [&] {
+    auto found = expected.begin();
+    std::advance(found, random() % expected.size());
+    return *found;
+  };
+  for (int i = 0; i < 20000; ++i) {
+    if (expected.empty() || (random() % 10 < 6 && i < 12000)) {
+      const bool spare = random() % 4 == 0;
+      const std::uint64_t id = spare ? next_spare++ : next++;
+      next += random() % 3 == 0;  // a replica's
+      spawns.add(id).pid = static_cast<pid_t>(id & 0xffff);
+      expected.insert(id);
+    } else {
+      const std::uint64_t id = one_of_them();
+      spawns.erase(id);
+      expected.erase(id);
+      BOOST_REQUIRE(!spawns.find(id));
+    }
+    if (expected.empty()) continue;
+    const std::uint64_t id = one_of_them();
+    BOOST_REQUIRE(spawns.find(id));
+    BOOST_REQUIRE(spawns.find(id)->id == id);
+    BOOST_REQUIRE(spawns.find(id)->pid == static_cast<pid_t>(id & 0xffff));
+  }
+  const std::vector<std::uint64_t> ids = spawns.ids();
+  BOOST_TEST(std::equal(ids.begin(), ids.end(), expected.begin(), expected.end()));
+}
+
+BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_none) {
+  Spawns spawns;
+  BOOST_TEST(spawns.only_spares());
+  spawns.add(Spares::first_id).spare = true;
+  BOOST_TEST(spawns.only_spares());
+  spawns.add(1);
+  BOOST_TEST(!spawns.only_spares());
+  spawns.erase(1);
+  BOOST_TEST(spawns.only_spares());
+  spawns.find(Spares::first_id)->spare = false;
+  BOOST_TEST(!spawns.only_spares());
+}
+
+BOOST_AUTO_TEST_CASE(listeners_are_forgotten_all_at_once) {
+  Spawns spawns;
+  int somebody = 0;
+  auto* const listener = reinterpret_cast<SpawnListener*>(&somebody);
+  for (const std::uint64_t id : {std::uint64_t{1}, std::uint64_t{2}, Spares::first_id})
+    spawns.add(id).listener = listener;
+  BOOST_TEST(spawns.find(2)->listener == listener);
+  spawns.forget_listeners();
+  for (const std::uint64_t id : spawns.ids()) BOOST_TEST(!spawns.find(id)->listener);
+  BOOST_TEST(spawns.ids().size() == 3u);
+}
+
+// ---- a shelf ----
+
+BOOST_AUTO_TEST_CASE(what_was_given_back_is_lent_again) {
+  Shelf<std::vector<int>> shelf;
+  Lent<std::vector<int>> one(shelf);
+  Lent<std::vector<int>> other(shelf);
+  BOOST_TEST(one.peek() == nullptr);
+  one->reserve(100);
+  const std::vector<int>* const place = one.peek();
+  BOOST_TEST(&*one == place);
+  one.give_back();
+  BOOST_TEST(one.peek() == nullptr);
+  BOOST_TEST(&*other == place);
+  BOOST_TEST(other->capacity() >= 100u);
+  BOOST_TEST(&*one != place);  // while the other has it
+  other.give_back();
+  other.give_back();
+  BOOST_TEST(&*other == place);
+}
+
+// So that the most that were ever used at the same time are not kept for ever.
+BOOST_AUTO_TEST_CASE(a_shelf_keeps_a_few) {
+  int living = 0;
+  struct Counted {
+    int* count = nullptr;
+    ~Counted() {
+      if (count) --*count;
+    }
+  };
+  {
+    Shelf<Counted> shelf;
+    std::vector<Lent<Counted>> many;
+    for (int i = 0; i < 100; ++i) {
+      many.emplace_back(shelf);
+      many.back()->count = &living;
+      ++living;
+    }
+    Lent<Counted> moved = std::move(many.back());
+    many.pop_back();
+    for (Lent<Counted>& one : many) one.give_back();
+    BOOST_TEST(living >= 2);
+    BOOST_TEST(living <= 20);
+    BOOST_TEST(moved.peek() != nullptr);
+  }
+  BOOST_TEST(living == 0);
+}
+
+BOOST_AUTO_TEST_CASE(one_without_a_shelf_keeps_its_own) {
+  Lent<std::vector<int>> own;
+  BOOST_TEST(own.peek() == nullptr);
+  own->push_back(1);
+  own.give_back();
+  BOOST_REQUIRE(own.peek() != nullptr);
+  BOOST_TEST(own->size() == 1u);
+  Lent<std::vector<int>> given(std::make_unique<std::vector<int>>(3));
+  BOOST_TEST(given->size() == 3u);
+}

@@ -1,5 +1,6 @@
 // faults.cpp - what the caller hears where a plan of faults comes true: ends at a chosen message, forks that fail,
 // a snapshot that dies; and ends at a chosen hop.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -15,18 +16,13 @@
 #include <stdexcept>
 
 namespace par = evparallel;
+using testing::in;
 namespace fault = par::fault;
 using Clock = std::chrono::steady_clock;
 
 namespace {
 
 using Strings = std::vector<std::string>;
-
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
-  return options;
-}
 
 // A snapshot that has the plan, as its children do; the program has it no longer.
 par::Snapshot snapshot_with(const fault::Plan& plan) {

@@ -1,4 +1,5 @@
 // fork.cpp - hygiene around a fork: what is printed, signals, groups, parents, and ends of children.
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "fault.hpp"
@@ -30,6 +31,7 @@
 
 using namespace evparallel;
 using testing::eventually;
+using testing::state_of;
 
 namespace {
 
@@ -61,15 +63,6 @@ template <class F>
 int in_copy(F f) {
   const Forked forked = fork_into(f);
   return forked.pid < 0 ? -2 : end_of(forked.pid);
-}
-
-char state_of(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::stringstream text;
-  text << file.rdbuf();
-  const std::string stat = text.str();
-  const auto name_end = stat.rfind(')');
-  return name_end == std::string::npos ? '-' : stat.at(name_end + 2);
 }
 
 struct Tube {
@@ -441,7 +434,7 @@ BOOST_AUTO_TEST_CASE(the_signal_descriptor) {
       if (::poll(&wait, 1, 0) != 0) return 6;
     }
     const Forked child = fork_into([] { return 0; });
-    if (child.pid < 0 || ::poll(&wait, 1, 30000) != 1) return 7;
+    if (child.pid < 0 || !testing::is_ready(fd)) return 7;
     end_of(child.pid);
     return 0;
   });
@@ -660,7 +653,7 @@ BOOST_AUTO_TEST_CASE(what_a_child_has_used) {
     return 0;
   });
   Ended got;
-  BOOST_REQUIRE(eventually([&] { return next_ended(got, any_of_them); }, std::chrono::seconds(30)));
+  BOOST_REQUIRE(eventually([&] { return next_ended(got, any_of_them); }));
   BOOST_TEST(got.pid == child.pid);
   BOOST_TEST(got.wait_status == 0);
   BOOST_TEST((got.usage.user_time >= milliseconds(25)));
@@ -770,7 +763,6 @@ BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_thread_that_reads) {
     got = std::fgetc(input.get());
   });
   BOOST_TEST(eventually([&] { return tid != 0 && state_of(tid) == 'S'; }));
-  testing::limit(20);
   flush_streams();
   tube.put('x');
   reader.join();

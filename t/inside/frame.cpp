@@ -268,7 +268,7 @@ BOOST_AUTO_TEST_CASE(pieces_of_large_frames) {
 
 BOOST_AUTO_TEST_CASE(pieces_of_random_sizes) {
   for (unsigned seed = 1; seed <= 40; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(testing::seed(seed));
     std::vector<std::size_t> sizes;
     for (int i = 0; i < 30; ++i)
       sizes.push_back(random() % 4 == 0 ? random() % (300 * kib) : random() % 60);
@@ -515,7 +515,7 @@ BOOST_AUTO_TEST_CASE(every_bit_flipped) {
 
 BOOST_AUTO_TEST_CASE(bytes_at_random) {
   for (unsigned seed = 0; seed < 3000; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(testing::seed(seed));
     std::string bytes(random() % 300, '\0');
     for (char& c : bytes) c = static_cast<char>(random() % 3 ? random() % 8 : random());
     FrameReader reader(64 * kib);
@@ -699,7 +699,7 @@ namespace {
 
 // Pushes what the seed says, writes what the seed says, and compares with one long string.
 void push_and_write_at_random(unsigned seed) {
-  std::mt19937 random(seed);
+  std::mt19937 random(testing::seed(seed));
   FrameQueue queue;
   std::string expected;
   std::string written;

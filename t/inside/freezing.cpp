@@ -1,6 +1,7 @@
 // freezing.cpp - snapshots that cannot be frozen, or die of it, and what the program hears.
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "fault.hpp"

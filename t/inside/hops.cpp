@@ -2,6 +2,7 @@
 // parent in an odd order: a report without end of file, an end of file without report.
 #include "cell.hpp"
 #include "elsewhere.hpp"
+#include "calling.hpp"
 #include "stage.hpp"
 #include "testing.hpp"
 
@@ -82,7 +83,6 @@ std::vector<Cell> ends_by(Deed deed) {
 }
 
 void check_all(Deed deed) {
-  testing::limit(300);
   const std::vector<Cell> cells = ends_by(deed);
   for (const Cell& cell : cells) {
     const Verdict verdict = play(cell, allowed_anywhere);
@@ -151,9 +151,7 @@ BOOST_AUTO_TEST_CASE(a_report_without_end_of_file, *testing::guarantee("2.1")) {
 namespace {
 
 par::FaultGate& fresh_gate() {
-  void* const memory = ::mmap(nullptr, sizeof(par::FaultGate), PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  return *new (memory) par::FaultGate;
+  return testing::shared<par::FaultGate>();
 }
 
 // For the snapshots that are taken from now on.
@@ -184,9 +182,9 @@ std::string end_of_file_without_report(int signum) {
                                            : std::string(" ") + par::to_string(s.cause);
   });
   p.send(3);
-  while (gate.done_by == 0 || cell::state_of(gate.done_by) != 'T')
+  while (gate.done_by == 0 || testing::state_of(gate.done_by) != 'T')
     loop.run_for(std::chrono::milliseconds(1));
-  loop.run_for(std::chrono::milliseconds(20));  // the end of file has come
+  testing::turn(loop, 20);  // the end of file has come
   events += "; ";
   ::kill(par::default_snapshot().pid(), signum);
   loop.run();
@@ -249,7 +247,7 @@ BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
     par::Reactor loop;
     auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
       pipe.send(0);
-      while (cell::state_of(parent) != 'Z') ::poll(nullptr, 0, 1);
+      while (testing::state_of(parent) != 'Z') ::poll(nullptr, 0, 1);
       auto f = par::run(par::this_reactor(), [] { return 1; });
       f([](par::Result<int> r) {
         const int code = r ? 0 : static_cast<int>(r.error().code());

@@ -258,8 +258,6 @@ void same_strange_texts(Same& same) {
   for (const std::string& text : strange_texts) same_get<T>(same, text);
 }
 
-std::mt19937_64 random_bits(1);  // a fixed seed: the same numbers in every run
-
 }  // namespace
 
 // ---- integers and booleans ----
@@ -270,6 +268,7 @@ template <class T>
 void integer_is_the_same() {
   static_assert(JsonIo<T>::is_direct);
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   using Limits = std::numeric_limits<T>;
   for (const T value : {Limits::min(), Limits::max(), T(Limits::min() + 1), T(Limits::max() - 1),
                         T(0), T(1), T(-1), T(9), T(10), T(99), T(100)})
@@ -414,6 +413,7 @@ BOOST_AUTO_TEST_CASE(floats) {
 
 BOOST_AUTO_TEST_CASE(floating_point_of_any_bits) {
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 100000; ++i) {
     same_number(same, of_bits<double>(random_bits()));
     same_number(same, of_bits<float>(static_cast<std::uint32_t>(random_bits())));
@@ -423,6 +423,7 @@ BOOST_AUTO_TEST_CASE(floating_point_of_any_bits) {
 // The numbers that are used most: few digits, small exponents.
 BOOST_AUTO_TEST_CASE(short_decimals) {
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 100000; ++i) {
     const auto digits = static_cast<double>(random_bits() % 1000000);
     same_number(same, digits / std::pow(10, random_bits() % 7));
@@ -432,6 +433,7 @@ BOOST_AUTO_TEST_CASE(short_decimals) {
 // Nobody writes as many digits, but who reads must find the nearest double: half-way cases, too.
 BOOST_AUTO_TEST_CASE(long_decimals_mean_the_nearest_number) {
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 50000; ++i) {
     std::string text(1, static_cast<char>('1' + random_bits() % 9));
     text += '.';
@@ -552,6 +554,7 @@ BOOST_AUTO_TEST_CASE(mutated) {
 
 BOOST_AUTO_TEST_CASE(of_any_bytes) {
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   const std::vector<std::string> pieces = {"a",
                                            "plain text",
                                            "\"",
@@ -629,6 +632,7 @@ BOOST_AUTO_TEST_CASE(mutated) {
 
 BOOST_AUTO_TEST_CASE(of_any_length) {
   Same same;
+  std::mt19937_64 random_bits(testing::seed(1));
   for (std::size_t size = 0; size < 300; ++size) {
     std::vector<std::int64_t> numbers(size);
     for (auto& number : numbers)

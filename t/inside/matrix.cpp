@@ -194,13 +194,13 @@ Allowed allowed(const Cell& cell, Who who, int index) {
 // ---- playing --------------------------------------------------------------------------------------
 
 void check(const Cell& cell) {
+  testing::limit();  // for this one
   const Verdict verdict = play(cell, allowed);
   BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
   BOOST_TEST(verdict.done, name_of(cell) << ": it did not happen");
 }
 
 void check_all(Use use, Target target) {
-  testing::limit(300);
   int count = 0;
   for (const Cell& cell : cells()) {
     if (cell.use != use || cell.target != target) continue;
@@ -249,7 +249,6 @@ BOOST_AUTO_TEST_CASE(process_child, *testing::guarantee("1.3 2.2")) {
 
 // Those whom nobody has taken end with all others.
 BOOST_AUTO_TEST_CASE(with_spares, *testing::guarantee("5.1 5.3")) {
-  testing::limit(300);
   int count = 0;
   for (Cell cell : cells()) {
     // What is forked ahead is born before it is asked for.
@@ -313,7 +312,6 @@ Cell any_cell(Random& random, const std::vector<Cell>& matrix) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(sample_of_cells, *boost::unit_test::disabled()) {
-  testing::limit(1800);
   for (const Cell& cell : sample()) check(cell);
   remark(std::to_string(sample_size) + " cells");
 }

@@ -1,4 +1,5 @@
 // pipe.cpp - both ends of a pipe in one process: what is told, in which order, and what is not.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include "pipe_core.hpp"
@@ -73,25 +74,14 @@ struct Fixture {
   }
   // Until the condition holds.
   template <class F>
-  bool until(F condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!condition() && std::chrono::steady_clock::now() < end) {
-      const auto timer = loop.after(std::chrono::milliseconds(5), [] {});
-      loop.run_for(std::chrono::milliseconds(1));
-    }
-    return condition();
+  bool until(F condition, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return testing::loop_until(loop, condition, file, line);
   }
 
   par::Reactor loop;
   std::unique_ptr<End> parent;
   std::unique_ptr<End> child;
 };
-
-// Runs the loop for so long, also where nothing holds it.
-void wait(par::Reactor& loop, int ms) {
-  const auto timer = loop.after(std::chrono::milliseconds(ms), [] {});
-  loop.run_for(std::chrono::milliseconds(ms));
-}
 
 par::Error death() {
   return par::Error(par::Errc::child_killed, "dead");
@@ -170,7 +160,7 @@ BOOST_AUTO_TEST_CASE(pause_keeps_messages_and_ends_back) {
   f.child->pipe.send("a");
   f.child->pipe.close();
   f.parent->core->conclude(death());
-  wait(f.loop, 10);
+  testing::turn(f.loop, 10);
   BOOST_TEST(f.parent->heard.empty());
   f.parent->pipe.resume();
   BOOST_TEST(f.parent->heard.empty());  // never from inside the call
@@ -187,7 +177,7 @@ BOOST_AUTO_TEST_CASE(pausing_inside_a_callback_stops_before_the_next_message) {
   for (const char* s : {"a", "b", "c"}) f.child->pipe.send(s);
   for (std::size_t n = 1; n <= 3; ++n) {
     BOOST_TEST(f.until([&] { return f.parent->heard.size() >= n; }));
-    wait(f.loop, 5);
+    testing::turn(f.loop, 5);
     BOOST_TEST(f.parent->heard.size() == n);
     f.parent->pipe.resume();
   }
@@ -204,7 +194,7 @@ BOOST_AUTO_TEST_CASE(the_high_water_mark_and_the_drain) {
   BOOST_TEST(accepted < 1000);
   BOOST_TEST(f.parent->pipe.buffered() > 50000u);
   BOOST_TEST(!f.parent->pipe.send("also taken"));
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   BOOST_TEST(drains == 0);
   f.child->pipe.resume();
   BOOST_TEST(
@@ -230,7 +220,7 @@ BOOST_AUTO_TEST_CASE(send_after_the_others_end_is_dropped_and_told_once) {
   for (int i = 0; i < 3; ++i) {
     // The rule that an end without on_end closes this side does not hold here: there is one.
     BOOST_TEST(f.child->pipe.send("x"));
-    wait(f.loop, 2);
+    testing::turn(f.loop, 2);
   }
   BOOST_TEST((f.child->heard == Strings{"ERROR closed", "END"}));
   BOOST_TEST(f.child->pipe.closed());
@@ -252,7 +242,7 @@ BOOST_AUTO_TEST_CASE(the_first_message_waits_until_somebody_listens) {
   f.child->pipe.send("a");
   f.child->pipe.send("b");
   f.child->pipe.close();
-  wait(f.loop, 10);
+  testing::turn(f.loop, 10);
   BOOST_TEST(f.parent->heard.empty());
   f.parent->listen();
   BOOST_TEST(f.parent->heard.empty());
@@ -343,7 +333,7 @@ BOOST_AUTO_TEST_CASE(callbacks_may_replace_themselves_and_shut_the_pipe) {
   });
   for (const char* s : {"a", "b", "c"}) f.child->pipe.send(s);
   BOOST_TEST(f.until([&] { return f.parent->heard.size() == 2; }));
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   BOOST_TEST((f.parent->heard == Strings{"first a", "second b"}));
 }
 
@@ -407,7 +397,7 @@ BOOST_AUTO_TEST_CASE(what_is_sent_leaves_at_once_and_calls_of_one_callback_leave
                called = waiting();
              })
       .detach();
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   BOOST_TEST(sent == 26);
   BOOST_TEST(called == 26);  // nothing more yet
   BOOST_TEST(waiting() == 101 * 26);
@@ -432,10 +422,7 @@ BOOST_AUTO_TEST_CASE(eight_megabytes_moved_in) {
   std::string text(8 << 20, 'x');
   text[12345] = 'y';
   Pipe(writer, raw).send(std::string(text));
-  while (got.empty()) {
-    const auto timer = loop.after(std::chrono::milliseconds(5), [] {});
-    loop.run_for(std::chrono::milliseconds(1));
-  }
+  BOOST_TEST(testing::loop_until(loop, [&] { return !got.empty(); }));
   BOOST_TEST((got == text));
   writer->shut();
   reader->shut();
@@ -491,13 +478,8 @@ struct RawFixture {
     }
   }
   template <class F>
-  bool until(F condition) {
-    const auto limit_of_time = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!condition() && std::chrono::steady_clock::now() < limit_of_time) {
-      const auto timer = loop.after(std::chrono::milliseconds(5), [] {});
-      loop.run_for(std::chrono::milliseconds(1));
-    }
-    return condition();
+  bool until(F condition, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return testing::loop_until(loop, condition, file, line);
   }
 
   par::Reactor loop;
@@ -522,12 +504,10 @@ BOOST_AUTO_TEST_CASE(who_waits_for_a_drain_hears_of_the_end) {
     waiting.pipe.pause();
     BOOST_TEST(waiting.pipe.buffered() > 50000u);
     dying.core->shut();
-    wait(f.loop, 20);
+    testing::turn(f.loop, 20);
     if (parent_waits) f.parent->core->conclude(death());
     const auto ended = [&] { return count(waiting.heard, "END") == 1; };
-    const auto enough = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-    BOOST_TEST(f.until([&] { return ended() || std::chrono::steady_clock::now() > enough; }));
-    BOOST_TEST(ended());
+    BOOST_TEST(f.until(ended));
     if (parent_waits) BOOST_TEST(waiting.owner.over == 1);
   }
 }
@@ -578,7 +558,7 @@ BOOST_AUTO_TEST_CASE(a_reader_that_takes_nothing_makes_the_writer_wait) {
                                  MSG_NOSIGNAL | MSG_DONTWAIT);
       if (put < 0) {
         ++full;
-        wait(f.loop, 1);
+        testing::turn(f.loop, 1);
         continue;
       }
       taken += static_cast<std::size_t>(put);
@@ -622,7 +602,8 @@ BOOST_AUTO_TEST_CASE(one_send_after_the_others_end_is_told) {
     BOOST_TEST(f.until([&] { return f.end->heard.size() == 2; }));
     f.other.reset();
     for (int i = 0; i < sends; ++i) BOOST_TEST(f.end->pipe.send("lost"));
-    wait(f.loop, 20);
+    BOOST_TEST(f.until([&] { return f.end->heard.size() == 3; }));
+    testing::turn(f.loop, 20);
     BOOST_TEST(said(f.end->heard) == "a END ERROR closed");
     BOOST_TEST(f.end->pipe.closed());
   }
@@ -692,7 +673,7 @@ BOOST_AUTO_TEST_CASE(a_stream_without_sense_and_a_last_word) {
 BOOST_AUTO_TEST_CASE(frames_behind_the_end_are_not_messages) {
   RawFixture f(PipeCore::LastWord::none);
   f.write(frame_of(par::FrameKind::end, "") + frame_of(par::FrameKind::message, "late"));
-  wait(f.loop, 20);
+  testing::turn(f.loop, 20);
   BOOST_TEST(f.until([&] { return !f.end->heard.empty(); }));
   BOOST_TEST(said(f.end->heard).substr(0, 3) == "END");
   BOOST_TEST(count(f.end->heard, "late") == 0u);
@@ -707,7 +688,7 @@ BOOST_AUTO_TEST_CASE(a_last_word_while_paused_in_the_middle) {
   });
   f.end->core->conclude(death());
   BOOST_TEST(said(f.end->heard) == "a b");
-  wait(f.loop, 10);
+  testing::turn(f.loop, 10);
   BOOST_TEST(said(f.end->heard) == "a b");
   BOOST_TEST(f.end->owner.over == 0);
   f.end->pipe.resume();
@@ -730,7 +711,7 @@ BOOST_AUTO_TEST_CASE(an_exception_while_the_last_word_is_carried_out) {
   Strings thrown;
   for (int i = 0; i < 20 && f.end->owner.over == 0; ++i) {
     try {
-      wait(f.loop, 20);
+      testing::turn(f.loop, 20);
     } catch (const std::runtime_error& error) {
       thrown.push_back(error.what());
     }
@@ -745,7 +726,7 @@ BOOST_AUTO_TEST_CASE(what_lies_unread_when_one_has_closed_is_dropped) {
   f.parent->pipe.on_message(nullptr);
   for (int i = 0; i < 3; ++i) f.child->pipe.send(std::string(50000, 'x'));
   f.child->pipe.close();
-  wait(f.loop, 10);
+  testing::turn(f.loop, 10);
   BOOST_TEST(f.parent->heard.empty());
   f.parent->pipe.close();  // only the end is waited for now
   BOOST_TEST(f.until([&] { return !f.parent->heard.empty(); }));
@@ -779,7 +760,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
       if (which == 3) f.read();
       return called > 0;
     }));
-    wait(f.loop, 5);
+    testing::turn(f.loop, 5);
     BOOST_TEST(called == 1);
   }
 }
@@ -800,7 +781,8 @@ BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
     if (which == 2) f.end->pipe.on_end(act);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "b"));
     core->conclude(death());
-    wait(f.loop, 5);
+    BOOST_TEST(f.until([&] { return called > 0; }));
+    testing::turn(f.loop, 5);
     BOOST_TEST(called == 1);
     f.end->core = std::move(core);
   }
@@ -943,10 +925,10 @@ BOOST_AUTO_TEST_CASE(paused_before_anything_was_read) {
   f.parent->pipe.pause();
   f.parent->pipe.pause();
   f.child->pipe.send("a");
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   f.parent->pipe.resume();
   f.parent->pipe.pause();  // the later word counts
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   BOOST_TEST(f.parent->heard.empty());
   f.parent->pipe.resume();
   f.parent->pipe.resume();
@@ -963,7 +945,7 @@ BOOST_AUTO_TEST_CASE(the_listener_comes_and_goes) {
   for (int i = 0; i < 10; ++i) f.child->pipe.send(std::to_string(i));
   f.child->pipe.close();
   BOOST_TEST(f.until([&] { return heard == 3; }));
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   BOOST_TEST(heard == 3);
   f.parent->listen();
   BOOST_TEST(f.until([&] { return count(f.parent->heard, "END") == 1; }));
@@ -973,7 +955,7 @@ BOOST_AUTO_TEST_CASE(the_listener_comes_and_goes) {
 // Everything at random: what was sent is heard, in order, once.
 BOOST_AUTO_TEST_CASE(random_traffic) {
   for (unsigned seed = 1; seed <= 25; ++seed) {
-    std::mt19937 random(seed);
+    std::mt19937 random(testing::seed(seed));
     Fixture f(5000);
     const par::Hold hold = f.loop.hold();
     Strings sent[2];
@@ -1172,7 +1154,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
                        PipeCore::Leave::with_the_turn);
     }
   });
-  wait(f.loop, 5);
+  testing::turn(f.loop, 5);
   std::vector<char> bytes(1 << 20);
   int writes = 0;
   std::size_t size = 0;
@@ -1199,7 +1181,7 @@ BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) 
   BOOST_TEST(f.read().size() == 52u);  // one packet
   put(PipeCore::Leave::with_the_next);
   BOOST_TEST(f.read().size() == 0u);
-  wait(f.loop, 1);
+  testing::turn(f.loop, 1);
   BOOST_TEST(f.read().size() == 26u);
 }
 

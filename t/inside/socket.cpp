@@ -1,4 +1,5 @@
 // socket.cpp - socket pairs, streams, packets with a descriptor along, and the register of descriptors.
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "descriptor.hpp"
@@ -89,11 +90,6 @@ int end_of(pid_t pid) {
 template <class F>
 int in_copy(F f) {
   return end_of(start_copy(f));
-}
-
-bool wait_readable(int fd) {
-  pollfd wait{fd, POLLIN, 0};
-  return ::poll(&wait, 1, static_cast<int>(10000 * testing::time_scale())) == 1;
 }
 
 // Several descriptors in one packet, as no one of ours would send them.
@@ -612,9 +608,9 @@ BOOST_AUTO_TEST_CASE(reset_is_heard_while_a_stranger_holds_a_copy) {
   });
   send_text(pair.one.get(), "first");
   pair.one.reset();
-  BOOST_TEST(wait_readable(pair.other.get()));
+  BOOST_TEST(testing::is_ready(pair.other.get()));
   BOOST_TEST(receive_text(pair.other.get()).text == "first");
-  BOOST_TEST(wait_readable(pair.other.get()));
+  BOOST_TEST(testing::is_ready(pair.other.get()));
   BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
   BOOST_TEST(testing::process_exists(stranger));
   half_close(life.one.get());

@@ -1,11 +1,11 @@
 // stage.cpp - the program of a cell: what it asks of its children, and what it says that it heard.
 #include "stage.hpp"
 
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,6 +20,8 @@
 #include <fstream>
 
 namespace cell {
+
+using testing::eventually;
 
 namespace {
 
@@ -44,16 +46,6 @@ void say(Who who, Said what, int index = 0, int a = 0, int b = 0, bool wrong = f
   if (::write(said, &record, sizeof record) != sizeof record) ::_exit(98);
 }
 
-// Without the loop: for what happens in other processes.
-template <class F>
-bool until(F condition) {
-  for (int turn = 0; turn < 5000 * testing::time_scale(); ++turn) {
-    if (condition()) return true;
-    ::poll(nullptr, 0, turn < 20 ? 0 : 1);
-  }
-  return false;
-}
-
 void open_gate() {
   page->gate.open = true;
 }
@@ -66,18 +58,14 @@ bool is_done() {
 std::size_t descriptors_of(pid_t pid) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  std::size_t count = 0;
   const std::string folder = "/proc/" + std::to_string(pid) + "/fd/";
-  DIR* dir = ::opendir(folder.c_str());
-  if (!dir) return 0;
-  while (const dirent* entry = ::readdir(dir)) {
+  std::size_t count = 0;
+  for (const auto& [number, target] : testing::descriptors_of(pid)) {
     struct stat what {};
-    const bool is_open =
-        entry->d_name[0] != '.' && ::stat((folder + entry->d_name).c_str(), &what) == 0;
+    const bool is_open = ::stat((folder + std::to_string(number)).c_str(), &what) == 0;
     count += is_open && (what.st_mode & S_IFMT) != S_IFREG && (what.st_mode & S_IFMT) != S_IFDIR &&
-             std::strtoul(entry->d_name, nullptr, 10) < limit.rlim_cur;
+             static_cast<rlim_t>(number) < limit.rlim_cur;
   }
-  ::closedir(dir);
   return count;
 }
 
@@ -166,16 +154,14 @@ protected:
   virtual void close() = 0;
   virtual bool is_settled() const = 0;  // all that was sent was answered, or never will be
 
-  void settle() {
-    loop_until([&] { return is_settled(); });
+  void settle(int line = __builtin_LINE()) {
+    loop_until([&] { return is_settled(); }, line);
   }
   template <class F>
-  void loop_until(F condition) {
-    for (int turn = 0; turn < 5000 * testing::time_scale(); ++turn) {
-      if (condition()) return;
-      reactor_.run_for(std::chrono::milliseconds(1));
-    }
-    say(who_, Said::waited_in_vain, __LINE__);
+  void loop_until(F condition, int line = __builtin_LINE()) {
+    const auto turn = [&] { reactor_.run_for(std::chrono::milliseconds(1)); };
+    if (!testing::wait_until(condition, turn, __FILE__, line))
+      say(who_, Said::waited_in_vain, line);
   }
 
   par::Reactor& reactor_;
@@ -260,14 +246,14 @@ void Script::strike(Moment moment) {
       ::_exit(97);
     if (target_works()) page->go = true;
     const bool by_itself = target_calls() || (target_works() && moment == Moment::draining);
-    if (!by_itself && !until([] { return has_happened(now, *page); }))
+    if (!by_itself && !eventually([] { return has_happened(now, *page); }))
       say(who_, Said::waited_in_vain, __LINE__);
   }
   page->go = true;
 }
 
 void Script::strike_at_work(Moment moment) {
-  until([] { return page->begun > 0 || is_done(); });
+  eventually([] { return page->begun > 0 || is_done(); });
   if (now.moment != moment || !target_calls()) return strike(moment);
   // The caller's own end comes in a callback, while the call waits.
   open_gate();
@@ -279,10 +265,10 @@ void Script::strike_at_work(Moment moment) {
 
 // The answers fill the socket, and nobody reads them yet.
 void Script::strike_at_draining() {
-  until([] { return page->begun > 0 || is_done(); });
+  eventually([] { return page->begun > 0 || is_done(); });
   if (!target_calls() && !target_works()) {
     page->go = true;
-    until([] { return page->encoded > 0 || is_done(); });
+    eventually([] { return page->encoded > 0 || is_done(); });
   }
   strike(Moment::draining);
 }
@@ -293,7 +279,7 @@ void Script::send_large() {
   if (now.moment == Moment::mid_message && by_itself) open_gate();
   if (now.moment == Moment::mid_message && !by_itself) {
     send_held(1, 0);
-    until([] { return page->begun > 0; });
+    eventually([] { return page->begun > 0; });
   }
   Parcel parcel{base_ + 2};
   parcel.bulk.assign(large, 'x');
@@ -383,7 +369,7 @@ Parcel work(const Parcel& in) {
   }
   if (in.held) {
     ++page->begun;
-    until([] { return page->go.load(); });
+    eventually([] { return page->go.load(); });
   }
   par::fault_at(par::Hop::call);
   Parcel out{in.index};
@@ -526,7 +512,7 @@ constexpr std::size_t of_a_snapshot = 4;
 void check_snapshot(pid_t pid, std::size_t before) {
   std::size_t after = 0;
   const std::size_t right = before + of_a_snapshot;
-  if (!until([&] { return (after = descriptors_of(pid)) == right; }))
+  if (!eventually([&] { return (after = descriptors_of(pid)) == right; }))
     say(Who::program, Said::snapshot_descriptors, 0, static_cast<int>(right),
         static_cast<int>(after));
 }
@@ -551,7 +537,7 @@ bool spares_wait(const par::Snapshot& taken) {
     for (const pid_t pid : testing::children_of(replica)) {
       std::ifstream file("/proc/" + std::to_string(pid) + "/comm");
       std::string name;
-      count += std::getline(file, name) && name == "spare" && state_of(pid) == 'S';
+      count += std::getline(file, name) && name == "spare" && testing::state_of(pid) == 'S';
     }
   }
   return count == std::size_t{now.spares} * now.replicas;
@@ -569,7 +555,7 @@ void perform_all() {
     // The one that is asked first; another replica may well be slower to come to its first turn.
     if (now.target == Target::snapshot && now.moment != Moment::at_hop)
       page->gate.taken_by = snapshot;
-    if (now.spares > 0) until([&] { return is_done() || spares_wait(taken); });
+    if (now.spares > 0) eventually([&] { return is_done() || spares_wait(taken); });
     if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });
     play_script();
     const bool lives = now.target != Target::snapshot && now.target != Target::parent;
@@ -581,7 +567,7 @@ void perform_all() {
     reap_snapshots();
     return (after = descriptors_of(::getpid())) == before;
   };
-  if (!until(is_clean))
+  if (!eventually(is_clean))
     say(Who::program, Said::descriptors, 0, static_cast<int>(before), static_cast<int>(after));
 }
 
@@ -607,25 +593,12 @@ void perform(const Cell& cell, Page& shared, int to) {
 
 // ---- states ---------------------------------------------------------------------------------------
 
-char state_of(pid_t pid) {
-  char text[512];
-  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
-  const ssize_t size = ::read(fd, text, sizeof text - 1);
-  ::close(fd);
-  if (size <= 0) return 0;
-  text[size] = 0;
-  const char* name_end = std::strrchr(text, ')');
-  return name_end && name_end[1] ? name_end[2] : '\0';
-}
-
 bool has_happened(const Cell& cell, const Page& shared) {
   const pid_t pid = shared.gate.done_by;
   if (pid == 0) return false;
   if (cell.deed == Deed::close) return true;
-  const char state = state_of(pid);
-  return state == 0 || state == 'T' || state == 'Z' || state == 'X';
+  const char state = testing::state_of(pid);
+  return state == '-' || state == 'T' || state == 'Z' || state == 'X';
 }
 
 }  // namespace cell

@@ -53,9 +53,6 @@ constexpr Target worker_of(Use use) {
   return use == Use::nested ? Target::grandchild : Target::child;
 }
 
-// As /proc says it: R, S, T, Z, ...; 0: there is no such process.
-char state_of(pid_t);
-
 // Whether what was to happen has had its effect: the process has stopped or ended, or its socket is closed.
 bool has_happened(const Cell&, const Page&);
 

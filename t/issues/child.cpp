@@ -1,10 +1,10 @@
 // child.cpp - a task forked by itself, and the copy came back from the task: it went on as the child that it was
 // not, answered the call a second time, and read what was sent to the other.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,12 +80,8 @@ std::vector<int> expected(int calls, int status) {
 }  // namespace
 
 void testing_main_init() {
-  void* const page =
-      ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) throw std::bad_alloc();
-  board = new (page) Board;
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  board = &testing::shared<Board>();
+  testing::take_default_snapshot();
 }
 
 BOOST_AUTO_TEST_CASE(a_copy_that_returns_answers_nothing) {

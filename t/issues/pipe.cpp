@@ -1,5 +1,6 @@
 // pipe.cpp - a pipe whose last handle hangs on a callback of its own was destroyed in the middle of its
 // end, when the reactor went.  AddressSanitizer sees it: --enable-audit.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -10,8 +11,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 BOOST_AUTO_TEST_CASE(the_last_handle_goes_with_its_callback) {

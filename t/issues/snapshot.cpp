@@ -1,6 +1,7 @@
 // snapshot.cpp - a snapshot whose stack began at the end of a page wrote a byte beyond what it had put there.  With
 // chance that was so in one program of 256, and in that one for most of its snapshots.  AddressSanitizer sees it:
 // --enable-audit.
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -33,7 +34,6 @@ constexpr std::size_t step = 16;
 BOOST_AUTO_TEST_CASE(a_snapshot_begins_wherever_the_stack_is) {
   std::vector<pid_t> taken;
   for (std::size_t size = 0; size < page; size += step) taken.push_back(take_deeper_by(size));
-  for (const pid_t pid : taken)
-    BOOST_TEST(testing::eventually([pid] { return !testing::process_exists(pid); }));
+  for (const pid_t pid : taken) BOOST_TEST(testing::gone(pid));
   const par::Snapshot next;  // closes the sockets of those that have ended
 }

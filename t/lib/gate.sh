@@ -7,6 +7,7 @@ export LC_ALL
 srcdir=${srcdir:-.}
 points=0
 tmp=$(mktemp -d)
+: >"$tmp/failed"
 # The plan comes last. A gate that dies half-way prints none, which is an error to the driver.
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -16,11 +17,13 @@ ok() {
 	echo "ok $points - $1"
 }
 
-# not_ok TEXT [FILE]: FILE holds what there is to say about it.
+# not_ok TEXT [FILE]: FILE holds what there is to say about it, which is said again in the end, as far as it is short:
+# all that there is of a log that was cut.
 not_ok() {
 	points=$((points + 1))
 	echo "not ok $points - $1"
-	test -z "${2-}" || sed 's/^/# /' "$2"
+	echo "# $1" >>"$tmp/failed"
+	test -z "${2-}" || { sed 's/^/# /' "$2"; sed -e 's/^/#   /' -e 10q "$2" >>"$tmp/failed"; }
 }
 
 # check TEXT COMMAND...: what the command prints is the diagnosis.
@@ -57,7 +60,7 @@ checked() {
 # leaves no core.
 runs() {
 	ulimit -S -c 0
-	seconds=$(awk 'BEGIN { print int(60 * (ENVIRON["TEST_TIME_SCALE"] > 0 ? ENVIRON["TEST_TIME_SCALE"] : 1)) + 1 }')
+	seconds=$(awk 'BEGIN { print int(300 * (ENVIRON["TEST_TIME_SCALE"] > 0 ? ENVIRON["TEST_TIME_SCALE"] : 1)) + 1 }')
 	text=$1
 	shift
 	check "$text" timeout -k 5 "$seconds" "$@" </dev/null
@@ -79,4 +82,5 @@ tool() {
 
 finish() {
 	echo "1..$points"
+	test ! -s "$tmp/failed" || { echo '# ---- failed ----'; cat "$tmp/failed"; }
 }

@@ -2,10 +2,14 @@
 //
 // Boost.Test has no TAP of its own. A process left behind would keep our standard output open, and the
 // TAP driver would wait for it for ever: so every case is followed by a look at what it left.
+#include "last_words.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
-#include <dirent.h>
-#include <fcntl.h>
+#include <boost/test/tree/traverse.hpp>
+#include <boost/test/tree/visitor.hpp>
+
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -42,8 +46,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int exit_ran_on = 70;     // a process forked by a case did what only the test program may
 constexpr int exit_timed_out = 99;  // automake: a hard error
-constexpr unsigned default_limit = 60;
-constexpr std::chrono::seconds patience(2);  // for what a case has started and ended
 
 pid_t test_program = 0;
 
@@ -69,16 +71,7 @@ struct CaseState {
 };
 CaseState current;
 
-// ---- output: one write per line, so that no buffer is cloned by a fork ---------------------------
-
-void write_out(const std::string& text) {
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t n = ::write(STDOUT_FILENO, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
-    done += static_cast<std::size_t>(n);
-  }
-}
+// ---- output -------------------------------------------------------------------------------------
 
 // Turns what Boost.Test logs into TAP comments.
 class CommentBuffer : public std::streambuf {
@@ -93,6 +86,8 @@ protected:
 private:
   void flush_line() {
     write_out("# " + line_);
+    line_.pop_back();
+    if (in_case) note_evidence(line_);
     line_.clear();
   }
   std::string line_;
@@ -101,56 +96,24 @@ private:
 // ---- time: SIGALRM ends the program --------------------------------------------------------------
 
 // All that the handler needs is made before it can run: in it nothing may allocate.
+char case_line[512];
 char bail_out[512];
 
-// The children of this process, for a signal handler: no allocation, no stdio.
-std::size_t own_children(pid_t* out, std::size_t room) {
-  char path[64] = "/proc/thread-self/children";
-  char text[4096];
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
-  const ssize_t n = ::read(fd, text, sizeof text);
-  ::close(fd);
-  std::size_t count = 0;
-  pid_t pid = 0;
-  for (ssize_t i = 0; i < n && count < room; ++i) {
-    if (text[i] >= '0' && text[i] <= '9') {
-      pid = pid * 10 + (text[i] - '0');
-    } else if (pid != 0) {
-      out[count++] = pid;
-      pid = 0;
-    }
-  }
-  return count;
-}
-
-// Ends every child and, as orphans come to us, every descendant.
-void kill_everything() {
-  pid_t pids[256];
-  for (int turn = 0; turn < 500; ++turn) {
-    const std::size_t count = own_children(pids, 256);
-    if (count == 0) return;
-    for (std::size_t i = 0; i < count; ++i) {
-      const pid_t group = ::getpgid(pids[i]);
-      if (group > 0 && group != ::getpgrp()) ::kill(-group, SIGKILL);
-      ::kill(pids[i], SIGKILL);
-    }
-    while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
-    ::poll(nullptr, 0, 1);
-  }
+// Whoever kept our standard output open would keep the TAP driver waiting.
+void end_everything(const char* how) {
+  if (in_case) say_last(case_line);
+  if (::write(STDOUT_FILENO, how, std::strlen(how)) >= 0) kill_everything();
 }
 
 void on_alarm(int) {
   if (::getpid() != test_program) return;
-  if (::write(STDOUT_FILENO, bail_out, std::strlen(bail_out)) < 0) ::_exit(exit_timed_out);
-  kill_everything();
+  end_everything(bail_out);
   ::_exit(exit_timed_out);
 }
 
-// Whoever kept our standard output open would keep the TAP driver waiting.
 void on_crash(int signum) {
   ::signal(signum, SIG_DFL);
-  if (::getpid() == test_program) kill_everything();
+  if (::getpid() == test_program) end_everything("# the test program has crashed\n");
   ::raise(signum);
 }
 
@@ -158,7 +121,7 @@ void on_crash(int signum) {
 // be waiting for its status.
 void on_report() {
   ++astray->reports;
-  if (::getpid() == test_program) kill_everything();
+  if (::getpid() == test_program) end_everything("# a sanitizer ends the test program\n");
 }
 
 // ---- processes: who is left ----------------------------------------------------------------------
@@ -197,10 +160,9 @@ Leftovers look(bool& ran_on) {
   return found;
 }
 
-// Waits until nothing is left, in vain for at most `patience`.
+// Waits until nothing is left.  What is left then is told as that, and not as a wait in vain.
 Leftovers settle(bool& ran_on) {
-  const auto end =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(patience * time_scale());
+  const auto end = Clock::now() + patience();
   for (;;) {
     Leftovers left = look(ran_on);
     if (left.none() || Clock::now() >= end) return left;
@@ -226,18 +188,8 @@ std::string end_leftovers(const Leftovers& left) {
 
 std::string list_descriptors() {
   std::string list;
-  DIR* dir = ::opendir("/proc/self/fd");
-  if (dir == nullptr) return list;
-  while (const dirent* entry = ::readdir(dir)) {
-    char target[256];
-    const std::string path = std::string("/proc/self/fd/") + entry->d_name;
-    const ssize_t n = ::readlink(path.c_str(), target, sizeof target);
-    if (n > 0 && std::atoi(entry->d_name) != ::dirfd(dir)) {
-      list += std::string("# ") + entry->d_name + " -> " +
-              std::string(target, static_cast<std::size_t>(n)) + "\n";
-    }
-  }
-  ::closedir(dir);
+  for (const auto& [number, target] : descriptors_of(::getpid()))
+    list += "# " + std::to_string(number) + " -> " + target + "\n";
   return list;
 }
 
@@ -245,8 +197,6 @@ std::string list_descriptors() {
 
 std::string tap_name(const but::test_unit& unit) {
   std::string name = unit.full_name();
-  const auto slash = name.find('/');  // the part before it is the same in all: the master suite
-  if (slash != std::string::npos) name.erase(0, slash + 1);
   std::replace(name.begin(), name.end(), '#', '_');  // would start a TAP directive
   return name;
 }
@@ -255,6 +205,12 @@ class TapObserver : public but::test_observer {
 public:
   void test_start(but::counter_t cases, but::test_unit_id) override {
     write_out("1.." + std::to_string(cases) + "\n");
+  }
+
+  void test_finish() override {
+    if (failures_.empty()) return;
+    write_out("# ---- failed: " + std::to_string(failed_) + " of " + std::to_string(told_) +
+              " ----\n" + failures_);
   }
 
   void test_aborted() override { write_out("Bail out! Boost.Test gave up\n"); }
@@ -267,8 +223,10 @@ public:
     current.descriptors = count_descriptors();
     astray->processes = 0;
     astray->reports = 0;
+    forget_evidence();
+    std::snprintf(case_line, sizeof case_line, "# in case %.400s\n", current.name.c_str());
     in_case = true;
-    limit(default_limit);
+    limit();
   }
 
   void assertion_result(but::assertion_result result) override {
@@ -277,11 +235,13 @@ public:
     if (result != but::AR_FAILED) return;
     only_in_test_program("failed an assertion, which only the test program can tell");
     ++current.failed;
+    note_seed();
   }
 
   void exception_caught(const boost::execution_exception&) override {
     only_in_test_program("let an exception leave its case");
     ++current.failed;
+    note_seed();
   }
 
   void test_unit_aborted(const but::test_unit& unit) override {
@@ -289,6 +249,7 @@ public:
   }
 
   void test_unit_skipped(const but::test_unit& unit, but::const_string reason) override {
+    forget_evidence();
     if (unit.p_type != but::TUT_CASE || !unit.is_enabled()) return;
     tell(false, tap_name(unit) + ": not run: " + std::string(reason.begin(), reason.size()));
   }
@@ -345,9 +306,14 @@ private:
 
   void tell(bool good, const std::string& text) {
     write_out((good ? "ok " : "not ok ") + std::to_string(++told_) + " - " + text + "\n");
+    if (good) return;
+    ++failed_;
+    failures_ += "# " + text + "\n" + evidence();
   }
 
   int told_ = 0;
+  int failed_ = 0;
+  std::string failures_;  // again in the end: all that there is of a log that was cut
 };
 
 bool set_up() {
@@ -359,42 +325,28 @@ bool set_up() {
   return true;
 }
 
+// Of all cases, also of those that run only when they are asked for.
+class NamePrinter : public but::test_tree_visitor {
+  void visit(const but::test_case& unit) override { write_out(tap_name(unit) + "\n"); }
+};
+
+int print_names(char* program) {
+  but::framework::init(&set_up, 1, &program);
+  but::framework::finalize_setup_phase();
+  NamePrinter printer;
+  but::traverse_test_tree(but::framework::master_test_suite(), printer, true);
+  but::framework::shutdown();
+  return 0;
+}
+
 }  // namespace
 
 // ---- what test programs call ---------------------------------------------------------------------
 
 std::size_t count_descriptors() {
-  std::size_t count = 0;
-  DIR* dir = ::opendir("/proc/self/fd");
-  if (dir == nullptr) throw std::runtime_error("/proc/self/fd cannot be read");
-  while (const dirent* entry = ::readdir(dir)) count += entry->d_name[0] != '.' ? 1 : 0;
-  ::closedir(dir);
-  return count - 1;  // the one that was open for looking
-}
-
-std::vector<pid_t> children_of(pid_t parent) {
-  std::vector<pid_t> children;
-  const std::string tasks = "/proc/" + std::to_string(parent) + "/task";
-  DIR* dir = ::opendir(tasks.c_str());
-  if (dir == nullptr) return children;  // it has ended
-  while (const dirent* entry = ::readdir(dir)) {
-    if (entry->d_name[0] == '.') continue;
-    std::ifstream file(tasks + "/" + entry->d_name + "/children");
-    for (pid_t pid = 0; file >> pid;) children.push_back(pid);
-  }
-  ::closedir(dir);
-  return children;
-}
-
-bool process_exists(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::stringstream text;
-  text << file.rdbuf();
-  const std::string stat = text.str();
-  const auto name_end = stat.rfind(')');  // the name may hold anything, brackets too
-  if (name_end == std::string::npos || name_end + 2 >= stat.size()) return false;
-  const char state = stat[name_end + 2];
-  return state != 'Z' && state != 'X';
+  const std::size_t count = descriptors_of(::getpid()).size();
+  if (count == 0) throw std::runtime_error("/proc/self/fd cannot be read");
+  return count;
 }
 
 void expect_child(pid_t pid) {
@@ -449,6 +401,37 @@ void limit(unsigned seconds) {
   ::alarm(scaled);
 }
 
+std::chrono::steady_clock::duration patience() {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::seconds(60) * time_scale());
+}
+
+void ran_out(const char* file, int line) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience()).count();
+  const std::string text = "waited in vain for " + std::to_string(seconds) + " s";
+  if (::getpid() == test_program && in_case) {
+    but::unit_test_log << but::log::begin(file, static_cast<std::size_t>(line))
+                       << but::log_all_errors << text << but::log::end();
+    but::framework::assertion_result(but::AR_FAILED);
+    return;
+  }
+  const std::string place = std::string("# ") + file + "(" + std::to_string(line) + "): process " +
+                            std::to_string(::getpid()) + " " + text + "\n";
+  if (::write(STDERR_FILENO, place.data(), place.size()) < 0) return;
+}
+
+bool is_ready(int fd, short events, const char* file, int line) {
+  pollfd wait{fd, events, 0};
+  return wait_until([&] { return ::poll(&wait, 1, 0) == 1; }, [&] { ::poll(&wait, 1, 100); }, file,
+                    line);
+}
+
+std::uint32_t seed(std::uint32_t usual) {
+  const char* const text = std::getenv("TEST_SEED");
+  const auto seed = text ? static_cast<std::uint32_t>(std::strtoul(text, nullptr, 10)) : usual;
+  set_seed(seed);
+  return seed;
+}
+
 double time_scale() {
   static const double scale = [] {
     const char* text = std::getenv("TEST_TIME_SCALE");
@@ -465,6 +448,7 @@ void skip(const std::string& reason) {
 }  // namespace testing
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == "--names") return testing::print_names(argv[0]);
   testing::test_program = ::getpid();
   // What a case leaves behind comes to us, not to init: so it can be seen, and waited for.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -485,12 +469,10 @@ int main(int argc, char** argv) {
     if (!taken) ::sigaction(signum, &action, nullptr);
   }
   std::atexit([] {  // a case that calls exit()
-    if (::getpid() == testing::test_program && testing::in_case) testing::kill_everything();
+    if (::getpid() == testing::test_program && testing::in_case)
+      testing::end_everything("# the test program calls exit()\n");
   });
-  void* const page = ::mmap(nullptr, sizeof(testing::Astray), PROT_READ | PROT_WRITE,
-                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return testing::exit_timed_out;
-  testing::astray = new (page) testing::Astray{};
+  testing::astray = &testing::shared<testing::Astray>();
   if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(testing::on_report);
   try {
     testing_main_init();

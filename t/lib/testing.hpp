@@ -12,10 +12,10 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <sstream>
 #include <string>
 #include <utility>
-#include <vector>
 
 // main calls this first, before Boost starts: the place to take a snapshot. Defined by the programs that need it.
 void testing_main_init();
@@ -24,12 +24,6 @@ namespace testing {
 
 // The open descriptors of this process.
 std::size_t count_descriptors();
-
-// The children that `parent` has now, zombies too.
-std::vector<pid_t> children_of(pid_t parent);
-
-// Whether `pid` runs. A zombie does not: who reaps an orphan, and when, is not ours to say.
-bool process_exists(pid_t pid);
 
 // A child that may outlive the case that is running (a snapshot). Its own children may not.
 void expect_child(pid_t pid);
@@ -51,10 +45,18 @@ void look_for_leaks();
 int sanitizer_reports();
 void allow_reports(int count);
 
-// The case that is running may take so long, counted from now. Without it: 60 seconds.
-// The environment's TEST_TIME_SCALE stretches every limit, this one and that of eventually().
-void limit(unsigned seconds);
+// The case that is running may take so long, counted from now: without it as long as this from its beginning, well above
+// the patience of a wait, which says more.
+void limit(unsigned seconds = 300);
+
+// How long a wait for what must happen may take: one limit for all of them, since none asserts how fast something is.
+// The environment's TEST_TIME_SCALE stretches it, and limit(), too.
+std::chrono::steady_clock::duration patience();
 double time_scale();
+
+// A number from which the case that is running makes its random ones: `usual`, or the environment's TEST_SEED.  It is
+// told if the case fails.
+std::uint32_t seed(std::uint32_t usual);
 
 // On a case that shows guarantees of evparallel(7), by their numbers there: *testing::guarantee("1.1 1.2").  Those of
 // one number: --run_test=@1.1
@@ -76,17 +78,35 @@ private:
 // The case that is running cannot run here. Shown by name, with the reason; return after it.
 void skip(const std::string& reason);
 
-// Waits until `condition()` holds, asking about once a millisecond; false if it never did.
-template <class F>
-bool eventually(F condition, std::chrono::milliseconds limit = std::chrono::seconds(5)) {
-  const auto end = std::chrono::steady_clock::now() +
-                   std::chrono::duration_cast<std::chrono::milliseconds>(limit * time_scale());
+// A wait that was in vain: the case that is running fails there.  In a process forked by it this is only told.
+void ran_out(const char* file, int line);
+
+// Waits until `condition()` holds, with a `turn()` before each further look; false if it never did.
+template <class F, class G>
+bool wait_until(F condition, G turn, const char* file = __builtin_FILE(),
+                int line = __builtin_LINE()) {
+  const auto end = std::chrono::steady_clock::now() + patience();
   for (;;) {
+    const bool last = std::chrono::steady_clock::now() >= end;
     if (condition()) return true;
-    if (std::chrono::steady_clock::now() >= end) return static_cast<bool>(condition());
-    ::poll(nullptr, 0, 1);
+    if (last) {
+      ran_out(file, line);
+      return false;
+    }
+    turn();
   }
 }
+
+// The same, looking about once a millisecond.
+template <class F>
+bool eventually(F condition, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  return wait_until(
+      condition, [] { ::poll(nullptr, 0, 1); }, file, line);
+}
+
+// Waits until one of these poll(2) events is there.
+bool is_ready(int fd, short events = POLLIN, const char* file = __builtin_FILE(),
+              int line = __builtin_LINE());
 
 // Whether this is an audit build: some limits of memory cannot be tried under its sanitizer.
 #if defined __SANITIZE_ADDRESS__

@@ -1,4 +1,5 @@
 // borrowed.cpp - a Reactor on the program's own event_base, with real children.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "testing.hpp"
 
@@ -20,8 +21,7 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -494,7 +494,6 @@ BOOST_AUTO_TEST_CASE(loopbreak_and_loopexit_of_the_program_end_run) {
       else
         ::event_base_loopbreak(driven.base());
     });
-    testing::limit(20);
     own.add_in(1ms);
     driven.loop().run();
     BOOST_TEST(ended == 1);
@@ -555,7 +554,6 @@ BOOST_AUTO_TEST_CASE(one_base_is_driven_in_turns) {
 
 BOOST_AUTO_TEST_CASE(two_reactors_on_one_base) {
   const Base base(::event_base_new());
-  testing::limit(20);
   par::Reactor one(base.get());
   par::Reactor other(base.get());
   // Idle, they do not keep each other.

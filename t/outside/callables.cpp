@@ -1,4 +1,5 @@
 // callables.cpp - every form of function that travels, from outside.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -9,8 +10,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -45,10 +45,7 @@ template <class Inc, class F, class... Out>
 Inc ask(F f, Out... out) {
   par::Reactor loop;
   auto remote = par::run(loop, std::move(f));
-  std::optional<Inc> answer;
-  remote(std::move(out)..., [&](par::Result<Inc> r) { answer = std::move(r).value(); });
-  loop.run();
-  return answer.value();
+  return testing::ask(loop, remote, std::move(out)...);
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 // cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed; and
 // calls that are made again.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,12 +37,8 @@ Board* board = nullptr;
 }  // namespace
 
 void testing_main_init() {
-  void* page =
-      ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) throw std::bad_alloc();
-  board = new (page) Board;
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  board = &testing::shared<Board>();
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -771,7 +767,7 @@ BOOST_AUTO_TEST_CASE(an_exception_is_an_answer_and_not_made_again) {
 // ---- all of it at once ----
 
 BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random, *testing::guarantee("3.4")) {
-  std::mt19937 random(4711);
+  std::mt19937 random(testing::seed(4711));
   constexpr int count = 1500;
   clear_board();
   // No two rounds share a number: a call that was cancelled may be begun when its round is over.

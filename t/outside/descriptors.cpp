@@ -1,4 +1,5 @@
 // descriptors.cpp - open descriptors and shared bytes as arguments, answers and messages.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -17,8 +18,7 @@ namespace par = evparallel;
 using testing::count_descriptors;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {

@@ -1,5 +1,6 @@
 // ends.cpp - how a child ended, and what is told of it: to on_exit, and to each call.
 #include "elsewhere.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -101,18 +102,11 @@ BOOST_AUTO_TEST_CASE(crashes, *testing::guarantee("4.1")) {
 }
 
 BOOST_AUTO_TEST_CASE(the_core_flag) {
-  // Cores are written where the kernel says; only a plain file in this folder can be taken away again.
-  std::ifstream file("/proc/sys/kernel/core_pattern");
-  std::string pattern;
-  std::getline(file, pattern);
-  if (pattern != "core") return testing::skip("core_pattern is " + pattern);
-  const int status = testing::elsewhere([] {
-    char folder[] = "/tmp/evparallel-core-XXXXXX";
-    if (!::mkdtemp(folder) || ::chdir(folder) != 0) return 1;
-    rlimit limit{};
-    ::getrlimit(RLIMIT_CORE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    if (::setrlimit(RLIMIT_CORE, &limit) != 0 || limit.rlim_max == 0) return 77;
+  if (testing::skipped_without_cores()) return;
+  const testing::Folder folder;
+  const int status = testing::elsewhere([&] {
+    if (::chdir(folder.path().c_str()) != 0) return 1;
+    testing::write_cores();
     par::Snapshot snapshot;
     par::Reactor loop;
     par::Options options;
@@ -125,14 +119,10 @@ BOOST_AUTO_TEST_CASE(the_core_flag) {
     p.on_exit([&](const par::ExitStatus& s) {
       dumped = s.core_dumped();
       text = s.describe();
-      ::unlink("core");
-      ::unlink(("core." + std::to_string(s.pid)).c_str());
     });
     loop.run();
-    if (::chdir("/") != 0 || ::rmdir(folder) != 0) return 2;
     return dumped && text.find("(core dumped)") != std::string::npos ? 0 : 3;
   });
-  if (status == 77) return testing::skip("no core may be written here");
   BOOST_TEST(status == 0);
 }
 

@@ -1,5 +1,6 @@
 // footprint.cpp - what a child takes beside what any fork of its snapshot takes: page faults up to
 // its first answer, and memory of its own.  Counts, no times.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -107,8 +108,7 @@ long own_memory(pid_t pid) {
 }  // namespace
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 BOOST_AUTO_TEST_CASE(page_faults_up_to_the_first_answer) {

@@ -1,4 +1,5 @@
 // frozen.cpp - snapshots that are frozen, from outside.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -18,9 +19,12 @@
 #include <set>
 
 namespace par = evparallel;
+using testing::ask;
 using testing::elsewhere;
 using testing::error_of;
+using testing::gone;
 using testing::has;
+using testing::in;
 using namespace std::chrono_literals;
 
 namespace {
@@ -50,30 +54,6 @@ par::SnapshotOptions frozen(unsigned replicas = 1) {
   options.freeze = true;
   options.replicas = replicas;
   return options;
-}
-
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
-  return options;
-}
-
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
-template <class T, class... A>
-T ask(par::Reactor& loop, par::Remote<T, A...>& f, const A&... arguments) {
-  std::optional<T> answer;
-  f(arguments..., [&](par::Result<T> r) { answer = r.value(); });
-  loop.run();
-  return answer.value();
-}
-pid_t ask(par::Reactor& loop, par::Remote<pid_t, void>& f) {
-  pid_t answer = 0;
-  f([&](par::Result<pid_t> r) { answer = r.value(); });
-  loop.run();
-  return answer;
 }
 
 // A table of this many entries, some 100 bytes each, and a large block.
@@ -239,7 +219,6 @@ BOOST_AUTO_TEST_CASE(memory_that_was_named_is_frozen) {
 // Who writes into a frozen page has page tables to be copied again.
 BOOST_AUTO_TEST_CASE(the_snapshot_writes_to_no_frozen_page) {
   if (testing::skipped_unfrozen()) return;
-  testing::limit(300);
   const int status = elsewhere([] {
     fill_table();
     std::FILE* file = std::fopen("/dev/null", "w");  // whose lock stands in the heap
@@ -341,12 +320,8 @@ BOOST_AUTO_TEST_CASE(replicas_end_with_the_program) {
 
 BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
   if (testing::skipped_unfrozen()) return;
-  std::string pattern;
-  std::getline(std::ifstream("/proc/sys/kernel/core_pattern"), pattern);
-  if (pattern.empty() || pattern.find_first_of("|/%") != std::string::npos)
-    return testing::skip("cores do not go to where the process is");
-  char folder[] = "/tmp/evparallel-core-XXXXXX";
-  BOOST_REQUIRE(::mkdtemp(folder) != nullptr);
+  if (testing::skipped_without_cores()) return;
+  const testing::Folder folder;
   const int status = elsewhere([&] {
     // It stands nowhere else when the snapshot is taken.
     const auto put_marker = [](char* to) {
@@ -354,13 +329,12 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
     };
     fill_table();
     put_marker(table().block + 5 * mb);
-    const rlimit any{RLIM_INFINITY, RLIM_INFINITY};
-    ::setrlimit(RLIMIT_CORE, &any);
+    testing::write_cores();
     par::Snapshot snapshot(frozen());
     std::memset(table().block, 0, Table::size);
     par::Reactor loop;
     par::Options options = in(snapshot);
-    options.cwd = folder;
+    options.cwd = folder.path();
     auto f = par::run(
         loop,
         []() -> int {
@@ -375,7 +349,7 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
     loop.run();
     if (!dumped) return 1;
     std::string core;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
       std::ifstream file(entry.path(), std::ios::binary);
       core.assign(std::istreambuf_iterator<char>(file), {});
     }
@@ -383,7 +357,6 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
     put_marker(marker.data());
     return has(core, marker) ? 0 : 2;
   });
-  std::filesystem::remove_all(folder);
   BOOST_TEST(status == 0);
 }
 
@@ -466,7 +439,6 @@ BOOST_AUTO_TEST_CASE(valgrind_is_refused) {
   if (testing::sanitized) return testing::skip("valgrind runs no program with a sanitizer");
   if (std::system("valgrind --version >/dev/null 2>&1") != 0)
     return testing::skip("there is no valgrind");
-  testing::limit(300);
   // It ends at once where it cannot read what the compiler (a newer clang) wrote for debuggers.
   if (std::system(("valgrind -q " + own_path() + " --version >/dev/null 2>&1").c_str()) != 0)
     return testing::skip("valgrind cannot run this program");

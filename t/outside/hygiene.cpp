@@ -1,5 +1,6 @@
 // hygiene.cpp - what a child is given of its own: seed, hooks, names, and its place when memory runs
 // out.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -8,7 +9,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +30,7 @@
 
 namespace par = evparallel;
 using testing::has;
+using testing::result_of_call;
 
 namespace {
 
@@ -56,11 +57,10 @@ struct Wished {
   }
   Wished(const Wished&) = delete;
   Wished& operator=(const Wished&) = delete;
-  // Whoever takes one closes the socket of one that has ended.
   ~Wished() {
     const pid_t pid = snapshot->pid();
     snapshot.reset();
-    BOOST_TEST(testing::eventually([pid] { return !testing::process_exists(pid); }));
+    BOOST_TEST(testing::gone(pid));  // another one may live
     const par::Snapshot next;
   }
   par::Options options() {
@@ -93,15 +93,6 @@ std::string short_name(pid_t pid) {
   return text.substr(0, text.find('\n'));
 }
 
-template <class Inc, class Out>
-par::Result<Inc> ask(par::Reactor& loop, par::Remote<Inc, Out>& f, const Out& x) {
-  std::unique_ptr<par::Result<Inc>> answer;
-  f(x, [&](par::Result<Inc> r) { answer = std::make_unique<par::Result<Inc>>(std::move(r)); });
-  loop.run();
-  if (!answer) throw std::runtime_error("no answer");
-  return std::move(*answer);
-}
-
 // The end of a process whose task is `f`.
 template <class F>
 par::ExitStatus end_of(par::Reactor& loop, F f, const par::Options& options,
@@ -125,10 +116,7 @@ const std::string& program() {
 }  // namespace
 
 void testing_main_init() {
-  void* page =
-      ::mmap(nullptr, sizeof(Diary), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) throw std::bad_alloc();
-  diary = new (page) Diary;
+  diary = &testing::shared<Diary>();
   par::at_child_start([] { diary->note('1'); });
   par::at_child_start([owned = std::make_unique<int>(2)] {
     if (wish == start_throws) throw std::runtime_error("from a start hook");
@@ -187,8 +175,8 @@ BOOST_AUTO_TEST_CASE(a_remote_function_has_them_once_a_child) {
           return x + static_cast<int>(::getpid());
         },
         wished.options());
-    pid = ask(loop, f, 0).value();
-    ask(loop, f, 0);
+    pid = result_of_call(loop, f, 0).value();
+    result_of_call(loop, f, 0);
   }
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
   BOOST_TEST(diary->text == "12ccba");
@@ -218,7 +206,7 @@ BOOST_AUTO_TEST_CASE(what_a_start_hook_throws_fails_the_task_as_its_own_exceptio
         return x;
       },
       wished.options());
-  const par::Result<int> answer = ask(loop, f, 1);
+  const par::Result<int> answer = result_of_call(loop, f, 1);
   BOOST_REQUIRE(!answer.has_value());
   BOOST_TEST((answer.error().code() == par::Errc::remote_exception));
   BOOST_TEST(has(answer.error().what(), "from a start hook"));
@@ -342,7 +330,7 @@ std::vector<Numbers> numbers_of(const par::SnapshotOptions& options, int childre
           return Numbers{par::child_seed(), std::rand(), ::random(), ::drand48()};
         },
         wished.options());
-    all.push_back(ask(loop, f, 1).value());
+    all.push_back(result_of_call(loop, f, 1).value());
   }
   return all;
 }
@@ -400,7 +388,7 @@ BOOST_AUTO_TEST_CASE(children_of_children_have_seeds_of_their_own_and_the_same_i
     Seeds all;
     for (int i = 0; i < 2; ++i) {
       auto f = par::run(loop, family, wished.options());
-      const Seeds some = ask(loop, f, 1).value();
+      const Seeds some = result_of_call(loop, f, 1).value();
       all.insert(all.end(), some.begin(), some.end());
     }
     return all;
@@ -441,7 +429,7 @@ BOOST_AUTO_TEST_CASE(ps_shows_program_task_and_snapshot) {
     options.name = name;
     auto f = par::run(
         loop, [](int) { return static_cast<int>(::getpid()); }, options);
-    const pid_t pid = ask(loop, f, 1).value();
+    const pid_t pid = result_of_call(loop, f, 1).value();
     return Shown{short_name(pid), command_line(pid)};
   };
   const bool lines = command_line(wished.snapshot->pid()) != command_line(::getpid());
@@ -475,7 +463,7 @@ BOOST_AUTO_TEST_CASE(a_title_is_cut_and_neither_arguments_nor_environment_are_to
                                         command_line(::getpid())};
       },
       options);
-  const std::vector<std::string> seen = ask(loop, f, 1).value();
+  const std::vector<std::string> seen = result_of_call(loop, f, 1).value();
   BOOST_TEST(seen.at(0) == program_invocation_name);
   BOOST_TEST(seen.at(1) == before);
   BOOST_TEST(seen.at(2).size() < 256U);
@@ -494,7 +482,7 @@ BOOST_AUTO_TEST_CASE(where_memory_runs_out_children_end_first) {
     par::Reactor loop;
     auto f = par::run(
         loop, [](int) { return std::stoi(proc(::getpid(), "oom_score_adj")); }, wished.options());
-    return ask(loop, f, 1).value();
+    return result_of_call(loop, f, 1).value();
   };
   BOOST_TEST(of_child(par::SnapshotOptions{}.oom_score_adj) == std::min(own + 200, 1000));
   BOOST_TEST(of_child(0) == own);

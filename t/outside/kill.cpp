@@ -1,5 +1,6 @@
 // kill.cpp - whoever is killed: no process is left, and no call is left unanswered.
 #include "elsewhere.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>

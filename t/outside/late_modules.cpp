@@ -1,4 +1,5 @@
 // late_modules.cpp - functions in libraries that were loaded before and after the snapshot, from outside.
+#include "calling.hpp"
 #include "library.hpp"
 #include "testing.hpp"
 
@@ -40,8 +41,7 @@ void* twin = nullptr;  // loaded before the snapshot
 void testing_main_init() {
   early = &library_in(load("early.so"));
   twin = load("with_id.so");
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
   late = &library_in(load("late.so"));
 }
 

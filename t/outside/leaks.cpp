@@ -1,4 +1,5 @@
 // leaks.cpp - in an audit build a child that leaks is noticed; any child that does not ends as ever.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -9,8 +10,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {

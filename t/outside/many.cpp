@@ -1,4 +1,5 @@
 // many.cpp - many processes at once, told what to do by a codec of their own.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -11,8 +12,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -74,12 +74,11 @@ void work(par::Pipe<Order, std::string> pipe) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(sixty_four_processes_at_random_times_all_give_the_same_answer) {
-  testing::limit(300);
   constexpr int processes = 64;
   const std::vector<unsigned> seeds{1, 2, 3, 4};
   const std::string expected = std::to_string(compute(seeds));
   par::Reactor loop;
-  std::mt19937 random(20261122);
+  std::mt19937 random(testing::seed(20261122));
   std::vector<par::Process<std::string, Order>> all(processes);
   int right = 0;
   int ended = 0;

@@ -1,4 +1,5 @@
 // map.cpp - maps of a pool, from outside: every item once, in order, whatever dies.
+#include "calling.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
 
@@ -6,7 +7,6 @@
 
 #include <malloc.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,11 +37,8 @@ Shared* shared = nullptr;
 }  // namespace
 
 void testing_main_init() {
-  void* place =
-      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  shared = new (place) Shared;
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  shared = &testing::shared<Shared>();
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -536,7 +533,6 @@ BOOST_AUTO_TEST_CASE(children_killed_all_the_time_without_retries) {
 }
 
 BOOST_AUTO_TEST_CASE(poison_in_a_million_items_is_found) {
-  testing::limit(300);
   par::Reactor loop;
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop,

@@ -1,4 +1,5 @@
 // orders.cpp - handles destroyed in every order, in many states, on every kind of loop.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -369,26 +370,14 @@ void cell(const Order& order, State state, Drive drive, Act act) {
                                              << " - " << program.complaints());
 }
 
-// The last ends of children were not waited for: the sockets of their snapshots are closed when the
-// next one is taken.
-void let_go_of_the_last() {
-  const bool none_left = testing::eventually([] {
-    const std::vector<pid_t> left = testing::children_of(::getpid());
-    return std::none_of(left.begin(), left.end(), testing::process_exists);
-  });
-  BOOST_TEST(none_left);
-  const par::Snapshot next;
-}
-
 void every_order(State state) {
-  testing::limit(120);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     for (const Drive drive : {Drive::own, borrowed_for(cells++)})
       cell(order, state, drive, [&](Program& program) { program.destroy_and_run(order); });
   }
   BOOST_TEST(cells == (testing::time_scale() > 1 ? 18u : 120u));
-  let_go_of_the_last();
+  testing::close_abandoned();
 }
 
 }  // namespace
@@ -425,7 +414,6 @@ BOOST_AUTO_TEST_CASE(every_order_with_children_that_spin) {
 // ---- inside of callbacks ----
 
 BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
-  testing::limit(120);
   for (int where = 0; where < static_cast<int>(Program::Where::count); ++where) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
       for (const Drive drive : drives) {
@@ -436,11 +424,10 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
       }
     }
   }
-  let_go_of_the_last();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
-  testing::limit(120);
   for (const State state : {State::in_flight, State::spinning}) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
       for (const Drive drive : drives) {
@@ -451,19 +438,18 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
       }
     }
   }
-  let_go_of_the_last();
+  testing::close_abandoned();
 }
 
 // There the Reactor may be destroyed, too: it is not the one that is calling.
 BOOST_AUTO_TEST_CASE(every_order_inside_of_an_event_of_the_program) {
-  testing::limit(120);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     const State state = states[cells++ % std::size(states)];
     cell(order, state, Drive::dispatched,
          [&](Program& program) { program.act_inside_own_event([&] { program.destroy(order); }); });
   }
-  let_go_of_the_last();
+  testing::close_abandoned();
 }
 
 // ---- what calls leave in memory that is shared with children ----
@@ -492,7 +478,7 @@ BOOST_AUTO_TEST_CASE(calls_that_nobody_hears_of_take_no_room_from_later_ones) {
     loop.run();
     BOOST_TEST(told == 50);
   }
-  let_go_of_the_last();
+  testing::close_abandoned();
 }
 
 // ---- at the end of the program ----
@@ -517,7 +503,6 @@ Order order_at_exit;
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(every_order_after_main) {
-  testing::limit(120);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     for (const Drive drive : {Drive::own, borrowed_for(cells)}) {

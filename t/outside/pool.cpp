@@ -1,11 +1,11 @@
 // pool.cpp - pools, from outside: calls on few children.
 #include "errors.hpp"
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,14 +38,11 @@ int which_snapshot = 0;
 }  // namespace
 
 void testing_main_init() {
-  void* place =
-      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  shared = new (place) Shared;
+  shared = &testing::shared<Shared>();
   which_snapshot = 1;
-  par::init();
+  testing::take_default_snapshot();
   which_snapshot = 2;
   second_snapshot = std::make_unique<par::Snapshot>();
-  testing::expect_child(par::default_snapshot().pid());
   testing::expect_child(second_snapshot->pid());
 }
 

@@ -132,7 +132,6 @@ BOOST_AUTO_TEST_CASE(nothing_is_lost_and_nothing_is_printed_twice,
 }
 
 BOOST_AUTO_TEST_CASE(nor_under_load) {
-  testing::limit(120);
   const Load load;
   for (const bool to_pipe : {false, true})
     for (int i = 0; i < 20; ++i) check(printed(program, to_pipe));

@@ -1,4 +1,5 @@
 // process.cpp - typed processes, from outside: both directions, half closes, ends in order.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -12,8 +13,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {

@@ -1,4 +1,5 @@
 // replicas.cpp - snapshots of several processes: whose turn it is, and what is lost with one.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -15,8 +16,13 @@
 #include <map>
 
 namespace par = evparallel;
+using testing::ask;
+using testing::descriptors_of;
 using testing::error_of;
+using testing::gone;
 using testing::has;
+using testing::in;
+using testing::loop_until;
 using namespace std::chrono_literals;
 
 namespace {
@@ -30,12 +36,6 @@ par::SnapshotOptions of(unsigned replicas) {
   return options;
 }
 
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
-  return options;
-}
-
 pid_t replica_of_this_child() {
   return ::getppid();
 }
@@ -44,50 +44,9 @@ int twice(int x) {
   return 2 * x;
 }
 
-// What a call of a function that says where its child comes from gives.
-pid_t ask(par::Reactor& loop, par::Remote<pid_t, void>& f) {
-  pid_t answer = 0;
-  f([&](par::Result<pid_t> r) { answer = r ? *r : -1; });
-  loop.run();
-  return answer;
-}
-
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
 void kill_and_wait(pid_t pid) {
   ::kill(pid, SIGKILL);
   BOOST_TEST(gone(pid));
-}
-
-// Runs the loop until `condition` holds.
-template <class F>
-bool loop_until(par::Reactor& loop, F condition) {
-  return testing::eventually([&] {
-    par::Timer turn = loop.after(1ms, [] {});
-    loop.run();
-    return condition();
-  });
-}
-
-// Whoever takes one closes the sockets of those that have ended.
-void close_what_ended() {
-  const bool none_left = testing::eventually([] {
-    const std::vector<pid_t> left = testing::children_of(::getpid());
-    return std::none_of(left.begin(), left.end(), testing::process_exists);
-  });
-  BOOST_TEST(none_left);
-  const par::Snapshot next;
-}
-
-std::size_t descriptors_of(pid_t pid) {
-  std::size_t count = 0;
-  DIR* const directory = ::opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
-  if (directory == nullptr) return 0;
-  while (const dirent* entry = ::readdir(directory)) count += entry->d_name[0] != '.';
-  ::closedir(directory);
-  return count;
 }
 
 }  // namespace
@@ -108,7 +67,7 @@ BOOST_AUTO_TEST_CASE(one_is_the_same_as_ever) {
     BOOST_TEST(snapshot.pids().empty());
     BOOST_TEST(from.pids().size() == 1u);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(children_are_forked_from_each_in_turn) {
@@ -137,7 +96,7 @@ BOOST_AUTO_TEST_CASE(children_are_forked_from_each_in_turn) {
     loop.run();
     BOOST_TEST(of_process == pids[0]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(in_a_child_there_is_one_the_one_that_forked_it) {
@@ -165,7 +124,7 @@ BOOST_AUTO_TEST_CASE(in_a_child_there_is_one_the_one_that_forked_it) {
       BOOST_TEST(right == 3);
     }
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(each_has_the_same_descriptors_and_none_of_another) {
@@ -176,9 +135,9 @@ BOOST_AUTO_TEST_CASE(each_has_the_same_descriptors_and_none_of_another) {
     BOOST_TEST(testing::count_descriptors() == before + 4);
     // The control socket, the signals, and both ends of the door.
     for (const pid_t pid : snapshot.pids())
-      BOOST_TEST(testing::eventually([&] { return descriptors_of(pid) == before + 4; }));
+      BOOST_TEST(testing::eventually([&] { return descriptors_of(pid).size() == before + 4; }));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(notes_reach_the_children_of_all) {
@@ -218,7 +177,7 @@ BOOST_AUTO_TEST_CASE(notes_reach_the_children_of_all) {
       BOOST_TEST(answer == pid);
     }
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(where_one_cannot_be_forked_none_is_left) {
@@ -247,7 +206,7 @@ BOOST_AUTO_TEST_CASE(with_the_parent_all_end) {
   if (parent == 0) {
     const std::size_t before = testing::count_descriptors();
     par::Snapshot snapshot(of(3));
-    testing::eventually([&] { return descriptors_of(snapshot.pids()[1]) == before + 4; });
+    testing::eventually([&] { return descriptors_of(snapshot.pids()[1]).size() == before + 4; });
     ::kill(snapshot.pids()[1], SIGSTOP);
     if (::write(ends[1], snapshot.pids().data(), 3 * sizeof(pid_t)) < 0) ::_exit(1);
     for (;;) ::pause();
@@ -287,7 +246,7 @@ BOOST_AUTO_TEST_CASE(the_others_take_over) {
     BOOST_TEST(lost[0].signalled());
     BOOST_TEST(lost[0].signal() == SIGKILL);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The loop has had no turn to hear of it.
@@ -320,7 +279,7 @@ BOOST_AUTO_TEST_CASE(who_is_dead_already_is_not_asked) {
     BOOST_TEST(answers[pids[0]] == 7);
     BOOST_TEST(answers[pids[2]] == 7);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(losing_one_under_load_fails_what_was_in_its_children) {
@@ -368,7 +327,7 @@ BOOST_AUTO_TEST_CASE(losing_one_under_load_fails_what_was_in_its_children) {
     for (const int one : right) BOOST_TEST(one == 1);
     BOOST_TEST(losses == 1);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(calls_that_may_be_made_again_are_made_in_children_of_another) {
@@ -396,7 +355,7 @@ BOOST_AUTO_TEST_CASE(calls_that_may_be_made_again_are_made_in_children_of_anothe
     loop.run();
     BOOST_TEST(from == pids[1]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The requests that it had not read are lost with it.
@@ -420,7 +379,7 @@ BOOST_AUTO_TEST_CASE(pending_spawns_of_a_lost_one_fail_and_no_others) {
     BOOST_TEST(heard[std::to_string(pids[1])] == 3);
     BOOST_TEST(heard["snapshot_lost"] == 3);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(when_all_are_lost_it_is_said) {
@@ -453,7 +412,7 @@ BOOST_AUTO_TEST_CASE(when_all_are_lost_it_is_said) {
     BOOST_TEST(has(heard[0], "wine list"), heard[0]);
     BOOST_TEST(has(heard[0], "each of 3 replicas"), heard[0]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- who is told ----
@@ -473,12 +432,12 @@ BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_told_at_the_first_use) {
     BOOST_TEST(lost.empty());  // never from inside the call
     int answer = 0;
     f(4, [&](par::Result<int> r) { answer = r.value(); });
-    BOOST_TEST(loop_until(loop, [&] { return !lost.empty(); }));
+    BOOST_TEST(loop_until(loop, [&] { return !lost.empty() && answer != 0; }));
     BOOST_TEST(answer == 8);
     BOOST_REQUIRE(lost.size() == 1u);
     BOOST_TEST(lost[0].pid == snapshot.pids()[1]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_loss_that_holds_calls_is_told_in_the_same_run) {
@@ -505,7 +464,7 @@ BOOST_AUTO_TEST_CASE(a_loss_that_holds_calls_is_told_in_the_same_run) {
     loop.run();
     BOOST_TEST(heard == (Strings{"snapshot_lost", "lost"}), boost::test_tools::per_element());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(who_asks_late_is_told_too_and_no_run_is_held_for_nobody) {
@@ -527,7 +486,7 @@ BOOST_AUTO_TEST_CASE(who_asks_late_is_told_too_and_no_run_is_held_for_nobody) {
     loop.run();
     BOOST_TEST(losses == 1);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_reactor_that_goes_first_leaves_it_to_the_next_one) {
@@ -546,7 +505,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_that_goes_first_leaves_it_to_the_next_one) {
     BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
     BOOST_TEST(losses == 1);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(who_was_stopped_is_no_loss) {
@@ -565,7 +524,7 @@ BOOST_AUTO_TEST_CASE(who_was_stopped_is_no_loss) {
     loop_until(loop, [&] { return testing::children_of(::getpid()).empty(); });
     BOOST_TEST(losses == 0);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(the_callback_may_destroy_the_handle_or_replace_itself) {
@@ -595,5 +554,5 @@ BOOST_AUTO_TEST_CASE(the_callback_may_destroy_the_handle_or_replace_itself) {
     f = {};
     BOOST_TEST(gone(pids[0]));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }

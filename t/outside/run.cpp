@@ -1,4 +1,5 @@
 // run.cpp - remote functions, from outside: answers, order, ends, codecs.
+#include "calling.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -14,8 +15,7 @@
 namespace par = evparallel;
 
 void testing_main_init() {
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -476,7 +476,6 @@ BOOST_AUTO_TEST_CASE(a_call_counts_its_id_up) {
 }
 
 BOOST_AUTO_TEST_CASE(messages_of_8_and_100_megabytes_each_way) {
-  testing::limit(120);
   par::Reactor loop;
   const auto reverse = [](std::string s) {
     for (std::size_t i = 0, j = s.size(); i + 1 < j; ++i) std::swap(s[i], s[--j]);

@@ -1,4 +1,5 @@
 // snapshot.cpp - taking snapshots, from outside.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -19,20 +20,10 @@
 
 namespace par = evparallel;
 using testing::error_of;
+using testing::gone;
+using testing::in;
 
-namespace {
-
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
-  return options;
-}
-
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
-}  // namespace
+namespace {}  // namespace
 
 BOOST_AUTO_TEST_CASE(none_at_all_is_a_clear_error) {
   par::Reactor loop;

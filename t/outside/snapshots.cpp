@@ -1,4 +1,5 @@
 // snapshots.cpp - several snapshots at once, and handles in processes that they do not belong to.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -19,16 +20,14 @@
 #include <fstream>
 
 namespace par = evparallel;
+using testing::ask;
+using testing::descriptors_of;
 using testing::error_of;
+using testing::gone;
+using testing::in;
 using namespace std::chrono_literals;
 
 namespace {
-
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
-  return options;
-}
 
 template <class F>
 std::string misuse_of(F f) {
@@ -45,22 +44,10 @@ bool says(const std::optional<par::Error>& error, par::Errc code, const std::str
          std::string(error->what()).find(what) != std::string::npos;
 }
 
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
 // A zombie, too.
 bool is_child_of_ours(pid_t pid) {
   const std::vector<pid_t> children = testing::children_of(::getpid());
   return std::find(children.begin(), children.end(), pid) != children.end();
-}
-
-// What a call of `f` with x gives, and the loop run until it is there.
-int ask(par::Reactor& loop, par::Remote<int, int>& f, int x) {
-  int answer = -1;
-  f(x, [&](par::Result<int> r) { answer = r.value(); });
-  loop.run();
-  return answer;
 }
 
 // An answer may be there before the pid of who has given it is known.
@@ -90,34 +77,11 @@ void echo_plus_moment(par::Pipe<int, int> pipe) {
   pipe.on_message([pipe](int x) { pipe.send(moment + x); });
 }
 
-// The descriptors of a process by what they are.
-std::vector<std::string> descriptors_of(pid_t pid) {
-  std::vector<std::string> targets;
-  DIR* const directory = ::opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
-  if (directory == nullptr) return targets;
-  while (const dirent* entry = ::readdir(directory)) {
-    char target[256] = {};
-    const bool looking = pid == ::getpid() && std::atoi(entry->d_name) == ::dirfd(directory);
-    if (!looking && ::readlinkat(::dirfd(directory), entry->d_name, target, sizeof target - 1) > 0)
-      targets.push_back(target);
-  }
-  ::closedir(directory);
-  return targets;
-}
-
 std::size_t event_loops_of(pid_t pid) {
-  const std::vector<std::string> all = descriptors_of(pid);
-  return static_cast<std::size_t>(std::count(all.begin(), all.end(), "anon_inode:[eventpoll]"));
-}
-
-// Whoever takes one closes the sockets of those that have ended.
-void close_what_ended() {
-  const bool none_left = testing::eventually([] {
-    const std::vector<pid_t> left = testing::children_of(::getpid());
-    return std::none_of(left.begin(), left.end(), testing::process_exists);
-  });
-  BOOST_TEST(none_left);
-  const par::Snapshot next;
+  std::size_t count = 0;
+  for (const auto& [number, target] : descriptors_of(pid))
+    count += target == "anon_inode:[eventpoll]";
+  return count;
 }
 
 }  // namespace
@@ -157,7 +121,7 @@ BOOST_AUTO_TEST_CASE(three_snapshots_through_one_reactor) {
     BOOST_TEST(right == 2 * 3 * 50);
     BOOST_TEST(ended == 3);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(three_snapshots_through_two_reactors_one_after_the_other) {
@@ -182,7 +146,7 @@ BOOST_AUTO_TEST_CASE(three_snapshots_through_two_reactors_one_after_the_other) {
     BOOST_TEST(unheard == 0);
     BOOST_TEST(old.size() == 9u);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(snapshots_with_a_reactor_each_at_the_same_time) {
@@ -210,7 +174,7 @@ BOOST_AUTO_TEST_CASE(snapshots_with_a_reactor_each_at_the_same_time) {
     one.run();
     BOOST_TEST(sum == 310);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(one_is_used_after_the_other_was_destroyed) {
@@ -234,7 +198,7 @@ BOOST_AUTO_TEST_CASE(one_is_used_after_the_other_was_destroyed) {
     auto g = par::run(loop, moment_plus, in(*stays));
     BOOST_TEST(ask(loop, g, 3) == lasting + 3);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // Without a new snapshot and without the Reactor's end.
@@ -278,7 +242,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_after_its_reactor_is_reaped_by_the_nex
     BOOST_TEST(ask(loop, f, 1) == 201);
     BOOST_TEST(!is_child_of_ours(pid));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_is_gone_leaves_no_memory_behind) {
@@ -305,7 +269,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_is_gone_leaves_no_memory_behind) {
     f = {};
     BOOST_TEST(shared_mappings() == before);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- handles ----
@@ -336,7 +300,7 @@ BOOST_AUTO_TEST_CASE(a_moved_from_snapshot_is_none) {
     from = std::move(same);
     BOOST_TEST(from.alive());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(moving_over_a_snapshot_stops_that) {
@@ -349,7 +313,7 @@ BOOST_AUTO_TEST_CASE(moving_over_a_snapshot_stops_that) {
     auto f = par::run(loop, moment_plus, in(snapshot));
     BOOST_TEST(ask(loop, f, 1) == 201);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_through_the_call_only) {
@@ -393,7 +357,7 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_through_the_call_only) {
     BOOST_TEST(heard[2] == "104");
     BOOST_TEST(heard[4] == "no_snapshot");
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(none_at_all_for_a_process_either) {
@@ -428,7 +392,7 @@ BOOST_AUTO_TEST_CASE(who_asks_a_stopped_snapshot_hears_it_and_nothing_is_thrown)
     }
     BOOST_TEST((cause == par::Cause::not_started));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_named_snapshot_beside_the_default_one) {
@@ -484,7 +448,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_names_a_snapshot_of_its_parent_uses_the_one_th
   }
   before.reset();
   after.reset();
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The descriptors that an inherited handle names are closed in the child, and their numbers are
@@ -505,7 +469,6 @@ BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_harms_nothing) {
           return first == 205 ? nested(moment_plus, x + 1, {}) : -3;
         },
         in(*after));
-    testing::limit(20);
     BOOST_TEST(ask(loop, f, 5) == 206);
     auto g = par::run(loop, moment_plus, in(*before));
     BOOST_TEST(ask(loop, g, 5) == 105);
@@ -515,7 +478,7 @@ BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_harms_nothing) {
   before.reset();
   more_before.clear();
   after.reset();
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // What the child has still to write is not the copy's to write: it would be there twice.
@@ -548,7 +511,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
     BOOST_TEST(heard == 300);
     BOOST_TEST(order == "normal");
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- a child that never asks costs nothing ----
@@ -597,7 +560,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_never_asks_has_no_event_loop_and_costs_its_sna
     many.clear();
     BOOST_TEST(snapshot_has(of_snapshot));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- stop ----
@@ -637,7 +600,7 @@ BOOST_AUTO_TEST_CASE(a_stop_that_finds_the_socket_full_is_sent_when_there_is_roo
       BOOST_TEST(ended, requests << " requests before the stop");
     }
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- in a process that the program has forked by itself ----
@@ -746,7 +709,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_the_progra
     BOOST_TEST(orders == 120);
     BOOST_TEST(program.goes_on());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // They are in memory that the copy shares with all of them.
@@ -789,7 +752,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_deadlines_
   }
   ::close(bell[0]);
   ::close(bell[1]);
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_returns_from_main_leaves_the_program_alone) {
@@ -804,7 +767,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_returns_from_main_leaves_the_pro
     BOOST_TEST(in_static_storage->goes_on());
     in_static_storage.reset();
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_fork_from_inside_of_a_callback_leaves_the_program_alone) {
@@ -821,7 +784,7 @@ BOOST_AUTO_TEST_CASE(a_fork_from_inside_of_a_callback_leaves_the_program_alone) 
     BOOST_TEST(status == 0);
     in_static_storage.reset();
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_of_the_program_do_nothing_or_say_so) {
@@ -859,7 +822,7 @@ BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_of_the_program_do_nothing_or_say_so)
     hold.release();
     BOOST_TEST(program.goes_on());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // It has a loop of its own there, and the snapshot that it takes is its own, too.
@@ -877,7 +840,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_begin_anew) {
     BOOST_TEST(status == 0);
     BOOST_TEST(program->goes_on());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_call_init_again) {
@@ -928,7 +891,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_goes_on_with_a_borrowed_base) {
     }
     BOOST_TEST(program.goes_on());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- a program that daemonises too late ----

@@ -1,4 +1,5 @@
 // spares.cpp - children forked ahead: who takes them, what they are like then, and that nobody hears of them.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -19,8 +20,12 @@
 #include <set>
 
 namespace par = evparallel;
+using testing::ask;
 using testing::error_of;
+using testing::gone;
 using testing::has;
+using testing::in;
+using testing::loop_until;
 using namespace std::chrono_literals;
 
 namespace {
@@ -30,12 +35,6 @@ using Pids = std::vector<pid_t>;
 par::SnapshotOptions with(unsigned spares) {
   par::SnapshotOptions options;
   options.spares = spares;
-  return options;
-}
-
-par::Options in(par::Snapshot& snapshot) {
-  par::Options options;
-  options.snapshot = &snapshot;
   return options;
 }
 
@@ -73,45 +72,15 @@ bool contains(const Pids& all, pid_t pid) {
   return std::find(all.begin(), all.end(), pid) != all.end();
 }
 
-template <class F>
-bool loop_until(par::Reactor& loop, F condition) {
-  return testing::eventually([&] {
-    par::Timer turn = loop.after(1ms, [] {});
-    loop.run();
-    return condition();
-  });
-}
-
 // As many as there should be, and all wait.
 bool refilled(par::Reactor& loop, const par::Snapshot& snapshot, std::size_t count) {
   return loop_until(loop, [&] { return spares_of(snapshot).size() == count; });
 }
 
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
-template <class T>
-T answer_of(par::Reactor& loop, par::Remote<T, void>& f) {
-  std::optional<T> answer;
-  f([&](par::Result<T> r) { answer = r.value(); });
-  loop.run();
-  return *answer;
-}
-
 template <class T>
 T run_once(par::Reactor& loop, T (*task)(), const par::Options& options) {
   auto f = par::run(loop, task, options);
-  return answer_of(loop, f);
-}
-
-void close_what_ended() {
-  const bool none_left = testing::eventually([] {
-    const Pids left = testing::children_of(::getpid());
-    return std::none_of(left.begin(), left.end(), testing::process_exists);
-  });
-  BOOST_TEST(none_left);
-  const par::Snapshot next;
+  return ask(loop, f);
 }
 
 }  // namespace
@@ -126,7 +95,7 @@ BOOST_AUTO_TEST_CASE(there_are_none_unless_asked_for) {
     BOOST_TEST(pid > 0);
     BOOST_TEST(loop_until(loop, [&] { return testing::children_of(snapshot.pid()).empty(); }));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(too_many_are_refused_by_name) {
@@ -150,7 +119,7 @@ BOOST_AUTO_TEST_CASE(they_are_there_before_any_loop_is) {
     BOOST_TEST(contains(spares, run_once(loop, own_pid, in(snapshot))));
     BOOST_TEST(contains(spares, run_once(loop, own_pid, in(snapshot))));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(each_that_is_taken_is_replaced) {
@@ -162,13 +131,13 @@ BOOST_AUTO_TEST_CASE(each_that_is_taken_is_replaced) {
       BOOST_REQUIRE(refilled(loop, snapshot, 3));
       const Pids spares = spares_of(snapshot);
       auto f = par::run(loop, own_pid, in(snapshot));
-      const pid_t pid = answer_of(loop, f);
+      const pid_t pid = ask(loop, f);
       BOOST_TEST(f.pid() == pid);
       BOOST_TEST(contains(spares, pid));
       BOOST_TEST(taken.insert(pid).second);
     }
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_process_takes_one_too) {
@@ -203,7 +172,7 @@ BOOST_AUTO_TEST_CASE(a_process_takes_one_too) {
     const std::vector<std::string> expected{"start", "8", "exit"};
     BOOST_TEST(events == expected, boost::test_tools::per_element());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // It is told before the end is, though both were there when the loop came to it.
@@ -223,7 +192,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end) {
     loop.run();
     BOOST_TEST(events == "start 5");
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The loop was stopped in between: it comes to the end first, and to what was put off later.
@@ -259,7 +228,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end_where_the_loop_is_stopped) {
     BOOST_TEST(events == "start 5");
     BOOST_TEST(pid != 0);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(what_was_settled_at_its_fork_needs_a_fork) {
@@ -287,7 +256,7 @@ BOOST_AUTO_TEST_CASE(what_was_settled_at_its_fork_needs_a_fork) {
     BOOST_TEST(spares_of(snapshot) == spares, boost::test_tools::per_element());
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == spares[0]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // More at once than there are: the others are forked as ever.
@@ -312,7 +281,7 @@ BOOST_AUTO_TEST_CASE(where_none_is_left_children_are_forked) {
     BOOST_TEST(refilled(loop, snapshot, 4));
     BOOST_TEST(testing::count_descriptors() == before);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
@@ -331,7 +300,7 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
             return std::vector<pid_t>{::getpid(), ::getppid()};
           },
           in(snapshot));
-      const Pids told = answer_of(loop, f);
+      const Pids told = ask(loop, f);
       BOOST_TEST(contains(spares, told[0]));
       ++parents[told[1]];
     }
@@ -343,10 +312,10 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
     BOOST_TEST(gone(snapshot.pids()[0]));
     auto f = par::run(
         loop, [] { return ::getppid(); }, in(snapshot));
-    BOOST_TEST(answer_of(loop, f) == snapshot.pids()[1]);
+    BOOST_TEST(ask(loop, f) == snapshot.pids()[1]);
     BOOST_TEST(refilled(loop, snapshot, 2));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(another_reactor_uses_them_later) {
@@ -362,7 +331,7 @@ BOOST_AUTO_TEST_CASE(another_reactor_uses_them_later) {
     BOOST_TEST(contains(spares, run_once(second, own_pid, in(snapshot))));
     BOOST_TEST(refilled(second, snapshot, 2));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(in_a_child_there_are_none) {
@@ -381,12 +350,12 @@ BOOST_AUTO_TEST_CASE(in_a_child_there_are_none) {
           return std::vector<pid_t>{::getpid(), nested};
         },
         in(snapshot));
-    const Pids told = answer_of(loop, f);
+    const Pids told = ask(loop, f);
     BOOST_TEST(contains(spares, told[0]));
     BOOST_TEST(!contains(spares, told[1]));
     BOOST_TEST(told[1] > 0);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(pools_take_them) {
@@ -415,7 +384,7 @@ BOOST_AUTO_TEST_CASE(pools_take_them) {
     pool.close();
     loop.run();
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(descriptors_reach_them) {
@@ -442,7 +411,7 @@ BOOST_AUTO_TEST_CASE(descriptors_reach_them) {
     BOOST_TEST(pid == spares[0]);
     ::close(ends[0]);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // ---- what they are like ----
@@ -474,7 +443,7 @@ BOOST_AUTO_TEST_CASE(random_numbers_are_those_of_the_spawn) {
   const auto with_them = randoms(2);
   BOOST_REQUIRE(with_them.size() == 5u);
   BOOST_TEST((with_them == randoms(0)));
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
@@ -513,7 +482,7 @@ BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
                                           std::to_string(::getpgrp())};
         },
         options);
-    const std::vector<std::string> told = answer_of(loop, f);
+    const std::vector<std::string> told = ask(loop, f);
     BOOST_TEST(told[0] == std::to_string(spares[0]));
     BOOST_TEST(told[1] == "none");
     BOOST_TEST(told[2] == "/usr");
@@ -527,10 +496,10 @@ BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
     BOOST_REQUIRE(refilled(loop, snapshot, 1));
     spares = spares_of(snapshot);
     auto g = par::run(loop, own_pid, in(snapshot));
-    BOOST_TEST(answer_of(loop, g) == spares[0]);
+    BOOST_TEST(ask(loop, g) == spares[0]);
     BOOST_TEST(stat_of(spares[0]).rfind("(spare)", 0) == std::string::npos);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 namespace {
@@ -564,7 +533,7 @@ BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_there_before_it_comes_again) {
     BOOST_REQUIRE(refilled(loop, snapshot, 1));
     if (told) BOOST_TEST(is_mapped(spares_of(snapshot)[0], code).value());
   }
-  close_what_ended();
+  testing::close_abandoned();
   if (!told) testing::skip("whether code is mapped is not told here, or a fork maps it");
 }
 
@@ -584,7 +553,7 @@ BOOST_AUTO_TEST_CASE(hooks_run_with_the_task_and_not_before) {
     par::Options options;
     options.env["IN_TASK"] = "1";
     auto f = par::run(loop, own_pid, options);
-    const pid_t pid = answer_of(loop, f);
+    const pid_t pid = ask(loop, f);
     f = {};
     if (!contains(spares, pid) || !gone(pid)) return 3;
     // Those that nobody needs end without a word.
@@ -643,7 +612,7 @@ BOOST_AUTO_TEST_CASE(its_end_is_told_as_that_of_any_child) {
     options.grace = 20ms;
     BOOST_TEST((end_of(2).code() == par::Errc::deadline));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(calls_are_cancelled_and_limited_as_ever) {
@@ -677,7 +646,7 @@ BOOST_AUTO_TEST_CASE(calls_are_cancelled_and_limited_as_ever) {
                                             std::to_string(spares[0])};
     BOOST_TEST(heard == expected, boost::test_tools::per_element());
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The rehearsal is no call that it has begun.
@@ -739,7 +708,7 @@ BOOST_AUTO_TEST_CASE(they_neither_hold_a_loop_nor_wake_it) {
     // The end of the timer, and what of the refill may have been to come.
     BOOST_TEST(after.ru_nvcsw - before.ru_nvcsw <= 5);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
@@ -761,7 +730,7 @@ BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
     BOOST_TEST(snapshot.alive());
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // Somebody kills each: the program is not kept busy with it, and goes on at its next spawn.
@@ -792,7 +761,7 @@ BOOST_AUTO_TEST_CASE(who_is_always_killed_is_not_replaced_for_ever) {
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
     BOOST_TEST(refilled(loop, snapshot, count));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // The loop has had no turn to hear of it.
@@ -820,7 +789,7 @@ BOOST_AUTO_TEST_CASE(a_dead_one_is_not_taken) {
     BOOST_TEST(contains(told, spares[1]));
     for (const par::ExitStatus& status : ends) BOOST_TEST(status.code() == 0);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // It was taken while it was dying, or hung: no call is lost with it.
@@ -854,7 +823,7 @@ BOOST_AUTO_TEST_CASE(one_that_never_takes_its_task_is_as_if_it_had_never_been) {
       BOOST_TEST(heard[static_cast<std::size_t>(i)][1] != spare);
     }
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // What a process was sent is not kept: it hears of the end as ever.
@@ -876,7 +845,7 @@ BOOST_AUTO_TEST_CASE(a_process_hears_of_an_end_before_its_task) {
     loop.run();
     BOOST_TEST(events == "child_killed, exit");
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(all_that_wait_are_found) {
@@ -890,7 +859,7 @@ BOOST_AUTO_TEST_CASE(all_that_wait_are_found) {
     for (int i = 0; i < 12; ++i) seen.insert(run_once(loop, own_pid, in(snapshot)));
     for (const pid_t pid : spares) BOOST_TEST(seen.count(pid) == 1u);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(where_forks_fail_a_spawn_says_so_and_spares_do_not) {
@@ -944,7 +913,7 @@ BOOST_AUTO_TEST_CASE(without_descriptors_they_are_not_replaced) {
     std::vector<int> taken;
     for (int fd; (fd = ::dup(STDIN_FILENO)) >= 0;) taken.push_back(fd);
     auto f = par::run(loop, own_pid);  // needs none
-    if (answer_of(loop, f) != spare) return 2;
+    if (ask(loop, f) != spare) return 2;
     const auto error = error_of([&] { auto g = par::run(loop, own_pid); });
     if (!error || error->code() != par::Errc::spawn_failed || error->os_error() != EMFILE) return 3;
     for (const int fd : taken) ::close(fd);
@@ -963,17 +932,17 @@ BOOST_AUTO_TEST_CASE(they_end_with_stop_and_children_live_on) {
     par::Reactor loop;
     BOOST_REQUIRE(refilled(loop, snapshot, 3));
     auto f = par::run(loop, own_pid, in(snapshot));
-    const pid_t child = answer_of(loop, f);
+    const pid_t child = ask(loop, f);
     BOOST_REQUIRE(refilled(loop, snapshot, 3));
     const Pids spares = spares_of(snapshot);
     snapshot.stop();
     for (const pid_t spare : spares) BOOST_TEST(gone(spare));
     BOOST_TEST(testing::process_exists(pid));
-    BOOST_TEST(answer_of(loop, f) == child);
+    BOOST_TEST(ask(loop, f) == child);
     f = {};
     BOOST_TEST(gone(pid));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 // Nobody has used it, or heard of them.
@@ -986,7 +955,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_the_handle) {
     all.push_back(snapshot.pid());
   }
   for (const pid_t pid : all) BOOST_TEST(gone(pid));
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(they_end_with_their_snapshot) {
@@ -1008,7 +977,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_their_snapshot) {
     BOOST_TEST(heard == "snapshot_lost");
     BOOST_TEST(losses == 1);
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(they_end_with_the_program) {
@@ -1050,7 +1019,7 @@ BOOST_AUTO_TEST_CASE(a_copy_of_the_program_does_them_no_harm) {
     BOOST_TEST(contains(spares, run_once(loop, own_pid, in(*snapshot))));
     BOOST_TEST(contains(spares, run_once(loop, own_pid, in(*snapshot))));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }
 
 BOOST_AUTO_TEST_CASE(descriptors_are_one_for_each) {
@@ -1066,5 +1035,5 @@ BOOST_AUTO_TEST_CASE(descriptors_are_one_for_each) {
     first.stop();
     for (const pid_t spare : spares) BOOST_TEST(gone(spare));
   }
-  close_what_ended();
+  testing::close_abandoned();
 }

@@ -1,4 +1,5 @@
 // streams.cpp - around a child: standard streams, last words, environment, directory.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -27,15 +28,16 @@
 
 namespace par = evparallel;
 using par::Stdio;
+using testing::descriptors_of;
 using testing::error_of;
 using testing::has;
+using testing::result_of_call;
 using Strings = std::vector<std::string>;
 using namespace std::chrono_literals;
 
 void testing_main_init() {
   ::setenv("EVPARALLEL_TEST", "of the snapshot", 1);
-  par::init();
-  testing::expect_child(par::default_snapshot().pid());
+  testing::take_default_snapshot();
 }
 
 namespace {
@@ -56,16 +58,6 @@ par::Options captured(Strings& lines) {
   return options;
 }
 
-template <class Inc, class Out, class... Args>
-par::Result<Inc> ask(par::Reactor& loop, par::Remote<Inc, Out>& f, Args... args) {
-  std::unique_ptr<par::Result<Inc>> answer;
-  f(args...,
-    [&](par::Result<Inc> r) { answer = std::make_unique<par::Result<Inc>>(std::move(r)); });
-  loop.run();
-  if (!answer) throw std::runtime_error("no answer");
-  return std::move(*answer);
-}
-
 std::string link_of(const std::string& path) {
   char target[256] = {};
   return ::readlink(path.c_str(), target, sizeof target - 1) > 0 ? target : "?";
@@ -74,15 +66,6 @@ std::string link_of(const std::string& path) {
 // In a child: what descriptor `number` leads to.
 std::string target_of(int number) {
   return link_of("/proc/self/fd/" + std::to_string(number));
-}
-
-std::size_t descriptors_of(pid_t pid) {
-  DIR* const folder = ::opendir(("/proc/" + std::to_string(pid) + "/fd").c_str());
-  if (folder == nullptr) return 0;
-  std::size_t count = 0;
-  while (const dirent* entry = ::readdir(folder)) count += entry->d_name[0] != '.' ? 1 : 0;
-  ::closedir(folder);
-  return count;
 }
 
 struct PipeEnds {
@@ -163,7 +146,7 @@ BOOST_AUTO_TEST_CASE(both_streams_are_captured_line_by_line_with_pid_and_name) {
         return static_cast<int>(::getpid());
       },
       options);
-  const int pid = ask(loop, f, 1).value();
+  const int pid = result_of_call(loop, f, 1).value();
   BOOST_REQUIRE(heard.size() == 3U);
   std::size_t errors = 0;
   for (const Heard& line : heard) {
@@ -261,7 +244,7 @@ BOOST_AUTO_TEST_CASE(one_stream_alone_and_what_a_program_prints_that_the_task_st
   options.on_line = captured(lines).on_line;
   auto f = par::run(
       loop, [](int) { return std::system("echo from a program"); }, options);
-  BOOST_TEST(ask(loop, f, 1).value() == 0);
+  BOOST_TEST(result_of_call(loop, f, 1).value() == 0);
   BOOST_TEST((lines == Strings{"out from a program"}));
 }
 
@@ -283,7 +266,7 @@ BOOST_AUTO_TEST_CASE(a_child_captures_what_its_own_child_prints) {
     for (const std::string& line : lines) all += line + ";";
     return answers == 1 ? all : "no answer";
   });
-  BOOST_TEST(ask(loop, f, 1).value() == "err warned 5;out said 5;");
+  BOOST_TEST(result_of_call(loop, f, 1).value() == "err warned 5;out said 5;");
 }
 
 BOOST_AUTO_TEST_CASE(a_replacement_is_captured_as_the_first_child_was) {
@@ -300,8 +283,8 @@ BOOST_AUTO_TEST_CASE(a_replacement_is_captured_as_the_first_child_was) {
         return x;
       },
       options);
-  BOOST_TEST(!ask(loop, f, 0).has_value());
-  BOOST_TEST(ask(loop, f, 1).value() == 1);
+  BOOST_TEST(!result_of_call(loop, f, 0).has_value());
+  BOOST_TEST(result_of_call(loop, f, 1).value() == 1);
   BOOST_REQUIRE(speakers.size() == 2U);
   BOOST_TEST(speakers[0] != speakers[1]);
 }
@@ -321,7 +304,7 @@ BOOST_AUTO_TEST_CASE(a_call_hears_the_last_words_of_a_crash) {
         return x;
       },
       captured());
-  const par::Result<int> answer = ask(loop, f, 1);
+  const par::Result<int> answer = result_of_call(loop, f, 1);
   BOOST_REQUIRE(!answer.has_value());
   const par::Error& error = answer.error();
   BOOST_TEST((error.code() == par::Errc::child_killed));
@@ -363,7 +346,7 @@ BOOST_AUTO_TEST_CASE(without_capture_there_are_none) {
     ::raise(SIGKILL);
     return x;
   });
-  const par::Result<int> answer = ask(loop, f, 1);
+  const par::Result<int> answer = result_of_call(loop, f, 1);
   BOOST_REQUIRE(!answer.has_value());
   BOOST_TEST(answer.error().last_words() == "");
   BOOST_TEST(!has(answer.error().what(), "last words"));
@@ -373,7 +356,6 @@ BOOST_AUTO_TEST_CASE(without_capture_there_are_none) {
 // ---- much, and who else holds the pipe ----
 
 BOOST_AUTO_TEST_CASE(a_hundred_megabytes_pass_and_none_of_it_stays) {
-  testing::limit(120);
   par::Reactor loop;
   constexpr std::size_t chunk = 1 << 20;
   constexpr int chunks = 100;
@@ -399,10 +381,10 @@ BOOST_AUTO_TEST_CASE(a_hundred_megabytes_pass_and_none_of_it_stays) {
         return n;
       },
       options);
-  BOOST_TEST(ask(loop, f, 1).value() == 1);  // buffers have their size
+  BOOST_TEST(result_of_call(loop, f, 1).value() == 1);  // buffers have their size
   rusage before{};
   ::getrusage(RUSAGE_SELF, &before);
-  BOOST_TEST(ask(loop, f, chunks).value() == chunks);
+  BOOST_TEST(result_of_call(loop, f, chunks).value() == chunks);
   rusage after{};
   ::getrusage(RUSAGE_SELF, &after);
   BOOST_TEST(bytes == chunk * (chunks + 1));
@@ -453,7 +435,7 @@ BOOST_AUTO_TEST_CASE(who_is_left_behind_with_the_pipe_delays_nothing) {
       },
       options);
   const std::size_t before = testing::count_descriptors();
-  const par::Result<int> answer = ask(loop, f, 1);  // it has not ended
+  const par::Result<int> answer = result_of_call(loop, f, 1);  // it has not ended
   BOOST_TEST(!answer.has_value());
   BOOST_TEST((lines == Strings{"out left behind"}));
   // Both ends are closed here, beside the data socket.
@@ -563,7 +545,7 @@ BOOST_AUTO_TEST_CASE(given_descriptors_are_the_childs_streams_and_stay_the_calle
     BOOST_TEST(::fcntl(out.writing, F_GETFD) == FD_CLOEXEC);  // still open, and as it was
     out.close_writing();
     err.close_writing();
-    BOOST_TEST(ask(loop, f, 2).value() == 2);
+    BOOST_TEST(result_of_call(loop, f, 2).value() == 2);
   }
   BOOST_TEST(out.read_all() == "read: for the child\n");  // to its end: nobody else holds it
   BOOST_TEST(err.read_all() == "to the other\n");
@@ -578,7 +560,7 @@ BOOST_AUTO_TEST_CASE(a_given_socket_is_never_shut_down) {
   for (int i = 0; i < 2; ++i) {
     auto f = par::run(
         loop, [](int x) { return std::printf("%d", x); }, options);
-    BOOST_TEST(ask(loop, f, 7).value() == 1);
+    BOOST_TEST(result_of_call(loop, f, 7).value() == 1);
   }
   BOOST_TEST(::send(ends[1], "mine", 4, MSG_NOSIGNAL) == 4);
   char text[16] = {};
@@ -603,8 +585,8 @@ BOOST_AUTO_TEST_CASE(a_replacement_has_the_given_descriptors_too) {
         },
         options);
     out.close_writing();
-    BOOST_TEST(!ask(loop, f, 1).has_value());
-    BOOST_TEST(ask(loop, f, 2).value() == 2);
+    BOOST_TEST(!result_of_call(loop, f, 1).has_value());
+    BOOST_TEST(result_of_call(loop, f, 2).value() == 2);
   }
   BOOST_TEST(out.read_all() == "1\n2\n");
 }
@@ -612,22 +594,22 @@ BOOST_AUTO_TEST_CASE(a_replacement_has_the_given_descriptors_too) {
 BOOST_AUTO_TEST_CASE(null_and_the_defaults) {
   par::Reactor loop;
   auto plain = par::run(loop, target_of);
-  BOOST_TEST(ask(loop, plain, 0).value() == "/dev/null");
-  BOOST_TEST(ask(loop, plain, 1).value() == target_of(1));
-  BOOST_TEST(ask(loop, plain, 2).value() == target_of(2));
+  BOOST_TEST(result_of_call(loop, plain, 0).value() == "/dev/null");
+  BOOST_TEST(result_of_call(loop, plain, 1).value() == target_of(1));
+  BOOST_TEST(result_of_call(loop, plain, 2).value() == target_of(2));
   PipeEnds in;
   par::Options options;
   options.in = Stdio::fd(in.reading);
   options.out = Stdio::null();
   options.err = Stdio::null();
   auto f = par::run(loop, target_of, options);
-  BOOST_TEST(ask(loop, f, 0).value() == target_of(in.reading));
-  BOOST_TEST(ask(loop, f, 1).value() == "/dev/null");
-  BOOST_TEST(ask(loop, f, 2).value() == "/dev/null");
+  BOOST_TEST(result_of_call(loop, f, 0).value() == target_of(in.reading));
+  BOOST_TEST(result_of_call(loop, f, 1).value() == "/dev/null");
+  BOOST_TEST(result_of_call(loop, f, 2).value() == "/dev/null");
   auto writes = par::run(
       loop, [](int) { return ::write(STDOUT_FILENO, "x", 1) == 1 && std::puts("x") >= 0; },
       options);
-  BOOST_TEST(ask(loop, writes, 1).value());
+  BOOST_TEST(result_of_call(loop, writes, 1).value());
 }
 
 BOOST_AUTO_TEST_CASE(standard_input_is_inherited_where_that_is_asked_for) {
@@ -641,7 +623,7 @@ BOOST_AUTO_TEST_CASE(standard_input_is_inherited_where_that_is_asked_for) {
     options.in = Stdio::inherit();
     auto f = par::run(
         loop, [](int) { return std::getchar(); }, options);
-    return ask(loop, f, 1).value() == 'x' ? 0 : 2;
+    return result_of_call(loop, f, 1).value() == 'x' ? 0 : 2;
   });
   BOOST_TEST(status == 0);
 }
@@ -678,7 +660,7 @@ BOOST_AUTO_TEST_CASE(what_makes_no_sense_is_refused_at_the_call) {
   BOOST_TEST(has(misuse(options), "Options::name has a null byte"));
   par::Reactor loop;
   auto f = par::run(loop, say_both, captured());
-  BOOST_TEST(ask(loop, f, 1).value() == 1);
+  BOOST_TEST(result_of_call(loop, f, 1).value() == 1);
 }
 
 BOOST_AUTO_TEST_CASE(without_descriptors_it_fails_and_leaves_nothing_open) {
@@ -719,18 +701,19 @@ BOOST_AUTO_TEST_CASE(without_descriptors_it_fails_and_leaves_nothing_open) {
 BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
   par::Reactor loop;
   auto warm = par::run(loop, say_both, captured());
-  ask(loop, warm, 1);
-  auto plain = par::run(loop, [](int) { return static_cast<int>(descriptors_of(::getpid())); });
-  const int of_child = ask(loop, plain, 1).value();
+  result_of_call(loop, warm, 1);
+  auto plain =
+      par::run(loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); });
+  const int of_child = result_of_call(loop, plain, 1).value();
   const std::size_t before = testing::count_descriptors();
-  const std::size_t of_snapshot = descriptors_of(par::default_snapshot().pid());
+  const std::size_t of_snapshot = descriptors_of(par::default_snapshot().pid()).size();
   {
     par::Options options = captured();
     options.in = Stdio::fd(STDIN_FILENO);
     auto f = par::run(
-        loop, [](int) { return static_cast<int>(descriptors_of(::getpid())); }, options);
-    BOOST_TEST(ask(loop, f, 1).value() == of_child);
-    BOOST_TEST(descriptors_of(par::default_snapshot().pid()) == of_snapshot);
+        loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); }, options);
+    BOOST_TEST(result_of_call(loop, f, 1).value() == of_child);
+    BOOST_TEST(descriptors_of(par::default_snapshot().pid()).size() == of_snapshot);
     auto dies = par::run(
         loop,
         [](int x) {
@@ -738,9 +721,9 @@ BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
           return x;
         },
         options);
-    BOOST_TEST(!ask(loop, dies, 1).has_value());
+    BOOST_TEST(!result_of_call(loop, dies, 1).has_value());
   }
-  BOOST_TEST(descriptors_of(par::default_snapshot().pid()) == of_snapshot);
+  BOOST_TEST(descriptors_of(par::default_snapshot().pid()).size() == of_snapshot);
   const par::Timer turns = loop.every(1ms, [&] {
     if (testing::count_descriptors() == before) loop.stop();
   });
@@ -758,14 +741,14 @@ BOOST_AUTO_TEST_CASE(the_environment_is_added_to_that_of_the_snapshot) {
   };
   ::setenv("EVPARALLEL_TEST", "of the parent, later", 1);
   auto plain = par::run(loop, variable);
-  BOOST_TEST(ask(loop, plain, "EVPARALLEL_TEST").value() == "of the snapshot");
+  BOOST_TEST(result_of_call(loop, plain, "EVPARALLEL_TEST").value() == "of the snapshot");
   par::Options options;
   options.env = {{"EVPARALLEL_TEST", "=of the child="}, {"EVPARALLEL_EMPTY", ""}};
   auto f = par::run(loop, variable, options);
-  BOOST_TEST(ask(loop, f, "EVPARALLEL_TEST").value() == "=of the child=");
-  BOOST_TEST(ask(loop, f, "EVPARALLEL_EMPTY").value() == "");
-  BOOST_TEST(ask(loop, f, "PATH").value() == std::getenv("PATH"));
-  BOOST_TEST(ask(loop, plain, "EVPARALLEL_EMPTY").value() == "none");
+  BOOST_TEST(result_of_call(loop, f, "EVPARALLEL_TEST").value() == "=of the child=");
+  BOOST_TEST(result_of_call(loop, f, "EVPARALLEL_EMPTY").value() == "");
+  BOOST_TEST(result_of_call(loop, f, "PATH").value() == std::getenv("PATH"));
+  BOOST_TEST(result_of_call(loop, plain, "EVPARALLEL_EMPTY").value() == "none");
 }
 
 BOOST_AUTO_TEST_CASE(the_directory_is_where_the_child_begins) {
@@ -774,9 +757,9 @@ BOOST_AUTO_TEST_CASE(the_directory_is_where_the_child_begins) {
   par::Options options;
   options.cwd = "/";
   auto f = par::run(loop, here, options);
-  BOOST_TEST(ask(loop, f, 1).value() == "/");
+  BOOST_TEST(result_of_call(loop, f, 1).value() == "/");
   auto plain = par::run(loop, here);
-  BOOST_TEST(ask(loop, plain, 1).value() == link_of("/proc/self/cwd"));
+  BOOST_TEST(result_of_call(loop, plain, 1).value() == link_of("/proc/self/cwd"));
 }
 
 BOOST_AUTO_TEST_CASE(a_directory_that_is_not_there_is_an_error_of_each_call_and_of_the_process) {
@@ -785,7 +768,7 @@ BOOST_AUTO_TEST_CASE(a_directory_that_is_not_there_is_an_error_of_each_call_and_
   options.cwd = "/nowhere/at all";
   auto f = par::run(loop, say_both, options);
   for (int i = 0; i < 2; ++i) {
-    const par::Result<int> answer = ask(loop, f, 1);
+    const par::Result<int> answer = result_of_call(loop, f, 1);
     BOOST_REQUIRE(!answer.has_value());
     BOOST_TEST((answer.error().code() == par::Errc::spawn_failed));
     BOOST_TEST(answer.error().os_error() == ENOENT);

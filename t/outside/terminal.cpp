@@ -1,4 +1,5 @@
 // terminal.cpp - signals that others send: the keys of a terminal, and a service manager that stops all.
+#include "calling.hpp"
 #include "elsewhere.hpp"
 #include "testing.hpp"
 
@@ -14,6 +15,8 @@
 #include <functional>
 
 namespace par = evparallel;
+using testing::gone;
+using testing::loop_until;
 using namespace std::chrono_literals;
 
 namespace {
@@ -23,20 +26,6 @@ par::Options in(par::Snapshot& snapshot, par::ProcessGroup group = par::ProcessG
   options.snapshot = &snapshot;
   options.process_group = group;
   return options;
-}
-
-bool gone(pid_t pid) {
-  return testing::eventually([pid] { return !testing::process_exists(pid); });
-}
-
-// Runs the loop until `condition` holds.
-template <class F>
-bool loop_until(par::Reactor& loop, F condition) {
-  return testing::eventually([&] {
-    par::Timer turn = loop.after(1ms, [] {});
-    loop.run_for(1ms);
-    return condition();
-  });
 }
 
 void echo(par::Pipe<int, int> pipe) {
@@ -91,7 +80,7 @@ public:
   int end() {
     int status = 0;
     const pid_t pid = std::exchange(pid_, 0);
-    if (testing::eventually([&] { return ::waitpid(pid, &status, WNOHANG) == pid; }, 20s))
+    if (testing::eventually([&] { return ::waitpid(pid, &status, WNOHANG) == pid; }))
       return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);

@@ -1,0 +1,84 @@
+// calling.hpp - what tests of the library share: snapshots that go with a case, calls, a loop that runs until something
+// holds.
+#pragma once
+
+#include "process.hpp"
+#include "testing.hpp"
+
+#include <evparallel/reactor.hpp>
+#include <evparallel/run.hpp>
+#include <evparallel/snapshot.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+namespace testing {
+
+// For testing_main_init() of a program all of whose cases use the default snapshot.
+inline void take_default_snapshot() {
+  evparallel::init();
+  expect_child(evparallel::default_snapshot().pid());
+}
+
+// Children of this snapshot.
+inline evparallel::Options in(evparallel::Snapshot& snapshot) {
+  evparallel::Options options;
+  options.snapshot = &snapshot;
+  return options;
+}
+
+// Waits until the snapshots that the case has let go of have ended.  Whoever takes one closes the sockets of those.
+inline void close_abandoned(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  const auto none_runs = [] {
+    const std::vector<pid_t> left = children_of(::getpid());
+    return std::none_of(left.begin(), left.end(), process_exists);
+  };
+  BOOST_TEST(eventually(none_runs, file, line));
+  const evparallel::Snapshot next;
+}
+
+// Runs the loop until `condition` holds, also where nothing is pending.
+template <class F>
+bool loop_until(evparallel::Reactor& loop, F condition, const char* file = __builtin_FILE(),
+                int line = __builtin_LINE()) {
+  const auto turn = [&] {
+    const evparallel::Timer moment = loop.after(std::chrono::milliseconds(1), [] {});
+    loop.run_for(std::chrono::milliseconds(1));
+  };
+  turn();
+  return wait_until(condition, turn, file, line);
+}
+
+// Lets the loop turn at least so often, and in each turn do what is due: what can happen in this process then has
+// happened, however slowly it runs.
+inline void turn(evparallel::Reactor& loop, int count = 1) {
+  for (int i = 0; i < count; ++i) {
+    bool turned = false;
+    const evparallel::Timer now = loop.after(std::chrono::nanoseconds(0), [&] { turned = true; });
+    while (!turned) loop.run_for(std::chrono::milliseconds(1));
+  }
+}
+
+// What a call of `f` gives, and the loop run until nothing is pending.
+template <class Inc, class Out, class... Args>
+evparallel::Result<Inc> result_of_call(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f,
+                                       Args&&... args) {
+  std::unique_ptr<evparallel::Result<Inc>> result;
+  f(std::forward<Args>(args)..., [&](evparallel::Result<Inc> r) {
+    result = std::make_unique<evparallel::Result<Inc>>(std::move(r));
+  });
+  loop.run();
+  if (!result) throw std::runtime_error("no answer");
+  return std::move(*result);
+}
+
+// The same where it gives a value.
+template <class Inc, class Out, class... Args>
+Inc ask(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f, Args&&... args) {
+  return result_of_call(loop, f, std::forward<Args>(args)...).value();
+}
+
+}  // namespace testing
