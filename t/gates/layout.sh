@@ -1,0 +1,32 @@
+#!/bin/sh
+# Each test stands in the folder of its kind under a name that says what it is about, and is run.
+. "${srcdir:-.}/t/lib/gate.sh"
+cd "$srcdir"
+
+find t/inside t/outside t/issues -name '*.cpp' | sort >"$tmp/sources"
+looked_at "$(wc -l <"$tmp/sources")" 'sources of test programs'
+find t/gates -name '*.sh' | sort >"$tmp/gates"
+looked_at "$(wc -l <"$tmp/gates")" gates
+
+# What programs are made of stands beside them, and is named in the makefile.
+while read -r source; do
+	case " $programs " in *" ${source%.cpp}.t "*) continue ;; esac
+	grep -q "^[^#]*\(= \|  \| \)$source\( \|\$\)" GNUmakefile.am || echo "$source"
+done <"$tmp/sources" >"$tmp/unbuilt"
+empty 'every source is built' "$tmp/unbuilt"
+for program in $programs; do
+	test -f "${program%.t}.cpp" || echo "$program"
+done >"$tmp/without"
+empty 'every program has the source of its name' "$tmp/without"
+
+# The valgrind gate has a goal of its own, since it takes minutes.
+while read -r gate; do
+	case " $gates t/gates/valgrind.sh " in *" $gate "*) ;; *) echo "$gate" ;; esac
+done <"$tmp/gates" >"$tmp/unrun"
+empty 'every gate is run' "$tmp/unrun"
+
+grep '[0-9]' "$tmp/sources" "$tmp/gates" >"$tmp/numbers" || :
+empty 'names in place of numbers' "$tmp/numbers"
+grep -v '^t/issues/' "$tmp/sources" | sed 's|.*/||' | sort | uniq -d >"$tmp/twice"
+empty 'no name twice; in t/issues they are those of the floors' "$tmp/twice"
+finish
