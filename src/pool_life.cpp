@@ -85,6 +85,10 @@ void PoolCore::start_wanted() {
                              ? options_.min_workers - count
                              : 0);
   if (wanted == 0) return;
+  // How one has ended may tell that the next one has to wait, or is not to be started at all.
+  if (std::any_of(workers_.begin(), workers_.end(),
+                  [](const auto& worker) { return worker->stage == PoolWorker::Stage::ended; }))
+    return;
   if (now_ns() < start_at_) return wake_at(start_at_);
   for (std::size_t left = wanted; left > 0 && count < worker_limit(); --left, ++count)
     if (!start_one(nullptr)) return;
