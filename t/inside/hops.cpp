@@ -3,6 +3,7 @@
 #include "cell.hpp"
 #include "elsewhere.hpp"
 #include "calling.hpp"
+#include "shard.hpp"
 #include "stage.hpp"
 #include "testing.hpp"
 
@@ -82,14 +83,21 @@ std::vector<Cell> ends_by(Deed deed) {
   return all;
 }
 
+// Its shards play a part of the ends each.
 void check_all(Deed deed) {
+  const testing::Shard shard = testing::own_shard();
   const std::vector<Cell> cells = ends_by(deed);
-  for (const Cell& cell : cells) {
-    const Verdict verdict = play(cell, allowed_anywhere);
-    BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
-    BOOST_TEST(verdict.done, name_of(cell) << ": it was never passed");
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    if (!shard.has(i)) continue;
+    testing::limit();  // for this one
+    const Verdict verdict = play(cells[i], allowed_anywhere);
+    BOOST_TEST(verdict.complaints.empty(), name_of(cells[i]) << verdict.text());
+    BOOST_TEST(verdict.done, name_of(cells[i]) << ": it was never passed");
+    ++count;
   }
-  remark(std::to_string(cells.size()) + " ends");
+  remark(std::to_string(count) + " of " + std::to_string(cells.size()) + " ends");
+  BOOST_TEST(count > 0);
 }
 
 }  // namespace
