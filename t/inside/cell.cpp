@@ -20,6 +20,8 @@ namespace cell {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+// A program may wait for this and that in vain, and say so.
+constexpr int waits_in_a_program = 3;
 
 // ---- hearing --------------------------------------------------------------------------------------
 
@@ -65,8 +67,9 @@ public:
       if (!ended_ && ::waitpid(program_, &story_.status, WNOHANG) == program_) ended_ = true;
       if (was_running) ended_at = Clock::now();
       if (ended_) page_.go = true;  // nobody else will say it
-      if (ended_ && Clock::now() - ended_at > testing::patience()) story_.orphans = true;
-      if (!ended_ && Clock::now() - begun > testing::patience()) story_.hung = true;
+      const auto now = Clock::now();
+      if (ended_ && now - ended_at > testing::patience()) story_.orphans = true;
+      if (!ended_ && now - begun > waits_in_a_program * testing::patience()) story_.hung = true;
       if (story_.orphans || story_.hung) return end_by_force();
     }
     story_.done = page_.gate.done_by != 0;
@@ -104,8 +107,7 @@ private:
     story_.done = page_.gate.done_by != 0;
     testing::eventually([&] {
       for (const pid_t pid : testing::children_of(::getpid())) {
-        const char state = testing::state_of(pid);
-        const std::string whom = std::to_string(pid) + " " + state;
+        const std::string whom = std::to_string(pid) + " " + testing::state_of(pid);
         if (story_.left.find(whom) == std::string::npos) story_.left += " " + whom;
         ::kill(pid, SIGKILL);
       }
@@ -283,7 +285,7 @@ private:
 
   void judge_program() {
     if (story_.hung) return complain("the program hangs;", story_.left);
-    if (story_.orphans) complain("not gone a second later:", story_.left);
+    if (story_.orphans) complain("somebody outlives the program:", story_.left);
     const bool may_die = cell_.target == Target::parent && cell_.deed != Deed::close && story_.done;
     if (!may_die) {
       if (!finished_[Who::program] || story_.status != 0)

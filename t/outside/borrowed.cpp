@@ -131,7 +131,7 @@ int dying(F f) {
   return testing::elsewhere([&] {
     ::signal(SIGABRT, SIG_DFL);
     ::signal(SIGALRM, SIG_DFL);
-    ::alarm(static_cast<unsigned>(10 * testing::time_scale()));
+    ::alarm(static_cast<unsigned>(60 * testing::time_scale()));
     const int quiet = ::open("/dev/null", O_WRONLY);
     ::dup2(quiet, STDERR_FILENO);
     return f();

@@ -373,7 +373,7 @@ BOOST_AUTO_TEST_CASE(children_of_children_have_seeds_of_their_own_and_the_same_i
     Seeds all = {par::child_seed()};
     for (int i = 0; i < 2; ++i) {
       auto g = par::run(inner, [] { return par::child_seed(); });
-      const par::Timer patience = inner.after(std::chrono::seconds(10), [&] { inner.stop(); });
+      const par::Timer patience = inner.after(testing::patience(), [&] { inner.stop(); });
       g([&](par::Result<std::uint64_t> r) {
         all.push_back(r.value());
         inner.stop();

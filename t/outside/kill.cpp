@@ -170,7 +170,7 @@ BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_did) {
       for (int signum = 1; signum < 32; ++signum) {
         struct sigaction action {};
         ::sigaction(signum, nullptr, &action);
-        // One of the library's own stands for the default there: 74-terminal.
+        // One of the library's own stands for the default there: terminal.cpp.
         const bool right =
             signum == SIGTERM ? action.sa_handler != SIG_IGN : action.sa_handler == SIG_DFL;
         if (!right) return signum;

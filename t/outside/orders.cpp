@@ -371,6 +371,7 @@ void cell(const Order& order, State state, Drive drive, Act act) {
 }
 
 void every_order(State state) {
+  testing::limit(900);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     for (const Drive drive : {Drive::own, borrowed_for(cells++)})
@@ -414,6 +415,7 @@ BOOST_AUTO_TEST_CASE(every_order_with_children_that_spin) {
 // ---- inside of callbacks ----
 
 BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
+  testing::limit(900);
   for (int where = 0; where < static_cast<int>(Program::Where::count); ++where) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
       for (const Drive drive : drives) {
@@ -428,6 +430,7 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
 }
 
 BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
+  testing::limit(900);
   for (const State state : {State::in_flight, State::spinning}) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
       for (const Drive drive : drives) {
@@ -443,6 +446,7 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
 
 // There the Reactor may be destroyed, too: it is not the one that is calling.
 BOOST_AUTO_TEST_CASE(every_order_inside_of_an_event_of_the_program) {
+  testing::limit(900);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     const State state = states[cells++ % std::size(states)];
@@ -503,6 +507,7 @@ Order order_at_exit;
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(every_order_after_main) {
+  testing::limit(900);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     for (const Drive drive : {Drive::own, borrowed_for(cells)}) {

@@ -256,7 +256,7 @@ BOOST_AUTO_TEST_CASE(a_child_captures_what_its_own_child_prints) {
     auto g = par::run(inner, say_both, captured(lines));
     std::string all;
     std::size_t answers = 0;
-    par::Timer patience = inner.after(10s, [&] { inner.stop(); });
+    par::Timer patience = inner.after(testing::patience(), [&] { inner.stop(); });
     g(5, [&](par::Result<int>) {
       ++answers;
       inner.stop();
@@ -489,6 +489,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_child_does_not_die_of_its_last_words) {
   par::Reactor loop;
   PipeEnds end;
   par::Options options;
+  options.linger = 1h;
   options.out = Stdio::capture();
   options.err = Stdio::fd(end.writing);
   {
@@ -509,11 +510,11 @@ BOOST_AUTO_TEST_CASE(a_dropped_child_does_not_die_of_its_last_words) {
   }
   end.close_writing();
   bool ended = false;
-  const par::Watch watch = loop.on_readable(end.reading, [&] {
+  par::Watch watch = loop.on_readable(end.reading, [&] {
     ended = true;
-    loop.stop();
+    watch.cancel();
   });
-  loop.run_for(10s);
+  loop.run();
   BOOST_TEST(ended);
   BOOST_TEST(end.read_all() == "all of it was written");
 }
@@ -705,6 +706,11 @@ BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
   auto plain =
       par::run(loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); });
   const int of_child = result_of_call(loop, plain, 1).value();
+  // When the pid is known the snapshot has let go of what the child has got from it.
+  const auto is_known = [&](const par::Remote<int, int>& f) {
+    return testing::loop_until(loop, [&] { return f.pid() != 0; });
+  };
+  BOOST_TEST((is_known(warm) && is_known(plain)));
   const std::size_t before = testing::count_descriptors();
   const std::size_t of_snapshot = descriptors_of(par::default_snapshot().pid()).size();
   {
@@ -713,6 +719,7 @@ BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
     auto f = par::run(
         loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); }, options);
     BOOST_TEST(result_of_call(loop, f, 1).value() == of_child);
+    BOOST_TEST(is_known(f));
     BOOST_TEST(descriptors_of(par::default_snapshot().pid()).size() == of_snapshot);
     auto dies = par::run(
         loop,
@@ -724,11 +731,7 @@ BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
     BOOST_TEST(!result_of_call(loop, dies, 1).has_value());
   }
   BOOST_TEST(descriptors_of(par::default_snapshot().pid()).size() == of_snapshot);
-  const par::Timer turns = loop.every(1ms, [&] {
-    if (testing::count_descriptors() == before) loop.stop();
-  });
-  loop.run_for(10s);
-  BOOST_TEST(testing::count_descriptors() == before);
+  BOOST_TEST(testing::loop_until(loop, [&] { return testing::count_descriptors() == before; }));
 }
 
 // ---- environment and directory ----
