@@ -69,6 +69,9 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view sur
   deadline_ = task.deadline;
   take_seed(task.seed);
   enter_surroundings(surroundings);
+  if (no_null_device_ != 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: no /dev/null for a standard stream",
+                       no_null_device_);
   if (!has_task_) return;  // what follows happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   if (task.is_limited()) limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));

@@ -62,6 +62,17 @@ void Clients::report_strays(std::uint64_t count) noexcept {
   answer(0, report);
 }
 
+void Clients::report_refusal(int error) noexcept {
+  const ClientEntry& parent = clients_[0];
+  if (error == 0 || refusal_told_ || parent.stuck || parent.gone) return;
+  refusal_told_ = true;
+  Report report{};
+  report.kind = Tell::refused_to_wait;
+  report.slot = no_slot;
+  report.code = error;
+  answer(0, report);
+}
+
 void Clients::report_ends(ClientIndex index) noexcept {
   ClientEntry& client = clients_[index];
   if (client.open && client.stuck) client.stuck = !send(index, client.answer);

@@ -46,6 +46,8 @@ public:
   void answer(ClientIndex, const Report&) noexcept;
   // How many strays there were, to the parent, if it does not know.
   void report_strays(std::uint64_t count) noexcept;
+  // The errno by which the kernel refuses to let this process wait, to the parent, once; 0: it does not.
+  void report_refusal(int error) noexcept;
   void report_ends(ClientIndex) noexcept;
   void free_seen(ClientIndex, std::uint64_t seen) noexcept;
 
@@ -55,6 +57,7 @@ private:
   Children* children_;
   ClientIndex used_;
   std::uint64_t strays_told_;
+  bool refusal_told_;
   ClientEntry clients_[client_limit];
 };
 

@@ -2,11 +2,13 @@
 // Licence: see COPYING.
 #include "cpus.hpp"
 
+#include "text_file.hpp"
+
 #include <sched.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
+#include <sstream>
 
 namespace evparallel {
 
@@ -38,9 +40,16 @@ unsigned fewer(unsigned a, unsigned b) {
   return std::min(a, b);
 }
 
+// Empty: it is not there.
+std::istringstream text_of(const std::string& path) {
+  std::string text;
+  read_text_file(path, text);
+  return std::istringstream(text);
+}
+
 // "max 100000", or "150000 100000".
 unsigned quota_of_v2(const std::string& folder) {
-  std::ifstream file(folder + "/cpu.max");
+  std::istringstream file = text_of(folder + "/cpu.max");
   std::string quota;
   double period = 0;
   if (!(file >> quota >> period)) return no_quota;
@@ -48,8 +57,8 @@ unsigned quota_of_v2(const std::string& folder) {
 }
 
 unsigned quota_of_v1(const std::string& folder) {
-  std::ifstream quota_file(folder + "/cpu.cfs_quota_us");
-  std::ifstream period_file(folder + "/cpu.cfs_period_us");
+  std::istringstream quota_file = text_of(folder + "/cpu.cfs_quota_us");
+  std::istringstream period_file = text_of(folder + "/cpu.cfs_period_us");
   double quota = 0;
   double period = 0;
   if (!(quota_file >> quota) || !(period_file >> period)) return no_quota;
@@ -87,7 +96,7 @@ unsigned quota_of_line(const std::string& root, const std::string& line) {
 }  // namespace
 
 unsigned cpus_by_quota(const std::string& root) {
-  std::ifstream groups(root + "/proc/self/cgroup");
+  std::istringstream groups = text_of(root + "/proc/self/cgroup");
   unsigned least = no_quota;
   std::string line;
   while (std::getline(groups, line)) least = fewer(least, quota_of_line(root, line));

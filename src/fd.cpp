@@ -2,7 +2,8 @@
 // Licence: see COPYING.
 #include <evparallel/fd.hpp>
 
-#include <fcntl.h>
+#include "opened.hpp"
+
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,7 +13,7 @@
 namespace evparallel {
 
 Fd Fd::copy_of(int fd) {
-  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  const int copy = open_copy(fd);
   if (copy >= 0) return Fd(copy);
   if (errno == EBADF) throw std::logic_error("evparallel: a descriptor is copied that is not open");
   throw Error(Errc::overloaded, "overloaded: too many open files to copy a descriptor")

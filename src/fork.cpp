@@ -4,6 +4,7 @@
 
 #include "early.hpp"
 #include "fault.hpp"
+#include "opened.hpp"
 #include "printed.hpp"
 #include "retried.hpp"
 
@@ -172,7 +173,7 @@ int open_signal_descriptor() noexcept {
   sigset_t blocked = set;
   for (const int signum : unheard_by_snapshot) sigaddset(&blocked, signum);
   ::pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
-  return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  return open_signals(set);
 }
 
 void drain_signal_descriptor(int fd) noexcept {
@@ -186,7 +187,7 @@ EVPARALLEL_EARLY bool parent_is(pid_t pid) noexcept {
 
 void add_to_oom_score(int added) noexcept {
   constexpr int most = 1000;  // the kernel's own bound
-  const int fd = retried([] { return ::open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC); });
+  const int fd = open_file("/proc/self/oom_score_adj", O_RDWR);
   if (fd < 0) return;
   char text[16] = {};
   if (added != 0 && retried([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
@@ -211,7 +212,7 @@ namespace {
 
 // The address space of this process, in bytes; 0: unknown.
 std::uint64_t address_space() noexcept {
-  const int fd = retried([] { return ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC); });
+  const int fd = open_file("/proc/self/statm", O_RDONLY);
   if (fd < 0) return 0;
   char text[32] = {};
   const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
@@ -241,16 +242,43 @@ void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noe
   if (nice != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice);
 }
 
+namespace {
+
+int why_no_null_device = 0;
+
+int open_null_device() noexcept {
+  return open_file("/dev/null", O_RDWR);
+}
+
+// From now on `number` is what `fd` is, which is closed.
+void put_in_place(int fd, int number) noexcept {
+  if (fd < 0) return;
+  ::dup2(fd, number);
+  ::close(fd);
+}
+
+}  // namespace
+
 void detach_stdin() noexcept {
-  const int null = retried([] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); });
-  if (null <= 0) return;
-  ::dup2(null, STDIN_FILENO);
-  ::close(null);
+  int in = open_null_device();
+  if (in < 0) {
+    why_no_null_device = errno;
+    in = open_end_of_file();
+  }
+  if (in < 0) ::close(STDIN_FILENO);  // what the program reads is not for children
+  put_in_place(in, STDIN_FILENO);
+}
+
+EVPARALLEL_EARLY int stdin_is_no_null_device() noexcept {
+  return why_no_null_device;
 }
 
 void open_missing_standard_descriptors() noexcept {
-  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
-    if (::fcntl(fd, F_GETFD) < 0) retried([] { return ::open("/dev/null", O_RDWR); });
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    const int null = open_null_device();
+    put_in_place(null >= 0 ? null : open_nothing(), fd);
+  }
 }
 
 EVPARALLEL_EARLY void end_child(int status) noexcept {

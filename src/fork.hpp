@@ -68,9 +68,13 @@ void add_to_oom_score(int) noexcept;
 bool become_child(pid_t snapshot, pid_t group = 0) noexcept;
 // What Options::limits and Options::nice ask for; 0: nothing.
 void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept;
-// Standard input on /dev/null, for reading and writing; closed standard descriptors are opened on it, so that no socket
-// takes their place.
+// Standard input on /dev/null, for reading and writing; where there is none, on what reads as an end
+// of file.
 void detach_stdin() noexcept;
+// 0, or the errno for which standard input, after that, is not /dev/null.
+int stdin_is_no_null_device() noexcept;
+// Closed standard descriptors are opened on /dev/null, so that no file of the program takes their
+// place; where there is none, they fail as before.
 void open_missing_standard_descriptors() noexcept;
 // The end of a child, without the exit handlers that it has inherited.  Where LeakSanitizer is in
 // the program it looks for leaks first, as at any program's end, and gives its own status to who

@@ -3,7 +3,7 @@
 #include "freeze.hpp"
 
 #include "fault.hpp"
-#include "memory_file.hpp"
+#include "opened.hpp"
 #include "regions.hpp"
 #include "retried.hpp"
 
@@ -215,7 +215,7 @@ struct Freezer {
 
 // A core that has private memory without a file is to have this as well: it was that.
 void dump_frozen_memory() noexcept {
-  const int fd = retried([] { return ::open("/proc/self/coredump_filter", O_RDWR | O_CLOEXEC); });
+  const int fd = open_file("/proc/self/coredump_filter", O_RDWR);
   if (fd < 0) return;
   char text[24] = {};
   constexpr unsigned long anonymous_private = 1;

@@ -4,8 +4,7 @@
 
 #include "fork.hpp"
 #include "socket.hpp"
-
-#include <poll.h>
+#include "waiting.hpp"
 
 #include <cerrno>
 
@@ -23,12 +22,14 @@ bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noe
 }
 
 // The end of the socket may be hidden by a stranger's copy of the other one.
-bool wait_for_word(const ServerStart& start) noexcept {
+Packet wait_for_word(const ServerStart& start, SiblingWanted& wanted) noexcept {
   constexpr int look_ms = 100;
-  pollfd control{start.control.get(), POLLIN, 0};
-  while (::poll(&control, 1, look_ms) <= 0)
-    if (!parent_lives(&start)) return false;
-  return true;
+  for (;;) {
+    pollfd control{start.control.get(), POLLIN, 0};
+    wait_for(&control, 1, look_ms);
+    Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
+    if (packet.flow != Flow::again || !parent_lives(&start)) return packet;
+  }
 }
 
 // It says that it is there once the socket of the first is the first's alone, whose end is to be
@@ -49,8 +50,7 @@ bool become_frozen(ServerStart& start) noexcept {
   if (!tell(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
   for (; start.siblings > 0; --start.siblings) {
     SiblingWanted wanted{};
-    if (!wait_for_word(start)) return false;
-    Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
+    Packet packet = wait_for_word(start, wanted);
     if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
     const Forked sibling = packet.along ? fork_sibling() : Forked{-1, EMFILE};

@@ -2,9 +2,10 @@
 // Licence: see COPYING.
 #include "out_of_memory.hpp"
 
+#include "text_file.hpp"
+
 #include <unistd.h>
 
-#include <fstream>
 #include <sstream>
 
 namespace evparallel {
@@ -13,7 +14,9 @@ namespace {
 
 // No counter: no value.
 bool read_kills(const std::string& path, std::uint64_t& kills) {
-  std::ifstream file(path);
+  std::string text;
+  read_text_file(path, text);
+  std::istringstream file(text);
   std::string word;
   while (file >> word)
     if (word == "oom_kill") return static_cast<bool>(file >> kills);
@@ -60,10 +63,9 @@ std::string oom_counter_path(const std::string& cgroups, const std::string& moun
 }
 
 void OutOfMemory::watch() {
-  std::ifstream file("/proc/self/cgroup");
-  std::stringstream cgroups;
-  cgroups << file.rdbuf();
-  counter_ = oom_counter_path(cgroups.str(), "/sys/fs/cgroup");
+  std::string cgroups;
+  read_text_file("/proc/self/cgroup", cgroups);
+  counter_ = oom_counter_path(cgroups, "/sys/fs/cgroup");
   if (!read_kills(counter_, known_)) counter_.clear();
 }
 

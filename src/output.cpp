@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "output.hpp"
 
+#include "opened.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>
@@ -63,7 +64,7 @@ Output::Output(const std::shared_ptr<Loop>& loop, std::string name, Hear hear,
 
 int Output::open(int number, SharedDescriptor& theirs) {
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return errno;
+  if (const int error = open_pipe(ends)) return error;
   Stream& stream = streams_[number - STDOUT_FILENO];
   stream.fd = Descriptor(ends[0]);
   theirs = SharedDescriptor(ends[1]);

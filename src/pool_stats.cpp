@@ -3,6 +3,7 @@
 #include "pool_stats.hpp"
 
 #include "descriptor.hpp"
+#include "opened.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -67,7 +68,7 @@ void PoolCounts::add(const ResourceUsage& of) noexcept {
 std::size_t own_memory(pid_t pid) noexcept {
   char text[128];
   std::snprintf(text, sizeof text, "/proc/%d/statm", static_cast<int>(pid));
-  const Descriptor file(::open(text, O_RDONLY | O_CLOEXEC));
+  const Descriptor file(open_file(text, O_RDONLY));
   if (!file) return 0;
   const ssize_t size = ::read(file.get(), text, sizeof text - 1);
   if (size <= 0) return 0;

@@ -5,12 +5,14 @@
 #include "descriptor.hpp"
 #include "fork.hpp"
 #include "names.hpp"
+#include "opened.hpp"
 #include "printed.hpp"
+#include "text_file.hpp"
+#include "waiting.hpp"
 
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/single_threaded.h>
@@ -22,8 +24,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -40,8 +42,13 @@ struct CloseDirectory {
 // The numbers that name the entries of a folder, its own descriptor left out.  False: the folder is
 // not there.
 bool list_numbers(const char* path, std::vector<int>& numbers) {
-  std::unique_ptr<DIR, CloseDirectory> directory(::opendir(path));
-  if (!directory) return false;
+  const int fd = open_file(path, O_RDONLY | O_DIRECTORY);
+  if (fd < 0) return false;
+  std::unique_ptr<DIR, CloseDirectory> directory(::fdopendir(fd));
+  if (!directory) {
+    ::close(fd);
+    return false;
+  }
   const int own = ::dirfd(directory.get());
   numbers.clear();
   while (const dirent* entry = ::readdir(directory.get())) {
@@ -54,12 +61,8 @@ bool list_numbers(const char* path, std::vector<int>& numbers) {
 }
 
 std::string first_line(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
-  char text[64];
-  const ssize_t size = ::read(fd, text, sizeof text);
-  ::close(fd);
-  const std::string all(text, size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::string all;
+  read_text_file(path, all);
   return all.substr(0, all.find('\n'));
 }
 
@@ -88,7 +91,7 @@ std::vector<PreflightReport::Thread> settled_threads() {
   constexpr int rounds = 50;
   std::vector<PreflightReport::Thread> threads = other_threads();
   for (int i = 0; i < rounds && !threads.empty(); ++i) {
-    ::poll(nullptr, 0, 1);
+    pause_for(1);
     threads = other_threads();
   }
   return threads;
@@ -190,8 +193,9 @@ void add_interval_timers(std::vector<PreflightReport::Timer>& timers) {
 
 // False: the kernel does not list them.
 bool add_posix_timers(std::vector<PreflightReport::Timer>& timers) {
-  std::ifstream list("/proc/self/timers");
-  if (!list) return false;
+  std::string text;
+  if (!read_text_file("/proc/self/timers", text)) return false;
+  std::istringstream list(text);
   for (std::string line; std::getline(list, line);) {
     constexpr std::string_view label = "ID: ";
     if (line.compare(0, label.size(), label) != 0) continue;

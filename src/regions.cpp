@@ -3,6 +3,7 @@
 #include "regions.hpp"
 
 #include "descriptor.hpp"
+#include "opened.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>
@@ -127,7 +128,7 @@ Touched::~Touched() {
 int Touched::open(std::uint64_t* room, std::size_t count) noexcept {
   room_ = room;
   count_ = count;
-  fd_ = retried([] { return ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); });
+  fd_ = open_file("/proc/self/pagemap", O_RDONLY);
   return fd_ < 0 ? errno : 0;
 }
 
@@ -222,7 +223,7 @@ int Regions::look() noexcept {
   table_ = static_cast<Table*>(memory);  // zeroed, and only use touches it
   if (const int error = touched_.open(table_->answers, evparallel::answers)) return error;
   Text& text = table_->text;
-  text.fd = retried([] { return ::open("/proc/self/smaps", O_RDONLY | O_CLOEXEC); });
+  text.fd = open_file("/proc/self/smaps", O_RDONLY);
   if (text.fd < 0) return errno;
   Mapping mapping;
   while (text.next()) {

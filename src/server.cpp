@@ -16,10 +16,10 @@
 #include "seed.hpp"
 #include "socket.hpp"
 #include "strays.hpp"
+#include "waiting.hpp"
 #include "wire.hpp"
 
 #include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -127,7 +127,7 @@ void reap() noexcept {
 // In the copy.
 void be_born(void* argument) {
   Spawn& spawn = *static_cast<Spawn*>(argument);
-  spawn.streams.take_places();
+  spawn.no_null_device = spawn.streams.take_places();
   close_registered_except(spawn.socket.get(), spawn.door.get());
   faults.data = spawn.socket.get();
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
@@ -254,7 +254,7 @@ bool wait_for_ends(std::int64_t ms, F none_is_left) noexcept {
     if (none_is_left()) return true;
     if (now_ns() >= until) return false;
     pollfd signals{server->signals.get(), POLLIN, 0};
-    ::poll(&signals, 1, wait_until(until));
+    wait_for(&signals, 1, wait_until(until));
   }
 }
 
@@ -286,6 +286,7 @@ bool no_child_lives() noexcept {
 
 void report() noexcept {
   server->clients.report_strays(server->strays.killed());
+  server->clients.report_refusal(refused_to_wait());
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     server->clients.report_ends(i);
     if (server->clients[i].open && server->clients[i].gone) lose(i);
@@ -324,7 +325,7 @@ int wait_time() noexcept {
 void turn() noexcept {
   pollfd* const waits = server->waits;
   const std::size_t count = gather_waits(waits);
-  const int ready = ::poll(waits, count, wait_time());
+  const int ready = wait_for(waits, count, wait_time());
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {

@@ -21,11 +21,12 @@ namespace evparallel {
 // What a child is born with.
 struct Spawn {
   std::uint64_t id = 0;
-  Descriptor socket;      // its end of the data socket
-  Streams streams;        // its standard streams, until they are in place
-  Descriptor door;        // to ask the snapshot for children of its own
-  Slot* slot = nullptr;   // shared with the one who asked for it
-  Slot* slots = nullptr;  // the arena
+  Descriptor socket;       // its end of the data socket
+  Streams streams;         // its standard streams, until they are in place
+  int no_null_device = 0;  // an errno: one was to be the null device, and there is none
+  Descriptor door;         // to ask the snapshot for children of its own
+  Slot* slot = nullptr;    // shared with the one who asked for it
+  Slot* slots = nullptr;   // the arena
   Notes* notes = nullptr;
   // What was loaded when the snapshot was taken; the snapshot's own, which to share is to write.
   const std::shared_ptr<const Modules>* modules = nullptr;

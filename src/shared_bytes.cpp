@@ -2,7 +2,7 @@
 // Licence: see COPYING.
 #include <evparallel/shared_bytes.hpp>
 
-#include "memory_file.hpp"
+#include "opened.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>

@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 
@@ -222,11 +223,18 @@ void SnapshotEntry::take_report(const Report& report) {
     strays_ = report.id;
     return;
   }
+  if (report.kind == Tell::refused_to_wait) {
+    std::fprintf(stderr,
+                 "evparallel: snapshot (%s) cannot wait, and looks now and then: poll: %s\n",
+                 described().c_str(), std::strerror(report.code));
+    return;
+  }
   if (report.id == no_spawn) refused_ = true;
   Living* const child = living_.find(report.id);
   if (!child) return;
   switch (report.kind) {
-    case Tell::strays: break;
+    case Tell::strays:
+    case Tell::refused_to_wait: break;
     case Tell::spawned:
       child->pid = report.pid;
       child->slot = report.slot;

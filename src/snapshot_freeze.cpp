@@ -3,9 +3,7 @@
 // Licence: see COPYING.
 #include "freezing.hpp"
 #include "replicas.hpp"
-#include "retried.hpp"
-
-#include <poll.h>
+#include "waiting.hpp"
 
 #include <cerrno>
 
@@ -34,11 +32,22 @@ std::vector<std::shared_ptr<SnapshotEntry>> SnapshotEntry::take_frozen(
   return all;
 }
 
+namespace {
+
+Packet wait_for_packet(int fd, FreezeTold& told) noexcept {
+  for (;;) {
+    pollfd control{fd, POLLIN, 0};
+    wait_for(&control, 1, -1);
+    Packet packet = receive_packet(fd, &told, sizeof told);
+    if (packet.flow != Flow::again) return packet;
+  }
+}
+
+}  // namespace
+
 FreezeTold SnapshotEntry::hear_of_freezing() {
-  pollfd control{client_.fd(), POLLIN, 0};
-  retried([&] { return ::poll(&control, 1, -1); });
   FreezeTold told{};
-  const Packet packet = receive_packet(client_.fd(), &told, sizeof told);
+  const Packet packet = wait_for_packet(client_.fd(), told);
   if (packet.flow != Flow::done) told.outcome = {FreezeStep::end, 0, 0};
   if (told.outcome.failed_at == FreezeStep::none) return told;
   const std::string how = wait_for_end();
@@ -53,7 +62,7 @@ std::string SnapshotEntry::wait_for_end() {
   Ended how;
   for (int i = 0; i < patience_ms && !reaped_; ++i) {
     reaped_ = ended(pid_, how);
-    if (!reaped_) ::poll(nullptr, 0, 1);
+    if (!reaped_) pause_for(1);
   }
   return reaped_ ? ": " + loss_of(how).describe() : "";
 }

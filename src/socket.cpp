@@ -3,10 +3,11 @@
 #include "socket.hpp"
 
 #include "early.hpp"
+#include "opened.hpp"
 #include "retried.hpp"
+#include "waiting.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -69,8 +70,10 @@ void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
     batch.descriptors.resize(count);
     std::memcpy(batch.descriptors.data(), CMSG_DATA(item), count * sizeof(int));
   }
+  bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
+  for (int& fd : batch.descriptors) whole &= (fd = above_standard_streams(fd)) >= 0;
   // Without those that were lost nobody could tell which ones these are.
-  if (message.msg_flags & MSG_CTRUNC) batch = Batch();
+  if (!whole) batch = Batch();
   if (batches) batches->push_back(std::move(batch));
 }
 
@@ -97,22 +100,26 @@ void put_along(msghdr& message, StreamControl& control,
 // Those of this user that are under way: nothing tells when the other side has taken some.
 void wait_for_room() noexcept {
   constexpr int a_moment_ms = 1;
-  ::poll(nullptr, 0, a_moment_ms);
+  pause_for(a_moment_ms);
 }
 
-void take_descriptor(int fd, Packet& packet) noexcept {
+// False: it was lost here.
+bool take_descriptor(int fd, Packet& packet) noexcept {
   SharedDescriptor superfluous;
+  if (fd < 0) return false;
   if (packet.count == most_along)
     superfluous = SharedDescriptor(fd);
   else if (packet.count++ == 0)
     packet.along = Descriptor(fd);
   else
     packet.others[packet.count - 2] = SharedDescriptor(fd);
+  return true;
 }
 
 // Everything that came along is taken over first, so that nothing leaks whatever the packet turns
 // out to be.
 void take_control(msghdr& message, Packet& packet) noexcept {
+  bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
   for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
     if (item->cmsg_level != SOL_SOCKET) continue;
     if (item->cmsg_type == SCM_CREDENTIALS) {
@@ -124,11 +131,11 @@ void take_control(msghdr& message, Packet& packet) noexcept {
       for (std::size_t i = 0; i < count; ++i) {
         int fd;
         std::memcpy(&fd, CMSG_DATA(item) + i * sizeof fd, sizeof fd);
-        take_descriptor(fd, packet);
+        whole &= take_descriptor(above_standard_streams(fd), packet);
       }
     }
   }
-  if (message.msg_flags & MSG_CTRUNC) {
+  if (!whole) {
     packet.drop();
     packet.lost_descriptor = true;
   }
@@ -144,7 +151,7 @@ void Packet::drop() noexcept {
 
 int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
   int ends[2];
-  if (::socketpair(AF_UNIX, type_of(kind) | SOCK_CLOEXEC, 0, ends) != 0) return errno;
+  if (const int error = open_socket_pair(type_of(kind), ends)) return error;
   one = Descriptor(ends[0]);
   other = Descriptor(ends[1]);
   return 0;
@@ -239,7 +246,7 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
 
 bool has_hung_up(int fd) noexcept {
   pollfd what{fd, 0, 0};
-  return ::poll(&what, 1, 0) == 1 && (what.revents & POLLHUP);
+  return wait_for(&what, 1, 0) == 1 && (what.revents & POLLHUP);
 }
 
 void name_senders(int fd) noexcept {

@@ -5,6 +5,7 @@
 #include "endings.hpp"
 #include "fork.hpp"
 #include "notes.hpp"
+#include "opened.hpp"
 #include "retried.hpp"
 
 #include <dirent.h>
@@ -33,7 +34,7 @@ ssize_t read_some(int fd, char* to, std::size_t size) noexcept {
 pid_t parent_of(int proc, const char* pid) noexcept {
   char path[32];
   std::snprintf(path, sizeof path, "%.20s/stat", pid);
-  const int fd = ::openat(proc, path, O_RDONLY | O_CLOEXEC);
+  const int fd = open_file_at(proc, path, O_RDONLY);
   if (fd < 0) return 0;
   char text[512];
   const ssize_t size = read_some(fd, text, sizeof text - 1);
@@ -51,7 +52,7 @@ pid_t parent_of(int proc, const char* pid) noexcept {
 bool each_child_by_list(EachChild each, void* argument) noexcept {
   char path[64];
   std::snprintf(path, sizeof path, "/proc/self/task/%d/children", static_cast<int>(::getpid()));
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  const int fd = open_file(path, O_RDONLY);
   if (fd < 0) return false;
   char text[1024];
   pid_t pid = 0;
@@ -69,7 +70,7 @@ bool each_child_by_list(EachChild each, void* argument) noexcept {
 }
 
 bool each_child_by_parent(EachChild each, void* argument) noexcept {
-  const int proc = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int proc = open_file("/proc", O_RDONLY | O_DIRECTORY);
   if (proc < 0) return false;
   const pid_t self = ::getpid();
   alignas(dirent64) char entries[4096];

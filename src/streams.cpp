@@ -3,6 +3,7 @@
 #include "streams.hpp"
 
 #include "early.hpp"
+#include "fork.hpp"
 
 #include <unistd.h>
 
@@ -31,15 +32,20 @@ bool Streams::claim(std::uint32_t wanted, Packet& packet) noexcept {
   return packet.count == 1 + next;
 }
 
-EVPARALLEL_EARLY void Streams::take_places() const noexcept {
-  if (plan == 0) return;
+EVPARALLEL_EARLY int Streams::take_places() const noexcept {
+  if (plan == 0) return 0;
   // First, as long as standard input is what it was: to open the null device here could fail.
-  for (int number = STDOUT_FILENO; number < count; ++number)
-    if (plan & stream_null(number)) ::dup2(STDIN_FILENO, number);
+  int error = 0;
+  for (int number = STDOUT_FILENO; number < count; ++number) {
+    if (!(plan & stream_null(number))) continue;
+    ::dup2(STDIN_FILENO, number);
+    error = stdin_is_no_null_device();
+  }
   for (int number = STDIN_FILENO; number < count; ++number)
     if (given[number]) ::dup2(given[number].get(), number);
   // What a crash leaves in a buffer nobody reads.
   if (plan & stream_by_lines(STDOUT_FILENO)) std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  return error;
 }
 
 }  // namespace evparallel

@@ -29,7 +29,8 @@ struct Streams {
 
   // ---- in the child ----
   // Requires: standard input is the null device, or what stands for it.
-  void take_places() const noexcept;
+  // Returns 0, or the errno for which one that was to be the null device is not.
+  int take_places() const noexcept;
 };
 
 }  // namespace evparallel

@@ -3,10 +3,10 @@
 #include "surroundings.hpp"
 
 #include "early.hpp"
+#include "opened.hpp"
 #include "titles.hpp"
 #include "snapshot_entry.hpp"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -47,7 +47,7 @@ Error no_stream(int number, int error) {
 }
 
 SharedDescriptor copy_of(int fd, int number) {
-  const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  const int copy = open_copy(fd);
   if (copy >= 0) return SharedDescriptor(copy);
   if (errno != EBADF) throw no_stream(number, errno);
   throw std::logic_error(std::string("evparallel: Options::") + names_of_streams[number] +

@@ -3,6 +3,7 @@
 #include "symbols.hpp"
 
 #include "names.hpp"
+#include "opened.hpp"
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -132,6 +133,7 @@ std::string path_of(const Module& module) {
 
 std::vector<StackFrame> symbolised(const Modules& then,
                                    const std::vector<std::uintptr_t>& addresses, First first) {
+  const HeldNumbers held;  // libbacktrace opens files
   std::vector<StackFrame> frames;
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     // What a call returns to may be another line, or after a call that never returns another

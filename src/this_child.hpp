@@ -27,6 +27,7 @@ public:
       : slot_(spawn.slot),
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
+        no_null_device_(spawn.no_null_device),
         channel_(std::move(spawn.socket), frame_length_limit,
                  Lent<Traffic>(std::move(traffic_of_child))) {}
 
@@ -87,6 +88,7 @@ private:
   Slot* slot_;
   CrashRecord& crash_record_;
   Notes* notes_;
+  int no_null_device_;  // an errno
   Channel channel_;
   std::size_t high_water_ = std::size_t{1} << 20;
   std::uint64_t note_owner_ = 0;

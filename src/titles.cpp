@@ -3,6 +3,7 @@
 #include "titles.hpp"
 
 #include "early.hpp"
+#include "opened.hpp"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,7 +60,7 @@ Title title_of(std::string_view what) noexcept {
 // The numbers of /proc/self/stat from the third field on.  Returns how many there were.
 std::size_t read_stat(std::uint64_t* numbers, std::size_t room) noexcept {
   char text[2048];
-  const int fd = ::open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  const int fd = open_file("/proc/self/stat", O_RDONLY);
   if (fd < 0) return 0;
   const ssize_t size = ::read(fd, text, sizeof text - 1);
   ::close(fd);

@@ -58,10 +58,11 @@ constexpr std::uint32_t stream_by_lines(int number) noexcept {  // written line 
 }
 
 enum class Tell : std::uint32_t {
-  spawned = 1,  // `pid` runs and has `slot`
-  failed,       // last word: there is no child; `code` is an errno
-  exited,       // last word: `code` is a wait status
-  strays,       // `id` is how many were killed so far that children had left behind
+  spawned = 1,      // `pid` runs and has `slot`
+  failed,           // last word: there is no child; `code` is an errno
+  exited,           // last word: `code` is a wait status
+  strays,           // `id` is how many were killed so far that children had left behind
+  refused_to_wait,  // `code` is the errno of poll(2): the snapshot looks now and then
 };
 
 struct Report {

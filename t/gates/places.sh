@@ -65,7 +65,7 @@ nowhere_but() {
 }
 
 only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/fork.cpp'
-only_in     '(socketpair|sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/socket.cpp'
+only_in     '(sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/socket.cpp'
 nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/socket.cpp'
 only_in     'dl_iterate_phdr *\(' 'src/modules.cpp'
 nowhere_but '(dladdr|dlsym|dlopen) *\(' 'src/preflight.cpp src/symbols.cpp src/cxa_throw.cpp'
@@ -75,7 +75,19 @@ only_in     '# *include *<event2/' 'src/watch.hpp src/watch.cpp'
 only_in     '# *include *<nlohmann/' 'include/evparallel/json_document.hpp'
 only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/fault.cpp'
 # What a kernel may be without: t/gates/without-memfd.sh runs what uses it as on such a kernel.
-only_in     'memfd_create *\(' 'src/memory_file.cpp'
+only_in     'memfd_create *\(' 'src/opened.cpp'
+# None of the library's descriptors has the number of a standard stream: they come from one place.
+only_in     '(socketpair|pipe2|eventfd|signalfd|timerfd_create|inotify_init1?|epoll_create1?|openat|open64|creat) *\(' 'src/opened.cpp'
+only_in     '::open *\(' 'src/opened.cpp'
+only_in     'F_DUPFD(_CLOEXEC)?' 'src/opened.cpp'
+nowhere_but '::(socket|accept4?|pipe|dup|mkstemp|mkostemp|tmpfile|shm_open|scandir) *\('
+nowhere_but '(opendir|fopen|freopen|popen|SYS_open[a-z0-9]*|SYS_dup[23]?)([^a-z_]|$)'
+nowhere_but 'std::[io]?fstream'
+# Where one is put in the place of another.
+only_in     '::dup[23] *\(' 'src/fork.cpp src/streams.cpp src/fault.cpp'
+# Where the kernel refuses to wait, nobody may spin.
+only_in     '::poll *\(' 'src/waiting.cpp'
+nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo|sigtimedwait) *\('
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range|SYS_pidfd_open)'
 nowhere_but '# *include *<(thread|regex)>'
 nowhere_but '# *include *<iostream>' 'src/printed.cpp'

@@ -182,6 +182,7 @@ std::string name_of(Tell kind) {
     case Tell::failed: return "failed";
     case Tell::exited: return "exited";
     case Tell::strays: return "strays";
+    case Tell::refused_to_wait: return "refused_to_wait";
   }
   return {};
 }

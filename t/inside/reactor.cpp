@@ -885,14 +885,14 @@ BOOST_AUTO_TEST_CASE(run_inside_every_kind_of_callback_is_misuse) {
   BOOST_TEST(fired);
 }
 
-BOOST_AUTO_TEST_CASE(a_reactor_must_not_be_destroyed_by_its_callback) {
+BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_by_its_callback) {
   const int status = in_copy([] {
     auto loop = std::make_unique<par::Reactor>();
     loop->post([&] { loop.reset(); });
     loop->run();
     return 0;
   });
-  BOOST_TEST(status == 1000 + SIGABRT);
+  BOOST_TEST(status == 0);
 }
 
 // What is destroyed with a reactor may own handles of it.
