@@ -197,13 +197,7 @@ Reactor::Reactor(event_base* base) {
 }
 
 Reactor::~Reactor() {
-  // It would free the event base that is calling.  A process that was forked there, and ends by
-  // exit(), leaves it as it is.
-  if (loop_->in_callback() || loop_->running()) {
-    if (!loop_->at_home()) return;
-    std::terminate();
-  }
-  loop_->close();
+  loop_->drop();
 }
 
 void Reactor::run() {
@@ -211,8 +205,9 @@ void Reactor::run() {
 }
 
 bool Reactor::run_for(duration limit) {
-  loop_->run(&limit);
-  return loop_->pending();
+  const std::shared_ptr<Loop> loop = loop_;  // a callback may destroy this
+  loop->run(&limit);
+  return loop->pending();
 }
 
 void Reactor::stop() noexcept {

@@ -4,8 +4,8 @@
 
 #include "early.hpp"
 #include "fork.hpp"
+#include "opened.hpp"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -22,14 +22,26 @@ Loop* first_loop = nullptr;
 Loop* signal_loop = nullptr;
 int signal_watches = 0;
 
-// libevent looks into the environment for each of its settings, and asks each time who may have set
-// it: a dozen system calls, which each child with a loop makes.  Where nobody has set one they are left
-// out.
-event_base* new_base() noexcept {
+// Its queue, and a pair for signals: libevent ends the process where it is given the first and not
+// the others.
+constexpr int descriptors_of_base = 3;
+
+bool environment_has_settings() noexcept {
   constexpr std::string_view settings = "EVENT_";
   for (char** variable = environ; variable && *variable; ++variable)
-    if (std::string_view(*variable).substr(0, settings.size()) == settings)
-      return ::event_base_new();
+    if (std::string_view(*variable).substr(0, settings.size()) == settings) return true;
+  return false;
+}
+
+// libevent looks into the environment for each of its settings, and asks each time who may have set
+// it: a dozen system calls, which each child with a loop makes.  Where nobody has set one they are left
+// out.  One of them asks for a timer, which takes a descriptor.
+event_base* new_base() noexcept {
+  const bool settings = environment_has_settings();
+  const HeldNumbers held(descriptors_of_base + (settings ? 1 : 0));
+  errno = held.error();
+  if (errno != 0) return nullptr;
+  if (settings) return ::event_base_new();
   event_config* const config = ::event_config_new();
   if (!config) return nullptr;
   ::event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
@@ -115,7 +127,7 @@ void Event::activate() noexcept {
 
 void Event::remove() noexcept {
   if (!loop_ || !loop_->base_) return;
-  if (loop_->inherited_) loop_->part();
+  if (loop_->inherited_ && !loop_->part()) return;
   ::event_del(&event_);
   if (!added_) return;
   added_ = false;
@@ -129,12 +141,13 @@ void Event::unset() noexcept {
 
 // ---- Loop ----
 
-Loop::Loop(event_base* base, bool owned) : base_(base), owned_(owned) {
+Loop::Loop(event_base* base, bool owned)
+    : base_(base), owned_(owned), number_limit_(number_limit()) {
   if (owned) base_ = new_base();
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
                             "evparallel: no event base");
-  wake_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  wake_ = Descriptor(open_counter());
   if (!wake_) {
     const int error = errno;
     if (owned_) ::event_base_free(base_);
@@ -160,7 +173,7 @@ void Loop::close() noexcept {
   deferred_event_.remove();
   wake_event_.remove();
 
-  if (owned_) ::event_base_free(base_);
+  if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
   base_ = nullptr;
   on_exception_.release();
   // Callbacks that nobody will call may own handles that come back here.
@@ -173,25 +186,34 @@ void Loop::close() noexcept {
   --loops;
 }
 
-void Loop::leave_posted() noexcept {
-  std::unique_lock<std::mutex> guard(posted_lock_, std::defer_lock);
-  // A thread of the program may have held the lock when this process was forked: it is not here.
-  if (!inherited_) {
-    guard.lock();
-  } else if (!guard.try_lock()) {
-    new std::shared_ptr<Loop>(shared_from_this());  // nobody may touch what it was changing
+void Loop::drop() noexcept {
+  if (!in_callback() && !running_) return close();
+  if (inherited_) return;
+  mute_ = true;
+  stop_ = true;
+  if (running_) {  // which closes
+    ::event_base_loopbreak(base_);
     return;
   }
-  std::deque<Callback<void()>> posted;
-  posted.swap(posted_);
-  guard.unlock();
+  // The program dispatches the base, and goes on with it.
+  owned_ = false;
+  constexpr timeval now{};
+  auto* const kept = new std::shared_ptr<Loop>(shared_from_this());
+  ::event_base_once(
+      base_, -1, EV_TIMEOUT,
+      [](int, short, void* argument) {
+        const std::unique_ptr<std::shared_ptr<Loop>> loop(
+            static_cast<std::shared_ptr<Loop>*>(argument));
+        (*loop)->close();
+      },
+      kept, &now);
 }
 
 // ---- in a process that the program has forked ----
 
 // Of a snapshot and its children nothing is left to do here: there was no loop.
 void Loop::inherit_all() noexcept {
-  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = true;
+  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
   first_loop = nullptr;
   loops = 0;
   signal_loop = nullptr;
@@ -199,9 +221,15 @@ void Loop::inherit_all() noexcept {
 }
 
 // An event that is removed is removed from the kernel's queue as well, and that is shared with the
-// program until libevent is told.
-void Loop::part() noexcept {
-  if (!std::exchange(parted_, true)) ::event_reinit(base_);
+// program until libevent is told.  False: it cannot be told, since it would end the process where it
+// is given no descriptors for those that it gives back; then nothing is removed.
+bool Loop::part() noexcept {
+  if (parted_) return true;
+  const HeldNumbers held(descriptors_of_base);
+  if (held.error() && number_limit() < number_limit_) return false;
+  parted_ = true;
+  ::event_reinit(base_);
+  return true;
 }
 
 void Loop::check_at_home() const {
@@ -250,6 +278,7 @@ bool Loop::idle() const noexcept {
 
 // On a borrowed base there may be others of our kind, and events of the program.
 bool Loop::pending() const noexcept {
+  if (!base_) return false;
   int ours = 0;
   for (const Loop* loop = first_loop; loop; loop = loop->next_) {
     if (loop->base_ != base_) continue;
@@ -260,13 +289,24 @@ bool Loop::pending() const noexcept {
 }
 
 void Loop::turn() {
-  if (::event_base_loop(base_, EVLOOP_ONCE) < 0)
-    throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
+  if (::event_base_loop(base_, EVLOOP_ONCE) < 0) turn_again();
   rethrow();
+}
+
+// libevent does not say why it has failed.  Where it refuses to start, which the program's own
+// callbacks may ask of a borrowed base, it has asked nobody.
+void Loop::turn_again() {
+  errno = 0;
+  if (::event_base_loop(base_, EVLOOP_ONCE) >= 0) return;
+  if (errno != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop cannot wait for its descriptors");
+  throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
 }
 
 void Loop::run(const std::chrono::nanoseconds* limit) {
   check_at_home();
+  const auto keep = shared_from_this();
   if (running_ || depth_ > 0)
     throw std::logic_error("evparallel: Reactor::run inside a callback of the same reactor");
   struct Running {
@@ -274,6 +314,7 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
     ~Running() {
       loop.running_ = false;
       loop.stop_ = false;
+      if (loop.mute_ && !loop.inherited_) loop.close();
     }
     Loop& loop;
   } running(*this);
@@ -322,61 +363,6 @@ void Loop::caught() noexcept {
 
 void Loop::rethrow() {
   if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
-}
-
-void Loop::defer(Callback<void()> callback) {
-  deferred_.push_back(std::move(callback));
-  if (deferred_.size() == 1) deferred_event_.activate();
-}
-
-void Loop::run_deferred() {
-  // What is deferred meanwhile runs in the next round, so that this one ends.
-  for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
-    Callback<void()> callback = std::move(deferred_.front());
-    deferred_.pop_front();
-    call([&] { callback(); });
-  }
-  if (!deferred_.empty()) deferred_event_.activate();
-}
-
-void Loop::post(Callback<void()> callback) {
-  check_at_home();
-  const std::lock_guard<std::mutex> guard(posted_lock_);
-  posted_.push_back(std::move(callback));
-  has_posted_ = true;
-  wake();
-}
-
-void Loop::wake() noexcept {
-  const std::uint64_t one = 1;
-  if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake as it is
-}
-
-void Loop::run_posted() {
-  std::uint64_t count;
-  if (::read(wake_.get(), &count, sizeof count) < 0 && !has_posted_) return;
-  std::deque<Callback<void()>> posted;
-  {
-    const std::lock_guard<std::mutex> guard(posted_lock_);
-    posted.swap(posted_);
-    has_posted_ = false;
-  }
-  while (!posted.empty() && !interrupted()) {
-    Callback<void()> callback = std::move(posted.front());
-    posted.pop_front();
-    call([&] { callback(); });
-  }
-  if (posted.empty()) return;
-  // run() is to return first: the rest keeps its place for the next one.
-  const std::lock_guard<std::mutex> guard(posted_lock_);
-  posted_.insert(posted_.begin(), std::make_move_iterator(posted.begin()),
-                 std::make_move_iterator(posted.end()));
-  has_posted_ = true;
-  wake();
-}
-
-void Loop::release_from_outside() noexcept {
-  if (--outside_holds_ == 0) wake();
 }
 
 void Loop::watch_signals() {

@@ -23,6 +23,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -100,8 +101,10 @@ public:
   // Fails: std::logic_error in a process that has only inherited the loop.
   void check_at_home() const;
   bool at_home() const noexcept { return !inherited_; }
-  bool running() const noexcept { return running_; }
   void close() noexcept;
+  // Closes it, once it is in none of its callbacks: a process that ends by exit() in one never comes
+  // back there.
+  void drop() noexcept;
   void run(const std::chrono::nanoseconds* limit);
   bool pending() const noexcept;
   void stop() noexcept;
@@ -194,12 +197,15 @@ private:
   void end_large_draft() noexcept;
   void leave_posted() noexcept;
   static void inherit_all() noexcept;
-  void part() noexcept;
+  bool part() noexcept;
+  void turn_again();
 
   event_base* base_;
   bool owned_;
-  bool inherited_ = false;  // by a process that the program has forked
-  bool parted_ = false;     // its base there has an event queue of its own
+  std::uint64_t number_limit_;  // when it was made
+  bool inherited_ = false;      // by a process that the program has forked
+  bool mute_ = false;           // inherited, or its Reactor is gone: it calls nobody
+  bool parted_ = false;         // its base there has an event queue of its own
   Loop* next_ = nullptr;
   bool running_ = false;
   bool stop_ = false;
@@ -242,7 +248,7 @@ void Event::trampoline(int, short, void* self) noexcept {
   Event& event = *static_cast<Event*>(self);
   T* object = static_cast<T*>(event.object_);
   Loop& loop = *event.loop_;
-  if (loop.inherited_) return event.remove();
+  if (loop.mute_) return event.remove();
   if (!event.persistent_ && event.added_) {
     event.added_ = false;
     --loop.own_events_;
