@@ -2,6 +2,7 @@
 // The library took the numbers of standard streams for its own, children read the program's standard input, and a
 // snapshot that could not wait spun, and outlived its program.
 #include "elsewhere.hpp"
+#include "process.hpp"
 
 #include <evparallel/evparallel.hpp>
 
@@ -268,20 +269,18 @@ long sleeps_of(pid_t pid) {
 
 // It has read the signal that woke it from the wait that it was in: the next one is refused.
 bool has_woken(pid_t pid) {
-  return testing::eventually(
-      [pid] {
-        std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-        for (std::string line; std::getline(status, line);)
-          if (line.compare(0, 7, "ShdPnd:") == 0)
-            return line.find_first_of("123456789abcdef", 7) == line.npos;
-        return false;
-      },
-      60s);
+  return testing::eventually([pid] {
+    std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+    for (std::string line; std::getline(status, line);)
+      if (line.compare(0, 7, "ShdPnd:") == 0)
+        return line.find_first_of("123456789abcdef", 7) == line.npos;
+    return false;
+  });
 }
 
 bool goes_to_sleep(pid_t pid) {
   const long before = sleeps_of(pid);
-  return before >= 0 && testing::eventually([&] { return sleeps_of(pid) >= before + 3; }, 60s);
+  return before >= 0 && testing::eventually([&] { return sleeps_of(pid) >= before + 3; });
 }
 
 }  // namespace
@@ -346,5 +345,5 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_ends_with_its_program) {
   ::close(told[1]);
   ::kill(program, SIGKILL);
   ::waitpid(program, nullptr, 0);
-  BOOST_TEST(testing::eventually([&] { return !testing::process_exists(snapshot); }, 60s));
+  BOOST_TEST(testing::gone(snapshot));
 }
