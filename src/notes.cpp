@@ -3,8 +3,8 @@
 #include "notes.hpp"
 
 #include "early.hpp"
+#include "shared_memory.hpp"
 
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,13 +37,11 @@ std::int64_t deadline_in(std::chrono::milliseconds time) noexcept {
 }
 
 Notes* Notes::map() noexcept {
-  void* table = ::mmap(nullptr, sizeof(Notes), PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return table == MAP_FAILED ? nullptr : static_cast<Notes*>(table);
+  return static_cast<Notes*>(map_shared(sizeof(Notes)));
 }
 
 void Notes::unmap(Notes* table) noexcept {
-  ::munmap(table, sizeof(Notes));
+  unmap_shared(table, sizeof(Notes));
 }
 
 // A pid has 22 bits at most; a process that came to the same pid later starts at another time.

@@ -4,8 +4,7 @@
 
 #include "crash_report.hpp"
 #include "early.hpp"
-
-#include <sys/mman.h>
+#include "shared_memory.hpp"
 
 namespace evparallel {
 
@@ -55,13 +54,11 @@ void Slot::clear() noexcept {
 }
 
 Slot* map_slots() noexcept {
-  void* arena = ::mmap(nullptr, arena_size, PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return arena == MAP_FAILED ? nullptr : static_cast<Slot*>(arena);
+  return static_cast<Slot*>(map_shared(arena_size));
 }
 
 void unmap_slots(Slot* arena) noexcept {
-  ::munmap(arena, arena_size);
+  unmap_shared(arena, arena_size);
 }
 
 EVPARALLEL_EARLY CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept {

@@ -39,6 +39,18 @@ has_type() {
 	if test "$type" = "$2"; then ok "$1: $3"; else not_ok "$1: its ELF type is ${type:-none}, not $2"; fi
 }
 
+# no_library_for NAME COMPILE-FLAGS: containers of another kind than the library's do not link, and the linker says why.
+no_library_for() {
+	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
+	if $link -o "$tmp/$1" "$tmp/$1.o" $shared >"$tmp/said.$1" 2>&1; then
+		not_ok "$1: does not link"
+	elif grep -q "undefined reference to .evparallel::detail::$1::library_is_built" "$tmp/said.$1"; then
+		ok "$1: does not link, and the linker says why"
+	else
+		not_ok "$1: the linker says why" "$tmp/said.$1"
+	fi
+}
+
 shared="-L.libs -Wl,-rpath,$here/.libs -levparallel -ldl"
 built pie -fPIE "-pie $shared"
 has_type pie 3 'is position-independent'
@@ -49,6 +61,9 @@ built fixed '-fno-pie -fno-pic' "-no-pie $shared"
 has_type fixed 2 'is not'
 answers fixed "$tmp/own"
 answers fixed "$tmp/with_libraries" "$early" "$late"
+
+no_library_for with_GLIBCXX_DEBUG '-D_GLIBCXX_DEBUG'
+no_library_for with_GLIBCXX_USE_CXX11_ABI_0 '-D_GLIBCXX_USE_CXX11_ABI=0'
 
 case $link in
 *-fsanitize=*) ok 'static # SKIP a program with sanitizers cannot be static' ;;
