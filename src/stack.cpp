@@ -34,6 +34,31 @@ void walk_stack(std::uintptr_t first, const void* outermost, bool (*take)(void*,
   _Unwind_Backtrace(step, &walk);
 }
 
+namespace {
+
+struct Frames {
+  std::uintptr_t other;
+  std::uintptr_t other_end;
+  std::uintptr_t end;
+};
+
+_Unwind_Reason_Code extend(_Unwind_Context* context, void* argument) {
+  Frames& frames = *static_cast<Frames*>(argument);
+  const std::uintptr_t frame = _Unwind_GetCFA(context);
+  if (frame >= frames.other && frame < frames.other_end) return _URC_END_OF_STACK;
+  if (frame < frames.end) return _URC_END_OF_STACK;
+  frames.end = frame;
+  return _URC_NO_REASON;
+}
+
+}  // namespace
+
+std::uintptr_t end_of_frames(std::uintptr_t other, std::uintptr_t other_end) noexcept {
+  Frames frames{other, other_end, 0};
+  _Unwind_Backtrace(extend, &frames);
+  return frames.end;
+}
+
 void warm_up_walks() noexcept {
   walk_stack(
       0, nullptr, [](void*, std::uintptr_t) { return false; }, nullptr);

@@ -18,6 +18,10 @@ constexpr std::size_t longest_trace = 124;  // frames; the innermost ones
 void walk_stack(std::uintptr_t first, const void* outermost,
                 bool (*take)(void* argument, std::uintptr_t address), void* argument) noexcept;
 
+// Where the frames under way on this stack end: above the outermost one that the unwinder finds.  It
+// stops short of a frame that stands in [other, other_end): a stack from which this one was entered.
+std::uintptr_t end_of_frames(std::uintptr_t other, std::uintptr_t other_end) noexcept;
+
 // Loads what the first walk would load.
 void warm_up_walks() noexcept;
 

@@ -4,12 +4,18 @@
 
 #include "early.hpp"
 #include "remote_error.hpp"
+#include "stack.hpp"
 #include "task_frame.hpp"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
+
+// The C library keeps where the stack of the first thread began.
+extern "C" void* __libc_stack_end;
 
 namespace evparallel {
 
@@ -43,32 +49,57 @@ namespace {
 struct Range {
   std::uintptr_t from = 0;
   std::uintptr_t to = 0;
+  bool has(std::uintptr_t address) const noexcept { return address >= from && address < to; }
 };
+
+constexpr std::uintptr_t page = 4096;
+
+// Of the first thread, where /proc does not tell it.  Nothing where it has no limit: then it may be
+// anywhere below its end.
+Range first_stack() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
+  const std::uintptr_t end =
+      (reinterpret_cast<std::uintptr_t>(__libc_stack_end) + page) & ~(page - 1);
+  return {end - std::min<std::uintptr_t>(end, limit.rlim_cur), end};
+}
 
 // Asked once a thread: for the first thread the C library reads /proc.
 Range stack_of_this_thread() noexcept {
   thread_local Range range;
   pthread_attr_t attributes;
-  if (range.to == 0 && ::pthread_getattr_np(::pthread_self(), &attributes) == 0) {
-    void* address = nullptr;
-    std::size_t size = 0;
-    if (::pthread_attr_getstack(&attributes, &address, &size) == 0) {
-      range.from = reinterpret_cast<std::uintptr_t>(address);
-      range.to = range.from + size;
-    }
-    ::pthread_attr_destroy(&attributes);
+  if (range.to != 0) return range;
+  if (::pthread_getattr_np(::pthread_self(), &attributes) != 0) return first_stack();
+  void* address = nullptr;
+  std::size_t size = 0;
+  if (::pthread_attr_getstack(&attributes, &address, &size) == 0) {
+    range.from = reinterpret_cast<std::uintptr_t>(address);
+    range.to = range.from + size;
   }
+  ::pthread_attr_destroy(&attributes);
   return range;
+}
+
+// A coroutine has a stack of its own, of which only the frames under way are known: what a lambda has
+// captured by reference stands in one of them.  Where the unwinder finds none, what is close above the
+// stack pointer is taken for the stack.
+[[gnu::noinline]] Range frames_of_another_stack(const Range& of_thread) noexcept {
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  if (of_thread.has(here)) return {};
+  const std::uintptr_t end = end_of_frames(of_thread.from, of_thread.to);
+  return {here, end > here ? end : here + page};
 }
 
 }  // namespace
 
 void check_captures(const void* bytes, std::size_t size) {
-  const Range stack = stack_of_this_thread();
+  if (size < sizeof(std::uintptr_t)) return;
+  const Range of_thread = stack_of_this_thread();
+  const Range of_coroutine = frames_of_another_stack(of_thread);
   for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
     std::uintptr_t word;
     std::memcpy(&word, static_cast<const char*>(bytes) + at, sizeof word);
-    if (word >= stack.from && word < stack.to)
+    if (of_thread.has(word) || of_coroutine.has(word))
       throw std::logic_error(
           "evparallel: this callable captures a local by reference, or a pointer to one, and the "
           "child has no such "
