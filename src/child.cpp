@@ -7,6 +7,7 @@
 #include "fault.hpp"
 #include "fork.hpp"
 #include "hooks.hpp"
+#include "limits.hpp"
 #include "printed.hpp"
 #include "remote_error.hpp"
 #include "replicas.hpp"
@@ -25,6 +26,19 @@ namespace evparallel {
 namespace {
 
 constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
+
+// What the kernel refuses fails the spawn: a limit that does not hold would do so silently.
+void check(const char* option, int error) {
+  if (error != 0)
+    throw system_error(Errc::spawn_failed, std::string("spawn failed: ") + option, error);
+}
+
+void enter_limits(const TaskFrame& task) {
+  if (task.cpu_seconds > 0) check("Limits::cpu", limit_cpu(task.cpu_seconds));
+  if (task.nice != 0)
+    check(("Options::nice, " + std::to_string(task.nice)).c_str(), add_to_niceness(task.nice));
+  if (task.memory > 0) check("Limits::memory", limit_memory(task.memory));
+}
 
 }  // namespace
 
@@ -74,7 +88,7 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view sur
                        no_null_device_);
   if (!has_task_) return;  // what follows happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
-  if (task.is_limited()) limit_process(task.cpu_seconds, task.memory, static_cast<int>(task.nice));
+  if (task.is_limited()) enter_limits(task);
   call_start_hooks();
 }
 
@@ -160,7 +174,9 @@ void leave_by_exit(int status, void*) {
 }
 
 EVPARALLEL_EARLY void note_copied() noexcept {
-  if (detail::this_child) detail::this_child->note_copied();
+  if (!detail::this_child) return;
+  detail::this_child->note_copied();
+  leave_death_signal();
 }
 
 EVPARALLEL_EARLY int life(detail::Child& child) noexcept {

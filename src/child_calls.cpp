@@ -136,6 +136,7 @@ EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
 
 // False: the child is to end.
 EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+  check_death_signal(steps_of_call);
   if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
   current_ = frame.id;
   answer_one(frame, call);

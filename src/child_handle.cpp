@@ -42,17 +42,17 @@ bool alike(const Stdio& one, const Stdio& other) noexcept {
 bool alike(const Options& one, const Options& other) {
   // A member that is added has to be compared: the names are counted.
   const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
-               idempotent, limits, nice, env, cwd, in, out, err, on_line, last_lines, last_bytes,
-               process_group, backtrace] = one;
+               idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
+               last_bytes, process_group, backtrace] = one;
   static_cast<void>(snapshot);  // whoever asks has the snapshot itself
   return name == other.name && deadline == other.deadline && grace == other.grace &&
          linger == other.linger && max_message == other.max_message &&
          high_water == other.high_water && retries == other.retries &&
          idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
-         limits.memory == other.limits.memory && nice == other.nice && env == other.env &&
-         cwd == other.cwd && in.kind() != Stdio::Kind::inherited && alike(in, other.in) &&
-         alike(out, other.out) && alike(err, other.err) && !on_line && !other.on_line &&
-         last_lines == other.last_lines && last_bytes == other.last_bytes &&
+         limits.memory == other.limits.memory && nice == other.nice && affinity == other.affinity &&
+         env == other.env && cwd == other.cwd && in.kind() != Stdio::Kind::inherited &&
+         alike(in, other.in) && alike(out, other.out) && alike(err, other.err) && !on_line &&
+         !other.on_line && last_lines == other.last_lines && last_bytes == other.last_bytes &&
          process_group == other.process_group && backtrace == other.backtrace;
 }
 

@@ -7,7 +7,11 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <memory>
+#include <new>
+#include <set>
 #include <sstream>
 
 namespace evparallel {
@@ -16,17 +20,39 @@ namespace {
 
 constexpr unsigned no_quota = 0;
 
-// More CPUs than a set of the usual size has room for are an error: then there is a larger one.
-unsigned cpus_by_affinity() {
-  for (std::size_t count = CPU_SETSIZE; count <= (std::size_t{1} << 20); count *= 2) {
-    cpu_set_t* const set = CPU_ALLOC(count);
-    if (!set) return 1;
-    const bool known = ::sched_getaffinity(0, CPU_ALLOC_SIZE(count), set) == 0;
-    const int found = known ? CPU_COUNT_S(CPU_ALLOC_SIZE(count), set) : 0;
-    CPU_FREE(set);
-    if (known) return static_cast<unsigned>(std::max(found, 1));
+struct FreeSet {
+  void operator()(cpu_set_t* set) const noexcept { CPU_FREE(set); }
+};
+
+struct CpuSet {
+  std::size_t size = 0;  // bytes; 0: there is none
+  std::unique_ptr<cpu_set_t, FreeSet> set;
+
+  bool has(int cpu) const noexcept {
+    return CPU_ISSET_S(static_cast<std::size_t>(cpu), size, set.get());
   }
-  return 1;
+};
+
+CpuSet empty_set(std::size_t count) {
+  CpuSet made{CPU_ALLOC_SIZE(count), std::unique_ptr<cpu_set_t, FreeSet>(CPU_ALLOC(count))};
+  if (!made.set) throw std::bad_alloc();
+  CPU_ZERO_S(made.size, made.set.get());
+  return made;
+}
+
+// More CPUs than a set of the usual size has room for are an error: then there is a larger one.
+CpuSet affinity_of_this_process() {
+  for (std::size_t count = CPU_SETSIZE; count <= std::size_t{highest_cpu} + 1; count *= 2) {
+    CpuSet now = empty_set(count);
+    if (::sched_getaffinity(0, now.size, now.set.get()) == 0) return now;
+  }
+  return {};
+}
+
+unsigned cpus_by_affinity() {
+  const CpuSet now = affinity_of_this_process();
+  const int found = now.set ? CPU_COUNT_S(now.size, now.set.get()) : 0;
+  return static_cast<unsigned>(std::max(found, 1));
 }
 
 unsigned cpus_of(double quota, double period) {
@@ -104,7 +130,28 @@ unsigned cpus_by_quota(const std::string& root) {
 }
 
 unsigned usable_cpus() {
-  return fewer(cpus_by_affinity(), cpus_by_quota(""));
+  return usable_cpus({});
+}
+
+unsigned usable_cpus(const std::vector<int>& affinity) {
+  const std::set<int> named(affinity.begin(), affinity.end());
+  const unsigned by_affinity =
+      named.empty() ? cpus_by_affinity() : static_cast<unsigned>(named.size());
+  return fewer(by_affinity, cpus_by_quota(""));
+}
+
+// The kernel takes what it can of a set, and says nothing of the rest.
+int use_cpus(const std::vector<int>& cpus) {
+  const int highest = *std::max_element(cpus.begin(), cpus.end());
+  const CpuSet wanted =
+      empty_set(std::max<std::size_t>(CPU_SETSIZE, static_cast<std::size_t>(highest) + 1));
+  for (const int cpu : cpus)
+    CPU_SET_S(static_cast<std::size_t>(cpu), wanted.size, wanted.set.get());
+  if (::sched_setaffinity(0, wanted.size, wanted.set.get()) != 0) return errno;
+  const CpuSet now = affinity_of_this_process();
+  const bool all =
+      now.set && std::all_of(cpus.begin(), cpus.end(), [&](int cpu) { return now.has(cpu); });
+  return all ? 0 : EINVAL;
 }
 
 }  // namespace evparallel

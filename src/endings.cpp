@@ -26,9 +26,9 @@ std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
   return ms > (never - now) / ns_per_ms ? never : now + std::max<std::int64_t>(ms, 0) * ns_per_ms;
 }
 
-int wait_until(std::int64_t at) noexcept {
+int wait_until(std::int64_t at, std::int64_t now) noexcept {
   constexpr std::int64_t longest_ms = 60000;
-  const std::int64_t left = std::clamp<std::int64_t>(at - now_ns(), 0, longest_ms * ns_per_ms);
+  const std::int64_t left = std::clamp<std::int64_t>(at - now, 0, longest_ms * ns_per_ms);
   return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
 }
 
@@ -40,11 +40,12 @@ void Endings::set_up(Children& children, Slot* slots) noexcept {
 
 void Endings::signal(ChildIndex index, int signum, Cause why) noexcept {
   ChildEntry& child = (*children_)[index];
+  const bool sent = kill_process(child.pid, signum);
+  if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
+  if (!sent) return;
   if (why != Cause::killed && child.terminated_with == 0) child.ended_for = why;
   if (signum > 0 && signum <= 64)
     (why == Cause::killed ? child.killed_with : child.terminated_with) |= bit_of(signum);
-  kill_process(child.pid, signum);
-  if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
 }
 
 // ---- clocks ----
@@ -109,16 +110,15 @@ void Endings::look_at(ChildIndex index, std::int64_t now) noexcept {
   next_ = std::min({next_, child.strike_at, child.terminate_at, child.kill_at});
 }
 
-void Endings::look_at_clocks() noexcept {
-  const std::int64_t now = now_ns();
+void Endings::look_at_clocks(std::int64_t now) noexcept {
   if (now < next_) return;
   next_ = never;
   for (ChildIndex i = 0; i < children_->used(); ++i)
     if ((*children_)[i].stage == Stage::living) look_at(i, now);
 }
 
-int Endings::wait_time() const noexcept {
-  return next_ == never ? -1 : wait_until(next_);
+int Endings::wait_time(std::int64_t now) const noexcept {
+  return next_ == never ? -1 : wait_until(next_, now);
 }
 
 // ---- what it is called ----

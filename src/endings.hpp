@@ -22,9 +22,9 @@ public:
   void set_clocks(ChildIndex, const Request&) noexcept;
 
   // Carries out what is due.
-  void look_at_clocks() noexcept;
-  // Milliseconds until there is something due, as poll(2) wants them.
-  int wait_time() const noexcept;
+  void look_at_clocks(std::int64_t now) noexcept;
+  // Milliseconds from `now` until there is something due, as poll(2) wants them.
+  int wait_time(std::int64_t now) const noexcept;
 
   Cause cause_of(ChildIndex, int wait_status) const noexcept;
   Report last_word(ChildIndex, const Ended&) const noexcept;
@@ -42,7 +42,7 @@ private:
 
 // `ms` milliseconds after `now`, which is in nanoseconds.
 std::int64_t later(std::int64_t now, std::int64_t ms) noexcept;
-// Milliseconds until then, for poll(2); rounded up, so that what is due then is due.
-int wait_until(std::int64_t at) noexcept;
+// Milliseconds from `now` until `at`, for poll(2); rounded up, so that what is due then is due.
+int wait_until(std::int64_t at, std::int64_t now) noexcept;
 
 }  // namespace evparallel

@@ -6,6 +6,7 @@
 #include "fault.hpp"
 #include "opened.hpp"
 #include "printed.hpp"
+#include "process_stat.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 // Weak: it is there if the program was built with a sanitizer, however this library was.
 extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
@@ -32,6 +34,10 @@ namespace evparallel {
 namespace {
 
 Role current_role = Role::parent;
+pid_t snapshot_of_child = 0;   // in a child; 0 where none is to die with it
+std::uint64_t steps_gone = 0;  // see check_death_signal()
+std::uint64_t next_look = 0;
+bool ids_changed = false;
 pid_t program = 0;  // in a snapshot and its children: whose snapshot it is
 
 // Blocked there and not ignored: a child then has nothing to do but to unblock them.
@@ -200,6 +206,7 @@ void add_to_oom_score(int added) noexcept {
 }
 
 EVPARALLEL_EARLY bool become_child(pid_t snapshot, pid_t group) noexcept {
+  snapshot_of_child = snapshot;
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!parent_is(snapshot)) return false;
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -210,36 +217,33 @@ EVPARALLEL_EARLY bool become_child(pid_t snapshot, pid_t group) noexcept {
 
 namespace {
 
-// The address space of this process, in bytes; 0: unknown.
-std::uint64_t address_space() noexcept {
-  const int fd = open_file("/proc/self/statm", O_RDONLY);
-  if (fd < 0) return 0;
-  char text[32] = {};
-  const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
-  ::close(fd);
-  return size > 0 ? std::strtoull(text, nullptr, 10) * static_cast<std::uint64_t>(::getpagesize())
-                  : 0;
+constexpr std::uint64_t most_steps = 256;  // between two looks
+
+// Returns true if the ids have changed.
+bool death_signal_is_gone() noexcept {
+  int signum = SIGKILL;
+  return ::prctl(PR_GET_PDEATHSIG, &signum) == 0 && signum == 0;
 }
 
-// Never above what the program itself may have.
-void limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t hard) noexcept {
-  rlimit now{};
-  if (::getrlimit(what, &now) != 0) return;
-  const rlimit wanted{std::min<rlim_t>(soft, now.rlim_max), std::min<rlim_t>(hard, now.rlim_max)};
-  ::setrlimit(what, &wanted);
+void look_at_death_signal() noexcept {
+  if (snapshot_of_child == 0) return;
+  next_look = std::min(2 * steps_gone, steps_gone + most_steps);
+  if (!ids_changed && !death_signal_is_gone()) return;
+  ids_changed = true;
+  next_look = 0;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (!parent_is(snapshot_of_child)) kill_process(::getpid(), SIGKILL);
 }
 
 }  // namespace
 
-void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept {
-  if (cpu_seconds > 0) {
-    const auto soft = static_cast<std::uint64_t>(cpu_seconds);
-    limit(RLIMIT_CPU, soft, soft + 1);  // with both the same the kernel sends SIGKILL alone
-  }
-  const std::uint64_t born_with = memory > 0 ? address_space() : 0;
-  if (born_with > 0 && memory < RLIM_INFINITY - born_with)
-    limit(RLIMIT_AS, born_with + memory, born_with + memory);
-  if (nice != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice);
+EVPARALLEL_EARLY void check_death_signal(unsigned steps) noexcept {
+  steps_gone += steps;
+  if (steps_gone > steps_of_call && steps_gone >= next_look) look_at_death_signal();
+}
+
+void leave_death_signal() noexcept {
+  snapshot_of_child = 0;
 }
 
 namespace {
@@ -298,9 +302,44 @@ bool is_child_of_this_process(pid_t pid) noexcept {
   const auto id = static_cast<id_t>(pid);
   return retried([&] { return ::waitid(P_PID, id, &info, WEXITED | WNOHANG | WNOWAIT); }) == 0;
 }
-void kill_process(pid_t pid, int signum) noexcept {
-  ::kill(pid, signum);
+bool kill_process(pid_t pid, int signum) noexcept {
+  return ::kill(pid, signum) == 0;
 }
+
+namespace {
+
+// -1: the kernel is older, or does not let us.
+int open_process(pid_t pid) noexcept {
+#ifdef SYS_pidfd_open
+  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+#else
+  static_cast<void>(pid);
+  return -1;
+#endif
+}
+
+void kill_opened(int process, pid_t pid) noexcept {
+#ifdef SYS_pidfd_open
+  if (process >= 0) ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0);
+#endif
+  if (process < 0) kill_process(pid, SIGKILL);
+}
+
+}  // namespace
+
+// Opened first: what is compared then is who is killed.  Where one descriptor is left, it is for the
+// comparison.
+void kill_born_by(pid_t pid, std::int64_t boottime) noexcept {
+  int process = open_process(pid);
+  bool meant = was_born_by(pid, boottime);
+  if (!meant && errno == EMFILE && process >= 0) {
+    ::close(std::exchange(process, -1));
+    meant = was_born_by(pid, boottime);
+  }
+  if (meant) kill_opened(process, pid);
+  if (process >= 0) ::close(process);
+}
+
 void kill_group(pid_t pid, int signum) noexcept {
   ::kill(-pid, signum);
 }

@@ -66,8 +66,16 @@ void add_to_oom_score(int) noexcept;
 // parent or it itself has sent it: who else does means the program, which drains first.  What the
 // programs that it starts leave behind comes to it.  Returns false if the snapshot is dead already.
 bool become_child(pid_t snapshot, pid_t group = 0) noexcept;
-// What Options::limits and Options::nice ask for; 0: nothing.
-void limit_process(std::int64_t cpu_seconds, std::uint64_t memory, int nice) noexcept;
+// The kernel forgets that a process is to die with its parent when the ids of the process change: a
+// task that gives up its rights would outlive its snapshot.  So this is called before each call but
+// the first, and in each turn of a loop; `steps` weighs how much may have happened since the last
+// time.  It looks now and then at first and then less often, for it asks the kernel, and from the
+// first change on each time: the death signal is set anew, and who has no snapshot any more dies.
+void check_death_signal(unsigned steps) noexcept;
+constexpr unsigned steps_of_turn = 1;
+constexpr unsigned steps_of_call = 4;
+// In a copy that the task has forked by itself: it is no child, and its parent is not the snapshot.
+void leave_death_signal() noexcept;
 // Standard input on /dev/null, for reading and writing; where there is none, on what reads as an end
 // of file.
 void detach_stdin() noexcept;
@@ -88,7 +96,11 @@ void make_group(pid_t) noexcept;
 pid_t group_of(pid_t) noexcept;  // 0: there is no such process
 // Whether it can be waited for here, and so has its number still.
 bool is_child_of_this_process(pid_t) noexcept;
-void kill_process(pid_t, int signum) noexcept;
+// False: it is not there, or the kernel does not let us.
+bool kill_process(pid_t, int signum) noexcept;
+// Kills a process that is no child of this one, whose number may be another's by now: only one that was born
+// up to then, by boottime_ns().
+void kill_born_by(pid_t, std::int64_t boottime) noexcept;
 void kill_group(pid_t, int signum) noexcept;
 
 struct Ended {

@@ -4,6 +4,8 @@
 #include "pool_core.hpp"
 #include "pool_wire.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <stdexcept>
 
@@ -27,6 +29,13 @@ void append_tail(Task& task, const PoolOptions& options) {
   if (options.on_start.function()) task.more.push_back(*options.on_start.function());
 }
 
+// It would never be seen.
+void check_measurable(const PoolOptions& options) {
+  if (options.max_rss_growth > 0 && own_memory(::getpid()) == 0)
+    throw Error(Errc::refused,
+                "refused: PoolOptions::max_rss_growth, since /proc does not tell memory here");
+}
+
 }  // namespace
 
 PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
@@ -34,8 +43,9 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
                    const PoolOptions& options)
     : loop_(loop), options_(options) {
   loop_->check_at_home();
+  check_measurable(options);
   append_tail(task, options_);
-  if (options_.workers == 0) options_.workers = usable_cpus();
+  if (options_.workers == 0) options_.workers = usable_cpus(options_.child.affinity);
   options_.min_workers = std::min(options_.min_workers, options_.workers);
   options_.snapshots.clear();  // they need not live longer than the call
   options_.child.snapshot = nullptr;

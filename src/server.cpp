@@ -13,6 +13,8 @@
 #include "fault.hpp"
 #include "fork.hpp"
 #include "freezing.hpp"
+#include "notes.hpp"
+#include "process_stat.hpp"
 #include "seed.hpp"
 #include "socket.hpp"
 #include "strays.hpp"
@@ -172,6 +174,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   report.slot = index;
   report.id = request.id;
   report.pid = forked.pid;
+  report.born_before = boottime_ns();
   answer(client, report);
 }
 
@@ -252,9 +255,10 @@ bool wait_for_ends(std::int64_t ms, F none_is_left) noexcept {
     drain_signal_descriptor(server->signals.get());
     reap();
     if (none_is_left()) return true;
-    if (now_ns() >= until) return false;
+    const std::int64_t now = now_ns();
+    if (now >= until) return false;
     pollfd signals{server->signals.get(), POLLIN, 0};
-    wait_for(&signals, 1, wait_until(until));
+    wait_for(&signals, 1, wait_until(until, now));
   }
 }
 
@@ -316,16 +320,16 @@ std::size_t gather_waits(pollfd* waits) noexcept {
   return 2 + server->clients.used();
 }
 
-int wait_time() noexcept {
-  const int clocks = server->endings.wait_time();
-  const int look = server->strays.wait_time();
+int wait_time(std::int64_t now) noexcept {
+  const int clocks = server->endings.wait_time(now);
+  const int look = server->strays.wait_time(now);
   return clocks < 0 || look < 0 ? std::max(clocks, look) : std::min(clocks, look);
 }
 
-void turn() noexcept {
+void turn(std::int64_t now) noexcept {
   pollfd* const waits = server->waits;
   const std::size_t count = gather_waits(waits);
-  const int ready = wait_for(waits, count, wait_time());
+  const int ready = wait_for(waits, count, wait_time(now));
   if (ready <= 0) return;
   if (waits[0].revents) on_signals();
   for (std::size_t i = 2; i < count; ++i) {
@@ -348,27 +352,39 @@ void give_back_free_memory() noexcept {
   ::malloc_trim(left);
 }
 
-bool set_up(ServerStart& given) noexcept {
+// Returns 0 or an errno: it cannot serve, and the control socket is still in `given`.
+int set_up(ServerStart& given) noexcept {
   void* memory = ::mmap(nullptr, sizeof(Server), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return false;
+  if (memory == MAP_FAILED) return errno;
   ::madvise(memory, sizeof(Server), MADV_DONTFORK);
   // Not value-initialised: children are zero pages that only use touches.
   server = static_cast<Server*>(memory);
   start = &given;
   new (&server->signals) Descriptor(open_signal_descriptor());
+  if (!server->signals) return errno;
   new (&server->door) Descriptor;
   new (&server->door_child) Descriptor;
+  if (const int error = make_pair(PairKind::datagrams, server->door, server->door_child))
+    return error;
+  name_senders(server->door.get());
   server->children.set_up();
   server->endings.set_up(server->children, start->slots);
   server->strays.set_up(server->children);
   server->clients.set_up(server->children, std::move(given.control));
   server->self = ::getpid();
   faults.control = server->clients[0].control.get();
-  if (!server->signals || make_pair(PairKind::datagrams, server->door, server->door_child) != 0)
-    return false;
-  name_senders(server->door.get());
-  return true;
+  return 0;
+}
+
+// The first that the parent hears.  The number is the one that children are told to it by.
+void tell_begun(const Descriptor& control, int error) noexcept {
+  Report report{};
+  report.kind = Tell::begun;
+  report.slot = no_slot;
+  report.pid = ::getpid();
+  report.code = error;
+  send_packet(control.get(), &report, sizeof report, -1);
 }
 
 }  // namespace
@@ -377,15 +393,20 @@ void serve(ServerStart&& given) {
   if (!become_snapshot(given.parent)) ::_exit(71);
   give_back_free_memory();
   if (given.freeze && !become_frozen(given)) ::_exit(71);
-  if (!set_up(given)) ::_exit(71);
+  if (const int error = given.unprepared ? given.unprepared : set_up(given)) {
+    tell_begun(given.control, error);
+    ::_exit(71);
+  }
   detach_stdin();
+  tell_begun(server->clients[0].control, 0);
   for (;;) {
     fault_at(Hop::turn);
     report();
     if (nothing_left_to_do()) end_with_all();
-    server->endings.look_at_clocks();
-    server->strays.look_if_due();
-    turn();
+    const std::int64_t now = now_ns();
+    server->endings.look_at_clocks(now);
+    server->strays.look_if_due(now);
+    turn(now);
   }
 }
 

@@ -42,10 +42,12 @@ struct ServerStart {
   pid_t parent = 0;
   bool freeze = false;
   unsigned siblings = 0;            // that are to be forked from it when it is frozen
+  int unprepared = 0;               // an errno: what its children would need could not be made
   void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
 };
 
-// What is given stays where it is: children read it.
+// What is given stays where it is: children read it.  The parent hears whether it serves, once,
+// before anything else.
 [[noreturn]] void serve(ServerStart&&);
 
 }  // namespace evparallel

@@ -61,10 +61,20 @@ Error no_memory() {
   return system_error(Errc::spawn_failed, "spawn failed: no memory to share with children", ENOMEM);
 }
 
+// Returns 0 or an errno.
+int prepared() noexcept {
+  try {
+    prepare_lives();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return ENOMEM;
+  }
+}
+
 [[gnu::noinline]] void begin_to_serve(Birth& birth) {
   Title title;
   name_snapshot(title, birth.options->name);
-  prepare_lives();
+  birth.start.unprepared = prepared();
   add_to_oom_score(birth.options->oom_score_adj);
   serve(std::move(birth.start));
 }
@@ -118,6 +128,7 @@ std::shared_ptr<SnapshotEntry> SnapshotEntry::take(std::shared_ptr<Moment> momen
                                                    const SnapshotOptions& options) {
   std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(std::move(moment)));
   entry->fork_server(options);
+  entry->hear_of_beginning();
   return entry;
 }
 

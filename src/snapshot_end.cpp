@@ -93,6 +93,7 @@ void SnapshotEntry::lost() {
     state_ = State::lost;
   for (const std::uint64_t id : living_.ids()) {
     const Living child = *living_.find(id);
+    if (child.pid != 0 && role() == Role::parent) orphans_.push_back(child);
     ExitStatus status;
     status.pid = child.pid;
     status.cause = Cause::snapshot_lost;
@@ -104,7 +105,7 @@ void SnapshotEntry::lost() {
       last_word(id, {std::nullopt, why});
   }
   if (role() != Role::parent) return;
-  holds_loop_ = state_ == State::lost && on_lost_;
+  holds_loop_ = (state_ == State::lost && on_lost_) || !orphans_.empty();
   if (holds_loop_) loop_->hold();
   reap();
 }
@@ -120,10 +121,19 @@ Error SnapshotEntry::why_lost() const {
 void SnapshotEntry::reap() {
   Ended how;
   if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
+  kill_orphans();
   const auto keep = std::move(self_);
   if (std::exchange(holds_loop_, false)) loop_->release();
   if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
   tell_loss();
+}
+
+// The kernel kills them with the snapshot, but for those whose ids have changed.  Not before it was
+// reaped: one that only has lost us sees to them itself, and lets them flush.
+void SnapshotEntry::kill_orphans() noexcept {
+  if (knows_numbers_)
+    for (const Living& child : orphans_) kill_born_by(child.pid, child.born_before);
+  orphans_ = {};
 }
 
 ExitStatus SnapshotEntry::loss_of(const Ended& how) {

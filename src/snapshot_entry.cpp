@@ -234,9 +234,11 @@ void SnapshotEntry::take_report(const Report& report) {
   if (!child) return;
   switch (report.kind) {
     case Tell::strays:
-    case Tell::refused_to_wait: break;
+    case Tell::refused_to_wait:
+    case Tell::begun: break;
     case Tell::spawned:
       child->pid = report.pid;
+      child->born_before = report.born_before;
       child->slot = report.slot;
       if (SpawnListener* listener = child->listener)
         loop_->call([&] { listener->on_spawned(report.pid, report.slot); });

@@ -156,7 +156,9 @@ private:
   void map_own_slots();
   void fork_server(const SnapshotOptions&);
   void adopt(pid_t, Descriptor ours);
+  Packet wait_for_word(void* word, std::size_t size);
   FreezeTold hear_of_freezing();
+  void hear_of_beginning();
   std::string wait_for_end();
   void fork_from(SnapshotEntry& first);
   std::string described() const;
@@ -174,6 +176,7 @@ private:
   void lost();
   Error why_lost() const;
   void reap();
+  void kill_orphans() noexcept;
   ExitStatus loss_of(const Ended&);
   void tell_loss();
   void fail_later(std::uint64_t id, Error, Descriptor socket = {});
@@ -203,6 +206,8 @@ private:
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
+  bool knows_numbers_ = true;       // pids that the snapshot tells are the same processes here
+  std::vector<Living> orphans_;     // lived when it was lost; until it was reaped
   std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
   Callback<void(const ExitStatus&)> on_lost_;
   bool holds_loop_ = false;  // until it has been told

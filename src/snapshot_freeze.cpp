@@ -3,9 +3,6 @@
 // Licence: see COPYING.
 #include "freezing.hpp"
 #include "replicas.hpp"
-#include "waiting.hpp"
-
-#include <cerrno>
 
 namespace evparallel {
 
@@ -29,42 +26,18 @@ std::vector<std::shared_ptr<SnapshotEntry>> SnapshotEntry::take_frozen(
   first.fork_server(options);
   moment->frozen = first.hear_of_freezing().outcome.bytes;
   for (std::size_t i = 1; i < all.size(); ++i) all[i]->fork_from(first);
+  for (const auto& one : all) one->hear_of_beginning();
   return all;
 }
 
-namespace {
-
-Packet wait_for_packet(int fd, FreezeTold& told) noexcept {
-  for (;;) {
-    pollfd control{fd, POLLIN, 0};
-    wait_for(&control, 1, -1);
-    Packet packet = receive_packet(fd, &told, sizeof told);
-    if (packet.flow != Flow::again) return packet;
-  }
-}
-
-}  // namespace
-
 FreezeTold SnapshotEntry::hear_of_freezing() {
   FreezeTold told{};
-  const Packet packet = wait_for_packet(client_.fd(), told);
+  const Packet packet = wait_for_word(&told, sizeof told);
   if (packet.flow != Flow::done) told.outcome = {FreezeStep::end, 0, 0};
   if (told.outcome.failed_at == FreezeStep::none) return told;
   const std::string how = wait_for_end();
   if (packet.flow == Flow::done) throw error_of(told.outcome);
   throw Error(Errc::spawn_failed, error_of(told.outcome).what() + how);
-}
-
-// It ends at once: it has said why, or is dead already.
-std::string SnapshotEntry::wait_for_end() {
-  client_.close();
-  constexpr int patience_ms = 2000;
-  Ended how;
-  for (int i = 0; i < patience_ms && !reaped_; ++i) {
-    reaped_ = ended(pid_, how);
-    if (!reaped_) pause_for(1);
-  }
-  return reaped_ ? ": " + loss_of(how).describe() : "";
 }
 
 void SnapshotEntry::fork_from(SnapshotEntry& first) {

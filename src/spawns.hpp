@@ -22,10 +22,11 @@ struct Living {
   SpawnListener* listener = nullptr;  // null: forgotten, or a spare
   pid_t pid = 0;                      // 0: as far as is known it was not forked yet
   std::uint32_t slot = no_slot;
-  bool asked = false;   // the snapshot may have heard of it
-  bool spare = false;   // no spawn has taken it yet
-  bool untold = false;  // one has, and is still to hear that it was forked
-  bool ended = false;   // its place is still to be given up
+  std::int64_t born_before = 0;  // by boottime_ns(), where there is a pid
+  bool asked = false;            // the snapshot may have heard of it
+  bool spare = false;            // no spawn has taken it yet
+  bool untold = false;           // one has, and is still to hear that it was forked
+  bool ended = false;            // its place is still to be given up
 };
 
 class Spawns {

@@ -108,8 +108,8 @@ void Strays::mark_ended(pid_t pid) noexcept {
 void Strays::meet(void* self, pid_t pid) noexcept {
   Strays& strays = *static_cast<Strays*>(self);
   if (strays.children_->find_pid(pid) != no_child || !is_child_of_this_process(pid)) return;
+  if (!kill_process(pid, SIGKILL)) return;  // one that has other ids now, and stays
   strays.met_ = true;
-  kill_process(pid, SIGKILL);
   pid_t* const end = strays.dying_ + strays.dying_count_;
   if (std::find(strays.dying_, end, pid) != end) return;
   if (strays.dying_count_ < dying_most) strays.dying_[strays.dying_count_++] = pid;
@@ -123,12 +123,12 @@ bool Strays::look() noexcept {
   return met_;
 }
 
-void Strays::look_if_due() noexcept {
-  if (due_ != never && now_ns() >= due_) look();
+void Strays::look_if_due(std::int64_t now) noexcept {
+  if (due_ != never && now >= due_) look();
 }
 
-int Strays::wait_time() const noexcept {
-  return due_ == never ? -1 : wait_until(due_);
+int Strays::wait_time(std::int64_t now) const noexcept {
+  return due_ == never ? -1 : wait_until(due_, now);
 }
 
 }  // namespace evparallel

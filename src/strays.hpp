@@ -25,11 +25,11 @@ public:
   void mark_ended(pid_t) noexcept;
 
   // Where it is time to, kills whoever is here and no child.
-  void look_if_due() noexcept;
+  void look_if_due(std::int64_t now) noexcept;
   // The same at once.  False: nobody is here.
   bool look() noexcept;
-  // Milliseconds until the next look, as poll(2) wants them.
-  int wait_time() const noexcept;
+  // Milliseconds from `now` until the next look, as poll(2) wants them.
+  int wait_time(std::int64_t now) const noexcept;
 
   std::uint64_t killed() const noexcept { return killed_; }
 

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "surroundings.hpp"
 
+#include "cpus.hpp"
 #include "early.hpp"
 #include "opened.hpp"
 #include "titles.hpp"
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <stdexcept>
 
 namespace evparallel {
@@ -24,13 +26,27 @@ void check_text(const std::string& what, const std::string& text) {
     throw std::logic_error("evparallel: Options::" + what + " has a null byte in it");
 }
 
-// Name, directory, and each variable as environ has it, with a null byte behind each; nothing where
-// there is none of it.
+// Numbers with commas between.
+std::string text_of(const std::vector<int>& cpus) {
+  std::string text;
+  for (const int cpu : cpus) {
+    if (cpu < 0 || cpu > highest_cpu)
+      throw std::logic_error("evparallel: Options::affinity has a CPU that cannot be: " +
+                             std::to_string(cpu));
+    text += (text.empty() ? "" : ",") + std::to_string(cpu);
+  }
+  return text;
+}
+
+// Name, directory, CPUs, and each variable as environ has it, with a null byte behind each; nothing
+// where there is none of it.
 std::string text_of(const Options& options) {
   check_text("name", options.name);
   check_text("cwd", options.cwd);
-  if (options.name.empty() && options.cwd.empty() && options.env.empty()) return {};
-  std::string text = options.name + '\0' + options.cwd + '\0';
+  if (options.name.empty() && options.cwd.empty() && options.affinity.empty() &&
+      options.env.empty())
+    return {};
+  std::string text = options.name + '\0' + options.cwd + '\0' + text_of(options.affinity) + '\0';
   for (const auto& [name, value] : options.env) {
     if (name.empty() || name.find('=') != name.npos)
       throw std::logic_error("evparallel: Options::env has a name that cannot be: \"" + name + '"');
@@ -100,12 +116,25 @@ std::string_view take_word(std::string_view& text) noexcept {
   return word;
 }
 
+void enter_affinity(const std::string& text) {
+  std::vector<int> cpus;
+  for (const char* at = text.c_str(); *at != '\0'; at += *at == ',') {
+    char* end = nullptr;
+    cpus.push_back(static_cast<int>(std::strtol(at, &end, 10)));
+    at = end;
+  }
+  const int error = cpus.empty() ? 0 : use_cpus(cpus);
+  if (error != 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: Options::affinity, " + text, error);
+}
+
 }  // namespace
 
 EVPARALLEL_EARLY void enter_surroundings(std::string_view text) {
   if (text.empty()) return name_child({});
   name_child(take_word(text));
   const std::string directory(take_word(text));
+  enter_affinity(std::string(take_word(text)));
   while (!text.empty()) {
     const std::string variable(take_word(text));
     const std::size_t end = variable.find('=');

@@ -3,16 +3,14 @@
 #include "titles.hpp"
 
 #include "early.hpp"
-#include "opened.hpp"
+#include "process_stat.hpp"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 namespace evparallel {
@@ -29,6 +27,22 @@ struct Titles {
   Title of_child;  // of one that has no name of its own
 };
 Titles titles;
+
+char* name_at_start = nullptr;
+char copy_of_name[name_size];
+
+// Before main(): a program may show a title of its own where its arguments stand, and the C library's
+// name of it is a part of those.
+[[gnu::constructor]] void keep_name_of_program() noexcept {
+  name_at_start = program_invocation_short_name;
+  std::snprintf(copy_of_name, sizeof copy_of_name, "%s", name_at_start);
+}
+
+// Or what the program has put in its place.
+const char* name_of_program() noexcept {
+  return program_invocation_short_name == name_at_start ? copy_of_name
+                                                        : program_invocation_short_name;
+}
 
 void copy(char* to, std::size_t size, std::string_view text) noexcept {
   const std::size_t length = text.copy(to, size - 1);
@@ -52,25 +66,9 @@ Title title_of(std::string_view what) noexcept {
   copy(text, sizeof text, what);
   const bool named = titles.snapshot[0] != '\0';
   Title title{};
-  std::snprintf(title.text, sizeof title, "%.64s: %s%s%s%s", program_invocation_short_name, text,
+  std::snprintf(title.text, sizeof title, "%.64s: %s%s%s%s", name_of_program(), text,
                 named ? " [" : "", titles.snapshot, named ? "]" : "");
   return title;
-}
-
-// The numbers of /proc/self/stat from the third field on.  Returns how many there were.
-std::size_t read_stat(std::uint64_t* numbers, std::size_t room) noexcept {
-  char text[2048];
-  const int fd = open_file("/proc/self/stat", O_RDONLY);
-  if (fd < 0) return 0;
-  const ssize_t size = ::read(fd, text, sizeof text - 1);
-  ::close(fd);
-  if (size <= 0) return 0;
-  text[size] = '\0';
-  const char* at = std::strrchr(text, ')');  // behind the name, which may have anything in it
-  std::size_t count = 0;
-  while (at && count < room && (at = std::strchr(at, ' ')) != nullptr)
-    numbers[count++] = std::strtoull(++at, nullptr, 10);
-  return count;
 }
 
 // Lets the kernel show the arguments of this process from memory of ours, and leaves everything else
@@ -78,7 +76,7 @@ std::size_t read_stat(std::uint64_t* numbers, std::size_t room) noexcept {
 bool show_arguments_at(const char* from, std::size_t size) noexcept {
   constexpr std::size_t first = 3;  // fields are counted from 1, and two stand before
   std::uint64_t fields[64] = {};
-  if (read_stat(fields + first, 49) < 49) return false;
+  if (read_stat("/proc/self/stat", fields + first, 49) < 49) return false;
   prctl_mm_map map{};
   map.start_code = fields[26];
   map.end_code = fields[27];

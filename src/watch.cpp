@@ -290,6 +290,7 @@ bool Loop::pending() const noexcept {
 
 void Loop::turn() {
   if (::event_base_loop(base_, EVLOOP_ONCE) < 0) turn_again();
+  if (role() == Role::child) check_death_signal(steps_of_turn);
   rethrow();
 }
 

@@ -63,6 +63,7 @@ enum class Tell : std::uint32_t {
   exited,           // last word: `code` is a wait status
   strays,           // `id` is how many were killed so far that children had left behind
   refused_to_wait,  // `code` is the errno of poll(2): the snapshot looks now and then
+  begun,  // to the parent, once and first: `pid` serves now; or cannot, and `code` is an errno
 };
 
 struct Report {
@@ -78,6 +79,7 @@ struct Report {
   std::int64_t max_rss;
   std::int64_t minor_faults;
   std::int64_t major_faults;
+  std::int64_t born_before;  // of `spawned`: CLOCK_BOOTTIME in nanoseconds, once it was born
 };
 
 // ---- data socket ----

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace evparallel {
 
@@ -52,7 +53,8 @@ struct Options {
   unsigned retries = 0;
   bool idempotent = false;
   Limits limits{};
-  int nice = 0;  // added to the program's own
+  int nice = 0;                 // added to the niceness of the snapshot
+  std::vector<int> affinity{};  // CPUs that the child may use; empty: those of the snapshot
   // Added to the environment of the snapshot, or put in place of what is there.
   std::map<std::string, std::string> env{};
   std::string cwd{};  // where the child begins; empty: where the snapshot was taken

@@ -76,6 +76,10 @@ public:
     make_group(forked.pid);
     pid = forked.pid;
     client = Client(std::move(ours));
+    Report begun{};
+    const auto told = [&] { return client.take(begun) == Flow::done; };
+    if (!testing::eventually(told) || begun.kind != Tell::begun)
+      throw std::runtime_error("the snapshot has not begun");
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;

@@ -183,6 +183,7 @@ std::string name_of(Tell kind) {
     case Tell::exited: return "exited";
     case Tell::strays: return "strays";
     case Tell::refused_to_wait: return "refused_to_wait";
+    case Tell::begun: return "begun";
   }
   return {};
 }
@@ -280,7 +281,7 @@ BOOST_AUTO_TEST_CASE(a_report) {
           {FIELD(Report, kind), FIELD(Report, slot), FIELD(Report, id), FIELD(Report, pid),
            FIELD(Report, code), FIELD(Report, cause), FIELD(Report, reserved),
            FIELD(Report, user_us), FIELD(Report, system_us), FIELD(Report, max_rss),
-           FIELD(Report, minor_faults), FIELD(Report, major_faults)});
+           FIELD(Report, minor_faults), FIELD(Report, major_faults), FIELD(Report, born_before)});
   BOOST_TEST(says("Report", "One packet of " + std::to_string(sizeof(Report)) + " bytes."));
 }
 

@@ -249,6 +249,7 @@ public:
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;
+    if (next().kind != Tell::begun) throw std::runtime_error("the snapshot has not begun");
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;

@@ -3,6 +3,7 @@
 #include "testing.hpp"
 
 #include "fork.hpp"
+#include "notes.hpp"
 #include "strays.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -247,16 +248,16 @@ BOOST_AUTO_TEST_CASE(who_can_be_waited_for_is_a_child) {
 
 BOOST_AUTO_TEST_CASE(there_is_one_look_for_the_ends_of_a_while) {
   Table& all = table();
-  BOOST_TEST(all.strays.wait_time() == -1);
+  BOOST_TEST(all.strays.wait_time(evparallel::now_ns()) == -1);
   all.strays.look_soon();
-  const int wait = all.strays.wait_time();
+  const int wait = all.strays.wait_time(evparallel::now_ns());
   BOOST_TEST(wait >= 0);
   BOOST_TEST(wait <= 200);
   for (int i = 0; i < 1000; ++i) all.strays.look_soon();
-  BOOST_TEST(all.strays.wait_time() <= wait);  // it is not put off
+  BOOST_TEST(all.strays.wait_time(evparallel::now_ns()) <= wait);  // it is not put off
   BOOST_TEST(testing::eventually([&] {
-    all.strays.look_if_due();
-    return all.strays.wait_time() == -1;
+    all.strays.look_if_due(evparallel::now_ns());
+    return all.strays.wait_time(evparallel::now_ns()) == -1;
   }));
   BOOST_TEST(all.strays.killed() == 0u);
   ::munmap(&all, sizeof all);

@@ -1,19 +1,53 @@
-// snapshot.cpp - a snapshot whose stack began at the end of a page wrote a byte beyond what it had put there.  With
-// chance that was so in one program of 256, and in that one for most of its snapshots.  AddressSanitizer sees it:
-// --enable-audit.
+// snapshot.cpp - what once went wrong where a snapshot is taken, and where it begins.
+#include "elsewhere.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
 #include <alloca.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <new>
+#include <sstream>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace par = evparallel;
 
-void testing_main_init() {}
+namespace {
+
+// In the environment of a program that was executed anew: the snapshots that it had before.
+constexpr const char* old_snapshots = "EVPARALLEL_TEST_OLD_SNAPSHOTS";
+
+// The exit status is the test's result.
+[[noreturn]] void reap_old_snapshots(const char* pids) {
+  std::istringstream all(pids);
+  int reaped = 0;
+  for (pid_t pid; all >> pid; ++reaped) {
+    int how = 0;
+    if (::waitpid(pid, &how, 0) != pid || how != 0) ::_exit(2);
+  }
+  ::_exit(reaped == 2 && testing::children_of(::getpid()).empty() ? 0 : 3);
+}
+
+}  // namespace
+
+void testing_main_init() {
+  if (const char* pids = ::getenv(old_snapshots)) reap_old_snapshots(pids);
+}
 
 namespace {
 
@@ -29,11 +63,215 @@ constexpr std::size_t step = 16;
   return snapshot.pid();
 }
 
+// The lowest number that a descriptor can have now, and so the number of those that are open where there is no gap.
+int lowest_free_descriptor() {
+  const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ::close(fd);
+  return fd;
+}
+
+void limit_to(__rlimit_resource what, rlim_t most) {
+  const rlimit limit{most, most};
+  if (::setrlimit(what, &limit) != 0) throw std::runtime_error("setrlimit");
+}
+
+void close_all_from(int fd) {
+  for (int end = fd + 256; fd < end; ++fd) ::close(fd);
+}
+
+std::size_t address_space() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t pages = 0;
+  file >> pages;
+  return pages * page;
+}
+
+// The errno with which no snapshot can be taken; -1: another error, 0: none.
+int why_no_snapshot(const par::SnapshotOptions& options = {}) {
+  try {
+    par::init(options);
+  } catch (const par::Error& error) {
+    return error.code() == par::Errc::spawn_failed ? error.os_error() : -1;
+  }
+  return 0;
+}
+
 }  // namespace
 
+// With chance that was so in one program of 256, and in that one for most of its snapshots: a snapshot whose stack
+// began at the end of a page wrote a byte beyond what it had put there.  AddressSanitizer sees it: --enable-audit.
 BOOST_AUTO_TEST_CASE(a_snapshot_begins_wherever_the_stack_is) {
   std::vector<pid_t> taken;
   for (std::size_t size = 0; size < page; size += step) taken.push_back(take_deeper_by(size));
   for (const pid_t pid : taken) BOOST_TEST(testing::gone(pid));
   const par::Snapshot next;  // closes the sockets of those that have ended
+}
+
+// Of the two descriptors of the control socket the snapshot keeps one, and needs three more: for its signals and its
+// door.
+BOOST_AUTO_TEST_CASE(a_snapshot_without_the_descriptors_that_it_needs_is_refused_by_name) {
+  for (const rlim_t left : {2, 3}) {
+    const int status = testing::elsewhere([left] {
+      close_all_from(3);
+      limit_to(RLIMIT_NOFILE, static_cast<rlim_t>(lowest_free_descriptor()) + left);
+      return why_no_snapshot() == EMFILE ? 0 : 1;
+    });
+    BOOST_TEST(status == 0, "with " << left << " left: " << status);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(what_is_in_the_way_of_one_snapshot_is_not_in_that_of_the_next) {
+  const int status = testing::elsewhere([] {
+    close_all_from(3);
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    rlimit few = before;
+    few.rlim_cur = static_cast<rlim_t>(lowest_free_descriptor()) + 2;
+    if (::setrlimit(RLIMIT_NOFILE, &few) != 0 || why_no_snapshot() != EMFILE) return 1;
+    const std::size_t open = testing::count_descriptors();
+    if (::setrlimit(RLIMIT_NOFILE, &before) != 0 || why_no_snapshot() != 0) return 2;
+    if (testing::count_descriptors() != open + 1) return 3;
+    return testing::children_of(::getpid()).size() == 1 ? 0
+                                                        : 4;  // that of the first try was reaped
+  });
+  BOOST_TEST(status == 0);
+}
+
+// Those that it shares with children are mapped in the program, before.
+BOOST_AUTO_TEST_CASE(a_snapshot_without_memory_for_its_tables_is_refused_by_name) {
+  if (testing::sanitized) return testing::skip("a sanitizer needs its address space");
+  bool in_the_snapshot = false;
+  bool in_the_program = false;
+  constexpr std::size_t step_of_limit = std::size_t{1} << 20;
+  for (std::size_t more = 0; more < 100 * step_of_limit; more += step_of_limit) {
+    const int status = testing::elsewhere([more] {
+      limit_to(RLIMIT_AS, address_space() + more);
+      try {
+        par::init();
+      } catch (const par::Error& error) {
+        if (error.code() != par::Errc::spawn_failed || error.os_error() != ENOMEM) return 1;
+        return std::string(error.what()).find("cannot begin") == std::string::npos ? 2 : 3;
+      } catch (const std::bad_alloc&) {
+        return 2;
+      }
+      return 0;
+    });
+    BOOST_TEST((status == 0 || status == 2 || status == 3), "with " << more << ": " << status);
+    in_the_program = in_the_program || status == 2;
+    in_the_snapshot = in_the_snapshot || status == 3;
+    if (status == 0) break;
+  }
+  BOOST_TEST(in_the_program);
+  BOOST_TEST(in_the_snapshot);
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_before_it_serves_is_refused_with_its_end) {
+  const int status = testing::elsewhere([] {
+    limit_to(RLIMIT_CORE, 0);
+    ::pthread_atfork(nullptr, nullptr, [] { ::raise(SIGKILL); });
+    try {
+      par::init();
+    } catch (const par::Error& error) {
+      if (error.code() != par::Errc::spawn_failed) return 1;
+      return std::string(error.what()).find("SIGKILL") == std::string::npos ? 2 : 0;
+    }
+    return 3;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// ---- a snapshot beside the other children of its program ----
+
+BOOST_AUTO_TEST_CASE(who_waits_for_its_process_group_does_not_wait_for_the_snapshot) {
+  const int status = testing::elsewhere([] {
+    par::init();
+    for (int i = 0; i < 3; ++i)
+      if (::fork() == 0) ::_exit(i);
+    int ended = 0;
+    while (::waitpid(0, nullptr, 0) > 0) ++ended;
+    if (errno != ECHILD || ended != 3) return 1;
+    return testing::process_exists(par::default_snapshot().pid()) ? 0 : 2;
+  });
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_program_that_is_executed_anew_can_reap_its_old_snapshots) {
+  const int status = testing::elsewhere([] {
+    par::SnapshotOptions two;
+    two.replicas = 2;
+    par::init(two);
+    std::string pids;
+    for (const pid_t pid : par::default_snapshot().pids()) pids += std::to_string(pid) + ' ';
+    ::setenv(old_snapshots, pids.c_str(), 1);
+    ::execl("/proc/self/exe", program_invocation_short_name, nullptr);
+    return 1;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// ---- what it takes from the program ----
+
+namespace {
+
+// The arguments that ps(1) shows, the first one alone.
+std::string title_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
+  std::string title;
+  std::getline(file, title, '\0');
+  return title;
+}
+
+std::size_t shared_kilobytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.compare(0, 9, "RssShmem:") == 0) return std::stoul(line.substr(9));
+  return 0;
+}
+
+}  // namespace
+
+// As programs do that show what they are at in the place of their arguments.
+BOOST_AUTO_TEST_CASE(the_title_begins_with_the_program_whatever_stands_in_its_arguments) {
+  const int status = testing::elsewhere([] {
+    const std::string name = program_invocation_short_name;
+    for (char* at = program_invocation_name; *at != '\0'; ++at) *at = at[1] == '\0' ? '/' : 'x';
+    par::init();
+    const std::string title = title_of(par::default_snapshot().pid());
+    if (title == title_of(::getpid())) return 77;
+    return title == name + ": snapshot" ? 0 : 1;
+  });
+  if (status == 77) return testing::skip("the kernel shows no titles");
+  BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(the_title_begins_with_the_name_that_the_program_has_given_itself) {
+  const int status = testing::elsewhere([] {
+    static char chosen[] = "chosen";
+    program_invocation_short_name = chosen;
+    par::init();
+    const std::string title = title_of(par::default_snapshot().pid());
+    if (title == title_of(::getpid())) return 77;
+    return title == "chosen: snapshot" ? 0 : 1;
+  });
+  if (status == 77) return testing::skip("the kernel shows no titles");
+  BOOST_TEST(status == 0);
+}
+
+// What is shared with children is large and mostly never touched.
+BOOST_AUTO_TEST_CASE(a_program_with_all_memory_locked_does_not_pay_for_what_nobody_uses) {
+  if (testing::sanitized) return testing::skip("a sanitizer's memory cannot be locked");
+  const int status = testing::elsewhere([] {
+    if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return 77;
+    const std::size_t before = shared_kilobytes();
+    par::init();
+    par::Reactor loop;
+    auto far = par::run(loop, [](int x) { return x + 1; });
+    int answer = 0;
+    far(1, [&](par::Result<int> r) { answer = r.value(); });
+    loop.run();
+    if (answer != 2) return 1;
+    return shared_kilobytes() - before < 1024 ? 0 : 2;
+  });
+  if (status == 77) return testing::skip("memory cannot be locked here");
+  BOOST_TEST(status == 0);
 }

@@ -36,6 +36,21 @@ int elsewhere(F f) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
 }
 
+// The same where there is no /proc.  Nothing: it cannot be hidden here.
+template <class F>
+std::optional<int> elsewhere_without_proc(F f) {
+  constexpr int cannot_be_hidden = 98;
+  const int status = elsewhere([&] {
+    const int flags = ::geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER;
+    if (::unshare(flags) != 0 || ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("", "/proc", "tmpfs", 0, nullptr) != 0 || ::access("/proc/self", F_OK) == 0)
+      return cannot_be_hidden;
+    return f();
+  });
+  if (status == cannot_be_hidden) return std::nullopt;
+  return status;
+}
+
 // The same on a system that allows no programs in memory, which a space of process numbers can be told to be.
 // Nothing: it cannot be had here.
 template <class F>

@@ -280,7 +280,7 @@ BOOST_AUTO_TEST_CASE(without_proc_everything_works) {
     par::init();
     par::Reactor loop;
     par::Options options;
-    options.limits.memory = std::size_t{1} << 40;  // cannot be counted from here: not limited
+    options.limits.memory = std::size_t{1} << 40;  // more than it takes
     auto f = par::run(
         loop, [](int x) { return x + 1; }, options);
     int answer = 0;
