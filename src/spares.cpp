@@ -5,6 +5,7 @@
 
 #include "child.hpp"
 #include "snapshot_entry.hpp"
+#include "surroundings.hpp"
 #include "task_frame.hpp"
 
 #include <unistd.h>
@@ -15,6 +16,13 @@
 namespace evparallel {
 
 namespace {
+
+// For ps(1).
+std::string only_name(const char* name) {
+  Options options;
+  options.name = name;
+  return Surroundings(options).text();
+}
 
 // A spawn looks at so many that have not answered yet, at most: one that hangs is not in the way of
 // the others, and a hundred that were just asked for do not cost a hundred looks.
@@ -38,7 +46,7 @@ std::string rehearsal(const std::vector<const void*>& code) {
   task.max_message = frame_length_limit;
   task.high_water = std::size_t{1} << 20;
   task.deadline = no_deadline;
-  const std::string surroundings("spare\0\0", 7);  // its name alone, for ps(1)
+  static const std::string surroundings = only_name("spare");
   FrameQueue queue;
   Writer body;
   write_task_frame(body, task, surroundings,
