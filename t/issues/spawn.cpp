@@ -174,10 +174,13 @@ BOOST_AUTO_TEST_CASE(a_task_that_has_other_ids_is_killed_with_its_snapshot,
     be_program([](par::Reactor& loop) {
       static auto far = par::run(loop, give_up_rights_and_spin);
       far(0, [](par::Result<int>) {});
+      while (far.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
+      said->tell(far.pid());
     });
   });
   const pid_t snapshot = heard.hear();
   const pid_t child = heard.hear();
+  BOOST_TEST(heard.hear() == child);  // it has other ids, and the program knows it
   ::kill(snapshot, SIGKILL);
   BOOST_TEST(testing::gone(child));
 }
@@ -201,6 +204,7 @@ BOOST_AUTO_TEST_CASE(the_program_that_ends_it_tells_that_the_snapshot_was_lost) 
     std::optional<par::Cause> cause;
     process.on_exit([&](const par::ExitStatus& how) { cause = how.cause; });
     const pid_t child = said->hear();
+    while (process.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
     ::kill(par::default_snapshot().pid(), SIGKILL);
     loop.run();
     if (cause != par::Cause::snapshot_lost) return 1;
