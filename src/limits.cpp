@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "limits.hpp"
 
+#include "opened.hpp"
 #include "retried.hpp"
 
 #include <fcntl.h>
@@ -35,7 +36,7 @@ int limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t hard) noexce
 // ---- the address space of this process, in bytes ----
 
 std::uint64_t address_space_by_proc() noexcept {
-  const int fd = retried([] { return ::open("/proc/self/statm", O_RDONLY | O_CLOEXEC); });
+  const int fd = open_file("/proc/self/statm", O_RDONLY);
   if (fd < 0) return unknown;
   char text[32] = {};
   const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
