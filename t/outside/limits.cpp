@@ -91,10 +91,12 @@ std::size_t resident_kilobytes(pid_t pid) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors) {
+  testing::limit(1200);
   BOOST_TEST(testing::elsewhere(a_thousand_runs) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors_as_an_ordinary_user) {
+  testing::limit(1200);
   BOOST_TEST(testing::elsewhere([] {
                become_ordinary_user();
                return a_thousand_runs();
