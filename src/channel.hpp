@@ -70,6 +70,10 @@ public:
   bool in_over() const noexcept { return in_over_; }
   // The end of file came inside a frame.
   bool torn() const noexcept { return in_over_ && more_is_here(); }
+  // Of that frame; 0 where it is not known.
+  std::uint64_t torn_id() const noexcept {
+    return traffic_.peek() ? traffic_.peek()->in.id_under_way() : 0;
+  }
 
   void set_max_message(std::size_t size) noexcept { max_message_ = size; }
   void close() noexcept;

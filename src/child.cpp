@@ -138,19 +138,27 @@ EVPARALLEL_EARLY int Child::end(int status) noexcept {
   if (is_copy_ || !has_task_) return status;
   const std::optional<Error> failure = call_exit_hooks();
   if (failure) fail_task(*failure);
+  end_pipe();
   flush_all();
   return failure ? status_of_uncaught : status;
+}
+
+// The task has closed its pipe, and called exit() before the end had left.
+void Child::end_pipe() noexcept {
+  try {
+    if (core_) core_->end_out();
+  } catch (...) {
+    // The exit status says how it ended.
+  }
 }
 
 // The task itself has failed, not one of its calls.
 void Child::fail_task(const Error& error) noexcept {
   try {
+    if (core_) return core_->put_task_error(error);
     Writer out;
     write_error(out, error);
-    if (core_)
-      core_->put(FrameKind::error, 0, out);
-    else
-      channel_.put(FrameKind::error, 0, out);
+    channel_.put(FrameKind::error, 0, out);
   } catch (...) {
     // The exit status says it.
   }

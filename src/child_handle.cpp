@@ -73,6 +73,11 @@ PipeCore::Leave leave_of(ChildHandle::Use use) noexcept {
                                           : PipeCore::Leave::with_the_next;
 }
 
+PipeCore::OtherEnd other_end_of(ChildHandle::Use use) noexcept {
+  return use == ChildHandle::Use::process ? PipeCore::OtherEnd::closes
+                                          : PipeCore::OtherEnd::is_left;
+}
+
 }  // namespace
 
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
@@ -91,11 +96,11 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
   SnapshotEntry::Spawned spawned = entry->spawn(
       loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
   child->id_ = spawned.id;
-  child->pipe_ =
-      std::make_shared<PipeCore>(loop,
-                                 Channel(std::move(spawned.socket), options.max_message,
-                                         Lent<Traffic>(loop->own<Shelf<Traffic>>())),
-                                 options.high_water, PipeCore::LastWord::comes, child.get());
+  child->pipe_ = std::make_shared<PipeCore>(loop,
+                                            Channel(std::move(spawned.socket), options.max_message,
+                                                    Lent<Traffic>(loop->own<Shelf<Traffic>>())),
+                                            options.high_water, PipeCore::LastWord::comes,
+                                            child.get(), other_end_of(use));
   const bool limited = use == Use::process && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
                     leave_of(use));
@@ -238,6 +243,10 @@ Error ChildHandle::on_task_error(const Error& bare) {
   const Error error = explained(bare);
   if (owner_) owner_->on_task_error(error);
   return error;
+}
+
+void ChildHandle::on_torn(std::uint64_t call) {
+  if (owner_) owner_->on_torn(call);
 }
 
 void ChildHandle::on_frame(Frame& frame) {

@@ -16,6 +16,7 @@ class ChildOwner {
 public:
   virtual void on_started(pid_t) {}
   virtual void on_task_error(const Error&) {}
+  virtual void on_torn(std::uint64_t /*call*/) {}
   virtual void on_frame(Frame&) {}
   // The last one, once: all messages were delivered.  `error` says it for those who wait for an
   // answer.
@@ -91,6 +92,7 @@ private:
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_last_word(const LastWord&) override;
   Error on_task_error(const Error&) override;
+  void on_torn(std::uint64_t call) override;
   void on_input() override;
   void on_frame(Frame&) override;
   void on_broken() override;

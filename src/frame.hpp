@@ -56,6 +56,8 @@ public:
 
   // True inside a frame: an end of file here has torn it.
   bool in_frame() const noexcept { return state_ != State::header || !pending().empty(); }
+  // 0: of none, or its header is not complete.
+  std::uint64_t id_under_way() const noexcept { return state_ == State::header ? 0 : id_; }
 
 private:
   std::string_view pending() const noexcept;

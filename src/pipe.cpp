@@ -1,4 +1,4 @@
-// pipe.cpp - the life of a pipe: reading, writing, and its end.
+// pipe.cpp - the life of a pipe: reading and writing.
 // Licence: see COPYING.
 #include <evparallel/pipe.hpp>
 
@@ -19,12 +19,13 @@ constexpr std::size_t gather_limit = 256 * 1024;
 }  // namespace
 
 PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::size_t high_water,
-                   LastWord last_word, PipeOwner* owner)
+                   LastWord last_word, PipeOwner* owner, OtherEnd other_end)
     : loop_(loop),
       channel_(std::move(channel)),
       high_water_(high_water),
       owner_(owner),
-      last_word_(last_word) {
+      last_word_(last_word),
+      other_end_(other_end) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
   attach(*loop_);
 }
@@ -32,23 +33,33 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 // ---- out ----
 
 bool PipeCore::send(Writer& message) {
-  if (channel_.finished()) throw std::logic_error("evparallel: send on a pipe after its close()");
-  if (channel_.out_dead() || !loop_->alive()) {
-    tell_closed();
+  if (closed_) throw std::logic_error("evparallel: send on a pipe after its close()");
+  if (closed() || !loop_->alive()) {
+    tell_closed(Lost::is_sent);
     return true;
   }
   put(FrameKind::message, 0, message);
+  if (channel_.out_dead()) tell_closed(Lost::is_sent);
   if (channel_.queued() <= high_water_) return true;
   above_mark_ = true;
   return false;
 }
 
 // Where what the other side wrote is still to be read, its end tells by itself.
-void PipeCore::tell_closed() {
-  if (!in_ended_ || !loop_->alive() || std::exchange(closed_told_, true)) return;
-  loop_->defer([self = shared_from_this()] {
-    self->fail_end(Error(Errc::closed, "closed: the other side of the pipe is gone"));
-  });
+void PipeCore::tell_closed(Lost what) {
+  if (!in_ended_ || !loop_->alive()) return;
+  if (what == Lost::is_sent) dropped_ = true;
+  if (std::exchange(closed_told_, true)) return;
+  loop_->defer([self = shared_from_this()] { self->report_closed(); });
+}
+
+// Who sends after the other side's end has it reported in any case.  What was queued before may also
+// have been lost on its way, which the end of the other side says.
+void PipeCore::report_closed() {
+  closed_told_ = has_on_error() || dropped_;
+  if (!closed_told_ || std::exchange(error_told_, true)) return;
+  const Error error(Errc::closed, "closed: the other side of the pipe sends and takes no more");
+  tell_error(error);
 }
 
 void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave,
@@ -58,12 +69,33 @@ void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leav
   schedule_flush(leave);
 }
 
-void PipeCore::close() {
+void PipeCore::put_task_error(const Error& error) {
+  end_put_off_ = false;
   if (channel_.finished()) return;
-  channel_.finish();
-  schedule_flush(Leave::at_once);
+  Writer out;
+  write_error(out, error);
+  put(FrameKind::error, 0, out);
+}
+
+void PipeCore::close() {
+  if (std::exchange(closed_, true) || channel_.finished()) return;
+  end_put_off_ = true;
+  if (last_word_ == LastWord::comes)
+    end_out();
+  else if (loop_->alive())
+    loop_->defer([self = shared_from_this()] { self->end_out(); });
   // With its own direction closed, a side that takes no messages only waits for the end.
   if (stopped_at_message_) continue_later();
+}
+
+void PipeCore::end_out() {
+  if (!std::exchange(end_put_off_, false)) return;
+  finish();
+}
+
+void PipeCore::finish() {
+  channel_.finish();
+  schedule_flush(Leave::at_once);
 }
 
 void PipeCore::schedule_flush(Leave leave) {
@@ -102,11 +134,12 @@ void PipeCore::on_writable() {
 void PipeCore::flush() {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
+  const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
   const Flow flow = channel_.flush(Wait::no);
   wait_to_write(flow);
-  if (flow == Flow::end) tell_closed();
+  if (flow == Flow::end && !only_end) tell_closed(Lost::was_queued);
   // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
-  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !channel_.finished()) {
+  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
     above_mark_ = false;
     loop_->defer([self = shared_from_this()] { self->handlers_->drain(); });
   }
@@ -193,6 +226,7 @@ void PipeCore::dispatch(Frame& frame) {
       return end_in();
     case FrameKind::error:
       if (frame.id != 0) break;
+      if (clean_) return;  // on_end was told
       return on_task_error(read_error(frame.reader()));
     default: break;
   }
@@ -211,7 +245,7 @@ void PipeCore::on_message_frame(Frame& frame) {
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
   if (discard_ || clean_) return;
   if (!has_on_message()) {
-    if (concluded() || channel_.finished()) return;
+    if (concluded() || ending()) return;
     stopped_at_message_ = true;
     rare_->held.assign(frame.body);
     rare_->held_along = channel_.take_along();
@@ -225,7 +259,7 @@ void PipeCore::on_message_frame(Frame& frame) {
 
 void PipeCore::deliver_held() {
   if (!stopped_at_message_ || paused_) return;
-  if (!has_on_message() && !channel_.finished() && !concluded() && !discard_) return;
+  if (!has_on_message() && !ending() && !concluded() && !discard_) return;
   stopped_at_message_ = false;
   std::string body = std::move(rare_->held);
   Batch along = std::move(rare_->held_along);
@@ -239,7 +273,7 @@ void PipeCore::bad_stream(const Error& error) {
   channel_.close();
   read_event_.remove();
   leave_writing();
-  fail_end(error);
+  on_task_error(error);
   on_end_of_file();
 }
 
@@ -251,115 +285,6 @@ void PipeCore::tell_error(const Error& error) {
     else if (!discard_)
       throw error;
   });
-}
-
-// For the end: told at most once, and on_end and on_exit tell it too.
-void PipeCore::fail_end(const Error& error) {
-  if (std::exchange(error_told_, true)) return;
-  if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
-}
-
-// ---- the end ----
-
-void PipeCore::on_end_of_file() {
-  if (clean_ || in_ended_) {
-    if (owner_ && last_word_ == LastWord::comes) owner_->on_closed();
-    return check_over();
-  }
-  if (std::exchange(broken_, true)) return;
-  if (channel_.torn())
-    fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
-  if (last_word_ == LastWord::comes) {
-    if (owner_) owner_->on_broken();
-    return;
-  }
-  fail_end(Error(Errc::closed, "closed: the other side ended without closing the pipe"));
-  end_in();
-}
-
-void PipeCore::end_in() {
-  if (std::exchange(in_ended_, true)) return;
-  if (last_word_ == LastWord::none && !has_on_end()) close();
-  if (handlers_.peek()) loop_->call([&] { handlers_->end(); });
-  check_over();
-}
-
-void PipeCore::conclude(const Error& error) {
-  rare_->conclusion = error;
-  started_ = true;
-  drain_and_end();
-}
-
-// All that a dead child has written is there already; an end of file may never come, since somebody
-// else may hold the socket.
-void PipeCore::drain_and_end() {
-  const auto keep = shared_from_this();
-  if (over_told_) return;
-  for (;;) {
-    cut_frames();
-    if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
-    if (channel_.in_over() || !channel_.is_open()) break;
-    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == Flow::again) break;
-  }
-  if (channel_.torn())
-    fail_end(Error(Errc::bad_message, "bad message: the stream ended inside a frame"));
-  if (!clean_) fail_end(*rare_->conclusion);
-  end_in();
-  over_told_ = true;
-  PipeOwner* owner = std::exchange(owner_, nullptr);
-  shut();
-  if (owner) owner->on_over();
-}
-
-// Without a last word to come, a pipe is over when both directions are.
-void PipeCore::check_over() {
-  if (!in_ended_ && !discard_) return;
-  if (!channel_.out_over()) return;
-  if (abandoned()) return shut();
-  if (last_word_ == LastWord::comes || std::exchange(over_told_, true)) return;
-  if (owner_) owner_->on_over();
-}
-
-void PipeCore::abandon() {
-  owner_ = nullptr;
-  const auto keep = shared_from_this();
-  release_handlers();
-  if (!loop_->alive() || !channel_.is_open()) return shut();
-  discard_ = true;
-  paused_ = false;
-  channel_.finish();
-  const Flow flow = channel_.flush(Wait::no);
-  if (flow != Flow::again && flow != Flow::later) return shut();
-  rare_->self = keep;
-  loop_->hold();
-  wait_to_write(flow);
-  continue_later();
-}
-
-void PipeCore::release_handlers() noexcept {
-  if (!handlers_.peek()) return;
-  handlers_->message.release();
-  handlers_->end.release();
-  handlers_->error.release();
-  handlers_->drain.release();
-}
-
-void PipeCore::shut() noexcept {
-  owner_ = nullptr;                           // what a stop() has put off may still come here
-  const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
-  read_event_.remove();
-  leave_writing();
-  channel_.close();
-  release_handlers();
-  detach();
-  if (!abandoned()) return;
-  if (loop_->alive()) loop_->release();
-  rare_->self.reset();
-}
-
-void PipeCore::loop_gone() noexcept {
-  owner_ = nullptr;
-  shut();
 }
 
 }  // namespace detail

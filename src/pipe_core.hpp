@@ -18,6 +18,8 @@ class PipeOwner {
 public:
   // The other side's task has failed as a whole.  Returns what is to be told of it.
   virtual Error on_task_error(const Error& error) { return error; }
+  // The other side has died inside a frame; 0: it is not known of which call.
+  virtual void on_torn(std::uint64_t /*call*/) {}
   virtual void on_frame(Frame&) {}  // of a kind that is not a pipe's own
   virtual void on_input() {}        // something has come; before any of it is told
   virtual void on_broken() {}       // end of file without an end; a last word may still come
@@ -34,17 +36,23 @@ class PipeCore : public Attached, public std::enable_shared_from_this<PipeCore> 
 public:
   // In the parent a last word about the child follows the end of file; in the child none does.
   enum class LastWord : std::uint8_t { comes, none };
+  // What a clean end of the other side does to this side's direction, where neither on_end nor
+  // on_drain is set: a pipe of messages closes it, one of calls is for its owner to close.
+  enum class OtherEnd : std::uint8_t { closes, is_left };
 
-  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, LastWord, PipeOwner*);
+  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, LastWord, PipeOwner*,
+           OtherEnd = OtherEnd::closes);
   ~PipeCore() override = default;
 
   // ---- the user's side ----
   bool send(Writer&);  // one message.  False: above the high-water mark
+  // In a child the end leaves in the next turn of its loop: what the task, or the callback that is
+  // running, throws until then takes its place.
   void close();
   void pause() noexcept;
   void resume();
   std::size_t buffered() const noexcept { return channel_.queued(); }
-  bool closed() const noexcept { return channel_.finished() || channel_.out_dead(); }
+  bool closed() const noexcept { return ending() || channel_.out_dead(); }
   const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
 
   void set_on_message(Callback<void(Reader&)>);
@@ -56,7 +64,6 @@ public:
   bool has_on_message() const noexcept {
     return handlers_.peek() && handlers_.peek()->message.is_set();
   }
-  bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
 
   // ---- the owner's side ----
   // Also reads what came before the loop took over.
@@ -68,6 +75,10 @@ public:
   enum class Leave { at_once, with_the_turn, with_the_next };
   void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once,
            Channel::Message = Channel::Message::taken);
+  // The task has failed as a whole.  Behind an end that has left, nothing is said.
+  void put_task_error(const Error&);
+  // The end that close() has put off.
+  void end_out();
   std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }
   std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
   // Writes all that is queued, and waits for it: for a child that is about to end.
@@ -96,7 +107,13 @@ private:
   void continue_later();
   void cut_frames();
   void dispatch(Frame&);
-  void tell_closed();
+  enum class Lost : bool { was_queued, is_sent };
+  void tell_closed(Lost);
+  void report_closed();
+  void finish();
+  bool closes_with_other() const noexcept;
+  // Nothing is to be sent any more.
+  bool ending() const noexcept { return closed_ || channel_.finished(); }
   void on_task_error(const Error&);
   void on_message_frame(Frame&);
   void deliver_held();
@@ -123,6 +140,13 @@ private:
     std::optional<Error> conclusion;
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
   };
+  bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
+  bool has_on_drain() const noexcept {
+    return handlers_.peek() && handlers_.peek()->drain.is_set();
+  }
+  bool has_on_error() const noexcept {
+    return handlers_.peek() && handlers_.peek()->error.is_set();
+  }
   bool concluded() const noexcept { return rare_.peek() && rare_.peek()->conclusion; }
   bool abandoned() const noexcept { return rare_.peek() && rare_.peek()->self; }
 
@@ -137,6 +161,7 @@ private:
   Lazy<Rare> rare_;
 
   LastWord last_word_;
+  OtherEnd other_end_;
   bool started_ = false;
   bool paused_ = false;
   bool stopped_at_message_ = false;  // nobody takes messages
@@ -145,6 +170,9 @@ private:
   bool in_ended_ = false;  // on_end was told
   bool broken_ = false;
   bool error_told_ = false;
+  bool closed_ = false;       // by close()
+  bool end_put_off_ = false;  // and the other side does not know
+  bool dropped_ = false;      // what was sent after the other side's end
   bool closed_told_ = false;
   bool over_told_ = false;
   bool above_mark_ = false;

@@ -225,7 +225,8 @@ void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, cons
 bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
   if (call.cancelled || stage_ >= Stage::stopping) return false;
   if (error.delivery() == Delivery::started) {
-    const bool ended = is_end_of_child(error.code()) && error.exit();
+    const bool torn = error.code() == Errc::bad_message;  // a part of the answer came
+    const bool ended = error.exit() && (is_end_of_child(error.code()) || torn);
     if (!ended || !options_.child.idempotent || call.attempts >= options_.child.retries)
       return false;
     ++call.attempts;

@@ -7,6 +7,7 @@
 #include "replicas.hpp"
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -45,6 +46,7 @@ public:
   void on_task_error(const Error& error) override {
     task_error = std::make_unique<const Error>(error);
   }
+  void on_torn(std::uint64_t call) override { torn = call; }
   void on_frame(Frame&) override;
   void on_ended(const ExitStatus&, const Error&) override;
 
@@ -56,6 +58,8 @@ public:
   std::shared_ptr<ChildHandle> handle;
   Calls calls;
   std::unique_ptr<const Error> task_error;  // the task itself failed
+  // The child died inside the answer to this call; 0: inside one that said no more.
+  std::optional<std::uint64_t> torn;
   // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
   // counts where it was not known whether the child had begun the call.
   struct Given {
@@ -149,6 +153,7 @@ private:
 
   bool may_repeat(const RemoteChild&, const PendingCall&, Delivery,
                   const ExitStatus&) const noexcept;
+  std::uint64_t answered_in_part(const RemoteChild&, const std::vector<KeptCall>&) const noexcept;
   void repeat(std::vector<KeptCall>);
   void stop_clock() noexcept;
   std::vector<std::unique_ptr<RemoteChild>> take_all() noexcept;

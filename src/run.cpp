@@ -1,5 +1,4 @@
-// run.cpp - the way of a call: to a child, and back to its caller; and what becomes of it where the
-// child ends before.
+// run.cpp - the way of a call: to a child, and back to its caller.
 // Licence: see COPYING.
 #include <evparallel/run.hpp>
 
@@ -146,96 +145,6 @@ void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   erase(pending.note);
   ended();  // first: a callback may throw
   finish(frame, pending.answer, *child.handle);
-}
-
-// ---- ends ----
-
-namespace {
-
-// Because of one of its calls: the others are not to notice.
-bool ended_by_us(const ExitStatus& status) noexcept {
-  return status.cause == Cause::cancelled || status.cause == Cause::deadline;
-}
-
-// A spare that was dying already when it was taken, say: the end of a spare is nobody's.
-bool was_lost_unused(const RemoteChild& child, const ExitStatus& status) noexcept {
-  const bool by_others = status.cause == Cause::crash || status.cause == Cause::out_of_memory;
-  return by_others && child.handle->unused();
-}
-
-}  // namespace
-
-// Safe: the child had not begun it, and that is known.
-bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
-                            const ExitStatus& status) const noexcept {
-  if (single()) return false;
-  if (was_lost_unused(child, status)) return true;
-  if (pending.held && status.cause != Cause::not_started) return true;
-  const bool begun =
-      delivery == Delivery::started || (delivery == Delivery::sent && !child.handle->slot_known());
-  if (ended_by_us(status)) return !begun;
-  return pending.attempts < pattern_->options->retries && !child.task_error &&
-         (!begun || pattern_->options->idempotent);
-}
-
-// The last word about a child: each of its calls hears it, or is made again.
-void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const Error& error) {
-  fault_at(Hop::ended);
-  const auto keep = shared_from_this();
-  const std::unique_ptr<RemoteChild> gone = take(child);
-  const bool ours = ended_by_us(status);
-  Error told = child.task_error ? *child.task_error : error;
-  if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
-  if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
-  erase_notes(child);
-  on_child_ended(status, told);
-
-  std::vector<KeptCall> again;
-  std::vector<std::pair<Answer, Delivery>> failed;
-  for (auto& [id, pending, argument] : child.calls.take_all()) {
-    erase(std::exchange(pending.note, nullptr));
-    Delivery delivery = child.delivery(id, pending);
-    // Who made the child makes the calls again, and goes by this alone.
-    if (single() && delivery == Delivery::sent && !child.handle->slot_known())
-      delivery = Delivery::started;
-    if (may_repeat(child, pending, delivery, status)) {
-      if (!ours && !pending.held && !was_lost_unused(child, status)) ++pending.attempts;
-      again.push_back({id, std::move(pending), std::move(argument)});
-    } else {
-      forget_deadline(id, pending);
-      failed.emplace_back(std::move(pending.answer), delivery);
-    }
-  }
-  repeat(std::move(again));
-  for (auto& [answer, delivery] : failed) {
-    loop_->call(
-        [&answer = answer, &told, delivery = delivery] { answer_error(answer, told, delivery); });
-    ended();
-  }
-}
-
-void RemoteCore::repeat(std::vector<KeptCall> calls) {
-  for (auto& [id, pending, argument] : calls) {
-    try {
-      place(id, pending, argument);
-    } catch (const Error& error) {
-      forget_deadline(id, pending);
-      tell_later(error, std::move(pending.answer));
-    }
-  }
-  if (closed_ && !calls.empty() && current_) current_->handle->pipe()->close();
-}
-
-std::unique_ptr<RemoteChild> RemoteCore::take(RemoteChild& child) noexcept {
-  if (current_.get() == &child) return std::move(current_);
-  if (!dying_.peek()) return nullptr;
-  for (auto& one : *dying_) {
-    if (one.get() != &child) continue;
-    std::unique_ptr<RemoteChild> found = std::move(one);
-    dying_->erase(dying_->begin() + (&one - dying_->data()));
-    return found;
-  }
-  return nullptr;
 }
 
 // ---- the end of the Remote ----

@@ -64,6 +64,7 @@ public:
   void fail_task(const Error&) noexcept;
 
 private:
+  void end_pipe() noexcept;
   bool take_task();
   void prepare(const TaskFrame&, std::string_view surroundings);
   void keep_backtraces(const void* outermost) noexcept;

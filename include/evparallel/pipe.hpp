@@ -79,6 +79,9 @@ constexpr PipeCodecs<In, Out> pipe_codecs{
 // end, and for each message that could not be taken (bad_message, too_large), after which the pipe
 // goes on; where no on_error is set, such a message ends Reactor::run() with the error. Callbacks
 // are released when the pipe has ended, so that one that holds the pipe is no leak.
+//
+// One rule for both sides: when the other side's clean end is handled, and neither on_end nor
+// on_drain is set here, this direction closes behind what is queued.
 template <class In, class Out>
 class Pipe {
 public:
@@ -90,8 +93,9 @@ public:
       : core_(std::move(core)), codecs_(&codecs) {}
 
   // Takes the message whatever happens; false: more than Options::high_water bytes wait, on_drain
-  // tells when to go on. After the other side's end the message is dropped, and on_error hears
-  // `closed` once. A value that is moved in is sent from where it is, if its codec can. Fails:
+  // tells when to go on. Where this direction has ended with the other side's, the message is
+  // dropped, and that is an Error{closed} once: to on_error, or where none is set, out of the loop. A
+  // value that is moved in is sent from where it is, if its codec can. Fails:
   // Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after close().
   bool send(const Out& value) const {
     detail::Draft draft(detail::pipe_loop(*core_));
@@ -122,8 +126,7 @@ public:
       callback(std::move(*value));
     });
   }
-  // The other side will send no more.  In a child where none is set, this end closes the child's
-  // direction too.
+  // The other side will send no more.  One that does nothing keeps this direction open.
   void on_end(Callback<void()> callback) const { detail::pipe_on_end(*core_, std::move(callback)); }
   void on_error(Callback<void(const Error&)> callback) const {
     detail::pipe_on_error(*core_, std::move(callback));

@@ -97,7 +97,7 @@ private:
 };
 
 // Forks a child and runs f(Pipe<Out, Inc>) in it.  The child lives until both directions are closed
-// and all is written.  Codecs: of Inc, then of Out; Io where none is named. Fails:
+// and all is written; see Pipe for who closes them.  Codecs: of Inc, then of Out; Io where none is named. Fails:
 // Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable that
 // cannot travel.  Where f is in a library that was loaded after the snapshot was taken, on_error hears
 // Error{unknown_function}.
