@@ -3,6 +3,7 @@
 #include "child_handle.hpp"
 
 #include "crash_report.hpp"
+#include "negative.hpp"
 #include "symbols.hpp"
 #include "task_frame.hpp"
 
@@ -26,6 +27,14 @@ Error error_of(const ExitStatus& status) {
 }
 
 }  // namespace
+
+const Options& checked(const Options& options) {
+  refuse_negative("Options::deadline", options.deadline);
+  refuse_negative("Options::grace", options.grace);
+  refuse_negative("Options::linger", options.linger);
+  refuse_negative("Options::limits.cpu", options.limits.cpu);
+  return options;
+}
 
 std::shared_ptr<const KeptOptions> kept(const Options& options) {
   return std::make_shared<const KeptOptions>(options);

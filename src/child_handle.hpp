@@ -26,11 +26,14 @@ protected:
   ~ChildOwner() = default;
 };
 
+// Fails: std::logic_error, which names the member that is negative.
+const Options& checked(const Options&);
+
 // A copy for as long as children are made by it, which is shared by all of them; the snapshot need
 // not live so long.
 struct KeptOptions : Options {
-  // Fails: as Surroundings.
-  explicit KeptOptions(const Options& options) : Options(options), surroundings(options) {
+  // Fails: as checked() and Surroundings.
+  explicit KeptOptions(const Options& options) : Options(checked(options)), surroundings(options) {
     snapshot = nullptr;
   }
   Surroundings surroundings;

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "fault.hpp"
 
+#include "negative.hpp"
 #include "socket.hpp"
 
 #include <fcntl.h>
@@ -148,7 +149,7 @@ void check(const Plan& plan) {
   refuse_if(of_forks && plan.victim == Victim::child, "it is the snapshot that forks for a child");
   refuse_if(plan.child != 0 && plan.victim != Victim::child, "the victim is no child");
   refuse_if(plan.fork_failures != 0 && plan.fork_errno <= 0, "fork_failures without fork_errno");
-  refuse_if(plan.delay.count() < 0, "a delay below 0");
+  refuse_negative("fault::Plan::delay", plan.delay);
 }
 
 }  // namespace

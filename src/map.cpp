@@ -1,6 +1,7 @@
 // map.cpp - a map's items on their way to children: pulled, in chunks, and bisected.
 // Licence: see COPYING.
 #include "map_core.hpp"
+#include "negative.hpp"
 #include "notes.hpp"
 #include "pool_core.hpp"
 #include "pool_wire.hpp"
@@ -56,7 +57,9 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
       options_(std::move(options)),
       meter_(options_.total.value_or(0)),
       began_at_(now_ns()),
-      reported_at_(began_at_) {}
+      reported_at_(began_at_) {
+  refuse_negative("MapOptions::progress_every", options_.progress_every);
+}
 
 // ---- which items ----
 

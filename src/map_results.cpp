@@ -108,8 +108,7 @@ Progress MapCore::progress() const {
 void MapCore::report(bool last) {
   if (!options_.on_progress) return;
   const std::int64_t now = now_ns();
-  if (!last && now - reported_at_ < std::chrono::nanoseconds(options_.progress_every).count())
-    return;
+  if (!last && now < deadline_from(reported_at_, options_.progress_every)) return;
   reported_at_ = now;
   loop_->call([&] { options_.on_progress(progress()); });
 }

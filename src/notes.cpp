@@ -24,16 +24,24 @@ EVPARALLEL_EARLY std::int64_t now_ns() noexcept {
   return std::int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
 }
 
+std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds time) noexcept {
+  return time.count() >= no_deadline - at ? no_deadline
+                                          : std::max<std::int64_t>(at + time.count(), 1);
+}
+
+std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds time) noexcept {
+  constexpr std::chrono::milliseconds longest =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds::max());
+  if (time > longest) return no_deadline;
+  return deadline_from(at, std::chrono::nanoseconds(time));
+}
+
 std::int64_t deadline_in(std::chrono::nanoseconds time) noexcept {
-  const std::int64_t now = now_ns();
-  return time.count() >= no_deadline - now ? no_deadline
-                                           : std::max<std::int64_t>(now + time.count(), 1);
+  return deadline_from(now_ns(), time);
 }
 
 std::int64_t deadline_in(std::chrono::milliseconds time) noexcept {
-  constexpr std::chrono::milliseconds longest =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds::max());
-  return deadline_in(std::chrono::nanoseconds(std::min(time, longest)));
+  return deadline_from(now_ns(), time);
 }
 
 Notes* Notes::map() noexcept {

@@ -23,6 +23,9 @@ std::int64_t now_ns() noexcept;
 // So long from now; no_deadline where that is beyond all time.
 std::int64_t deadline_in(std::chrono::nanoseconds) noexcept;
 std::int64_t deadline_in(std::chrono::milliseconds) noexcept;
+// The same from another moment on, which is not below 0.
+std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds) noexcept;
+std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds) noexcept;
 
 struct alignas(32) Note {
   std::atomic<std::uint64_t> owner{0};  // 0: free

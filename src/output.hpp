@@ -11,7 +11,9 @@
 
 #include <evparallel/stdio.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,7 +23,8 @@ namespace evparallel {
 // The last of what was written, bounded.
 class LastLines {
 public:
-  LastLines(std::size_t lines, std::size_t bytes) noexcept : lines_(lines), bytes_(bytes) {}
+  LastLines(std::size_t lines, std::size_t bytes) noexcept
+      : lines_(lines), bytes_(std::min(bytes, SIZE_MAX / 4)) {}
   void add(std::string_view text, bool goes_on);
   std::string text() const;  // without a newline at its end
 

@@ -1,5 +1,6 @@
 // pool_ends.cpp - how a pool ends, and what it tells before.
 // Licence: see COPYING.
+#include "negative.hpp"
 #include "pool_core.hpp"
 
 #include <algorithm>
@@ -24,6 +25,7 @@ void PoolCore::end_if_closed() {
 }
 
 void PoolCore::shutdown(std::chrono::milliseconds grace) {
+  refuse_negative("Pool::shutdown", grace);
   if (stage_ >= Stage::stopping) return;
   stage_ = Stage::stopping;
   if (!loop_->alive()) return;

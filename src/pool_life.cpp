@@ -1,6 +1,7 @@
 // pool_life.cpp - the children of a pool: when one is started, replaced, and ended.
 // Licence: see COPYING.
 #include "cpus.hpp"
+#include "negative.hpp"
 #include "pool_core.hpp"
 #include "pool_wire.hpp"
 
@@ -38,10 +39,21 @@ void check_measurable(const PoolOptions& options) {
 
 }  // namespace
 
+namespace {
+
+const PoolOptions& checked(const PoolOptions& options) {
+  refuse_negative("PoolOptions::idle", options.idle);
+  refuse_negative("PoolOptions::max_age", options.max_age);
+  evparallel::checked(options.child);
+  return options;
+}
+
+}  // namespace
+
 PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
                    const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
                    const PoolOptions& options)
-    : loop_(loop), options_(options) {
+    : loop_(loop), options_(checked(options)) {
   loop_->check_at_home();
   check_measurable(options);
   append_tail(task, options_);
@@ -214,8 +226,7 @@ void PoolCore::start_failed(const Error& error) {
 // may do no more.
 void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
   if (worker.stage != PoolWorker::Stage::ready || worker.spare) return;
-  if (options_.max_age.count() > 0 &&
-      now - worker.started_at >= std::chrono::nanoseconds(options_.max_age).count())
+  if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
     worker.worn = true;
   if (options_.max_rss_growth > 0) check_memory(worker, now);
   const std::size_t left = allowance(worker);
@@ -234,7 +245,8 @@ void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
   worker.looked_at = now;
   const std::size_t memory = own_memory(worker.pid());
   if (worker.first_memory == 0) worker.first_memory = memory;
-  if (memory > worker.first_memory + options_.max_rss_growth) worker.worn = true;
+  if (memory > worker.first_memory && memory - worker.first_memory > options_.max_rss_growth)
+    worker.worn = true;
 }
 
 // It gets nothing more; what it has it answers.
@@ -261,17 +273,16 @@ void PoolCore::take_over(PoolWorker& worker) {
 // It may be so already: while it started, or waited for another's end, that was no reason to replace
 // it.
 void PoolCore::wake_when_old(const PoolWorker& worker) noexcept {
-  if (options_.max_age.count() > 0)
-    wake_at(worker.started_at + std::chrono::nanoseconds(options_.max_age).count());
+  if (options_.max_age.count() > 0) wake_at(deadline_from(worker.started_at, options_.max_age));
 }
 
 // Those that have had nothing to do for long, as far as they are not to be kept.
 void PoolCore::end_idle(std::int64_t now) {
-  const std::int64_t limit = std::chrono::nanoseconds(options_.idle).count();
   std::size_t kept = active();
-  while (limit > 0 && !idle_.empty() && kept > options_.min_workers) {
+  while (options_.idle.count() > 0 && !idle_.empty() && kept > options_.min_workers) {
     PoolWorker& oldest = *idle_.front();
-    if (oldest.last_answer_at + limit > now) return wake_at(oldest.last_answer_at + limit);
+    const std::int64_t due = deadline_from(oldest.last_answer_at, options_.idle);
+    if (due > now) return wake_at(due);
     retire(oldest);
     --kept;
   }
@@ -298,7 +309,7 @@ void PoolCore::on_clock() {
   end_idle(now);
   for (std::size_t i = 0; i < workers_.size() && options_.max_age.count() > 0; ++i) {
     PoolWorker& worker = *workers_[i];
-    const std::int64_t due = worker.started_at + std::chrono::nanoseconds(options_.max_age).count();
+    const std::int64_t due = deadline_from(worker.started_at, options_.max_age);
     if (due > now) {
       wake_at(due);
       break;

@@ -254,8 +254,7 @@ void PoolCore::make_way(int priority) {
 void PoolCore::set_idle(PoolWorker& worker) {
   if (worker.spare || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;
   idle_.push_back(&worker);
-  if (options_.idle.count() > 0)
-    wake_at(worker.last_answer_at + std::chrono::nanoseconds(options_.idle).count());
+  if (options_.idle.count() > 0) wake_at(deadline_from(worker.last_answer_at, options_.idle));
 }
 
 void PoolCore::set_busy(PoolWorker& worker) noexcept {

@@ -4,6 +4,7 @@
 
 #include "child_handle.hpp"
 #include "fault.hpp"
+#include "negative.hpp"
 #include "replicas.hpp"
 
 namespace evparallel {
@@ -97,6 +98,7 @@ void process_kill(ProcessCore& core, int signum) {
   core.child().kill(signum);
 }
 void process_terminate(ProcessCore& core, std::chrono::milliseconds grace) {
+  refuse_negative("Process::terminate", grace);
   core.child().terminate(grace);
 }
 void process_detach(ProcessCore& core) {

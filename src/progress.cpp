@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #include <evparallel/progress.hpp>
 
+#include "negative.hpp"
+
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -202,7 +204,8 @@ ProgressBar::ProgressBar(ProgressOptions options) : options_(std::move(options))
   const bool moves = can_move_cursor(options_.stream);
   if (options_.form == ProgressForm::automatic)
     options_.form = moves ? ProgressForm::bar : ProgressForm::lines;
-  if (options_.every <= options_.every.zero())
+  refuse_negative("ProgressOptions::every", options_.every);
+  if (options_.every == options_.every.zero())
     options_.every = std::chrono::milliseconds(options_.form == ProgressForm::bar ? 100 : 5000);
   colour_ = moves && !no_colour();
   // A log is not to begin with a line that says nothing.
@@ -217,7 +220,9 @@ void ProgressBar::show(const Progress& progress, ProgressMeter::Clock::time_poin
   if (finished_ || options_.form == ProgressForm::quiet) return;
   last_ = progress;
   behind_ = true;
-  if (drawn_at_ && now - *drawn_at_ < options_.every) return;
+  // In its own unit: it may be more than fits into the clock's.
+  if (drawn_at_ && std::chrono::floor<std::chrono::milliseconds>(now - *drawn_at_) < options_.every)
+    return;
   drawn_at_ = now;
   draw();
 }
@@ -237,8 +242,9 @@ void ProgressBar::draw() {
     std::fprintf(options_.stream, "%s\n", line_of(last_, options_).c_str());
   } else {
     // The last column stays free: there a terminal would go on to the next line.
-    const std::size_t all =
-        options_.width > 0 ? options_.width : columns_of_terminal(options_.stream);
+    constexpr std::size_t widest = 4096;
+    const std::size_t all = std::min<std::size_t>(
+        options_.width > 0 ? options_.width : columns_of_terminal(options_.stream), widest);
     const std::size_t width = all > 1 ? all - 1 : 1;
     const BarLine line = bar_of(last_, options_, width);
     const bool red = colour_ && last_.failed > 0;

@@ -3,6 +3,7 @@
 #include <evparallel/reactor.hpp>
 
 #include "fork.hpp"
+#include "negative.hpp"
 #include "watch.hpp"
 
 #include <stdexcept>
@@ -26,7 +27,8 @@ public:
     loop_->check_at_home();
     event_.set<&Source::on_timer>(*loop_, -1, 0, this);
     period_ = repeat ? time : std::chrono::nanoseconds::zero();
-    due_ = Clock::now() + time;
+    const auto now = Clock::now();
+    due_ = time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
     event_.add_in(time);
     activate();
   }
@@ -205,6 +207,7 @@ void Reactor::run() {
 }
 
 bool Reactor::run_for(duration limit) {
+  refuse_negative("Reactor::run_for", limit);
   const std::shared_ptr<Loop> loop = loop_;  // a callback may destroy this
   loop->run(&limit);
   return loop->pending();
@@ -215,6 +218,7 @@ void Reactor::stop() noexcept {
 }
 
 Timer Reactor::after(duration time, Callback<void()> callback) {
+  refuse_negative("Reactor::after", time);
   auto source = std::make_shared<Source>(*loop_, std::move(callback));
   source->start_timer(time, false);
   return Timer(std::move(source));

@@ -3,6 +3,7 @@
 #include <evparallel/run.hpp>
 
 #include "fault.hpp"
+#include "negative.hpp"
 #include "remote_core.hpp"
 #include "remote_error.hpp"
 
@@ -289,6 +290,7 @@ void call_cancel(const std::weak_ptr<CallTarget>& target, std::uint64_t id) {
 }
 void call_deadline(const std::weak_ptr<CallTarget>& target, std::uint64_t id,
                    std::chrono::nanoseconds time) {
+  refuse_negative("Call::deadline", time);
   if (const auto living = target.lock()) living->set_deadline(id, time);
 }
 

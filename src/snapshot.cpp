@@ -96,10 +96,20 @@ void become_server(void* argument) {
 
 // ---- taking one ----
 
+namespace {
+
+constexpr unsigned most_replicas = 4096;
+
+}  // namespace
+
 std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
   if (options.replicas == 0)
     throw std::logic_error("evparallel: a snapshot has one replica at least");
+  if (options.replicas > most_replicas)
+    throw std::logic_error("evparallel: SnapshotOptions::replicas is " +
+                           std::to_string(options.replicas) + ", and the most is " +
+                           std::to_string(most_replicas));
   if (options.spares > Spares::most)
     throw std::logic_error("evparallel: SnapshotOptions::spares is " +
                            std::to_string(options.spares) + ", and the most is " +
