@@ -17,9 +17,12 @@
 #include "this_child.hpp"
 #include "throw_site.hpp"
 
+#include <evparallel/child.hpp>
+
 #include <stdlib.h>
 
 #include <new>
+#include <stdexcept>
 
 namespace evparallel {
 
@@ -164,6 +167,17 @@ void Child::fail_task(const Error& error) noexcept {
   }
 }
 
+// The end of the pipe leaves by itself: to the parent the socket of a program that takes this one's
+// place ends as that of a process that is about to end.
+void Child::will_exec() {
+  if (!core_ || later_) throw std::logic_error("evparallel: will_exec() outside of a process");
+  if (!is_copy_) {
+    core_->close();
+    core_->end_out();
+  }
+  flush_all();
+}
+
 std::shared_ptr<PipeCore> child_pipe(Child& child) {
   return child.pipe();
 }
@@ -173,12 +187,24 @@ void child_converse(Child& child) {
 
 }  // namespace detail
 
+namespace this_child {
+
+void will_exec() {
+  if (!detail::this_child)
+    throw std::logic_error("evparallel: will_exec() in a process that is no child");
+  detail::this_child->will_exec();
+}
+
+}  // namespace this_child
+
 namespace {
 
 // For a task that calls exit(): being the last that was registered, it runs first, and what the
 // program registered before the snapshot does not run at all.
 void leave_by_exit(int status, void*) {
-  if (detail::this_child) end_child(detail::this_child->end(status));
+  if (!detail::this_child) return;
+  ::on_exit(leave_by_exit, nullptr);  // a hook may call exit() in its turn
+  end_child(detail::this_child->end(status));
 }
 
 EVPARALLEL_EARLY void note_copied() noexcept {
@@ -194,6 +220,7 @@ EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
   } catch (const Error& error) {
     child.fail_task(error);
   } catch (...) {
+    end_if_thread_leaves();
     child.fail_task(current_exception_as_remote());
   }
   return status_of_uncaught;

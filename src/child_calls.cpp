@@ -160,7 +160,7 @@ EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Wri
     if (is_copy_) throw;  // its exit status says it
     put_error(frame.id, error);
   } catch (...) {
-    if (is_copy_) throw;
+    if (is_copy_ || thread_is_leaving()) throw;
     put_error(frame.id, current_exception_as_remote());
   }
 }
@@ -278,7 +278,7 @@ void Child::answer_later_one(Frame& frame) {
     if (is_copy_) throw;
     core->error(error);
   } catch (...) {
-    if (is_copy_) throw;
+    if (is_copy_ || thread_is_leaving()) throw;
     core->error(current_exception_as_remote());
   }
 }

@@ -43,6 +43,7 @@ EVPARALLEL_EARLY std::optional<Error> call_exit_hooks() noexcept {
     try {
       hook();
     } catch (...) {
+      end_if_thread_leaves();
       if (!error) error = current_exception_as_remote();
     }
   }

@@ -3,6 +3,7 @@
 #include <evparallel/io.hpp>
 
 #include "early.hpp"
+#include "remote_error.hpp"
 
 namespace evparallel {
 
@@ -135,6 +136,7 @@ void rethrow_as_bad_message(const char* verb) {
     throw Error(Errc::bad_message,
                 std::string("bad message: could not ") + verb + ": " + error.what());
   } catch (...) {
+    if (thread_is_leaving()) throw;
     throw Error(Errc::bad_message,
                 std::string("bad message: could not ") + verb + ": the codec threw");
   }

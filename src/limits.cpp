@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 
 namespace evparallel {
@@ -72,6 +73,8 @@ std::uint64_t address_space_by_trial() noexcept {
 }  // namespace
 
 int limit_cpu(std::int64_t seconds) noexcept {
+  constexpr std::int64_t no_limit = INT64_MAX / 1000000000 - 1;  // the kernel counts nanoseconds
+  if (seconds >= no_limit) return 0;
   const auto soft = static_cast<std::uint64_t>(seconds);
   return limit(RLIMIT_CPU, soft, soft + 1);  // with both the same the kernel sends SIGKILL alone
 }

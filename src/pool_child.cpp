@@ -72,6 +72,7 @@ private:
       put_error(out, body, error);
       head.word = 1;
     } catch (...) {
+      if (thread_is_leaving()) throw;
       put_error(out, body, current_exception_as_remote());
       head.word = 1;
     }

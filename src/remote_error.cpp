@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <typeinfo>
 #include <vector>
@@ -109,6 +110,14 @@ Error current_exception_as_remote() {
     const std::string type = current_type();
     return as_remote(type, type);
   }
+}
+
+bool thread_is_leaving() noexcept {
+  return abi::__cxa_current_exception_type() == nullptr;
+}
+
+void end_if_thread_leaves() noexcept {
+  if (thread_is_leaving()) std::exit(0);
 }
 
 void write_error(Writer& out, const Error& error) {

@@ -13,6 +13,12 @@ namespace evparallel {
 // that threw it where they were recorded.
 Error current_exception_as_remote();
 
+// What is being handled is no exception: the thread is leaving, by pthread_exit() or since it was
+// cancelled.  Who handles it has to throw it on, or the C library ends the process.
+bool thread_is_leaving() noexcept;
+// For who cannot throw it on, in a child: the last thread of a process ends it as exit(0) does.
+void end_if_thread_leaves() noexcept;
+
 void write_error(Writer&, const Error&);
 // Fails: Errc::bad_message.
 Error read_error(Reader);

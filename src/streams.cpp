@@ -4,6 +4,7 @@
 
 #include "early.hpp"
 #include "fork.hpp"
+#include "printed.hpp"
 
 #include <unistd.h>
 
@@ -45,6 +46,8 @@ EVPARALLEL_EARLY int Streams::take_places() const noexcept {
     if (given[number]) ::dup2(given[number].get(), number);
   // What a crash leaves in a buffer nobody reads.
   if (plan & stream_by_lines(STDOUT_FILENO)) std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+  for (int number = STDOUT_FILENO; number < count; ++number)
+    if (plan & stream_by_lines(number)) write_each_piece(number);
   return error;
 }
 

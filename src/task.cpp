@@ -109,6 +109,7 @@ void check_captures(const void* bytes, std::size_t size) {
 }
 
 void rethrow_as_remote() {
+  if (thread_is_leaving()) throw;
   throw current_exception_as_remote();
 }
 

@@ -42,6 +42,7 @@ public:
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
   std::shared_ptr<PipeCore> pipe();
   void converse();
+  void will_exec();
 
   // ---- its calls ----
   void reply(std::uint64_t id, FrameKind, Writer&);

@@ -5,6 +5,7 @@
 #include "early.hpp"
 #include "fork.hpp"
 #include "opened.hpp"
+#include "remote_error.hpp"
 
 #include <unistd.h>
 
@@ -352,6 +353,7 @@ void Loop::stop() noexcept {
 }
 
 void Loop::caught() noexcept {
+  if (role() == Role::child) end_if_thread_leaves();
   if (running_ || owned_) {
     if (!thrown_) thrown_ = std::current_exception();
     ::event_base_loopbreak(base_);

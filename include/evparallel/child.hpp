@@ -25,4 +25,13 @@ EVPARALLEL_API void at_child_start(Callback<void()> hook);
 // 70; the other hooks are called all the same.
 EVPARALLEL_API void at_child_exit(Callback<void()> hook);
 
+namespace this_child {
+
+// In the task of a process, before exec(3): writes what was printed and sent, and closes the pipe, so
+// that the child may go on as another program for as long as that takes.  on_exit tells how it ended.
+// Fails: std::logic_error elsewhere.
+EVPARALLEL_API void will_exec();
+
+}  // namespace this_child
+
 }  // namespace evparallel

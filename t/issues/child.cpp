@@ -1,17 +1,25 @@
 // child.cpp - a task forked by itself, and the copy came back from the task: it went on as the child that it was
-// not, answered the call a second time, and read what was sent to the other.
+// not, answered the call a second time, and read what was sent to the other.  Output was lost: of wide streams, of a
+// crash in a captured child; and where nobody reads the output, the answer was.  A thread that leaves ended by SIGABRT.
 #include "calling.hpp"
+#include "elsewhere.hpp"
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <new>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -215,4 +223,375 @@ std::string events_of(void (*task)(par::Pipe<int, int>)) {
 BOOST_AUTO_TEST_CASE(a_copy_of_a_process_leaves_its_pipe_alone) {
   BOOST_TEST(events_of(echo) == "1000 2000 3000 4000 5000 end normal");
   BOOST_TEST(events_of(fork_and_echo) == "0 1000 2000 3000 4000 5000 end normal");
+}
+
+// ---- output ----
+
+namespace {
+
+using Strings = std::vector<std::string>;
+
+// Streams captured, whose lines go to `lines`.
+par::Options captured(Strings& lines) {
+  par::Options options;
+  options.out = par::Stdio::capture();
+  options.err = par::Stdio::capture();
+  options.on_line = [&lines](const par::Line& line) { lines.emplace_back(line.text); };
+  return options;
+}
+
+bool all_of(const Strings& lines, const Strings& wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [&](const std::string& one) {
+    return std::find(lines.begin(), lines.end(), one) != lines.end();
+  });
+}
+
+}  // namespace
+
+// The task takes the streams out of step with stdio: each has a buffer of its own then.
+BOOST_AUTO_TEST_CASE(what_a_task_writes_to_wide_streams_is_out_before_its_answer) {
+  Strings lines;
+  par::Reactor loop;
+  auto f = par::run(
+      loop,
+      [](int x) {
+        std::ios_base::sync_with_stdio(false);
+        std::cout << "cout\n";
+        std::clog << "clog\n";
+        std::wcout << L"wcout\n";
+        std::wcerr << L"wcerr\n";
+        std::wclog << L"wclog\n";
+        return x;
+      },
+      captured(lines));
+  bool answered = false;
+  f(1, [&](par::Result<int> r) {
+    answered = r.value() == 1;
+    BOOST_TEST(all_of(lines, {"cout", "clog", "wcout", "wcerr", "wclog"}));
+  });
+  loop.run();
+  BOOST_TEST(answered);
+}
+
+// The same at the end of a process that sends nothing.
+BOOST_AUTO_TEST_CASE(and_before_its_end) {
+  Strings lines;
+  par::Reactor loop;
+  auto p = par::process(
+      loop,
+      [](par::Pipe<int, int>) {
+        std::ios_base::sync_with_stdio(false);
+        std::wcout << L"wcout";
+        std::wclog << L"wclog";
+      },
+      captured(lines));
+  p.on_exit([&](const par::ExitStatus&) { BOOST_TEST(all_of(lines, {"wcout", "wclog"})); });
+  p.close();
+  loop.run();
+  BOOST_TEST(lines.size() == 2u);
+}
+
+namespace {
+
+// In a program whose streams are out of step with stdio.
+int crash_in_a_captured_child() {
+  std::ios_base::sync_with_stdio(false);
+  Strings lines;
+  par::Snapshot snapshot;
+  par::Options options = captured(lines);
+  options.snapshot = &snapshot;
+  par::Reactor loop;
+  auto f = par::run(
+      loop,
+      [](bool narrow) {
+        if (narrow) {
+          std::cout << "out " << 1 << '\n';
+          std::clog << "err " << 2 << '\n';
+        } else {
+          std::wcout << L"out " << 1 << L'\n';
+          std::wclog << L"err " << 2 << L'\n';
+        }
+        std::abort();
+        return 0;
+      },
+      options);
+  int found = 0;
+  for (const bool narrow : {true, false}) {
+    f(narrow, [&](par::Result<int> r) { found += r.error().last_words() == "err 2"; });
+    loop.run();
+    found += all_of(lines, {"out 1", "err 2"});
+    lines.clear();
+  }
+  return found;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_crash_leaves_nothing_in_a_buffer_of_a_captured_child) {
+  BOOST_TEST(testing::elsewhere(crash_in_a_captured_child) == 4);
+}
+
+namespace {
+
+// In a program whose output nobody reads, and that knows what to do about that.
+int answer_without_a_reader() {
+  int ends[2];
+  if (::pipe(ends) != 0 || ::dup2(ends[1], STDOUT_FILENO) != STDOUT_FILENO) return 50;
+  ::close(ends[0]);
+  ::close(ends[1]);
+  ::signal(SIGPIPE, SIG_IGN);
+  Strings lines;
+  par::Snapshot snapshot;
+  par::Options options;
+  options.snapshot = &snapshot;
+  options.err = par::Stdio::capture();
+  options.on_line = [&lines](const par::Line& line) { lines.emplace_back(line.text); };
+  par::Reactor loop;
+  int answers = 0;
+  const auto count = [&](par::Result<int> r) { answers += r ? *r : 0; };
+  auto f = par::run(
+      loop,
+      [](int x) {
+        std::puts("hello");
+        return x;
+      },
+      options);
+  auto later = par::run(
+      loop,
+      [](int x, par::Reply<int> reply) {
+        std::ios_base::sync_with_stdio(false);
+        std::cout << "hello";
+        std::wcout << L"hello";
+        reply(x);
+      },
+      options);
+  for (int i = 0; i < 3; ++i) {
+    f(1, count);
+    later(10, count);
+  }
+  loop.run();
+  const auto said = std::count_if(lines.begin(), lines.end(), [](const std::string& line) {
+    return testing::has(line, "is lost: Broken pipe");
+  });
+  return said == 2 ? answers : 100;
+}
+
+// What a task itself writes to such a stream ends it, as in any program that does not ignore the signal.
+int write_without_a_reader() {
+  int ends[2];
+  if (::pipe(ends) != 0 || ::dup2(ends[1], STDOUT_FILENO) != STDOUT_FILENO) return 50;
+  ::close(ends[0]);
+  ::close(ends[1]);
+  par::Snapshot snapshot;
+  par::Options options;
+  options.snapshot = &snapshot;
+  par::Reactor loop;
+  auto f = par::run(
+      loop,
+      [](int x) {
+        std::puts("hello");
+        std::fflush(stdout);
+        return x;
+      },
+      options);
+  int signal = 0;
+  f(1, [&](par::Result<int> r) { signal = r ? 0 : r.error().exit()->signal(); });
+  loop.run();
+  return signal;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(where_nobody_reads_the_output_the_answer_comes_all_the_same) {
+  BOOST_TEST(testing::elsewhere(answer_without_a_reader) == 33);
+  BOOST_TEST(testing::elsewhere(write_without_a_reader) == SIGPIPE);
+}
+
+// ---- a thread that leaves ----
+
+namespace {
+
+void leave_by_exit() {
+  ::pthread_exit(nullptr);
+}
+void leave_cancelled() {
+  ::pthread_cancel(::pthread_self());
+  ::pthread_testcancel();
+}
+
+// A call that leaves, and one behind it.
+template <class F>
+void check_leaving(F f) {
+  par::Reactor loop;
+  auto remote = par::run(loop, f);
+  Strings heard;
+  const auto hear = [&](par::Result<int> r) {
+    heard.push_back(r ? std::to_string(*r) : "error");
+    if (!r) BOOST_TEST((r.error().exit() && r.error().exit()->cause == par::Cause::normal));
+  };
+  remote(0, hear);
+  loop.run();
+  remote(7, hear);
+  loop.run();
+  BOOST_REQUIRE(heard.size() == 2u);
+  BOOST_TEST(heard[0] == "error");
+  BOOST_TEST(heard[1] == "7");
+}
+
+template <class F>
+void check_leaving_process(F f) {
+  Strings lines;
+  par::Reactor loop;
+  auto p = par::process(loop, f, captured(lines));
+  Strings events;
+  p.on_error([&](const par::Error& e) { events.emplace_back(par::to_string(e.code())); });
+  p.on_exit([&](const par::ExitStatus& s) { events.emplace_back(par::to_string(s.cause)); });
+  p.send(1);
+  loop.run();
+  BOOST_REQUIRE(events.size() == 2u);
+  BOOST_TEST(events[0] == "child_exited");
+  BOOST_TEST(events[1] == "normal");
+  BOOST_TEST((lines == Strings{"hook"}));  // it has ended by itself
+}
+
+void print_at_the_end() {
+  par::at_child_exit([] { std::puts("hook"); });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_thread_that_leaves_its_task_ends_its_child_as_exit_does) {
+  check_leaving([](int x) {
+    if (x == 0) leave_by_exit();
+    return x;
+  });
+  check_leaving([](int x) {
+    if (x == 0) leave_cancelled();
+    return x;
+  });
+}
+
+// The Reply goes with the thread, unless somebody keeps it.
+BOOST_AUTO_TEST_CASE(so_does_one_that_has_a_reply) {
+  check_leaving([](int x, par::Reply<int> reply) {
+    static auto* kept = new std::vector<par::Reply<int>>;  // exit() is not to destroy it
+    kept->push_back(reply);
+    if (x == 0) leave_by_exit();
+    reply(x);
+  });
+}
+
+BOOST_AUTO_TEST_CASE(so_does_one_that_leaves_a_process_or_a_callback_of_it) {
+  check_leaving_process([](par::Pipe<int, int>) {
+    print_at_the_end();
+    leave_by_exit();
+  });
+  check_leaving_process([](par::Pipe<int, int> pipe) {
+    print_at_the_end();
+    pipe.on_message([](int) { leave_by_exit(); });
+  });
+  check_leaving_process([](par::Pipe<int, int>) {
+    print_at_the_end();
+    par::at_child_exit(leave_by_exit);
+    std::exit(0);
+  });
+}
+
+BOOST_AUTO_TEST_CASE(one_of_a_pool_is_replaced) {
+  par::PoolOptions options;
+  options.workers = 1;
+  par::Reactor loop;
+  auto pool = par::pool(
+      loop,
+      [](int x) {
+        if (x == 0) leave_by_exit();
+        return x;
+      },
+      options);
+  Strings heard;
+  const auto hear = [&](par::Result<int> r) {
+    heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+  };
+  for (int x : {0, 7}) pool.submit(x, hear);
+  loop.run();
+  BOOST_TEST((heard == Strings{"child_exited", "7"}));
+  heard.clear();
+  pool.map(
+      std::vector<int>{1, 0, 2}, [&](std::size_t, par::Result<int> r) { hear(r); },
+      [](const par::Summary&) {});
+  loop.run();
+  BOOST_TEST((heard == Strings{"1", "child_exited", "2"}));
+}
+
+// ---- another program ----
+
+namespace {
+
+struct Executed {
+  Strings events{};
+  Strings lines{};
+};
+
+// A shell takes the place of the task, and ends when it has read a line.  No time is given to a child that ends.
+template <class F>
+Executed executed(F before_exec) {
+  int ends[2];
+  BOOST_REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  Executed seen;
+  par::Options options = captured(seen.lines);
+  options.in = par::Stdio::fd(ends[0]);
+  options.linger = options.grace = 0ms;
+  par::Reactor loop;
+  auto p = par::process(
+      loop,
+      [before_exec](par::Pipe<int, int> pipe) {
+        pipe.send(1);
+        std::fputs("printed by the task", stdout);
+        before_exec();
+        ::execl("/bin/sh", "sh", "-c", "read line; echo; echo $line; exit 3", nullptr);
+        ::_exit(9);
+      },
+      options);
+  ::close(ends[0]);
+  p.on_message([&](int x) { seen.events.push_back(std::to_string(x)); });
+  p.on_error([&](const par::Error& e) { seen.events.emplace_back(par::to_string(e.code())); });
+  p.on_end([&] {
+    seen.events.push_back("end");
+    p.close();
+    // Long after the end of the socket was seen.
+    loop.after(50ms, [&] { BOOST_TEST(::write(ends[1], "line\n", 5) == 5); }).detach();
+  });
+  p.on_exit([&](const par::ExitStatus& s) {
+    seen.events.push_back(s.exited() ? std::to_string(s.code()) : par::to_string(s.cause));
+  });
+  loop.run();
+  ::close(ends[1]);
+  return seen;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_task_that_says_so_goes_on_as_another_program) {
+  const Executed seen = executed([] { par::this_child::will_exec(); });
+  BOOST_TEST((seen.events == Strings{"1", "end", "3"}));
+  BOOST_TEST((seen.lines == Strings{"printed by the task", "line"}));
+}
+
+BOOST_AUTO_TEST_CASE(one_that_does_not_is_ended) {
+  const Executed seen = executed([] {});
+  BOOST_REQUIRE(!seen.events.empty());
+  BOOST_TEST(seen.events.back() == "terminated");
+}
+
+BOOST_AUTO_TEST_CASE(only_the_task_of_a_process_can_say_so) {
+  BOOST_CHECK_THROW(par::this_child::will_exec(), std::logic_error);
+  par::Reactor loop;
+  auto f = par::run(loop, [](int x) {
+    par::this_child::will_exec();
+    return x;
+  });
+  std::string type;
+  f(1, [&](par::Result<int> r) { type = r.error().remote_type(); });
+  loop.run();
+  BOOST_TEST(type == "std::logic_error");
 }
