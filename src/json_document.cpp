@@ -43,14 +43,9 @@ void refuse_depth() {
                                      " arrays and objects in one another");
 }
 
-namespace {
-
-// A JSON pointer (RFC 6901).
-std::string pointer_of(const JsonPath& path) {
-  if (!path.outer) return "";
-  std::string pointer = pointer_of(*path.outer) + '/';
-  if (!path.of_object) return pointer + std::to_string(path.index);
-  for (const char c : path.key) {
+void append_step(std::string& pointer, std::string_view key) {
+  pointer += '/';
+  for (const char c : key) {
     if (c == '~')
       pointer += "~0";
     else if (c == '/')
@@ -58,17 +53,14 @@ std::string pointer_of(const JsonPath& path) {
     else
       pointer += c;
   }
-  return pointer;
 }
 
-}  // namespace
-
-void refuse_text(std::string_view text, std::size_t bad, const JsonPath& path) {
+void refuse_text(std::string_view text, std::size_t bad, const std::string& pointer) {
   constexpr char digits[] = "0123456789ABCDEF";
   const auto byte = static_cast<unsigned char>(text[bad]);
   throw Error(Errc::bad_message, "bad message: invalid UTF-8 byte at index " + std::to_string(bad) +
                                      ": 0x" + digits[byte >> 4] + digits[byte & 0xf] + " of \"" +
-                                     pointer_of(path) + '"');
+                                     pointer + '"');
 }
 
 void check_json_depth(std::string_view text) {

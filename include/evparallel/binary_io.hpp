@@ -2,7 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_io(3).
 #pragma once
 
-#include <evparallel/json_std.hpp>
+#include <evparallel/json_value.hpp>
 
 namespace evparallel {
 
@@ -15,16 +15,9 @@ EVPARALLEL_API void check_cbor_depth(std::string_view bytes);
 EVPARALLEL_API void check_msgpack_depth(std::string_view bytes);
 
 template <class T>
-nlohmann::json checked_document_of(const T& value) {
-  nlohmann::json document = document_of(value);
+T value_of_checked(nlohmann::json document) {
   refuse_bad_text(document);
-  return document;
-}
-
-template <class T>
-T value_of_checked(const nlohmann::json& document) {
-  refuse_bad_text(document);
-  return document.template get<T>();
+  return value_of_document<T>(std::move(document));
 }
 
 }  // namespace detail
@@ -33,13 +26,15 @@ T value_of_checked(const nlohmann::json& document) {
 // ways.  NaN and the infinities travel; CBOR is written with
 // one NaN for all.
 template <class T>
-struct CborIo {
+struct CborIo : detail::DocumentIo {
   static_assert(detail::JsonConvertible<T>::value);
 
   static void put(Writer& out, const T& value) {
     const CodecScope scope(out);
+    const auto& document = detail::document_of(value);
+    detail::refuse_bad_text(document);
     std::string bytes;
-    nlohmann::json::to_cbor(detail::checked_document_of(value), bytes);
+    nlohmann::json::to_cbor(document, bytes);
     out.write(bytes);
   }
   static T get(Reader& in) {
@@ -52,13 +47,15 @@ struct CborIo {
 
 // The same in MessagePack.
 template <class T>
-struct MsgpackIo {
+struct MsgpackIo : detail::DocumentIo {
   static_assert(detail::JsonConvertible<T>::value);
 
   static void put(Writer& out, const T& value) {
     const CodecScope scope(out);
+    const auto& document = detail::document_of(value);
+    detail::refuse_bad_text(document);
     std::string bytes;
-    nlohmann::json::to_msgpack(detail::checked_document_of(value), bytes);
+    nlohmann::json::to_msgpack(document, bytes);
     out.write(bytes);
   }
   static T get(Reader& in) {

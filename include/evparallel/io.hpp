@@ -402,6 +402,22 @@ void encode(Writer& out, T&& value) {
   }
 }
 
+template <class C, class T, class = void>
+constexpr bool can_refuse_deep = false;
+template <class C, class T>
+constexpr bool
+    can_refuse_deep<C, T, std::void_t<decltype(C::refuse_deep(std::declval<const T&>()))>> = true;
+
+// Before a copy is made of a value that may be deeper than the stack.
+// Fails: Errc::bad_message, where the codec sees that it will refuse the value.
+template <class C, class T>
+void refuse_deep(const T& value) {
+  if constexpr (can_refuse_deep<C, T>)
+    C::refuse_deep(value);
+  else
+    static_cast<void>(value);
+}
+
 template <class C, class T>
 T decode(Reader& in) {
   try {

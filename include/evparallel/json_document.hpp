@@ -19,29 +19,65 @@ namespace detail {
 // most of what walks through a document uses the stack.
 constexpr std::size_t json_depth_limit = 1000;
 
-// Where in a document one is, as a JSON pointer: a chain through the frames of the walk.
-struct JsonPath {
-  const JsonPath* outer = nullptr;
-  std::string_view key{};
-  std::size_t index = 0;
-  std::size_t depth = 0;
-  bool of_object = false;
-
-  JsonPath at(std::string_view name) const noexcept { return {this, name, 0, depth + 1, true}; }
-  JsonPath at(std::size_t position) const noexcept {
-    return {this, {}, position, depth + 1, false};
-  }
-};
-
 // All of these fail with Errc::bad_message.
 [[noreturn]] EVPARALLEL_API void refuse_value(const char* what);
 [[noreturn]] EVPARALLEL_API void refuse_number();
 [[noreturn]] EVPARALLEL_API void refuse_depth();
+// `pointer`: where in the document the text is, as a JSON pointer.
 [[noreturn]] EVPARALLEL_API void refuse_text(std::string_view text, std::size_t bad,
-                                             const JsonPath& path);
+                                             const std::string& pointer);
 EVPARALLEL_API void check_json_depth(std::string_view text);
 // nlohmann takes a null byte outside of strings for the end of its input.
 EVPARALLEL_API void check_json_end(std::string_view text);
+
+// ---- the way through a document ----
+
+// One level of it: the array or object, and the element that the walk is at.
+template <class Json>
+struct JsonLevel {
+  const Json* outer;
+  typename Json::const_iterator at;
+};
+template <class Json>
+using JsonPath = std::vector<JsonLevel<Json>>;
+
+// Calls visit(element, path) for the document and for each element, an array before what is in it.
+// Without a call in a call: a document may be deeper than any stack.
+// Fails: Errc::bad_message for one that is too deep.
+template <class Json, class Visit>
+void walk_document(const Json& document, Visit visit) {
+  JsonPath<Json> path;
+  const Json* here = &document;
+  for (;;) {
+    visit(*here, path);
+    if (here->is_structured()) {
+      if (path.size() == json_depth_limit) refuse_depth();
+      path.push_back({here, here->cbegin()});
+    } else if (!path.empty()) {
+      ++path.back().at;
+    }
+    while (!path.empty() && path.back().at == path.back().outer->cend()) {
+      path.pop_back();
+      if (!path.empty()) ++path.back().at;
+    }
+    if (path.empty()) return;
+    here = &*path.back().at;
+  }
+}
+
+// Appends one step to a JSON pointer (RFC 6901).
+EVPARALLEL_API void append_step(std::string& pointer, std::string_view key);
+
+// The JSON pointer to what stands `depth` levels deep on the path.
+template <class Json>
+std::string pointer_of(const JsonPath<Json>& path, std::size_t depth) {
+  std::string pointer;
+  for (std::size_t i = 0; i < depth; ++i) {
+    const auto& [outer, at] = path[i];
+    append_step(pointer, outer->is_object() ? at.key() : std::to_string(at - outer->cbegin()));
+  }
+  return pointer;
+}
 
 // ---- values and documents ----
 
@@ -52,63 +88,47 @@ constexpr bool
     json_can_get<Json, T, std::void_t<decltype(std::declval<const Json&>().template get<T>())>> =
         true;
 
-// Says what is wrong with a type that nlohmann cannot convert.
-template <class T>
-struct JsonConvertible : std::true_type {
-  static_assert(std::is_constructible_v<nlohmann::json, const T&>,
-                "evparallel: nlohmann/json cannot write this type: give it a to_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., "
-                "or name another codec");
-  static_assert(json_can_get<nlohmann::json, T>,
-                "evparallel: nlohmann/json cannot read this type: give it a default constructor "
-                "and a from_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., or name another codec");
-};
-
-template <class T>
-nlohmann::json document_of(const T& value) {
-  return value;
+template <class T, class Json>
+T value_of_document(Json&& document) {
+  if constexpr (std::is_same_v<T, Json>)
+    return std::move(document);
+  else
+    return document.template get<T>();
 }
 
 // The value of one JSON text and nothing else.  Fails: nlohmann's exceptions, Errc::bad_message.
 template <class T, class Json = nlohmann::json>
 T value_of_json(std::string_view text) {
   check_json_depth(text);
-  T value = Json::parse(text).template get<T>();
+  T value = value_of_document<T>(Json::parse(text));
   check_json_end(text);
   return value;
 }
 
 // What JSON has no words for, refused as it is written: nlohmann would make null of it.
 template <class Json>
-void refuse_not_finite(const Json& document, std::size_t depth = 1) {
-  if (document.is_number_float()) {
-    const auto number = document.template get<double>();
+void refuse_not_finite(const Json& document) {
+  walk_document(document, [](const Json& element, const JsonPath<Json>&) {
+    if (!element.is_number_float()) return;
+    const auto number = element.template get<double>();
     if (!(number - number == 0)) refuse_number();
-  } else if (document.is_structured()) {
-    if (depth > json_depth_limit) refuse_depth();
-    for (const auto& element : document) refuse_not_finite(element, depth + 1);
-  }
+  });
 }
 
 // Strings and keys that are no UTF-8: a binary form would carry them, and who makes JSON of the
 // document later could not.
 template <class Json>
-void refuse_bad_text(const Json& document, const JsonPath& path = {}) {
-  const auto check = [](std::string_view text, const JsonPath& place) {
-    if (const std::size_t bad = find_bad_utf8(text); bad != text.size())
-      refuse_text(text, bad, place);
-  };
-  if (document.is_string())
-    return check(document.template get_ref<const typename Json::string_t&>(), path);
-  if (document.is_structured() && path.depth >= json_depth_limit) refuse_depth();
-  if (document.is_object())
-    for (const auto& member : document.items()) {
-      check(member.key(), path);
-      refuse_bad_text(member.value(), path.at(member.key()));
-    }
-  else if (document.is_array())
-    for (std::size_t i = 0; i < document.size(); ++i) refuse_bad_text(document[i], path.at(i));
+void refuse_bad_text(const Json& document) {
+  walk_document(document, [](const Json& element, const JsonPath<Json>& path) {
+    const auto check = [&path](std::string_view text, std::size_t depth) {
+      if (const std::size_t bad = find_bad_utf8(text); bad != text.size())
+        refuse_text(text, bad, pointer_of<Json>(path, depth));
+    };
+    if (!path.empty() && path.back().outer->is_object())
+      check(path.back().at.key(), path.size() - 1);
+    if (element.is_string())
+      check(element.template get_ref<const typename Json::string_t&>(), path.size());
+  });
 }
 
 // Whether nlohmann's own adl_serializer converts T: a specialisation of the user's means that JSON

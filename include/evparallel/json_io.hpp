@@ -6,7 +6,7 @@
 // nlohmann::adl_serializer; and those of json_std.hpp.
 #pragma once
 
-#include <evparallel/json_std.hpp>
+#include <evparallel/json_value.hpp>
 
 namespace evparallel {
 
@@ -14,7 +14,7 @@ namespace evparallel {
 // infinities, for which JSON has no words, are refused when they are written rather than turned
 // into null.  Numbers, booleans, strings and vectors of them go the short way of json_text.hpp.
 template <class T>
-struct JsonIo {
+struct JsonIo : detail::DocumentIo {
   static constexpr bool is_direct = detail::json_is_direct<T>;
   static_assert(std::conditional_t<is_direct, std::true_type, detail::JsonConvertible<T>>::value);
 
@@ -29,7 +29,7 @@ struct JsonIo {
       }
     } else {
       const CodecScope scope(out);
-      const nlohmann::json document = detail::document_of(value);
+      const auto& document = detail::document_of(value);
       detail::refuse_not_finite(document);
       out.write(document.dump());
     }

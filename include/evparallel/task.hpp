@@ -75,13 +75,13 @@ void answer_call(F& f, Reader& in, Writer& out) {
     if constexpr (std::is_void_v<Inc>)
       call_task(f);
     else
-      encode<IncCodec>(out, Inc(call_task(f)));
+      encode<IncCodec>(out, call_task(f));
   } else {
     auto argument = decode<OutCodec, typename S::Out>(in);
     if constexpr (std::is_void_v<Inc>)
       call_task(f, std::move(argument));
     else
-      encode<IncCodec>(out, Inc(call_task(f, std::move(argument))));
+      encode<IncCodec>(out, call_task(f, std::move(argument)));
   }
 }
 

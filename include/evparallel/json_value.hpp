@@ -1,0 +1,174 @@
+// json_value.hpp - what a codec asks of a value before nlohmann/json makes a document of it.
+// Licence: see COPYING.  Manual: evparallel_io(3).
+#pragma once
+
+#include <evparallel/json_std.hpp>
+
+#include <array>
+#include <chrono>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <variant>
+
+namespace evparallel {
+
+namespace detail {
+
+// ---- what a value is made of ----
+
+template <class T>
+struct StdSerializer;
+
+template <class T>
+constexpr bool is_document = nlohmann::detail::is_basic_json<T>::value;
+
+// Whether the conversion of T is nlohmann's or ours: what a specialisation of the user's writes is
+// not known.
+template <class T>
+constexpr bool has_known_json = is_document<T> || is_plain_json<T> ||
+                                std::is_base_of_v<StdSerializer<T>, nlohmann::adl_serializer<T>>;
+
+template <class... T>
+struct PartTypes {};
+
+// The parts of a T: their types, and a call of f for each of them.
+template <class T, class = void>
+struct JsonParts {
+  using types = PartTypes<>;
+};
+
+template <class T>
+struct JsonParts<T, std::enable_if_t<is_document<T>>> {
+  using types = PartTypes<typename T::number_float_t, typename T::number_integer_t,
+                          typename T::number_unsigned_t>;
+};
+
+template <class T, class Element>
+struct PartsOfRange {
+  using types = PartTypes<std::remove_cv_t<Element>>;
+  template <class F>
+  static void each(const T& value, const F& f) {
+    for (const auto& element : value) f(element);
+  }
+};
+// A container of the standard library, or one like it.
+template <class T>
+struct JsonParts<T, std::enable_if_t<!is_document<T>, std::void_t<typename T::allocator_type>>>
+    : PartsOfRange<T, typename T::value_type> {};
+template <class T, std::size_t n>
+struct JsonParts<std::array<T, n>> : PartsOfRange<std::array<T, n>, T> {};
+
+template <class T, class... Part>
+struct PartsOfTuple {
+  using types = PartTypes<std::remove_cv_t<Part>...>;
+  template <class F>
+  static void each(const T& value, const F& f) {
+    std::apply([&f](const Part&... part) { (f(part), ...); }, value);
+  }
+};
+template <class A, class B>
+struct JsonParts<std::pair<A, B>> : PartsOfTuple<std::pair<A, B>, A, B> {};
+template <class... T>
+struct JsonParts<std::tuple<T...>> : PartsOfTuple<std::tuple<T...>, T...> {};
+
+template <class T>
+struct JsonParts<std::optional<T>> {
+  using types = PartTypes<T>;
+  template <class F>
+  static void each(const std::optional<T>& value, const F& f) {
+    if (value) f(*value);
+  }
+};
+template <class... T>
+struct JsonParts<std::variant<T...>> {
+  using types = PartTypes<T...>;
+  template <class F>
+  static void each(const std::variant<T...>& value, const F& f) {
+    if (!value.valueless_by_exception()) std::visit(f, value);
+  }
+};
+
+template <class Rep, class Period>
+struct JsonParts<std::chrono::duration<Rep, Period>> {
+  using types = PartTypes<Rep>;
+};
+template <class Clock, class Duration>
+struct JsonParts<std::chrono::time_point<Clock, Duration>> {
+  using types = PartTypes<Duration>;
+};
+
+// Whether Test holds for T, or for a part of it, as far as these are known; `Around` has parts of
+// this type.
+template <template <class> class Test, class T, class... Around>
+constexpr bool json_holds() noexcept;
+
+template <template <class> class Test, class... Around, class... Part>
+constexpr bool json_part_holds(PartTypes<Part...>) noexcept {
+  return (json_holds<Test, Part, Around...>() || ...);
+}
+
+template <template <class> class Test, class T, class... Around>
+constexpr bool json_holds() noexcept {
+  if constexpr ((std::is_same_v<T, Around> || ...) || !has_known_json<T>)
+    return false;
+  else if constexpr (Test<T>::value)
+    return true;
+  else
+    return json_part_holds<Test, T, Around...>(typename JsonParts<T>::types{});
+}
+
+// ---- what is refused ----
+
+// A number that nlohmann would make another one of.
+template <class T>
+struct IsWideNumber : std::bool_constant<std::is_arithmetic_v<T> && (sizeof(T) > sizeof(double))> {
+};
+
+// Says what is wrong with a type that does not travel as a document.
+template <class T>
+struct JsonConvertible : std::true_type {
+  static_assert(std::is_constructible_v<nlohmann::json, const T&>,
+                "evparallel: nlohmann/json cannot write this type: give it a to_json, or "
+                "NLOHMANN_DEFINE_TYPE_..., "
+                "or name another codec");
+  static_assert(json_can_get<nlohmann::json, T>,
+                "evparallel: nlohmann/json cannot read this type: give it a default constructor "
+                "and a from_json, or "
+                "NLOHMANN_DEFINE_TYPE_..., or name another codec");
+  static_assert(!json_holds<IsWideNumber, T>(),
+                "evparallel: nlohmann/json has no number as wide as this one (long double): send a "
+                "double, or name another codec, say RawIo");
+};
+
+template <class T>
+struct IsDocument : std::bool_constant<is_document<T>> {};
+
+// Fails: Errc::bad_message where a copy of the value, or a document of it, would be too deep.
+template <class T>
+void refuse_deep_value(const T& value) {
+  if constexpr (is_document<T>)
+    walk_document(value, [](const T&, const JsonPath<T>&) {});
+  else if constexpr (json_holds<IsDocument, T>())
+    JsonParts<T>::each(value, [](const auto& part) { refuse_deep_value(part); });
+}
+
+// A value that is a document already is used as it is: nlohmann copies with a call in a call.
+template <class T>
+std::conditional_t<std::is_same_v<T, nlohmann::json>, const T&, nlohmann::json> document_of(
+    const T& value) {
+  if constexpr (!std::is_same_v<T, nlohmann::json>) refuse_deep_value(value);
+  return value;
+}
+
+// What the codecs by way of a document have in common.
+struct DocumentIo {
+  template <class T>
+  static void refuse_deep(const T& value) {
+    refuse_deep_value(value);
+  }
+};
+
+}  // namespace detail
+
+}  // namespace evparallel

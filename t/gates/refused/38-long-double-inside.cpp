@@ -1,0 +1,17 @@
+// expect: nlohmann/json has no number as wide as this one (long double)
+#include <evparallel/evparallel.hpp>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+namespace par = evparallel;
+
+#ifdef EVPARALLEL_TEST_ACCEPTED
+using Number = std::map<std::string, std::vector<std::optional<double>>>;
+#else
+using Number = std::map<std::string, std::vector<std::optional<long double>>>;
+#endif
+
+void make(par::Reactor& loop) {
+  auto made = par::run<par::CborIo>(loop, [] { return Number(); });
+}
