@@ -28,6 +28,8 @@ public:
   Callback(F&& f) {
     if constexpr (fits<D>) {
       new (&place_) D(std::forward<F>(f));
+      // Else nothing is written that take() copies, and compilers warn of it.
+      if constexpr (std::is_empty_v<D>) place_[0] = 0;
       ops_ = &in_place<D>;
     } else {
       new (&place_) D*(new D(std::forward<F>(f)));

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The manual pages are sound mdoc, and each example of theirs compiles and runs to its end.
+# The manual pages are sound mdoc, and each example of theirs compiles, without a warning, and runs to its end.
 . "${srcdir:-.}/t/lib/gate.sh"
 tool mandoc
 
@@ -11,23 +11,13 @@ for page in "$srcdir"/man/*.[1-9]; do
 done
 looked_at "$pages" pages
 
-# Writes each literal display under EXAMPLES as $2-1.cpp, $2-2.cpp, ... Each stands for itself.
-examples_of() {
-	awk -v to="$2" '
-	/^\.Sh/ { here = ($2 == "EXAMPLES") }
-	here && /^\.Bd -literal/ { file = to "-" ++n ".cpp"; code = 1; printf "" >file; next }
-	/^\.Ed/ { if (code) close(file); code = 0 }
-	code && !/^\.\\"/ { gsub(/\\&/, ""); gsub(/\\e/, "\\"); gsub(/\\-/, "-"); gsub(/\\\(dq/, "\""); gsub(/\\\(aq/, "\047"); print >file }
-	' "$1"
-}
-
 for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" || continue
-		queue $compile $audit -O0 -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+		queue $compile $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
 	done
 done
 run_queue

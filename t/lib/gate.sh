@@ -66,6 +66,21 @@ runs() {
 	check "$text" timeout -k 5 "$seconds" "$@" </dev/null
 }
 
+# How users compile who want to be warned.  A sanitizer's code has warnings of its own.
+strict='-O2 -Wall -Wextra -Wshadow -Wconversion -Werror'
+test -z "${audit-}" || strict=-O0
+
+# examples_of PAGE NAME: writes each literal display under EXAMPLES as NAME-1.cpp, NAME-2.cpp, ... Each stands for
+# itself.
+examples_of() {
+	awk -v to="$2" '
+	/^\.Sh/ { here = ($2 == "EXAMPLES") }
+	here && /^\.Bd -literal/ { file = to "-" ++n ".cpp"; code = 1; printf "" >file; next }
+	/^\.Ed/ { if (code) close(file); code = 0 }
+	code && !/^\.\\"/ { gsub(/\\&/, ""); gsub(/\\e/, "\\"); gsub(/\\-/, "-"); gsub(/\\\(dq/, "\""); gsub(/\\\(aq/, "\047"); print >file }
+	' "$1"
+}
+
 # empty TEXT FILE: good if there is nothing to complain about.
 empty() {
 	if test -s "$2"; then not_ok "$1" "$2"; else ok "$1"; fi

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Programs that use the library compile without a warning, by each compiler that is here: examples/, callbacks of each
+# kind, and the manual's examples, which t/gates/man.sh compiles with the compiler of this build.
+. "${srcdir:-.}/t/lib/gate.sh"
+if test -n "$audit"; then
+	echo '1..0 # SKIP: under a sanitizer compilers warn of its own code'
+	exit
+fi
+
+for page in "$srcdir"/man/*.[37]; do
+	examples_of "$page" "$tmp/${page##*/}"
+done
+
+compilers=0
+for compiler in g++ clang++; do
+	command -v $compiler >/dev/null || continue
+	compilers=$((compilers + 1))
+	case " $compile" in *[\ /]"$compiler "*) manual= ;; *) manual=$(ls "$tmp"/*.cpp) ;; esac
+	# The optimiser of g++ warns, too; that of clang does not.
+	case $compiler in clang++) how=-fsyntax-only ;; *) how='-c -o /dev/null' ;; esac
+	for file in "$srcdir"/examples/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
+		name=${file##*/}
+		case $name in render.cpp) test -n "$png" || continue ;; esac
+		queue $compiler ${compile#"$CXX"} $png $strict $how "$file"
+		echo "$name by $compiler" >>"$tmp/programs"
+	done
+done
+run_queue
+looked_at "$compilers" compilers
+
+job=0
+while read -r program; do
+	job=$((job + 1))
+	checked "$program" "$job"
+done <"$tmp/programs"
+looked_at "$job" programs
+finish
