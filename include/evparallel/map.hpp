@@ -95,15 +95,53 @@ constexpr bool has_size = false;
 template <class R>
 constexpr bool has_size<R, std::void_t<decltype(std::declval<const R&>().size())>> = true;
 
+template <class R, class = void>
+constexpr bool has_begin = false;
+template <class R>
+constexpr bool has_begin<
+    R, std::void_t<decltype(std::declval<R&>().begin()), decltype(std::declval<R&>().end())>> =
+    true;
+
+// Where a range begins and ends, found as by a range-based for: in an array, as members, or by
+// argument-dependent look-up alone.
+template <class R>
+auto begin_of(R& range) {
+  if constexpr (std::is_array_v<R>)
+    return range + 0;
+  else if constexpr (has_begin<R>)
+    return range.begin();
+  else
+    return begin(range);
+}
+template <class R>
+auto end_of(R& range) {
+  if constexpr (std::is_array_v<R>)
+    return range + std::extent_v<R>;
+  else if constexpr (has_begin<R>)
+    return range.end();
+  else
+    return end(range);
+}
+
+// Whether a walk through the range leaves it as it was; an iterator that cannot be copied has no
+// category.
+template <class Iterator, class = void>
+constexpr bool is_forward = false;
+template <class Iterator>
+constexpr bool
+    is_forward<Iterator, std::void_t<typename std::iterator_traits<Iterator>::iterator_category>> =
+        std::is_base_of_v<std::forward_iterator_tag,
+                          typename std::iterator_traits<Iterator>::iterator_category>;
+
 template <class R>
 std::optional<std::size_t> size_of_range(R& range) {
-  using Iterator = decltype(std::begin(range));
-  using Category = typename std::iterator_traits<Iterator>::iterator_category;
+  using Iterator = decltype(begin_of(range));
   if constexpr (has_size<R>)
     return static_cast<std::size_t>(range.size());
-  else if constexpr (std::is_base_of_v<std::forward_iterator_tag, Category>)
-    return static_cast<std::size_t>(std::distance(std::begin(range), std::end(range)));
-  return std::nullopt;
+  else if constexpr (is_forward<Iterator> && std::is_same_v<Iterator, decltype(end_of(range))>)
+    return static_cast<std::size_t>(std::distance(begin_of(range), end_of(range)));
+  else
+    return std::nullopt;
 }
 
 // Writes one item; what its codec refuses is told, and does not stop the map.
@@ -123,8 +161,8 @@ struct RangeSource {
 
   bool pull(Writer& out, std::optional<Error>& refused) {
     if (!at) {
-      at.emplace(std::begin(range));
-      end.emplace(std::end(range));
+      at.emplace(begin_of(range));
+      end.emplace(end_of(range));
     }
     if (!(*at != *end)) return false;
     decltype(auto) item = **at;
@@ -138,8 +176,8 @@ struct RangeSource {
 
   R range;
   Codecs codecs;
-  std::optional<decltype(std::begin(std::declval<R&>()))> at{};
-  std::optional<decltype(std::end(std::declval<R&>()))> end{};
+  std::optional<decltype(begin_of(std::declval<R&>()))> at{};
+  std::optional<decltype(end_of(std::declval<R&>()))> end{};
 };
 
 template <class R, class Sent, class Codecs>

@@ -1,0 +1,138 @@
+// pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map.
+#include "testing.hpp"
+
+#include <evparallel/evparallel.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if __cplusplus >= 202002L
+#include <ranges>
+#endif
+
+namespace par = evparallel;
+
+void testing_main_init() {
+  par::init();
+  testing::expect_child(par::default_snapshot().pid());
+}
+
+namespace theirs {
+
+// n, n - 1, ..., 1: begin and end are found by argument-dependent look-up; the iterator has no category, and cannot
+// be copied; the end is of another type.
+struct Countdown {
+  int n;
+};
+struct Ended {};
+class Counter {
+public:
+  explicit Counter(int n) : n_(n) {}
+  Counter(Counter&&) = default;
+  Counter& operator=(Counter&&) = default;
+  int operator*() const { return n_; }
+  Counter& operator++() {
+    --n_;
+    return *this;
+  }
+  friend bool operator!=(const Counter& counter, Ended) { return counter.n_ > 0; }
+
+private:
+  int n_;
+};
+Counter begin(const Countdown& countdown) {
+  return Counter(countdown.n);
+}
+Ended end(const Countdown&) {
+  return {};
+}
+
+// Has members, which are what counts.
+struct Both : std::vector<int> {
+  using vector::vector;
+};
+int* begin(Both&);
+int* end(Both&);
+
+}  // namespace theirs
+
+namespace {
+
+// What comes back of the items of a range.
+template <class Out, class R>
+std::multiset<Out> mapped(R&& range) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 1;
+  auto pool = par::pool(
+      loop, [](const Out& item) { return item; }, options);
+  std::multiset<Out> back;
+  pool.map(
+      std::forward<R>(range), [&](std::size_t, par::Result<Out> r) { back.insert(r.value()); },
+      [](const par::Summary&) {});
+  loop.run();
+  return back;
+}
+
+// A directory with these files, until the end of the case.
+class Directory {
+public:
+  explicit Directory(const std::vector<std::string>& names) {
+    char name[] = "/tmp/evparallel-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(name) != nullptr);
+    path = name;
+    for (const std::string& file : names) std::ofstream(path / file) << file;
+  }
+  ~Directory() { std::filesystem::remove_all(path); }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+
+  std::filesystem::path path{};
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_entries_of_a_directory_are_mapped) {
+  using std::filesystem::path;
+  const Directory directory({"a", "b", "c"});
+  const std::multiset<path> all{directory.path / "a", directory.path / "b", directory.path / "c"};
+  BOOST_TEST((mapped<path>(std::filesystem::directory_iterator(directory.path)) == all));
+  BOOST_TEST((mapped<path>(std::filesystem::recursive_directory_iterator(directory.path)) == all));
+  std::filesystem::directory_iterator kept(directory.path);
+  BOOST_TEST((mapped<path>(kept) == all));
+}
+
+BOOST_AUTO_TEST_CASE(a_range_by_argument_dependent_look_up_is_mapped) {
+  BOOST_TEST((mapped<int>(theirs::Countdown{3}) == std::multiset<int>{1, 2, 3}));
+  const theirs::Countdown kept{2};
+  BOOST_TEST((mapped<int>(kept) == std::multiset<int>{1, 2}));
+}
+
+BOOST_AUTO_TEST_CASE(members_come_before_argument_dependent_look_up) {
+  theirs::Both both{4, 5};
+  BOOST_TEST((mapped<int>(both) == std::multiset<int>{4, 5}));
+}
+
+BOOST_AUTO_TEST_CASE(an_array_is_mapped) {
+  const int numbers[] = {7, 8};
+  BOOST_TEST((mapped<int>(numbers) == std::multiset<int>{7, 8}));
+}
+
+BOOST_AUTO_TEST_CASE(a_range_of_one_pass_is_mapped) {
+#if __cplusplus >= 202002L
+  std::istringstream text("1 2 3");
+  BOOST_TEST((mapped<int>(std::views::istream<int>(text)) == std::multiset<int>{1, 2, 3}));
+  const std::vector<int> numbers{1, 2, 3, 4};
+  const auto few = numbers | std::views::take_while([](int n) { return n < 3; });
+  BOOST_TEST((mapped<int>(few) == std::multiset<int>{1, 2}));
+#else
+  testing::skip("ranges came with C++20");
+#endif
+}
