@@ -8,6 +8,7 @@
 #include "fork.hpp"
 #include "hooks.hpp"
 #include "limits.hpp"
+#include "no_memory.hpp"
 #include "printed.hpp"
 #include "remote_error.hpp"
 #include "replicas.hpp"
@@ -69,6 +70,7 @@ EVPARALLEL_EARLY void Child::run_task() {
 EVPARALLEL_EARLY bool Child::take_task() {
   Frame frame;
   if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
+  if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the task");
   Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
   const TaskFrame task = read_task_frame(callable);
   has_task_ = task.entry != &evparallel::rehearse;

@@ -4,6 +4,7 @@
 #include "early.hpp"
 #include "fault.hpp"
 #include "fork.hpp"
+#include "no_memory.hpp"
 #include "printed.hpp"
 #include "remote_error.hpp"
 #include "this_child.hpp"
@@ -42,8 +43,9 @@ EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
 }
 
 EVPARALLEL_EARLY void check_size(const Frame& frame) {
-  if (frame.too_large)
-    throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
+  if (frame.skipped == Frame::Skipped::no) return;
+  if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the argument");
+  throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {

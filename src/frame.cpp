@@ -5,6 +5,7 @@
 #include "early.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel {
 
@@ -85,7 +86,7 @@ EVPARALLEL_EARLY bool FrameReader::next_at_once(Frame& frame) noexcept {
   std::memcpy(&frame.id, view_.data() + sizeof word, sizeof frame.id);
   frame.body = {view_.data() + frame_header_size, static_cast<std::size_t>(length)};
   frame.whole = nullptr;
-  frame.too_large = false;
+  frame.skipped = Frame::Skipped::no;
   frame.attached = static_cast<unsigned>(word >> 56);
   frame.descriptors = nullptr;
   view_.remove_prefix(frame_header_size + static_cast<std::size_t>(length));
@@ -124,6 +125,7 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
       kind_ == FrameKind::error ? std::max(max_body_, error_body_limit) : max_body_;
   if (length_ > limit) {
     state_ = State::skipped;
+    why_skipped_ = Frame::Skipped::too_large;
     skipped_ = 0;
   } else if (length_ >= large_body) {
     state_ = State::large;
@@ -139,7 +141,8 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
 EVPARALLEL_EARLY bool FrameReader::next_small(Frame& frame) {
   const std::size_t length = static_cast<std::size_t>(length_);
   if (!pull(length)) return false;
-  frame = Frame{kind_, id_, pending().substr(0, length), nullptr, false, attached_, nullptr};
+  frame = Frame{kind_,     id_,    pending().substr(0, length), nullptr, Frame::Skipped::no,
+                attached_, nullptr};
   consume(length);
   state_ = State::header;
   return true;
@@ -148,6 +151,7 @@ EVPARALLEL_EARLY bool FrameReader::next_small(Frame& frame) {
 bool FrameReader::next_large(Frame& frame) {
   while (large_filled_ < length_ && !pending().empty()) {
     const Room free = room();
+    if (free.size == 0) return next_skipped(frame);
     const std::size_t size = std::min(free.size, pending().size());
     std::memcpy(free.data, pending().data(), size);
     filled(size);
@@ -155,7 +159,7 @@ bool FrameReader::next_large(Frame& frame) {
   }
   if (large_filled_ < length_) return false;
   large_.resize(large_filled_);
-  frame = Frame{kind_, id_, large_, &large_, false, attached_, nullptr};
+  frame = Frame{kind_, id_, large_, &large_, Frame::Skipped::no, attached_, nullptr};
   state_ = State::header;
   return true;
 }
@@ -168,7 +172,7 @@ bool FrameReader::next_skipped(Frame& frame) {
     skipped_ += size;
   }
   if (skipped_ < length_) return false;
-  frame = Frame{kind_, id_, {}, nullptr, true, attached_, nullptr};
+  frame = Frame{kind_, id_, {}, nullptr, why_skipped_, attached_, nullptr};
   state_ = State::header;
   return true;
 }
@@ -188,13 +192,25 @@ std::size_t next_capacity(std::size_t arrived, std::size_t length) noexcept {
 EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
   if (state_ != State::large || large_filled_ == length_) return {nullptr, 0};
   const std::size_t length = static_cast<std::size_t>(length_);
-  if (large_filled_ == large_.size() && large_.size() == large_.capacity())
-    large_.reserve(next_capacity(large_filled_, length));
+  if (large_filled_ == large_.size() && large_.size() == large_.capacity()) try {
+      large_.reserve(next_capacity(large_filled_, length));
+    } catch (const std::bad_alloc&) {
+      skip_rest_of_large();
+      return {nullptr, 0};
+    }
   // To resize is to fill with zeros: as little at a time as stays in a cache until it is written
   // over, and as much as one read brings.
   if (large_.size() - large_filled_ < first_room / 2)
     large_.resize(std::min({length, large_.capacity(), large_filled_ + first_room}));
   return {large_.data() + large_filled_, large_.size() - large_filled_};
+}
+
+// There is no memory for it: what has come is given up, too.
+void FrameReader::skip_rest_of_large() noexcept {
+  skipped_ = std::exchange(large_filled_, 0);
+  std::string().swap(large_);
+  why_skipped_ = Frame::Skipped::no_memory;
+  state_ = State::skipped;
 }
 
 // ---- FrameQueue ----

@@ -21,8 +21,9 @@ struct Frame {
   std::uint64_t id = 0;
   std::string_view body;
   std::string* whole = nullptr;  // where the body is a string of its own that may be moved from
-  bool too_large = false;  // it was above the limit: the body was skipped, the stream is in order
-  unsigned attached = 0;   // how many descriptors its sender says came along
+  // Why there is no body: the stream is in order all the same.
+  enum class Skipped : unsigned char { no, too_large, no_memory } skipped = Skipped::no;
+  unsigned attached = 0;                    // how many descriptors its sender says came along
   std::vector<int>* descriptors = nullptr;  // those that did
 
   Reader reader() const { return Reader(body, whole, descriptors); }
@@ -68,6 +69,7 @@ private:
   bool next_large(Frame&);
   bool next_skipped(Frame&);
   bool next_small(Frame&);
+  void skip_rest_of_large() noexcept;
 
   enum class State { header, small, large, skipped };
 
@@ -80,7 +82,8 @@ private:
   std::uint64_t id_ = 0;
   std::uint64_t length_ = 0;
   unsigned attached_ = 0;
-  std::uint64_t skipped_ = 0;  // bytes of a frame above the limit that have gone by
+  std::uint64_t skipped_ = 0;  // bytes of a frame without a body that have gone by
+  Frame::Skipped why_skipped_ = Frame::Skipped::no;
   std::string large_;
   std::size_t large_filled_ = 0;
 };

@@ -3,7 +3,11 @@
 #include <evparallel/io.hpp>
 
 #include "early.hpp"
+#include "exception_text.hpp"
+#include "no_memory.hpp"
 #include "remote_error.hpp"
+
+#include <new>
 
 namespace evparallel {
 
@@ -125,20 +129,29 @@ Reader& CodecScope::reader() {
 
 namespace detail {
 
+namespace {
+
+[[noreturn]] void refuse_message(const char* verb, std::string_view why) {
+  if (why.empty()) why = "the codec threw";
+  throw Error(Errc::bad_message,
+              std::string("bad message: could not ") + verb + ": " + std::string(why));
+}
+
+}  // namespace
+
 void rethrow_as_bad_message(const char* verb) {
   try {
     throw;
   } catch (const Error& error) {
     if (error.code() == Errc::bad_message) throw;
-    throw Error(Errc::bad_message,
-                std::string("bad message: could not ") + verb + ": " + error.what());
+    refuse_message(verb, text_of(error));
+  } catch (const std::bad_alloc&) {
+    throw no_memory(std::string("to ") + verb + " a message");
   } catch (const std::exception& error) {
-    throw Error(Errc::bad_message,
-                std::string("bad message: could not ") + verb + ": " + error.what());
+    refuse_message(verb, text_of(error));
   } catch (...) {
     if (thread_is_leaving()) throw;
-    throw Error(Errc::bad_message,
-                std::string("bad message: could not ") + verb + ": the codec threw");
+    refuse_message(verb, {});
   }
 }
 

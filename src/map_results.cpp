@@ -1,11 +1,13 @@
 // map_results.cpp - a map's results on their way to the caller: in order, each once, and its end.
 // Licence: see COPYING.
+#include "no_memory.hpp"
 #include "notes.hpp"
 #include "pool_core.hpp"
 #include "pool_wire.hpp"
 #include "remote_error.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel {
 
@@ -13,7 +15,11 @@ namespace detail {
 
 // The bytes of a message are gone when it has been heard.
 void MapCore::keep(Ready&& ready) {
-  if (ready.own.empty()) ready.own.assign(ready.bytes);
+  try {
+    if (ready.own.empty()) ready.own.assign(ready.bytes);
+  } catch (const std::bad_alloc&) {
+    ready.error = no_memory("for the results of a map").with_delivery(Delivery::started);
+  }
   const std::uint64_t first = ready.first;
   Ready& kept = ready_[first] = std::move(ready);
   kept.bytes = kept.own;
@@ -55,8 +61,8 @@ bool MapCore::deliver_ready(Ready& ready) {
   while (ready.count > 0 && !over_) {
     if (loop_->interrupted()) {
       const std::string_view rest = in.rest();
-      ready.own = std::string(rest);
-      ready.bytes = ready.own;
+      if (!ready.own.empty()) ready.own.erase(0, ready.own.size() - rest.size());
+      ready.bytes = rest;
       deliver_later();
       return false;
     }

@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include <evparallel/pipe.hpp>
 
+#include "no_memory.hpp"
 #include "pipe_core.hpp"
 #include "remote_error.hpp"
 
@@ -240,14 +241,16 @@ void PipeCore::on_task_error(const Error& error) {
 }
 
 void PipeCore::on_message_frame(Frame& frame) {
-  if (frame.too_large)
+  if (frame.skipped == Frame::Skipped::no_memory) return tell_error(no_memory("for a message"));
+  if (frame.skipped == Frame::Skipped::too_large)
     return tell_error(
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
   if (discard_ || clean_) return;
   if (!has_on_message()) {
     if (concluded() || ending()) return;
     stopped_at_message_ = true;
-    rare_->held.assign(frame.body);
+    Reader in = frame.reader();
+    rare_->held = in.take_rest();
     rare_->held_along = channel_.take_along();
     return;
   }

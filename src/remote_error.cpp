@@ -2,6 +2,7 @@
 // Licence: see COPYING.
 #include "remote_error.hpp"
 
+#include "exception_text.hpp"
 #include "names.hpp"
 #include "stack.hpp"
 #include "throw_site.hpp"
@@ -29,23 +30,36 @@ std::string current_type() {
   return name;
 }
 
-// "; because of std::runtime_error: disk full" for each exception nested in this one.
-std::string nested_text(const std::exception& outer) {
+void append(std::string& text, std::string_view more) {
+  text += more.substr(0, longest_text - text.size());
+}
+
+// "std::runtime_error: disk full", of the exception that is being handled.
+void append_what(std::string& text, const std::string& type, const std::exception& exception) {
+  append(text, type);
+  if (!exception.what()) return;
+  append(text, ": ");
+  append(text, text_of(exception));
+}
+
+// "; because of std::runtime_error: disk full" for each exception nested in this one, as long as
+// there is room for more.
+void append_nested(std::string& text, const std::exception& outer) {
+  if (text.size() == longest_text) return;
   try {
     std::rethrow_if_nested(outer);
   } catch (const std::exception& inner) {
-    return "; because of " + current_type() + ": " + inner.what() + nested_text(inner);
+    append(text, "; because of ");
+    append_what(text, current_type(), inner);
+    append_nested(text, inner);
   } catch (...) {
-    return "; because of " + current_type();
+    append(text, "; because of ");
+    append(text, current_type());
   }
-  return {};
 }
 
-// Two of them fit into an error's frame.
-constexpr std::size_t longest_text = 16 * 1024;
-
-void put_text(Writer& out, const std::string& text) {
-  const std::string_view part = std::string_view(text).substr(0, longest_text);
+void put_text(Writer& out, std::string_view text) {
+  const std::string_view part = text.substr(0, longest_text);
   const std::uint64_t size = part.size();
   out.write(&size, sizeof size);
   out.write(part);
@@ -105,7 +119,10 @@ Error current_exception_as_remote() {
     throw;
   } catch (const std::exception& error) {
     const std::string type = current_type();
-    return as_remote(type, type + ": " + error.what() + nested_text(error));
+    std::string text;
+    append_what(text, type, error);
+    append_nested(text, error);
+    return as_remote(type, text);
   } catch (...) {
     const std::string type = current_type();
     return as_remote(type, type);
@@ -124,7 +141,7 @@ void write_error(Writer& out, const Error& error) {
   const std::int32_t numbers[] = {static_cast<std::int32_t>(error.code()), error.os_error(),
                                   static_cast<std::int32_t>(error.delivery()), 0};
   out.write(numbers, sizeof numbers);
-  put_text(out, error.what());
+  put_text(out, text_of(error));
   put_text(out, error.remote_type());
   put_addresses(out, error.backtrace());
 }

@@ -4,6 +4,7 @@
 
 #include "fault.hpp"
 #include "negative.hpp"
+#include "no_memory.hpp"
 #include "remote_core.hpp"
 #include "remote_error.hpp"
 
@@ -122,7 +123,9 @@ void answer_error(Answer& answer, const Error& error, Delivery delivery) {
 }
 
 void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
-  if (frame.too_large)
+  if (frame.skipped == Frame::Skipped::no_memory)
+    return answer_error(answer, no_memory("for the answer"), Delivery::started);
+  if (frame.skipped == Frame::Skipped::too_large)
     return answer_error(
         answer, Error(Errc::too_large, "too large: the answer is above the limit of the parent"),
         Delivery::started);

@@ -4,8 +4,8 @@
 // A codec is a class with
 //   static void put(Writer&, const T&);   // and, where keeping the value pays, put(Writer&, T&&)
 //   static T get(Reader&);
-// Either may throw anything: it fails that one message with Errc::bad_message, and the pipe goes
-// on.
+// Either may throw anything: it fails that one message with Errc::bad_message, std::bad_alloc with
+// Errc::overloaded, and the pipe goes on.
 #pragma once
 
 #include <evparallel/error.hpp>
@@ -390,7 +390,8 @@ struct CheckedCodec<Choice, void> {
 template <class Choice, class T>
 using checked_codec_t = typename CheckedCodec<Choice, T>::type;
 
-// A codec may throw anything; what comes out is always an Error{bad_message}.
+// A codec may throw anything; what comes out is always an Error{bad_message}, or
+// Error{overloaded} where there was no memory.
 [[noreturn]] EVPARALLEL_API void rethrow_as_bad_message(const char* verb);
 
 template <class C, class T>

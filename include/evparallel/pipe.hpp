@@ -76,7 +76,7 @@ constexpr PipeCodecs<In, Out> pipe_codecs{
 // the pipe itself ends with its Process (in the parent) or with the child.
 //
 // Order of callbacks, always: on_message*, on_end.  on_error comes between them, once for a broken
-// end, and for each message that could not be taken (bad_message, too_large), after which the pipe
+// end, and for each message that could not be taken (bad_message, too_large, overloaded), after which the pipe
 // goes on; where no on_error is set, such a message ends Reactor::run() with the error. Callbacks
 // are released when the pipe has ended, so that one that holds the pipe is no leak.
 //

@@ -131,7 +131,8 @@ struct Seen {
 };
 
 Seen seen(const Frame& frame) {
-  return {frame.kind, frame.id, std::string(frame.body), frame.too_large};
+  return {frame.kind, frame.id, std::string(frame.body),
+          frame.skipped == Frame::Skipped::too_large};
 }
 
 void take_all(FrameReader& reader, std::vector<Seen>& to) {
