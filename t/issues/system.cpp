@@ -8,7 +8,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,7 +23,6 @@
 #include <vector>
 
 namespace par = evparallel;
-using namespace std::chrono_literals;
 
 namespace {
 
@@ -179,17 +177,15 @@ constexpr int cannot_be_had = 98;
 // `f` in a root directory that has nothing in it, and with `text` at standard input.
 template <class F>
 int in_an_empty_root(const std::string& text, F f) {
-  char folder[] = "/tmp/evparallel-XXXXXX";
-  BOOST_REQUIRE(::mkdtemp(folder) != nullptr);
+  const testing::Folder folder;
   const int status = testing::elsewhere([&] {
     if (::geteuid() != 0 && ::unshare(CLONE_NEWUSER) != 0) return cannot_be_had;
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0 || ::dup2(ends[0], STDIN_FILENO) < 0) return 97;
     if (::write(ends[1], text.data(), text.size()) != static_cast<ssize_t>(text.size())) return 97;
-    if (::chroot(folder) != 0 || ::chdir("/") != 0) return cannot_be_had;
+    if (::chroot(folder.path().c_str()) != 0 || ::chdir("/") != 0) return cannot_be_had;
     return f();
   });
-  ::rmdir(folder);
   if (status == cannot_be_had) testing::skip("no other root directory");
   return status == cannot_be_had ? 0 : status;
 }
@@ -286,7 +282,6 @@ bool goes_to_sleep(pid_t pid) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_sleeps_answers_and_says_so_once) {
-  testing::limit(180);
   int said[2];
   BOOST_REQUIRE(::pipe2(said, O_CLOEXEC | O_NONBLOCK) == 0);
   const int status = testing::elsewhere([&] {
@@ -326,7 +321,6 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_sleeps_answers_and_says_so_once
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_ends_with_its_program) {
-  testing::limit(180);
   int told[2];
   BOOST_REQUIRE(::pipe2(told, O_CLOEXEC) == 0);
   const pid_t program = ::fork();
