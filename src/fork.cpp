@@ -308,18 +308,8 @@ bool kill_process(pid_t pid, int signum) noexcept {
 
 namespace {
 
-// -1: the kernel is older, or does not let us.
-int open_process(pid_t pid) noexcept {
-#ifdef SYS_pidfd_open
-  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-#else
-  static_cast<void>(pid);
-  return -1;
-#endif
-}
-
 void kill_opened(int process, pid_t pid) noexcept {
-#ifdef SYS_pidfd_open
+#ifdef SYS_pidfd_send_signal
   if (process >= 0) ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0);
 #endif
   if (process < 0) kill_process(pid, SIGKILL);

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -88,6 +89,16 @@ int open_counter() noexcept {
 
 int open_signals(const sigset_t& set) noexcept {
   return above([&] { return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK); });
+}
+
+int open_process(pid_t pid) noexcept {
+#ifdef SYS_pidfd_open
+  return above([&] { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); });
+#else
+  static_cast<void>(pid);
+  errno = ENOSYS;
+  return -1;
+#endif
 }
 
 int open_end_of_file() noexcept {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <signal.h>
+#include <sys/types.h>
 
 #include <cstdint>
 
@@ -21,6 +22,9 @@ int open_copy(int fd) noexcept;
 int open_memory_file(const char* name) noexcept;
 int open_counter() noexcept;                 // eventfd(2), non-blocking
 int open_signals(const sigset_t&) noexcept;  // signalfd(2), non-blocking
+// A process, so that its number is not another's meanwhile.  -1 also where the kernel knows no such
+// descriptors, or does not let us.
+int open_process(pid_t) noexcept;
 // Read it and there is an end of file.
 int open_end_of_file() noexcept;
 // It takes a number and does nothing else: to read or to write fails with EBADF.

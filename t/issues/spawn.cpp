@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <poll.h>
 #include <signal.h>
 #include <sched.h>
 #include <sys/prctl.h>
@@ -17,6 +16,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -78,10 +78,8 @@ struct Said {
     if (::write(writing, &pid, sizeof pid) != sizeof pid) ::_exit(90);
   }
   pid_t hear() const {
-    pollfd wait{reading, POLLIN, 0};
     pid_t pid = 0;
-    while (::poll(&wait, 1, 60000) < 0) {}
-    if (!(wait.revents & POLLIN) || ::read(reading, &pid, sizeof pid) != sizeof pid)
+    if (!testing::is_ready(reading) || ::read(reading, &pid, sizeof pid) != sizeof pid)
       throw std::runtime_error("the program does not say it");
     return pid;
   }
@@ -384,9 +382,20 @@ std::optional<par::Result<Inc>> call(par::Reactor& loop, Inc (*f)(int),
   return result;
 }
 
-// Until a spare is there that a spawn can take.
-void wait_for_spare(par::Reactor& loop) {
-  loop.run_for(std::chrono::milliseconds(50));
+// One of several, since a machine may have somebody who sets the niceness of new processes.
+bool some_child_has(par::Reactor& loop, int niceness, const par::Options& options) {
+  return testing::eventually(
+      [&] { return call(loop, own_niceness, options)->value() == niceness; });
+}
+
+// Until spares are there that a spawn can take: they sleep.
+void wait_for_spares(unsigned count) {
+  testing::eventually([count] {
+    const std::vector<pid_t> all = testing::children_of(par::default_snapshot().pid());
+    return all.size() == count && std::all_of(all.begin(), all.end(), [](pid_t pid) {
+             return testing::state_of(pid) == 'S';
+           });
+  });
 }
 
 }  // namespace
@@ -401,10 +410,10 @@ BOOST_AUTO_TEST_CASE(niceness_is_added_to_that_of_the_snapshot) {
       with_spares.spares = spares;
       par::init(with_spares);
       par::Reactor loop;
-      if (spares > 0) wait_for_spare(loop);
+      if (spares > 0) wait_for_spares(spares);
       ::setpriority(PRIO_PROCESS, 0, before + 2);
-      if (call(loop, own_niceness, with_nice(5))->value() != before + 5) return 1;
-      return call(loop, own_niceness, {})->value() == before ? 0 : 2;
+      if (!some_child_has(loop, before + 5, with_nice(5))) return 1;
+      return some_child_has(loop, before, {}) ? 0 : 2;
     });
     BOOST_TEST(status == 0, "with " << spares << " spares: " << status);
   }
@@ -414,7 +423,7 @@ BOOST_AUTO_TEST_CASE(the_largest_niceness_is_that_of_the_kernel) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
-    return call(loop, own_niceness, with_nice(INT_MAX))->value() == 19 ? 0 : 1;
+    return some_child_has(loop, 19, with_nice(INT_MAX)) ? 0 : 1;
   });
   BOOST_TEST(status == 0);
 }
@@ -429,7 +438,7 @@ BOOST_AUTO_TEST_CASE(a_niceness_that_the_kernel_refuses_fails_the_spawn_by_name)
       with_spares.spares = spares;
       par::init(with_spares);
       par::Reactor loop;
-      if (spares > 0) wait_for_spare(loop);
+      if (spares > 0) wait_for_spares(spares);
       const auto result = call(loop, own_niceness, with_nice(-3));
       if (*result) return 1;
       const par::Error& error = result->error();
@@ -448,7 +457,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_cpus_that_it_is_given) {
       with_spares.spares = spares;
       par::init(with_spares);
       par::Reactor loop;
-      if (spares > 0) wait_for_spare(loop);
+      if (spares > 0) wait_for_spares(spares);
       use_only(all.front());  // the program, now: its children have those of the snapshot
       par::Options options;
       if (call(loop, own_cpus, options)->value() != all) return 1;
