@@ -24,12 +24,12 @@ EVPARALLEL_API void library_is_built() noexcept;
 }
 
 #if defined _GLIBCXX_DEBUG
-[[gnu::used]] inline void (*const kind)() noexcept = &with_GLIBCXX_DEBUG::library_is_built;
+[[gnu::used]] inline void (*const linked)() noexcept = &with_GLIBCXX_DEBUG::library_is_built;
 #elif defined _GLIBCXX_USE_CXX11_ABI && !_GLIBCXX_USE_CXX11_ABI
-[[gnu::used]] inline void (*const kind)() noexcept =
+[[gnu::used]] inline void (*const linked)() noexcept =
     &with_GLIBCXX_USE_CXX11_ABI_0::library_is_built;
 #else
-[[gnu::used]] inline void (*const kind)() noexcept = &without_GLIBCXX_DEBUG::library_is_built;
+[[gnu::used]] inline void (*const linked)() noexcept = &without_GLIBCXX_DEBUG::library_is_built;
 #endif
 
 }  // namespace detail
