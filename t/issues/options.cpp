@@ -87,8 +87,8 @@ Table<par::Options> options() {
   // A member that is added has to be in the table, if it is a number: the names are counted.
   const par::Options defaults;
   const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
-               idempotent, limits, nice, env, cwd, in, out, err, on_line, last_lines, last_bytes,
-               process_group, backtrace] = defaults;
+               idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
+               last_bytes, process_group, backtrace] = defaults;
   static_cast<void>(snapshot);
   const auto& [cpu, memory] = limits;
   static_cast<void>(cpu);
