@@ -87,7 +87,8 @@ nowhere_but 'std::[io]?fstream'
 only_in     '::dup[23] *\(' 'src/fork.cpp src/streams.cpp src/fault.cpp'
 # Where the kernel refuses to wait, nobody may spin.
 only_in     '::poll *\(' 'src/waiting.cpp'
-nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo|sigtimedwait) *\('
+nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo) *\('
+only_in     '::sigtimedwait *\(' 'src/printed.cpp'   # takes a signal that is there, and does not wait
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range)'
 only_in     'SYS_pidfd_open' 'src/opened.cpp'
 only_in     'SYS_pidfd_send_signal' 'src/fork.cpp'
