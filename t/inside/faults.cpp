@@ -256,8 +256,8 @@ BOOST_AUTO_TEST_CASE(what_cannot_happen_is_misuse) {
   BOOST_TEST(testing::has(refused(as(Victim::child, at_fork)), "forks for a child"));
   BOOST_TEST(testing::has(refused(as(Victim::snapshot, fork)), "without fork_errno"));
   BOOST_TEST(testing::has(refused(as(Victim::parent, [](Plan& p) { p.child = 1; })), "no child"));
-  BOOST_TEST(
-      testing::has(refused([](Plan& p) { p.delay = std::chrono::milliseconds(-1); }), "fault::Plan::delay is negative"));
+  BOOST_TEST(testing::has(refused([](Plan& p) { p.delay = std::chrono::milliseconds(-1); }),
+                          "fault::Plan::delay is negative"));
   BOOST_TEST(refused(die) == "");
   BOOST_TEST(refused(as(Victim::snapshot, at_fork)) == "");
   // What was refused is not armed.
