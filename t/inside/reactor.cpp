@@ -479,7 +479,9 @@ BOOST_AUTO_TEST_CASE(odd_durations) {
   par::Reactor loop;
   std::vector<par::Timer> timers;
   int fired = 0;
-  for (const auto time : {-1000000000000ns, -1ns, 0ns, 1ns, 999ns, 1001ns, 1000000ns, 1000001ns}) {
+  for (const auto time : {-1000000000000ns, -1ns})
+    BOOST_CHECK_THROW(static_cast<void>(loop.after(time, [] {})), std::logic_error);
+  for (const auto time : {0ns, 1ns, 999ns, 1001ns, 1000000ns, 1000001ns}) {
     const auto due = Clock::now() + time;
     timers.push_back(loop.after(time, [&fired, due] {
       ++fired;
@@ -489,7 +491,7 @@ BOOST_AUTO_TEST_CASE(odd_durations) {
   auto far = loop.after(24h * 365 * 100, [] { BOOST_ERROR("a century has passed"); });
   timers.push_back(loop.after(1ms, [&] { far.cancel(); }));
   loop.run();
-  BOOST_TEST(fired == 8);
+  BOOST_TEST(fired == 6);
 }
 
 BOOST_AUTO_TEST_CASE(every_is_never_early_and_missed_periods_are_not_made_up_for) {
