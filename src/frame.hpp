@@ -71,19 +71,19 @@ private:
   bool next_small(Frame&);
   void skip_rest_of_large() noexcept;
 
-  enum class State { header, small, large, skipped };
+  enum class State : unsigned char { header, small, large, skipped };
 
   std::size_t max_body_;
+  std::string_view view_;     // fed and not yet cut
+  std::string carry_;         // kept from earlier pieces; comes before view_
+  std::size_t carry_at_ = 0;  // bytes of carry_ that are cut
   State state_ = State::header;
-  std::string_view view_;            // fed and not yet cut
-  std::string carry_;                // kept from earlier pieces; comes before view_
-  std::size_t carry_at_ = 0;         // bytes of carry_ that are cut
-  FrameKind kind_ = FrameKind::end;  // of the frame under way, with the two below
+  FrameKind kind_ = FrameKind::end;  // of the frame under way, with what follows
+  Frame::Skipped why_skipped_ = Frame::Skipped::no;
+  unsigned attached_ = 0;
   std::uint64_t id_ = 0;
   std::uint64_t length_ = 0;
-  unsigned attached_ = 0;
   std::uint64_t skipped_ = 0;  // bytes of a frame without a body that have gone by
-  Frame::Skipped why_skipped_ = Frame::Skipped::no;
   std::string large_;
   std::size_t large_filled_ = 0;
 };
