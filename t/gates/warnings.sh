@@ -11,6 +11,10 @@ for page in "$srcdir"/man/*.[37]; do
 	examples_of "$page" "$tmp/${page##*/}"
 done
 
+# Nothing is linked, and clang warns of libraries then.
+png_headers=
+for word in $png; do case $word in -l* | -L*) ;; *) png_headers="$png_headers $word" ;; esac; done
+
 compilers=0
 for compiler in g++ clang++; do
 	command -v $compiler >/dev/null || continue
@@ -21,7 +25,7 @@ for compiler in g++ clang++; do
 	for file in "$srcdir"/examples/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
 		name=${file##*/}
 		case $name in render.cpp) test -n "$png" || continue ;; esac
-		queue $compiler ${compile#"$CXX"} $png $strict $how "$file"
+		queue $compiler ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done
