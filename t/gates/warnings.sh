@@ -25,7 +25,7 @@ for compiler in g++ clang++; do
 	for file in "$srcdir"/examples/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
 		name=${file##*/}
 		case $name in render.cpp) test -n "$png" || continue ;; esac
-		queue $compiler ${compile#"$CXX"} $png_headers $strict $how "$file"
+		queue $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done
