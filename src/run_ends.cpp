@@ -73,7 +73,9 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   std::vector<KeptCall> again;
   std::vector<Failed> failed;
   std::vector<KeptCall> calls = child.calls.take_all();
-  const std::uint64_t torn = ours ? 0 : answered_in_part(child, calls);
+  // A lost snapshot explains more than the answer that it cut short.
+  const bool by_itself = !ours && told.code() != Errc::snapshot_lost;
+  const std::uint64_t torn = by_itself ? answered_in_part(child, calls) : 0;
   for (auto& [id, pending, argument] : calls) {
     erase(std::exchange(pending.note, nullptr));
     Delivery delivery = child.delivery(id, pending);

@@ -77,7 +77,6 @@ fi
 
 check 'make uninstall' quiet_make uninstall
 rm -rf "$tmp"/said* "$tmp"/job.*
-find "$tmp" ! -type d >"$tmp/left"
-sed -i '\|/left$|d' "$tmp/left"
+find "$tmp" ! -type d ! -path "$tmp/left" ! -path "$tmp/failed" >"$tmp/left"
 empty 'nothing is left of it' "$tmp/left"
 finish

@@ -3,6 +3,7 @@
 // direction waited for ever, a child's stream was cut without a word, and an error came behind an end or not at all.
 #include "calling.hpp"
 #include "errors.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -499,6 +500,36 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_is_a_bad_message_to_its_call_alone) {
     const Strings expected{"value", at == 0 ? "child_killed" : "bad_message", "child_killed"};
     BOOST_TEST(answers_of_torn(at, {}) == expected, boost::test_tools::per_element());
   }
+}
+
+// A snapshot that is stopped tells nothing of its child's end, and then it is lost.
+BOOST_AUTO_TEST_CASE(a_torn_answer_beside_a_lost_snapshot_is_a_lost_snapshot) {
+  par::Snapshot snapshot;
+  testing::allow_descriptors(1);
+  par::Reactor loop;
+  par::Options options;
+  options.snapshot = &snapshot;
+  auto f = par::run<par::RawIo, par::RawIo>(
+      loop,
+      [](int x) {
+        if (x > 0) return x;
+        ::kill(::getppid(), SIGSTOP);
+        if (!testing::eventually([] { return testing::state_of(::getppid()) == 'T'; })) return -1;
+        tear_second(18);
+        return x;
+      },
+      options);
+  Strings heard;
+  for (int i = 0; i < 2; ++i)
+    f(i, [&](par::Result<int> r) {
+      heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+      if (!r) loop.stop();
+    });
+  const par::Timer look = loop.every(1ms, [&] {
+    if (f.pid() > 0 && testing::state_of(f.pid()) == 'Z') ::kill(snapshot.pid(), SIGKILL);
+  });
+  loop.run();
+  BOOST_TEST(heard == (Strings{"0", "snapshot_lost"}), boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(a_call_that_may_be_made_again_does_not_notice) {

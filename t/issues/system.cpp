@@ -62,10 +62,6 @@ int nested_without_standard(int x) {
   return standard_are_closed() ? answer : -3;
 }
 
-int number_of(par::Fd fd) {
-  return standard_are_closed() ? fd.get() : -1;
-}
-
 int number_without_standard(par::Fd fd) {
   // It came before they were closed.
   close_standard();
