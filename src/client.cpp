@@ -63,7 +63,13 @@ Flow Client::take(Report& report) {
   fault_at(Hop::take);
   if (packet.size != sizeof report) return Flow::end;
   if (report.kind == Tell::exited) ++seen_;
+  if (translated_ && report.kind == Tell::spawned) report.pid = packet.sender;
   return Flow::done;
+}
+
+void Client::translate_numbers() noexcept {
+  translated_ = true;
+  name_senders(control_.get());
 }
 
 void Client::close() noexcept {

@@ -35,6 +35,9 @@ public:
   bool ended() const noexcept { return ended_; }
 
   Flow take(Report&);
+  // The other end is in another pid namespace: the number of a child that was spawned is what the kernel makes of
+  // it here.  It is that of the snapshot where the kernel was not asked.
+  void translate_numbers() noexcept;
 
   void close() noexcept;
 
@@ -50,6 +53,7 @@ private:
   std::deque<Queued> queue_;
   std::uint64_t seen_ = 0;  // exits heard of
   bool ended_ = false;
+  bool translated_ = false;
 };
 
 }  // namespace evparallel

@@ -8,8 +8,10 @@
 
 namespace evparallel {
 
-void Clients::set_up(Children& children, Descriptor control_of_parent) noexcept {
+void Clients::set_up(Children& children, Descriptor control_of_parent,
+                     bool parent_is_elsewhere) noexcept {
   children_ = &children;
+  parent_is_elsewhere_ = parent_is_elsewhere;
   let_in(control_of_parent, no_child);
 }
 
@@ -40,7 +42,10 @@ void Clients::close(ClientIndex index) noexcept {
 // False: its socket is full, or it is gone.
 bool Clients::send(ClientIndex index, const Report& report) noexcept {
   fault_at(Hop::report);
-  const Flow flow = send_packet(clients_[index].control.get(), &report, sizeof report, -1);
+  const int control = clients_[index].control.get();
+  const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == Tell::spawned;
+  const Flow flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
+                               : send_packet(control, &report, sizeof report, -1);
   if (flow == Flow::end) clients_[index].gone = true;
   return flow == Flow::done;
 }

@@ -32,7 +32,8 @@ struct ClientEntry {
 class Clients {
 public:
   // Requires: the object stands in zeroed memory.
-  void set_up(Children&, Descriptor control_of_parent) noexcept;
+  // `parent_is_elsewhere`: in another pid namespace, where children have other numbers.
+  void set_up(Children&, Descriptor control_of_parent, bool parent_is_elsewhere) noexcept;
 
   ClientEntry& operator[](ClientIndex index) noexcept { return clients_[index]; }
   const ClientEntry& operator[](ClientIndex index) const noexcept { return clients_[index]; }
@@ -58,6 +59,7 @@ private:
   ClientIndex used_;
   std::uint64_t strays_told_;
   bool refusal_told_;
+  bool parent_is_elsewhere_;
   ClientEntry clients_[client_limit];
 };
 

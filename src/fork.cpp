@@ -38,7 +38,8 @@ pid_t snapshot_of_child = 0;   // in a child; 0 where none is to die with it
 std::uint64_t steps_gone = 0;  // see check_death_signal()
 std::uint64_t next_look = 0;
 bool ids_changed = false;
-pid_t program = 0;  // in a snapshot and its children: whose snapshot it is
+constexpr pid_t nobody = -1;
+pid_t program = 0;  // in a snapshot and its children: whose snapshot it is, or nobody
 
 // Blocked there and not ignored: a child then has nothing to do but to unblock them.
 constexpr int unheard_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
@@ -106,10 +107,10 @@ EVPARALLEL_EARLY void set_role(Role now) noexcept {
 }
 
 EVPARALLEL_EARLY Home Home::here() noexcept {
-  return {::getpid()};
+  return {::getpid(), current_role};
 }
 bool Home::is_here() const noexcept {
-  return pid == ::getpid();
+  return pid == ::getpid() && role == current_role;
 }
 
 namespace {
@@ -169,7 +170,7 @@ bool become_snapshot(pid_t parent) noexcept {
   end_by_term_if_meant();  // in its children
   ::setpgid(0, 0);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-  program = parent;
+  program = parent != 0 ? parent : nobody;
   ::prctl(PR_SET_PDEATHSIG, SIGCONT);
   return parent_is(parent);  // asked after the signal was ordered: one of both tells
 }
@@ -295,6 +296,7 @@ void make_group(pid_t pid) noexcept {
   ::setpgid(pid, pid);
 }
 pid_t group_of(pid_t pid) noexcept {
+  if (pid == 0) return 0;
   return std::max<pid_t>(::getpgid(pid), 0);
 }
 bool is_child_of_this_process(pid_t pid) noexcept {

@@ -18,10 +18,11 @@ enum class Role { parent, snapshot, child };
 Role role() noexcept;
 void set_role(Role) noexcept;
 
-// Counts the library's forks that led to this process; with the pid it tells whether a handle is at
-// home.
+// Tells whether a handle is at home.  In another pid namespace a child may have the number that the
+// program has in its own.
 struct Home {
   pid_t pid;
+  Role role;
   static Home here() noexcept;
   bool is_here() const noexcept;
 };
@@ -48,7 +49,7 @@ void in_every_copy(void (*call)()) noexcept;
 
 // All dispositions to default, but of SIGTERM, which is as its children are to have it.  Leaves the
 // parent's process group.  What its children leave behind comes to it.  The death of `parent` raises SIGCONT, which
-// wakes even a stopped process.  Returns false if it is dead already.
+// wakes even a stopped process.  0: it is in another pid namespace.  Returns false if it is dead already.
 bool become_snapshot(pid_t parent) noexcept;
 // A descriptor that reads SIGCHLD and SIGCONT; both stay blocked, and so do the signals by which a
 // terminal or an init system ends programs: a snapshot ends when its parent does, which drains first.
@@ -63,7 +64,8 @@ void add_to_oom_score(int) noexcept;
 
 // Empty mask, death with the snapshot; a process group of its own, or `group` where that is not 0
 // and can be joined.  Dispositions are those that become_snapshot() has set.  SIGTERM ends it if the snapshot, the program, its own
-// parent or it itself has sent it: who else does means the program, which drains first.  What the
+// parent or it itself has sent it: who else does means the program, which drains first, and whoever is
+// in another pid namespace counts as somebody else.  What the
 // programs that it starts leave behind comes to it.  Returns false if the snapshot is dead already.
 bool become_child(pid_t snapshot, pid_t group = 0) noexcept;
 // The kernel forgets that a process is to die with its parent when the ids of the process change: a
@@ -93,7 +95,7 @@ void open_missing_standard_descriptors() noexcept;
 
 // Both sides of a fork set the group, so that killing the group never races.
 void make_group(pid_t) noexcept;
-pid_t group_of(pid_t) noexcept;  // 0: there is no such process
+pid_t group_of(pid_t) noexcept;  // 0: there is no such process, or it is 0
 // Whether it can be waited for here, and so has its number still.
 bool is_child_of_this_process(pid_t) noexcept;
 // False: it is not there, or the kernel does not let us.

@@ -12,8 +12,8 @@ namespace evparallel {
 
 namespace {
 
-bool parent_lives(const void* start) {
-  return parent_is(static_cast<const ServerStart*>(start)->parent);
+bool program_lives(const void* start) {
+  return static_cast<const ServerStart*>(start)->program.lives();
 }
 
 bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noexcept {
@@ -28,7 +28,7 @@ Packet wait_for_word(const ServerStart& start, SiblingWanted& wanted) noexcept {
     pollfd control{start.control.get(), POLLIN, 0};
     wait_for(&control, 1, look_ms);
     Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
-    if (packet.flow != Flow::again || !parent_lives(&start)) return packet;
+    if (packet.flow != Flow::again || !start.program.lives()) return packet;
   }
 }
 
@@ -40,20 +40,25 @@ bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
   start.control = std::move(packet.along);
   start.slots = slots;
   start.siblings = 0;
-  return become_snapshot(start.parent) && tell(start, outcome, 0);
+  return become_snapshot(start.program.pid()) && tell(start, outcome, 0);
+}
+
+// In a pid namespace that cannot see the program no process can be forked as the program's own.
+Forked fork_sibling_of(const ServerStart& start) noexcept {
+  return start.program.pid() != 0 ? fork_sibling() : Forked{-1, EINVAL};
 }
 
 }  // namespace
 
 bool become_frozen(ServerStart& start) noexcept {
-  const FreezeOutcome outcome = freeze(parent_lives, &start);
+  const FreezeOutcome outcome = freeze(program_lives, &start);
   if (!tell(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
   for (; start.siblings > 0; --start.siblings) {
     SiblingWanted wanted{};
     Packet packet = wait_for_word(start, wanted);
     if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
-    const Forked sibling = packet.along ? fork_sibling() : Forked{-1, EMFILE};
+    const Forked sibling = packet.along ? fork_sibling_of(start) : Forked{-1, EMFILE};
     if (sibling.pid == 0) return become_sibling(start, packet, wanted.slots, outcome);
     if (sibling.pid < 0) {
       forked.failed_at = FreezeStep::fork;

@@ -3,6 +3,7 @@
 #include "notes.hpp"
 
 #include "early.hpp"
+#include "fork.hpp"
 #include "shared_memory.hpp"
 
 #include <time.h>
@@ -54,13 +55,14 @@ void Notes::unmap(Notes* table) noexcept {
 
 // A pid has 22 bits at most; a process that came to the same pid later starts at another time.
 std::uint64_t Notes::new_owner() noexcept {
-  static pid_t of_process = 0;
+  static Home of_process{};
   static std::uint64_t next = 0;
-  if (of_process != ::getpid()) {
-    of_process = ::getpid();
+  if (!of_process.is_here()) {
+    of_process = Home::here();
     next = static_cast<std::uint64_t>(now_ns()) >> 10;
   }
-  return static_cast<std::uint64_t>(of_process) << 42 | (next++ & ((std::uint64_t{1} << 42) - 1));
+  return static_cast<std::uint64_t>(of_process.pid) << 42 |
+         (next++ & ((std::uint64_t{1} << 42) - 1));
 }
 
 std::size_t Notes::first_place(std::uint64_t owner, std::uint64_t call) noexcept {

@@ -4,6 +4,7 @@
 
 #include "descriptor.hpp"
 #include "opened.hpp"
+#include "process_stat.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -66,6 +67,7 @@ void PoolCounts::add(const ResourceUsage& of) noexcept {
 
 // statm: size, resident, and what of it belongs to files or is shared; in pages.
 std::size_t own_memory(pid_t pid) noexcept {
+  if (!proc_has_our_numbers()) return 0;
   char text[128];
   std::snprintf(text, sizeof text, "/proc/%d/statm", static_cast<int>(pid));
   const Descriptor file(open_file(text, O_RDONLY));

@@ -24,6 +24,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <sstream>
 #include <string_view>
@@ -73,6 +74,14 @@ bool kernel_says_threads() noexcept {
   return errno == EINVAL || !__libc_single_threaded;
 }
 
+// As /proc calls it, which may go by the numbers of another pid namespace.  0: it does not say.
+int number_of_this_thread() {
+  char path[64] = {};
+  if (::readlink("/proc/thread-self", path, sizeof path - 1) <= 0) return 0;
+  const char* const name = std::strrchr(path, '/');
+  return name ? std::atoi(name + 1) : 0;
+}
+
 std::vector<PreflightReport::Thread> other_threads() {
   std::vector<PreflightReport::Thread> threads;
   std::vector<int> tids;
@@ -80,8 +89,10 @@ std::vector<PreflightReport::Thread> other_threads() {
     if (kernel_says_threads()) threads.push_back({0, "unknown: /proc is not there"});
     return threads;
   }
+  if (tids.size() == 1) return threads;
+  const int self = number_of_this_thread();
   for (const int tid : tids)
-    if (tid != ::gettid())
+    if (tid != self)
       threads.push_back({tid, first_line("/proc/self/task/" + std::to_string(tid) + "/comm")});
   return threads;
 }

@@ -37,12 +37,18 @@ std::int64_t boottime_ns() noexcept {
   return std::int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
 }
 
+bool proc_has_our_numbers() noexcept {
+  char number[16] = {};
+  return ::readlink("/proc/self", number, sizeof number - 1) > 0 && std::atoi(number) == ::getpid();
+}
+
 bool was_born_by(pid_t pid, std::int64_t boottime) noexcept {
   constexpr std::size_t start_time = 22 - 3;  // fields are counted from 1
   std::uint64_t numbers[start_time + 1];
   char path[32];
   std::snprintf(path, sizeof path, "/proc/%d/stat", static_cast<int>(pid));
   errno = 0;
+  if (!proc_has_our_numbers()) return false;
   if (read_stat(path, numbers, start_time + 1) <= start_time) return false;
   const std::int64_t ns_per_tick = 1000000000 / ::sysconf(_SC_CLK_TCK);
   return numbers[start_time] <= static_cast<std::uint64_t>(boottime / ns_per_tick);

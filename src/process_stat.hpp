@@ -16,6 +16,10 @@ std::size_t read_stat(const char* path, std::uint64_t* numbers, std::size_t room
 // CLOCK_BOOTTIME in nanoseconds, by which the kernel notes when a process is born.
 std::int64_t boottime_ns() noexcept;
 
+// Whether /proc goes by the numbers that processes have here: one that was mounted in another pid
+// namespace has others, and what it says of a number is about a stranger.
+bool proc_has_our_numbers() noexcept;
+
 // Whether the process with this number was born up to then.  False also where that cannot be known;
 // errno says why then, and is 0 else.
 bool was_born_by(pid_t, std::int64_t boottime) noexcept;

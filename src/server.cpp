@@ -34,7 +34,8 @@ namespace evparallel {
 
 namespace {
 
-constexpr std::int64_t drain_ms = 400;  // what children get when the parent is gone
+constexpr std::size_t first_client = 3;  // in the row of what is waited for
+constexpr std::int64_t drain_ms = 400;   // what children get when the parent is gone
 // What who was killed then gets to be gone: much, since a busy machine needs it, and whoever comes
 // from them is ours to end only while we live.
 constexpr std::int64_t end_ms = 5000;
@@ -49,7 +50,8 @@ struct Server {
   bool stopping;
   bool unheard;  // nobody reads the first client's reports any more
   Endings endings;
-  pollfd waits[client_limit + 2];  // signals, the door, and each client that was ever there
+  // Signals, the door, the program where its number is not known, and each client that was ever there.
+  pollfd waits[client_limit + first_client];
   Clients clients;
   Strays strays;
   Children children;  // last: large, and only its beginning is ever touched
@@ -155,7 +157,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.notes = start->notes;
   spawn.modules = &start->modules;
   spawn.snapshot = server->self;
-  if (request.group == Group::parent) spawn.group = group_of(start->parent);
+  if (request.group == Group::parent) spawn.group = group_of(start->program.pid());
   spawn.socket = std::move(packet.along);
   spawn.door = std::move(server->door_child);
   seed_generators(request.seed);  // here, where those pages are this process's own already
@@ -304,7 +306,7 @@ bool nothing_left_to_do() noexcept {
 
 void on_signals() noexcept {
   drain_signal_descriptor(server->signals.get());
-  if (!parent_is(start->parent)) leave();
+  if (!start->program.lives()) leave();
   reap();
 }
 
@@ -312,12 +314,13 @@ void on_signals() noexcept {
 std::size_t gather_waits(pollfd* waits) noexcept {
   waits[0] = {server->signals.get(), POLLIN, 0};
   waits[1] = {server->door.get(), POLLIN, 0};
+  waits[2] = {start->program.descriptor(), POLLIN, 0};
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     const ClientEntry& client = server->clients[i];
-    waits[2 + i] = {client.open ? client.control.get() : -1,
-                    static_cast<short>(client.behind() ? POLLOUT : POLLIN), 0};
+    waits[first_client + i] = {client.open ? client.control.get() : -1,
+                               static_cast<short>(client.behind() ? POLLOUT : POLLIN), 0};
   }
-  return 2 + server->clients.used();
+  return first_client + server->clients.used();
 }
 
 int wait_time(std::int64_t now) noexcept {
@@ -331,9 +334,9 @@ void turn(std::int64_t now) noexcept {
   const std::size_t count = gather_waits(waits);
   const int ready = wait_for(waits, count, wait_time(now));
   if (ready <= 0) return;
-  if (waits[0].revents) on_signals();
-  for (std::size_t i = 2; i < count; ++i) {
-    const auto index = static_cast<ClientIndex>(i - 2);
+  if (waits[0].revents || waits[2].revents) on_signals();
+  for (std::size_t i = first_client; i < count; ++i) {
+    const auto index = static_cast<ClientIndex>(i - first_client);
     const ClientEntry& client = server->clients[index];
     if (!client.open || !waits[i].revents) continue;
     if (waits[i].revents & POLLHUP)
@@ -371,7 +374,7 @@ int set_up(ServerStart& given) noexcept {
   server->children.set_up();
   server->endings.set_up(server->children, start->slots);
   server->strays.set_up(server->children);
-  server->clients.set_up(server->children, std::move(given.control));
+  server->clients.set_up(server->children, std::move(given.control), given.program.pid() == 0);
   server->self = ::getpid();
   faults.control = server->clients[0].control.get();
   return 0;
@@ -390,7 +393,8 @@ void tell_begun(const Descriptor& control, int error) noexcept {
 }  // namespace
 
 void serve(ServerStart&& given) {
-  if (!become_snapshot(given.parent)) ::_exit(71);
+  given.program.look_from_snapshot();
+  if (!become_snapshot(given.program.pid())) ::_exit(71);
   give_back_free_memory();
   if (given.freeze && !become_frozen(given)) ::_exit(71);
   if (const int error = given.unprepared ? given.unprepared : set_up(given)) {

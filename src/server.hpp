@@ -8,6 +8,7 @@
 #include "descriptor.hpp"
 #include "modules.hpp"
 #include "notes.hpp"
+#include "program.hpp"
 #include "slots.hpp"
 #include "streams.hpp"
 
@@ -39,7 +40,7 @@ struct ServerStart {
   Slot* slots = nullptr;
   Notes* notes = nullptr;
   std::shared_ptr<const Modules> modules;
-  pid_t parent = 0;
+  Program program;
   bool freeze = false;
   unsigned siblings = 0;            // that are to be forked from it when it is frozen
   int unprepared = 0;               // an errno: what its children would need could not be made

@@ -83,7 +83,7 @@ int prepared() noexcept {
 // where it would be two otherwise, as chance has it.
 void become_server(void* argument) {
   Birth& birth = *static_cast<Birth*>(argument);
-  close_registered_except(birth.start.control.get(), -1);
+  close_registered_except(birth.start.control.get(), birth.start.program.descriptor());
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
@@ -158,7 +158,7 @@ void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   start.slots = slots_;
   start.notes = moment_->notes;
   start.modules = moment_->modules;
-  start.parent = home_.pid;
+  start.program = Program::here();
   start.freeze = options.freeze;
   start.siblings = options.replicas - 1;
   start.live = &live;

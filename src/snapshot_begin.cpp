@@ -22,6 +22,7 @@ void SnapshotEntry::hear_of_beginning() {
   const bool told = packet.flow == Flow::done && report.kind == Tell::begun;
   if (told && report.code == 0) {
     knows_numbers_ = report.pid == pid_;
+    if (!knows_numbers_) client_.translate_numbers();
     return;
   }
   const std::string how = wait_for_end();

@@ -131,8 +131,7 @@ void SnapshotEntry::reap() {
 // The kernel kills them with the snapshot, but for those whose ids have changed.  Not before it was
 // reaped: one that only has lost us sees to them itself, and lets them flush.
 void SnapshotEntry::kill_orphans() noexcept {
-  if (knows_numbers_)
-    for (const Living& child : orphans_) kill_born_by(child.pid, child.born_before);
+  for (const Living& child : orphans_) kill_born_by(child.pid, child.born_before);
   orphans_ = {};
 }
 

@@ -218,6 +218,11 @@ ExitStatus status_of(const Report& report) {
   return status;
 }
 
+// Of a child, by the number that came: that of the snapshot where the kernel did not translate it.
+pid_t SnapshotEntry::number_here(pid_t pid) const noexcept {
+  return knows_numbers_ || pid != pid_ ? pid : 0;
+}
+
 void SnapshotEntry::take_report(const Report& report) {
   if (report.kind == Tell::strays) {
     strays_ = report.id;
@@ -237,11 +242,11 @@ void SnapshotEntry::take_report(const Report& report) {
     case Tell::refused_to_wait:
     case Tell::begun: break;
     case Tell::spawned:
-      child->pid = report.pid;
+      child->pid = number_here(report.pid);
       child->born_before = report.born_before;
       child->slot = report.slot;
       if (SpawnListener* listener = child->listener)
-        loop_->call([&] { listener->on_spawned(report.pid, report.slot); });
+        loop_->call([&] { listener->on_spawned(child->pid, report.slot); });
       break;
     case Tell::failed:
       last_word(report.id,
@@ -250,6 +255,7 @@ void SnapshotEntry::take_report(const Report& report) {
       break;
     case Tell::exited: {
       ExitStatus status = status_of(report);
+      if (!knows_numbers_) status.pid = child->pid;
       const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
       if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
       last_word(report.id, {status, std::nullopt});

@@ -172,6 +172,7 @@ private:
   bool ask(const Request&, Descriptor along = {}, Streams = {});
   void on_readable();
   void on_writable();
+  pid_t number_here(pid_t) const noexcept;
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
@@ -206,7 +207,7 @@ private:
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
-  bool knows_numbers_ = true;       // pids that the snapshot tells are the same processes here
+  bool knows_numbers_ = true;       // the snapshot has the same pids as this process
   std::vector<Living> orphans_;     // lived when it was lost; until it was reaped
   std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
   Callback<void(const ExitStatus&)> on_lost_;

@@ -223,6 +223,25 @@ Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
   return put >= 0 ? Flow::done : flow_of_errno(errno);
 }
 
+Flow send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
+  iovec vector{const_cast<void*>(bytes), size};
+  alignas(cmsghdr) char bytes_along[CMSG_SPACE(sizeof(ucred))] = {};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = bytes_along;
+  message.msg_controllen = sizeof bytes_along;
+  cmsghdr* const item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_CREDENTIALS;
+  item->cmsg_len = CMSG_LEN(sizeof(ucred));
+  const ucred credentials{pid, ::getuid(), ::getgid()};
+  std::memcpy(CMSG_DATA(item), &credentials, sizeof credentials);
+  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  if (put >= 0) return Flow::done;
+  return errno == EPERM ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
+}
+
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   iovec vector{to, size};
   Control control{};

@@ -73,6 +73,10 @@ inline Flow send_packet(int fd, const void* bytes, std::size_t size, int along) 
   return send_packet(fd, bytes, size, &along, along >= 0 ? 1 : 0);
 }
 
+// The same, without descriptors, in the name of that process: who reads it elsewhere and asks for senders
+// is told by which number it knows it.  Where the kernel does not let us, this process is the sender.
+Flow send_packet_from(pid_t, int fd, const void* bytes, std::size_t size) noexcept;
+
 // What was not taken out of it is closed, without a shutdown, when it is destroyed.
 struct Packet {
   Packet() noexcept = default;

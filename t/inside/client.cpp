@@ -68,7 +68,7 @@ public:
       throw std::runtime_error("no socket pair");
     start.slots = map_slots();
     start.notes = Notes::map();
-    start.parent = ::getpid();
+    start.program = Program::here();
     start.live = &live;
     const Forked forked = fork_clean(&become_server, &start);
     start.control.drop();

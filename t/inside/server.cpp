@@ -242,7 +242,7 @@ public:
     slots = map_slots();
     start.server.slots = slots;
     start.server.notes = Notes::map();
-    start.server.parent = ::getpid();
+    start.server.program = Program::here();
     start.server.live = &live;
     const Forked forked = fork_clean(&become_server, &start);
     start.server.control.drop();

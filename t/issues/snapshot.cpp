@@ -8,6 +8,7 @@
 #include <alloca.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -178,6 +180,199 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_before_it_serves_is_refused_with_its_e
     return 3;
   });
   BOOST_TEST(status == 0);
+}
+
+// ---- pid namespaces ----
+
+namespace {
+
+constexpr int not_allowed = 98;
+
+bool skipped(int status) {
+  if (status == not_allowed) testing::skip("no pid namespace can be made here");
+  return status == not_allowed;
+}
+
+// What this process forks from now on is in a new pid namespace.
+bool separate_children() {
+  const int flags = ::geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWUSER;
+  return ::unshare(flags) == 0;
+}
+
+// Runs `f` in a process whose children are in a pid namespace that cannot see it.
+template <class F>
+int elsewhere_than_children(F f) {
+  return testing::elsewhere([&] { return separate_children() ? f() : not_allowed; });
+}
+
+// Runs `f` in process 1 of a pid namespace, with a /proc that has the numbers of another one.
+template <class F>
+int elsewhere_as_process_1(F f) {
+  return elsewhere_than_children([&] { return testing::elsewhere(f); });
+}
+
+using Numbers = std::vector<int>;
+
+// As they are called where they live.
+Numbers numbers_of_a_family(int) {
+  Numbers numbers{::getpid(), ::getppid()};
+  auto inner = par::run(par::this_reactor(), [](int) { return ::getpid(); });
+  inner(0, [&](par::Result<int> r) { numbers.push_back(r.value_or(-1)); });
+  par::this_reactor().run();
+  return numbers;
+}
+
+Numbers answer_of_a_family(par::Reactor& loop, pid_t& child) {
+  auto far = par::run(loop, numbers_of_a_family);
+  Numbers answer;
+  far(0, [&](par::Result<Numbers> r) {
+    child = far.pid();
+    if (r) answer = *r;
+  });
+  loop.run();
+  return answer;
+}
+
+// Of a child that does nothing, after `end` was done with it.
+template <class F>
+par::ExitStatus end_of_a_child(par::Reactor& loop, F end) {
+  auto process = par::process(loop, [](par::Pipe<int, int> pipe) { pipe.on_end([] {}); });
+  par::ExitStatus how;
+  process.on_exit([&](const par::ExitStatus& status) { how = status; });
+  process.on_error([](const par::Error&) {});
+  while (process.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
+  const pid_t pid = process.pid();
+  end(process);
+  loop.run();
+  if (how.pid != pid) throw std::logic_error("it ended by another number");
+  return how;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(process_1_takes_a_snapshot_with_the_proc_of_its_host) {
+  const int status = elsewhere_as_process_1([] {
+    if (::getpid() != 1) return 1;
+    par::init();
+    par::Reactor loop;
+    pid_t child = 0;
+    const Numbers answer = answer_of_a_family(loop, child);
+    const pid_t snapshot = par::default_snapshot().pid();
+    if (answer != Numbers{child, snapshot, answer.back()} || answer.back() <= child) return 2;
+    par::PoolOptions options;
+    options.max_rss_growth = 1;  // it would be that of a stranger
+    try {
+      static_cast<void>(par::pool(
+          loop, [](int x) { return x; }, options));
+    } catch (const par::Error& error) {
+      return error.code() == par::Errc::refused ? 0 : 3;
+    }
+    return 4;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_thread_of_process_1_is_seen_by_the_proc_of_its_host) {
+  const int status = elsewhere_as_process_1([] {
+    bool over = false;
+    pthread_t thread{};
+    const auto wait = [](void* flag) -> void* {
+      while (!__atomic_load_n(static_cast<bool*>(flag), __ATOMIC_ACQUIRE)) ::sched_yield();
+      return nullptr;
+    };
+    if (::pthread_create(&thread, nullptr, wait, &over) != 0) return 1;
+    const std::size_t seen = par::preflight().threads.size();
+    __atomic_store_n(&over, true, __ATOMIC_RELEASE);
+    ::pthread_join(thread, nullptr);
+    return seen == 1 ? 0 : 2;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_serves) {
+  const int status = elsewhere_than_children([] {
+    par::SnapshotOptions two;
+    two.replicas = 2;
+    par::init(two);
+    par::Reactor loop;
+    pid_t child = 0;
+    const Numbers answer = answer_of_a_family(loop, child);
+    if (answer.size() != 3 || answer[1] > 2 || answer[2] <= answer[0]) return 1;
+    if (child <= 0 || child == answer[0]) return 2;  // its number here
+    return 0;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+// The kernel translates numbers for those alone who may do more than that.
+BOOST_AUTO_TEST_CASE(a_number_that_the_kernel_does_not_translate_is_not_known) {
+  if (::geteuid() != 0) return testing::skip("needs root, to be an ordinary user then");
+  const int status = elsewhere_than_children([] {
+    constexpr uid_t somebody_else = 65534;
+    if (::setresuid(somebody_else, somebody_else, somebody_else) != 0) return 1;
+    par::init();
+    par::Reactor loop;
+    pid_t child = -1;
+    const Numbers answer = answer_of_a_family(loop, child);
+    return answer.size() == 3 && child == 0 ? 0 : 2;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+BOOST_AUTO_TEST_CASE(children_in_a_pid_namespace_of_their_own_are_ended_by_their_numbers_here) {
+  const int status = elsewhere_than_children([] {
+    par::init();
+    par::Reactor loop;
+    const par::ExitStatus terminated =
+        end_of_a_child(loop, [](auto& process) { process.terminate(); });
+    if (terminated.cause != par::Cause::terminated) return 1;
+    const par::ExitStatus killed =
+        end_of_a_child(loop, [](auto& process) { ::kill(process.pid(), SIGKILL); });
+    if (!killed.signalled() || killed.signal() != SIGKILL) return 2;
+    const par::ExitStatus lost =
+        end_of_a_child(loop, [](auto&) { ::kill(par::default_snapshot().pid(), SIGKILL); });
+    return lost.cause == par::Cause::snapshot_lost && !testing::process_exists(lost.pid) ? 0 : 3;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+// The copy holds the program's end of the control socket, which has no end therefore, and the program has no number
+// where its snapshot is.
+BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_ends_with_its_program,
+                     *testing::guarantee("5.1")) {
+  pid_t& snapshot = testing::shared<pid_t>();
+  pid_t& copy = testing::shared<pid_t>();
+  const int status = elsewhere_than_children([&] {
+    par::init();
+    const pid_t before = ::fork();
+    if (before == 0)
+      for (;;) ::pause();
+    copy = before;
+    snapshot = par::default_snapshot().pid();
+    ::raise(SIGKILL);
+    return 0;
+  });
+  if (skipped(status)) return;
+  BOOST_TEST(status == 100 + SIGKILL);
+  // The kernel ends all with process 1, which is there until they are reaped: here, where orphans come to.
+  BOOST_TEST(testing::gone(copy));
+  ::waitpid(copy, nullptr, 0);
+  BOOST_TEST(testing::gone(snapshot));
+}
+
+BOOST_AUTO_TEST_CASE(replicas_of_a_frozen_snapshot_in_another_pid_namespace_are_refused_by_name) {
+  const int status = elsewhere_than_children([] {
+    par::SnapshotOptions options;
+    options.freeze = true;
+    options.replicas = 2;
+    try {
+      par::init(options);
+    } catch (const par::Error& error) {
+      return error.code() == par::Errc::spawn_failed && error.os_error() == EINVAL ? 0 : 1;
+    }
+    return 2;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
 // ---- a snapshot beside the other children of its program ----
