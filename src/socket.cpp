@@ -239,7 +239,8 @@ Flow send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) no
   std::memcpy(CMSG_DATA(item), &credentials, sizeof credentials);
   const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
   if (put >= 0) return Flow::done;
-  return errno == EPERM ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
+  const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: this user has no number here
+  return refused ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
 }
 
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept {

@@ -112,7 +112,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_begins_wherever_the_stack_is) {
 // Of the two descriptors of the control socket the snapshot keeps one, and needs three more: for its signals and its
 // door.
 BOOST_AUTO_TEST_CASE(a_snapshot_without_the_descriptors_that_it_needs_is_refused_by_name) {
-  for (const rlim_t left : {2, 3}) {
+  for (const rlim_t left : {rlim_t{2}, rlim_t{3}}) {
     const int status = testing::elsewhere([left] {
       close_all_from(3);
       limit_to(RLIMIT_NOFILE, static_cast<rlim_t>(lowest_free_descriptor()) + left);
@@ -193,10 +193,26 @@ bool skipped(int status) {
   return status == not_allowed;
 }
 
+bool write_file(const char* path, const std::string& text) {
+  std::ofstream file(path);
+  file << text << std::flush;
+  return file.good();
+}
+
+// This user and its group keep their numbers in the user namespace that it makes.
+bool unshare_as_user(int flags) {
+  const auto kept = [](unsigned number) {
+    return std::to_string(number) + ' ' + std::to_string(number) + " 1\n";
+  };
+  const std::string user = kept(::geteuid());
+  const std::string group = kept(::getegid());
+  return ::unshare(flags | CLONE_NEWUSER) == 0 && write_file("/proc/self/uid_map", user) &&
+         write_file("/proc/self/setgroups", "deny") && write_file("/proc/self/gid_map", group);
+}
+
 // What this process forks from now on is in a new pid namespace.
 bool separate_children() {
-  const int flags = ::geteuid() == 0 ? CLONE_NEWPID : CLONE_NEWPID | CLONE_NEWUSER;
-  return ::unshare(flags) == 0;
+  return ::geteuid() == 0 ? ::unshare(CLONE_NEWPID) == 0 : unshare_as_user(CLONE_NEWPID);
 }
 
 // Runs `f` in a process whose children are in a pid namespace that cannot see it.
@@ -240,7 +256,11 @@ par::ExitStatus end_of_a_child(par::Reactor& loop, F end) {
   par::ExitStatus how;
   process.on_exit([&](const par::ExitStatus& status) { how = status; });
   process.on_error([](const par::Error&) {});
-  while (process.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
+  const auto known = [&] {
+    loop.run_for(std::chrono::milliseconds(1));
+    return process.pid() != 0;
+  };
+  if (!testing::eventually(known)) throw std::logic_error("its number is not known");
   const pid_t pid = process.pid();
   end(process);
   loop.run();
@@ -300,6 +320,19 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_serves) {
     if (answer.size() != 3 || answer[1] > 2 || answer[2] <= answer[0]) return 1;
     if (child <= 0 || child == answer[0]) return 2;  // its number here
     return 0;
+  });
+  if (!skipped(status)) BOOST_TEST(status == 0);
+}
+
+// In a user namespace that has no number for the user the kernel takes none for it.
+BOOST_AUTO_TEST_CASE(a_user_without_a_number_knows_no_numbers_of_children) {
+  const int status = testing::elsewhere([] {
+    if (::unshare(CLONE_NEWPID | CLONE_NEWUSER) != 0) return not_allowed;
+    par::init();
+    par::Reactor loop;
+    pid_t child = -1;
+    const Numbers answer = answer_of_a_family(loop, child);
+    return answer.size() == 3 && child == 0 ? 0 : 1;
   });
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
