@@ -595,7 +595,7 @@ void in_coroutine() {
   if (!refused_further_down(loop, local)) wrong |= 2;
   if (refused(loop, [on_heap](int x) { return x + *on_heap; })) wrong |= 4;
   if (refused(loop, [at = &global](int x) { return x + *at; })) wrong |= 8;
-  if (refused(loop, [copied](int x) { return x + copied; })) wrong |= 16;
+  if (refused(loop, [copy = copied](int x) { return x + copy; })) wrong |= 16;
   delete on_heap;
   result_on_coroutine = wrong;
 }
