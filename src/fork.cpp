@@ -287,8 +287,8 @@ void open_missing_standard_descriptors() noexcept {
 }
 
 EVPARALLEL_EARLY void end_child(int status) noexcept {
-  // Without /proc it could not look, and would call that an error.
-  if (__lsan_do_leak_check && ::access("/proc/self/task", R_OK) == 0) __lsan_do_leak_check();
+  // Without /proc it could not look, and in one with other numbers it looks for its threads for ever.
+  if (__lsan_do_leak_check && proc_has_our_numbers()) __lsan_do_leak_check();
   ::_exit(status);
 }
 
