@@ -4,7 +4,7 @@
 // Plain values, filled in by the parent, of children with Options::backtrace.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <cstddef>
 #include <string>

@@ -23,7 +23,7 @@
 #include <evparallel/binary_io.hpp>
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>
-#include <evparallel/child.hpp>
+#include <evparallel/child_hooks.hpp>
 #include <evparallel/error.hpp>
 #include <evparallel/fault.hpp>
 #include <evparallel/fd.hpp>
@@ -42,7 +42,7 @@
 #include <evparallel/run.hpp>
 #include <evparallel/shared_bytes.hpp>
 #include <evparallel/snapshot.hpp>
-#include <evparallel/stdio.hpp>
+#include <evparallel/stdio_redirect.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>

@@ -7,7 +7,7 @@
 // process that it is not for, a plan does nothing.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <chrono>
 #include <cstddef>

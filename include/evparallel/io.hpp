@@ -9,7 +9,7 @@
 #pragma once
 
 #include <evparallel/error.hpp>
-#include <evparallel/short_text.hpp>
+#include <evparallel/detail/short_text.hpp>
 
 #include <cstddef>
 #include <cstdint>

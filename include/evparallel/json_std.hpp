@@ -13,7 +13,7 @@
 // among them.  EVPARALLEL_NO_STD_JSON, defined for the whole program, leaves them out.
 #pragma once
 
-#include <evparallel/json_document.hpp>
+#include <evparallel/detail/json_document.hpp>
 
 #ifndef EVPARALLEL_NO_STD_JSON
 

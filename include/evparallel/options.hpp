@@ -2,7 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_run(3).
 #pragma once
 
-#include <evparallel/stdio.hpp>
+#include <evparallel/stdio_redirect.hpp>
 
 #include <chrono>
 #include <cstddef>

@@ -2,7 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_snapshot(3).
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <sys/types.h>
 

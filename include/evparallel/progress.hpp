@@ -4,7 +4,7 @@
 // No thread and no timer: what is shown is drawn by whoever calls, at most so often.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <chrono>
 #include <cstdint>

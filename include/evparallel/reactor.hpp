@@ -12,7 +12,7 @@
 #pragma once
 
 #include <evparallel/callback.hpp>
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <chrono>
 #include <exception>

@@ -6,7 +6,7 @@
 // Elsewhere there is no call: not cancelled, no deadline, id 0.
 #pragma once
 
-#include <evparallel/export.hpp>
+#include <evparallel/detail/export.hpp>
 
 #include <chrono>
 #include <cstdint>

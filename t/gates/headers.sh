@@ -3,12 +3,12 @@
 . "${srcdir:-.}/t/lib/gate.sh"
 
 headers=0
-for header in "$srcdir"/include/evparallel/*.hpp include/evparallel/version.hpp "$srcdir"/src/*.hpp; do
+for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/detail/*.hpp include/evparallel/version.hpp "$srcdir"/src/*/*.hpp; do
 	case $header in
 	include/evparallel/version.hpp) name='<evparallel/version.hpp>' ;;  # made in the build tree
 	*/version.hpp) continue ;;
-	"$srcdir"/src/*) name="\"${header##*/}\"" ;;
-	*) name="<evparallel/${header##*/}>" ;;
+	"$srcdir"/src/*) name="\"${header#"$srcdir"/src/}\"" ;;
+	*) name="<${header#"$srcdir"/include/}>" ;;
 	esac
 	headers=$((headers + 1))
 	printf '%s\n' "$name" >"$tmp/name.$headers"

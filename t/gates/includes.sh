@@ -10,9 +10,7 @@ own_includes() {
 }
 
 find include src -name '*.[hc]pp' ! -path include/evparallel/version.hpp | sort >"$tmp/files"
-while read -r file; do own_includes "$file"; done <"$tmp/files" >"$tmp/all"
-grep '^src/[^ ]*\.cpp src/config.h$' "$tmp/all" >"$tmp/config" || :   # made by configure, for sources alone
-grep -v -x -F -f "$tmp/config" "$tmp/all" >"$tmp/pairs" || :
+while read -r file; do own_includes "$file"; done <"$tmp/files" >"$tmp/pairs"
 sed -e 's/#.*//' -e '/^ *$/d' t/gates/floors.txt >"$tmp/law"
 
 looked_at "$(wc -l <"$tmp/files")" files

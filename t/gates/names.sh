@@ -79,7 +79,7 @@ check 'a sample header is read as it is meant' diff -u "$tmp/expected" "$tmp/fou
 
 # ---- names ---------------------------------------------------------------------------------------
 
-names_of include/evparallel/*.hpp include/evparallel/version.hpp.in | sort -u >"$tmp/all"
+names_of include/evparallel/*.hpp include/evparallel/detail/*.hpp include/evparallel/version.hpp.in | sort -u >"$tmp/all"
 grep -v '^private ' "$tmp/all" >"$tmp/declared"
 sed -n 's/^private /function /p' "$tmp/all" >"$tmp/private"
 # What is exported is declared; here it stands for itself, should the reader of headers miss it.

@@ -19,7 +19,7 @@ rows=$(awk '/^\.Sh/ { here = ($2 == "IMPLEMENTATION") } here && /^\.It/ { n++ } 
 if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'each row is a hop'; else not_ok "there are $rows rows"; fi
 
 # "file function text" of each function that has a body.
-for file in include/evparallel/*.hpp src/*.[hc]pp; do
+for file in include/evparallel/*.hpp src/*/*.[hc]pp; do
 	awk -v bodies=1 -f t/gates/declarations.awk "$file" | sed "s|^|$file |"
 done >"$tmp/bodies"
 looked_at "$(wc -l <"$tmp/bodies")" 'functions'

@@ -64,37 +64,37 @@ nowhere_but() {
 	empty "nowhere${2:+ but in $2}: $1" "$tmp/astray"
 }
 
-only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/fork.cpp'
-only_in     '(sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/socket.cpp'
-nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/socket.cpp'
-only_in     'dl_iterate_phdr *\(' 'src/modules.cpp'
-nowhere_but '(dladdr|dlsym|dlopen) *\(' 'src/preflight.cpp src/symbols.cpp src/cxa_throw.cpp'
-only_in     '# *include *<backtrace.h>' 'src/symbols.cpp'
-only_in     'sigaltstack *\(' 'src/crash_report.cpp'
-only_in     '# *include *<event2/' 'src/watch.hpp src/watch.cpp'
-only_in     '# *include *<nlohmann/' 'include/evparallel/json_document.hpp'
-only_in     '_[eE]xit *\(' 'src/fork.cpp src/server.cpp src/fault.cpp'
+only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/system/fork.cpp'
+only_in     '(sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/system/socket.cpp'
+nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/system/socket.cpp'
+only_in     'dl_iterate_phdr *\(' 'src/backtrace/loaded_modules.cpp'
+nowhere_but '(dladdr|dlsym|dlopen) *\(' 'src/spawn/preflight.cpp src/backtrace/symbolizer.cpp src/backtrace/cxa_throw.cpp'
+only_in     '# *include *<backtrace.h>' 'src/backtrace/symbolizer.cpp'
+only_in     'sigaltstack *\(' 'src/backtrace/crash_record.cpp'
+only_in     '# *include *<event2/' 'src/loop/event_loop.hpp src/loop/event_loop.cpp'
+only_in     '# *include *<nlohmann/' 'include/evparallel/detail/json_document.hpp'
+only_in     '_[eE]xit *\(' 'src/system/fork.cpp src/snapshot/server.cpp src/system/failpoint.cpp'
 # What a kernel may be without: t/gates/without-memfd.sh runs what uses it as on such a kernel.
-only_in     'memfd_create *\(' 'src/opened.cpp'
+only_in     'memfd_create *\(' 'src/system/new_descriptor.cpp'
 # None of the library's descriptors has the number of a standard stream: they come from one place.
-only_in     '(socketpair|pipe2|eventfd|signalfd|timerfd_create|inotify_init1?|epoll_create1?|openat|open64|creat) *\(' 'src/opened.cpp'
-only_in     '::open *\(' 'src/opened.cpp'
-only_in     'F_DUPFD(_CLOEXEC)?' 'src/opened.cpp'
+only_in     '(socketpair|pipe2|eventfd|signalfd|timerfd_create|inotify_init1?|epoll_create1?|openat|open64|creat) *\(' 'src/system/new_descriptor.cpp'
+only_in     '::open *\(' 'src/system/new_descriptor.cpp'
+only_in     'F_DUPFD(_CLOEXEC)?' 'src/system/new_descriptor.cpp'
 nowhere_but '::(socket|accept4?|pipe|dup|mkstemp|mkostemp|tmpfile|shm_open|scandir) *\('
 nowhere_but '(opendir|fopen|freopen|popen|SYS_open[a-z0-9]*|SYS_dup[23]?)([^a-z_]|$)'
 nowhere_but 'std::[io]?fstream'
 # Where one is put in the place of another.
-only_in     '::dup[23] *\(' 'src/fork.cpp src/streams.cpp src/fault.cpp'
+only_in     '::dup[23] *\(' 'src/system/fork.cpp src/system/stdio_plan.cpp src/system/failpoint.cpp'
 # Where the kernel refuses to wait, nobody may spin.
-only_in     '::poll *\(' 'src/waiting.cpp'
+only_in     '::poll *\(' 'src/system/polling.cpp'
 nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo) *\('
-only_in     '::sigtimedwait *\(' 'src/printed.cpp'   # takes a signal that is there, and does not wait
+only_in     '::sigtimedwait *\(' 'src/system/flush_streams.cpp'   # takes a signal that is there, and does not wait
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range)'
-only_in     'SYS_pidfd_open' 'src/opened.cpp'
-only_in     'SYS_pidfd_send_signal' 'src/fork.cpp'
+only_in     'SYS_pidfd_open' 'src/system/new_descriptor.cpp'
+only_in     'SYS_pidfd_send_signal' 'src/system/fork.cpp'
 nowhere_but '# *include *<(thread|regex)>'
-nowhere_but '# *include *<iostream>' 'src/printed.cpp'
-nowhere_but '# *include *<mutex>' 'src/reactor.cpp src/watch.hpp'
+nowhere_but '# *include *<iostream>' 'src/system/flush_streams.cpp'
+nowhere_but '# *include *<mutex>' 'src/loop/reactor.cpp src/loop/event_loop.hpp'
 
 # ---- texts ---------------------------------------------------------------------------------------
 

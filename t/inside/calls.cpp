@@ -1,9 +1,9 @@
 // calls.cpp - what many calls cost in memory: rows, arguments that are kept, and no allocation for
 // each of them.
-#include "byte_row.hpp"
+#include "base/byte_queue.hpp"
 #include "calling.hpp"
-#include "calls.hpp"
-#include "row.hpp"
+#include "call/pending_calls.hpp"
+#include "base/ring_buffer.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>

@@ -5,7 +5,7 @@
 // writing end of that pipe, so its end of file is the proof that none of them is left.
 #pragma once
 
-#include "fault.hpp"
+#include "system/failpoint.hpp"
 
 #include <evparallel/error.hpp>
 

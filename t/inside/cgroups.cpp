@@ -4,8 +4,8 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "cpus.hpp"
-#include "out_of_memory.hpp"
+#include "system/usable_cpus.hpp"
+#include "spawn/oom_counter.hpp"
 
 #include <evparallel/evparallel.hpp>
 

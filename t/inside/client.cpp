@@ -3,14 +3,14 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "client.hpp"
-#include "fork.hpp"
-#include "server.hpp"
-#include "shelf.hpp"
-#include "socket.hpp"
-#include "spares.hpp"
-#include "spawns.hpp"
-#include "wire.hpp"
+#include "spawn/control_client.hpp"
+#include "system/fork.hpp"
+#include "snapshot/server.hpp"
+#include "base/object_pool.hpp"
+#include "system/socket.hpp"
+#include "spawn/spare_children.hpp"
+#include "spawn/spawn_table.hpp"
+#include "codec/wire.hpp"
 
 #include <poll.h>
 #include <signal.h>

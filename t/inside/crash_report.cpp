@@ -3,9 +3,9 @@
 #include "errors.hpp"
 #include "testing.hpp"
 
-#include "crash_report.hpp"
-#include "slots.hpp"
-#include "symbols.hpp"
+#include "backtrace/crash_record.hpp"
+#include "shared/child_slots.hpp"
+#include "backtrace/symbolizer.hpp"
 
 #include <signal.h>
 #include <sys/mman.h>

@@ -5,7 +5,7 @@
 #include "errors.hpp"
 #include "testing.hpp"
 
-#include "fault.hpp"
+#include "system/failpoint.hpp"
 
 #include <evparallel/evparallel.hpp>
 

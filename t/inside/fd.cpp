@@ -2,7 +2,7 @@
 // and memory that nobody can change.
 #include "testing.hpp"
 
-#include "channel.hpp"
+#include "pipe/channel.hpp"
 
 #include <evparallel/evparallel.hpp>
 

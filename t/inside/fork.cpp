@@ -2,9 +2,9 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "fault.hpp"
-#include "fork.hpp"
-#include "printed.hpp"
+#include "system/failpoint.hpp"
+#include "system/fork.hpp"
+#include "system/flush_streams.hpp"
 
 #include <fcntl.h>
 #include <signal.h>

@@ -1,11 +1,11 @@
 // frame.cpp - the stream: frames in pieces of every size, cut and broken everywhere, and their queue.
 #include "testing.hpp"
 
-#include "channel.hpp"
-#include "fault.hpp"
-#include "frame.hpp"
-#include "remote_error.hpp"
-#include "stack.hpp"
+#include "pipe/channel.hpp"
+#include "system/failpoint.hpp"
+#include "codec/frame.hpp"
+#include "codec/remote_error.hpp"
+#include "backtrace/stack_walk.hpp"
 
 #include <malloc.h>
 #include <signal.h>

@@ -2,9 +2,9 @@
 #include "elsewhere.hpp"
 #include "testing.hpp"
 
-#include "fault.hpp"
-#include "freeze.hpp"
-#include "regions.hpp"
+#include "system/failpoint.hpp"
+#include "snapshot/freeze_memory.hpp"
+#include "snapshot/freezable_regions.hpp"
 
 #include <evparallel/freeze.hpp>
 

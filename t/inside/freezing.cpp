@@ -4,8 +4,8 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "fault.hpp"
-#include "snapshot_entry.hpp"
+#include "system/failpoint.hpp"
+#include "spawn/snapshot_process.hpp"
 
 #include <evparallel/evparallel.hpp>
 

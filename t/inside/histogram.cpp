@@ -1,5 +1,5 @@
 // histogram.cpp - a pool's times: percentiles of what was added.
-#include "pool_stats.hpp"
+#include "pool/pool_stats.hpp"
 #include "testing.hpp"
 
 #include <unistd.h>

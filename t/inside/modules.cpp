@@ -1,7 +1,7 @@
 // modules.cpp - what is loaded, and whether a function is where it was.
 #include "testing.hpp"
 
-#include "modules.hpp"
+#include "backtrace/loaded_modules.hpp"
 
 #include <dlfcn.h>
 #include <link.h>

@@ -4,9 +4,9 @@
 #include "elsewhere.hpp"
 #include "testing.hpp"
 
-#include "notes.hpp"
-#include "replicas.hpp"
-#include "slots.hpp"
+#include "shared/cancel_table.hpp"
+#include "spawn/replicas.hpp"
+#include "shared/child_slots.hpp"
 
 #include <evparallel/evparallel.hpp>
 

@@ -1,7 +1,7 @@
 // output.cpp - bytes of captured streams to lines: pieces, ends, interruptions, and what is kept.
 #include "testing.hpp"
 
-#include "output.hpp"
+#include "spawn/captured_output.hpp"
 
 #include <evparallel/reactor.hpp>
 

@@ -2,7 +2,7 @@
 #include "calling.hpp"
 #include "testing.hpp"
 
-#include "pipe_core.hpp"
+#include "pipe/pipe_core.hpp"
 
 #include <sys/socket.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
 // preflight.cpp - what a snapshot taken now would inherit or not: threads, descriptors, signals, timers, streams.
 #include "testing.hpp"
 
-#include "descriptor.hpp"
-#include "socket.hpp"
+#include "system/descriptor.hpp"
+#include "system/socket.hpp"
 
 #include <evparallel/preflight.hpp>
 

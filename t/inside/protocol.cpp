@@ -3,13 +3,13 @@
 // Both ways: a number that is wrong, a row too many, and a field or a kind without a row.
 #include "testing.hpp"
 
-#include "crash_report.hpp"
-#include "frame.hpp"
-#include "notes.hpp"
-#include "remote_error.hpp"
-#include "slots.hpp"
-#include "task_frame.hpp"
-#include "wire.hpp"
+#include "backtrace/crash_record.hpp"
+#include "codec/frame.hpp"
+#include "shared/cancel_table.hpp"
+#include "codec/remote_error.hpp"
+#include "shared/child_slots.hpp"
+#include "codec/task_frame.hpp"
+#include "codec/wire.hpp"
 
 #include <algorithm>
 #include <cstddef>

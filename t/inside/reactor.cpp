@@ -2,8 +2,8 @@
 #include "calling.hpp"
 #include "testing.hpp"
 
-#include "handler.hpp"
-#include "watch.hpp"
+#include "base/callback_slot.hpp"
+#include "loop/event_loop.hpp"
 
 #include <evparallel/reactor.hpp>
 

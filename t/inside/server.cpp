@@ -2,12 +2,12 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "children.hpp"
-#include "fault.hpp"
-#include "fork.hpp"
-#include "server.hpp"
-#include "socket.hpp"
-#include "wire.hpp"
+#include "snapshot/child_table.hpp"
+#include "system/failpoint.hpp"
+#include "system/fork.hpp"
+#include "snapshot/server.hpp"
+#include "system/socket.hpp"
+#include "codec/wire.hpp"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -2,8 +2,8 @@
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "descriptor.hpp"
-#include "socket.hpp"
+#include "system/descriptor.hpp"
+#include "system/socket.hpp"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -2,9 +2,9 @@
 #include "calling.hpp"
 #include "testing.hpp"
 
-#include "fork.hpp"
-#include "notes.hpp"
-#include "strays.hpp"
+#include "system/fork.hpp"
+#include "shared/cancel_table.hpp"
+#include "snapshot/orphans.hpp"
 
 #include <evparallel/evparallel.hpp>
 

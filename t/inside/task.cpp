@@ -1,7 +1,7 @@
 // task.cpp - which callables travel, what their signatures are, and what of them must not travel.
 #include "testing.hpp"
 
-#include "task_frame.hpp"
+#include "codec/task_frame.hpp"
 
 #include <evparallel/json_io.hpp>
 #include <evparallel/task.hpp>

@@ -1,0 +1,151 @@
+// json_document.hpp - values to documents of nlohmann/json and back.  The only file that includes it.
+// Licence: see COPYING.  Manual: evparallel_io(3).
+//
+// No json type appears in an exported symbol: its inline namespace changes with the user's macros.
+// What is here are templates, so that who needs no document does not compile its parts.
+#pragma once
+
+#include <evparallel/detail/json_text.hpp>
+
+#include <nlohmann/json.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+// ---- what a document is refused for ----
+
+// Arrays and objects in one another, in any form of message: above it a message is refused, since
+// most of what walks through a document uses the stack.
+constexpr std::size_t json_depth_limit = 1000;
+
+// All of these fail with Errc::bad_message.
+[[noreturn]] EVPARALLEL_API void refuse_value(const char* what);
+[[noreturn]] EVPARALLEL_API void refuse_number();
+[[noreturn]] EVPARALLEL_API void refuse_depth();
+// `pointer`: where in the document the text is, as a JSON pointer.
+[[noreturn]] EVPARALLEL_API void refuse_text(std::string_view text, std::size_t bad,
+                                             const std::string& pointer);
+EVPARALLEL_API void check_json_depth(std::string_view text);
+// nlohmann takes a null byte outside of strings for the end of its input.
+EVPARALLEL_API void check_json_end(std::string_view text);
+
+// ---- the way through a document ----
+
+// One level of it: the array or object, and the element that the walk is at.
+template <class Json>
+struct JsonLevel {
+  const Json* outer;
+  typename Json::const_iterator at;
+};
+template <class Json>
+using JsonPath = std::vector<JsonLevel<Json>>;
+
+// Calls visit(element, path) for the document and for each element, an array before what is in it.
+// Without a call in a call: a document may be deeper than any stack.
+// Fails: Errc::bad_message for one that is too deep.
+template <class Json, class Visit>
+void walk_document(const Json& document, Visit visit) {
+  JsonPath<Json> path;
+  const Json* here = &document;
+  for (;;) {
+    visit(*here, path);
+    if (here->is_structured()) {
+      if (path.size() == json_depth_limit) refuse_depth();
+      path.push_back({here, here->cbegin()});
+    } else if (!path.empty()) {
+      ++path.back().at;
+    }
+    while (!path.empty() && path.back().at == path.back().outer->cend()) {
+      path.pop_back();
+      if (!path.empty()) ++path.back().at;
+    }
+    if (path.empty()) return;
+    here = &*path.back().at;
+  }
+}
+
+// Appends one step to a JSON pointer (RFC 6901).
+EVPARALLEL_API void append_step(std::string& pointer, std::string_view key);
+
+// The JSON pointer to what stands `depth` levels deep on the path.
+template <class Json>
+std::string pointer_of(const JsonPath<Json>& path, std::size_t depth) {
+  std::string pointer;
+  for (std::size_t i = 0; i < depth; ++i) {
+    const auto& [outer, at] = path[i];
+    append_step(pointer, outer->is_object() ? at.key() : std::to_string(at - outer->cbegin()));
+  }
+  return pointer;
+}
+
+// ---- values and documents ----
+
+template <class Json, class T, class = void>
+constexpr bool json_can_get = false;
+template <class Json, class T>
+constexpr bool
+    json_can_get<Json, T, std::void_t<decltype(std::declval<const Json&>().template get<T>())>> =
+        true;
+
+template <class T, class Json>
+T value_of_document(Json&& document) {
+  if constexpr (std::is_same_v<T, Json>)
+    return std::move(document);
+  else
+    return document.template get<T>();
+}
+
+// The value of one JSON text and nothing else.  Fails: nlohmann's exceptions, Errc::bad_message.
+template <class T, class Json = nlohmann::json>
+T value_of_json(std::string_view text) {
+  check_json_depth(text);
+  T value = value_of_document<T>(Json::parse(text));
+  check_json_end(text);
+  return value;
+}
+
+// What JSON has no words for, refused as it is written: nlohmann would make null of it.
+template <class Json>
+void refuse_not_finite(const Json& document) {
+  walk_document(document, [](const Json& element, const JsonPath<Json>&) {
+    if (!element.is_number_float()) return;
+    const auto number = element.template get<double>();
+    if (!(number - number == 0)) refuse_number();
+  });
+}
+
+// Strings and keys that are no UTF-8: a binary form would carry them, and who makes JSON of the
+// document later could not.
+template <class Json>
+void refuse_bad_text(const Json& document) {
+  walk_document(document, [](const Json& element, const JsonPath<Json>& path) {
+    const auto check = [&path](std::string_view text, std::size_t depth) {
+      if (const std::size_t bad = find_bad_utf8(text); bad != text.size())
+        refuse_text(text, bad, pointer_of<Json>(path, depth));
+    };
+    if (!path.empty() && path.back().outer->is_object())
+      check(path.back().at.key(), path.size() - 1);
+    if (element.is_string())
+      check(element.template get_ref<const typename Json::string_t&>(), path.size());
+  });
+}
+
+// Whether nlohmann's own adl_serializer converts T: a specialisation of the user's means that JSON
+// is to look different.  The form of its to_json has been the same in all releases since 3.0; with
+// another one no type would be plain, which is right, if slow.
+template <class T, class = void>
+constexpr bool is_plain_json = false;
+template <class T>
+constexpr bool is_plain_json<T, std::void_t<decltype(&nlohmann::adl_serializer<T>::template to_json<
+                                                     nlohmann::json, const T&>)>> = true;
+
+// Whether T goes without a document.
+template <class T>
+constexpr bool json_is_direct = JsonForm<T>::direct&& is_plain_json<T>;
+template <class T>
+constexpr bool json_is_direct<std::vector<T>> = json_is_direct<T>&& is_plain_json<std::vector<T>>;
+
+}  // namespace detail
+
+}  // namespace evparallel

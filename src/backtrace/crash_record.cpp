@@ -1,0 +1,172 @@
+// crash_record.cpp - the handlers of fatal signals, and reading what they have written.
+// Licence: see COPYING.
+#include "backtrace/crash_record.hpp"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace evparallel {
+
+static_assert(sizeof(CrashRecord) == 1024, "the page evparallel_protocol(7) says so");
+
+namespace {
+
+constexpr int crash_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
+
+// For the unwinder, and for the frame of the signal: 11 KiB with the widest registers.
+constexpr std::size_t handler_stack_size = std::size_t{128} << 10;
+
+// What the handlers need, ready before anything happens.
+struct {
+  CrashRecord* record;
+  std::uint64_t owner;
+  const void* outermost;
+  pid_t process;  // not the copies of it that the task forks
+  bool emulated;  // by valgrind, which takes a fault for its own that is sent again as one
+  std::atomic<bool> taken;
+} armed;
+
+// ---- the machine ----
+
+#if defined __x86_64__
+std::uintptr_t pc_of(const ucontext_t& context) noexcept {
+  return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
+}
+
+// After a jump to where no code is there is nothing to unwind by; but what was called has done
+// nothing yet, so the stack ends with the address to return to.
+__attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noexcept {
+  greg_t* registers = context.uc_mcontext.gregs;
+  registers[REG_RIP] = *reinterpret_cast<const greg_t*>(registers[REG_RSP]);
+  registers[REG_RSP] += static_cast<greg_t>(sizeof(greg_t));
+}
+#elif defined __aarch64__
+std::uintptr_t pc_of(const ucontext_t& context) noexcept {
+  return context.uc_mcontext.pc;
+}
+
+void step_back(ucontext_t& context) noexcept {
+  context.uc_mcontext.pc = context.uc_mcontext.regs[30];
+}
+#else
+// Unknown: then the addresses begin with the handler's own.
+std::uintptr_t pc_of(const ucontext_t&) noexcept {
+  return 0;
+}
+void step_back(ucontext_t&) noexcept {}
+#endif
+
+// ---- in the handler ----
+
+// The count is kept here: the one in the record may be anybody's.
+struct Writing {
+  CrashRecord& record;
+  std::uint64_t count;
+};
+
+// Each frame counts as soon as it is written: on a ruined stack the next step may be the last.
+bool take_frame(void* argument, std::uintptr_t address) {
+  Writing& writing = *static_cast<Writing*>(argument);
+  writing.record.frames[writing.count] = address;
+  writing.record.count.store(++writing.count, std::memory_order_release);
+  return writing.count < longest_trace;
+}
+
+// The kernel tells an address only with a code of this signal.
+bool has_address(const siginfo_t& info) noexcept {
+  return info.si_code > 0 && info.si_code != SI_KERNEL;
+}
+
+void write_record(CrashRecord& record, const siginfo_t& info, ucontext_t& context) noexcept {
+  const std::uintptr_t pc = pc_of(context);
+  record.signal = info.si_signo;
+  record.code = info.si_code;
+  record.fault_address = has_address(info) ? reinterpret_cast<std::uintptr_t>(info.si_addr) : 0;
+  Writing writing{record, 0};
+  take_frame(&writing, pc);
+  record.owner.store(armed.owner, std::memory_order_release);
+  const bool is_jump = has_address(info) && info.si_signo == SIGSEGV && record.fault_address == pc;
+  const ucontext_t as_it_was = context;
+  if (is_jump)
+    step_back(context);
+  else
+    writing.count = 0;
+  walk_stack(pc_of(context), armed.outermost, take_frame, &writing);
+  context = as_it_was;
+}
+
+// The disposition is the default one again (SA_RESETHAND), and the signal is blocked: it is taken
+// when the handler returns, with all registers as they were, which is what a core is to show.
+void send_again(int signal, siginfo_t& info) noexcept {
+  if (armed.emulated ||
+      ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, &info) != 0)
+    ::raise(signal);
+}
+
+void on_crash(int signal, siginfo_t* info, void* context) {
+  const int error = errno;
+  if (::getpid() == armed.process) {
+    // Another thread is at it, and ends this one with it.
+    while (armed.taken.exchange(true)) ::pause();
+    write_record(*armed.record, *info, *static_cast<ucontext_t*>(context));
+  }
+  send_again(signal, *info);
+  errno = error;
+}
+
+bool under_valgrind() noexcept {
+  const char* preloaded = std::getenv("LD_PRELOAD");
+  return preloaded && std::strstr(preloaded, "/vgpreload_");
+}
+
+// With a page below it that nobody may touch.
+void use_stack_of_its_own() noexcept {
+  const auto page = static_cast<std::size_t>(::getpagesize());
+  void* memory = ::mmap(nullptr, page + handler_stack_size, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return;
+  stack_t stack{};
+  stack.ss_sp = static_cast<char*>(memory) + page;
+  stack.ss_size = handler_stack_size;
+  if (::mprotect(stack.ss_sp, stack.ss_size, PROT_READ | PROT_WRITE) == 0)
+    ::sigaltstack(&stack, nullptr);
+}
+
+}  // namespace
+
+void report_crashes(CrashRecord& record, std::uint64_t owner, const void* outermost) noexcept {
+  armed.record = &record;
+  armed.owner = owner;
+  armed.outermost = outermost;
+  armed.process = ::getpid();
+  armed.emulated = under_valgrind();
+  warm_up_walks();
+  use_stack_of_its_own();
+  struct sigaction action {};
+  action.sa_sigaction = on_crash;
+  action.sa_flags = static_cast<int>(SA_SIGINFO | SA_ONSTACK | SA_RESETHAND);
+  sigemptyset(&action.sa_mask);
+  // A fault of the handler itself ends the process at once.
+  for (const int signal : crash_signals) sigaddset(&action.sa_mask, signal);
+  for (const int signal : crash_signals) ::sigaction(signal, &action, nullptr);
+}
+
+std::optional<Crash> read_crash(const CrashRecord& record, std::uint64_t owner, int signal) {
+  if (record.owner.load(std::memory_order_acquire) != owner || record.signal != signal)
+    return std::nullopt;
+  const std::uint64_t count = record.count.load(std::memory_order_acquire);
+  if (count == 0 || count > longest_trace) return std::nullopt;
+  Crash crash{signal, record.code, static_cast<std::uintptr_t>(record.fault_address), {}};
+  for (std::uint64_t i = 0; i < count; ++i)
+    crash.frames.push_back(static_cast<std::uintptr_t>(record.frames[i]));
+  return crash;
+}
+
+}  // namespace evparallel

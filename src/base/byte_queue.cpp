@@ -1,0 +1,107 @@
+// byte_queue.cpp - the pieces of a row of bytes.
+// Licence: see COPYING.
+#include "base/byte_queue.hpp"
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t least = 128;
+
+}  // namespace
+
+ByteRow& ByteRow::operator=(ByteRow&& other) noexcept {
+  pieces_ = std::move(other.pieces_);
+  spare_ = std::move(other.spare_);
+  last_ = std::exchange(other.last_, nullptr);
+  kept_ = other.kept_;
+  capacity_ = std::exchange(other.capacity_, 0);
+  first_ = std::exchange(other.first_, 0);
+  end_ = std::exchange(other.end_, 0);
+  return *this;
+}
+
+void ByteRow::append_more(std::string_view bytes) {
+  while (!bytes.empty()) {
+    if (end_ == capacity_) make_room(bytes.size());
+    const std::size_t now = std::min(bytes.size(), capacity_ - end_);
+    std::memcpy(last_ + place_of(end_), bytes.data(), now);
+    end_ += now;
+    bytes.remove_prefix(now);
+  }
+}
+
+// At least a byte of it.
+void ByteRow::make_room(std::size_t size) {
+  if (capacity_ < piece_size) return widen(size);
+  Piece& piece = pieces_.emplace_back();
+  piece = spare_ ? std::move(spare_) : Piece(new char[piece_size]);
+  last_ = piece.get();
+  capacity_ += piece_size;
+}
+
+// The one piece that there is, or none yet.  Where a quarter of it is gone, it will do as it is.
+void ByteRow::widen(std::size_t size) {
+  const std::size_t used = this->size();
+  if (used + size <= capacity_ - capacity_ / 4) {
+    std::memmove(last_, last_ + first_, used);
+    first_ = 0;
+    end_ = used;
+    return;
+  }
+  const std::size_t wanted = std::max({least, 2 * capacity_, used + size});
+  const std::size_t capacity = std::min(wanted, piece_size);
+  Piece wider(new char[capacity]);
+  if (pieces_.empty()) pieces_.emplace_back();
+  if (used > 0) std::memcpy(wider.get(), last_ + first_, used);
+  pieces_.front() = std::move(wider);
+  last_ = pieces_.front().get();
+  capacity_ = capacity;
+  first_ = 0;
+  end_ = used;
+}
+
+// Requires: nothing of the first piece is wanted any more, and there is another.
+void ByteRow::drop_piece() noexcept {
+  spare_ = std::move(pieces_.front());
+  pieces_.pop_front();
+  first_ -= piece_size;
+  end_ -= piece_size;
+  capacity_ -= piece_size;
+}
+
+void ByteRow::drop_back(std::size_t size) noexcept {
+  end_ -= size;
+  while (capacity_ > piece_size && end_ <= capacity_ - piece_size) {
+    pieces_.pop_back();
+    capacity_ -= piece_size;
+  }
+  if (capacity_ > 0) last_ = pieces_.back().get();
+}
+
+void ByteRow::clear() noexcept {
+  first_ = end_ = 0;
+  if (capacity_ == 0) return;
+  while (pieces_.size() > 1) {
+    spare_ = std::move(pieces_.back());
+    pieces_.pop_back();
+  }
+  capacity_ = std::min(capacity_, piece_size);
+  last_ = pieces_.front().get();
+  if (capacity_ <= kept_) return;
+  pieces_.clear();
+  spare_.reset();
+  last_ = nullptr;
+  capacity_ = 0;
+}
+
+std::string_view ByteRow::from(std::size_t at) const noexcept {
+  if (at >= size()) return {};
+  const std::size_t position = first_ + at;
+  const std::size_t end = std::min(end_, (position / piece_size + 1) * piece_size);
+  return {pieces_[position / piece_size].get() + place_of(position), end - position};
+}
+
+}  // namespace evparallel

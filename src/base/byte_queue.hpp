@@ -1,0 +1,73 @@
+// byte_queue.hpp - bytes in a row: they come at the end and go at the front.
+// Licence: see COPYING.
+//
+// A few stand in one piece that grows as it must; many in pieces of one size, which are never moved.
+#pragma once
+
+#include "base/ring_buffer.hpp"
+
+#include <evparallel/detail/short_text.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+namespace evparallel {
+
+class ByteRow {
+public:
+  static constexpr std::size_t piece_size = 32 * 1024;
+
+  // An empty one gives back what it has, if that is more than `kept`, or all but two pieces.
+  explicit ByteRow(std::size_t kept = piece_size) noexcept : kept_(kept) {}
+  ByteRow(ByteRow&& other) noexcept : kept_(other.kept_) { *this = std::move(other); }
+  ByteRow& operator=(ByteRow&&) noexcept;
+
+  // Memory for so many bytes, at most a piece.  Requires: it has none yet.
+  void reserve(std::size_t size) { widen(size); }
+
+  bool empty() const noexcept { return size() == 0; }
+  std::size_t size() const noexcept { return end_ - first_; }
+
+  void append(std::string_view bytes) {
+    if (bytes.size() > capacity_ - end_) return append_more(bytes);
+    if (bytes.empty()) return;
+    char* const to = last_ + place_of(end_);
+    if (bytes.size() <= detail::most_in_line)
+      detail::copy_short(to, bytes.data(), bytes.size());
+    else
+      std::memcpy(to, bytes.data(), bytes.size());
+    end_ += bytes.size();
+  }
+  void drop_front(std::size_t size) noexcept {
+    first_ += size;
+    if (first_ == end_) return clear();
+    while (first_ >= piece_size) drop_piece();
+  }
+  void drop_back(std::size_t size) noexcept;
+  void clear() noexcept;
+
+  // The bytes from `at` on that stand together; nothing at the end.
+  std::string_view from(std::size_t at) const noexcept;
+
+private:
+  static std::size_t place_of(std::size_t position) noexcept { return position % piece_size; }
+  void append_more(std::string_view bytes);
+  void make_room(std::size_t size);
+  void widen(std::size_t size);
+  void drop_piece() noexcept;
+
+  using Piece = std::unique_ptr<char[]>;
+  Row<Piece> pieces_;  // more than one: each of piece_size
+  Piece spare_;        // the last that went
+  char* last_ = nullptr;
+  std::size_t kept_;
+  // Positions, from the beginning of the first piece on.
+  std::size_t capacity_ = 0;
+  std::size_t first_ = 0;
+  std::size_t end_ = 0;
+};
+
+}  // namespace evparallel

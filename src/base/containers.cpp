@@ -1,0 +1,19 @@
+// containers.cpp - the mark of which standard containers the library was built with.
+// Licence: see COPYING.
+#include <evparallel/detail/export.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+#if defined _GLIBCXX_DEBUG
+void with_GLIBCXX_DEBUG::library_is_built() noexcept {}
+#elif defined _GLIBCXX_USE_CXX11_ABI && !_GLIBCXX_USE_CXX11_ABI
+void with_GLIBCXX_USE_CXX11_ABI_0::library_is_built() noexcept {}
+#else
+void without_GLIBCXX_DEBUG::library_is_built() noexcept {}
+#endif
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,190 @@
+// error.cpp - texts of errors and of exit statuses.
+// Licence: see COPYING.
+#include <evparallel/error.hpp>
+
+#include "base/names.hpp"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+namespace evparallel {
+
+struct Error::Details {
+  Errc code;
+  Delivery delivery = Delivery::not_sent;
+  int os_error = 0;
+  std::optional<ExitStatus> exit{};
+  std::string remote_type{};
+  std::vector<StackFrame> backtrace{};
+};
+
+Error::Error(Errc code, const std::string& text)
+    : std::runtime_error(text), details_(std::make_shared<Details>(Details{code})) {}
+Error::Error(const Error&) noexcept = default;
+Error& Error::operator=(const Error&) noexcept = default;
+Error::~Error() = default;
+
+Errc Error::code() const noexcept {
+  return details_->code;
+}
+Delivery Error::delivery() const noexcept {
+  return details_->delivery;
+}
+int Error::os_error() const noexcept {
+  return details_->os_error;
+}
+const std::optional<ExitStatus>& Error::exit() const noexcept {
+  return details_->exit;
+}
+const std::string& Error::last_words() const noexcept {
+  static const std::string none;
+  return details_->exit ? details_->exit->last_words : none;
+}
+const std::string& Error::remote_type() const noexcept {
+  return details_->remote_type;
+}
+const std::vector<StackFrame>& Error::backtrace() const noexcept {
+  const std::optional<ExitStatus>& exit = details_->exit;
+  return exit && exit->crash ? exit->crash->frames : details_->backtrace;
+}
+
+template <class Change>
+Error Error::changed(Change change) const {
+  auto details = std::make_shared<Details>(*details_);
+  change(*details);
+  Error copy(*this);
+  copy.details_ = std::move(details);
+  return copy;
+}
+
+Error Error::with_delivery(Delivery delivery) const {
+  return changed([&](Details& details) { details.delivery = delivery; });
+}
+Error Error::with_os_error(int number) const {
+  return changed([&](Details& details) { details.os_error = number; });
+}
+Error Error::with_exit(const ExitStatus& status) const {
+  return changed([&](Details& details) { details.exit = status; });
+}
+Error Error::with_remote_type(const std::string& type) const {
+  return changed([&](Details& details) { details.remote_type = type; });
+}
+Error Error::with_backtrace(const std::vector<StackFrame>& frames) const {
+  return changed([&](Details& details) { details.backtrace = frames; });
+}
+
+const char* to_string(Errc code) noexcept {
+  switch (code) {
+    case Errc::no_snapshot: return "no_snapshot";
+    case Errc::refused: return "refused";
+    case Errc::unknown_function: return "unknown_function";
+    case Errc::spawn_failed: return "spawn_failed";
+    case Errc::overloaded: return "overloaded";
+    case Errc::remote_exception: return "remote_exception";
+    case Errc::bad_message: return "bad_message";
+    case Errc::too_large: return "too_large";
+    case Errc::child_exited: return "child_exited";
+    case Errc::child_killed: return "child_killed";
+    case Errc::snapshot_lost: return "snapshot_lost";
+    case Errc::closed: return "closed";
+    case Errc::cancelled: return "cancelled";
+    case Errc::deadline: return "deadline";
+  }
+  return "unknown";
+}
+
+const char* to_string(Delivery delivery) noexcept {
+  switch (delivery) {
+    case Delivery::not_sent: return "not_sent";
+    case Delivery::sent: return "sent";
+    case Delivery::started: return "started";
+  }
+  return "unknown";
+}
+
+const char* to_string(Cause cause) noexcept {
+  switch (cause) {
+    case Cause::normal: return "normal";
+    case Cause::error: return "error";
+    case Cause::crash: return "crash";
+    case Cause::killed: return "killed";
+    case Cause::terminated: return "terminated";
+    case Cause::cancelled: return "cancelled";
+    case Cause::deadline: return "deadline";
+    case Cause::cpu_limit: return "cpu_limit";
+    case Cause::out_of_memory: return "out_of_memory";
+    case Cause::snapshot_lost: return "snapshot_lost";
+    case Cause::not_started: return "not_started";
+  }
+  return "unknown";
+}
+
+namespace {
+
+bool has_wait_status(Cause cause) noexcept {
+  return cause != Cause::snapshot_lost && cause != Cause::not_started;
+}
+
+}  // namespace
+
+bool ExitStatus::exited() const noexcept {
+  return has_wait_status(cause) && WIFEXITED(wait_status);
+}
+int ExitStatus::code() const noexcept {
+  return WEXITSTATUS(wait_status);
+}
+bool ExitStatus::signalled() const noexcept {
+  return has_wait_status(cause) && WIFSIGNALED(wait_status);
+}
+int ExitStatus::signal() const noexcept {
+  return WTERMSIG(wait_status);
+}
+bool ExitStatus::core_dumped() const noexcept {
+  return signalled() && WCOREDUMP(wait_status);
+}
+
+namespace {
+
+// What the status alone does not say.
+const char* reason(const ExitStatus& status) {
+  switch (status.cause) {
+    case Cause::killed: return ", sent by its handle";
+    case Cause::terminated: return ", sent when its time to end was over";
+    case Cause::cancelled: return ", since it did not leave a cancelled call";
+    case Cause::deadline: return ", since its deadline had passed";
+    case Cause::cpu_limit: return ": its limit of processor time was reached";
+    case Cause::out_of_memory: return ": out of memory";
+    case Cause::crash:
+      return status.signal() == SIGKILL ? ", from outside, perhaps out of memory" : "";
+    default: return "";
+  }
+}
+
+// The last line of what it said, as far as a log can take it.
+std::string last_line(const std::string& words) {
+  constexpr std::size_t longest = 200;
+  if (words.empty()) return {};
+  std::string line = words.substr(words.rfind('\n') + 1);
+  if (line.size() > longest) line.replace(longest, line.npos, "...");
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
+  return "; its last words: " + line;
+}
+
+}  // namespace
+
+std::string ExitStatus::describe() const {
+  if (cause == Cause::not_started) return "the child could not be forked";
+  std::string text = "child " + std::to_string(pid);
+  if (cause == Cause::snapshot_lost) return text + " was lost with its snapshot";
+  if (exited() && code() == 0) return text + " ended normally" + reason(*this);
+  if (exited()) {
+    text += " exited with status " + std::to_string(code());
+  } else {
+    text += " was killed by " + signal_name(signal());
+    if (core_dumped()) text += " (core dumped)";
+  }
+  return text + reason(*this) + last_line(last_words);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,14 @@
+// negative.cpp - what is said of a time below zero.
+// Licence: see COPYING.
+#include "base/negative.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace evparallel {
+
+void throw_negative(const char* name) {
+  throw std::logic_error(std::string("evparallel: ") + name + " is negative");
+}
+
+}  // namespace evparallel

@@ -1,0 +1,75 @@
+// ring_buffer.hpp - a queue in one piece of memory, and in none while nothing was ever in it.
+// Licence: see COPYING.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+// A ring: whatever goes in and out, nothing is moved as long as there is room.
+template <class T>
+class Row {
+public:
+  Row() noexcept = default;
+  Row(Row&& other) noexcept { *this = std::move(other); }
+  Row& operator=(Row&& other) noexcept {
+    places_ = std::move(other.places_);
+    first_ = std::exchange(other.first_, 0);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+
+  bool empty() const noexcept { return size_ == 0; }
+  std::size_t size() const noexcept { return size_; }
+  T& operator[](std::size_t i) noexcept { return places_[place(i)]; }
+  const T& operator[](std::size_t i) const noexcept { return places_[place(i)]; }
+  T& front() noexcept { return (*this)[0]; }
+  const T& front() const noexcept { return (*this)[0]; }
+  T& back() noexcept { return (*this)[size_ - 1]; }
+
+  T& emplace_back() {
+    if (size_ == places_.size()) grow();
+    ++size_;
+    return back();
+  }
+  void push_back(T item) { emplace_back() = std::move(item); }
+  // Memory for many is given back with the last of them.
+  void pop_front() {
+    front() = T();
+    drop_front();
+  }
+  // The same where nothing is left in it that has to go, and emplace_back() may bring it again.
+  void drop_front() noexcept {
+    first_ = place(1);
+    if (--size_ == 0) clear();
+  }
+  void pop_back() {
+    back() = T();
+    if (--size_ == 0) clear();
+  }
+  void clear() noexcept {
+    if (places_.size() > few) std::vector<T>().swap(places_);
+    for (; size_ > 0 && !places_.empty(); --size_) back() = T();
+    first_ = 0;
+    size_ = 0;
+  }
+
+private:
+  static constexpr std::size_t few = 64;
+
+  std::size_t place(std::size_t i) const noexcept { return (first_ + i) & (places_.size() - 1); }
+  void grow() {
+    std::vector<T> wider(places_.empty() ? 1 : 2 * places_.size());
+    for (std::size_t i = 0; i < size_; ++i) wider[i] = std::move((*this)[i]);
+    places_.swap(wider);
+    first_ = 0;
+  }
+
+  std::vector<T> places_;  // a power of two of them, or none
+  std::size_t first_ = 0;
+  std::size_t size_ = 0;
+};
+
+}  // namespace evparallel

@@ -1,0 +1,89 @@
+// pending_calls.hpp - the calls of one child that wait for their answers, by id.
+// Licence: see COPYING.
+#pragma once
+
+#include "base/byte_queue.hpp"
+#include "base/lazy.hpp"
+#include "shared/cancel_table.hpp"
+#include "base/ring_buffer.hpp"
+#include "base/object_pool.hpp"
+
+#include <evparallel/run.hpp>
+
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+namespace detail {
+
+struct PendingCall {
+  Answer answer;             // empty: there is no such call
+  std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
+  std::int64_t deadline = no_deadline;
+  Note* note = nullptr;
+  unsigned attempts = 0;  // how often it was made again
+  bool held = false;      // it has not even been put into the pipe
+};
+
+// With what it was called with, so that it can be made again.
+struct KeptCall {
+  std::uint64_t id = 0;
+  PendingCall call{};
+  Writer argument{};
+};
+
+// Ids rise and answers mostly come in order, so the calls stand in a row from `first_id` on, and
+// the bytes of their arguments in another; a few that are answered late move out of the way.
+class Calls {
+public:
+  // What there is while calls wait.
+  struct Waiting;
+  // Where that is lent it is given back with the last of them.
+  explicit Calls(Lent<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
+
+  // Requires: an id above all that were added before.  The memory of a short argument is left to
+  // the caller; nullptr: the call is never made again.
+  PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
+  // nullptr: an id that was answered, or never was.
+  PendingCall* find(std::uint64_t id) noexcept;
+  // Takes the call out; an empty one if there is none.
+  PendingCall take(std::uint64_t id);
+  // All of them, in order.
+  std::vector<KeptCall> take_all();
+  std::size_t count() const noexcept;
+
+private:
+  Lent<Waiting> waiting_;
+};
+
+struct Calls::Waiting {
+  struct Place {
+    PendingCall call{};
+    std::size_t size = 0;             // of its argument in bytes
+    std::unique_ptr<Writer> apart{};  // an argument that is not there
+  };
+  using Late = std::unordered_map<std::uint64_t, KeptCall>;
+  bool any_late() const noexcept { return late.peek() && !late.peek()->empty(); }
+  void move_late_calls();
+  void keep_argument(Place&, Writer&);
+  KeptCall kept(std::uint64_t id, Place&, std::size_t at);
+  void pop_front() noexcept;
+  void clear() noexcept;
+
+  Row<Place> row;
+  ByteRow bytes{8192};
+  Lazy<Late> late;
+  std::uint64_t first_id = 0;
+  std::size_t count = 0;
+};
+
+inline std::size_t Calls::count() const noexcept {
+  return waiting_.peek() ? waiting_.peek()->count : 0;
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

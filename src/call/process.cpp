@@ -1,0 +1,119 @@
+// process.cpp - a Process's own part: its callbacks, and who keeps it alive.
+// Licence: see COPYING.
+#include <evparallel/process.hpp>
+
+#include "spawn/child_handle.hpp"
+#include "system/failpoint.hpp"
+#include "base/negative.hpp"
+#include "spawn/replicas.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+// Alive as long as its handle, or, detached, until the child has ended.  An open one holds run().
+class ProcessCore : public ChildOwner,
+                    public Attached,
+                    public std::enable_shared_from_this<ProcessCore> {
+public:
+  explicit ProcessCore(const std::shared_ptr<Loop>& loop) : loop_(loop) {}
+  ~ProcessCore() override { settle(); }
+
+  void start(Replicas& replicas, const Task& task, const Options& options) {
+    child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, kept(options),
+                                ChildHandle::Use::process, this);
+    attach(*loop_);
+    loop_->hold();
+    open_ = true;
+  }
+
+  ChildHandle& child() noexcept { return *child_; }
+  const ChildHandle& child() const noexcept { return *child_; }
+  void set_on_start(Callback<void(pid_t)> c) { start_.set(std::move(c)); }
+  void set_on_exit(Callback<void(const ExitStatus&)> c) { exit_.set(std::move(c)); }
+
+  void give_up() {
+    if (open_) self_ = shared_from_this();
+  }
+
+  void drop() {
+    if (!open_) return;
+    child_->drop();
+    settle();
+  }
+
+private:
+  void on_started(pid_t pid) override {
+    const auto keep = shared_from_this();
+    start_(pid);
+  }
+
+  void on_ended(const ExitStatus& status, const Error&) override {
+    fault_at(Hop::ended);
+    const auto keep = shared_from_this();
+    settle();
+    loop_->call([&] { exit_(status); });
+    exit_.release();
+  }
+
+  // The handle may live on for long: the child does not.
+  void loop_gone() noexcept override {
+    const std::shared_ptr<ProcessCore> keep = self_;
+    if (open_) child_->cut();
+    settle();
+  }
+
+  // Nothing more will come.
+  void settle() noexcept {
+    if (!std::exchange(open_, false)) return;
+    if (loop_->alive()) loop_->release();
+    Attached::detach();
+    start_.release();
+    const std::shared_ptr<ProcessCore> last = std::move(self_);
+  }
+
+  std::shared_ptr<Loop> loop_;
+  std::shared_ptr<ChildHandle> child_;
+  Handler<void(pid_t)> start_;
+  Handler<void(const ExitStatus&)> exit_;
+  bool open_ = false;
+  std::shared_ptr<ProcessCore> self_;  // detached
+};
+
+std::shared_ptr<ProcessCore> process_start(Reactor& reactor, const Task& task,
+                                           const Options& options) {
+  fault_at(Hop::run);
+  auto core = std::make_shared<ProcessCore>(reactor.loop());
+  core->start(*Replicas::choose(options.snapshot), task, options);
+  return core;
+}
+
+std::shared_ptr<PipeCore> process_pipe(ProcessCore& core) {
+  return core.child().pipe();
+}
+pid_t process_pid(const ProcessCore& core) noexcept {
+  return core.child().pid();
+}
+void process_kill(ProcessCore& core, int signum) {
+  core.child().kill(signum);
+}
+void process_terminate(ProcessCore& core, std::chrono::milliseconds grace) {
+  refuse_negative("Process::terminate", grace);
+  core.child().terminate(grace);
+}
+void process_detach(ProcessCore& core) {
+  core.give_up();
+}
+void process_drop(ProcessCore& core) noexcept {
+  core.drop();
+}
+void process_on_start(ProcessCore& core, Callback<void(pid_t)> callback) {
+  core.set_on_start(std::move(callback));
+}
+void process_on_exit(ProcessCore& core, Callback<void(const ExitStatus&)> callback) {
+  core.set_on_exit(std::move(callback));
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,190 @@
+// remote_cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed.
+// Licence: see COPYING.
+//
+// The caller hears at once.  A note in shared memory keeps the child from beginning the call; if it
+// has begun it, the note tells the task, and the snapshot is asked to end the child if it is at this
+// call still when the time is over.  Who writes a note and then reads the slot, and who writes the
+// slot and then reads the note, cannot both miss each other.
+#include "call/remote_core.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+constexpr std::uint64_t never_answered = UINT64_MAX;  // a ping of that number
+
+// What a task gets that somebody gives up.  A deadline's own grace is divided: the child is to be
+// dead when all of it has passed.
+SnapshotEntry::Clock clock_for(Cause cause, std::chrono::milliseconds grace) noexcept {
+  if (cause == Cause::deadline) return {grace / 2, grace - grace / 2, cause};
+  return {grace, grace, cause};
+}
+
+}  // namespace
+
+void RemoteCore::cancel(std::uint64_t id) {
+  if (!loop_->alive()) return;
+  give_up(id, Error(Errc::cancelled, "cancelled: Call::cancel()"), Cause::cancelled);
+}
+
+RemoteChild* RemoteCore::child_of(std::uint64_t id) noexcept {
+  if (current_ && current_->calls.find(id)) return current_.get();
+  if (!dying_.peek()) return nullptr;
+  for (auto& child : *dying_)
+    if (child->calls.find(id)) return child.get();
+  return nullptr;
+}
+
+void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
+  RemoteChild* const child = child_of(id);
+  if (!child) return;
+  PendingCall pending = child->calls.take(id);
+  forget_deadline(id, pending);
+  if (!pending.held) {
+    tell(*child, id, pending, revoked);
+    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, cause});
+  }
+  const Delivery delivery = child->delivery(id, pending);  // read after the note was written
+  if (delivery == Delivery::started) strike(*child, id, cause);
+  tell_later(error.with_delivery(delivery), std::move(pending.answer));
+}
+
+// Safe also where the child begins the call at this moment: it takes no notice of the note then.
+bool RemoteCore::take_back(std::uint64_t id) {
+  RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
+  if (!child) return false;
+  PendingCall& pending = *child->calls.find(id);
+  if (!pending.held) {
+    if (!child->handle->slot_known() || child->delivery(id, pending) == Delivery::started)
+      return false;
+    const std::int64_t deadline = pending.deadline;
+    tell(*child, id, pending, taken_back);
+    if (!pending.note) return false;
+    if (child->delivery(id, pending) == Delivery::started) {
+      pending.note->deadline.store(deadline);
+      return false;
+    }
+    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+  }
+  PendingCall taken = child->calls.take(id);
+  forget_deadline(id, taken);
+  ended();
+  return true;
+}
+
+bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
+  return current_ && current_->given_up.peek() && current_->given_up->calls.count(id) > 0;
+}
+
+// Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
+// overlap, if its loop has not turned by then.
+void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
+  const SnapshotEntry::Clock clock = clock_for(cause, pattern_->options->grace);
+  child.given_up->struck = true;
+  if (!pattern_->task->replies_later) return child.handle->strike(clock, id, 0);
+  if (closed_) {
+    // No ping can be sent any more.  Calls that somebody waits for go first.
+    if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
+    return;
+  }
+  Writer nothing;
+  child.handle->pipe()->put(FrameKind::ping, ++child.given_up->pings, nothing);
+  child.handle->strike(clock, 0, child.given_up->pings);
+}
+
+// It is known only now how far it had got.
+void RemoteCore::child_started(RemoteChild& child) {
+  if (!child.given_up.peek()) return;
+  for (const auto& item : child.given_up->calls)
+    if (child.handle->delivery(item.first, 0) == Delivery::started)
+      strike(child, item.first, item.second.cause);
+}
+
+// ---- notes ----
+
+void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending,
+                      std::int64_t deadline) {
+  if (pending.note)
+    pending.note->deadline.store(deadline);
+  else
+    pending.note = pattern_->replicas->notes().write(child.handle->note_owner(), id, deadline);
+}
+
+void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
+  if (!child.given_up.peek()) return;
+  auto& calls = child.given_up->calls;
+  const auto found = calls.find(id);
+  if (found == calls.end()) return;
+  erase(found->second.note);
+  calls.erase(found);
+  on_given_up_answered(id);
+}
+
+void RemoteCore::erase_notes(RemoteChild& child) noexcept {
+  if (!child.given_up.peek()) return;
+  for (const auto& item : child.given_up->calls) erase(item.second.note);
+  child.given_up->calls.clear();
+}
+
+// In a process that the program has forked the notes are the program's still.
+void RemoteCore::erase(Note* note) noexcept {
+  if (note && loop_->at_home()) pattern_->replicas->notes().erase(note);
+}
+
+// ---- deadlines ----
+
+void RemoteCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+  RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
+  if (!child) return;
+  PendingCall& pending = *child->calls.find(id);
+  forget_deadline(id, pending);
+  keep_deadline(id, pending, deadline_in(time));
+  if (!pending.held) tell(*child, id, pending, pending.deadline);
+}
+
+void RemoteCore::keep_deadline(std::uint64_t id, PendingCall& pending, std::int64_t at) {
+  pending.deadline = at;
+  if (at == no_deadline) return;
+  deadlines_->soonest.emplace(at, id);
+  if (at < deadlines_->clock_at) set_clock();
+}
+
+void RemoteCore::forget_deadline(std::uint64_t id, PendingCall& pending) noexcept {
+  if (pending.deadline == no_deadline) return;
+  if (deadlines_.peek()) deadlines_->soonest.erase({pending.deadline, id});
+  pending.deadline = no_deadline;
+}
+
+void RemoteCore::set_clock() {
+  Deadlines& all = *deadlines_;
+  if (all.clock_at == no_deadline) all.clock.set<&RemoteCore::on_clock>(*loop_, -1, 0, this);
+  all.clock_at = all.soonest.empty() ? no_deadline : all.soonest.begin()->first;
+  if (all.clock_at == no_deadline) return all.clock.remove();
+  all.clock.add_in(std::chrono::nanoseconds(all.clock_at - now_ns()));
+}
+
+// None is to be kept any more.
+void RemoteCore::stop_clock() noexcept {
+  if (!deadlines_.peek()) return;
+  deadlines_->clock.unset();
+  deadlines_->soonest.clear();
+}
+
+void RemoteCore::on_clock() {
+  const auto keep = shared_from_this();
+  const std::int64_t now = now_ns();
+  auto& soonest = deadlines_->soonest;
+  while (!soonest.empty() && soonest.begin()->first <= now) {
+    const std::uint64_t id = soonest.begin()->second;
+    soonest.erase(soonest.begin());
+    give_up(id, Error(Errc::deadline, "deadline: the call was not answered in time"),
+            Cause::deadline);
+  }
+  set_clock();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

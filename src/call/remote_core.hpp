@@ -1,0 +1,187 @@
+// remote_core.hpp - a Remote's inside: its child, its calls, and its clock.
+// Licence: see COPYING.
+#pragma once
+
+#include "call/pending_calls.hpp"
+#include "spawn/child_handle.hpp"
+#include "spawn/replicas.hpp"
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+namespace detail {
+
+class RemoteCore;
+
+// What a Call names one call of.
+class CallTarget {
+public:
+  virtual void cancel(std::uint64_t id) = 0;
+  virtual void set_deadline(std::uint64_t id, std::chrono::nanoseconds) = 0;
+
+protected:
+  ~CallTarget() = default;
+};
+
+// What children are made by.  Those that are made by the same share it.
+struct Pattern {
+  std::shared_ptr<Replicas> replicas;
+  std::shared_ptr<const Task> task;
+  std::shared_ptr<const KeptOptions> options;
+};
+
+// One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
+// beside one that works.
+class RemoteChild final : public ChildOwner {
+public:
+  explicit RemoteChild(RemoteCore&) noexcept;
+  void on_started(pid_t) override;
+  // What the task itself threw reaches all calls, rather than the exit status that follows.
+  void on_task_error(const Error& error) override {
+    task_error = std::make_unique<const Error>(error);
+  }
+  void on_torn(std::uint64_t call) override { torn = call; }
+  void on_frame(Frame&) override;
+  void on_ended(const ExitStatus&, const Error&) override;
+
+  // How far a call of this child has got.
+  Delivery delivery(std::uint64_t id, const PendingCall& call) const noexcept {
+    return call.held ? Delivery::not_sent : handle->delivery(id, call.offset);
+  }
+
+  std::shared_ptr<ChildHandle> handle;
+  Calls calls;
+  std::unique_ptr<const Error> task_error;  // the task itself failed
+  // The child died inside the answer to this call; 0: inside one that said no more.
+  std::optional<std::uint64_t> torn;
+  // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
+  // counts where it was not known whether the child had begun the call.
+  struct Given {
+    Note* note;
+    Cause cause;
+  };
+  struct GivenUp {
+    std::unordered_map<std::uint64_t, Given> calls;
+    std::uint64_t pings = 0;
+    bool struck = false;  // the snapshot was asked to end the child, if it has to be
+  };
+  Lazy<GivenUp> given_up;
+  bool struck() const noexcept { return given_up.peek() && given_up.peek()->struck; }
+
+private:
+  RemoteCore& remote_;
+};
+
+// With hooks for who replaces its child by making another one of these: Children::single.  No call is
+// made again then, and none goes to a second child.
+class RemoteCore : public Attached,
+                   public CallTarget,
+                   public std::enable_shared_from_this<RemoteCore> {
+public:
+  enum class Children : bool { several, single };
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const Pattern>,
+             Children = Children::several);
+  ~RemoteCore() override { drop(); }
+
+  // ---- the way of a call ----
+  void spawn();
+  // The memory of a short `argument` stays the caller's.
+  std::uint64_t call(Writer& argument, Answer&&);
+  std::uint64_t call(Writer& argument, Answer&&, std::int64_t deadline);
+  std::uint64_t refuse(const Error&, Answer);
+  void answered(RemoteChild&, Frame&);
+
+  // ---- calls that nobody waits for any more (remote_cancel.cpp) ----
+  void cancel(std::uint64_t id) override;
+  void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
+  // The child has not begun the call and never will, and nobody hears of it.  False: it has, or
+  // that cannot be known.
+  bool take_back(std::uint64_t id);
+  // Nobody waits for the call any more, and the child may be at it.
+  bool is_given_up(std::uint64_t id) const noexcept;
+  void child_started(RemoteChild&);
+
+  // ---- ends ----
+  void child_ended(RemoteChild&, const ExitStatus&, const Error&);
+  void close();
+  // The same, and the snapshot sees to it that the child ends in time.
+  void close_in_time();
+  void drop() noexcept;
+
+  // Its child gets SIGTERM, and SIGKILL `grace` later.
+  void terminate(std::chrono::milliseconds grace) noexcept {
+    if (current_) current_->handle->terminate(grace);
+  }
+
+  // Its child takes calls.
+  bool usable() const noexcept { return current_ && current_->handle->pipe()->usable(); }
+
+  Loop& loop() const noexcept { return *loop_; }
+  pid_t pid() const noexcept { return current_ ? current_->handle->pid() : 0; }
+  std::size_t pending() const noexcept { return pending_; }
+
+private:
+  virtual void on_child_ready() {}  // it said so, by a value of call 0
+  // Before its calls hear of it.
+  virtual void on_child_ended(const ExitStatus&, const Error&) {}
+  // A call that nobody waited for any more: the child is past it.
+  virtual void on_given_up_answered(std::uint64_t /*id*/) {}
+
+  bool single() const noexcept { return children_ == Children::single; }
+  void check_open() const;
+  void place(std::uint64_t id, PendingCall&, Writer& argument);
+  void began();
+  void ended();
+  void tell_later(const Error&, Answer);
+  void fail_later(const Error&, Answer);
+
+  RemoteChild* child_of(std::uint64_t id) noexcept;
+  void give_up(std::uint64_t id, const Error&, Cause);
+  void strike(RemoteChild&, std::uint64_t id, Cause);
+  void tell(RemoteChild&, std::uint64_t id, PendingCall&, std::int64_t deadline);
+  void keep_deadline(std::uint64_t id, PendingCall&, std::int64_t at);
+  void forget_deadline(std::uint64_t id, PendingCall&) noexcept;
+  void forget_given_up(RemoteChild&, std::uint64_t id);
+  void set_clock();
+  void on_clock();
+
+  bool may_repeat(const RemoteChild&, const PendingCall&, Delivery,
+                  const ExitStatus&) const noexcept;
+  std::uint64_t answered_in_part(const RemoteChild&, const std::vector<KeptCall>&) const noexcept;
+  void repeat(std::vector<KeptCall>);
+  void stop_clock() noexcept;
+  std::vector<std::unique_ptr<RemoteChild>> take_all() noexcept;
+  void drop_child(RemoteChild&) noexcept;
+  void cut_unheard(RemoteChild&) noexcept;
+  void erase_notes(RemoteChild&) noexcept;
+  void erase(Note*) noexcept;
+  std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
+  void loop_gone() noexcept override;
+
+  struct Deadlines {
+    std::set<std::pair<std::int64_t, std::uint64_t>> soonest;  // and its call, first
+    Event clock;
+    std::int64_t clock_at = no_deadline;
+  };
+
+  std::shared_ptr<Loop> loop_;
+  std::shared_ptr<const Pattern> pattern_;
+  std::unique_ptr<RemoteChild> current_;
+  Lazy<std::vector<std::unique_ptr<RemoteChild>>> dying_;
+  Lazy<Deadlines> deadlines_;
+  std::uint64_t next_id_ = 1;
+  std::size_t pending_ = 0;
+  Children children_;
+  bool closed_ = false;
+  bool dropped_ = false;
+};
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,349 @@
+// child_calls.cpp - how a child answers: one call after the other, or each when its Reply says so.
+// Licence: see COPYING.
+#include "child/child_main.hpp"
+#include "base/startup_path.hpp"
+#include "system/failpoint.hpp"
+#include "system/fork.hpp"
+#include "base/no_memory.hpp"
+#include "system/flush_streams.hpp"
+#include "codec/remote_error.hpp"
+#include "child/child.hpp"
+
+#include <evparallel/this_call.hpp>
+
+#include <time.h>
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// Answers are gathered only by a task that has shown to be short: so many calls in a row under this
+// time, all of them answered by a value, for where some are given up one may hang; and a finished answer waits no longer than that for the calls behind it.
+constexpr unsigned gather_after = 64;
+constexpr std::int64_t short_call_ns = 5000;
+constexpr std::int64_t gather_ns = 50000;
+
+// A call that nobody waits for any more is not begun, and its value is not sent: a task that has
+// seen this may have returned anything.  `delivery`: how far it has got.
+EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
+  if (deadline == no_deadline || deadline > now_ns()) return;
+  const bool begun = delivery == Delivery::started;
+  if (deadline == taken_back && begun) return;
+  if (deadline == revoked || deadline == taken_back)
+    throw Error(Errc::cancelled, begun ? "cancelled: while the task was at it"
+                                       : "cancelled: before the task had begun")
+        .with_delivery(delivery);
+  throw Error(Errc::deadline, begun ? "deadline: it passed while the task was at it"
+                                    : "deadline: it passed before the task had begun")
+      .with_delivery(delivery);
+}
+
+EVPARALLEL_EARLY void check_size(const Frame& frame) {
+  if (frame.skipped == Frame::Skipped::no) return;
+  if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the argument");
+  throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
+}
+
+std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
+  if (deadline == no_deadline || deadline == taken_back) return std::chrono::nanoseconds::max();
+  if (deadline == revoked) return std::chrono::nanoseconds::zero();
+  return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
+}
+
+}  // namespace
+
+// One call of an asynchronous task.  The last copy of its Reply drops it.
+class ReplyCore {
+public:
+  ReplyCore(Child& child, std::uint64_t id) noexcept : child_(child), id_(id) {}
+  ~ReplyCore() {
+    error(Error(Errc::remote_exception, "the task dropped its reply")
+              .with_remote_type("evparallel::Reply"));
+    child_.reply_gone();
+  }
+  ReplyCore(const ReplyCore&) = delete;
+  ReplyCore& operator=(const ReplyCore&) = delete;
+
+  bool value(Writer& out) {
+    if (std::exchange(answered_, true)) return false;
+    try {
+      check_wanted(deadline(), Delivery::started);
+      child_.reply(id_, FrameKind::value, out);
+    } catch (const Error& refused) {
+      answered_ = false;
+      error(refused);
+    }
+    return true;
+  }
+  bool error(const Error& error) {
+    if (std::exchange(answered_, true)) return false;
+    Writer out;
+    write_error(out, error);
+    child_.reply(id_, FrameKind::error, out);
+    return true;
+  }
+
+  std::int64_t deadline() const noexcept { return child_.deadline_of(id_); }
+
+private:
+  Child& child_;
+  std::uint64_t id_;
+  bool answered_ = false;
+};
+
+// ---- synchronous calls ----
+
+// The next frame; before it waits, what was gathered is written.  False: the parent has closed, or
+// is gone.
+EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
+  while (!channel_.next(frame)) {
+    channel_.keep();
+    write_answers();
+    if (channel_.in_over()) return false;
+    if (living_loops() > 0) wait_until_readable();
+    if (is_copy_) return false;  // a callback has forked
+    channel_.receive(scratch_, sizeof scratch_, Wait::yes);
+    timed_ = false;
+  }
+  return frame.kind != FrameKind::end;
+}
+
+// The task has made a loop: its timers and watches run while the child waits.  Calls are answered
+// outside of it, so that a task may run the loop itself.
+void Child::wait_until_readable() {
+  Loop& loop = *this_reactor().loop();
+  readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
+  readable_ = false;
+  readable_event_.add();
+  while (!readable_ && !is_copy_) loop.turn();
+}
+
+EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
+  Frame frame;
+  while (wait_for_frame(frame)) {
+    if (frame.kind != FrameKind::call) continue;
+    if (!timed_ && (channel_.more_is_here() || short_calls_ > 0)) {
+      timed_ = true;
+      gathering_since_ = call_ended_at_ = now_ns();
+    }
+    if (!may_gather()) write_between_calls();
+    if (channel_.out_dead()) return;  // nobody reads answers any more
+    if (!take_call(frame, call)) return;
+  }
+}
+
+// False: the child is to end.
+EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+  check_death_signal(steps_of_call);
+  if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
+  current_ = frame.id;
+  answer_one(frame, call);
+  if (is_copy_) return false;
+  current_ = 0;
+  slot_->finish(frame.id);
+  if (timed_) note_time();
+  return true;
+}
+
+EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
+  try {
+    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_size(frame);
+    Reader in = frame.reader();
+    message_.clear();
+    call(in, message_);
+    check_wanted(deadline_of(frame.id), Delivery::started);
+    channel_.put(FrameKind::value, frame.id, message_);
+  } catch (const Error& error) {
+    if (is_copy_) throw;  // its exit status says it
+    put_error(frame.id, error);
+  } catch (...) {
+    if (is_copy_ || thread_is_leaving()) throw;
+    put_error(frame.id, current_exception_as_remote());
+  }
+}
+
+EVPARALLEL_EARLY void Child::note_time() noexcept {
+  const std::int64_t now = now_ns();
+  short_calls_ = now - call_ended_at_ <= short_call_ns ? short_calls_ + 1 : 0;
+  call_ended_at_ = now;
+}
+
+EVPARALLEL_EARLY bool Child::may_gather() const noexcept {
+  return gathers_ && short_calls_ >= gather_after && call_ended_at_ - gathering_since_ < gather_ns;
+}
+
+void Child::put_error(std::uint64_t id, const Error& error) {
+  short_calls_ = 0;
+  message_.clear();
+  write_error(message_, error);
+  channel_.put(FrameKind::error, id, message_);
+}
+
+// What a task has printed is out before its caller hears.
+EVPARALLEL_EARLY void Child::write_answers() {
+  if (channel_.queued() == 0) return;
+  flush_streams();
+  channel_.flush(Wait::yes);
+}
+
+// The time that it takes is no call's.
+void Child::write_between_calls() {
+  if (channel_.queued() == 0) return;
+  write_answers();
+  gathering_since_ = call_ended_at_ = now_ns();
+}
+
+// Before its first call: what it had to do for all of them is done.
+void Child::tell_ready() {
+  message_.clear();
+  channel_.put(FrameKind::value, 0, message_);
+}
+
+namespace {
+
+// What is read does not matter: the page is not touched for the first time later.
+void look_at_each(Reader& addresses) {
+  while (addresses.remaining() > 0) {
+    const volatile char* place;
+    addresses.read(&place, sizeof place);
+    static_cast<void>(*place);
+  }
+}
+
+// To be woken up for the first time is dearer than for the second one where a hypervisor keeps the
+// page tables: it brings them up to date then.
+void sleep_once() noexcept {
+  const timespec shortest{0, 1};
+  ::nanosleep(&shortest, nullptr);
+}
+
+}  // namespace
+
+// Faults are for what the program asks for, and so are the call in the slot and the count of short
+// calls.
+void Child::rehearse(Reader& code) {
+  const bool armed = std::exchange(faults.armed, false);
+  look_at_each(code);  // first: the next frame takes its place
+  Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
+  Frame frame;
+  if (wait_for_frame(frame) && frame.kind == FrameKind::call) take_call(frame, echo);
+  slot_->call.store(0);
+  short_calls_ = 0;
+  write_answers();
+  sleep_once();
+  faults.armed = armed;
+}
+
+// ---- asynchronous calls ----
+
+void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
+  later_ = std::move(call);
+  pipe();
+  // Calls under way are answered before this direction is closed, too.
+  core_->set_on_end([this] {
+    if (unanswered_ == 0) core_->close();
+    ended_by_parent_ = true;
+  });
+  // The parent is gone or has dropped its Remote: nobody reads answers any more.
+  core_->set_on_error([this](const Error&) { over_ = true; });
+  loop_until_over();
+}
+
+void Child::on_frame(Frame& frame) {
+  if (frame.kind == FrameKind::ping) slot_->answered_ping.store(frame.id);
+  if (frame.kind != FrameKind::call || over_) return;
+  if (!slot_->begin(frame.id)) {
+    over_ = true;  // the snapshot wants it to end
+    return;
+  }
+  current_ = frame.id;
+  answer_later_one(frame);
+  if (is_copy_) return;
+  current_ = 0;
+  slot_->finish(frame.id);
+}
+
+void Child::answer_later_one(Frame& frame) {
+  ++unanswered_;
+  auto core = std::make_shared<ReplyCore>(*this, frame.id);
+  try {
+    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_size(frame);
+    Reader in = frame.reader();
+    later_(in, core);
+  } catch (const Error& error) {
+    if (is_copy_) throw;
+    core->error(error);
+  } catch (...) {
+    if (is_copy_ || thread_is_leaving()) throw;
+    core->error(current_exception_as_remote());
+  }
+}
+
+void Child::reply(std::uint64_t id, FrameKind kind, Writer& out) {
+  flush_streams();
+  core_->put(kind, id, out);
+}
+
+void Child::reply_gone() noexcept {
+  if (--unanswered_ > 0 || !ended_by_parent_) return;
+  core_->close();
+}
+
+// ---- what a task's entry and a Reply call ----
+
+EVPARALLEL_EARLY void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
+  child.answer(std::move(call));
+}
+void child_answer_later(Child& child, Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
+  child.answer_later(std::move(call));
+}
+bool reply_value(ReplyCore& core, Writer& out) {
+  return core.value(out);
+}
+bool reply_error(ReplyCore& core, const Error& error) {
+  return core.error(error);
+}
+bool reply_exception(ReplyCore& core, std::exception_ptr exception) {
+  try {
+    std::rethrow_exception(std::move(exception));
+  } catch (...) {
+    return core.error(current_exception_as_remote());
+  }
+}
+std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
+  return time_until(core.deadline());
+}
+
+}  // namespace detail
+
+void rehearse(detail::Child& child, Reader& code) {
+  child.rehearse(code);
+}
+
+// ---- what a task asks ----
+
+namespace this_call {
+
+bool cancelled() noexcept {
+  return remaining() == std::chrono::nanoseconds::zero();
+}
+
+std::chrono::nanoseconds remaining() noexcept {
+  const detail::Child* child = detail::this_child;
+  return child ? detail::time_until(child->deadline_of(child->current_call()))
+               : std::chrono::nanoseconds::max();
+}
+
+std::uint64_t id() noexcept {
+  return detail::this_child ? detail::this_child->current_call() : 0;
+}
+
+}  // namespace this_call
+
+}  // namespace evparallel

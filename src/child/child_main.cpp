@@ -1,0 +1,251 @@
+// child_main.cpp - the life of a child: take the task, converse, end.
+// Licence: see COPYING.
+#include "child/child_main.hpp"
+
+#include "backtrace/crash_record.hpp"
+#include "base/startup_path.hpp"
+#include "system/failpoint.hpp"
+#include "system/fork.hpp"
+#include "child/hooks.hpp"
+#include "child/limits.hpp"
+#include "base/no_memory.hpp"
+#include "system/flush_streams.hpp"
+#include "codec/remote_error.hpp"
+#include "spawn/replicas.hpp"
+#include "system/random_seed.hpp"
+#include "spawn/child_environment.hpp"
+#include "codec/task_frame.hpp"
+#include "child/child.hpp"
+#include "backtrace/throw_site.hpp"
+
+#include <evparallel/child_hooks.hpp>
+
+#include <stdlib.h>
+
+#include <new>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace {
+
+constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
+
+// What the kernel refuses fails the spawn: a limit that does not hold would do so silently.
+void check(const char* option, int error) {
+  if (error != 0)
+    throw system_error(Errc::spawn_failed, std::string("spawn failed: ") + option, error);
+}
+
+void enter_limits(const TaskFrame& task) {
+  if (task.cpu_seconds > 0) check("Limits::cpu", limit_cpu(task.cpu_seconds));
+  if (task.nice != 0)
+    check(("Options::nice, " + std::to_string(task.nice)).c_str(), add_to_niceness(task.nice));
+  if (task.memory > 0) check("Limits::memory", limit_memory(task.memory));
+}
+
+}  // namespace
+
+namespace detail {
+
+Child* this_child = nullptr;
+std::unique_ptr<Traffic> traffic_of_child;
+
+namespace {
+
+constexpr std::size_t most_early = 256;  // bytes of answers
+
+// On the heap a child would have to look for room first.
+alignas(Child) char place_of_child[sizeof(Child)];
+
+}  // namespace
+
+// ---- the task ----
+
+// A spare has two of them, one after the other.
+EVPARALLEL_EARLY void Child::run_task() {
+  while (take_task() && !has_task_) {}
+}
+
+EVPARALLEL_EARLY bool Child::take_task() {
+  Frame frame;
+  if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
+  if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the task");
+  Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
+  const TaskFrame task = read_task_frame(callable);
+  has_task_ = task.entry != &evparallel::rehearse;
+  if (has_task_) slot_->has_task.store(true);
+  prepare(task, callable.read(task.surroundings));
+  fault_at(Hop::task);
+  task.entry(*this, callable);
+  return true;
+}
+
+EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
+  channel_.set_max_message(task.max_message);
+  high_water_ = task.high_water;
+  note_owner_ = task.note_owner;
+  deadline_ = task.deadline;
+  take_seed(task.seed);
+  enter_surroundings(surroundings);
+  if (no_null_device_ != 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: no /dev/null for a standard stream",
+                       no_null_device_);
+  if (!has_task_) return;  // what follows happens once
+  if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
+  if (task.is_limited()) enter_limits(task);
+  call_start_hooks();
+}
+
+// What is further out is of the program, and of the moment of the snapshot.
+void Child::keep_backtraces(const void* outermost) noexcept {
+  report_crashes(crash_record_, note_owner_, outermost);
+  record_throws(outermost);
+}
+
+// ---- a process ----
+
+std::shared_ptr<PipeCore> Child::pipe() {
+  const std::shared_ptr<Loop>& loop = this_reactor().loop();
+  core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
+                                     PipeCore::LastWord::none, this);
+  core_->start();
+  return core_;
+}
+
+void Child::converse() {
+  loop_until_over();
+}
+
+void Child::loop_until_over() {
+  Loop& loop = *core_->loop();
+  while (!over_ && !is_copy_) loop.turn();
+}
+
+// ---- its end ----
+
+EVPARALLEL_EARLY void Child::flush_all() noexcept {
+  flush_streams();
+  if (is_copy_) return;  // what is to be written is here twice
+  try {
+    if (core_)
+      core_->flush_blocking();
+    else
+      channel_.flush(Wait::yes);
+  } catch (...) {
+    // Nobody is left to tell.
+  }
+}
+
+// A process that the task has forked has none of the hooks' business, nor has one without a task.
+EVPARALLEL_EARLY int Child::end(int status) noexcept {
+  flush_all();
+  if (is_copy_ || !has_task_) return status;
+  const std::optional<Error> failure = call_exit_hooks();
+  if (failure) fail_task(*failure);
+  end_pipe();
+  flush_all();
+  return failure ? status_of_uncaught : status;
+}
+
+// The task has closed its pipe, and called exit() before the end had left.
+void Child::end_pipe() noexcept {
+  try {
+    if (core_) core_->end_out();
+  } catch (...) {
+    // The exit status says how it ended.
+  }
+}
+
+// The task itself has failed, not one of its calls.
+void Child::fail_task(const Error& error) noexcept {
+  try {
+    if (core_) return core_->put_task_error(error);
+    Writer out;
+    write_error(out, error);
+    channel_.put(FrameKind::error, 0, out);
+  } catch (...) {
+    // The exit status says it.
+  }
+}
+
+// The end of the pipe leaves by itself: to the parent the socket of a program that takes this one's
+// place ends as that of a process that is about to end.
+void Child::will_exec() {
+  if (!core_ || later_) throw std::logic_error("evparallel: will_exec() outside of a process");
+  if (!is_copy_) {
+    core_->close();
+    core_->end_out();
+  }
+  flush_all();
+}
+
+std::shared_ptr<PipeCore> child_pipe(Child& child) {
+  return child.pipe();
+}
+void child_converse(Child& child) {
+  child.converse();
+}
+
+}  // namespace detail
+
+namespace this_child {
+
+void will_exec() {
+  if (!detail::this_child)
+    throw std::logic_error("evparallel: will_exec() in a process that is no child");
+  detail::this_child->will_exec();
+}
+
+}  // namespace this_child
+
+namespace {
+
+// For a task that calls exit(): being the last that was registered, it runs first, and what the
+// program registered before the snapshot does not run at all.
+void leave_by_exit(int status, void*) {
+  if (!detail::this_child) return;
+  ::on_exit(leave_by_exit, nullptr);  // a hook may call exit() in its turn
+  end_child(detail::this_child->end(status));
+}
+
+EVPARALLEL_EARLY void note_copied() noexcept {
+  if (!detail::this_child) return;
+  detail::this_child->note_copied();
+  leave_death_signal();
+}
+
+EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
+  try {
+    child.run_task();
+    return 0;
+  } catch (const Error& error) {
+    child.fail_task(error);
+  } catch (...) {
+    end_if_thread_leaves();
+    child.fail_task(current_exception_as_remote());
+  }
+  return status_of_uncaught;
+}
+
+}  // namespace
+
+void prepare_lives() {
+  detail::traffic_of_child = std::make_unique<Traffic>();
+  detail::traffic_of_child->out.reserve(detail::most_early);
+  in_every_copy(note_copied);
+  ::on_exit(leave_by_exit, nullptr);
+}
+
+EVPARALLEL_EARLY void live(Spawn&& spawn) {
+  fault_at(Hop::live);
+  Replicas::become_child(spawn, std::move(spawn.door));
+  detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
+  int status = life(*detail::this_child);
+  fault_at(Hop::drain);
+  status = detail::this_child->end(status);
+  fault_at(Hop::leave);
+  end_child(status);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,63 @@
+// hooks.cpp - lists of hooks, inherited with everything else.
+// Licence: see COPYING.
+#include "child/hooks.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/fork.hpp"
+#include "codec/remote_error.hpp"
+
+#include <evparallel/child_hooks.hpp>
+
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace evparallel {
+
+namespace {
+
+using Hooks = std::vector<Callback<void()>>;
+
+// Null as long as there are none.  Never destroyed: a child calls them after its static objects, if
+// need be.
+Hooks* start_hooks = nullptr;
+Hooks* exit_hooks = nullptr;
+
+void add(Hooks*& to, Callback<void()> hook) {
+  if (!to) to = new Hooks;
+  to->push_back(std::move(hook));
+}
+
+}  // namespace
+
+EVPARALLEL_EARLY void call_start_hooks() {
+  if (!start_hooks) return;
+  for (Callback<void()>& hook : *start_hooks) hook();
+}
+
+EVPARALLEL_EARLY std::optional<Error> call_exit_hooks() noexcept {
+  std::optional<Error> error;
+  while (exit_hooks && !exit_hooks->empty()) {
+    Callback<void()> hook = std::move(exit_hooks->back());
+    exit_hooks->pop_back();
+    try {
+      hook();
+    } catch (...) {
+      end_if_thread_leaves();
+      if (!error) error = current_exception_as_remote();
+    }
+  }
+  return error;
+}
+
+void at_child_start(Callback<void()> hook) {
+  if (role() == Role::child)
+    throw std::logic_error("evparallel: at_child_start() in a child, which has started already");
+  add(start_hooks, std::move(hook));
+}
+
+void at_child_exit(Callback<void()> hook) {
+  add(exit_hooks, std::move(hook));
+}
+
+}  // namespace evparallel

@@ -1,0 +1,100 @@
+// limits.cpp - limits of this process, and its niceness.
+// Licence: see COPYING.
+#include "child/limits.hpp"
+
+#include "system/new_descriptor.hpp"
+#include "base/retry_eintr.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::int64_t least_nice = -20;
+constexpr std::int64_t most_nice = 19;
+constexpr std::uint64_t unknown = 0;
+
+std::uint64_t page_size() noexcept {
+  return static_cast<std::uint64_t>(::getpagesize());
+}
+
+int limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t hard) noexcept {
+  rlimit now{};
+  if (::getrlimit(what, &now) != 0) return errno;
+  const rlimit wanted{std::min<rlim_t>(soft, now.rlim_max), std::min<rlim_t>(hard, now.rlim_max)};
+  return ::setrlimit(what, &wanted) == 0 ? 0 : errno;
+}
+
+// ---- the address space of this process, in bytes ----
+
+std::uint64_t address_space_by_proc() noexcept {
+  const int fd = open_file("/proc/self/statm", O_RDONLY);
+  if (fd < 0) return unknown;
+  char text[32] = {};
+  const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
+  ::close(fd);
+  return size > 0 ? std::strtoull(text, nullptr, 10) * page_size() : unknown;
+}
+
+bool has_room_below(rlimit limit, std::uint64_t most) noexcept {
+  limit.rlim_cur = most;
+  if (::setrlimit(RLIMIT_AS, &limit) != 0) return false;
+  void* const page = ::mmap(nullptr, page_size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return false;
+  ::munmap(page, page_size());
+  return true;
+}
+
+// Where nobody tells it: the least limit below which a page more can be had is one page above it.
+std::uint64_t address_space_by_trial() noexcept {
+  rlimit before{};
+  if (::getrlimit(RLIMIT_AS, &before) != 0) return unknown;
+  constexpr std::uint64_t above_all = std::uint64_t{1} << 57;
+  std::uint64_t too_low = 0;
+  std::uint64_t enough = std::min<std::uint64_t>(above_all, before.rlim_cur) / page_size();
+  const bool found = has_room_below(before, enough * page_size());
+  while (found && enough - too_low > 1) {
+    const std::uint64_t middle = too_low + (enough - too_low) / 2;
+    (has_room_below(before, middle * page_size()) ? enough : too_low) = middle;
+  }
+  ::setrlimit(RLIMIT_AS, &before);
+  return found ? too_low * page_size() : unknown;
+}
+
+}  // namespace
+
+int limit_cpu(std::int64_t seconds) noexcept {
+  constexpr std::int64_t no_limit = INT64_MAX / 1000000000 - 1;  // the kernel counts nanoseconds
+  if (seconds >= no_limit) return 0;
+  const auto soft = static_cast<std::uint64_t>(seconds);
+  return limit(RLIMIT_CPU, soft, soft + 1);  // with both the same the kernel sends SIGKILL alone
+}
+
+int limit_memory(std::uint64_t more) noexcept {
+  std::uint64_t now = address_space_by_proc();
+  if (now == unknown) now = address_space_by_trial();
+  if (now == unknown) return ENOMEM;
+  if (more >= RLIM_INFINITY - now) return 0;
+  return limit(RLIMIT_AS, now + more, now + more);
+}
+
+int add_to_niceness(std::int64_t added) noexcept {
+  errno = 0;
+  const int now = ::getpriority(PRIO_PROCESS, 0);
+  if (errno != 0) return errno;
+  constexpr std::int64_t whole_range = most_nice - least_nice;
+  const std::int64_t wanted = now + std::clamp(added, -whole_range, whole_range);
+  const auto kept = static_cast<int>(std::clamp(wanted, least_nice, most_nice));
+  return ::setpriority(PRIO_PROCESS, 0, kept) == 0 ? 0 : errno;
+}
+
+}  // namespace evparallel

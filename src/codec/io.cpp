@@ -1,0 +1,160 @@
+// io.cpp - the bounds of reading and writing a message.
+// Licence: see COPYING.
+#include <evparallel/io.hpp>
+
+#include "base/startup_path.hpp"
+#include "base/exception_text.hpp"
+#include "base/no_memory.hpp"
+#include "codec/remote_error.hpp"
+
+#include <new>
+
+namespace evparallel {
+
+void Writer::adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size) {
+  if (owner_) refuse_more();
+  if (!owner)
+    throw std::logic_error("evparallel: adopted bytes need an owner that keeps them alive");
+  owner_ = std::move(owner);
+  adopted_ = static_cast<const char*>(data);
+  adopted_size_ = size;
+}
+
+void Writer::refuse_more() {
+  throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
+}
+
+std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
+  if (!attached_) attached_ = std::make_shared<std::vector<Attachment>>();
+  attached_->push_back({fd, std::move(owner)});
+  return attached_->size() - 1;
+}
+
+// What was written with its end, should more come.
+void Writer::join() {
+  bytes_.assign(short_.view());
+  short_.clear();
+}
+
+std::shared_ptr<std::string> Writer::share(std::size_t large) {
+  if (written().size() < large || owner_) return nullptr;
+  auto kept = std::make_shared<std::string>(std::move(bytes()));
+  bytes_.clear();
+  adopted_ = kept->data();
+  adopted_size_ = kept->size();
+  owner_ = kept;
+  return kept;
+}
+
+EVPARALLEL_EARLY void Writer::clear() noexcept {
+  short_.clear();
+  bytes_.clear();
+  owner_.reset();
+  adopted_ = nullptr;
+  adopted_size_ = 0;
+  attached_.reset();  // a queue may share it
+}
+
+void Reader::refuse(std::size_t wanted) const {
+  throw Error(Errc::bad_message,
+              "bad message: " + std::to_string(wanted) + " bytes wanted at offset " +
+                  std::to_string(total_ - bytes_.size()) + " of " + std::to_string(total_));
+}
+
+char Reader::take_byte() {
+  std::string* const whole = whole_;
+  const char byte = read(1)[0];
+  if (whole) {
+    whole->erase(0, 1);
+    bytes_ = *whole;
+    whole_ = whole;
+  }
+  return byte;
+}
+
+std::string Reader::take_rest() {
+  std::string* const whole = whole_;
+  const std::string_view bytes = rest();
+  return whole ? std::move(*whole) : std::string(bytes);
+}
+
+int Reader::take_descriptor(std::size_t index) {
+  const std::size_t count = descriptors_ ? descriptors_->size() : 0;
+  if (index >= count)
+    throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(index) +
+                                       " is not among the " + std::to_string(count) +
+                                       " that came along; where they are lost, this process has "
+                                       "too many open files");
+  const int fd = std::exchange((*descriptors_)[index], -1);
+  if (fd < 0)
+    throw Error(Errc::bad_message,
+                "bad message: descriptor " + std::to_string(index) + " is taken twice");
+  return fd;
+}
+
+EVPARALLEL_EARLY void Reader::expect_end() const {
+  if (!bytes_.empty())
+    throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes_.size()) +
+                                       " bytes left over at offset " +
+                                       std::to_string(total_ - bytes_.size()));
+}
+
+namespace {
+
+thread_local Writer* writer_under_way = nullptr;
+thread_local Reader* reader_under_way = nullptr;
+
+}  // namespace
+
+CodecScope::CodecScope(Writer* writer, Reader* reader) noexcept
+    : outer_writer_(std::exchange(writer_under_way, writer)),
+      outer_reader_(std::exchange(reader_under_way, reader)) {}
+
+CodecScope::~CodecScope() {
+  writer_under_way = outer_writer_;
+  reader_under_way = outer_reader_;
+}
+
+Writer& CodecScope::writer() {
+  if (!writer_under_way)
+    throw std::logic_error("evparallel: this value can be written to a message only");
+  return *writer_under_way;
+}
+
+Reader& CodecScope::reader() {
+  if (!reader_under_way)
+    throw std::logic_error("evparallel: this value can be read from a message only");
+  return *reader_under_way;
+}
+
+namespace detail {
+
+namespace {
+
+[[noreturn]] void refuse_message(const char* verb, std::string_view why) {
+  if (why.empty()) why = "the codec threw";
+  throw Error(Errc::bad_message,
+              std::string("bad message: could not ") + verb + ": " + std::string(why));
+}
+
+}  // namespace
+
+void rethrow_as_bad_message(const char* verb) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    if (error.code() == Errc::bad_message) throw;
+    refuse_message(verb, text_of(error));
+  } catch (const std::bad_alloc&) {
+    throw no_memory(std::string("to ") + verb + " a message");
+  } catch (const std::exception& error) {
+    refuse_message(verb, text_of(error));
+  } catch (...) {
+    if (thread_is_leaving()) throw;
+    refuse_message(verb, {});
+  }
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,92 @@
+// json_document.cpp - texts that nlohmann decides about, and what a document is refused for.
+// Licence: see COPYING.
+#include <evparallel/detail/json_document.hpp>
+
+namespace evparallel {
+
+namespace detail {
+
+template <class T>
+T JsonParsed<T>::get(std::string_view text) {
+  return value_of_json<T>(text);
+}
+
+template struct JsonParsed<bool>;
+template struct JsonParsed<char>;
+template struct JsonParsed<signed char>;
+template struct JsonParsed<unsigned char>;
+template struct JsonParsed<short>;
+template struct JsonParsed<unsigned short>;
+template struct JsonParsed<int>;
+template struct JsonParsed<unsigned>;
+template struct JsonParsed<long>;
+template struct JsonParsed<unsigned long>;
+template struct JsonParsed<long long>;
+template struct JsonParsed<unsigned long long>;
+template struct JsonParsed<wchar_t>;
+template struct JsonParsed<char16_t>;
+template struct JsonParsed<char32_t>;
+template struct JsonParsed<float>;
+template struct JsonParsed<double>;
+template struct JsonParsed<std::string>;
+
+void refuse_value(const char* what) {
+  throw Error(Errc::bad_message, std::string("bad message: ") + what);
+}
+
+void refuse_number() {
+  refuse_value("JSON has no word for NaN or an infinity");
+}
+
+void refuse_depth() {
+  throw Error(Errc::bad_message, "bad message: more than " + std::to_string(json_depth_limit) +
+                                     " arrays and objects in one another");
+}
+
+void append_step(std::string& pointer, std::string_view key) {
+  pointer += '/';
+  for (const char c : key) {
+    if (c == '~')
+      pointer += "~0";
+    else if (c == '/')
+      pointer += "~1";
+    else
+      pointer += c;
+  }
+}
+
+void refuse_text(std::string_view text, std::size_t bad, const std::string& pointer) {
+  constexpr char digits[] = "0123456789ABCDEF";
+  const auto byte = static_cast<unsigned char>(text[bad]);
+  throw Error(Errc::bad_message, "bad message: invalid UTF-8 byte at index " + std::to_string(bad) +
+                                     ": 0x" + digits[byte >> 4] + digits[byte & 0xf] + " of \"" +
+                                     pointer + '"');
+}
+
+void check_json_depth(std::string_view text) {
+  std::size_t depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > json_depth_limit) refuse_depth();
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+}
+
+void check_json_end(std::string_view text) {
+  if (const std::size_t end = text.find('\0'); end != std::string_view::npos)
+    throw Error(Errc::bad_message, "bad message: " + std::to_string(text.size() - end) +
+                                       " bytes left over at offset " + std::to_string(end));
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

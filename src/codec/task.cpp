@@ -1,0 +1,118 @@
+// task.cpp - tasks as they travel, and the check of what a lambda has captured.
+// Licence: see COPYING.
+#include <evparallel/task.hpp>
+
+#include "base/startup_path.hpp"
+#include "codec/remote_error.hpp"
+#include "backtrace/stack_walk.hpp"
+#include "codec/task_frame.hpp"
+
+#include <pthread.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+// The C library keeps where the stack of the first thread began.
+extern "C" void* __libc_stack_end;
+
+namespace evparallel {
+
+void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundings,
+                      const std::string& callable) {
+  head.surroundings = surroundings.size();
+  out.write(&head, sizeof head);
+  out.write(surroundings);
+  out.write(callable);
+}
+
+EVPARALLEL_EARLY TaskFrame read_task_frame(Reader& in) {
+  TaskFrame head;
+  in.read(&head, sizeof head);
+  return head;
+}
+
+std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
+  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
+  if (!why && task.function)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
+  for (std::size_t i = 0; !why && i < task.more.size(); ++i)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.more[i]));
+  return why;
+}
+
+namespace detail {
+
+namespace {
+
+struct Range {
+  std::uintptr_t from = 0;
+  std::uintptr_t to = 0;
+  bool has(std::uintptr_t address) const noexcept { return address >= from && address < to; }
+};
+
+constexpr std::uintptr_t page = 4096;
+
+// Of the first thread, where /proc does not tell it.  Nothing where it has no limit: then it may be
+// anywhere below its end.
+Range first_stack() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
+  const std::uintptr_t end =
+      (reinterpret_cast<std::uintptr_t>(__libc_stack_end) + page) & ~(page - 1);
+  return {end - std::min<std::uintptr_t>(end, limit.rlim_cur), end};
+}
+
+// Asked once a thread: for the first thread the C library reads /proc.
+Range stack_of_this_thread() noexcept {
+  thread_local Range range;
+  pthread_attr_t attributes;
+  if (range.to != 0) return range;
+  if (::pthread_getattr_np(::pthread_self(), &attributes) != 0) return first_stack();
+  void* address = nullptr;
+  std::size_t size = 0;
+  if (::pthread_attr_getstack(&attributes, &address, &size) == 0) {
+    range.from = reinterpret_cast<std::uintptr_t>(address);
+    range.to = range.from + size;
+  }
+  ::pthread_attr_destroy(&attributes);
+  return range;
+}
+
+// A coroutine has a stack of its own, of which only the frames under way are known: what a lambda has
+// captured by reference stands in one of them.  Where the unwinder finds none, what is close above the
+// stack pointer is taken for the stack.
+[[gnu::noinline]] Range frames_of_another_stack(const Range& of_thread) noexcept {
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  if (of_thread.has(here)) return {};
+  const std::uintptr_t end = end_of_frames(of_thread.from, of_thread.to);
+  return {here, end > here ? end : here + page};
+}
+
+}  // namespace
+
+void check_captures(const void* bytes, std::size_t size) {
+  if (size < sizeof(std::uintptr_t)) return;
+  const Range of_thread = stack_of_this_thread();
+  const Range of_coroutine = frames_of_another_stack(of_thread);
+  for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
+    std::uintptr_t word;
+    std::memcpy(&word, static_cast<const char*>(bytes) + at, sizeof word);
+    if (of_thread.has(word) || of_coroutine.has(word))
+      throw std::logic_error(
+          "evparallel: this callable captures a local by reference, or a pointer to one, and the "
+          "child has no such "
+          "variable; capture by value, or pass it with bind(f, args...); as_is(f) switches this "
+          "check off");
+  }
+}
+
+void rethrow_as_remote() {
+  if (thread_is_leaving()) throw;
+  throw current_exception_as_remote();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,387 @@
+// event_loop.cpp - the turns of the loop, and what libevent is asked to do.
+// Licence: see COPYING.
+#include "loop/event_loop.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/fork.hpp"
+#include "system/new_descriptor.hpp"
+#include "codec/remote_error.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+
+namespace evparallel {
+
+namespace {
+
+int loops = 0;
+Loop* first_loop = nullptr;
+Loop* signal_loop = nullptr;
+int signal_watches = 0;
+
+// Its queue, and a pair for signals: libevent ends the process where it is given the first and not
+// the others.
+constexpr int descriptors_of_base = 3;
+
+bool environment_has_settings() noexcept {
+  constexpr std::string_view settings = "EVENT_";
+  for (char** variable = environ; variable && *variable; ++variable)
+    if (std::string_view(*variable).substr(0, settings.size()) == settings) return true;
+  return false;
+}
+
+// libevent looks into the environment for each of its settings, and asks each time who may have set
+// it: a dozen system calls, which each child with a loop makes.  Where nobody has set one they are left
+// out.  One of them asks for a timer, which takes a descriptor.
+event_base* new_base() noexcept {
+  const bool settings = environment_has_settings();
+  const HeldNumbers held(descriptors_of_base + (settings ? 1 : 0));
+  errno = held.error();
+  if (errno != 0) return nullptr;
+  if (settings) return ::event_base_new();
+  event_config* const config = ::event_config_new();
+  if (!config) return nullptr;
+  ::event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
+  event_base* const base = ::event_base_new_with_config(config);
+  ::event_config_free(config);
+  return base;
+}
+
+timeval timeval_of(std::chrono::nanoseconds time) noexcept {
+  // Rounded up: a timer is never early.
+  const auto us =
+      std::chrono::ceil<std::chrono::microseconds>(std::max(time, std::chrono::nanoseconds::zero()))
+          .count();
+  return {static_cast<time_t>(us / 1000000), static_cast<suseconds_t>(us % 1000000)};
+}
+
+}  // namespace
+
+EVPARALLEL_EARLY int living_loops() noexcept {
+  return loops;
+}
+
+// ---- Attached ----
+
+Attached::~Attached() {
+  detach();
+}
+
+void Attached::attach(Loop& loop) noexcept {
+  detach();
+  attached_to_ = &loop;
+  next_ = loop.attached_;
+  if (next_) next_->previous_ = this;
+  loop.attached_ = this;
+}
+
+void Attached::detach() noexcept {
+  if (!attached_to_) return;
+  if (previous_)
+    previous_->next_ = next_;
+  else
+    attached_to_->attached_ = next_;
+  if (next_) next_->previous_ = previous_;
+  attached_to_ = nullptr;
+  previous_ = nullptr;
+  next_ = nullptr;
+}
+
+// ---- Event ----
+
+void Event::assign(Loop& loop, int fd, short what, void (*call)(int, short, void*)) noexcept {
+  remove();
+  loop_ = &loop;
+  persistent_ = (what & EV_PERSIST) != 0;
+  ::event_assign(&event_, loop.base_, fd, what, call, this);
+}
+
+void Event::add() {
+  if (added_) return;
+  if (::event_add(&event_, nullptr) != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop refused a descriptor");
+  added_ = true;
+  ++loop_->own_events_;
+}
+
+void Event::add_in(std::chrono::nanoseconds time) {
+  // libevent counts from the time at which it woke up, so that a timer set after long work would be
+  // early.
+  ::event_base_update_cache_time(loop_->base_);
+  const timeval in = timeval_of(time);
+  if (::event_add(&event_, &in) != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop refused a timer");
+  if (added_) return;
+  added_ = true;
+  ++loop_->own_events_;
+}
+
+void Event::activate() noexcept {
+  ::event_active(&event_, EV_TIMEOUT, 0);
+}
+
+void Event::remove() noexcept {
+  if (!loop_ || !loop_->base_) return;
+  if (loop_->inherited_ && !loop_->part()) return;
+  ::event_del(&event_);
+  if (!added_) return;
+  added_ = false;
+  --loop_->own_events_;
+}
+
+void Event::unset() noexcept {
+  remove();
+  loop_ = nullptr;
+}
+
+// ---- Loop ----
+
+Loop::Loop(event_base* base, bool owned)
+    : base_(base), owned_(owned), number_limit_(number_limit()) {
+  if (owned) base_ = new_base();
+  if (!base_)
+    throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
+                            "evparallel: no event base");
+  wake_ = Descriptor(open_counter());
+  if (!wake_) {
+    const int error = errno;
+    if (owned_) ::event_base_free(base_);
+    throw std::system_error(error, std::generic_category(), "evparallel: eventfd");
+  }
+  deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
+  wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
+  wake_event_.add();
+  static const bool told = (in_every_copy(&Loop::inherit_all), true);
+  static_cast<void>(told);
+  next_ = std::exchange(first_loop, this);
+  ++loops;
+}
+
+Loop::~Loop() = default;
+
+void Loop::close() noexcept {
+  while (attached_) {
+    Attached& gone = *attached_;
+    gone.detach();
+    gone.loop_gone();
+  }
+  deferred_event_.remove();
+  wake_event_.remove();
+
+  if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
+  base_ = nullptr;
+  on_exception_.release();
+  // Callbacks that nobody will call may own handles that come back here.
+  const Row<Callback<void()>> deferred = std::move(deferred_);
+  leave_posted();
+  if (inherited_) return;
+  Loop** link = &first_loop;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
+  --loops;
+}
+
+void Loop::drop() noexcept {
+  if (!in_callback() && !running_) return close();
+  if (inherited_) return;
+  mute_ = true;
+  stop_ = true;
+  if (running_) {  // which closes
+    ::event_base_loopbreak(base_);
+    return;
+  }
+  // The program dispatches the base, and goes on with it.
+  owned_ = false;
+  constexpr timeval now{};
+  auto* const kept = new std::shared_ptr<Loop>(shared_from_this());
+  ::event_base_once(
+      base_, -1, EV_TIMEOUT,
+      [](int, short, void* argument) {
+        const std::unique_ptr<std::shared_ptr<Loop>> loop(
+            static_cast<std::shared_ptr<Loop>*>(argument));
+        (*loop)->close();
+      },
+      kept, &now);
+}
+
+// ---- in a process that the program has forked ----
+
+// Of a snapshot and its children nothing is left to do here: there was no loop.
+void Loop::inherit_all() noexcept {
+  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
+  first_loop = nullptr;
+  loops = 0;
+  signal_loop = nullptr;
+  signal_watches = 0;
+}
+
+// An event that is removed is removed from the kernel's queue as well, and that is shared with the
+// program until libevent is told.  False: it cannot be told, since it would end the process where it
+// is given no descriptors for those that it gives back; then nothing is removed.
+bool Loop::part() noexcept {
+  if (parted_) return true;
+  const HeldNumbers held(descriptors_of_base);
+  if (held.error() && number_limit() < number_limit_) return false;
+  parted_ = true;
+  ::event_reinit(base_);
+  return true;
+}
+
+void Loop::check_at_home() const {
+  if (inherited_)
+    throw std::logic_error(
+        "evparallel: this Reactor is another process's, from which this one was forked");
+}
+
+// ---- memory of large messages ----
+
+namespace {
+
+constexpr std::size_t most_lent = std::size_t{16} << 20;
+// Where no large message has come for so many, its memory goes.
+constexpr int drafts_a_block = 64;
+
+}  // namespace
+
+void Loop::lend_large(Writer& message) {
+  std::shared_ptr<std::string> block = message.share(large_message);
+  if (!block || block->capacity() > most_lent) return;
+  block_ = std::move(block);
+  drafts_with_block_ = drafts_a_block;
+}
+
+void Loop::take_block() noexcept {
+  if (block_.use_count() > 1) return;
+  draft_.bytes().swap(*block_);
+  draft_.bytes().clear();
+  block_.reset();
+}
+
+void Loop::end_large_draft() noexcept {
+  if (--drafts_with_block_ > 0 && draft_.bytes().capacity() <= most_lent) return;
+  drafts_with_block_ = 0;
+  block_.reset();
+  // A string that is given an empty one keeps its memory.
+  if (draft_.bytes().capacity() > most_kept) std::string().swap(draft_.bytes());
+}
+
+// ---- what is pending ----
+
+bool Loop::idle() const noexcept {
+  return holds_ == 0 && outside_holds_ == 0 && !has_posted_ && deferred_.empty();
+}
+
+// On a borrowed base there may be others of our kind, and events of the program.
+bool Loop::pending() const noexcept {
+  if (!base_) return false;
+  int ours = 0;
+  for (const Loop* loop = first_loop; loop; loop = loop->next_) {
+    if (loop->base_ != base_) continue;
+    if (!loop->idle()) return true;
+    ours += loop->own_events_;
+  }
+  return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
+}
+
+void Loop::turn() {
+  if (::event_base_loop(base_, EVLOOP_ONCE) < 0) turn_again();
+  if (role() == Role::child) check_death_signal(steps_of_turn);
+  rethrow();
+}
+
+// libevent does not say why it has failed.  Where it refuses to start, which the program's own
+// callbacks may ask of a borrowed base, it has asked nobody.
+void Loop::turn_again() {
+  errno = 0;
+  if (::event_base_loop(base_, EVLOOP_ONCE) >= 0) return;
+  if (errno != 0)
+    throw std::system_error(errno, std::generic_category(),
+                            "evparallel: the event loop cannot wait for its descriptors");
+  throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
+}
+
+void Loop::run(const std::chrono::nanoseconds* limit) {
+  check_at_home();
+  const auto keep = shared_from_this();
+  if (running_ || depth_ > 0)
+    throw std::logic_error("evparallel: Reactor::run inside a callback of the same reactor");
+  struct Running {
+    explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
+    ~Running() {
+      loop.running_ = false;
+      loop.stop_ = false;
+      if (loop.mute_ && !loop.inherited_) loop.close();
+    }
+    Loop& loop;
+  } running(*this);
+  const auto start = std::chrono::steady_clock::now();
+  Event bell;
+  if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
+  stop_ = false;
+  if (has_posted_) run_posted();
+  rethrow();
+  while (!stop_ && pending()) {
+    if (limit) {
+      const auto spent = std::chrono::steady_clock::now() - start;
+      if (spent >= *limit) break;
+      bell.add_in(*limit - spent);
+    }
+    turn();
+    check_at_home();  // a callback has forked, and the copy came back
+    bell.remove();
+    if (ended_by_program()) break;
+  }
+}
+
+// By event_base_loopbreak() or event_base_loopexit(), which it knows from its own loops.
+bool Loop::ended_by_program() const noexcept {
+  return ::event_base_got_break(base_) || ::event_base_got_exit(base_);
+}
+
+void Loop::interrupt() noexcept {}
+
+void Loop::stop() noexcept {
+  if (!running_) return;
+  stop_ = true;
+  ::event_base_loopbreak(base_);
+}
+
+void Loop::caught() noexcept {
+  if (role() == Role::child) end_if_thread_leaves();
+  if (running_ || owned_) {
+    if (!thrown_) thrown_ = std::current_exception();
+    ::event_base_loopbreak(base_);
+    return;
+  }
+  // The program dispatches its own base: there is no run() that could throw.
+  if (!on_exception_.is_set()) std::terminate();
+  on_exception_(std::current_exception());
+}
+
+void Loop::rethrow() {
+  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+}
+
+void Loop::watch_signals() {
+  if (signal_loop && signal_loop != this)
+    throw std::logic_error("evparallel: another reactor of this process watches signals already");
+  signal_loop = this;
+  ++signal_watches;
+}
+
+void Loop::unwatch_signals() noexcept {
+  if (signal_loop == this && --signal_watches == 0) signal_loop = nullptr;
+}
+
+char* Loop::scratch() {
+  if (!scratch_) scratch_.reset(new char[scratch_size]);
+  return scratch_.get();
+}
+
+}  // namespace evparallel

@@ -1,0 +1,275 @@
+// reactor.cpp - the public face of the loop: timers, watches, posts.
+// Licence: see COPYING.
+#include <evparallel/reactor.hpp>
+
+#include "system/fork.hpp"
+#include "base/negative.hpp"
+#include "loop/event_loop.hpp"
+
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace detail {
+
+// A timer or a watch.  While it is active it keeps itself alive, if it is detached, and holds
+// run().
+class Source : public Attached, public std::enable_shared_from_this<Source> {
+public:
+  using Clock = std::chrono::steady_clock;
+
+  Source(Loop& loop, Callback<void()> callback) : loop_(loop.shared_from_this()) {
+    callback_.set(std::move(callback));
+  }
+  ~Source() override { cancel(); }
+
+  void start_timer(std::chrono::nanoseconds time, bool repeat) {
+    loop_->check_at_home();
+    event_.set<&Source::on_timer>(*loop_, -1, 0, this);
+    period_ = repeat ? time : std::chrono::nanoseconds::zero();
+    const auto now = Clock::now();
+    due_ = time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
+    event_.add_in(time);
+    activate();
+  }
+
+  void start_watch(int fd, short what) {
+    loop_->check_at_home();
+    if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
+    if ((what & EV_SIGNAL) != 0) {
+      loop_->watch_signals();
+      signal_ = true;  // not before: what was refused is not given back
+    }
+    event_.set<&Source::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
+    event_.add();
+    activate();
+  }
+
+  void cancel() noexcept {
+    event_.remove();
+    // It may own the handle that it hangs on.
+    callback_.release();
+    if (std::exchange(signal_, false)) loop_->unwatch_signals();
+    deactivate();
+  }
+  void detach_handle() {
+    if (active_) self_ = shared_from_this();
+  }
+  bool active() const noexcept { return active_; }
+
+private:
+  void activate() {
+    active_ = true;
+    attach(*loop_);
+    loop_->hold();
+  }
+
+  void deactivate() noexcept {
+    if (!active_) return;
+    active_ = false;
+    if (loop_->alive()) loop_->release();
+    detach();
+    // The last reference may be our own: what follows here must not touch members.
+    const std::shared_ptr<Source> last = std::move(self_);
+  }
+
+  void loop_gone() noexcept override { cancel(); }
+
+  void on_timer() {
+    const auto keep = shared_from_this();
+    // libevent may use a coarse clock, which is up to 4 ms behind.
+    const auto now = Clock::now();
+    if (now < due_) return event_.add_in(due_ - now);
+    if (period_ > std::chrono::nanoseconds::zero()) {
+      due_ +=
+          period_ * ((now - due_) / period_ + 1);  // periods that were missed are not made up for
+      event_.add_in(due_ - now);
+    } else {
+      deactivate();
+    }
+    callback_();
+    if (!active_) callback_.release();
+  }
+
+  void on_event() {
+    const auto keep = shared_from_this();
+    callback_();
+  }
+
+  std::shared_ptr<Loop> loop_;
+  Handler<void()> callback_;
+  Event event_;
+  std::chrono::nanoseconds period_{0};
+  Clock::time_point due_;
+  bool active_ = false;
+  bool signal_ = false;
+  std::shared_ptr<Source> self_;
+};
+
+}  // namespace detail
+
+using detail::Source;
+
+// ---- Timer and Watch ----
+
+namespace {
+
+void cancel_source(std::shared_ptr<Source>& source) noexcept {
+  if (source) source->cancel();
+  source.reset();
+}
+
+void detach_source(std::shared_ptr<Source>& source) noexcept {
+  if (source) source->detach_handle();
+  source.reset();
+}
+
+}  // namespace
+
+Timer::Timer(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+Timer::Timer(Timer&&) noexcept = default;
+Timer& Timer::operator=(Timer&& other) noexcept {
+  if (this != &other) {
+    cancel();
+    source_ = std::move(other.source_);
+  }
+  return *this;
+}
+Timer::~Timer() {
+  cancel();
+}
+void Timer::cancel() noexcept {
+  cancel_source(source_);
+}
+void Timer::detach() noexcept {
+  detach_source(source_);
+}
+bool Timer::active() const noexcept {
+  return source_ && source_->active();
+}
+
+Watch::Watch(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+Watch::Watch(Watch&&) noexcept = default;
+Watch& Watch::operator=(Watch&& other) noexcept {
+  if (this != &other) {
+    cancel();
+    source_ = std::move(other.source_);
+  }
+  return *this;
+}
+Watch::~Watch() {
+  cancel();
+}
+void Watch::cancel() noexcept {
+  cancel_source(source_);
+}
+void Watch::detach() noexcept {
+  detach_source(source_);
+}
+bool Watch::active() const noexcept {
+  return source_ && source_->active();
+}
+
+// ---- Hold ----
+
+Hold::Hold(std::shared_ptr<Loop> loop) noexcept : loop_(std::move(loop)) {
+  loop_->hold_from_outside();
+}
+Hold& Hold::operator=(Hold&& other) noexcept {
+  if (this != &other) {
+    release();
+    loop_ = std::move(other.loop_);
+  }
+  return *this;
+}
+Hold::~Hold() {
+  release();
+}
+void Hold::release() noexcept {
+  if (const std::shared_ptr<Loop> loop = std::move(loop_)) loop->release_from_outside();
+}
+
+// ---- Reactor ----
+
+Reactor::Reactor() : loop_(std::make_shared<Loop>(nullptr, true)) {}
+
+Reactor::Reactor(event_base* base) {
+  if (!base) throw std::logic_error("evparallel: Reactor of a null event_base");
+  loop_ = std::make_shared<Loop>(base, false);
+}
+
+Reactor::~Reactor() {
+  loop_->drop();
+}
+
+void Reactor::run() {
+  loop_->run(nullptr);
+}
+
+bool Reactor::run_for(duration limit) {
+  refuse_negative("Reactor::run_for", limit);
+  const std::shared_ptr<Loop> loop = loop_;  // a callback may destroy this
+  loop->run(&limit);
+  return loop->pending();
+}
+
+void Reactor::stop() noexcept {
+  loop_->stop();
+}
+
+Timer Reactor::after(duration time, Callback<void()> callback) {
+  refuse_negative("Reactor::after", time);
+  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  source->start_timer(time, false);
+  return Timer(std::move(source));
+}
+
+Timer Reactor::every(duration time, Callback<void()> callback) {
+  if (time <= duration::zero())
+    throw std::logic_error("evparallel: Reactor::every needs a period above zero");
+  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  source->start_timer(time, true);
+  return Timer(std::move(source));
+}
+
+Watch Reactor::on_readable(int fd, Callback<void()> callback) {
+  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  source->start_watch(fd, EV_READ);
+  return Watch(std::move(source));
+}
+
+Watch Reactor::on_writable(int fd, Callback<void()> callback) {
+  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  source->start_watch(fd, EV_WRITE);
+  return Watch(std::move(source));
+}
+
+Watch Reactor::on_signal(int signum, Callback<void()> callback) {
+  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  source->start_watch(signum, EV_SIGNAL);
+  return Watch(std::move(source));
+}
+
+void Reactor::post(Callback<void()> callback) {
+  loop_->post(std::move(callback));
+}
+Hold Reactor::hold() {
+  return Hold(loop_);
+}
+
+void Reactor::on_exception(Callback<void(std::exception_ptr)> callback) {
+  loop_->on_exception(std::move(callback));
+}
+
+event_base* Reactor::base() const noexcept {
+  return loop_->base();
+}
+
+Reactor& this_reactor() {
+  if (role() != Role::child)
+    throw std::logic_error("evparallel: this_reactor() is for the task of a child");
+  static auto* reactor = new Reactor;  // never destroyed: a child ends by _exit
+  return *reactor;
+}
+
+}  // namespace evparallel

@@ -1,0 +1,173 @@
+// channel.cpp - frames over a socket.
+// Licence: see COPYING.
+#include "pipe/channel.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/failpoint.hpp"
+
+namespace evparallel {
+
+namespace {
+
+// The limit is for what users send.  Tasks are the program's own; errors are short.
+EVPARALLEL_EARLY bool is_limited(FrameKind kind) noexcept {
+  return kind != FrameKind::task && kind != FrameKind::error;
+}
+
+// What users send, and answers: not what the library says beside.
+EVPARALLEL_EARLY bool is_message(FrameKind kind, std::uint64_t id) noexcept {
+  return kind == FrameKind::message || kind == FrameKind::call || kind == FrameKind::value ||
+         (kind == FrameKind::error && id != 0);
+}
+
+// Each read brings one batch at most, and no read is made before the frames of the last are cut:
+// more is what no frame claims.
+constexpr std::size_t most_batches = 8;
+
+}  // namespace
+
+void Channel::check_along(const Writer& message) {
+  const std::vector<Attachment>& attached = *message.attached();
+  if (attached.size() > most_descriptors)
+    throw Error(Errc::too_large, "too large: a message with " + std::to_string(attached.size()) +
+                                     " descriptors, where " + std::to_string(most_descriptors) +
+                                     " is the limit");
+  for (const Attachment& one : attached)
+    if (!descriptor_is_open(one.fd))
+      throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(one.fd) +
+                                         ", which is to go along, is not open");
+}
+
+void Channel::refuse_size(Writer& message) const {
+  const std::string text = "too large: a message of " + std::to_string(message.size()) +
+                           " bytes, where " + std::to_string(max_message_) + " is the limit";
+  message.clear();
+  throw Error(Errc::too_large, text);
+}
+
+EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& message,
+                                   Message which) {
+  if (message.size() > max_message_ && is_limited(kind)) refuse_size(message);
+  if (message.attached()) check_along(message);
+  if (out_dead_) {
+    if (which == Message::taken) message.clear();
+    return;
+  }
+  fault_at(Hop::put);
+  FrameQueue& out = traffic_->out;
+  const std::size_t before = out.size();
+  const FrameFault fault = is_message(kind, id) ? fault_at_message() : FrameFault::none;
+  if (which == Message::taken)
+    out.push(kind, id, message);
+  else
+    out.push_kept(kind, id, message);
+  if (fault == FrameFault::cut) {
+    out.cut(before + faults.plan.cut_to);
+    flush(Wait::yes);
+    die_of_fault();
+  }
+}
+
+EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
+  while (queued() > 0) {
+    FrameQueue& out = traffic_->out;
+    fault_at(Hop::write);
+    FrameQueue::Piece pieces[16];
+    const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
+    if (sent.flow == Flow::again || sent.flow == Flow::later) return sent.flow;
+    if (sent.flow == Flow::end) {
+      // Only this direction is dead: what the other side has written before its end is still to be
+      // read.
+      out_dead_ = true;
+      out.clear();
+      settle();
+      return Flow::end;
+    }
+    out.written(sent.size);
+    bytes_written_ += sent.size;
+    if (out.empty()) fault_at(Hop::written);
+  }
+  settle();
+  if (finishing_) half_close(socket_.get());
+  return Flow::done;
+}
+
+// A frame that was cut may stand in memory of the traffic, until the next one or keep().
+EVPARALLEL_EARLY void Channel::settle() noexcept {
+  if (traffic_.can_be_given_back() && !cutting_ && traffic_->none()) traffic_.give_back();
+}
+
+void Channel::finish() {
+  if (finishing_) return;
+  Writer nothing;
+  if (!out_dead_) traffic_->out.push(FrameKind::end, 0, nothing);
+  finishing_ = true;
+}
+
+EVPARALLEL_EARLY Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
+  FrameReader& in = traffic_->in;
+  const FrameReader::Room room = in.room();
+  const bool direct = room.size > 0;
+  const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
+                                           direct ? room.size : size, wait, &traffic_->along);
+  if (got.flow == Flow::end) in_over_ = true;
+  if (got.flow != Flow::done) {
+    settle();
+    return got.flow;
+  }
+  fault_at(Hop::read);
+  if (direct)
+    in.filled(got.size);
+  else
+    in.feed({scratch, got.size});
+  return Flow::done;
+}
+
+EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
+  if (!traffic_.peek()) return false;
+  Traffic& traffic = *traffic_;
+  traffic.in.set_max_body(max_message_);
+  if (!traffic.in.next(frame)) {
+    if (traffic.along.size() > most_batches)
+      throw Error(Errc::bad_message, "bad message: descriptors came that belong to no frame");
+    return false;
+  }
+  cutting_ = true;
+  if (frame.attached > 0 || !traffic.current.descriptors.empty()) match_along(frame);
+  return true;
+}
+
+EVPARALLEL_EARLY void Channel::keep() {
+  cutting_ = false;
+  if (!traffic_.peek()) return;
+  traffic_->in.keep();
+  settle();
+}
+
+void Channel::match_along(Frame& frame) {
+  Batch& current = traffic_->current;
+  current = Batch();
+  if (frame.attached == 0) return;
+  std::vector<Batch>& along = traffic_->along;
+  if (!along.empty()) {
+    current = std::move(along.front());
+    along.erase(along.begin());
+  }
+  // More or fewer than were sent are not those that were sent.
+  if (current.descriptors.size() != frame.attached) current = Batch();
+  frame.descriptors = &current.descriptors;
+}
+
+// What was cut of the last frame stays where it is: its receiver may be at it.
+void Channel::close() noexcept {
+  if (Traffic* traffic = traffic_.peek()) {
+    traffic->out.clear();
+    traffic->along.clear();
+    traffic->current = Batch();
+  }
+  out_dead_ = true;
+  in_over_ = true;
+  socket_.reset();
+}
+
+}  // namespace evparallel

@@ -1,0 +1,295 @@
+// pipe_core.cpp - the life of a pipe: reading and writing.
+// Licence: see COPYING.
+#include <evparallel/pipe.hpp>
+
+#include "base/no_memory.hpp"
+#include "pipe/pipe_core.hpp"
+#include "codec/remote_error.hpp"
+
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// Frames of one callback are gathered up to here.
+constexpr std::size_t gather_limit = 256 * 1024;
+
+}  // namespace
+
+PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::size_t high_water,
+                   LastWord last_word, PipeOwner* owner, OtherEnd other_end)
+    : loop_(loop),
+      channel_(std::move(channel)),
+      high_water_(high_water),
+      owner_(owner),
+      last_word_(last_word),
+      other_end_(other_end) {
+  read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
+  attach(*loop_);
+}
+
+// ---- out ----
+
+bool PipeCore::send(Writer& message) {
+  if (closed_) throw std::logic_error("evparallel: send on a pipe after its close()");
+  if (closed() || !loop_->alive()) {
+    tell_closed(Lost::is_sent);
+    return true;
+  }
+  put(FrameKind::message, 0, message);
+  if (channel_.out_dead()) tell_closed(Lost::is_sent);
+  if (channel_.queued() <= high_water_) return true;
+  above_mark_ = true;
+  return false;
+}
+
+// Where what the other side wrote is still to be read, its end tells by itself.
+void PipeCore::tell_closed(Lost what) {
+  if (!in_ended_ || !loop_->alive()) return;
+  if (what == Lost::is_sent) dropped_ = true;
+  if (std::exchange(closed_told_, true)) return;
+  loop_->defer([self = shared_from_this()] { self->report_closed(); });
+}
+
+// Who sends after the other side's end has it reported in any case.  What was queued before may also
+// have been lost on its way, which the end of the other side says.
+void PipeCore::report_closed() {
+  closed_told_ = has_on_error() || dropped_;
+  if (!closed_told_ || std::exchange(error_told_, true)) return;
+  const Error error(Errc::closed, "closed: the other side of the pipe sends and takes no more");
+  tell_error(error);
+}
+
+void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave,
+                   Channel::Message which) {
+  loop_->lend(message);
+  channel_.put(kind, id, message, which);
+  schedule_flush(leave);
+}
+
+void PipeCore::put_task_error(const Error& error) {
+  end_put_off_ = false;
+  if (channel_.finished()) return;
+  Writer out;
+  write_error(out, error);
+  put(FrameKind::error, 0, out);
+}
+
+void PipeCore::close() {
+  if (std::exchange(closed_, true) || channel_.finished()) return;
+  end_put_off_ = true;
+  if (last_word_ == LastWord::comes)
+    end_out();
+  else if (loop_->alive())
+    loop_->defer([self = shared_from_this()] { self->end_out(); });
+  // With its own direction closed, a side that takes no messages only waits for the end.
+  if (stopped_at_message_) continue_later();
+}
+
+void PipeCore::end_out() {
+  if (!std::exchange(end_put_off_, false)) return;
+  finish();
+}
+
+void PipeCore::finish() {
+  channel_.finish();
+  schedule_flush(Leave::at_once);
+}
+
+void PipeCore::schedule_flush(Leave leave) {
+  if (!loop_->alive() || (write_event_.peek() && write_event_->added()) || retry_.peek()) return;
+  const bool waits =
+      leave == Leave::with_the_next || (leave == Leave::with_the_turn && loop_->in_callback());
+  if (!waits || channel_.queued() > gather_limit) return flush();
+  if (std::exchange(flush_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] { self->flush(); });
+}
+
+// Where something is left to be written.
+void PipeCore::wait_to_write(Flow flow) {
+  if (flow == Flow::again) {
+    retry_.reset();
+    if (!write_event_.peek())
+      write_event_->set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
+    return write_event_->add();
+  }
+  leave_writing();
+  if (flow != Flow::later) return;
+  retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
+  retry_->add_in(std::chrono::milliseconds(1));
+}
+
+void PipeCore::leave_writing() noexcept {
+  if (write_event_.peek()) write_event_->remove();
+  retry_.reset();
+}
+
+void PipeCore::on_writable() {
+  const auto keep = shared_from_this();
+  flush();
+}
+
+void PipeCore::flush() {
+  flush_deferred_ = false;
+  if (!loop_->alive() || !channel_.is_open()) return;
+  const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
+  const Flow flow = channel_.flush(Wait::no);
+  wait_to_write(flow);
+  if (flow == Flow::end && !only_end) tell_closed(Lost::was_queued);
+  // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
+  if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
+    above_mark_ = false;
+    loop_->defer([self = shared_from_this()] { self->handlers_->drain(); });
+  }
+  if (channel_.out_over()) check_over();
+}
+
+// ---- in ----
+
+void PipeCore::start() {
+  started_ = true;
+  continue_later();
+}
+
+void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
+  handlers_->message.set(std::move(callback));
+  if (stopped_at_message_) continue_later();
+}
+
+void PipeCore::pause() noexcept {
+  paused_ = true;
+  read_event_.remove();
+}
+
+void PipeCore::resume() {
+  if (!std::exchange(paused_, false)) return;
+  continue_later();
+}
+
+bool PipeCore::reading_wanted() const noexcept {
+  return started_ && !paused_ && !stopped_at_message_ && !channel_.in_over() && channel_.is_open();
+}
+
+void PipeCore::watch_reading() {
+  if (!loop_->alive()) return;
+  if (reading_wanted())
+    read_event_.add();
+  else
+    read_event_.remove();
+}
+
+// Frames that were received already wait for no event; and no callback is called from inside a call
+// of the user.
+void PipeCore::continue_later() {
+  if (!loop_->alive() || !started_ || std::exchange(continue_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->continue_deferred_ = false;
+    self->cut_frames();
+    if (self->concluded()) self->drain_and_end();
+  });
+}
+
+void PipeCore::on_readable() {
+  const auto keep = shared_from_this();
+  const Flow flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
+  if (flow == Flow::again) return;
+  if (owner_) owner_->on_input();
+  cut_frames();
+}
+
+void PipeCore::cut_frames() {
+  deliver_held();
+  try {
+    Frame frame;
+    while (!paused_ && !stopped_at_message_ && !loop_->interrupted() && channel_.is_open() &&
+           channel_.next(frame))
+      dispatch(frame);
+  } catch (const Error& error) {
+    return bad_stream(error);
+  }
+  channel_.keep();
+  if (paused_ || stopped_at_message_ || !channel_.is_open()) return watch_reading();
+  if (loop_->interrupted()) return continue_later();
+  if (channel_.in_over() && !concluded()) on_end_of_file();
+  watch_reading();
+}
+
+void PipeCore::dispatch(Frame& frame) {
+  switch (frame.kind) {
+    case FrameKind::message: return on_message_frame(frame);
+    case FrameKind::end:
+      clean_ = true;
+      // In the parent the callbacks of the end wait for nothing either: the child may live on for
+      // long.
+      return end_in();
+    case FrameKind::error:
+      if (frame.id != 0) break;
+      if (clean_) return;  // on_end was told
+      return on_task_error(read_error(frame.reader()));
+    default: break;
+  }
+  loop_->call([&] {
+    if (owner_) owner_->on_frame(frame);
+  });
+}
+
+void PipeCore::on_task_error(const Error& error) {
+  fail_end(owner_ ? owner_->on_task_error(error) : error);
+}
+
+void PipeCore::on_message_frame(Frame& frame) {
+  if (frame.skipped == Frame::Skipped::no_memory) return tell_error(no_memory("for a message"));
+  if (frame.skipped == Frame::Skipped::too_large)
+    return tell_error(
+        Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
+  if (discard_ || clean_) return;
+  if (!has_on_message()) {
+    if (concluded() || ending()) return;
+    stopped_at_message_ = true;
+    Reader in = frame.reader();
+    rare_->held = in.take_rest();
+    rare_->held_along = channel_.take_along();
+    return;
+  }
+  loop_->call([&] {
+    Reader in = frame.reader();
+    handlers_->message(in);
+  });
+}
+
+void PipeCore::deliver_held() {
+  if (!stopped_at_message_ || paused_) return;
+  if (!has_on_message() && !ending() && !concluded() && !discard_) return;
+  stopped_at_message_ = false;
+  std::string body = std::move(rare_->held);
+  Batch along = std::move(rare_->held_along);
+  Frame frame{FrameKind::message, 0, body, &body};
+  frame.descriptors = &along.descriptors;
+  on_message_frame(frame);
+}
+
+// A stream that makes no sense is over, and so is the pipe: there is no way to find the next frame.
+void PipeCore::bad_stream(const Error& error) {
+  channel_.close();
+  read_event_.remove();
+  leave_writing();
+  on_task_error(error);
+  on_end_of_file();
+}
+
+// For one message: the pipe goes on.
+void PipeCore::tell_error(const Error& error) {
+  loop_->call([&] {
+    if (handlers_->error.is_set())
+      handlers_->error(error);
+    else if (!discard_)
+      throw error;
+  });
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,137 @@
+// pipe_ends.cpp - how a pipe ends: cleanly, broken, by the last word about its child, or by its owner.
+// Licence: see COPYING.
+#include "pipe/pipe_core.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+Error torn_frame() {
+  return Error(Errc::bad_message, "bad message: the stream ended inside a frame");
+}
+
+}  // namespace
+
+// For the end: told at most once, and on_end and on_exit tell it too.
+void PipeCore::fail_end(const Error& error) {
+  if (std::exchange(error_told_, true)) return;
+  if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
+}
+
+void PipeCore::on_end_of_file() {
+  if (clean_ || in_ended_) {
+    if (owner_ && last_word_ == LastWord::comes) owner_->on_closed();
+    return check_over();
+  }
+  if (std::exchange(broken_, true)) return;
+  if (last_word_ == LastWord::comes) {
+    if (owner_) owner_->on_broken();
+    return;
+  }
+  if (channel_.torn()) fail_end(torn_frame());
+  fail_end(Error(Errc::closed, "closed: the other side ended without closing the pipe"));
+  end_in();
+}
+
+void PipeCore::end_in() {
+  if (std::exchange(in_ended_, true)) return;
+  if (closes_with_other()) finish();
+  if (handlers_.peek()) loop_->call([&] { handlers_->end(); });
+  check_over();
+}
+
+// It is the other side's end and no close(): who sends later is told by on_error.  A broken end closes
+// a child's, so that it ends; in the parent a last word follows.
+bool PipeCore::closes_with_other() const noexcept {
+  if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
+  return clean_ ? !has_on_drain() : last_word_ == LastWord::none;
+}
+
+void PipeCore::conclude(const Error& error) {
+  rare_->conclusion = error;
+  started_ = true;
+  drain_and_end();
+}
+
+// All that a dead child has written is there already; an end of file may never come, since somebody
+// else may hold the socket.
+void PipeCore::drain_and_end() {
+  const auto keep = shared_from_this();
+  if (over_told_) return;
+  for (;;) {
+    cut_frames();
+    if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
+    if (channel_.in_over() || !channel_.is_open()) break;
+    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == Flow::again) break;
+  }
+  const Error& conclusion = *rare_->conclusion;
+  if (channel_.torn()) {
+    if (owner_) owner_->on_torn(channel_.torn_id());
+    fail_end(conclusion.exit() ? torn_frame().with_exit(*conclusion.exit()) : torn_frame());
+  }
+  if (!clean_) fail_end(conclusion);
+  end_in();
+  if (has_on_error()) error_told_ = true;  // no callback comes after the last one
+  over_told_ = true;
+  PipeOwner* owner = std::exchange(owner_, nullptr);
+  shut();
+  if (owner) owner->on_over();
+}
+
+// Without a last word to come, a pipe is over when both directions are.
+void PipeCore::check_over() {
+  if (!in_ended_ && !discard_) return;
+  if (!channel_.out_over()) return;
+  if (abandoned()) return shut();
+  if (last_word_ == LastWord::comes || std::exchange(over_told_, true)) return;
+  if (owner_) owner_->on_over();
+}
+
+void PipeCore::abandon() {
+  owner_ = nullptr;
+  const auto keep = shared_from_this();
+  release_handlers();
+  if (!loop_->alive() || !channel_.is_open()) return shut();
+  discard_ = true;
+  paused_ = false;
+  closed_ = true;
+  channel_.finish();
+  const Flow flow = channel_.flush(Wait::no);
+  if (flow != Flow::again && flow != Flow::later) return shut();
+  rare_->self = keep;
+  loop_->hold();
+  wait_to_write(flow);
+  continue_later();
+}
+
+void PipeCore::release_handlers() noexcept {
+  if (!handlers_.peek()) return;
+  handlers_->message.release();
+  handlers_->end.release();
+  handlers_->error.release();
+  handlers_->drain.release();
+}
+
+void PipeCore::shut() noexcept {
+  owner_ = nullptr;                           // what a stop() has put off may still come here
+  const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
+  read_event_.remove();
+  leave_writing();
+  channel_.close();
+  release_handlers();
+  detach();
+  if (!abandoned()) return;
+  if (loop_->alive()) loop_->release();
+  rare_->self.reset();
+}
+
+void PipeCore::loop_gone() noexcept {
+  owner_ = nullptr;
+  shut();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,328 @@
+// map_core.cpp - a map's items on their way to children: pulled, in chunks, and bisected.
+// Licence: see COPYING.
+#include "pool/map_core.hpp"
+#include "base/negative.hpp"
+#include "shared/cancel_table.hpp"
+#include "pool/pool_core.hpp"
+#include "pool/pool_format.hpp"
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// So long a child is to work at a chunk, and so long it may before it gives back the rest.
+constexpr double chunk_ns = 1e7;
+constexpr std::int64_t cut_ns = 50000000;
+constexpr std::size_t most_items = 4096;
+// Larger items travel alone.
+constexpr std::size_t large_item = std::size_t{64} << 10;
+// How far results may be ahead of one that is late, where they are to come in order.
+constexpr std::size_t chunks_ahead = 64;
+constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
+
+void begin_chunk(Writer& out, std::int64_t cut) {
+  out.write(&chunk_of_calls, sizeof chunk_of_calls);
+  const ChunkHead head{cut};
+  out.write(&head, sizeof head);
+}
+
+constexpr std::size_t items_at = sizeof chunk_of_calls + sizeof(ChunkHead);
+
+std::string_view items_of(const Chunk& chunk) {
+  return chunk.argument.adopted().substr(items_at);
+}
+
+// The first `count` items take so many bytes.
+std::size_t size_of_items(std::string_view items, std::uint32_t count) {
+  Reader in(items);
+  for (; count > 0; --count) {
+    ItemLength length;
+    in.read(&length, sizeof length);
+    in.read(length);
+  }
+  return items.size() - in.remaining();
+}
+
+}  // namespace
+
+MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task,
+                 MapOptions options)
+    : pool_(&pool),
+      loop_(loop),
+      task_(std::move(task)),
+      options_(std::move(options)),
+      meter_(options_.total.value_or(0)),
+      began_at_(now_ns()),
+      reported_at_(began_at_) {
+  refuse_negative("MapOptions::progress_every", options_.progress_every);
+}
+
+// ---- which items ----
+
+bool MapCore::may_pull() const noexcept {
+  if (input_over_) return false;
+  return !options_.ordered || (under_way_ + ready_.size() < chunks_ahead * pool_->worker_limit() &&
+                               ready_bytes_ < bytes_ahead);
+}
+
+bool MapCore::has_chunk() const noexcept {
+  return !over_ && (!again_.empty() || may_pull());
+}
+
+std::size_t MapCore::wanted() const noexcept {
+  if (over_) return 0;
+  std::size_t wanted = again_.size();
+  if (!may_pull()) return wanted;
+  // What is said of the total may be wrong.
+  const std::size_t total = options_.total ? *options_.total : SIZE_MAX / 2;
+  wanted += std::max<std::size_t>(total - std::min<std::size_t>(total, pulled_), 1);
+  return wanted;
+}
+
+std::size_t MapCore::chunk_size(std::size_t most) const noexcept {
+  if (options_.chunk > 0) return std::min({options_.chunk, most, std::size_t{UINT32_MAX}});
+  std::size_t size = 1;
+  if (cost_ns_ > 0)
+    size = static_cast<std::size_t>(
+        std::clamp(chunk_ns / cost_ns_, 1.0, static_cast<double>(most_items)));
+  if (options_.total && *options_.total > pulled_) {
+    // Towards the end they get smaller, so that all children end at the same time.
+    const std::size_t left = *options_.total - static_cast<std::size_t>(pulled_);
+    size = std::min(size, left / (2 * pool_->worker_limit()) + 1);
+  }
+  return std::min(size, most);
+}
+
+// Into item_.  False: there is none, or it is refused and has failed.
+bool MapCore::pull_item() {
+  item_.clear();
+  std::optional<Error> refused;
+  bool there = false;
+  bool returned = false;
+  loop_->call([&] {
+    there = task_.pull(item_, refused);
+    returned = true;
+  });
+  if (!returned) summary_.stopped = true;
+  if (!there) {
+    input_over_ = true;
+    meter_.set_total(pulled_);
+    return false;
+  }
+  const std::uint64_t index = pulled_++;
+  const std::size_t limit = pool_->call_options().max_message;
+  if (!refused && item_.size() > limit)
+    refused =
+        Error(Errc::too_large, "too large: a message of " + std::to_string(item_.size()) +
+                                   " bytes, where " + std::to_string(limit) + " is the limit");
+  if (!refused) return true;
+  fail(index, 1, *refused);
+  return false;
+}
+
+// Adds item_; false: it goes alone.
+bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
+  // Descriptors belong to a message, and not to an item in it.
+  if (item_.size() >= large_item || item_.attached()) {
+    Chunk alone;
+    alone.first = pulled_ - 1;
+    alone.count = 1;
+    alone.single = true;
+    pool_begin_argument(alone.argument);
+    alone.argument.write(item_.written());
+    if (item_.attached())
+      for (const Attachment& one : *item_.attached()) alone.argument.attach(one.fd, one.owner);
+    if (item_.adopted_owner())
+      alone.argument.adopt(item_.adopted_owner(), item_.adopted().data(), item_.adopted().size());
+    else
+      alone.argument.share(0);
+    again_.push_back(std::move(alone));
+    return false;
+  }
+  if (count == 0) begin_chunk(chunk, options_.chunk > 0 ? 0 : cut_ns);
+  const ItemLength length = static_cast<ItemLength>(item_.size());
+  chunk.write(&length, sizeof length);
+  chunk.write(item_.written());
+  if (item_.adopted_owner()) chunk.write(item_.adopted());
+  return true;
+}
+
+bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
+  Writer argument;
+  chunk.first = pulled_;
+  const std::size_t size = again_.empty() ? chunk_size(most) : 0;
+  while (chunk.count < size && argument.size() < chunk_bytes && may_pull()) {
+    if (pull_item() && add_item(argument, chunk.count))
+      ++chunk.count;
+    else if (chunk.count > 0 || !again_.empty())
+      break;
+    else
+      chunk.first = pulled_;
+  }
+  if (chunk.count > 0) {
+    argument.share(0);
+    chunk.argument = std::move(argument);
+  } else if (!again_.empty()) {
+    chunk = std::move(again_.front());
+    again_.pop_front();
+  } else {
+    check_finished();
+    return false;
+  }
+  ++under_way_;
+  chunk.map = shared_from_this();
+  return true;
+}
+
+void MapCore::take_back(Chunk&& chunk) {
+  --under_way_;
+  if (!over_) put_back(std::move(chunk));
+}
+
+void MapCore::put_back(Chunk&& chunk) {
+  chunk.map.reset();
+  if (!stopping_) again_.push_front(std::move(chunk));
+}
+
+void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t count,
+                    unsigned attempts) {
+  Chunk chunk;
+  begin_chunk(chunk.argument, options_.chunk > 0 ? 0 : cut_ns);
+  chunk.argument.write(items);
+  chunk.argument.share(0);
+  chunk.first = first;
+  chunk.count = count;
+  chunk.attempts = attempts;
+  put_back(std::move(chunk));
+}
+
+// ---- what came of them ----
+
+void MapCore::note_cost(std::int64_t spent_ns, std::size_t items) noexcept {
+  const double cost = std::max(static_cast<double>(spent_ns) / static_cast<double>(items), 1.0);
+  cost_ns_ = cost_ns_ <= 0 ? cost : cost_ns_ + (cost - cost_ns_) / 4;
+  if (pool_) pool_->counts().run.add(static_cast<std::int64_t>(cost), items);
+}
+
+// A child may answer less than it was sent; the rest is sent again.
+bool MapCore::count_answers(Chunk& chunk, Reader& in, Ready& ready, std::int64_t& spent_ns) {
+  try {
+    ChunkAnswerHead head;
+    in.read(&head, sizeof head);
+    spent_ns = head.spent_ns;
+    ready.bytes = in.rest();
+    ready.count = 0;
+    Reader heads(ready.bytes);
+    for (; heads.remaining() > 0; ++ready.count) {
+      ItemHead item;
+      heads.read(&item, sizeof item);
+      heads.read(item.length());
+    }
+    if (ready.count == 0 || ready.count > chunk.count) return false;
+  } catch (const Error&) {
+    return false;
+  }
+  const std::string_view items = items_of(chunk);
+  if (const std::uint32_t left = chunk.count - ready.count)
+    again(items.substr(size_of_items(items, ready.count)), chunk.first + ready.count, left,
+          chunk.attempts);
+  return true;
+}
+
+void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
+  const auto keep_this = shared_from_this();
+  --under_way_;
+  if (over_) return;
+  Ready ready;
+  ready.first = chunk.first;
+  ready.single = chunk.single;
+  ready.count = chunk.count;
+  if (chunk.single && in.has_descriptors()) {
+    ready.error = no_descriptors_in_results();
+  } else if (chunk.single) {
+    ready.own = in.take_rest();
+    ready.bytes = ready.own;
+  } else if (!count_answers(chunk, in, ready, spent_ns)) {
+    return fail(chunk.first, chunk.count,
+                Error(Errc::bad_message, "bad message: the answer to a chunk makes no sense")
+                    .with_delivery(Delivery::started));
+  }
+  if (ready.count > 0) note_cost(spent_ns, ready.count);
+  if (!again_.empty()) pool_->pump_later();
+  const bool at_once = !delivering_ && ready_.empty() && ready.count > 0 &&
+                       (!options_.ordered || ready.first == next_);
+  if (!at_once) {
+    keep(std::move(ready));
+    return deliver();
+  }
+  delivering_ = true;
+  const bool all = deliver_ready(ready);
+  delivering_ = false;
+  if (!all) keep(std::move(ready));
+  deliver();
+}
+
+void MapCore::failed(Chunk&& chunk, const Error& error) {
+  const auto keep_this = shared_from_this();
+  --under_way_;
+  if (over_) return;
+  const Options& options = pool_->call_options();
+  const bool begun = error.delivery() == Delivery::started;
+  if (!begun && error.code() != Errc::too_large) {
+    ++pool_->counts().retried;
+    put_back(std::move(chunk));
+  } else if (chunk.count > 1 && options_.repeatable) {
+    ++pool_->counts().retried;
+    bisect(chunk);
+  } else if (chunk.count == 1 && begun && error.exit() && options.idempotent &&
+             chunk.attempts < options.retries) {
+    ++pool_->counts().retried;
+    ++chunk.attempts;
+    put_back(std::move(chunk));
+  } else {
+    fail(chunk.first, chunk.count, error);
+  }
+  check_finished();
+  if (pool_) pool_->pump_later();
+}
+
+// Each half goes to a child of its own.
+void MapCore::bisect(const Chunk& chunk) {
+  const std::string_view items = items_of(chunk);
+  const std::uint32_t half = chunk.count / 2;
+  const std::size_t cut = size_of_items(items, half);
+  again(items.substr(cut), chunk.first + half, chunk.count - half, chunk.attempts);
+  again(items.substr(0, cut), chunk.first, half, chunk.attempts);
+}
+
+void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error) {
+  Ready ready;
+  ready.first = first;
+  ready.count = count;
+  ready.error = error;
+  keep(std::move(ready));
+  deliver_later();
+}
+
+// ---- what a Pool and a MapHandle do ----
+
+std::shared_ptr<MapCore> pool_map(PoolCore& pool, MapTask task, MapOptions options) {
+  auto map = std::make_shared<MapCore>(pool, pool.loop(), std::move(task), std::move(options));
+  pool.add_map(map);
+  return map;
+}
+void map_cancel(const std::weak_ptr<MapCore>& map) {
+  if (const auto living = map.lock()) living->cancel();
+}
+Progress map_progress(const std::weak_ptr<MapCore>& map) {
+  const auto living = map.lock();
+  return living ? living->progress() : Progress{};
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,183 @@
+// map_results.cpp - a map's results on their way to the caller: in order, each once, and its end.
+// Licence: see COPYING.
+#include "base/no_memory.hpp"
+#include "shared/cancel_table.hpp"
+#include "pool/pool_core.hpp"
+#include "pool/pool_format.hpp"
+#include "codec/remote_error.hpp"
+
+#include <algorithm>
+#include <new>
+
+namespace evparallel {
+
+namespace detail {
+
+// The bytes of a message are gone when it has been heard.
+void MapCore::keep(Ready&& ready) {
+  try {
+    if (ready.own.empty()) ready.own.assign(ready.bytes);
+  } catch (const std::bad_alloc&) {
+    ready.error = no_memory("for the results of a map").with_delivery(Delivery::started);
+  }
+  const std::uint64_t first = ready.first;
+  Ready& kept = ready_[first] = std::move(ready);
+  kept.bytes = kept.own;
+  ready_bytes_ += kept.own.size();
+}
+
+void MapCore::deliver_later() {
+  if (!loop_->alive() || std::exchange(deliver_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->deliver_deferred_ = false;
+    self->deliver();
+  });
+}
+
+void MapCore::deliver() {
+  if (delivering_) return;
+  const auto keep_this = shared_from_this();
+  delivering_ = true;
+  const bool was_held_back = pool_ && !may_pull();
+  while (!over_ && !ready_.empty() && (!options_.ordered || ready_.begin()->first == next_)) {
+    Ready ready = std::move(ready_.begin()->second);
+    ready.bytes = ready.own;
+    ready_bytes_ -= ready.own.size();
+    ready_.erase(ready_.begin());
+    if (deliver_ready(ready)) continue;
+    keep(std::move(ready));
+    break;
+  }
+  delivering_ = false;
+  if (over_) return;
+  if (was_held_back && pool_) pool_->pump_later();
+  report(false);
+  check_finished();
+}
+
+// False: the loop is to stop, and the rest is left.
+bool MapCore::deliver_ready(Ready& ready) {
+  Reader in(ready.bytes, ready.single ? &ready.own : nullptr);
+  while (ready.count > 0 && !over_) {
+    if (loop_->interrupted()) {
+      const std::string_view rest = in.rest();
+      if (!ready.own.empty()) ready.own.erase(0, ready.own.size() - rest.size());
+      ready.bytes = rest;
+      deliver_later();
+      return false;
+    }
+    if (ready.error) {
+      deliver_item(ready.first, nullptr, &*ready.error);
+    } else if (ready.single) {
+      deliver_item(ready.first, &in, nullptr);
+    } else {
+      ItemHead head;
+      in.read(&head, sizeof head);
+      Reader body(in.read(head.length()));
+      if (head.failed()) {
+        Error error = error_in(body);
+        if (pool_) error = pool_->explained(error);
+        deliver_item(ready.first, nullptr, &error);
+      } else {
+        deliver_item(ready.first, &body, nullptr);
+      }
+    }
+    --ready.count;
+    next_ = ++ready.first;
+  }
+  return true;
+}
+
+void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) {
+  const bool right = in != nullptr;
+  if (in) {
+    ++summary_.done;
+  } else {
+    ++summary_.failed;
+    if (!summary_.error) summary_.error = *error;
+  }
+  meter_.add(1, right ? 0 : 1);
+  if (pool_) ++(right ? pool_->counts().done : pool_->counts().failed);
+  if (error && options_.stop_on_error) {
+    summary_.stopped = true;
+    end();
+  }
+  loop_->call([&] { task_.on_result(static_cast<std::size_t>(index), in, error); });
+}
+
+// ---- how far ----
+
+Progress MapCore::progress() const {
+  return meter_.at();
+}
+
+void MapCore::report(bool last) {
+  if (!options_.on_progress) return;
+  const std::int64_t now = now_ns();
+  if (!last && now < deadline_from(reported_at_, options_.progress_every)) return;
+  reported_at_ = now;
+  loop_->call([&] { options_.on_progress(progress()); });
+}
+
+// ---- the end ----
+
+void MapCore::check_finished() {
+  if (over_ || !input_over_ || under_way_ > 0 || !again_.empty()) return;
+  // Nothing comes any more that what is ready could wait for.
+  if (ready_.empty() || (stopping_ && options_.ordered && ready_.begin()->first != next_)) end();
+}
+
+// No result is told any more; what children are at is given up, and on_done hears.
+void MapCore::end() {
+  if (std::exchange(over_, true)) return;
+  input_over_ = true;
+  again_.clear();
+  ready_.clear();
+  PoolCore* const pool = std::exchange(pool_, nullptr);
+  loop_->hold();
+  if (pool) pool->forget_map(*this);
+  loop_->defer([self = shared_from_this()] { self->finish(); });
+}
+
+void MapCore::finish() {
+  loop_->release();  // first: a callback may throw
+  summary_.time = std::chrono::nanoseconds(now_ns() - began_at_);
+  report(true);
+  MapTask task = std::move(task_);
+  options_.on_progress = nullptr;
+  if (loop_->alive()) task.on_done(summary_);
+}
+
+void MapCore::cancel() {
+  if (over_ || !loop_->alive()) return;
+  summary_.stopped = true;
+  end();
+}
+
+void MapCore::stop(const std::optional<Error>& error) {
+  if (over_) return;
+  summary_.stopped = true;
+  if (error) summary_.error = error;
+  input_over_ = true;
+  again_.clear();
+  stopping_ = true;
+  if (error) return end();
+  check_finished();
+}
+
+void MapCore::pool_gone() noexcept {
+  cancel();
+  pool_ = nullptr;
+}
+
+void MapCore::loop_gone() noexcept {
+  over_ = true;
+  pool_ = nullptr;
+  again_.clear();
+  ready_.clear();
+  const MapTask task = std::move(task_);
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

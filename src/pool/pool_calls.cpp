@@ -1,0 +1,283 @@
+// pool_calls.cpp - the calls of a pool: they wait, a child has them, they are answered.
+// Licence: see COPYING.
+#include "pool/pool_core.hpp"
+#include "pool/pool_format.hpp"
+#include "backtrace/symbolizer.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// From here on a second copy of an argument shares its bytes.
+constexpr std::size_t shared_from = 1024;
+
+// Its child has ended, or never was: nothing is known against the call.
+bool is_end_of_child(Errc code) noexcept {
+  switch (code) {
+    case Errc::child_exited:
+    case Errc::child_killed:
+    case Errc::snapshot_lost:
+    case Errc::spawn_failed:
+    case Errc::overloaded:
+    case Errc::unknown_function:
+    case Errc::remote_exception:
+    case Errc::closed: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+void PoolCore::check_open() const {
+  if (stage_ != Stage::open)
+    throw std::logic_error("evparallel: a call of a pool after its close()");
+  loop_->check_at_home();
+  if (!loop_->alive())
+    throw std::logic_error("evparallel: a call of a pool whose Reactor is destroyed");
+}
+
+void PoolCore::began() {
+  if (pending_++ == 0) loop_->hold();
+}
+void PoolCore::ended() {
+  if (--pending_ == 0 && loop_->alive()) loop_->release();
+}
+
+// ---- in ----
+
+bool PoolCore::full() const noexcept {
+  return (options_.max_queue > 0 && queue_.size() >= options_.max_queue) ||
+         (options_.max_queue_bytes > 0 && queue_bytes_ >= options_.max_queue_bytes);
+}
+
+std::uint64_t PoolCore::submit(Writer& argument, Answer answer, int priority) {
+  check_open();
+  if (argument.size() - 1 > options_.child.max_message)
+    return refuse(
+        Error(Errc::too_large, "too large: a message of " + std::to_string(argument.size() - 1) +
+                                   " bytes, where " + std::to_string(options_.child.max_message) +
+                                   " is the limit"),
+        std::move(answer));
+  if (full()) {
+    refused_ = true;
+    return refuse(Error(Errc::overloaded,
+                        "overloaded: " + std::to_string(queue_.size()) + " calls wait in the pool"),
+                  std::move(answer));
+  }
+  if (unhealthy_ && now_ns() < start_at_ && !proven())
+    return refuse(*unhealthy_, std::move(answer));
+  const std::uint64_t id = next_id_++;
+  PoolCall& call = calls_[id];
+  call.answer = std::move(answer);
+  call.argument = std::move(argument);
+  call.argument.share(shared_from);
+  call.priority = priority;
+  if (options_.child.deadline > options_.child.deadline.zero())
+    call.deadline = deadline_in(options_.child.deadline);
+  began();
+  enqueue(id, call);
+  make_way(priority);
+  pump();
+  return id;
+}
+
+std::uint64_t PoolCore::refuse(const Error& error, Answer answer) {
+  check_open();
+  began();
+  ++counts_.failed;
+  tell_later(error, std::move(answer));
+  return next_id_++;
+}
+
+// Of a call that is counted among those that are pending.
+void PoolCore::tell_later(const Error& error, Answer answer) {
+  loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
+    self->ended();  // first: a callback may throw
+    self->end_if_closed();
+    answer(nullptr, &error);
+  });
+}
+
+// ---- those that wait ----
+
+// A call that comes back has its old place: ids rise.
+void PoolCore::enqueue(std::uint64_t id, PoolCall& call) {
+  call.worker.reset();
+  call.since = now_ns();
+  queue_.emplace_hint(queue_.end(), key_of(id, call), &call);
+  queue_bytes_ += call.argument.size();
+  if (call.deadline == no_deadline) return;
+  deadlines_.emplace(call.deadline, id);
+  wake_at(call.deadline);
+}
+
+void PoolCore::dequeue(std::uint64_t id, PoolCall& call) {
+  queue_.erase(key_of(id, call));
+  queue_bytes_ -= call.argument.size();
+  if (call.deadline != no_deadline) deadlines_.erase({call.deadline, id});
+}
+
+void PoolCore::check_drained() {
+  if (!refused_ || stage_ != Stage::open) return;
+  if (queue_.size() > options_.max_queue / 2 && options_.max_queue > 0) return;
+  if (queue_bytes_ > options_.max_queue_bytes / 2 && options_.max_queue_bytes > 0) return;
+  refused_ = false;
+  loop_->defer([self = shared_from_this()] { self->drain_(); });
+}
+
+void PoolCore::give_up_waiting(std::uint64_t id, const Error& error) {
+  PoolCall& call = calls_.at(id);
+  dequeue(id, call);
+  ++counts_.failed;
+  tell_later(error, std::move(call.answer));
+  calls_.erase(id);
+  check_drained();
+}
+
+void PoolCore::fail_waiting(const Error& error) {
+  while (!queue_.empty()) give_up_waiting(queue_.begin()->first.second, error);
+  const std::vector<std::shared_ptr<MapCore>> maps = maps_;
+  for (const auto& map : maps) map->stop(error);
+}
+
+void PoolCore::cancel(std::uint64_t id) {
+  const auto found = loop_->alive() ? calls_.find(id) : calls_.end();
+  if (found == calls_.end()) return;
+  if (!found->second.worker)
+    return give_up_waiting(id, Error(Errc::cancelled, "cancelled: Call::cancel()"));
+  found->second.cancelled = true;
+  found->second.worker->cancel_sent(id);
+}
+
+void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+  const auto found = loop_->alive() ? calls_.find(id) : calls_.end();
+  if (found == calls_.end()) return;
+  PoolCall& call = found->second;
+  if (!call.worker) deadlines_.erase({call.deadline, id});
+  call.deadline = deadline_in(time);
+  if (call.worker) return call.worker->set_deadline_of_sent(id, time);
+  if (call.deadline == no_deadline) return;
+  deadlines_.emplace(call.deadline, id);
+  wake_at(call.deadline);
+}
+
+// ---- answers ----
+
+void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* in,
+                     const Error* error) {
+  const auto keep = shared_from_this();
+  const auto keep_worker = worker.self();
+  unsend(what);
+  const std::int64_t now = now_ns();
+  const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
+  if (in || worker.begun) {
+    worker.begun = true;
+    if (worker.started_at > failed_at_) {
+      failed_starts_ = 0;
+      unhealthy_.reset();
+    }
+  }
+  if (in) note_run(worker, what, now);
+  if (in || error->delivery() == Delivery::started) worker.answered += what.items;
+  worker.last_answer_at = now;
+  if (!what.chunk) return call_heard(worker, what.id, in, error);
+
+  const auto found = chunks_.find(what.id);
+  Chunk chunk = std::move(found->second);
+  chunks_.erase(found);
+  const auto map = chunk.map;
+  if (in) {
+    check_worn(worker, now);
+    fill(worker);  // first: it works while the results are told
+    map->answered(std::move(chunk), *in, spent);
+  } else {
+    map->failed(std::move(chunk), *error);
+    fill(worker);
+  }
+  end_if_closed();
+}
+
+Error PoolCore::explained(const Error& error) const {
+  return options_.child.backtrace ? symbolised(patterns_.front()->replicas->modules(), error)
+                                  : error;
+}
+
+void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {
+  const auto found = calls_.find(id);
+  PoolCall& waiting = found->second;
+  if (error && again(id, waiting, *error)) return fill(worker);
+  PoolCall call = std::move(waiting);
+  calls_.erase(found);
+  ++(in ? counts_.done : counts_.failed);
+  check_worn(worker, worker.last_answer_at);
+  fill(worker);
+  ended();
+  end_if_closed();
+  call.answer(in, error);  // last: it may do anything
+}
+
+// A call that no child had begun goes to another; one that may be made twice, too.
+bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
+  if (call.cancelled || stage_ >= Stage::stopping) return false;
+  if (error.delivery() == Delivery::started) {
+    const bool torn = error.code() == Errc::bad_message;  // a part of the answer came
+    const bool ended = error.exit() && (is_end_of_child(error.code()) || torn);
+    if (!ended || !options_.child.idempotent || call.attempts >= options_.child.retries)
+      return false;
+    ++call.attempts;
+  } else if (!is_end_of_child(error.code()) && error.code() != Errc::cancelled) {
+    return false;
+  }
+  ++counts_.retried;
+  enqueue(id, call);
+  return true;
+}
+
+// ---- what a Pool does ----
+
+std::shared_ptr<PoolCore> pool_start(Reactor& reactor, Task task, const PoolOptions& options) {
+  std::vector<std::shared_ptr<Replicas>> snapshots;
+  for (const Snapshot* snapshot : options.snapshots)
+    snapshots.push_back(Replicas::choose(snapshot));
+  if (snapshots.empty()) snapshots.push_back(Replicas::choose(options.child.snapshot));
+  auto core =
+      std::make_shared<PoolCore>(reactor.loop(), std::move(snapshots), std::move(task), options);
+  core->begin();
+  return core;
+}
+Call pool_submit(PoolCore& core, Writer& argument, Answer answer, int priority) {
+  return Call(core.weak_from_this(), core.submit(argument, std::move(answer), priority));
+}
+Call pool_refuse(PoolCore& core, const Error& error, Answer answer) {
+  return Call(core.weak_from_this(), core.refuse(error, std::move(answer)));
+}
+bool pool_full(const PoolCore& core) noexcept {
+  return core.full();
+}
+void pool_on_drain(PoolCore& core, Callback<void()> callback) {
+  core.set_on_drain(std::move(callback));
+}
+PoolStats pool_stats(const PoolCore& core) {
+  return core.stats();
+}
+std::size_t pool_pending(const PoolCore& core) noexcept {
+  return core.pending();
+}
+void pool_close(PoolCore& core) {
+  core.close();
+}
+void pool_shutdown(PoolCore& core, std::chrono::milliseconds grace) {
+  core.shutdown(grace);
+}
+void pool_drop(PoolCore& core) noexcept {
+  core.drop();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

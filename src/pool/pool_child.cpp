@@ -1,0 +1,112 @@
+// pool_child.cpp - a pool's child: what it does once, then calls, alone or in chunks.
+// Licence: see COPYING.
+#include <evparallel/pool.hpp>
+#include <evparallel/this_call.hpp>
+
+#include "pool/pool_format.hpp"
+#include "codec/remote_error.hpp"
+#include "child/child.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+// Several answers stand in one message, so none of them can be adopted.
+void settle(Writer& out) {
+  if (!out.adopted_owner()) return;
+  std::string all = std::move(out.bytes());
+  all.append(out.adopted());
+  out.clear();
+  out.bytes() = std::move(all);
+}
+
+void check_answer(std::size_t size, std::uint64_t limit) {
+  if (size > limit)
+    throw Error(Errc::too_large, "too large: an answer of " + std::to_string(size) +
+                                     " bytes, where " + std::to_string(limit) + " is the limit");
+}
+
+class PoolAnswer {
+public:
+  PoolAnswer(Callback<void(Reader&, Writer&)> call, std::uint64_t max_message)
+      : call_(std::move(call)), max_message_(max_message) {}
+
+  void operator()(Reader& in, Writer& out) {
+    if (in.take_byte() == chunk_of_calls) return answer_chunk(in, out);
+    call_(in, out);
+    check_answer(out.size(), max_message_);
+  }
+
+private:
+  void answer_chunk(Reader& in, Writer& out) {
+    const std::int64_t began = now_ns();
+    ChunkHead head;
+    in.read(&head, sizeof head);
+    ChunkAnswerHead answer;
+    out.write(&answer, sizeof answer);
+    for (;;) {
+      ItemLength length;
+      in.read(&length, sizeof length);
+      Reader item(in.read(length));
+      answer_item(item, out);
+      answer.spent_ns = now_ns() - began;
+      if (in.remaining() == 0 || out.size() > chunk_bytes || this_call::cancelled()) break;
+      if (head.cut_ns > 0 && answer.spent_ns >= head.cut_ns) break;
+    }
+    out.bytes().replace(0, sizeof answer, reinterpret_cast<const char*>(&answer), sizeof answer);
+  }
+
+  void answer_item(Reader& item, Writer& out) {
+    const std::size_t at = out.size();
+    ItemHead head;
+    out.write(&head, sizeof head);
+    const std::size_t body = out.size();
+    try {
+      call_(item, out);
+      if (out.attached()) throw no_descriptors_in_results();
+      settle(out);
+      check_answer(out.size() - body, max_message_);
+    } catch (const Error& error) {
+      put_error(out, body, error);
+      head.word = 1;
+    } catch (...) {
+      if (thread_is_leaving()) throw;
+      put_error(out, body, current_exception_as_remote());
+      head.word = 1;
+    }
+    head.word |= std::uint64_t{out.size() - body} << 1;
+    std::memcpy(out.bytes().data() + at, &head, sizeof head);
+  }
+
+  static void put_error(Writer& out, std::size_t body, const Error& error) {
+    settle(out);
+    out.drop_attached();
+    out.bytes().resize(body);
+    write_error(out, error.with_delivery(Delivery::started));
+  }
+
+  Callback<void(Reader&, Writer&)> call_;
+  std::uint64_t max_message_;
+};
+
+}  // namespace
+
+void pool_begin_argument(Writer& out) {
+  out.write(&single_call, sizeof single_call);
+}
+
+void pool_serve(Child& child, Reader& rest, Callback<void(Reader&, Writer&)> call) {
+  PoolTail tail;
+  rest.read(&tail, sizeof tail);
+  if (tail.start) tail.start(rest);
+  // A call that ends its child takes no other's answer along.
+  child.never_gather();
+  child.tell_ready();
+  child.answer(PoolAnswer(std::move(call), tail.max_message));
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

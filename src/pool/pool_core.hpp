@@ -1,0 +1,177 @@
+// pool_core.hpp - a Pool's inside: its calls, its maps, and its children.
+// Licence: see COPYING.
+#pragma once
+
+#include "pool/map_core.hpp"
+#include "pool/pool_stats.hpp"
+#include "pool/pool_worker.hpp"
+
+#include <map>
+#include <set>
+
+namespace evparallel {
+
+namespace detail {
+
+// One call, from submit() to its answer.
+struct PoolCall {
+  Answer answer;
+  Writer argument;
+  int priority = 0;
+  unsigned attempts = 0;
+  bool cancelled = false;
+  std::int64_t deadline = no_deadline;
+  std::int64_t since = 0;                // it waits
+  std::shared_ptr<PoolWorker> worker{};  // who has it; null: it waits
+};
+
+class PoolCore : public Attached, public CallTarget, public std::enable_shared_from_this<PoolCore> {
+public:
+  PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
+           const PoolOptions&);
+  ~PoolCore() override { drop(); }
+
+  // ---- calls (pool_calls.cpp) ----
+  std::uint64_t submit(Writer& argument, Answer, int priority);
+  std::uint64_t refuse(const Error&, Answer);
+  bool full() const noexcept;
+  void set_on_drain(Callback<void()> c) { drain_.set(std::move(c)); }
+  void cancel(std::uint64_t id) override;
+  void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
+  std::size_t pending() const noexcept { return pending_; }
+  // What a child says.
+  void heard(PoolWorker&, const PoolWorker::Sent&, Reader*, const Error*);
+
+  // ---- maps ----
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
+  void add_map(const std::shared_ptr<MapCore>&);
+  void forget_map(const MapCore&);
+  void pump_later();
+  const Options& call_options() const noexcept { return options_.child; }
+  // An error of one item, with names for the addresses of its backtrace.
+  Error explained(const Error&) const;
+  std::size_t worker_limit() const noexcept { return options_.workers; }
+  PoolCounts& counts() noexcept { return counts_; }
+
+  // ---- children (pool_lifecycle.cpp) ----
+  void begin();
+  void child_ready(PoolWorker&);
+  void child_ended(PoolWorker&, const ExitStatus&, const Error&);
+  void child_free(PoolWorker&);
+
+  // ---- ends ----
+  void close();
+  void shutdown(std::chrono::milliseconds grace);
+  void drop() noexcept;
+  PoolStats stats() const;
+
+private:
+  using Key = std::pair<std::int64_t, std::uint64_t>;  // priority, negated; id
+  enum class Next { none, call, chunk };
+  enum class Stage { open, closing, stopping, over };
+
+  static Key key_of(std::uint64_t id, const PoolCall& call) noexcept {
+    return {-std::int64_t{call.priority}, id};
+  }
+  void check_open() const;
+  void began();
+  void ended();
+  void tell_later(const Error&, Answer);
+  void enqueue(std::uint64_t id, PoolCall&);
+  void dequeue(std::uint64_t id, PoolCall&);
+  void call_heard(PoolWorker&, std::uint64_t id, Reader*, const Error*);
+  bool again(std::uint64_t id, PoolCall&, const Error&);
+  void fail_waiting(const Error&);
+  void check_drained();
+  void give_up_waiting(std::uint64_t id, const Error&);
+
+  // ---- which child gets what (pool_schedule.cpp) ----
+  void pump();
+  Next next_work();
+  bool place(PoolWorker&);
+  PoolWorker* choose(Next) noexcept;
+  bool accepts(const PoolWorker&, Next, std::int64_t now) const noexcept;
+  std::size_t call_depth() const noexcept;
+  std::int64_t slow_after() const noexcept;
+  std::size_t allowance(const PoolWorker&) const noexcept;
+  bool send_call(PoolWorker&);
+  bool send_chunk(PoolWorker&);
+  void sent(PoolWorker&, const PoolWorker::Sent&, Writer& argument, std::int64_t deadline);
+  void unsend(const PoolWorker::Sent&) noexcept;
+  void take_back(PoolWorker&, std::int64_t below);
+  void fill(PoolWorker&);
+  void balance();
+  void make_way(int priority);
+  void give_up_chunks(const MapCore&);
+  void note_run(PoolWorker&, const PoolWorker::Sent&, std::int64_t now) noexcept;
+  void set_idle(PoolWorker&);
+  void set_busy(PoolWorker&) noexcept;
+
+  // ---- children ----
+  bool work_waits() const noexcept;
+  std::size_t active() const noexcept;
+  std::size_t demand() const noexcept;
+  void start_wanted();
+  bool start_one(PoolWorker* replaced);
+  const std::shared_ptr<const Pattern>& next_pattern() noexcept;
+  void start_failed(const Error&);
+  bool proven() const noexcept;
+  void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
+  void check_worn(PoolWorker&, std::int64_t now);
+  void check_memory(PoolWorker&, std::int64_t now);
+  void replace(PoolWorker&);
+  void retire(PoolWorker&);
+  void take_over(PoolWorker&);
+  void wake_when_old(const PoolWorker&) noexcept;
+  void end_idle(std::int64_t now);
+  void end_if_closed();
+  void end_stopping();
+  void set_clock();
+  void wake_at(std::int64_t) noexcept;
+  void on_clock();
+  void loop_gone() noexcept override;
+  std::vector<std::shared_ptr<PoolWorker>> let_go() noexcept;
+
+  std::shared_ptr<Loop> loop_;
+  std::vector<std::shared_ptr<const Pattern>> patterns_;  // one for each snapshot
+  std::size_t next_pattern_ = 0;
+  PoolOptions options_;
+  Stage stage_ = Stage::open;
+  PoolCounts counts_;
+
+  std::unordered_map<std::uint64_t, PoolCall> calls_;
+  std::map<Key, PoolCall*> queue_;
+  std::size_t queue_bytes_ = 0;
+  std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls that wait
+  std::uint64_t next_id_ = 1;
+  std::size_t pending_ = 0;  // calls and maps
+  bool refused_ = false;     // since on_drain was told
+  Handler<void()> drain_;
+
+  std::vector<std::shared_ptr<MapCore>> maps_;
+  std::size_t map_turn_ = 0;
+  std::unordered_map<std::uint64_t, Chunk> chunks_;  // that children have
+  unsigned calls_in_a_row_ = 0;
+
+  std::vector<std::shared_ptr<PoolWorker>> workers_;  // in the order of their start
+  std::vector<PoolWorker*> idle_;                     // in the order of their becoming idle
+  std::size_t sent_items_ = 0;
+  std::map<int, std::size_t> sent_priorities_;
+  double run_ns_ = 0;  // of a call; 0: not known
+  bool pump_deferred_ = false;
+
+  unsigned failed_starts_ = 0;  // in a row
+  std::int64_t start_at_ = 0;   // not before
+  std::int64_t failed_at_ = 0;  // the last of them
+  std::optional<Error> unhealthy_;
+  std::size_t dead_ = 0;  // to be replaced
+
+  Event clock_;
+  std::int64_t clock_at_ = no_deadline;
+  std::int64_t balance_at_ = no_deadline;
+  std::int64_t stop_at_ = no_deadline;
+};
+
+}  // namespace detail
+
+}  // namespace evparallel

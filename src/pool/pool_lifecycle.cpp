@@ -1,0 +1,329 @@
+// pool_lifecycle.cpp - the children of a pool: when one is started, replaced, and ended.
+// Licence: see COPYING.
+#include "system/usable_cpus.hpp"
+#include "base/negative.hpp"
+#include "pool/pool_core.hpp"
+#include "pool/pool_format.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+constexpr std::int64_t first_pause_ns = 20000000;
+constexpr std::int64_t longest_pause_ns = 10000000000;
+
+// Behind the callable of the function.
+void append_tail(Task& task, const PoolOptions& options) {
+  PoolTail tail;
+  tail.start = options.on_start.entry();
+  tail.max_message = options.child.max_message;
+  task.callable.append(reinterpret_cast<const char*>(&tail), sizeof tail);
+  task.callable.append(options.on_start.callable());
+  if (tail.start) task.more.push_back(reinterpret_cast<AnyFunction>(tail.start));
+  if (options.on_start.function()) task.more.push_back(*options.on_start.function());
+}
+
+// It would never be seen.
+void check_measurable(const PoolOptions& options) {
+  if (options.max_rss_growth > 0 && own_memory(::getpid()) == 0)
+    throw Error(Errc::refused,
+                "refused: PoolOptions::max_rss_growth, since /proc does not tell memory here");
+}
+
+}  // namespace
+
+namespace {
+
+const PoolOptions& checked(const PoolOptions& options) {
+  refuse_negative("PoolOptions::idle", options.idle);
+  refuse_negative("PoolOptions::max_age", options.max_age);
+  evparallel::checked(options.child);
+  return options;
+}
+
+}  // namespace
+
+PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
+                   const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
+                   const PoolOptions& options)
+    : loop_(loop), options_(checked(options)) {
+  loop_->check_at_home();
+  check_measurable(options);
+  append_tail(task, options_);
+  if (options_.workers == 0) options_.workers = usable_cpus(options_.child.affinity);
+  options_.min_workers = std::min(options_.min_workers, options_.workers);
+  options_.snapshots.clear();  // they need not live longer than the call
+  options_.child.snapshot = nullptr;
+  Options child = options_.child;
+  child.retries = 0;
+  child.deadline = child.deadline.zero();
+  child.max_message += std::min(chunk_slack, SIZE_MAX - child.max_message);
+  const auto child_options = kept(child);
+  const auto shared_task = std::make_shared<const Task>(std::move(task));
+  for (const auto& snapshot : snapshots)
+    patterns_.push_back(
+        std::make_shared<const Pattern>(Pattern{snapshot, shared_task, child_options}));
+  clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
+  attach(*loop_);
+}
+
+void PoolCore::begin() {
+  if (options_.min_workers > 0) pump_later();
+}
+
+// ---- start ----
+
+bool PoolCore::work_waits() const noexcept {
+  return !queue_.empty() ||
+         std::any_of(maps_.begin(), maps_.end(), [](const auto& map) { return map->has_chunk(); });
+}
+
+// Those that take calls, or will.
+std::size_t PoolCore::active() const noexcept {
+  std::size_t count = 0;
+  for (const auto& worker : workers_)
+    count += !worker->spare && worker->stage <= PoolWorker::Stage::ready && allowance(*worker) > 0;
+  return count;
+}
+
+bool PoolCore::proven() const noexcept {
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [](const auto& worker) { return worker->stage == PoolWorker::Stage::ready; });
+}
+
+void PoolCore::start_wanted() {
+  if (stage_ >= Stage::stopping) return;
+  std::size_t count = active();
+  if (count >= worker_limit()) return;
+  const std::size_t wanted =
+      std::max(demand(), options_.min_workers > count && !unhealthy_ && stage_ == Stage::open
+                             ? options_.min_workers - count
+                             : 0);
+  if (wanted == 0) return;
+  // How one has ended may tell that the next one has to wait, or is not to be started at all.
+  if (std::any_of(workers_.begin(), workers_.end(),
+                  [](const auto& worker) { return worker->stage == PoolWorker::Stage::ended; }))
+    return;
+  if (now_ns() < start_at_) return wake_at(start_at_);
+  for (std::size_t left = wanted; left > 0 && count < worker_limit(); --left, ++count)
+    if (!start_one(nullptr)) return;
+}
+
+// Of a snapshot that lives, each in turn.
+const std::shared_ptr<const Pattern>& PoolCore::next_pattern() noexcept {
+  for (std::size_t i = 0; i < patterns_.size(); ++i) {
+    const auto& pattern = patterns_[next_pattern_++ % patterns_.size()];
+    if (pattern->replicas->alive()) return pattern;
+  }
+  return patterns_.front();
+}
+
+bool PoolCore::start_one(PoolWorker* replaced) {
+  auto worker = std::make_shared<PoolWorker>(*this, loop_, next_pattern());
+  try {
+    worker->start();
+  } catch (const Error& error) {
+    worker->leave();
+    start_failed(error);
+    return false;
+  }
+  ++counts_.started;
+  if (replaced) {
+    worker->spare = worker->recycles = true;
+    replaced->successor = worker.get();
+    ++counts_.recycled;
+  } else if (dead_ > 0) {
+    --dead_;
+    ++counts_.respawned;
+  }
+  workers_.push_back(std::move(worker));
+  wake_when_old(*workers_.back());
+  return true;
+}
+
+void PoolCore::child_ready(PoolWorker& worker) {
+  if (worker.stage != PoolWorker::Stage::starting) return;
+  worker.stage = PoolWorker::Stage::ready;
+  worker.last_answer_at = now_ns();
+  wake_when_old(worker);
+  if (worker.spare) {
+    for (const auto& old : workers_)
+      if (old->successor == &worker) check_worn(*old, worker.last_answer_at);
+  } else {
+    set_idle(worker);
+  }
+  pump_later();
+}
+
+void PoolCore::child_free(PoolWorker& worker) {
+  worker.last_answer_at = now_ns();
+  if (worker.stage == PoolWorker::Stage::ready && worker.free()) set_idle(worker);
+  pump_later();
+}
+
+// ---- an end ----
+
+void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const Error& error) {
+  const auto keep = worker.self();
+  set_busy(worker);
+  counts_.add(status.usage);
+  const bool expected = worker.stage == PoolWorker::Stage::retiring;
+  worker.stage = PoolWorker::Stage::ended;
+  worker.lost_calls.reset();
+  for (const auto& other : workers_) {
+    if (other->successor == &worker) other->successor = nullptr;
+    if (other.get() == worker.successor) other->spare = false;
+  }
+  // Its calls are heard of after this.
+  loop_->defer([self = shared_from_this(), keep, expected, error] {
+    if (self->stage_ == Stage::over) return;
+    const auto found = std::find(self->workers_.begin(), self->workers_.end(), keep);
+    if (found != self->workers_.end()) self->workers_.erase(found);
+    if (!expected) self->after_end(keep, error);
+    self->pump();
+    self->end_if_closed();
+  });
+}
+
+void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error& error) {
+  if (worker->successor) {
+    take_over(*std::exchange(worker->successor, nullptr));
+  } else {
+    ++dead_;
+  }
+  if (!worker->begun) start_failed(error);
+}
+
+void PoolCore::start_failed(const Error& error) {
+  if (error.code() == Errc::unknown_function || !next_pattern()->replicas->alive())
+    return fail_waiting(error);  // another child would meet it as well
+  ++failed_starts_;
+  failed_at_ = now_ns();
+  const unsigned doubled = std::min(failed_starts_ - 1, 20U);
+  start_at_ = failed_at_ + std::min(first_pause_ns << doubled, longest_pause_ns);
+  wake_at(start_at_);
+  if (failed_starts_ < options_.max_failed_starts || proven()) return;
+  unhealthy_ =
+      Error(Errc::overloaded,
+            "overloaded: the pool is unhealthy: " + std::to_string(failed_starts_) +
+                " children in a row ended before their first call; the last: " + error.what())
+          .with_remote_type(error.remote_type())
+          .with_os_error(error.os_error());
+  if (error.exit()) unhealthy_ = unhealthy_->with_exit(*error.exit());
+  fail_waiting(*unhealthy_);
+}
+
+// ---- one that has done its part ----
+
+// The replacement is started before it is needed, and takes over when it is ready or the old one
+// may do no more.
+void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
+  if (worker.stage != PoolWorker::Stage::ready || worker.spare) return;
+  if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
+    worker.worn = true;
+  if (options_.max_rss_growth > 0) check_memory(worker, now);
+  const std::size_t left = allowance(worker);
+  const bool soon =
+      options_.max_calls > 0 && left <= std::max<std::size_t>(options_.max_calls / 4, 1);
+  if (!worker.worn && !soon) return;
+  const bool spare_ready = worker.successor && worker.successor->stage == PoolWorker::Stage::ready;
+  if (left == 0 || (worker.worn && spare_ready)) return replace(worker);
+  if (!worker.successor && stage_ == Stage::open && now >= start_at_) start_one(&worker);
+}
+
+void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
+  constexpr std::int64_t pause_ns = 50000000;
+  if (worker.answered == 0 || worker.pid() == 0) return;
+  if (worker.first_memory > 0 && now - worker.looked_at < pause_ns) return;
+  worker.looked_at = now;
+  const std::size_t memory = own_memory(worker.pid());
+  if (worker.first_memory == 0) worker.first_memory = memory;
+  if (memory > worker.first_memory && memory - worker.first_memory > options_.max_rss_growth)
+    worker.worn = true;
+}
+
+// It gets nothing more; what it has it answers.
+void PoolCore::replace(PoolWorker& worker) {
+  if (!worker.successor && stage_ == Stage::open && now_ns() >= start_at_ && work_waits())
+    start_one(&worker);
+  retire(worker);
+  pump_later();
+}
+
+void PoolCore::retire(PoolWorker& worker) {
+  PoolWorker* const next = std::exchange(worker.successor, nullptr);
+  set_busy(worker);
+  worker.retire();
+  if (next) take_over(*next);
+}
+
+void PoolCore::take_over(PoolWorker& worker) {
+  worker.spare = false;
+  if (worker.stage == PoolWorker::Stage::ready) set_idle(worker);
+  wake_when_old(worker);
+}
+
+// It may be so already: while it started, or waited for another's end, that was no reason to replace
+// it.
+void PoolCore::wake_when_old(const PoolWorker& worker) noexcept {
+  if (options_.max_age.count() > 0) wake_at(deadline_from(worker.started_at, options_.max_age));
+}
+
+// Those that have had nothing to do for long, as far as they are not to be kept.
+void PoolCore::end_idle(std::int64_t now) {
+  std::size_t kept = active();
+  while (options_.idle.count() > 0 && !idle_.empty() && kept > options_.min_workers) {
+    PoolWorker& oldest = *idle_.front();
+    const std::int64_t due = deadline_from(oldest.last_answer_at, options_.idle);
+    if (due > now) return wake_at(due);
+    retire(oldest);
+    --kept;
+  }
+}
+
+// ---- the clock ----
+
+void PoolCore::wake_at(std::int64_t at) noexcept {
+  if (at >= clock_at_ || stage_ == Stage::over || !loop_->alive()) return;
+  clock_at_ = at;
+  clock_.add_in(std::chrono::nanoseconds(std::max<std::int64_t>(at - now_ns(), 0)));
+}
+
+void PoolCore::on_clock() {
+  const auto keep = shared_from_this();
+  clock_at_ = no_deadline;
+  const std::int64_t now = now_ns();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now)
+    give_up_waiting(deadlines_.begin()->second,
+                    Error(Errc::deadline, "deadline: no child was free for the call in time"));
+  if (!deadlines_.empty()) wake_at(deadlines_.begin()->first);
+  if (stop_at_ <= now) return end_stopping();
+  if (stop_at_ != no_deadline) wake_at(stop_at_);
+  end_idle(now);
+  for (std::size_t i = 0; i < workers_.size() && options_.max_age.count() > 0; ++i) {
+    PoolWorker& worker = *workers_[i];
+    const std::int64_t due = deadline_from(worker.started_at, options_.max_age);
+    if (due > now) {
+      wake_at(due);
+      break;
+    }
+    // One that nobody needs is not replaced.
+    if (worker.free() && worker.stage == PoolWorker::Stage::ready && !worker.spare &&
+        queue_.empty() && maps_.empty() && active() > options_.min_workers)
+      retire(worker);
+    else
+      check_worn(worker, now);
+  }
+  pump();
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,267 @@
+// pool_schedule.cpp - which child gets what, and what is taken back from one that is slow.
+// Licence: see COPYING.
+//
+// A child that answers one call and is then sent the next one stands still for a round trip.  So
+// calls that are short are sent ahead, many of them; and what a child has not begun is taken back
+// where it turns out to be slow while another one has nothing to do.
+#include "pool/pool_core.hpp"
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace detail {
+
+namespace {
+
+constexpr double short_call_ns = 1e6;
+constexpr double long_call_ns = 1e7;
+constexpr std::size_t most_ahead = 64;
+constexpr double worth_a_child_ns = 1e5;
+// A child that is at one call for so long is slow.
+constexpr std::int64_t slow_ns = 1000000;
+// Two chunks: while the answer of one is on its way, there is the other.
+constexpr std::uint32_t chunks_ahead = 2;
+constexpr unsigned calls_between_chunks = 64;
+
+}  // namespace
+
+std::size_t PoolCore::call_depth() const noexcept {
+  if (run_ns_ <= 0) return 1;
+  if (run_ns_ >= short_call_ns) return run_ns_ < long_call_ns ? 2 : 1;
+  const double fit = 2 * short_call_ns / run_ns_;
+  return fit > static_cast<double>(most_ahead) ? most_ahead : static_cast<std::size_t>(fit);
+}
+
+std::int64_t PoolCore::slow_after() const noexcept {
+  return std::max(slow_ns, static_cast<std::int64_t>(2 * run_ns_));
+}
+
+// Items that it may still be sent.
+std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
+  if (options_.max_calls == 0) return SIZE_MAX;
+  return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.taken);
+}
+
+bool PoolCore::accepts(const PoolWorker& worker, Next what, std::int64_t now) const noexcept {
+  if (worker.stage != PoolWorker::Stage::ready || worker.spare || worker.has_lost_calls() ||
+      !worker.usable() || allowance(worker) == 0)
+    return false;
+  const std::size_t load = worker.sent.size();
+  if (load == 0) return true;
+  if (now - worker.busy_since() > slow_after() && worker.chunks == 0) return false;
+  if (what == Next::chunk) {
+    const bool limited = options_.child.deadline > options_.child.deadline.zero();
+    return worker.chunks < (limited ? 1 : chunks_ahead);
+  }
+  return load < (worker.chunks > 0 ? 2 : call_depth());
+}
+
+// The one that became idle last, so that the others can end; or the one with the least to do.
+PoolWorker* PoolCore::choose(Next what) noexcept {
+  const std::int64_t now = now_ns();
+  for (std::size_t i = idle_.size(); i-- > 0;)
+    if (accepts(*idle_[i], what, now)) return idle_[i];
+  PoolWorker* best = nullptr;
+  for (const auto& worker : workers_)
+    if ((!best || worker->sent.size() < best->sent.size()) && accepts(*worker, what, now))
+      best = worker.get();
+  return best;
+}
+
+// The higher priority; calls and chunks of one priority in turns, and so the maps among each other.
+PoolCore::Next PoolCore::next_work() {
+  std::size_t turn = maps_.size();
+  for (std::size_t i = 0; i < maps_.size(); ++i) {
+    const std::size_t at = (map_turn_ + i) % maps_.size();
+    if (maps_[at]->has_chunk() &&
+        (turn == maps_.size() || maps_[at]->priority() > maps_[turn]->priority()))
+      turn = at;
+  }
+  const bool chunk = turn < maps_.size();
+  if (chunk) map_turn_ = turn;
+  if (queue_.empty() || stage_ >= Stage::stopping) return chunk ? Next::chunk : Next::none;
+  const int priority = queue_.begin()->second->priority;
+  if (!chunk || priority > maps_[turn]->priority()) return Next::call;
+  if (priority < maps_[turn]->priority()) return Next::chunk;
+  return calls_in_a_row_ < calls_between_chunks ? Next::call : Next::chunk;
+}
+
+// How many more children would find something to do.
+std::size_t PoolCore::demand() const noexcept {
+  std::size_t wanted = queue_.size();
+  for (const auto& map : maps_) wanted += std::min(map->wanted(), worker_limit());
+  if (run_ns_ <= 0 || run_ns_ > worth_a_child_ns)
+    for (const auto& worker : workers_)
+      if (worker->sent.size() > 1) wanted += worker->sent.size() - 1;
+  std::size_t coming = 0;
+  for (const auto& worker : workers_)
+    coming += !worker->spare && (worker->stage == PoolWorker::Stage::starting || worker->free());
+  return wanted - std::min(wanted, coming);
+}
+
+void PoolCore::pump() {
+  for (;;) {
+    const Next next = next_work();
+    if (next == Next::none) break;
+    PoolWorker* const worker = choose(next);
+    if (!worker) break;
+    if (next == Next::call)
+      send_call(*worker);
+    else
+      send_chunk(*worker);
+  }
+  start_wanted();
+  balance();
+}
+
+void PoolCore::pump_later() {
+  if (!loop_->alive() || std::exchange(pump_deferred_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->pump_deferred_ = false;
+    if (self->stage_ == Stage::over) return;
+    self->pump();
+    self->end_if_closed();
+  });
+}
+
+// One that has answered gets what comes next.
+void PoolCore::fill(PoolWorker& worker) {
+  if (stage_ == Stage::over) return;
+  if (worker.stage == PoolWorker::Stage::ready) {
+    for (;;) {
+      const Next next = next_work();
+      if (next == Next::none || !accepts(worker, next, worker.last_answer_at)) break;
+      if (next == Next::call)
+        send_call(worker);
+      else
+        send_chunk(worker);
+    }
+    if (worker.free()) set_idle(worker);
+  }
+  check_drained();
+  if (!queue_.empty() || !idle_.empty() || worker.stage != PoolWorker::Stage::ready) pump_later();
+}
+
+// ---- sending ----
+
+bool PoolCore::send_call(PoolWorker& worker) {
+  const std::uint64_t id = queue_.begin()->first.second;
+  PoolCall& call = *queue_.begin()->second;
+  dequeue(id, call);
+  call.worker = worker.self();
+  const std::int64_t now = now_ns();
+  counts_.wait.add(now - call.since);
+  ++calls_in_a_row_;
+  Writer argument = call.argument;
+  sent(worker, {id, 0, now, 1, call.priority, false}, argument, call.deadline);
+  return true;
+}
+
+bool PoolCore::send_chunk(PoolWorker& worker) {
+  const std::shared_ptr<MapCore> map = maps_[map_turn_];
+  if (!map->fits(allowance(worker))) {
+    // It has done its part: what it may still do is less than what has come back from others.
+    worker.taken = options_.max_calls;
+    check_worn(worker, now_ns());
+    return false;
+  }
+  map_turn_ = (map_turn_ + 1) % maps_.size();
+  Chunk chunk;
+  if (!map->next_chunk(chunk, allowance(worker))) return false;
+  calls_in_a_row_ = 0;
+  const std::uint64_t id = next_id_++;
+  Writer argument = chunk.argument;
+  const std::uint32_t count = chunk.count;
+  chunks_.emplace(id, std::move(chunk));
+  const auto& limit = options_.child.deadline;
+  sent(worker, {id, 0, now_ns(), count, map->priority(), true}, argument,
+       limit > limit.zero() ? deadline_in(limit) : no_deadline);
+  return true;
+}
+
+void PoolCore::sent(PoolWorker& worker, const PoolWorker::Sent& what, Writer& argument,
+                    std::int64_t deadline) {
+  set_busy(worker);
+  sent_items_ += what.items;
+  ++sent_priorities_[what.priority];
+  worker.send(what, argument, deadline);
+  if (options_.max_calls > 0) check_worn(worker, what.sent_at);
+}
+
+void PoolCore::unsend(const PoolWorker::Sent& what) noexcept {
+  sent_items_ -= what.items;
+  const auto found = sent_priorities_.find(what.priority);
+  if (--found->second == 0) sent_priorities_.erase(found);
+}
+
+void PoolCore::note_run(PoolWorker& worker, const PoolWorker::Sent& what,
+                        std::int64_t now) noexcept {
+  if (what.chunk) return;
+  const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
+  counts_.run.add(spent);
+  const double time = static_cast<double>(std::max<std::int64_t>(spent, 1));
+  run_ns_ = run_ns_ <= 0 ? time : run_ns_ + (time - run_ns_) / 16;
+}
+
+// ---- taking back ----
+
+void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
+  for (const PoolWorker::Sent& what : worker.take_back_all(below)) {
+    unsend(what);
+    if (what.chunk) {
+      const auto found = chunks_.find(what.id);
+      Chunk chunk = std::move(found->second);
+      chunks_.erase(found);
+      chunk.map->take_back(std::move(chunk));
+    } else {
+      enqueue(what.id, calls_.at(what.id));
+    }
+  }
+}
+
+// Where one has nothing to do, what waits behind a slow call of another goes to it.
+void PoolCore::balance() {
+  balance_at_ = no_deadline;
+  if (idle_.empty() || sent_items_ == 0 || stage_ >= Stage::stopping) return;
+  const std::int64_t now = now_ns();
+  bool taken = false;
+  for (const auto& worker : workers_) {
+    if (worker->sent.size() < 2 || worker->stage == PoolWorker::Stage::ended) continue;
+    const std::int64_t slow_at = worker->busy_since() + slow_ns;
+    if (slow_at > now) {
+      balance_at_ = std::min(balance_at_, slow_at);
+      continue;
+    }
+    const std::size_t before = worker->sent.size();
+    take_back(*worker, INT64_MAX);
+    taken = taken || worker->sent.size() < before;
+  }
+  if (balance_at_ != no_deadline) wake_at(balance_at_);
+  if (taken) pump_later();
+}
+
+// For a call of higher priority than those that were sent ahead.
+void PoolCore::make_way(int priority) {
+  if (sent_priorities_.empty() || sent_priorities_.begin()->first >= priority || !idle_.empty())
+    return;
+  for (const auto& worker : workers_)
+    if (worker->stage == PoolWorker::Stage::ready) take_back(*worker, priority);
+}
+
+// ---- idle ones ----
+
+void PoolCore::set_idle(PoolWorker& worker) {
+  if (worker.spare || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;
+  idle_.push_back(&worker);
+  if (options_.idle.count() > 0) wake_at(deadline_from(worker.last_answer_at, options_.idle));
+}
+
+void PoolCore::set_busy(PoolWorker& worker) noexcept {
+  const auto found = std::find(idle_.rbegin(), idle_.rend(), &worker);
+  if (found != idle_.rend()) idle_.erase(std::next(found).base());
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

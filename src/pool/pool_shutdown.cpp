@@ -1,0 +1,184 @@
+// pool_shutdown.cpp - how a pool ends, and what it tells before.
+// Licence: see COPYING.
+#include "base/negative.hpp"
+#include "pool/pool_core.hpp"
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace detail {
+
+// ---- the end of all ----
+
+void PoolCore::close() {
+  if (stage_ == Stage::open) stage_ = Stage::closing;
+  if (loop_->alive()) pump_later();
+}
+
+void PoolCore::end_if_closed() {
+  if (stage_ != Stage::closing && stage_ != Stage::stopping) return;
+  if (pending_ > 0) return;
+  for (const auto& worker : workers_)
+    if (worker->stage <= PoolWorker::Stage::ready) retire(*worker);
+  stop_at_ = no_deadline;
+}
+
+void PoolCore::shutdown(std::chrono::milliseconds grace) {
+  refuse_negative("Pool::shutdown", grace);
+  if (stage_ >= Stage::stopping) return;
+  stage_ = Stage::stopping;
+  if (!loop_->alive()) return;
+  while (!queue_.empty())
+    give_up_waiting(queue_.begin()->first.second,
+                    Error(Errc::cancelled, "cancelled: the pool was shut down"));
+  for (const auto& worker : workers_) take_back(*worker, INT64_MAX);
+  const std::vector<std::shared_ptr<MapCore>> maps = maps_;
+  for (const auto& map : maps) map->stop(std::nullopt);
+  while (!queue_.empty())
+    give_up_waiting(queue_.begin()->first.second,
+                    Error(Errc::cancelled, "cancelled: the pool was shut down"));
+  stop_at_ = deadline_in(grace);
+  wake_at(stop_at_);
+  pump_later();
+}
+
+// What is running still has had its time.
+void PoolCore::end_stopping() {
+  stop_at_ = no_deadline;
+  const std::vector<std::shared_ptr<MapCore>> maps = maps_;
+  for (const auto& map : maps) map->cancel();
+  for (auto& item : calls_)
+    tell_later(Error(Errc::cancelled, "cancelled: the pool was shut down")
+                   .with_delivery(Delivery::started),
+               std::move(item.second.answer));
+  counts_.failed += calls_.size();
+  calls_.clear();
+  for (const auto& worker : let_go()) {
+    worker->terminate(options_.child.grace);
+    worker->leave();
+  }
+}
+
+// Of all children; nothing that they say is heard any more.
+std::vector<std::shared_ptr<PoolWorker>> PoolCore::let_go() noexcept {
+  idle_.clear();
+  chunks_.clear();
+  queue_.clear();
+  queue_bytes_ = 0;
+  deadlines_.clear();
+  sent_priorities_.clear();
+  sent_items_ = 0;
+  return std::exchange(workers_, {});
+}
+
+void PoolCore::drop() noexcept {
+  if (stage_ == Stage::over) return;
+  stage_ = Stage::over;
+  clock_.unset();
+  drain_.release();
+  const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
+  for (const auto& map : maps) {
+    map->pool_gone();
+    ended();
+  }
+  std::unordered_map<std::uint64_t, PoolCall> calls;
+  calls.swap(calls_);
+  for (const auto& worker : let_go()) worker->leave();
+  if (!loop_->alive()) return;
+  for (auto& item : calls) {
+    loop_->hold();
+    loop_->defer([loop = loop_, answer = std::move(item.second.answer),
+                  error = Error(Errc::cancelled, "cancelled: the pool was dropped")
+                              .with_delivery(item.second.worker ? Delivery::sent
+                                                                : Delivery::not_sent)]() mutable {
+      loop->release();  // first: a callback may throw
+      answer(nullptr, &error);
+    });
+    ended();
+  }
+  detach();
+}
+
+void PoolCore::loop_gone() noexcept {
+  stage_ = Stage::over;
+  clock_.unset();
+  // Callbacks go unheard: they may own handles that come back here.
+  const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
+  std::unordered_map<std::uint64_t, PoolCall> calls;
+  calls.swap(calls_);
+  drain_.release();
+  for (const auto& map : maps) map->loop_gone();
+  for (const auto& worker : let_go()) worker->leave();
+  pending_ = 0;
+}
+
+// ---- what is told ----
+
+PoolStats PoolCore::stats() const {
+  PoolStats stats;
+  stats.queued = queue_.size();
+  stats.running = sent_items_;
+  stats.done = counts_.done;
+  stats.failed = counts_.failed;
+  stats.retried = counts_.retried;
+  stats.started = counts_.started;
+  stats.respawned = counts_.respawned;
+  stats.recycled = counts_.recycled;
+  stats.usage = counts_.usage;
+  stats.wait = counts_.wait.percentiles();
+  stats.run = counts_.run.percentiles();
+  const std::int64_t now = now_ns();
+  for (const auto& worker : workers_) {
+    if (worker->stage == PoolWorker::Stage::ended) continue;
+    PoolStats::Worker one;
+    one.pid = worker->pid();
+    one.ready = worker->stage == PoolWorker::Stage::ready;
+    for (const PoolWorker::Sent& what : worker->sent) one.running += what.items;
+    one.calls = worker->answered;
+    one.age = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::nanoseconds(now - worker->started_at));
+    if (one.pid > 0 && loop_->at_home()) one.rss = own_memory(one.pid);
+    stats.workers.push_back(one);
+  }
+  return stats;
+}
+
+// ---- maps ----
+
+void PoolCore::add_map(const std::shared_ptr<MapCore>& map) {
+  check_open();
+  began();
+  maps_.push_back(map);
+  pump_later();
+}
+
+void PoolCore::forget_map(const MapCore& map) {
+  const auto found = std::find_if(maps_.begin(), maps_.end(),
+                                  [&map](const auto& one) { return one.get() == &map; });
+  if (found == maps_.end()) return;
+  maps_.erase(found);
+  map_turn_ = 0;
+  give_up_chunks(map);
+  ended();
+}
+
+// What a child has not begun is taken back unheard.
+void PoolCore::give_up_chunks(const MapCore& map) {
+  for (const auto& worker : workers_) {
+    const std::vector<PoolWorker::Sent> sent = worker->sent;
+    for (const PoolWorker::Sent& what : sent) {
+      if (!what.chunk || chunks_.at(what.id).map.get() != &map) continue;
+      if (!worker->take_back_sent(what.id)) {
+        worker->cancel_sent(what.id);
+        continue;
+      }
+      unsend(what);
+      chunks_.erase(what.id);
+    }
+  }
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

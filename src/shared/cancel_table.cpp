@@ -1,0 +1,106 @@
+// cancel_table.cpp - the table of notes.
+// Licence: see COPYING.
+#include "shared/cancel_table.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/fork.hpp"
+#include "system/shared_memory.hpp"
+
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::uint64_t being_written = 1;
+
+}  // namespace
+
+EVPARALLEL_EARLY std::int64_t now_ns() noexcept {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return std::int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
+}
+
+std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds time) noexcept {
+  return time.count() >= no_deadline - at ? no_deadline
+                                          : std::max<std::int64_t>(at + time.count(), 1);
+}
+
+std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds time) noexcept {
+  constexpr std::chrono::milliseconds longest =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds::max());
+  if (time > longest) return no_deadline;
+  return deadline_from(at, std::chrono::nanoseconds(time));
+}
+
+std::int64_t deadline_in(std::chrono::nanoseconds time) noexcept {
+  return deadline_from(now_ns(), time);
+}
+
+std::int64_t deadline_in(std::chrono::milliseconds time) noexcept {
+  return deadline_from(now_ns(), time);
+}
+
+Notes* Notes::map() noexcept {
+  return static_cast<Notes*>(map_shared(sizeof(Notes)));
+}
+
+void Notes::unmap(Notes* table) noexcept {
+  unmap_shared(table, sizeof(Notes));
+}
+
+// A pid has 22 bits at most; a process that came to the same pid later starts at another time.
+std::uint64_t Notes::new_owner() noexcept {
+  static Home of_process{};
+  static std::uint64_t next = 0;
+  if (!of_process.is_here()) {
+    of_process = Home::here();
+    next = static_cast<std::uint64_t>(now_ns()) >> 10;
+  }
+  return static_cast<std::uint64_t>(of_process.pid) << 42 |
+         (next++ & ((std::uint64_t{1} << 42) - 1));
+}
+
+std::size_t Notes::first_place(std::uint64_t owner, std::uint64_t call) noexcept {
+  std::uint64_t mixed = (owner * 0x9e3779b97f4a7c15U) ^ (call * 0xd6e8feb86659fd93U);
+  mixed ^= mixed >> 32;
+  return static_cast<std::size_t>(mixed % note_count);
+}
+
+Note* Notes::write(std::uint64_t owner, std::uint64_t call, std::int64_t deadline) noexcept {
+  const std::size_t first = first_place(owner, call);
+  for (std::size_t i = 0; i < reach; ++i) {
+    Note& note = notes_[(first + i) % note_count];
+    std::uint64_t nobody = 0;
+    if (note.owner.load(std::memory_order_relaxed) != 0 ||
+        !note.owner.compare_exchange_strong(nobody, being_written))
+      continue;
+    note.call.store(call, std::memory_order_relaxed);
+    note.deadline.store(deadline, std::memory_order_relaxed);
+    ++count_;
+    note.owner.store(owner);
+    return &note;
+  }
+  return nullptr;
+}
+
+void Notes::erase(Note* note) noexcept {
+  note->owner.store(0);
+  --count_;
+}
+
+std::int64_t Notes::look_up(std::uint64_t owner, std::uint64_t call) const noexcept {
+  const std::size_t first = first_place(owner, call);
+  for (std::size_t i = 0; i < reach; ++i) {
+    const Note& note = notes_[(first + i) % note_count];
+    if (note.owner.load() == owner && note.call.load(std::memory_order_relaxed) == call)
+      return note.deadline.load();
+  }
+  return no_deadline;
+}
+
+}  // namespace evparallel

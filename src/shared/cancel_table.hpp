@@ -1,0 +1,67 @@
+// cancel_table.hpp - what the parent says about single calls while they wait or run: when they are due, or
+// that nobody waits for them any more.
+// Licence: see COPYING.
+//
+// Shared memory again, for the same reason as slots: a task that computes reads no message.  A table
+// open to all clients of a snapshot; a place belongs to whoever has claimed it.  Where it is full a
+// call has no note: then the task is not told, and only the parent keeps the deadline.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace evparallel {
+
+// Times are nanoseconds of CLOCK_MONOTONIC, as everywhere between these processes.
+constexpr std::int64_t no_deadline = INT64_MAX;
+constexpr std::int64_t revoked = INT64_MIN;  // cancelled: due before all time
+// It is made elsewhere: the child does not begin it; if it has, this says nothing.
+constexpr std::int64_t taken_back = INT64_MIN + 1;
+std::int64_t now_ns() noexcept;
+// So long from now; no_deadline where that is beyond all time.
+std::int64_t deadline_in(std::chrono::nanoseconds) noexcept;
+std::int64_t deadline_in(std::chrono::milliseconds) noexcept;
+// The same from another moment on, which is not below 0.
+std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds) noexcept;
+std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds) noexcept;
+
+struct alignas(32) Note {
+  std::atomic<std::uint64_t> owner{0};  // 0: free
+  std::atomic<std::uint64_t> call{0};
+  std::atomic<std::int64_t> deadline{0};
+};
+
+class Notes {
+public:
+  // A fresh table for one snapshot and all its children.  nullptr: no memory.
+  static Notes* map() noexcept;
+  // In this process only.
+  static void unmap(Notes*) noexcept;
+
+  // Whose notes these are: a number for one child, never given to another as long as this table is
+  // there.
+  static std::uint64_t new_owner() noexcept;
+
+  // nullptr: no room.  What the writer reads after it is as new as what a reader of the note wrote
+  // before it looked.
+  Note* write(std::uint64_t owner, std::uint64_t call, std::int64_t deadline) noexcept;
+  void erase(Note*) noexcept;
+
+  // The time at which the call is due: no_deadline where there is no note.
+  std::int64_t deadline_of(std::uint64_t owner, std::uint64_t call) const noexcept {
+    return count_.load() == 0 ? no_deadline : look_up(owner, call);
+  }
+
+private:
+  static constexpr std::size_t note_count = std::size_t{1} << 18;
+  static constexpr std::size_t reach = 8;  // places that a note may be in
+  static std::size_t first_place(std::uint64_t owner, std::uint64_t call) noexcept;
+  std::int64_t look_up(std::uint64_t owner, std::uint64_t call) const noexcept;
+
+  alignas(64) std::atomic<std::size_t> count_;
+  Note notes_[note_count];
+};
+
+}  // namespace evparallel

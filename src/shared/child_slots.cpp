@@ -1,0 +1,68 @@
+// child_slots.cpp - the mapping of the shared arena, and the agreement about who begins what.
+// Licence: see COPYING.
+#include "shared/child_slots.hpp"
+
+#include "backtrace/crash_record.hpp"
+#include "base/startup_path.hpp"
+#include "system/shared_memory.hpp"
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t arena_size = slot_count * (sizeof(Slot) + sizeof(CrashRecord));
+
+}  // namespace
+
+static_assert(sizeof(Slot) == 64, "one cache line each, so that children do not slow each other");
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+                  std::atomic<Sentence>::is_always_lock_free,
+              "a lock would not reach across processes");
+
+// Each side writes its word first and reads the other's then (both sequentially consistent), so
+// that at least one of them sees what the other is doing.
+
+bool Slot::begin_against(std::uint64_t before, std::uint64_t id) noexcept {
+  call.store(before);
+  Sentence expected = Sentence::condemned;
+  if (sentence.compare_exchange_strong(expected, Sentence::obeyed)) return false;
+  if (expected == Sentence::obeyed) return false;
+  call.store(CallWord{id, true}.word());  // it was taken back
+  return true;
+}
+
+// False: the child has read one already, and ends.
+bool Slot::set_sentence() noexcept {
+  Sentence expected = Sentence::none;
+  return sentence.compare_exchange_strong(expected, Sentence::condemned) ||
+         expected == Sentence::condemned;
+}
+
+bool Slot::condemn_in_call(std::uint64_t id) noexcept {
+  if (!set_sentence()) return false;
+  if (call.load() == CallWord{id, true}.word()) return true;
+  Sentence expected = Sentence::condemned;
+  sentence.compare_exchange_strong(expected, Sentence::none);
+  return false;
+}
+
+void Slot::clear() noexcept {
+  call.store(0, std::memory_order_relaxed);
+  answered_ping.store(0, std::memory_order_relaxed);
+  sentence.store(Sentence::none, std::memory_order_relaxed);
+  has_task.store(false, std::memory_order_relaxed);
+}
+
+Slot* map_slots() noexcept {
+  return static_cast<Slot*>(map_shared(arena_size));
+}
+
+void unmap_slots(Slot* arena) noexcept {
+  unmap_shared(arena, arena_size);
+}
+
+EVPARALLEL_EARLY CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept {
+  return reinterpret_cast<CrashRecord*>(arena + slot_count)[index];
+}
+
+}  // namespace evparallel

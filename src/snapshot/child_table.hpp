@@ -1,0 +1,92 @@
+// child_table.hpp - the snapshot's table of children: by index, by pid, and in lists.
+// Licence: see COPYING.
+//
+// It lives in zeroed memory that only use touches, so that a big table costs nothing, and it neither
+// allocates nor frees.
+#pragma once
+
+#include "shared/child_slots.hpp"
+#include "codec/wire.hpp"
+
+#include <evparallel/error.hpp>
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+namespace evparallel {
+
+// The index of a child is its slot.
+using ChildIndex = std::uint32_t;
+constexpr ChildIndex no_child = no_slot;
+
+enum class Stage : std::uint8_t { free, living, ended };
+
+// One child, from its fork until its client has heard of its end.
+struct ChildEntry {
+  Stage stage;
+
+  std::uint32_t client;
+  ChildIndex next;  // in the list that it is in: free, to report, or reported
+  ChildIndex next_in_bucket;
+  pid_t pid;
+  std::uint64_t killed_with;      // signals, bit by bit, that its client has sent it
+  std::uint64_t terminated_with;  // that the snapshot has sent it because its time was over
+  std::uint64_t id;               // of the spawn, chosen by the client
+  std::uint64_t number;           // of its exit, as its client counts them
+  std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so are the next two
+  std::int64_t kill_at;
+  std::int64_t strike_at;
+  std::uint64_t strike_call;  // still at it then: struck.  0: the ping counts
+  std::uint64_t strike_ping;
+  std::int64_t grace_ms;         // of `terminate_at`
+  std::int64_t strike_grace_ms;  // of `strike_at`
+  Cause terminate_for;           // what an end by this clock is called
+  Cause strike_for;
+  Cause ended_for;  // what the first signal of the snapshot was sent for
+  Report last_word;
+};
+
+struct ChildList {
+  ChildIndex first = no_child;
+  ChildIndex last = no_child;
+  bool empty() const noexcept { return first == no_child; }
+};
+
+class Children {
+public:
+  // Requires: the object stands in zeroed memory.
+  void set_up() noexcept;
+
+  ChildEntry& operator[](ChildIndex index) noexcept { return entries_[index]; }
+  ChildIndex used() const noexcept { return fresh_; }  // no index from here on was ever used
+  std::size_t living() const noexcept { return living_; }
+
+  // A free entry, taken out; no_child: all are in use.
+  ChildIndex take_free() noexcept;
+  void free(ChildIndex) noexcept;
+  // Fills a taken entry with a living child.
+  void add(ChildIndex, pid_t, std::uint32_t client, std::uint64_t id) noexcept;
+  // It has been waited for: its pid may be another's from now on.
+  void mark_ended(ChildIndex) noexcept;
+  ChildIndex find_pid(pid_t) noexcept;
+
+  void push(ChildList&, ChildIndex) noexcept;
+  ChildIndex pop(ChildList&) noexcept;
+
+private:
+  static constexpr std::size_t bucket_count = 4096;
+  ChildIndex& bucket_of(pid_t pid) noexcept {
+    return buckets_[static_cast<std::size_t>(pid) % bucket_count];
+  }
+
+  std::size_t living_;
+  ChildIndex fresh_;
+  ChildList free_;
+  ChildIndex buckets_[bucket_count];
+  ChildEntry entries_[slot_count];
+};
+
+constexpr std::int64_t never = INT64_MAX;
+
+}  // namespace evparallel

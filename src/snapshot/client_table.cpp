@@ -1,0 +1,98 @@
+// client_table.cpp - the table of clients, and reports to them.
+// Licence: see COPYING.
+#include "snapshot/client_table.hpp"
+
+#include "system/failpoint.hpp"
+
+#include <new>
+
+namespace evparallel {
+
+void Clients::set_up(Children& children, Descriptor control_of_parent,
+                     bool parent_is_elsewhere) noexcept {
+  children_ = &children;
+  parent_is_elsewhere_ = parent_is_elsewhere;
+  let_in(control_of_parent, no_child);
+}
+
+ClientIndex Clients::let_in(Descriptor& control, ChildIndex owner) noexcept {
+  // The first place is the parent's for ever.
+  ClientIndex place = used_ > 0 ? 1 : 0;
+  while (place < used_ && clients_[place].open) ++place;
+  if (place == client_limit) return no_client;
+  if (place == used_) new (&clients_[used_++]) ClientEntry;
+  ClientEntry& client = clients_[place];
+  client = ClientEntry{};
+  client.control = std::move(control);
+  client.owner = owner;
+  client.open = true;
+  return place;
+}
+
+void Clients::close(ClientIndex index) noexcept {
+  ClientEntry& client = clients_[index];
+  client.open = false;
+  client.control.reset();
+  client.stuck = false;
+  for (ChildList* list : {&client.to_report, &client.reported})
+    for (ChildIndex i = children_->pop(*list); i != no_child; i = children_->pop(*list))
+      children_->free(i);
+}
+
+// False: its socket is full, or it is gone.
+bool Clients::send(ClientIndex index, const Report& report) noexcept {
+  fault_at(Hop::report);
+  const int control = clients_[index].control.get();
+  const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == Tell::spawned;
+  const Flow flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
+                               : send_packet(control, &report, sizeof report, -1);
+  if (flow == Flow::end) clients_[index].gone = true;
+  return flow == Flow::done;
+}
+
+void Clients::answer(ClientIndex index, const Report& report) noexcept {
+  ClientEntry& to = clients_[index];
+  to.answer = report;
+  to.stuck = !send(index, report);
+}
+
+void Clients::report_strays(std::uint64_t count) noexcept {
+  ClientEntry& parent = clients_[0];
+  if (count == strays_told_ || parent.stuck || parent.gone) return;
+  strays_told_ = count;
+  Report report{};
+  report.kind = Tell::strays;
+  report.slot = no_slot;
+  report.id = count;
+  answer(0, report);
+}
+
+void Clients::report_refusal(int error) noexcept {
+  const ClientEntry& parent = clients_[0];
+  if (error == 0 || refusal_told_ || parent.stuck || parent.gone) return;
+  refusal_told_ = true;
+  Report report{};
+  report.kind = Tell::refused_to_wait;
+  report.slot = no_slot;
+  report.code = error;
+  answer(0, report);
+}
+
+void Clients::report_ends(ClientIndex index) noexcept {
+  ClientEntry& client = clients_[index];
+  if (client.open && client.stuck) client.stuck = !send(index, client.answer);
+  while (client.open && !client.stuck && !client.to_report.empty()) {
+    ChildEntry& child = (*children_)[client.to_report.first];
+    if (!send(index, child.last_word)) return;
+    child.number = ++client.exits;
+    children_->push(client.reported, children_->pop(client.to_report));
+  }
+}
+
+void Clients::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
+  ClientEntry& client = clients_[index];
+  while (!client.reported.empty() && (*children_)[client.reported.first].number <= seen)
+    children_->free(children_->pop(client.reported));
+}
+
+}  // namespace evparallel

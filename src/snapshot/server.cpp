@@ -1,0 +1,417 @@
+// server.cpp - the turns of the snapshot.
+// Licence: see COPYING.  Manual: evparallel(7), evparallel_protocol(7).
+//
+// Order of one turn: report; look at the clocks; wait; reap, and drop the clients that have died,
+// unread; serve one request of each client.  What a dead client had asked for is never served, and
+// what it had is killed.  Now and then it looks for what children have left behind.
+#include "snapshot/server.hpp"
+
+#include "snapshot/child_table.hpp"
+#include "snapshot/client_table.hpp"
+#include "base/startup_path.hpp"
+#include "snapshot/termination.hpp"
+#include "system/failpoint.hpp"
+#include "system/fork.hpp"
+#include "snapshot/freeze_handshake.hpp"
+#include "shared/cancel_table.hpp"
+#include "system/process_stat.hpp"
+#include "system/random_seed.hpp"
+#include "system/socket.hpp"
+#include "snapshot/orphans.hpp"
+#include "system/polling.hpp"
+#include "codec/wire.hpp"
+
+#include <malloc.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t first_client = 3;  // in the row of what is waited for
+constexpr std::int64_t drain_ms = 400;   // what children get when the parent is gone
+// What who was killed then gets to be gone: much, since a busy machine needs it, and whoever comes
+// from them is ours to end only while we live.
+constexpr std::int64_t end_ms = 5000;
+
+// Children do not inherit it: else, as long as one lives, the first write to each page would make a
+// copy of it.
+struct Server {
+  pid_t self;
+  Descriptor signals;
+  Descriptor door;        // where children knock
+  Descriptor door_child;  // the end that they inherit
+  bool stopping;
+  bool unheard;  // nobody reads the first client's reports any more
+  Endings endings;
+  // Signals, the door, the program where its number is not known, and each client that was ever there.
+  pollfd waits[client_limit + first_client];
+  Clients clients;
+  Strays strays;
+  Children children;  // last: large, and only its beginning is ever touched
+};
+
+Server* server;
+const ServerStart* start;  // which children have, too
+
+// ---- reports ----
+
+Report failed(std::uint64_t id, int error) noexcept {
+  Report report{};
+  report.kind = Tell::failed;
+  report.slot = no_slot;
+  report.id = id;
+  report.code = error;
+  return report;
+}
+
+void answer(ClientIndex client, const Report& report) noexcept {
+  server->clients.answer(client, report);
+}
+
+// ---- ends of children and of clients ----
+
+// Its children end with a client, and what it had asked for is dropped unread.
+void disconnect(ClientIndex index) noexcept {
+  if (!server->clients[index].open) return;
+  server->clients.close(index);
+  for (ChildIndex i = 0; i < server->children.used(); ++i) {
+    ChildEntry& child = server->children[i];
+    if (child.stage != Stage::living || child.client != index) continue;
+    child.client = no_client;  // nobody is to hear of it, least of all the next one in this place
+    server->endings.signal(i, SIGKILL, Cause::terminated);
+  }
+}
+
+[[noreturn]] void leave() noexcept;
+
+// A control socket has ended.  Without the parent there is no work left.
+void lose(ClientIndex client) noexcept {
+  if (server->clients[client].owner == no_child) leave();
+  disconnect(client);
+}
+
+bool is_child(pid_t pid) noexcept {
+  return server->children.find_pid(pid) != no_child;
+}
+
+void reap() noexcept {
+  Ended ended;
+  while (next_ended(ended, is_child)) {
+    fault_at(Hop::reap);
+    server->strays.look_soon();
+    const ChildIndex index = server->children.find_pid(ended.pid);
+    if (index == no_child) {
+      server->strays.mark_ended(ended.pid);
+      continue;
+    }
+    server->children.mark_ended(index);
+    ChildEntry& child = server->children[index];
+    child.last_word = server->endings.last_word(index, ended);
+    for (ClientIndex i = 1; i < server->clients.used(); ++i)
+      if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
+    if (child.client != no_client)
+      server->children.push(server->clients[child.client].to_report, index);
+    else
+      server->children.free(index);
+  }
+}
+
+// ---- requests ----
+
+// EVPARALLEL_EARLY is not enough: it does not return, and what does not is thought to be rare.
+[[gnu::section(".text.hot")]] void be_born(void* argument);
+
+// In the copy.
+void be_born(void* argument) {
+  Spawn& spawn = *static_cast<Spawn*>(argument);
+  spawn.no_null_device = spawn.streams.take_places();
+  close_registered_except(spawn.socket.get(), spawn.door.get());
+  faults.data = spawn.socket.get();
+  if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
+  set_role(Role::child);
+  start->live(std::move(spawn));
+  ::_exit(70);
+}
+
+void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
+  Spawn spawn;
+  const bool whole = spawn.streams.claim(request.streams, packet);
+  const ChildIndex index = whole ? server->children.take_free() : no_child;
+  if (index == no_child) {
+    packet.drop();
+    spawn.streams = {};
+    return answer(client, failed(request.id, whole ? EAGAIN : EMFILE));
+  }
+  Slot& slot = start->slots[index];
+  slot.clear();
+  spawn.id = request.id;
+  spawn.slot = &slot;
+  spawn.slots = start->slots;
+  spawn.notes = start->notes;
+  spawn.modules = &start->modules;
+  spawn.snapshot = server->self;
+  if (request.group == Group::parent) spawn.group = group_of(start->program.pid());
+  spawn.socket = std::move(packet.along);
+  spawn.door = std::move(server->door_child);
+  seed_generators(request.seed);  // here, where those pages are this process's own already
+  const Forked forked = fork_child(be_born, &spawn);
+  server->door_child = std::move(spawn.door);
+  spawn.socket.drop();  // the child's now; a second holder would hide its end
+  spawn.streams = {};
+  if (forked.pid < 0) {
+    server->children.free(index);
+    return answer(client, failed(request.id, forked.error));
+  }
+  if (spawn.group == 0) make_group(forked.pid);
+  server->children.add(index, forked.pid, client, request.id);
+  Report report{};
+  report.kind = Tell::spawned;
+  report.slot = index;
+  report.id = request.id;
+  report.pid = forked.pid;
+  report.born_before = boottime_ns();
+  answer(client, report);
+}
+
+// The child that a request is about; no_child: it has ended.
+ChildIndex find_child(ClientIndex client, const Request& request) noexcept {
+  const auto matches = [&](ChildIndex i) {
+    const ChildEntry& child = server->children[i];
+    return child.stage == Stage::living && child.client == client && child.id == request.id;
+  };
+  if (request.slot < server->children.used())
+    return matches(request.slot) ? request.slot : no_child;
+  for (ChildIndex i = 0; i < server->children.used(); ++i)
+    if (matches(i)) return i;
+  return no_child;
+}
+
+void direct_child(ClientIndex client, const Request& request) noexcept {
+  const ChildIndex index = find_child(client, request);
+  if (index == no_child) return;
+  if (request.kind == Ask::kill)
+    server->endings.signal(index, request.signum, Cause::killed);
+  else
+    server->endings.set_clocks(index, request);
+}
+
+void stop(ClientIndex client, bool heard) noexcept {
+  if (server->clients[client].owner != no_child) return;
+  server->stopping = true;
+  server->unheard = !heard;
+}
+
+// One request of one client.
+void serve_request(ClientIndex client) noexcept {
+  Request request{};
+  ClientEntry& from = server->clients[client];
+  Packet packet = receive_packet(from.control.get(), &request, sizeof request);
+  if (packet.flow == Flow::again) return;
+  if (packet.flow == Flow::end || packet.size != sizeof request) return lose(client);
+  fault_at(Hop::serve);
+  server->clients.free_seen(client, request.seen);
+  switch (request.kind) {
+    case Ask::spawn: spawn_child(client, request, packet); break;
+    case Ask::kill:
+    case Ask::terminate:
+    case Ask::strike: direct_child(client, request); break;
+    case Ask::stop: stop(client, true); break;
+    case Ask::stop_unheard: stop(client, false); break;
+  }
+}
+
+// Said, so that it is not taken for our end.
+void refuse(Descriptor& control) noexcept {
+  const Report report = failed(no_spawn, EAGAIN);
+  send_packet(control.get(), &report, sizeof report, -1);
+  control.reset();
+}
+
+// A child asks for children of its own: it sends one end of a control socket through the door, and
+// the kernel says who it is.
+void open_door() noexcept {
+  char byte;
+  Packet packet = receive_packet(server->door.get(), &byte, sizeof byte);
+  if (packet.flow != Flow::done) return;
+  fault_at(Hop::door);
+  const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
+  if (!packet.along || owner == no_child ||
+      server->clients.let_in(packet.along, owner) == no_client)
+    refuse(packet.along);
+}
+
+// ---- the turns ----
+
+// True once nobody is left.
+template <class F>
+bool wait_for_ends(std::int64_t ms, F none_is_left) noexcept {
+  const std::int64_t until = later(now_ns(), ms);
+  for (;;) {
+    drain_signal_descriptor(server->signals.get());
+    reap();
+    if (none_is_left()) return true;
+    const std::int64_t now = now_ns();
+    if (now >= until) return false;
+    pollfd signals{server->signals.get(), POLLIN, 0};
+    wait_for(&signals, 1, wait_until(until, now));
+  }
+}
+
+bool no_child_lives() noexcept {
+  return server->children.living() == 0;
+}
+
+// Whoever was a child, or comes from one, is killed already or is now.
+[[noreturn]] void end_with_all() noexcept {
+  server->strays.look();  // who is here already has not to wait for the last child
+  wait_for_ends(end_ms, [] { return no_child_lives() && !server->strays.look(); });
+  ::_exit(0);
+}
+
+// The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
+// flush.
+[[noreturn]] void leave() noexcept {
+  server->door.reset();  // who knocks now is refused, and can end
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
+    server->clients[i].open = false;
+    server->clients[i].control.reset();
+  }
+  wait_for_ends(drain_ms, no_child_lives);
+  for (ChildIndex i = 0; i < server->children.used(); ++i)
+    if (server->children[i].stage == Stage::living)
+      server->endings.signal(i, SIGKILL, Cause::terminated);
+  end_with_all();
+}
+
+void report() noexcept {
+  server->clients.report_strays(server->strays.killed());
+  server->clients.report_refusal(refused_to_wait());
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
+    server->clients.report_ends(i);
+    if (server->clients[i].open && server->clients[i].gone) lose(i);
+  }
+}
+
+bool nothing_left_to_do() noexcept {
+  const ClientEntry& parent = server->clients[0];
+  return server->stopping && no_child_lives() && (!parent.behind() || server->unheard);
+}
+
+void on_signals() noexcept {
+  drain_signal_descriptor(server->signals.get());
+  if (!start->program.lives()) leave();
+  reap();
+}
+
+// Of a client that is gone poll(2) skips the place.
+std::size_t gather_waits(pollfd* waits) noexcept {
+  waits[0] = {server->signals.get(), POLLIN, 0};
+  waits[1] = {server->door.get(), POLLIN, 0};
+  waits[2] = {start->program.descriptor(), POLLIN, 0};
+  for (ClientIndex i = 0; i < server->clients.used(); ++i) {
+    const ClientEntry& client = server->clients[i];
+    waits[first_client + i] = {client.open ? client.control.get() : -1,
+                               static_cast<short>(client.behind() ? POLLOUT : POLLIN), 0};
+  }
+  return first_client + server->clients.used();
+}
+
+int wait_time(std::int64_t now) noexcept {
+  const int clocks = server->endings.wait_time(now);
+  const int look = server->strays.wait_time(now);
+  return clocks < 0 || look < 0 ? std::max(clocks, look) : std::min(clocks, look);
+}
+
+void turn(std::int64_t now) noexcept {
+  pollfd* const waits = server->waits;
+  const std::size_t count = gather_waits(waits);
+  const int ready = wait_for(waits, count, wait_time(now));
+  if (ready <= 0) return;
+  if (waits[0].revents || waits[2].revents) on_signals();
+  for (std::size_t i = first_client; i < count; ++i) {
+    const auto index = static_cast<ClientIndex>(i - first_client);
+    const ClientEntry& client = server->clients[index];
+    if (!client.open || !waits[i].revents) continue;
+    if (waits[i].revents & POLLHUP)
+      lose(index);  // with all that it had still asked for
+    else if (!client.behind())
+      serve_request(index);
+    if (client.gone) lose(index);
+  }
+  if (waits[1].revents) open_door();
+}
+
+// Memory that the program has freed and malloc keeps: each fork would copy its page tables.  Some is
+// left at the end of the heap, for children would ask the kernel for it.
+void give_back_free_memory() noexcept {
+  constexpr std::size_t left = 128 * 1024;
+  ::malloc_trim(left);
+}
+
+// Returns 0 or an errno: it cannot serve, and the control socket is still in `given`.
+int set_up(ServerStart& given) noexcept {
+  void* memory = ::mmap(nullptr, sizeof(Server), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return errno;
+  ::madvise(memory, sizeof(Server), MADV_DONTFORK);
+  // Not value-initialised: children are zero pages that only use touches.
+  server = static_cast<Server*>(memory);
+  start = &given;
+  new (&server->signals) Descriptor(open_signal_descriptor());
+  if (!server->signals) return errno;
+  new (&server->door) Descriptor;
+  new (&server->door_child) Descriptor;
+  if (const int error = make_pair(PairKind::datagrams, server->door, server->door_child))
+    return error;
+  name_senders(server->door.get());
+  server->children.set_up();
+  server->endings.set_up(server->children, start->slots);
+  server->strays.set_up(server->children);
+  server->clients.set_up(server->children, std::move(given.control), given.program.pid() == 0);
+  server->self = ::getpid();
+  faults.control = server->clients[0].control.get();
+  return 0;
+}
+
+// The first that the parent hears.  The number is the one that children are told to it by.
+void tell_begun(const Descriptor& control, int error) noexcept {
+  Report report{};
+  report.kind = Tell::begun;
+  report.slot = no_slot;
+  report.pid = ::getpid();
+  report.code = error;
+  send_packet(control.get(), &report, sizeof report, -1);
+}
+
+}  // namespace
+
+void serve(ServerStart&& given) {
+  given.program.look_from_snapshot();
+  if (!become_snapshot(given.program.pid())) ::_exit(71);
+  give_back_free_memory();
+  if (given.freeze && !become_frozen(given)) ::_exit(71);
+  if (const int error = given.unprepared ? given.unprepared : set_up(given)) {
+    tell_begun(given.control, error);
+    ::_exit(71);
+  }
+  detach_stdin();
+  tell_begun(server->clients[0].control, 0);
+  for (;;) {
+    fault_at(Hop::turn);
+    report();
+    if (nothing_left_to_do()) end_with_all();
+    const std::int64_t now = now_ns();
+    server->endings.look_at_clocks(now);
+    server->strays.look_if_due(now);
+    turn(now);
+  }
+}
+
+}  // namespace evparallel

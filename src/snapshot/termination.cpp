@@ -1,0 +1,156 @@
+// termination.cpp - signals and clocks of the snapshot.
+// Licence: see COPYING.
+#include "snapshot/termination.hpp"
+
+#include "shared/cancel_table.hpp"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+
+namespace evparallel {
+
+namespace {
+
+// Clocks are in nanoseconds: in milliseconds, one that was set late in one of them would be early.
+constexpr std::int64_t ns_per_ms = 1000000;
+
+std::uint64_t bit_of(int signum) noexcept {
+  return std::uint64_t{1} << (signum - 1);
+}
+
+}  // namespace
+
+std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
+  return ms > (never - now) / ns_per_ms ? never : now + std::max<std::int64_t>(ms, 0) * ns_per_ms;
+}
+
+int wait_until(std::int64_t at, std::int64_t now) noexcept {
+  constexpr std::int64_t longest_ms = 60000;
+  const std::int64_t left = std::clamp<std::int64_t>(at - now, 0, longest_ms * ns_per_ms);
+  return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
+}
+
+void Endings::set_up(Children& children, Slot* slots) noexcept {
+  children_ = &children;
+  slots_ = slots;
+  next_ = never;
+}
+
+void Endings::signal(ChildIndex index, int signum, Cause why) noexcept {
+  ChildEntry& child = (*children_)[index];
+  const bool sent = kill_process(child.pid, signum);
+  if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
+  if (!sent) return;
+  if (why != Cause::killed && child.terminated_with == 0) child.ended_for = why;
+  if (signum > 0 && signum <= 64)
+    (why == Cause::killed ? child.killed_with : child.terminated_with) |= bit_of(signum);
+}
+
+// ---- clocks ----
+
+void Endings::set_clocks(ChildIndex index, const Request& request) noexcept {
+  ChildEntry& child = (*children_)[index];
+  const std::int64_t at = later(now_ns(), request.linger_ms);
+  const Cause cause = static_cast<Cause>(request.cause);
+  if (request.kind == Ask::terminate) {
+    child.grace_ms = request.grace_ms;
+    if (at >= child.terminate_at) return;
+    child.terminate_at = at;
+    child.terminate_for = cause;
+  } else {
+    if (child.strike_at != never && strike_holds(index)) return;
+    child.strike_at = at;
+    child.strike_call = request.call;
+    child.strike_ping = request.ping;
+    child.strike_grace_ms = request.grace_ms;
+    child.strike_for = cause;
+  }
+  next_ = std::min(next_, at);
+}
+
+bool Endings::strike_holds(ChildIndex index) const noexcept {
+  const ChildEntry& child = (*children_)[index];
+  const Slot& slot = slots_[index];
+  if (child.strike_call == 0) return slot.answered_ping.load() < child.strike_ping;
+  return slot.call.load() == CallWord{child.strike_call, true}.word();
+}
+
+void Endings::strike(ChildIndex index) noexcept {
+  const ChildEntry& child = (*children_)[index];
+  if (!strike_holds(index)) return;
+  if (child.strike_call == 0)
+    slots_[index].condemn();
+  else if (!slots_[index].condemn_in_call(child.strike_call))
+    return;
+  terminate(index, now_ns(), child.strike_grace_ms, child.strike_for);
+}
+
+void Endings::terminate(ChildIndex index, std::int64_t now, std::int64_t grace_ms,
+                        Cause cause) noexcept {
+  ChildEntry& child = (*children_)[index];
+  signal(index, SIGTERM, cause);
+  child.kill_at = std::min(child.kill_at, later(now, grace_ms));
+}
+
+void Endings::look_at(ChildIndex index, std::int64_t now) noexcept {
+  ChildEntry& child = (*children_)[index];
+  if (now >= child.strike_at) {
+    child.strike_at = never;
+    strike(index);
+  }
+  if (now >= child.kill_at) {
+    child.kill_at = never;
+    signal(index, SIGKILL, child.ended_for);
+  } else if (now >= child.terminate_at) {
+    child.terminate_at = never;
+    terminate(index, now, child.grace_ms, child.terminate_for);
+  }
+  next_ = std::min({next_, child.strike_at, child.terminate_at, child.kill_at});
+}
+
+void Endings::look_at_clocks(std::int64_t now) noexcept {
+  if (now < next_) return;
+  next_ = never;
+  for (ChildIndex i = 0; i < children_->used(); ++i)
+    if ((*children_)[i].stage == Stage::living) look_at(i, now);
+}
+
+int Endings::wait_time(std::int64_t now) const noexcept {
+  return next_ == never ? -1 : wait_until(next_, now);
+}
+
+// ---- what it is called ----
+
+Cause Endings::cause_of(ChildIndex index, int status) const noexcept {
+  const ChildEntry& child = (*children_)[index];
+  if (WIFEXITED(status)) {
+    // It was told to begin no other call and did as it was told: that is no end of its own.
+    if (slots_[index].sentence.load() != Sentence::none) return child.strike_for;
+    return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
+  }
+  const std::uint64_t bit = bit_of(WTERMSIG(status));
+  if (child.killed_with & bit) return Cause::killed;
+  if (child.terminated_with & bit) return child.ended_for;
+  return WTERMSIG(status) == SIGXCPU ? Cause::cpu_limit : Cause::crash;
+}
+
+Report Endings::last_word(ChildIndex index, const Ended& ended) const noexcept {
+  const ChildEntry& child = (*children_)[index];
+  Report report{};
+  report.kind = Tell::exited;
+  report.slot = index;
+  report.id = child.id;
+  report.pid = child.pid;
+  report.code = ended.wait_status;
+  report.cause = static_cast<std::int32_t>(cause_of(index, ended.wait_status));
+  report.user_us = ended.usage.user_time.count();
+  report.system_us = ended.usage.system_time.count();
+  report.max_rss = ended.usage.max_rss;
+  report.minor_faults = ended.usage.minor_faults;
+  report.major_faults = ended.usage.major_faults;
+  return report;
+}
+
+}  // namespace evparallel

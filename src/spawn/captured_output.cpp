@@ -1,0 +1,205 @@
+// captured_output.cpp - bytes of a pipe to lines.
+// Licence: see COPYING.
+#include "spawn/captured_output.hpp"
+
+#include "system/new_descriptor.hpp"
+#include "base/retry_eintr.hpp"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t read_size = 64 * 1024;  // what a pipe holds
+
+// Bytes that wait in a pipe.
+std::size_t waiting_in(int fd) noexcept {
+  int count = 0;
+  return ::ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? static_cast<std::size_t>(count) : 0;
+}
+
+}  // namespace
+
+// ---- the last of it ----
+
+void LastLines::add(std::string_view text, bool goes_on) {
+  if (text.size() > bytes_) text.remove_prefix(text.size() - bytes_);
+  kept_ += text;
+  if (!goes_on) kept_ += '\n';
+  // With its newline, and a byte before that tells whether a line begins there.
+  if (kept_.size() > 2 * bytes_ + 2) kept_.erase(0, kept_.size() - bytes_ - 2);
+}
+
+std::string LastLines::text() const {
+  std::string_view last = kept_;
+  if (!last.empty() && last.back() == '\n') last.remove_suffix(1);
+  if (last.size() > bytes_) {
+    const std::size_t cut = last.size() - bytes_;
+    // From the beginning of a line, where there is one.
+    const std::size_t begin = last[cut - 1] == '\n' ? cut : last.find('\n', cut) + 1;
+    last.remove_prefix(begin == 0 ? cut : begin);
+  }
+  std::size_t from = last.size() + 1;
+  for (std::size_t lines = 0; lines < lines_ && from != 0; ++lines)
+    from = from < 2 ? 0 : last.rfind('\n', from - 2) + 1;
+  return std::string(lines_ == 0 ? std::string_view() : last.substr(from));
+}
+
+// ---- its life ----
+
+Output::Output(const std::shared_ptr<Loop>& loop, std::string name, Hear hear,
+               const LastLines& last)
+    : loop_(loop),
+      name_(std::move(name)),
+      streams_{{this, STDOUT_FILENO, {}, {}, {}, last}, {this, STDERR_FILENO, {}, {}, {}, last}} {
+  hear_.set(std::move(hear));
+  attach(*loop_);
+}
+
+int Output::open(int number, SharedDescriptor& theirs) {
+  int ends[2];
+  if (const int error = open_pipe(ends)) return error;
+  Stream& stream = streams_[number - STDOUT_FILENO];
+  stream.fd = Descriptor(ends[0]);
+  theirs = SharedDescriptor(ends[1]);
+  // Of this end alone: the child's blocks.
+  return ::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 ? 0 : errno;
+}
+
+void Output::start(pid_t pid) {
+  pid_ = pid;
+  for (Stream& stream : streams_) {
+    if (!stream.fd || stream.event.added()) continue;
+    stream.event.set<&Stream::on_readable>(*loop_, stream.fd.get(), EV_READ | EV_PERSIST, &stream);
+    stream.event.add();
+  }
+}
+
+void Output::let_go() {
+  unheard_ = true;
+  hear_.release();
+  for (Stream& stream : streams_)
+    if (!loop_->alive()) close(stream);
+  if (!streams_[0].fd && !streams_[1].fd) return;
+  self_ = shared_from_this();
+  try {
+    start(pid_);
+  } catch (...) {  // the loop takes no descriptor more: then who writes finds nobody
+    for (Stream& stream : streams_) close(stream);
+  }
+}
+
+void Output::loop_gone() noexcept {
+  const auto keep = std::move(self_);
+  unheard_ = true;
+  hear_.release();
+  for (Stream& stream : streams_) close(stream);
+}
+
+void Output::close(Stream& stream) noexcept {
+  stream.event.unset();
+  stream.fd.reset();
+  if (!streams_[0].fd && !streams_[1].fd) self_.reset();
+}
+
+std::string Output::last_words() const {
+  std::string words = streams_[1].last.text();
+  return words.empty() ? streams_[0].last.text() : words;
+}
+
+// ---- reading ----
+
+void Output::on_readable(Stream& stream) {
+  const auto keep = shared_from_this();
+  if (!cut(stream)) return go_on_later();
+  if (read(stream, read_size) == 0) return;
+  if (!cut(stream)) go_on_later();
+}
+
+// Returns how many bytes came; at the end of file tells the rest, and closes.
+std::size_t Output::read(Stream& stream, std::size_t limit) {
+  if (!stream.fd) return 0;
+  const std::size_t held = stream.held.size();
+  stream.held.resize(held + std::min(limit, read_size));
+  const ssize_t got = retried([&] {
+    return ::read(stream.fd.get(), stream.held.data() + held, stream.held.size() - held);
+  });
+  stream.held.resize(held + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  if (got == 0) tell_rest(stream);
+  return static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+}
+
+// What is there now, and no more: somebody may go on writing for ever.
+bool Output::take_what_is_there(Stream& stream) {
+  if (!cut(stream)) return false;
+  std::size_t left = stream.fd ? waiting_in(stream.fd.get()) : 0;
+  while (left > 0) {
+    const std::size_t got = read(stream, left);
+    if (got == 0) break;
+    left -= std::min(got, left);
+    if (!cut(stream)) return false;
+  }
+  return true;
+}
+
+void Output::catch_up() {
+  const auto keep = shared_from_this();
+  for (Stream& stream : streams_)
+    if (!take_what_is_there(stream)) return go_on_later();
+}
+
+bool Output::finish() {
+  const auto keep = shared_from_this();
+  for (Stream& stream : streams_) {
+    if (!take_what_is_there(stream)) return false;
+    tell_rest(stream);
+  }
+  return true;
+}
+
+void Output::go_on_later() {
+  if (!loop_->alive() || std::exchange(going_on_, true)) return;
+  loop_->defer([self = shared_from_this()] {
+    self->going_on_ = false;
+    for (Stream& stream : self->streams_)
+      if (!self->cut(stream)) return self->go_on_later();
+  });
+}
+
+// ---- telling ----
+
+// The whole lines that are held.  False: a callback has thrown or stopped the loop.
+bool Output::cut(Stream& stream) {
+  const std::string_view held = stream.held;
+  std::size_t from = 0;
+  bool on = true;
+  while (!unheard_ && from < held.size() && (on = !loop_->interrupted())) {
+    const std::size_t end = held.find('\n', from);
+    if (end == held.npos && held.size() - from < line_limit) break;
+    const bool piece = end == held.npos || end - from > line_limit;
+    tell(stream, held.substr(from, piece ? line_limit : end - from), piece);
+    from = piece ? from + line_limit : end + 1;
+  }
+  stream.held.erase(0, unheard_ ? held.size() : from);
+  return on;
+}
+
+void Output::tell(Stream& stream, std::string_view text, bool goes_on) {
+  stream.last.add(text, goes_on);
+  loop_->call([&] { hear_(Line{pid_, name_, stream.number, text, goes_on}); });
+}
+
+void Output::tell_rest(Stream& stream) {
+  const std::string rest = std::move(stream.held);
+  stream.held.clear();
+  close(stream);
+  if (!rest.empty() && !unheard_) tell(stream, rest, false);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,92 @@
+// captured_output.hpp - what a child writes to captured streams: read by the loop, told line by line, and the
+// last of it kept.
+// Licence: see COPYING.
+//
+// Memory is bounded whatever the child writes: a line that is too long is told in pieces, and what
+// nobody has read yet waits in the pipe, and the child with it.
+#pragma once
+
+#include "base/callback_slot.hpp"
+#include "loop/event_loop.hpp"
+
+#include <evparallel/stdio_redirect.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace evparallel {
+
+// The last of what was written, bounded.
+class LastLines {
+public:
+  LastLines(std::size_t lines, std::size_t bytes) noexcept
+      : lines_(lines), bytes_(std::min(bytes, SIZE_MAX / 4)) {}
+  void add(std::string_view text, bool goes_on);
+  std::string text() const;  // without a newline at its end
+
+private:
+  std::size_t lines_;
+  std::size_t bytes_;
+  std::string kept_;  // up to twice what is wanted, so that to add a line costs no move
+};
+
+// The captured streams of one child.
+class Output final : public Attached, public std::enable_shared_from_this<Output> {
+public:
+  static constexpr std::size_t line_limit = 64 * 1024;  // bytes; a longer line is told in pieces
+
+  using Hear = Callback<void(const Line&)>;
+  Output(const std::shared_ptr<Loop>&, std::string name, Hear, const LastLines&);
+  ~Output() override = default;
+
+  // Makes the pipe of standard stream 1 or 2, and gives the child's end.  Returns 0 or an errno.
+  int open(int number, SharedDescriptor& theirs);
+  // Reads from now on: the pid is known.
+  void start(pid_t);
+  // Reads what is there, so that it is told before what comes now.
+  void catch_up();
+  // The child has ended: reads what is there, tells it with the unfinished last line, and closes;
+  // an end of file may never come, since somebody else may hold the pipe.  False: a callback has
+  // thrown or stopped the loop, and the rest is to be asked for again.
+  bool finish();
+  // Nobody hears any more.  What still comes is dropped, so that no child dies of writing.
+  void let_go();
+
+  // Of standard error, or where nothing was written there, of standard output.
+  std::string last_words() const;
+
+private:
+  struct Stream {
+    Output* output = nullptr;
+    int number = 0;
+    Descriptor fd{};
+    Event event{};
+    std::string held{};  // not told yet
+    LastLines last;
+    void on_readable() { output->on_readable(*this); }
+  };
+  void loop_gone() noexcept override;
+  void on_readable(Stream&);
+  std::size_t read(Stream&, std::size_t limit);
+  bool take_what_is_there(Stream&);
+  bool cut(Stream&);
+  void tell(Stream&, std::string_view text, bool goes_on);
+  void tell_rest(Stream&);
+  void go_on_later();
+  void close(Stream&) noexcept;
+
+  std::shared_ptr<Loop> loop_;
+  std::string name_;
+  Handler<void(const Line&)> hear_;
+  Stream streams_[2];
+  pid_t pid_ = 0;
+  bool unheard_ = false;
+  bool going_on_ = false;
+  std::shared_ptr<Output> self_;  // let go, and still reading
+};
+
+}  // namespace evparallel

@@ -1,0 +1,151 @@
+// child_environment.cpp - Options to bytes and descriptors, and in the child back to what they ask for.
+// Licence: see COPYING.
+#include "spawn/child_environment.hpp"
+
+#include "system/usable_cpus.hpp"
+#include "base/startup_path.hpp"
+#include "system/new_descriptor.hpp"
+#include "system/process_title.hpp"
+#include "spawn/snapshot_process.hpp"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace {
+
+constexpr const char* names_of_streams[] = {"in", "out", "err"};
+
+void check_text(const std::string& what, const std::string& text) {
+  if (text.find('\0') != text.npos)
+    throw std::logic_error("evparallel: Options::" + what + " has a null byte in it");
+}
+
+// Numbers with commas between.
+std::string text_of(const std::vector<int>& cpus) {
+  std::string text;
+  for (const int cpu : cpus) {
+    if (cpu < 0 || cpu > highest_cpu)
+      throw std::logic_error("evparallel: Options::affinity has a CPU that cannot be: " +
+                             std::to_string(cpu));
+    text += (text.empty() ? "" : ",") + std::to_string(cpu);
+  }
+  return text;
+}
+
+// Name, directory, CPUs, and each variable as environ has it, with a null byte behind each; nothing
+// where there is none of it.
+std::string text_of(const Options& options) {
+  check_text("name", options.name);
+  check_text("cwd", options.cwd);
+  if (options.name.empty() && options.cwd.empty() && options.affinity.empty() &&
+      options.env.empty())
+    return {};
+  std::string text = options.name + '\0' + options.cwd + '\0' + text_of(options.affinity) + '\0';
+  for (const auto& [name, value] : options.env) {
+    if (name.empty() || name.find('=') != name.npos)
+      throw std::logic_error("evparallel: Options::env has a name that cannot be: \"" + name + '"');
+    check_text("env", name + value);
+    text += name + '=' + value + '\0';
+  }
+  return text;
+}
+
+Error no_stream(int number, int error) {
+  return system_error(
+      Errc::spawn_failed,
+      std::string("spawn failed: no descriptor for Options::") + names_of_streams[number], error);
+}
+
+SharedDescriptor copy_of(int fd, int number) {
+  const int copy = open_copy(fd);
+  if (copy >= 0) return SharedDescriptor(copy);
+  if (errno != EBADF) throw no_stream(number, errno);
+  throw std::logic_error(std::string("evparallel: Options::") + names_of_streams[number] +
+                         " names descriptor " + std::to_string(fd) + ", which is not open");
+}
+
+}  // namespace
+
+// ---- in who asks ----
+
+Surroundings::Surroundings(const Options& options)
+    : text_(text_of(options)), streams_{options.in, options.out, options.err} {
+  if (options.in.kind() == Stdio::Kind::captured)
+    throw std::logic_error("evparallel: Options::in cannot be captured: a child reads it");
+  for (int number = 0; number < Streams::count; ++number) {
+    const Stdio& stream = streams_[number];
+    const bool lost = stream.kind() == Stdio::Kind::inherited && number == STDIN_FILENO;
+    if (stream.kind() == Stdio::Kind::descriptor || lost)
+      given_[number] = copy_of(lost ? STDIN_FILENO : stream.descriptor(), number);
+  }
+}
+
+bool Surroundings::captures() const noexcept {
+  return streams_[STDOUT_FILENO].kind() == Stdio::Kind::captured ||
+         streams_[STDERR_FILENO].kind() == Stdio::Kind::captured;
+}
+
+Streams Surroundings::open_streams(Output* output) const {
+  Streams streams;
+  for (int number = 0; number < Streams::count; ++number) {
+    const Stdio::Kind kind = streams_[number].kind();
+    if (given_[number]) streams.give(number, copy_of(given_[number].get(), number));
+    if (kind == Stdio::Kind::null) streams.plan |= stream_null(number);
+    if (kind != Stdio::Kind::captured) continue;
+    SharedDescriptor theirs;
+    if (const int error = output->open(number, theirs)) throw no_stream(number, error);
+    streams.give(number, std::move(theirs));
+    streams.plan |= stream_by_lines(number);
+  }
+  return streams;
+}
+
+// ---- in the child ----
+
+namespace {
+
+std::string_view take_word(std::string_view& text) noexcept {
+  const std::string_view word = text.substr(0, text.find('\0'));
+  text.remove_prefix(word.size() + 1);
+  return word;
+}
+
+void enter_affinity(const std::string& text) {
+  std::vector<int> cpus;
+  for (const char* at = text.c_str(); *at != '\0'; at += *at == ',') {
+    char* end = nullptr;
+    cpus.push_back(static_cast<int>(std::strtol(at, &end, 10)));
+    at = end;
+  }
+  const int error = cpus.empty() ? 0 : use_cpus(cpus);
+  if (error != 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: Options::affinity, " + text, error);
+}
+
+}  // namespace
+
+EVPARALLEL_EARLY void enter_surroundings(std::string_view text) {
+  if (text.empty()) return name_child({});
+  name_child(take_word(text));
+  const std::string directory(take_word(text));
+  enter_affinity(std::string(take_word(text)));
+  while (!text.empty()) {
+    const std::string variable(take_word(text));
+    const std::size_t end = variable.find('=');
+    ::setenv(variable.substr(0, end).c_str(), variable.c_str() + end + 1, 1);
+  }
+  if (directory.empty() || ::chdir(directory.c_str()) == 0) return;
+  const int error = errno;
+  throw system_error(Errc::spawn_failed,
+                     error == ENOENT ? "spawn failed: no such directory: " + directory
+                                     : "spawn failed: directory " + directory,
+                     error);
+}
+
+}  // namespace evparallel

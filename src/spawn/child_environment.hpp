@@ -1,0 +1,41 @@
+// child_environment.hpp - what Options say about the surroundings of a child: name, directory,
+// environment, standard streams.
+// Licence: see COPYING.  Manual: evparallel_child(3), evparallel_protocol(7).
+#pragma once
+
+#include "spawn/captured_output.hpp"
+#include "system/stdio_plan.hpp"
+
+#include <evparallel/options.hpp>
+
+#include <string>
+#include <string_view>
+
+namespace evparallel {
+
+// ---- in who asks ----
+
+// Made once for all children of one Remote: it holds copies of the descriptors that Options name.
+class Surroundings {
+public:
+  // Fails: std::logic_error for what makes no sense; Error{spawn_failed} (no descriptors).
+  explicit Surroundings(const Options&);
+
+  const std::string& text() const noexcept { return text_; }
+  bool captures() const noexcept;
+  // The streams of one child; `output`, if any is captured, gets the other ends.
+  // Fails: Error{spawn_failed} (no descriptors).
+  Streams open_streams(Output* output) const;
+
+private:
+  std::string text_;
+  Stdio streams_[Streams::count];
+  SharedDescriptor given_[Streams::count];
+};
+
+// ---- in the child ----
+
+// Takes a text of Surroundings.  Fails: Error{spawn_failed} where the directory cannot be entered.
+void enter_surroundings(std::string_view text);
+
+}  // namespace evparallel

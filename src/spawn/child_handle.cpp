@@ -1,0 +1,280 @@
+// child_handle.cpp - from the request for a child to its last word.
+// Licence: see COPYING.
+#include "spawn/child_handle.hpp"
+
+#include "backtrace/crash_record.hpp"
+#include "base/negative.hpp"
+#include "backtrace/symbolizer.hpp"
+#include "codec/task_frame.hpp"
+
+namespace evparallel {
+
+using detail::PipeCore;
+
+namespace {
+
+Errc code_of(const ExitStatus& status) {
+  switch (status.cause) {
+    case Cause::snapshot_lost: return Errc::snapshot_lost;
+    case Cause::deadline: return Errc::deadline;
+    default: return status.signalled() ? Errc::child_killed : Errc::child_exited;
+  }
+}
+
+Error error_of(const ExitStatus& status) {
+  const Errc code = code_of(status);
+  return Error(code, std::string(to_string(code)) + ": " + status.describe()).with_exit(status);
+}
+
+}  // namespace
+
+const Options& checked(const Options& options) {
+  refuse_negative("Options::deadline", options.deadline);
+  refuse_negative("Options::grace", options.grace);
+  refuse_negative("Options::linger", options.linger);
+  refuse_negative("Options::limits.cpu", options.limits.cpu);
+  return options;
+}
+
+std::shared_ptr<const KeptOptions> kept(const Options& options) {
+  return std::make_shared<const KeptOptions>(options);
+}
+
+namespace {
+
+bool alike(const Stdio& one, const Stdio& other) noexcept {
+  return one.kind() == other.kind() && one.kind() != Stdio::Kind::descriptor;
+}
+
+}  // namespace
+
+bool alike(const Options& one, const Options& other) {
+  // A member that is added has to be compared: the names are counted.
+  const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
+               idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
+               last_bytes, process_group, backtrace] = one;
+  static_cast<void>(snapshot);  // whoever asks has the snapshot itself
+  return name == other.name && deadline == other.deadline && grace == other.grace &&
+         linger == other.linger && max_message == other.max_message &&
+         high_water == other.high_water && retries == other.retries &&
+         idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
+         limits.memory == other.limits.memory && nice == other.nice && affinity == other.affinity &&
+         env == other.env && cwd == other.cwd && in.kind() != Stdio::Kind::inherited &&
+         alike(in, other.in) && alike(out, other.out) && alike(err, other.err) && !on_line &&
+         !other.on_line && last_lines == other.last_lines && last_bytes == other.last_bytes &&
+         process_group == other.process_group && backtrace == other.backtrace;
+}
+
+ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry,
+                         std::shared_ptr<const KeptOptions> options, ChildOwner* owner)
+    : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
+
+ChildHandle::~ChildHandle() {
+  if (id_ != 0) entry_->forget(id_);
+}
+
+namespace {
+
+// A process begins by itself.  A remote function only waits for its first call, which mostly comes at
+// once: together they wake the child one time and not two.
+PipeCore::Leave leave_of(ChildHandle::Use use) noexcept {
+  return use == ChildHandle::Use::process ? PipeCore::Leave::at_once
+                                          : PipeCore::Leave::with_the_next;
+}
+
+PipeCore::OtherEnd other_end_of(ChildHandle::Use use) noexcept {
+  return use == ChildHandle::Use::process ? PipeCore::OtherEnd::closes
+                                          : PipeCore::OtherEnd::is_left;
+}
+
+}  // namespace
+
+std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
+                                                const std::shared_ptr<Loop>& loop,
+                                                const detail::Task& task,
+                                                std::shared_ptr<const KeptOptions> kept, Use use,
+                                                ChildOwner* owner) {
+  const KeptOptions& options = *kept;
+  std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
+  if (options.surroundings.captures())
+    child->output_ = std::make_shared<Output>(
+        loop, options.name, options.on_line ? Output::Hear(options.on_line) : Output::Hear(),
+        LastLines(options.last_lines, options.last_bytes));
+  Streams streams = options.surroundings.open_streams(child->output_.get());
+  const bool with_parent = options.process_group == ProcessGroup::parent;
+  SnapshotEntry::Spawned spawned = entry->spawn(
+      loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
+  child->id_ = spawned.id;
+  child->pipe_ = std::make_shared<PipeCore>(loop,
+                                            Channel(std::move(spawned.socket), options.max_message,
+                                                    Lent<Traffic>(loop->own<Shelf<Traffic>>())),
+                                            options.high_water, PipeCore::LastWord::comes,
+                                            child.get(), other_end_of(use));
+  const bool limited = use == Use::process && options.deadline > options.deadline.zero();
+  child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
+                    leave_of(use));
+  if (limited)
+    entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
+  // What is captured has the pid with it, and comes before the frames behind it.
+  if (!child->output_) child->pipe_->start();
+  return child;
+}
+
+void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed,
+                             PipeCore::Leave leave) {
+  Writer frame;
+  write_task_frame(frame,
+                   {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
+                    options_->limits.cpu.count(), options_->limits.memory, options_->nice,
+                    options_->backtrace, seed},
+                   options_->surroundings.text(), task.callable);
+  pipe_->put(FrameKind::task, 0, frame, leave);
+}
+
+void ChildHandle::kill(int signum) {
+  if (!ended()) entry_->kill(id_, slot_, signum);
+}
+
+void ChildHandle::terminate(std::chrono::milliseconds grace) {
+  const std::chrono::milliseconds at_once{0};
+  if (!ended()) entry_->terminate(id_, slot_, {at_once, grace, Cause::terminated});
+}
+
+void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
+                         std::uint64_t ping) {
+  if (!ended()) entry_->strike(id_, slot_, clock, call, ping);
+}
+
+void ChildHandle::release() {
+  if (!ended())
+    entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
+}
+
+std::uint64_t ChildHandle::last_begun() const noexcept {
+  if (end()) return end()->last_begun;
+  const Slot* slot = entry_->slot(slot_);
+  return slot ? CallWord::of(slot->call.load()).id : 0;
+}
+
+bool ChildHandle::unused() const noexcept {
+  if (end()) return end()->unused;
+  const Slot* slot = entry_->slot(slot_);
+  return id_ >= Spares::first_id && !(slot && slot->has_task.load());
+}
+
+// Before the snapshot hears that we know of the end: see on_last_word.
+std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
+  const CrashRecord* record = entry_->crash_record(slot_);
+  const ExitStatus& status = end()->status;
+  if (!options_->backtrace || !status.signalled() || !record) return nullptr;
+  const std::optional<Crash> crash = read_crash(*record, note_owner_, status.signal());
+  if (!crash) return nullptr;
+  auto report = std::make_shared<CrashReport>();
+  report->signal = crash->signal;
+  report->code = crash->code;
+  report->fault_address = reinterpret_cast<const void*>(crash->fault_address);
+  report->frames = symbolised(entry_->modules(), crash->frames, First::instruction);
+  return report;
+}
+
+Error ChildHandle::explained(const Error& error) const {
+  return options_->backtrace ? symbolised(entry_->modules(), error) : error;
+}
+
+Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
+  const bool no_child = end() && end()->status.cause == Cause::not_started;
+  if (no_child || pipe_->bytes_written() <= offset) return Delivery::not_sent;
+  return call <= last_begun() ? Delivery::started : Delivery::sent;
+}
+
+void ChildHandle::let_go() {
+  owner_ = nullptr;
+  entry_->forget(std::exchange(id_, 0));
+  if (output_) output_->let_go();
+}
+
+void ChildHandle::drop() {
+  release();
+  let_go();
+  pipe_->abandon();
+}
+
+void ChildHandle::cut() {
+  release();
+  let_go();
+  pipe_->shut();
+}
+
+void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
+  pid_ = pid;
+  slot_ = slot;
+  if (output_) {
+    output_->start(pid);
+    pipe_->start();
+  }
+  if (owner_) owner_->on_started(pid);
+}
+
+// The slot is read before the snapshot hears that we know of the end and gives it to somebody else.
+void ChildHandle::on_last_word(const LastWord& word) {
+  const auto keep = shared_from_this();
+  const std::uint64_t begun = last_begun();
+  const bool is_unused = unused();
+  end_->last_begun = begun;
+  end_->unused = is_unused;
+  end_->error = word.failure;
+  if (word.status) {
+    end_->status = *word.status;
+    end_->status.crash = crash_report();
+  } else {
+    end_->status.cause = Cause::not_started;
+  }
+  conclude();
+}
+
+// What it has written is told before its end is.
+void ChildHandle::conclude() {
+  if (output_) {
+    if (!output_->finish())
+      return pipe_->loop()->defer([self = shared_from_this()] { self->conclude(); });
+    if (id_ == 0) return;  // dropped by who heard it
+    end_->status.last_words = output_->last_words();
+  }
+  if (!end_->error) end_->error = error_of(end_->status);
+  pipe_->conclude(*end_->error);
+}
+
+void ChildHandle::on_input() {
+  if (output_) output_->catch_up();
+}
+
+Error ChildHandle::on_task_error(const Error& bare) {
+  const Error error = explained(bare);
+  if (owner_) owner_->on_task_error(error);
+  return error;
+}
+
+void ChildHandle::on_torn(std::uint64_t call) {
+  if (owner_) owner_->on_torn(call);
+}
+
+void ChildHandle::on_frame(Frame& frame) {
+  if (owner_) owner_->on_frame(frame);
+}
+
+// Its socket has ended, and it has not, as far as we know: it gets its time to end.
+void ChildHandle::on_broken() {
+  release();
+}
+
+void ChildHandle::on_closed() {
+  entry_->look_later();
+}
+
+void ChildHandle::on_over() {
+  const auto keep = shared_from_this();
+  if (ChildOwner* owner = std::exchange(owner_, nullptr))
+    owner->on_ended(end_->status, *end_->error);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,80 @@
+// control_client.cpp - requests out, reports in.
+// Licence: see COPYING.
+#include "spawn/control_client.hpp"
+
+#include "system/failpoint.hpp"
+
+namespace evparallel {
+
+namespace {
+
+// Each holds a descriptor, of which a process has a thousand or so.
+constexpr std::size_t queue_limit = 65536;
+
+}  // namespace
+
+Request request_of(Ask kind, std::uint64_t id, std::uint32_t slot) noexcept {
+  Request request{};
+  request.kind = kind;
+  request.slot = slot;
+  request.id = id;
+  return request;
+}
+
+Flow Client::send(Queued& item) noexcept {
+  fault_at(Hop::send);
+  item.request.seen = seen_;
+  int along[most_along] = {item.along.get()};
+  const std::size_t count = item.along ? 1 + item.streams.list(along + 1) : 0;
+  const Flow flow = send_packet(control_.get(), &item.request, sizeof item.request, along, count);
+  if (flow == Flow::done) {
+    item.along.drop();
+    item.streams = {};
+  }
+  if (flow == Flow::end) ended_ = true;
+  fault_at(Hop::sent);
+  return flow;
+}
+
+bool Client::ask(Request request, Descriptor along, Streams streams) {
+  fault_at(Hop::ask);
+  request.streams = streams.plan;
+  Queued item{request, std::move(along), std::move(streams)};
+  // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
+  // its own.
+  if (queue_.empty() && send(item) != Flow::again) return true;
+  if (queue_.size() == queue_limit) return false;
+  queue_.push_back(std::move(item));
+  return true;
+}
+
+bool Client::flush() {
+  while (!queue_.empty()) {
+    if (send(queue_.front()) == Flow::again) return false;
+    queue_.pop_front();
+  }
+  return true;
+}
+
+Flow Client::take(Report& report) {
+  Packet packet = receive_packet(control_.get(), &report, sizeof report);
+  packet.along.drop();
+  if (packet.flow != Flow::done) return packet.flow;
+  fault_at(Hop::take);
+  if (packet.size != sizeof report) return Flow::end;
+  if (report.kind == Tell::exited) ++seen_;
+  if (translated_ && report.kind == Tell::spawned) report.pid = packet.sender;
+  return Flow::done;
+}
+
+void Client::translate_numbers() noexcept {
+  translated_ = true;
+  name_senders(control_.get());
+}
+
+void Client::close() noexcept {
+  queue_.clear();
+  control_.reset();
+}
+
+}  // namespace evparallel

@@ -1,0 +1,56 @@
+// replicas.cpp - which process of a snapshot is asked, and what is heard of all of them.
+// Licence: see COPYING.
+#include "spawn/replicas.hpp"
+
+namespace evparallel {
+
+const std::shared_ptr<SnapshotEntry>& Replicas::next(const std::shared_ptr<Loop>& loop) {
+  for (const auto& one : all_) one->bind(loop);
+  for (std::size_t i = 0; all_.size() > 1 && i < all_.size(); ++i) {
+    const std::shared_ptr<SnapshotEntry>& one = all_[turn_++ % all_.size()];
+    if (one->can_be_asked()) return one;
+  }
+  return all_.front();
+}
+
+bool Replicas::alive() const noexcept {
+  for (const auto& one : all_)
+    if (one->alive()) return true;
+  return false;
+}
+
+std::vector<pid_t> Replicas::pids() const {
+  std::vector<pid_t> pids;
+  for (const auto& one : all_) pids.push_back(one->pid());
+  return pids;
+}
+
+std::uint64_t Replicas::strays() const noexcept {
+  std::uint64_t count = 0;
+  for (const auto& one : all_) count += one->strays();
+  return count;
+}
+
+void Replicas::stop() noexcept {
+  for (const auto& one : all_) one->stop();
+}
+
+void Replicas::on_lost(Callback<void(const ExitStatus&)> callback) {
+  if (!callback) {
+    for (const auto& one : all_) one->set_on_lost(nullptr);
+    return;
+  }
+  const auto shared = std::make_shared<Handler<void(const ExitStatus&)>>();
+  shared->set(std::move(callback));
+  for (const auto& one : all_)
+    one->set_on_lost([shared](const ExitStatus& status) { (*shared)(status); });
+}
+
+Error Replicas::another_process_has_it() const {
+  return Error(Errc::no_snapshot,
+               "no snapshot: it was taken by process " + std::to_string(moment_->home.pid) +
+                   " and this is " + std::to_string(Home::here().pid) +
+                   "; a program that daemonises or forks by itself must take it afterwards");
+}
+
+}  // namespace evparallel

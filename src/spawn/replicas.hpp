@@ -1,0 +1,52 @@
+// replicas.hpp - the processes that one snapshot consists of: they stand in for each other.
+// Licence: see COPYING.
+//
+// Each has a control socket and slots of its own, since a slot is a place in the table of one
+// process; they share the notes, whose owners are unique whoever forks them.  In a child there is
+// one: the one that forked it.
+#pragma once
+
+#include "spawn/snapshot_process.hpp"
+
+#include <vector>
+
+namespace evparallel {
+
+class Replicas {
+public:
+  // Forks them.  Fails: Error, and none is left; std::logic_error.
+  static std::shared_ptr<Replicas> take(const SnapshotOptions&);
+  // Those that `chosen` names, or the default ones.  Fails: Error{no_snapshot}.
+  static std::shared_ptr<Replicas> choose(const Snapshot* chosen);
+  // In a fresh child: from now on choose() knows the snapshot that forked it.  What that takes is
+  // made at the first use, which most children do not come to.
+  static void become_child(const Spawn&, Descriptor door) noexcept;
+  // Makes it now, if this is such a child.
+  static void use_birth();
+
+  // The one that is to fork the next child: each in turn, of those that live.  Where none does, one
+  // that says so.  From now on this loop is the one that hears of all of them.
+  // Fails: std::logic_error if another reactor uses this snapshot.
+  const std::shared_ptr<SnapshotEntry>& next(const std::shared_ptr<Loop>&);
+
+  bool is_at_home() const noexcept { return moment_->home.is_here(); }
+  bool alive() const noexcept;
+  pid_t pid() const noexcept { return all_.front()->pid(); }
+  std::vector<pid_t> pids() const;
+  std::uint64_t strays() const noexcept;
+  std::uint64_t frozen() const noexcept { return moment_->frozen; }
+  void stop() noexcept;
+  void on_lost(Callback<void(const ExitStatus&)>);
+  Notes& notes() const noexcept { return *moment_->notes; }
+  const Modules& modules() const noexcept { return *moment_->modules; }
+
+private:
+  explicit Replicas(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
+  Error another_process_has_it() const;
+
+  std::shared_ptr<Moment> moment_;
+  std::vector<std::shared_ptr<SnapshotEntry>> all_;  // never empty
+  std::size_t turn_ = 0;
+};
+
+}  // namespace evparallel

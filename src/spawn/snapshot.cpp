@@ -1,0 +1,282 @@
+// snapshot.cpp - taking a snapshot: which one is meant, what is in its way, and its fork.
+// Licence: see COPYING.
+#include <evparallel/child_hooks.hpp>
+#include <evparallel/snapshot.hpp>
+
+#include "child/child_main.hpp"
+#include "base/startup_path.hpp"
+#include "system/failpoint.hpp"
+#include "spawn/replicas.hpp"
+#include "system/process_title.hpp"
+
+#include <alloca.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace {
+
+// In static storage without a destructor: they must be there for whatever is destroyed last.
+struct Registry {
+  std::shared_ptr<Snapshot> default_snapshot;
+  std::shared_ptr<Replicas> of_child;  // in a child: the snapshot that forked it
+};
+
+Registry& registry() {
+  static auto* all = new Registry;
+  return *all;
+}
+
+// In a child, until it is asked for the first time which snapshot is meant.
+struct Unused {
+  ChildBirth birth;
+  Descriptor door;
+};
+alignas(Unused) char place_of_unused[sizeof(Unused)];
+Unused* unused = nullptr;
+
+void refuse_what_is_in_the_way(const SnapshotOptions& options) {
+  if (living_loops() > 0)
+    throw Error(Errc::refused,
+                "refused: a snapshot must be taken before the first Reactor is made");
+  if (options.preflight == Preflight::off) return;
+  const PreflightReport report = preflight();
+  if (!report.in_the_way()) return;
+  const std::string text =
+      "a snapshot taken now would share this with the program: " + report.describe();
+  if (options.preflight == Preflight::strict) throw Error(Errc::refused, "refused: " + text);
+  std::fprintf(stderr, "evparallel: %s\n", text.c_str());
+}
+
+struct Birth {
+  ServerStart start{};
+  const SnapshotOptions* options = nullptr;
+};
+
+Error no_memory() {
+  return system_error(Errc::spawn_failed, "spawn failed: no memory to share with children", ENOMEM);
+}
+
+// Returns 0 or an errno.
+int prepared() noexcept {
+  try {
+    prepare_lives();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return ENOMEM;
+  }
+}
+
+[[gnu::noinline]] void begin_to_serve(Birth& birth) {
+  Title title;
+  name_snapshot(title, birth.options->name);
+  birth.start.unprepared = prepared();
+  add_to_oom_score(birth.options->oom_score_adj);
+  serve(std::move(birth.start));
+}
+
+// In the copy.  All that follows has its stack on a fresh page: it is the one that a child writes to,
+// where it would be two otherwise, as chance has it.
+void become_server(void* argument) {
+  Birth& birth = *static_cast<Birth*>(argument);
+  close_registered_except(birth.start.control.get(), birth.start.program.descriptor());
+  set_role(Role::snapshot);
+  constexpr std::uintptr_t page = 4096;
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
+  *rest = 0;  // so that it is there
+  begin_to_serve(birth);
+}
+
+}  // namespace
+
+// ---- taking one ----
+
+namespace {
+
+constexpr unsigned most_replicas = 4096;
+
+}  // namespace
+
+std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
+  if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
+  if (options.replicas == 0)
+    throw std::logic_error("evparallel: a snapshot has one replica at least");
+  if (options.replicas > most_replicas)
+    throw std::logic_error("evparallel: SnapshotOptions::replicas is " +
+                           std::to_string(options.replicas) + ", and the most is " +
+                           std::to_string(most_replicas));
+  if (options.spares > Spares::most)
+    throw std::logic_error("evparallel: SnapshotOptions::spares is " +
+                           std::to_string(options.spares) + ", and the most is " +
+                           std::to_string(Spares::most));
+  SnapshotEntry::reap_abandoned();
+  open_missing_standard_descriptors();
+  refuse_what_is_in_the_way(options);
+  const auto moment = std::make_shared<Moment>();
+  moment->name = options.name;
+  moment->replicas = options.replicas;
+  moment->seed = options.seed ? *options.seed : fresh_seed();
+  moment->notes = Notes::map();
+  if (!moment->notes) throw no_memory();
+  moment->modules = modules_now();
+  moment->out_of_memory.watch();
+  std::shared_ptr<Replicas> replicas(new Replicas(moment));
+  if (options.freeze) replicas->all_ = SnapshotEntry::take_frozen(moment, options);
+  for (std::size_t i = replicas->all_.size(); i < options.replicas; ++i)
+    replicas->all_.push_back(SnapshotEntry::take(moment, options));
+  if (options.spares > 0)
+    for (const auto& one : replicas->all_) one->keep_spares(options.spares);
+  return replicas;
+}
+
+std::shared_ptr<SnapshotEntry> SnapshotEntry::take(std::shared_ptr<Moment> moment,
+                                                   const SnapshotOptions& options) {
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(std::move(moment)));
+  entry->fork_server(options);
+  entry->hear_of_beginning();
+  return entry;
+}
+
+void SnapshotEntry::map_own_slots() {
+  slots_ = map_slots();
+  if (!slots_) throw no_memory();
+}
+
+void SnapshotEntry::fork_server(const SnapshotOptions& options) {
+  Birth birth;
+  birth.options = &options;
+  ServerStart& start = birth.start;
+  Descriptor ours;
+  if (const int error = make_pair(PairKind::packets, ours, start.control))
+    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
+  if (!slots_) map_own_slots();
+  start.slots = slots_;
+  start.notes = moment_->notes;
+  start.modules = moment_->modules;
+  start.program = Program::here();
+  start.freeze = options.freeze;
+  start.siblings = options.replicas - 1;
+  start.live = &live;
+  const Forked forked = fork_clean(become_server, &birth);
+  start.control.drop();  // the snapshot's now; a second holder would hide its end
+  if (forked.pid < 0)
+    throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
+  adopt(forked.pid, std::move(ours));
+}
+
+void SnapshotEntry::adopt(pid_t pid, Descriptor ours) {
+  make_group(pid);
+  pid_ = pid;
+  client_ = Client(std::move(ours));
+  faults.control = client_.fd();
+  state_ = State::connected;
+}
+
+std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
+  if (chosen && chosen->replicas() && chosen->replicas()->is_at_home()) return chosen->replicas();
+  use_birth();
+  if (registry().of_child) return registry().of_child;
+  if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
+  if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
+  if (!registry().default_snapshot)
+    throw Error(Errc::no_snapshot,
+                "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
+  const std::shared_ptr<Replicas>& replicas = registry().default_snapshot->replicas();
+  if (!replicas->is_at_home()) throw replicas->another_process_has_it();
+  return replicas;
+}
+
+EVPARALLEL_EARLY void Replicas::become_child(const Spawn& spawn, Descriptor door) noexcept {
+  unused = new (place_of_unused) Unused{
+      {Home::here(), spawn.snapshot, spawn.slots, spawn.notes, spawn.modules}, std::move(door)};
+}
+
+void Replicas::use_birth() {
+  if (!unused) return;
+  const std::shared_ptr<SnapshotEntry> entry =
+      SnapshotEntry::of_child(unused->birth, std::move(unused->door));
+  std::shared_ptr<Replicas> replicas(new Replicas(entry->moment()));
+  replicas->all_.push_back(entry);
+  registry().default_snapshot.reset(new Snapshot(replicas));
+  registry().of_child = std::move(replicas);
+  unused = nullptr;
+}
+
+std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const ChildBirth& birth, Descriptor door) {
+  const auto moment = std::make_shared<Moment>();
+  moment->home =
+      birth.child;  // it may be asked for in a copy of the child first: not at home there
+  moment->notes = birth.notes;
+  moment->modules = *birth.modules;
+  moment->seed = child_seed();
+  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(moment));
+  entry->home_ = birth.child;
+  entry->pid_ = birth.snapshot;
+  entry->slots_ = birth.slots;
+  entry->door_ = std::move(door);
+  return entry;
+}
+
+// ---- the handles ----
+
+Snapshot::Snapshot(const SnapshotOptions& options) : replicas_(Replicas::take(options)) {}
+Snapshot::Snapshot(std::shared_ptr<Replicas> replicas) noexcept : replicas_(std::move(replicas)) {}
+Snapshot::Snapshot(Snapshot&&) noexcept = default;
+Snapshot& Snapshot::operator=(Snapshot&& other) noexcept {
+  if (this != &other) {
+    stop();
+    replicas_ = std::move(other.replicas_);
+  }
+  return *this;
+}
+Snapshot::~Snapshot() {
+  stop();
+}
+
+pid_t Snapshot::pid() const noexcept {
+  return replicas_ ? replicas_->pid() : 0;
+}
+std::vector<pid_t> Snapshot::pids() const {
+  return replicas_ ? replicas_->pids() : std::vector<pid_t>{};
+}
+bool Snapshot::alive() const noexcept {
+  return replicas_ && replicas_->alive();
+}
+std::uint64_t Snapshot::strays() const noexcept {
+  return replicas_ ? replicas_->strays() : 0;
+}
+std::uint64_t Snapshot::frozen() const noexcept {
+  return replicas_ ? replicas_->frozen() : 0;
+}
+void Snapshot::stop() noexcept {
+  if (replicas_) replicas_->stop();
+}
+void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
+  if (replicas_) replicas_->on_lost(std::move(callback));
+}
+
+void init(const SnapshotOptions& options) {
+  Replicas::use_birth();
+  const Snapshot* taken = registry().default_snapshot.get();
+  if (taken && taken->replicas()->is_at_home())
+    throw std::logic_error("evparallel: init() was called already");
+  registry().default_snapshot = std::make_shared<Snapshot>(options);
+}
+
+Snapshot& default_snapshot() {
+  Replicas::use_birth();
+  if (!registry().default_snapshot)
+    throw Error(Errc::no_snapshot, "no snapshot: call evparallel::init() first");
+  return *registry().default_snapshot;
+}
+
+bool in_child() noexcept {
+  return role() == Role::child;
+}
+
+}  // namespace evparallel

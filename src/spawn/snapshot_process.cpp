@@ -1,0 +1,288 @@
+// snapshot_process.cpp - asking a process of a snapshot for children, and hearing of them.
+// Licence: see COPYING.
+#include "spawn/snapshot_process.hpp"
+
+#include "system/failpoint.hpp"
+#include "codec/task_frame.hpp"
+
+#include <signal.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+
+namespace evparallel {
+
+namespace {
+
+Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept {
+  request.cause = static_cast<std::int32_t>(clock.cause);
+  request.grace_ms = clock.grace.count();
+  request.linger_ms = clock.linger.count();
+  return request;
+}
+
+}  // namespace
+
+Error system_error(Errc code, const std::string& what, int number) {
+  return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
+}
+
+// ---- at the door ----
+
+// The door of the snapshot is open to all its children: through it goes one end of a fresh control
+// socket.
+// Returns 0 or an errno.
+int SnapshotEntry::connect() {
+  Descriptor ours;
+  Descriptor theirs;
+  if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
+  fault_at(Hop::knock);
+  const char byte = 0;
+  if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return EAGAIN;
+  theirs.drop();
+  client_ = Client(std::move(ours));
+  state_ = State::connected;
+  refused_ = false;
+  moment_->out_of_memory.watch();
+  return 0;
+}
+
+std::string SnapshotEntry::described() const {
+  const std::string& name = moment_->name;
+  return (name.empty() ? "process " : name + ", process ") + std::to_string(pid_);
+}
+
+Error SnapshotEntry::was_stopped() const {
+  return Error(Errc::no_snapshot, "no snapshot: " + described() + " was stopped");
+}
+
+Error SnapshotEntry::is_dead() const {
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+}
+
+Error SnapshotEntry::none_lives() const {
+  if (moment_->replicas == 1) return is_dead();
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() +
+                                        " is dead, and so is each of " +
+                                        std::to_string(moment_->replicas) + " replicas");
+}
+
+// ---- asking ----
+
+void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
+  if (loop_ != loop) {
+    if (loop_ && loop_->alive())
+      throw std::logic_error(
+          "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
+    if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
+    loop_ = loop;
+    self_ = shared_from_this();
+    attach(*loop_);
+    reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
+    refill_event_.set<&SnapshotEntry::refill>(*loop_, -1, 0, this);
+    if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
+  }
+  if (!client_ || read_event_.added()) return;
+  read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
+  write_event_.set<&SnapshotEntry::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST, this);
+  read_event_.add();
+  if (!client_.idle()) write_event_.add();
+}
+
+// Why no child can be asked for that would run this task.  Empty: it can.
+std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
+  if (std::optional<Error> unknown = why_unknown(*moment_->modules, task)) return unknown;
+  const int unreachable = state_ == State::unconnected ? connect() : 0;
+  if (unreachable)
+    return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
+                        unreachable);
+  if (state_ == State::stopped) return was_stopped();
+  if (state_ == State::lost) return none_lives();
+  return std::nullopt;
+}
+
+SnapshotEntry::Spawned SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop,
+                                            const detail::Task& task, Streams streams, Group group,
+                                            SpawnListener* listener) {
+  fault_at(Hop::spawn);
+  reap_abandoned();
+  const std::optional<Error> failure = why_not(task);
+  bind(loop);
+  std::optional<Spare> spare = failure ? std::nullopt : take_spare(task, streams, group);
+  Descriptor ours = spare ? std::move(spare->socket) : Descriptor();
+  Descriptor theirs;
+  if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))
+    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
+  const std::uint64_t number = moment_->next_spawn++;
+  const std::uint64_t id = spare ? spare->id : number;
+  if (spare)
+    hand_over(id, listener);
+  else
+    ask_for_child(id, failure, std::move(theirs), std::move(streams), group, listener);
+  return {id, std::move(ours), seed_of_child(moment_->seed, number)};
+}
+
+void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& failure,
+                                  Descriptor socket, Streams streams, Group group,
+                                  SpawnListener* listener) {
+  living_.add(id).listener = listener;
+  if (failure) return fail_later(id, *failure, std::move(socket));
+  Request request = request_of(Ask::spawn, id);
+  request.group = group;
+  request.seed = seed_of_child(moment_->seed, id);
+  if (!ask(request, std::move(socket), std::move(streams)))
+    fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
+  else
+    living_.find(id)->asked = !client_.ended();
+}
+
+// False: the queue is full.  In another process it does nothing: the socket is the program's.
+bool SnapshotEntry::ask(const Request& request, Descriptor along, Streams streams) {
+  if (state_ == State::lost || !client_ || !home_.is_here()) return true;
+  if (!client_.ask(request, std::move(along), std::move(streams))) return false;
+  if (client_.ended()) {
+    look_later();
+    return true;
+  }
+  if (!client_.idle() && loop_ && loop_->alive()) write_event_.add();
+  return true;
+}
+
+void SnapshotEntry::kill(std::uint64_t id, std::uint32_t slot, int signum) {
+  Request request = request_of(Ask::kill, id, slot);
+  request.signum = signum;
+  ask(request);
+}
+
+void SnapshotEntry::terminate(std::uint64_t id, std::uint32_t slot, const Clock& clock) {
+  ask(with_clock(request_of(Ask::terminate, id, slot), clock));
+}
+
+void SnapshotEntry::strike(std::uint64_t id, std::uint32_t slot, const Clock& clock,
+                           std::uint64_t call, std::uint64_t ping) {
+  Request request = with_clock(request_of(Ask::strike, id, slot), clock);
+  request.call = call;
+  request.ping = ping;
+  ask(request);
+}
+
+void SnapshotEntry::look_later() {
+  if (!loop_ || !loop_->alive()) return;
+  loop_->defer([self = shared_from_this()] {
+    if (self->client_) self->on_readable();
+  });
+}
+
+void SnapshotEntry::forget(std::uint64_t id) noexcept {
+  if (Living* child = living_.find(id)) child->listener = nullptr;
+}
+
+const Slot* SnapshotEntry::slot(std::uint32_t index) const noexcept {
+  return index < slot_count && slots_ ? slots_ + index : nullptr;
+}
+
+const CrashRecord* SnapshotEntry::crash_record(std::uint32_t index) const noexcept {
+  return index < slot_count && slots_ ? &evparallel::crash_record(slots_, index) : nullptr;
+}
+
+// ---- hearing ----
+
+void SnapshotEntry::on_writable() {
+  if (client_.flush()) write_event_.remove();
+}
+
+void SnapshotEntry::on_readable() {
+  const auto keep = shared_from_this();
+  Report report{};
+  for (;;) {
+    const Flow flow = client_.take(report);
+    if (flow == Flow::again) return;
+    if (flow == Flow::end) return lost();
+    take_report(report);
+    if (loop_->interrupted()) return;  // the socket is still readable in the next run()
+  }
+}
+
+ExitStatus status_of(const Report& report) {
+  ExitStatus status;
+  status.pid = report.pid;
+  status.wait_status = report.code;
+  status.cause = static_cast<Cause>(report.cause);
+  status.usage.user_time = std::chrono::microseconds(report.user_us);
+  status.usage.system_time = std::chrono::microseconds(report.system_us);
+  status.usage.max_rss = report.max_rss;
+  status.usage.minor_faults = report.minor_faults;
+  status.usage.major_faults = report.major_faults;
+  return status;
+}
+
+// Of a child, by the number that came: that of the snapshot where the kernel did not translate it.
+pid_t SnapshotEntry::number_here(pid_t pid) const noexcept {
+  return knows_numbers_ || pid != pid_ ? pid : 0;
+}
+
+void SnapshotEntry::take_report(const Report& report) {
+  if (report.kind == Tell::strays) {
+    strays_ = report.id;
+    return;
+  }
+  if (report.kind == Tell::refused_to_wait) {
+    std::fprintf(stderr,
+                 "evparallel: snapshot (%s) cannot wait, and looks now and then: poll: %s\n",
+                 described().c_str(), std::strerror(report.code));
+    return;
+  }
+  if (report.id == no_spawn) refused_ = true;
+  Living* const child = living_.find(report.id);
+  if (!child) return;
+  switch (report.kind) {
+    case Tell::strays:
+    case Tell::refused_to_wait:
+    case Tell::begun: break;
+    case Tell::spawned:
+      child->pid = number_here(report.pid);
+      child->born_before = report.born_before;
+      child->slot = report.slot;
+      if (SpawnListener* listener = child->listener)
+        loop_->call([&] { listener->on_spawned(child->pid, report.slot); });
+      break;
+    case Tell::failed:
+      last_word(report.id,
+                {std::nullopt, system_error(Errc::spawn_failed,
+                                            "spawn failed: fork in the snapshot", report.code)});
+      break;
+    case Tell::exited: {
+      ExitStatus status = status_of(report);
+      if (!knows_numbers_) status.pid = child->pid;
+      const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
+      if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
+      last_word(report.id, {status, std::nullopt});
+      break;
+    }
+  }
+}
+
+void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
+  fault_at(Hop::last_word);
+  tell_spawned(id);
+  const Living* const child = living_.find(id);
+  if (!child) return;
+  SpawnListener* const listener = child->listener;
+  const bool spare = child->spare;
+  living_.erase(id);
+  if (spare) return lose_spare(id);
+  if (listener) loop_->call([&] { listener->on_last_word(word); });
+}
+
+// Until then the child's end of the data socket is kept: else each write to the other one would find
+// it dead, and each call would ask again, with two more descriptors.
+void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket) {
+  loop_->defer(
+      [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
+        self->last_word(id, {std::nullopt, error});
+      });
+}
+
+}  // namespace evparallel

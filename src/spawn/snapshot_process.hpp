@@ -1,0 +1,222 @@
+// snapshot_process.hpp - what the parent knows of one process of a snapshot: the mirror of its table.
+// Licence: see COPYING.
+//
+// An entry is complete before the fork and is found through static storage, so that a child
+// inherits no half-built object.  A child has an entry of its own for the snapshot that forked it;
+// it connects at the first use.
+#pragma once
+
+#include "spawn/control_client.hpp"
+#include "system/fork.hpp"
+#include "backtrace/loaded_modules.hpp"
+#include "shared/cancel_table.hpp"
+#include "spawn/oom_counter.hpp"
+#include "system/random_seed.hpp"
+#include "snapshot/server.hpp"
+#include "shared/child_slots.hpp"
+#include "spawn/spare_children.hpp"
+#include "spawn/spawn_table.hpp"
+#include "loop/event_loop.hpp"
+
+#include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace evparallel {
+
+struct FreezeTold;
+
+// What the processes of one snapshot have in common: what was true when it was taken, and what they
+// share.
+struct Moment {
+  Moment() = default;
+  Moment(const Moment&) = delete;
+  Moment& operator=(const Moment&) = delete;
+  ~Moment();
+
+  std::string name;
+  unsigned replicas = 1;
+  std::shared_ptr<const Modules> modules;  // loaded then, so in children too
+  Notes* notes = nullptr;
+  OutOfMemory out_of_memory;
+  Home home = Home::here();
+  std::uint64_t frozen = 0;      // bytes
+  std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
+  std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
+  std::uint64_t next_spare = 0;  // so are these
+};
+
+// What a child was born with, as far as it serves to ask for children of its own.
+struct ChildBirth {
+  Home child;
+  pid_t snapshot = 0;
+  Slot* slots = nullptr;
+  Notes* notes = nullptr;
+  const std::shared_ptr<const Modules>* modules = nullptr;
+};
+
+// How a spawn ended, told exactly once for each.
+struct LastWord {
+  std::optional<ExitStatus> status;  // how the child ended
+  std::optional<Error> failure;      // without a status: there never was one; else what to say
+};
+
+// Who asked for a child.
+class SpawnListener {
+public:
+  virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
+  virtual void on_last_word(const LastWord&) = 0;
+
+protected:
+  ~SpawnListener() = default;
+};
+
+// "WHAT: the system's word for NUMBER", with the number as os_error().
+Error system_error(Errc, const std::string& what, int number);
+
+class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
+public:
+  // Forks one process.  Fails: Error{spawn_failed}.
+  static std::shared_ptr<SnapshotEntry> take(std::shared_ptr<Moment>, const SnapshotOptions&);
+  // Forks one, waits until it is frozen, and forks the others from it.  Fails: Error{refused},
+  // Error{spawn_failed}.
+  static std::vector<std::shared_ptr<SnapshotEntry>> take_frozen(std::shared_ptr<Moment>,
+                                                                 const SnapshotOptions&);
+  // In a fresh child: what it was born with.
+  static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
+  // In a child: of the snapshot that forked it.
+  static std::shared_ptr<SnapshotEntry> of_child(const ChildBirth&, Descriptor door);
+  // Snapshots whose handles are gone, as far as they have ended.
+  static void reap_abandoned() noexcept;
+
+  ~SnapshotEntry() override;
+
+  pid_t pid() const noexcept { return pid_; }
+  const std::shared_ptr<Moment>& moment() const noexcept { return moment_; }
+
+  bool alive() const noexcept;
+  // The same, and its socket says nothing else either: that may be known before the loop hears it.
+  bool can_be_asked() const noexcept;
+  void stop() noexcept;
+
+  // From now on this loop is the one that hears of it.
+  // Fails: std::logic_error if another reactor uses this snapshot.
+  void bind(const std::shared_ptr<Loop>&);
+  // Called once, from the loop, if it ends though nobody has stopped it.
+  void set_on_lost(Callback<void(const ExitStatus&)>);
+
+  // Asks for a child with these standard streams, where this task is to run, or takes a spare for
+  // it; nothing is waited for.
+  // The listener hears from the loop, until forget().
+  // Fails: std::logic_error if another reactor uses this snapshot; Error{spawn_failed} (no
+  // descriptors), and nobody was asked.
+  struct Spawned {
+    std::uint64_t id;   // of the spawn
+    Descriptor socket;  // this end of its data socket
+    std::uint64_t seed;
+  };
+  Spawned spawn(const std::shared_ptr<Loop>&, const detail::Task&, Streams, Group, SpawnListener*);
+  void forget(std::uint64_t id) noexcept;
+
+  void kill(std::uint64_t id, std::uint32_t slot, int signum);
+  // After `linger`: SIGTERM, and SIGKILL `grace` later.  The snapshot keeps the clock, so that it
+  // needs no loop here.
+  struct Clock {
+    std::chrono::milliseconds linger;
+    std::chrono::milliseconds grace;
+    Cause cause;  // what it is called if it ends the child
+  };
+  void terminate(std::uint64_t id, std::uint32_t slot, const Clock&);
+  // The same, if the child is at `call` then; or, for call 0, has not answered the ping.
+  void strike(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
+              std::uint64_t ping);
+  // Hears what there is to hear, soon, also where the loop does not tell of it: a program that
+  // closes descriptors that it does not know makes it deaf.
+  void look_later();
+
+  // From now on so many children are forked ahead, and each that a spawn takes is replaced.
+  // Fails: Error{spawn_failed} (no descriptors).
+  void keep_spares(unsigned count);
+
+  // How many processes it has killed that its children had left behind, as far as it was heard.
+  std::uint64_t strays() const noexcept { return strays_; }
+  const Slot* slot(std::uint32_t index) const noexcept;
+  const CrashRecord* crash_record(std::uint32_t index) const noexcept;
+  // What was loaded when it was taken.
+  const Modules& modules() const noexcept { return *moment_->modules; }
+
+private:
+  enum class State { unconnected, connected, stopped, lost };
+
+  explicit SnapshotEntry(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
+  void loop_gone() noexcept override;
+  void map_own_slots();
+  void fork_server(const SnapshotOptions&);
+  void adopt(pid_t, Descriptor ours);
+  Packet wait_for_word(void* word, std::size_t size);
+  FreezeTold hear_of_freezing();
+  void hear_of_beginning();
+  std::string wait_for_end();
+  void fork_from(SnapshotEntry& first);
+  std::string described() const;
+  std::optional<Error> why_not(const detail::Task&);
+  Error was_stopped() const;
+  Error is_dead() const;
+  Error none_lives() const;
+  int connect();
+  void ask_for_child(std::uint64_t id, const std::optional<Error>& failure, Descriptor socket,
+                     Streams, Group, SpawnListener*);
+  bool ask(const Request&, Descriptor along = {}, Streams = {});
+  void on_readable();
+  void on_writable();
+  pid_t number_here(pid_t) const noexcept;
+  void take_report(const Report&);
+  void lost();
+  Error why_lost() const;
+  void reap();
+  void kill_orphans() noexcept;
+  ExitStatus loss_of(const Ended&);
+  void tell_loss();
+  void fail_later(std::uint64_t id, Error, Descriptor socket = {});
+  void last_word(std::uint64_t id, const LastWord&);
+
+  // ---- spares (spare_children.cpp) ----
+  int fill_spares();
+  void refill();
+  void refill_soon();
+  std::optional<Spare> take_spare(const detail::Task&, const Streams&, Group);
+  void hand_over(std::uint64_t id, SpawnListener*);
+  void tell_spawned(std::uint64_t id);
+  void lose_spare(std::uint64_t id);
+  void drop_spares() noexcept;
+
+  Home home_ = Home::here();
+  State state_ = State::unconnected;
+  std::shared_ptr<Moment> moment_;
+  pid_t pid_ = 0;
+  Slot* slots_ = nullptr;
+  Descriptor door_;
+  Client client_;
+  std::shared_ptr<Loop> loop_;
+  // As long as there is a loop to hear of the end in, and to reap in.
+  std::shared_ptr<SnapshotEntry> self_;
+  Event read_event_;
+  Event write_event_;
+  Event reap_event_;
+  bool reaped_ = false;
+  bool knows_numbers_ = true;       // the snapshot has the same pids as this process
+  std::vector<Living> orphans_;     // lived when it was lost; until it was reaped
+  std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
+  Callback<void(const ExitStatus&)> on_lost_;
+  bool holds_loop_ = false;  // until it has been told
+  std::uint64_t strays_ = 0;
+  bool refused_ = false;  // in a child: it was not let in
+  Spawns living_;
+  std::optional<Spares> spares_;
+  Event refill_event_;
+};
+
+}  // namespace evparallel

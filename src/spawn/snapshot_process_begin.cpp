@@ -1,0 +1,46 @@
+// snapshot_process_begin.cpp - the beginning of a process of a snapshot, as its program sees it: it serves, or
+// says why it does not.
+// Licence: see COPYING.
+#include "spawn/snapshot_process.hpp"
+#include "system/socket.hpp"
+#include "system/polling.hpp"
+
+namespace evparallel {
+
+Packet SnapshotEntry::wait_for_word(void* word, std::size_t size) {
+  for (;;) {
+    pollfd control{client_.fd(), POLLIN, 0};
+    wait_for(&control, 1, -1);
+    Packet packet = receive_packet(client_.fd(), word, size);
+    if (packet.flow != Flow::again) return packet;
+  }
+}
+
+void SnapshotEntry::hear_of_beginning() {
+  Report report{};
+  const Packet packet = wait_for_word(&report, sizeof report);
+  const bool told = packet.flow == Flow::done && report.kind == Tell::begun;
+  if (told && report.code == 0) {
+    knows_numbers_ = report.pid == pid_;
+    if (!knows_numbers_) client_.translate_numbers();
+    return;
+  }
+  const std::string how = wait_for_end();
+  if (told)
+    throw system_error(Errc::spawn_failed, "spawn failed: a snapshot cannot begin", report.code);
+  throw Error(Errc::spawn_failed, "spawn failed: a snapshot ended before it could begin" + how);
+}
+
+// It ends at once: it has said why, or is dead already.
+std::string SnapshotEntry::wait_for_end() {
+  client_.close();
+  constexpr int patience_ms = 2000;
+  Ended how;
+  for (int i = 0; i < patience_ms && !reaped_; ++i) {
+    reaped_ = ended(pid_, how);
+    if (!reaped_) pause_for(1);
+  }
+  return reaped_ ? ": " + loss_of(how).describe() : "";
+}
+
+}  // namespace evparallel

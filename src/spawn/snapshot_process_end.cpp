@@ -1,0 +1,164 @@
+// snapshot_process_end.cpp - the end of a process of a snapshot, as its program sees it: given up, stopped, or
+// lost; then reaped.
+// Licence: see COPYING.
+#include "spawn/snapshot_process.hpp"
+
+#include <sys/wait.h>
+
+#include <vector>
+
+namespace evparallel {
+
+namespace {
+
+// A snapshot that ends on its own, with its last child, and is still to be reaped.  Its control
+// socket stays open: to close it is to say that the program has ended.
+struct Abandoned {
+  pid_t pid;
+  Client client;
+};
+
+// Never destroyed: it must be there for whatever is destroyed last.
+std::vector<Abandoned>& abandoned() {
+  static auto* all = new std::vector<Abandoned>;
+  return *all;
+}
+
+}  // namespace
+
+// ---- given up ----
+
+void SnapshotEntry::reap_abandoned() noexcept {
+  std::vector<Abandoned>& all = abandoned();
+  Ended how;
+  for (std::size_t i = all.size(); i-- > 0;)
+    if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+}
+
+Moment::~Moment() {
+  if (notes && home.is_here() && role() == Role::parent) Notes::unmap(notes);
+}
+
+SnapshotEntry::~SnapshotEntry() {
+  if (!home_.is_here() || role() != Role::parent) return;
+  if (slots_) unmap_slots(slots_);
+  if (pid_ == 0 || reaped_) return;
+  drop_spares();
+  // Where a child may live on, the socket stays open: its end would end the child.
+  if (living_.only_spares() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
+    client_.close();
+  abandoned().push_back({pid_, std::move(client_)});
+  reap_abandoned();
+}
+
+bool SnapshotEntry::alive() const noexcept {
+  return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
+}
+
+bool SnapshotEntry::can_be_asked() const noexcept {
+  return alive() && !(client_ && has_hung_up(client_.fd()));
+}
+
+void SnapshotEntry::stop() noexcept {
+  on_lost_ = nullptr;
+  if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
+  drop_spares();
+  ask(request_of(Ask::stop));
+  state_ = State::stopped;
+}
+
+void SnapshotEntry::loop_gone() noexcept {
+  const auto keep = std::move(self_);
+  read_event_.unset();
+  write_event_.unset();
+  reap_event_.unset();
+  refill_event_.unset();
+  holds_loop_ = false;
+  loop_.reset();
+  living_.forget_listeners();
+}
+
+// ---- lost ----
+
+// The control socket has ended: nobody can tell any more how those who live will end.  A child that
+// was only not let in may knock again.
+void SnapshotEntry::lost() {
+  read_event_.remove();
+  write_event_.remove();
+  client_.close();
+  const Error why = why_lost();
+  if (role() == Role::child)
+    state_ = State::unconnected;
+  else if (state_ != State::stopped)
+    state_ = State::lost;
+  for (const std::uint64_t id : living_.ids()) {
+    const Living child = *living_.find(id);
+    if (child.pid != 0 && role() == Role::parent) orphans_.push_back(child);
+    ExitStatus status;
+    status.pid = child.pid;
+    status.cause = Cause::snapshot_lost;
+    if (child.pid != 0)
+      last_word(id, {status, std::nullopt});
+    else if (child.asked && !refused_)
+      last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
+    else
+      last_word(id, {std::nullopt, why});
+  }
+  if (role() != Role::parent) return;
+  holds_loop_ = (state_ == State::lost && on_lost_) || !orphans_.empty();
+  if (holds_loop_) loop_->hold();
+  reap();
+}
+
+Error SnapshotEntry::why_lost() const {
+  if (refused_)
+    return Error(Errc::overloaded,
+                 "overloaded: too many children of this snapshot have children of their own");
+  return state_ == State::stopped ? was_stopped() : is_dead();
+}
+
+// The socket of a dying process ends a little before the process can be waited for.
+void SnapshotEntry::reap() {
+  Ended how;
+  if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
+  kill_orphans();
+  const auto keep = std::move(self_);
+  if (std::exchange(holds_loop_, false)) loop_->release();
+  if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
+  tell_loss();
+}
+
+// The kernel kills them with the snapshot, but for those whose ids have changed.  Not before it was
+// reaped: one that only has lost us sees to them itself, and lets them flush.
+void SnapshotEntry::kill_orphans() noexcept {
+  for (const Living& child : orphans_) kill_born_by(child.pid, child.born_before);
+  orphans_ = {};
+}
+
+ExitStatus SnapshotEntry::loss_of(const Ended& how) {
+  ExitStatus status;
+  status.pid = how.pid;
+  status.wait_status = how.wait_status;
+  status.usage = how.usage;
+  status.cause = how.wait_status == 0 ? Cause::normal : Cause::error;
+  if (WIFSIGNALED(how.wait_status)) status.cause = Cause::crash;
+  const bool killed = status.signalled() && status.signal() == SIGKILL;
+  if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
+  return status;
+}
+
+void SnapshotEntry::tell_loss() {
+  if (!loss_ || !on_lost_) return;
+  const ExitStatus status = *std::exchange(loss_, std::nullopt);
+  Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
+  loop_->call([&] { told(status); });
+}
+
+void SnapshotEntry::set_on_lost(Callback<void(const ExitStatus&)> callback) {
+  if (state_ == State::stopped) return;
+  on_lost_ = std::move(callback);
+  if (loss_ && loop_ && loop_->alive())
+    loop_->defer([self = shared_from_this()] { self->tell_loss(); });
+}
+
+}  // namespace evparallel

@@ -1,0 +1,204 @@
+// spare_children.cpp - what the parent does about spares: rehearsals, and the part of a snapshot's entry that
+// keeps and hands them over.
+// Licence: see COPYING.
+#include "spawn/spare_children.hpp"
+
+#include "child/child_main.hpp"
+#include "spawn/snapshot_process.hpp"
+#include "spawn/child_environment.hpp"
+#include "codec/task_frame.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace evparallel {
+
+namespace {
+
+// For ps(1).
+std::string only_name(const char* name) {
+  Options options;
+  options.name = name;
+  return Surroundings(options).text();
+}
+
+// A spawn looks at so many that have not answered yet, at most: one that hangs is not in the way of
+// the others, and a hundred that were just asked for do not cost a hundred looks.
+constexpr int looks = 4;
+
+// Forks beside a spawn take the processor from it: it is left alone so long.
+constexpr std::chrono::milliseconds refill_after{1};
+
+// As of Request::streams: those of Options{}, which most children have.
+constexpr std::uint32_t streams_of_spare = stream_null(STDIN_FILENO);
+
+std::string bytes_of(const FrameQueue& queue) {
+  FrameQueue::Piece piece{};
+  return queue.front(&piece, 1) == 1 ? std::string(piece.data, piece.size) : std::string();
+}
+
+// The first two frames to a spare.
+std::string rehearsal(const std::vector<const void*>& code) {
+  TaskFrame task;
+  task.entry = &rehearse;
+  task.max_message = frame_length_limit;
+  task.high_water = std::size_t{1} << 20;
+  task.deadline = no_deadline;
+  static const std::string surroundings = only_name("spare");
+  FrameQueue queue;
+  Writer body;
+  write_task_frame(body, task, surroundings,
+                   {reinterpret_cast<const char*>(code.data()), code.size() * sizeof(void*)});
+  queue.push(FrameKind::task, 0, body);
+  body.write(rehearsed_text);
+  queue.push(FrameKind::call, rehearsed_call, body);
+  return bytes_of(queue);
+}
+
+// The only one from it, until it has a task.
+std::string answer_to_rehearsal() {
+  FrameQueue queue;
+  Writer body;
+  body.write(rehearsed_text);
+  queue.push(FrameKind::value, rehearsed_call, body);
+  return bytes_of(queue);
+}
+
+bool has_answered(int fd) {
+  static const std::string expected = answer_to_rehearsal();
+  char bytes[64];
+  const Transfer got = receive(fd, bytes, sizeof bytes, Wait::no);
+  return got.flow == Flow::done && std::string_view(bytes, got.size) == expected;
+}
+
+}  // namespace
+
+// ---- the spares of one process of a snapshot ----
+
+bool Spares::wants_more() const noexcept {
+  return all_.size() < wanted_ && lost_ <= std::size_t{2} * wanted_;
+}
+
+int Spares::add(std::uint64_t id, Descriptor& theirs) {
+  const std::string bytes = rehearsal(code_);
+  Spare spare{id, {}, false};
+  if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
+  const FrameQueue::Piece piece{bytes.data(), bytes.size()};
+  // A fresh socket has room for it.
+  send(spare.socket.get(), &piece, 1, Wait::no);
+  all_.push_back(std::move(spare));
+  return 0;
+}
+
+void Spares::expect(const detail::Task& task) {
+  code_.assign(1, reinterpret_cast<const void*>(task.entry));
+  if (task.function) code_.push_back(reinterpret_cast<const void*>(*task.function));
+  for (const detail::AnyFunction function : task.more)
+    code_.push_back(reinterpret_cast<const void*>(function));
+}
+
+std::optional<Spare> Spares::take() {
+  int left = looks;
+  for (std::size_t i = all_.size(); i > 0 && left > 0; --i) {
+    Spare spare = std::move(all_.front());
+    all_.pop_front();
+    if (!spare.ready) {
+      --left;
+      spare.ready = has_answered(spare.socket.get());
+    }
+    if (spare.ready && !has_hung_up(spare.socket.get())) return spare;
+    all_.push_back(std::move(spare));
+  }
+  return std::nullopt;
+}
+
+void Spares::look() {
+  for (Spare& spare : all_) spare.ready = spare.ready || has_answered(spare.socket.get());
+}
+
+void Spares::lose(std::uint64_t id) noexcept {
+  const auto found =
+      std::find_if(all_.begin(), all_.end(), [id](const Spare& spare) { return spare.id == id; });
+  if (found == all_.end()) return;
+  all_.erase(found);
+  ++lost_;
+}
+
+// ---- the entry's part ----
+
+void SnapshotEntry::keep_spares(unsigned count) {
+  spares_.emplace(count);
+  if (const int error = fill_spares())
+    throw system_error(Errc::spawn_failed,
+                       "spawn failed: no socket pairs for " + std::to_string(count) + " spares",
+                       error);
+}
+
+// What is in the way of it later will be told to a spawn, which is forked then.
+void SnapshotEntry::refill() {
+  spares_->look();
+  fill_spares();
+}
+
+int SnapshotEntry::fill_spares() {
+  while (alive() && spares_->wants_more()) {
+    const std::uint64_t id = Spares::first_id + moment_->next_spare++;
+    Descriptor theirs;
+    if (const int error = spares_->add(id, theirs)) return error;
+    living_.add(id).spare = true;
+    Streams streams;
+    streams.plan = streams_of_spare;
+    if (ask(request_of(Ask::spawn, id), std::move(theirs), std::move(streams))) continue;
+    living_.erase(id);
+    spares_->lose(id);
+    return EAGAIN;
+  }
+  return 0;
+}
+
+void SnapshotEntry::refill_soon() {
+  if (!loop_ || !loop_->alive() || refill_event_.added() || !spares_->wants_more()) return;
+  refill_event_.add_in(refill_after);
+}
+
+// Its streams, and its process group, were settled at its fork; all else comes with a task.
+std::optional<Spare> SnapshotEntry::take_spare(const detail::Task& task, const Streams& streams,
+                                               Group group) {
+  if (!spares_) return std::nullopt;
+  spares_->forgive();
+  spares_->expect(task);
+  std::optional<Spare> spare;
+  if (group == Group::own && streams.plan == streams_of_spare) spare = spares_->take();
+  refill_soon();
+  return spare;
+}
+
+// What was heard of it before is told to its listener from the loop, as of any child.
+void SnapshotEntry::hand_over(std::uint64_t id, SpawnListener* listener) {
+  Living& living = *living_.find(id);
+  living.listener = listener;
+  living.asked = true;
+  living.spare = false;
+  living.untold = living.pid != 0;
+  if (living.untold) loop_->defer([self = shared_from_this(), id] { self->tell_spawned(id); });
+}
+
+void SnapshotEntry::tell_spawned(std::uint64_t id) {
+  Living* const found = living_.find(id);
+  if (!found || !std::exchange(found->untold, false)) return;
+  const Living child = *found;
+  if (child.listener) loop_->call([&] { child.listener->on_spawned(child.pid, child.slot); });
+}
+
+void SnapshotEntry::lose_spare(std::uint64_t id) {
+  spares_->lose(id);
+  refill_soon();
+}
+
+void SnapshotEntry::drop_spares() noexcept {
+  if (spares_) spares_->drop();
+}
+
+}  // namespace evparallel

@@ -1,0 +1,54 @@
+// fd.cpp - descriptors of the program that travel.
+// Licence: see COPYING.
+#include <evparallel/fd.hpp>
+
+#include "system/new_descriptor.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <stdexcept>
+
+namespace evparallel {
+
+Fd Fd::copy_of(int fd) {
+  const int copy = open_copy(fd);
+  if (copy >= 0) return Fd(copy);
+  if (errno == EBADF) throw std::logic_error("evparallel: a descriptor is copied that is not open");
+  throw Error(Errc::overloaded, "overloaded: too many open files to copy a descriptor")
+      .with_os_error(errno);
+}
+
+void Fd::reset(int fd) noexcept {
+  const int before = std::exchange(fd_, fd);
+  if (before >= 0 && before != fd) ::close(before);
+}
+
+namespace detail {
+
+std::size_t attach(Writer& out, const Fd& fd) {
+  return attach(out, Fd::copy_of(fd.get()));
+}
+
+std::size_t attach(Writer& out, Fd&& fd) {
+  if (!fd) throw std::logic_error("evparallel: an Fd that holds none is sent");
+  auto kept = std::make_shared<const Fd>(std::move(fd));
+  const int number = kept->get();
+  return out.attach(number, std::move(kept));
+}
+
+void put_index(Writer& out, std::size_t index) {
+  const auto number = static_cast<std::uint32_t>(index);
+  out.write(&number, sizeof number);
+}
+
+Fd take_fd(Reader& in) {
+  std::uint32_t index;
+  in.read(&index, sizeof index);
+  return Fd(in.take_descriptor(index));
+}
+
+}  // namespace detail
+
+}  // namespace evparallel

@@ -1,0 +1,114 @@
+// process_title.cpp - titles of processes.
+// Licence: see COPYING.
+#include "system/process_title.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/process_stat.hpp"
+
+#include <errno.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+
+namespace evparallel {
+
+namespace {
+
+constexpr std::size_t name_size = 64;
+
+// Written in the snapshot, inherited by its children.
+struct Titles {
+  Title* title;         // nullptr: the kernel does not let us show one
+  char short_name[16];  // the program's, as the kernel has it
+  char snapshot[name_size];
+  Title of_child;  // of one that has no name of its own
+};
+Titles titles;
+
+char* name_at_start = nullptr;
+char copy_of_name[name_size];
+
+// Before main(): a program may show a title of its own where its arguments stand, and the C library's
+// name of it is a part of those.
+[[gnu::constructor]] void keep_name_of_program() noexcept {
+  name_at_start = program_invocation_short_name;
+  std::snprintf(copy_of_name, sizeof copy_of_name, "%s", name_at_start);
+}
+
+// Or what the program has put in its place.
+const char* name_of_program() noexcept {
+  return program_invocation_short_name == name_at_start ? copy_of_name
+                                                        : program_invocation_short_name;
+}
+
+void copy(char* to, std::size_t size, std::string_view text) noexcept {
+  const std::size_t length = text.copy(to, size - 1);
+  to[length] = '\0';
+}
+
+void set_short_name(std::string_view name) noexcept {
+  char text[16];
+  copy(text, sizeof text, name);
+  ::prctl(PR_SET_NAME, text);
+}
+
+// The usual case, ready to be taken: to make it is to enter much of the C library.
+EVPARALLEL_EARLY void take_usual_name() noexcept {
+  ::prctl(PR_SET_NAME, titles.short_name);
+  if (titles.title) *titles.title = titles.of_child;
+}
+
+Title title_of(std::string_view what) noexcept {
+  char text[name_size];
+  copy(text, sizeof text, what);
+  const bool named = titles.snapshot[0] != '\0';
+  Title title{};
+  std::snprintf(title.text, sizeof title, "%.64s: %s%s%s%s", name_of_program(), text,
+                named ? " [" : "", titles.snapshot, named ? "]" : "");
+  return title;
+}
+
+// Lets the kernel show the arguments of this process from memory of ours, and leaves everything else
+// of its map as it is.  It needs no right.
+bool show_arguments_at(const char* from, std::size_t size) noexcept {
+  constexpr std::size_t first = 3;  // fields are counted from 1, and two stand before
+  std::uint64_t fields[64] = {};
+  if (read_stat("/proc/self/stat", fields + first, 49) < 49) return false;
+  prctl_mm_map map{};
+  map.start_code = fields[26];
+  map.end_code = fields[27];
+  map.start_stack = fields[28];
+  map.start_data = fields[45];
+  map.end_data = fields[46];
+  map.start_brk = fields[47];
+  map.brk = reinterpret_cast<std::uintptr_t>(::sbrk(0));
+  map.arg_start = reinterpret_cast<std::uintptr_t>(from);
+  map.arg_end = map.arg_start + size;
+  map.env_start = fields[50];
+  map.env_end = fields[51];
+  map.exe_fd = static_cast<std::uint32_t>(-1);
+  return ::prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0) == 0;
+}
+
+}  // namespace
+
+void name_snapshot(Title& place, std::string_view name) noexcept {
+  ::prctl(PR_GET_NAME, titles.short_name);
+  copy(titles.snapshot, sizeof titles.snapshot, name);
+  set_short_name(name.empty() ? "snapshot" : name);
+  titles.title = &place;
+  place = title_of("snapshot");
+  titles.of_child = title_of("child");
+  if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
+}
+
+EVPARALLEL_EARLY void name_child(std::string_view task) noexcept {
+  if (task.empty()) return take_usual_name();
+  set_short_name(task);
+  if (titles.title) *titles.title = title_of(task);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,166 @@
+// shared_bytes.cpp - sealed memory: made, looked at, mapped.
+// Licence: see COPYING.
+#include <evparallel/shared_bytes.hpp>
+
+#include "system/new_descriptor.hpp"
+#include "base/retry_eintr.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace evparallel {
+
+namespace {
+
+constexpr int all_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+
+Error no_room(const char* what, int number) {
+  return Error(Errc::overloaded, std::string("overloaded: ") + what + ": " + std::strerror(number))
+      .with_os_error(number);
+}
+
+Fd open_memory() {
+  Fd memory(open_memory_file("evparallel"));
+  if (memory) return memory;
+  if (errno != ENOSYS) throw no_room("no descriptor for shared bytes", errno);
+  throw Error(Errc::refused, "refused: there is no memfd_create, and so there are no shared bytes");
+}
+
+// Above the limit the kernel does not only refuse: it sends SIGXFSZ.
+void check_file_size(std::size_t size) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)
+    throw no_room("no shared bytes above the limit of file sizes", EFBIG);
+}
+
+// With its memory: what is missing is missed here, and not by SIGBUS in the middle of a write.
+Fd memory_of(std::size_t size) {
+  Fd memory = open_memory();
+  check_file_size(size);
+  int failed;
+  do failed = ::posix_fallocate(memory.get(), 0, static_cast<off_t>(size));
+  while (failed == EINTR);
+  if (failed != 0) throw no_room("no memory for shared bytes", failed);
+  return memory;
+}
+
+void write_all(int fd, const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t put = retried([&] { return ::write(fd, data, size); });
+    if (put <= 0) throw no_room("no memory for shared bytes", put < 0 ? errno : ENOSPC);
+    data += put;
+    size -= static_cast<std::size_t>(put);
+  }
+}
+
+}  // namespace
+
+// What is mapped, and the descriptor that it travels by.
+class SharedBytes::Mapping {
+public:
+  Mapping(Fd memory, std::size_t size) : memory_(std::move(memory)), size_(size) {
+    if (size == 0) return;
+    // Private, since before Linux 6.7 a shared mapping of a sealed file is refused even for reading.
+    data_ = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, memory_.get(), 0);
+    if (data_ == MAP_FAILED) throw no_room("no room to map shared bytes", errno);
+  }
+  ~Mapping() {
+    if (size_ > 0) ::munmap(data_, size_);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  const void* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  int fd() const noexcept { return memory_.get(); }
+
+private:
+  Fd memory_;
+  std::size_t size_;
+  void* data_ = nullptr;
+};
+
+namespace {
+
+Fd sealed(Fd memory) {
+  if (::fcntl(memory.get(), F_ADD_SEALS, all_seals) != 0)
+    throw no_room("shared bytes could not be sealed", errno);
+  return memory;
+}
+
+// As long as there is one, a seal is refused.
+class Writable {
+public:
+  Writable(const Fd& memory, std::size_t size)
+      : data_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0)),
+        size_(size) {
+    if (data_ == MAP_FAILED) throw no_room("no room to map shared bytes", errno);
+  }
+  ~Writable() { ::munmap(data_, size_); }
+  Writable(const Writable&) = delete;
+  Writable& operator=(const Writable&) = delete;
+
+  void* data() const noexcept { return data_; }
+
+private:
+  void* data_;
+  std::size_t size_;
+};
+
+}  // namespace
+
+SharedBytes SharedBytes::copy_of(const void* data, std::size_t size) {
+  Fd memory = open_memory();
+  check_file_size(size);
+  write_all(memory.get(), static_cast<const char*>(data), size);
+  return SharedBytes(std::make_shared<const Mapping>(sealed(std::move(memory)), size));
+}
+
+SharedBytes SharedBytes::made_by(std::size_t size, const std::function<void(void*)>& fill) {
+  if (size == 0) return copy_of(nullptr, 0);
+  Fd memory = memory_of(size);
+  {
+    const Writable writable(memory, size);
+    fill(writable.data());
+  }
+  return SharedBytes(std::make_shared<const Mapping>(sealed(std::move(memory)), size));
+}
+
+SharedBytes SharedBytes::of(Fd memfd) {
+  const int seals = ::fcntl(memfd.get(), F_GET_SEALS);
+  if (seals < 0)
+    throw Error(Errc::bad_message, "bad message: shared bytes that are no sealed memory");
+  constexpr int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  if ((seals & wanted) != wanted)
+    throw Error(Errc::bad_message, "bad message: shared bytes that somebody could still change");
+  struct stat status {};
+  if (::fstat(memfd.get(), &status) != 0) throw no_room("shared bytes of no size", errno);
+  return SharedBytes(
+      std::make_shared<const Mapping>(std::move(memfd), static_cast<std::size_t>(status.st_size)));
+}
+
+const void* SharedBytes::data() const noexcept {
+  return mapping_ ? mapping_->data() : nullptr;
+}
+std::size_t SharedBytes::size() const noexcept {
+  return mapping_ ? mapping_->size() : 0;
+}
+int SharedBytes::fd() const noexcept {
+  return mapping_ ? mapping_->fd() : -1;
+}
+
+// The descriptor stays this handle's: the message holds on to the mapping until it is sent.
+std::size_t SharedBytes::attach_to(Writer& out) const {
+  const std::shared_ptr<const Mapping> kept = mapping_ ? mapping_ : copy_of(nullptr, 0).mapping_;
+  const int number = kept->fd();
+  return out.attach(number, kept);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,277 @@
+// socket.cpp - socketpair, sendmsg, recvmsg.
+// Licence: see COPYING.
+#include "system/socket.hpp"
+
+#include "base/startup_path.hpp"
+#include "system/new_descriptor.hpp"
+#include "base/retry_eintr.hpp"
+#include "system/polling.hpp"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace evparallel {
+
+namespace {
+
+constexpr int most_pieces = 16;
+
+// Room for what one packet may carry: descriptors and the sender's credentials.
+union Control {
+  cmsghdr align;
+  char bytes[CMSG_SPACE(most_along * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
+};
+
+int type_of(PairKind kind) noexcept {
+  switch (kind) {
+    case PairKind::stream: return SOCK_STREAM;
+    case PairKind::packets: return SOCK_SEQPACKET;
+    default: return SOCK_DGRAM;
+  }
+}
+
+EVPARALLEL_EARLY Flow flow_of_errno(int number) noexcept {
+  switch (number) {
+    case EAGAIN:
+    case ENOBUFS:
+    case ETOOMANYREFS: return Flow::again;
+    default: return Flow::end;
+  }
+}
+
+// The other end was closed with something unread: the kernel says so once, on packets before what
+// is still to be read here, and asking again reads that, and then the end.
+template <class Call>
+ssize_t read_past_reset(Call call) noexcept {
+  ssize_t result;
+  do result = retried(call);
+  while (result < 0 && errno == ECONNRESET);
+  return result;
+}
+
+// Room for what one write of a stream may bring along.
+union StreamControl {
+  cmsghdr align;
+  char bytes[CMSG_SPACE(most_descriptors * sizeof(int))];
+};
+
+// Takes over all that came along, whatever becomes of it.
+void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
+  Batch batch;
+  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
+    if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    batch.descriptors.resize(count);
+    std::memcpy(batch.descriptors.data(), CMSG_DATA(item), count * sizeof(int));
+  }
+  bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
+  for (int& fd : batch.descriptors) whole &= (fd = above_standard_streams(fd)) >= 0;
+  // Without those that were lost nobody could tell which ones these are.
+  if (!whole) batch = Batch();
+  if (batches) batches->push_back(std::move(batch));
+}
+
+// Returns where the numbers of `count` descriptors go that are to go along.  Requires: room in
+// `control` for so many.
+unsigned char* room_along(msghdr& message, char* control, std::size_t count) noexcept {
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_RIGHTS;
+  item->cmsg_len = CMSG_LEN(count * sizeof(int));
+  return CMSG_DATA(item);
+}
+
+void put_along(msghdr& message, StreamControl& control,
+               const std::vector<Attachment>& along) noexcept {
+  const std::size_t count = std::min(along.size(), most_descriptors);
+  unsigned char* const to = room_along(message, control.bytes, count);
+  for (std::size_t i = 0; i < count; ++i)
+    std::memcpy(to + i * sizeof(int), &along[i].fd, sizeof(int));
+}
+
+// Those of this user that are under way: nothing tells when the other side has taken some.
+void wait_for_room() noexcept {
+  constexpr int a_moment_ms = 1;
+  pause_for(a_moment_ms);
+}
+
+// False: it was lost here.
+bool take_descriptor(int fd, Packet& packet) noexcept {
+  SharedDescriptor superfluous;
+  if (fd < 0) return false;
+  if (packet.count == most_along)
+    superfluous = SharedDescriptor(fd);
+  else if (packet.count++ == 0)
+    packet.along = Descriptor(fd);
+  else
+    packet.others[packet.count - 2] = SharedDescriptor(fd);
+  return true;
+}
+
+// Everything that came along is taken over first, so that nothing leaks whatever the packet turns
+// out to be.
+void take_control(msghdr& message, Packet& packet) noexcept {
+  bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
+  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
+    if (item->cmsg_level != SOL_SOCKET) continue;
+    if (item->cmsg_type == SCM_CREDENTIALS) {
+      ucred credentials;
+      std::memcpy(&credentials, CMSG_DATA(item), sizeof credentials);
+      packet.sender = credentials.pid;
+    } else if (item->cmsg_type == SCM_RIGHTS) {
+      const std::size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd;
+        std::memcpy(&fd, CMSG_DATA(item) + i * sizeof fd, sizeof fd);
+        whole &= take_descriptor(above_standard_streams(fd), packet);
+      }
+    }
+  }
+  if (!whole) {
+    packet.drop();
+    packet.lost_descriptor = true;
+  }
+}
+
+}  // namespace
+
+void Packet::drop() noexcept {
+  along.drop();
+  for (SharedDescriptor& other : others) other.drop();
+  count = 0;
+}
+
+int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
+  int ends[2];
+  if (const int error = open_socket_pair(type_of(kind), ends)) return error;
+  one = Descriptor(ends[0]);
+  other = Descriptor(ends[1]);
+  return 0;
+}
+
+Batch::~Batch() {
+  for (const int fd : descriptors)
+    if (fd >= 0) ::close(fd);
+}
+
+bool descriptor_is_open(int fd) noexcept {
+  return ::fcntl(fd, F_GETFD) >= 0;
+}
+
+EVPARALLEL_EARLY Transfer receive(int fd, char* to, std::size_t size, Wait wait,
+                                  std::vector<Batch>* batches) noexcept {
+  const int flags = MSG_CMSG_CLOEXEC | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
+  iovec vector{to, size};
+  StreamControl control;
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.bytes;
+  const ssize_t got = read_past_reset([&] {
+    message.msg_controllen = sizeof control.bytes;
+    return ::recvmsg(fd, &message, flags);
+  });
+  if (got >= 0 && (message.msg_controllen > 0 || message.msg_flags & MSG_CTRUNC))
+    take_batch(message, batches);
+  if (got > 0) return {Flow::done, static_cast<std::size_t>(got)};
+  if (got == 0) return {Flow::end, 0};
+  return {flow_of_errno(errno), 0};
+}
+
+EVPARALLEL_EARLY Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait wait,
+                               const std::vector<Attachment>* along) noexcept {
+  iovec vectors[most_pieces];
+  const int used = std::min(count, most_pieces);
+  for (int i = 0; i < used; ++i) vectors[i] = {const_cast<char*>(pieces[i].data), pieces[i].size};
+  msghdr message{};
+  message.msg_iov = vectors;
+  message.msg_iovlen = static_cast<std::size_t>(used);
+  StreamControl control;
+  if (along) put_along(message, control, *along);
+  const int flags = MSG_NOSIGNAL | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
+  for (;;) {
+    const ssize_t put = retried([&] { return ::sendmsg(fd, &message, flags); });
+    if (put >= 0) return {Flow::done, static_cast<std::size_t>(put)};
+    if (errno != ETOOMANYREFS) return {flow_of_errno(errno), 0};
+    if (wait == Wait::no) return {Flow::later, 0};
+    wait_for_room();
+  }
+}
+
+void half_close(int fd) noexcept {
+  ::shutdown(fd, SHUT_WR);
+}
+
+Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
+                 std::size_t count) noexcept {
+  iovec vector{const_cast<void*>(bytes), size};
+  Control control{};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  if (count > 0)
+    std::memcpy(room_along(message, control.bytes, count), along, count * sizeof *along);
+  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  return put >= 0 ? Flow::done : flow_of_errno(errno);
+}
+
+Flow send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
+  iovec vector{const_cast<void*>(bytes), size};
+  alignas(cmsghdr) char bytes_along[CMSG_SPACE(sizeof(ucred))] = {};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = bytes_along;
+  message.msg_controllen = sizeof bytes_along;
+  cmsghdr* const item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_CREDENTIALS;
+  item->cmsg_len = CMSG_LEN(sizeof(ucred));
+  const ucred credentials{pid, ::getuid(), ::getgid()};
+  std::memcpy(CMSG_DATA(item), &credentials, sizeof credentials);
+  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  if (put >= 0) return Flow::done;
+  const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: this user has no number here
+  return refused ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
+}
+
+Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
+  iovec vector{to, size};
+  Control control{};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.bytes;
+  message.msg_controllen = sizeof control.bytes;
+  const ssize_t got =
+      read_past_reset([&] { return ::recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  Packet packet;
+  if (got < 0) {
+    packet.flow = flow_of_errno(errno);
+    return packet;
+  }
+  take_control(message, packet);
+  packet.flow = got == 0 ? Flow::end : Flow::done;
+  packet.size = static_cast<std::size_t>(got);
+  return packet;
+}
+
+bool has_hung_up(int fd) noexcept {
+  pollfd what{fd, 0, 0};
+  return wait_for(&what, 1, 0) == 1 && (what.revents & POLLHUP);
+}
+
+void name_senders(int fd) noexcept {
+  const int on = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+}
+
+}  // namespace evparallel

@@ -1,0 +1,36 @@
+// stdio_plan.hpp - the standard streams of a child, on their way to it: from who asks, through the
+// snapshot, to their places.
+// Licence: see COPYING.
+#pragma once
+
+#include "system/socket.hpp"
+#include "codec/wire.hpp"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace evparallel {
+
+struct Streams {
+  static constexpr int count = 3;
+
+  std::uint32_t plan = 0;         // as of Request::streams
+  SharedDescriptor given[count];  // by number, those that the plan says come along
+
+  // ---- in who asks ----
+  void give(int number, SharedDescriptor) noexcept;
+  // Writes the numbers of those given to `to`, in order.  Returns how many.
+  std::size_t list(int* to) const noexcept;
+
+  // ---- in the snapshot ----
+  // Takes what a request for a child has brought along, beside its socket.  False: it is not what
+  // `wanted` says, or was lost; then the rest of the packet is to be dropped.
+  bool claim(std::uint32_t wanted, Packet&) noexcept;
+
+  // ---- in the child ----
+  // Requires: standard input is the null device, or what stands for it.
+  // Returns 0, or the errno for which one that was to be the null device is not.
+  int take_places() const noexcept;
+};
+
+}  // namespace evparallel
