@@ -8,8 +8,9 @@
 // Errc::overloaded, and the pipe goes on.
 #pragma once
 
-#include <evparallel/error.hpp>
+#include <evparallel/detail/attachment.hpp>
 #include <evparallel/detail/short_text.hpp>
+#include <evparallel/error.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -24,12 +25,6 @@
 #include <vector>
 
 namespace evparallel {
-
-// An open descriptor that travels beside the bytes of a message.  Floors above own what it names.
-struct Attachment {
-  int fd = -1;
-  std::shared_ptr<const void> owner{};  // keeps it open until it is sent
-};
 
 // The message under way.  Nothing of it is sent before it is complete.
 class EVPARALLEL_API Writer {

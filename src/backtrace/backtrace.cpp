@@ -1,5 +1,5 @@
 // backtrace.cpp - crash reports and their frames in words.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/backtrace.hpp>
 
 #include <signal.h>

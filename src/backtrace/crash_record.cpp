@@ -1,5 +1,5 @@
 // crash_record.cpp - the handlers of fatal signals, and reading what they have written.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "backtrace/crash_record.hpp"
 
 #include <signal.h>

@@ -1,5 +1,5 @@
 // crash_record.hpp - what a child tells of a signal that ends it, while it ends.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // Nobody else can tell: the snapshot sees a number, and a core may not be written.  But a process
 // that has crashed has little left that works.  So its handler only writes numbers, into memory that

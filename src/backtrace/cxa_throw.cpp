@@ -1,5 +1,5 @@
 // cxa_throw.cpp - what `throw` is compiled to, in front of the C++ library's function of this name.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // In the shared library alone: a program that is linked statically has one function of a name, and
 // so no places of throws.

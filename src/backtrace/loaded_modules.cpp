@@ -1,5 +1,5 @@
 // loaded_modules.cpp - what the loader tells, and comparing it with what it told before.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/loaded_modules.hpp"
 
 #include <elf.h>

@@ -1,5 +1,5 @@
 // loaded_modules.hpp - the program and its libraries: which are loaded, and where.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // A task travels as addresses.  A child finds the same there as long as what is loaded there now was
 // loaded when its snapshot was taken; this is where the two are compared.  Asked of the loader

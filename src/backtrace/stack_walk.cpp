@@ -1,5 +1,5 @@
 // stack_walk.cpp - walking up the stack, with the unwinder that exceptions use.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/stack_walk.hpp"
 
 #include <unwind.h>

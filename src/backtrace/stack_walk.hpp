@@ -1,5 +1,5 @@
 // stack_walk.hpp - who has called whom, as return addresses.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // Allocates nothing and waits for nothing once it was warmed up, so that a handler of a fault may
 // use it.  Only where there is unwind information: what a compiler for C++ always writes.

@@ -1,5 +1,5 @@
 // symbolizer.cpp - names for addresses, from the loader's tables and from debug information.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/symbolizer.hpp"
 
 #include "base/names.hpp"

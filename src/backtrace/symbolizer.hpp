@@ -1,5 +1,5 @@
 // symbolizer.hpp - what is at an address: function, module, and with debug information file and line.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #pragma once
 
 #include "backtrace/loaded_modules.hpp"

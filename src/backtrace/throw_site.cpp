@@ -1,5 +1,5 @@
 // throw_site.cpp - the stacks of the exceptions that are alive.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/throw_site.hpp"
 
 #include "backtrace/stack_walk.hpp"

@@ -1,5 +1,5 @@
 // throw_site.hpp - where the exceptions of a child were thrown.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // When an exception has been caught its stack is gone.  So where `throw` is compiled to a call of
 // __cxa_throw, cxa_throw.cpp stands in front of the C++ library's, and the stack is written down

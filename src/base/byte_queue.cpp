@@ -1,5 +1,5 @@
 // byte_queue.cpp - the pieces of a row of bytes.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/byte_queue.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // byte_queue.hpp - bytes in a row: they come at the end and go at the front.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // A few stand in one piece that grows as it must; many in pieces of one size, which are never moved.
 #pragma once

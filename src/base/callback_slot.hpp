@@ -1,5 +1,5 @@
 // callback_slot.hpp - a callback that may replace or release itself while it runs.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <evparallel/callback.hpp>

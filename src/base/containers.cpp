@@ -1,5 +1,5 @@
 // containers.cpp - the mark of which standard containers the library was built with.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include <evparallel/detail/export.hpp>
 
 namespace evparallel {

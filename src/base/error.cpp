@@ -1,5 +1,5 @@
 // error.cpp - texts of errors and of exit statuses.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include <evparallel/error.hpp>
 
 #include "base/names.hpp"

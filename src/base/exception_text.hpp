@@ -1,5 +1,5 @@
 // exception_text.hpp - what an exception of the program's says, as far as an error tells it.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstddef>

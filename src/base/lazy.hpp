@@ -1,5 +1,5 @@
 // lazy.hpp - a member that most objects never use: it costs a pointer until they do.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
 // names.cpp - names of signals, types and functions.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/names.hpp"
 
 #include <cxxabi.h>

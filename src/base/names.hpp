@@ -1,5 +1,5 @@
 // names.hpp - what the system and the compiler call things, as people read it.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <string>

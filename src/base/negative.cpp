@@ -1,5 +1,5 @@
 // negative.cpp - what is said of a time below zero.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/negative.hpp"
 
 #include <stdexcept>

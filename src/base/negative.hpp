@@ -1,5 +1,5 @@
 // negative.hpp - a time below zero is misuse, and refused where it is given.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 namespace evparallel {

@@ -1,5 +1,5 @@
 // no_memory.hpp - the error of what this process has no memory for.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <evparallel/error.hpp>

@@ -1,5 +1,5 @@
 // object_pool.hpp - what many objects need now and then and few at the same time: lent, and used again.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // What was used keeps its memory on the shelf, so that who has use for it for a moment only, again
 // and again, allocates nothing; and who has none holds none.

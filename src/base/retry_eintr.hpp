@@ -1,5 +1,5 @@
 // retry_eintr.hpp - system calls that a signal has interrupted are made again.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cerrno>

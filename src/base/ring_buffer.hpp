@@ -1,5 +1,5 @@
 // ring_buffer.hpp - a queue in one piece of memory, and in none while nothing was ever in it.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstddef>

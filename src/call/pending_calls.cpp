@@ -1,5 +1,5 @@
 // pending_calls.cpp - the row of calls.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "call/pending_calls.hpp"
 
 #include <algorithm>

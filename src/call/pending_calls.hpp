@@ -1,12 +1,12 @@
 // pending_calls.hpp - the calls of one child that wait for their answers, by id.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include "base/byte_queue.hpp"
 #include "base/lazy.hpp"
-#include "shared/cancel_table.hpp"
-#include "base/ring_buffer.hpp"
 #include "base/object_pool.hpp"
+#include "base/ring_buffer.hpp"
+#include "shared/cancel_table.hpp"
 
 #include <evparallel/run.hpp>
 

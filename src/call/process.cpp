@@ -1,10 +1,10 @@
 // process.cpp - a Process's own part: its callbacks, and who keeps it alive.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/process.hpp>
 
-#include "spawn/child_handle.hpp"
-#include "system/failpoint.hpp"
 #include "base/negative.hpp"
+#include "system/failpoint.hpp"
+#include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
 
 namespace evparallel {

@@ -1,5 +1,5 @@
 // remote_cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // The caller hears at once.  A note in shared memory keeps the child from beginning the call; if it
 // has begun it, the note tells the task, and the snapshot is asked to end the child if it is at this

@@ -1,11 +1,12 @@
 // remote_core.cpp - the way of a call: to a child, and back to its caller.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/run.hpp>
 
-#include "system/failpoint.hpp"
+#include "call/remote_core.hpp"
+
 #include "base/negative.hpp"
 #include "base/no_memory.hpp"
-#include "call/remote_core.hpp"
+#include "system/failpoint.hpp"
 #include "codec/remote_error.hpp"
 
 #include <stdexcept>

@@ -1,10 +1,10 @@
 // remote_core.hpp - a Remote's inside: its child, its calls, and its clock.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
-#include "call/pending_calls.hpp"
 #include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
+#include "call/pending_calls.hpp"
 
 #include <memory>
 #include <optional>

@@ -1,5 +1,5 @@
 // remote_ends.cpp - what becomes of the calls whose child has ended.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 #include "call/remote_core.hpp"
 

@@ -1,5 +1,5 @@
 // child.hpp - the one child that this process is: its task, its calls, its end.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 //
 // A plain `run` child has no event loop: it moves frames with blocking calls.  The loop is made at
 // the first use of this_reactor(), of a Reply or of a Pipe.
@@ -7,10 +7,10 @@
 
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
-#include "shared/cancel_table.hpp"
-#include "pipe/pipe_core.hpp"
-#include "snapshot/server.hpp"
 #include "codec/task_frame.hpp"
+#include "shared/cancel_table.hpp"
+#include "snapshot/server.hpp"
+#include "pipe/pipe_core.hpp"
 
 #include <evparallel/task.hpp>
 

@@ -1,13 +1,13 @@
 // child_calls.cpp - how a child answers: one call after the other, or each when its Reply says so.
-// Licence: see COPYING.
-#include "child/child_main.hpp"
+// Runs in: child.  Licence: see COPYING.
+#include "base/no_memory.hpp"
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
-#include "system/fork.hpp"
-#include "base/no_memory.hpp"
 #include "system/flush_streams.hpp"
+#include "system/fork.hpp"
 #include "codec/remote_error.hpp"
 #include "child/child.hpp"
+#include "child/child_main.hpp"
 
 #include <evparallel/this_call.hpp>
 
@@ -204,41 +204,6 @@ void Child::tell_ready() {
   channel_.put(FrameKind::value, 0, message_);
 }
 
-namespace {
-
-// What is read does not matter: the page is not touched for the first time later.
-void look_at_each(Reader& addresses) {
-  while (addresses.remaining() > 0) {
-    const volatile char* place;
-    addresses.read(&place, sizeof place);
-    static_cast<void>(*place);
-  }
-}
-
-// To be woken up for the first time is dearer than for the second one where a hypervisor keeps the
-// page tables: it brings them up to date then.
-void sleep_once() noexcept {
-  const timespec shortest{0, 1};
-  ::nanosleep(&shortest, nullptr);
-}
-
-}  // namespace
-
-// Faults are for what the program asks for, and so are the call in the slot and the count of short
-// calls.
-void Child::rehearse(Reader& code) {
-  const bool armed = std::exchange(faults.armed, false);
-  look_at_each(code);  // first: the next frame takes its place
-  Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
-  Frame frame;
-  if (wait_for_frame(frame) && frame.kind == FrameKind::call) take_call(frame, echo);
-  slot_->call.store(0);
-  short_calls_ = 0;
-  write_answers();
-  sleep_once();
-  faults.armed = armed;
-}
-
 // ---- asynchronous calls ----
 
 void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
@@ -321,10 +286,6 @@ std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
 }
 
 }  // namespace detail
-
-void rehearse(detail::Child& child, Reader& code) {
-  child.rehearse(code);
-}
 
 // ---- what a task asks ----
 

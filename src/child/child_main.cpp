@@ -1,22 +1,23 @@
 // child_main.cpp - the life of a child: take the task, converse, end.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #include "child/child_main.hpp"
 
-#include "backtrace/crash_record.hpp"
+#include "base/no_memory.hpp"
+#include "base/system_error.hpp"
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
+#include "system/flush_streams.hpp"
 #include "system/fork.hpp"
+#include "system/random_seed.hpp"
+#include "backtrace/crash_record.hpp"
+#include "backtrace/throw_site.hpp"
+#include "codec/remote_error.hpp"
+#include "codec/task_frame.hpp"
+#include "child/birth.hpp"
+#include "child/child.hpp"
+#include "child/enter_environment.hpp"
 #include "child/hooks.hpp"
 #include "child/limits.hpp"
-#include "base/no_memory.hpp"
-#include "system/flush_streams.hpp"
-#include "codec/remote_error.hpp"
-#include "spawn/replicas.hpp"
-#include "system/random_seed.hpp"
-#include "spawn/child_environment.hpp"
-#include "codec/task_frame.hpp"
-#include "child/child.hpp"
-#include "backtrace/throw_site.hpp"
 
 #include <evparallel/child_hooks.hpp>
 
@@ -189,6 +190,12 @@ void child_converse(Child& child) {
 
 }  // namespace detail
 
+std::uint64_t child_seed() {
+  if (role() != Role::child)
+    throw std::logic_error("evparallel: child_seed() in a process that is no child");
+  return taken_seed();
+}
+
 namespace this_child {
 
 void will_exec() {
@@ -239,7 +246,7 @@ void prepare_lives() {
 
 EVPARALLEL_EARLY void live(Spawn&& spawn) {
   fault_at(Hop::live);
-  Replicas::become_child(spawn, std::move(spawn.door));
+  keep_birth(spawn);
   detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
   int status = life(*detail::this_child);
   fault_at(Hop::drain);

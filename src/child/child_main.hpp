@@ -1,5 +1,5 @@
 // child_main.hpp - the life of a child, from its fork to its _exit.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #pragma once
 
 #include "snapshot/server.hpp"

@@ -1,5 +1,5 @@
 // hooks.cpp - lists of hooks, inherited with everything else.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #include "child/hooks.hpp"
 
 #include "base/startup_path.hpp"

@@ -1,5 +1,5 @@
 // hooks.hpp - what is called at the beginning and at the end of a child.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #pragma once
 
 #include <evparallel/error.hpp>

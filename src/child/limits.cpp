@@ -1,9 +1,9 @@
 // limits.cpp - limits of this process, and its niceness.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #include "child/limits.hpp"
 
-#include "system/new_descriptor.hpp"
 #include "base/retry_eintr.hpp"
+#include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>

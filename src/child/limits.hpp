@@ -1,5 +1,5 @@
 // limits.hpp - what a process asks the kernel to hold it to.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 //
 // Each holds for this process and for those that it forks, and returns 0 or an errno: then nothing has
 // changed.  No limit goes above what the process is allowed already.

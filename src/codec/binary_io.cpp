@@ -1,5 +1,5 @@
 // binary_io.cpp - how deep a binary message goes, seen before anything follows it there.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/binary_io.hpp>
 
 #include <array>

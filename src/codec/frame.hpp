@@ -1,6 +1,6 @@
 // frame.hpp - cuts a stream of bytes into frames and makes frames of messages.  No system call
 // here.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // A length is never believed: memory grows with what has arrived, at most to four times that.
 #pragma once
@@ -102,14 +102,10 @@ public:
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
 
-  struct Piece {
-    const char* data;
-    std::size_t size;
-  };
   // The first pieces of the queue, at most `max`, up to the next frame that has descriptors along:
   // they go with its first byte, and nothing else may go before them in the same write.  Returns
   // how many.
-  int front(Piece* pieces, int max) const noexcept;
+  int front(std::string_view* pieces, int max) const noexcept;
   // What is to go along with the first byte of the queue; nullptr: nothing.
   const std::vector<Attachment>* along() const noexcept;
   void written(std::size_t size) noexcept;

@@ -1,10 +1,10 @@
 // io.cpp - the bounds of reading and writing a message.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/io.hpp>
 
-#include "base/startup_path.hpp"
 #include "base/exception_text.hpp"
 #include "base/no_memory.hpp"
+#include "base/startup_path.hpp"
 #include "codec/remote_error.hpp"
 
 #include <new>

@@ -1,5 +1,5 @@
 // json_document.cpp - texts that nlohmann decides about, and what a document is refused for.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/detail/json_document.hpp>
 
 namespace evparallel {

@@ -1,5 +1,5 @@
 // json_text.cpp - what stands for itself in JSON, and what is written otherwise.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/detail/json_document.hpp>
 
 #include <array>

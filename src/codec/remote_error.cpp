@@ -1,5 +1,5 @@
 // remote_error.cpp - exceptions to bytes and back.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "codec/remote_error.hpp"
 
 #include "base/exception_text.hpp"
@@ -166,5 +166,14 @@ Error error_in(Reader in) {
     return malformed;
   }
 }
+
+namespace detail {
+
+void rethrow_as_remote() {
+  if (thread_is_leaving()) throw;
+  throw current_exception_as_remote();
+}
+
+}  // namespace detail
 
 }  // namespace evparallel

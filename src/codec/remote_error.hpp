@@ -1,7 +1,7 @@
 // remote_error.hpp - the fixed form in which an error travels.  Never through a user's codec: the
 // error may be that one
 // does not work.
-// Licence: see COPYING.  Manual: evparallel_protocol(7).
+// Runs in: parent, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
 #include <evparallel/io.hpp>

@@ -1,12 +1,18 @@
 // task_frame.hpp - the first frame to a child: what it is to run.
-// Licence: see COPYING.  Manual: evparallel_protocol(7).
+// Runs in: parent, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
-#include "backtrace/loaded_modules.hpp"
+#include <evparallel/io.hpp>
 
-#include <evparallel/task.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <string>
 
 namespace evparallel {
+
+namespace detail {
+class Child;
+}
 
 struct TaskFrame {
   void (*entry)(detail::Child&, Reader& callable) = nullptr;
@@ -29,9 +35,5 @@ void write_task_frame(Writer&, TaskFrame, const std::string& surroundings,
                       const std::string& callable);
 // What is left in the reader is that text, and the callable.
 TaskFrame read_task_frame(Reader&);
-
-// Of its entry, and of the function that its callable points to: see loaded_modules.hpp.  What a lambda has
-// captured is not looked at.
-std::optional<Error> why_unknown(const Modules& then, const detail::Task&);
 
 }  // namespace evparallel

@@ -1,5 +1,5 @@
 // wire.hpp - the bytes of both conversations.  Nothing else decides what they mean.
-// Licence: see COPYING.  Manual: evparallel_protocol(7).
+// Runs in: parent, snapshot, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 //
 // Both ends are one image on one machine, so numbers stand in host order and structures travel as
 // they are.
@@ -45,17 +45,6 @@ struct Request {
   std::uint32_t streams;  // of a spawn: what the child's standard streams are to be
   Group group;
 };
-
-// Bits of `streams`, for standard stream `number`; without one it is as the snapshot has it.
-constexpr std::uint32_t stream_comes(int number) noexcept {  // a descriptor, in order of number
-  return std::uint32_t{1} << number;
-}
-constexpr std::uint32_t stream_null(int number) noexcept {  // as the snapshot's standard input
-  return std::uint32_t{8} << number;
-}
-constexpr std::uint32_t stream_by_lines(int number) noexcept {  // written line by line
-  return std::uint32_t{64} << number;
-}
 
 enum class Tell : std::uint32_t {
   spawned = 1,      // `pid` runs and has `slot`

@@ -1,5 +1,5 @@
 // event_loop.cpp - the turns of the loop, and what libevent is asked to do.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "loop/event_loop.hpp"
 
 #include "base/startup_path.hpp"

@@ -1,7 +1,7 @@
 // event_loop.hpp - one event of libevent, and the loop that it belongs to.  With watch.cpp the only file
 // that includes
 // libevent.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // The C++ side of the edge: no exception passes through libevent, whatever a callback does.
 //
@@ -13,9 +13,9 @@
 #include <evparallel/callback.hpp>
 #include <evparallel/io.hpp>
 
-#include "system/descriptor.hpp"
 #include "base/callback_slot.hpp"
 #include "base/ring_buffer.hpp"
+#include "system/descriptor.hpp"
 
 #include <event2/event.h>
 #include <event2/event_struct.h>

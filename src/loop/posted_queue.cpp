@@ -1,5 +1,5 @@
 // posted_queue.cpp - what the loop is to call later: for itself, and for other threads.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "loop/event_loop.hpp"
 
 #include <unistd.h>

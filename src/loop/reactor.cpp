@@ -1,9 +1,9 @@
 // reactor.cpp - the public face of the loop: timers, watches, posts.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/reactor.hpp>
 
-#include "system/fork.hpp"
 #include "base/negative.hpp"
+#include "system/fork.hpp"
 #include "loop/event_loop.hpp"
 
 #include <stdexcept>

@@ -1,5 +1,5 @@
 // channel.cpp - frames over a socket.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/channel.hpp"
 
 #include "base/startup_path.hpp"
@@ -72,7 +72,7 @@ EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
   while (queued() > 0) {
     FrameQueue& out = traffic_->out;
     fault_at(Hop::write);
-    FrameQueue::Piece pieces[16];
+    std::string_view pieces[16];
     const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
     if (sent.flow == Flow::again || sent.flow == Flow::later) return sent.flow;
     if (sent.flow == Flow::end) {

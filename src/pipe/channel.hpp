@@ -1,13 +1,13 @@
 // channel.hpp - untyped frames on one socket.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 //
 // Passive: a descriptor and two verbs, receive and flush.  A plain `run` child drives it with
 // blocking calls, all others from a loop.
 #pragma once
 
-#include "codec/frame.hpp"
 #include "base/object_pool.hpp"
 #include "system/socket.hpp"
+#include "codec/frame.hpp"
 
 namespace evparallel {
 

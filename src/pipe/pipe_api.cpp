@@ -1,5 +1,5 @@
 // pipe_api.cpp - what a Pipe calls.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 
 namespace evparallel {

@@ -1,9 +1,10 @@
 // pipe_core.cpp - the life of a pipe: reading and writing.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/pipe.hpp>
 
-#include "base/no_memory.hpp"
 #include "pipe/pipe_core.hpp"
+
+#include "base/no_memory.hpp"
 #include "codec/remote_error.hpp"
 
 #include <stdexcept>

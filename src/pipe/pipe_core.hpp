@@ -1,11 +1,11 @@
 // pipe_core.hpp - a channel that a loop drives: what stands behind a Pipe, a Process and a Remote.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #pragma once
 
-#include "pipe/channel.hpp"
 #include "base/callback_slot.hpp"
 #include "base/lazy.hpp"
 #include "loop/event_loop.hpp"
+#include "pipe/channel.hpp"
 
 #include <evparallel/pipe.hpp>
 

@@ -1,5 +1,5 @@
 // pipe_ends.cpp - how a pipe ends: cleanly, broken, by the last word about its child, or by its owner.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 
 namespace evparallel {

@@ -1,6 +1,7 @@
 // map_core.cpp - a map's items on their way to children: pulled, in chunks, and bisected.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "pool/map_core.hpp"
+
 #include "base/negative.hpp"
 #include "shared/cancel_table.hpp"
 #include "pool/pool_core.hpp"

@@ -1,5 +1,5 @@
 // map_core.hpp - a map's inside: its items on their way, and their results.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include "loop/event_loop.hpp"

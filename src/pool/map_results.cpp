@@ -1,10 +1,10 @@
 // map_results.cpp - a map's results on their way to the caller: in order, each once, and its end.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "base/no_memory.hpp"
+#include "codec/remote_error.hpp"
 #include "shared/cancel_table.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
-#include "codec/remote_error.hpp"
 
 #include <algorithm>
 #include <new>

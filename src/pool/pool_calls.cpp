@@ -1,8 +1,8 @@
 // pool_calls.cpp - the calls of a pool: they wait, a child has them, they are answered.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
+#include "backtrace/symbolizer.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
-#include "backtrace/symbolizer.hpp"
 
 #include <algorithm>
 #include <stdexcept>

@@ -1,11 +1,11 @@
 // pool_child.cpp - a pool's child: what it does once, then calls, alone or in chunks.
-// Licence: see COPYING.
+// Runs in: child.  Licence: see COPYING.
 #include <evparallel/pool.hpp>
 #include <evparallel/this_call.hpp>
 
-#include "pool/pool_format.hpp"
 #include "codec/remote_error.hpp"
 #include "child/child.hpp"
+#include "pool/pool_format.hpp"
 
 namespace evparallel {
 

@@ -1,5 +1,5 @@
 // pool_core.hpp - a Pool's inside: its calls, its maps, and its children.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include "pool/map_core.hpp"

@@ -1,5 +1,5 @@
 // pool_format.hpp - what stands in the calls of a pool, and in their answers.
-// Licence: see COPYING.  Manual: evparallel_protocol(7).
+// Runs in: parent, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
 #include <evparallel/error.hpp>

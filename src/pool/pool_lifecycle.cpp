@@ -1,7 +1,7 @@
 // pool_lifecycle.cpp - the children of a pool: when one is started, replaced, and ended.
-// Licence: see COPYING.
-#include "system/usable_cpus.hpp"
+// Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
+#include "system/usable_cpus.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
 

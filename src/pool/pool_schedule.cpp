@@ -1,5 +1,5 @@
 // pool_schedule.cpp - which child gets what, and what is taken back from one that is slow.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // A child that answers one call and is then sent the next one stands still for a round trip.  So
 // calls that are short are sent ahead, many of them; and what a child has not begun is taken back

@@ -1,5 +1,5 @@
 // pool_shutdown.cpp - how a pool ends, and what it tells before.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "pool/pool_core.hpp"
 

@@ -1,5 +1,5 @@
 // pool_stats.cpp - counting, and what a child's memory has come to.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "pool/pool_stats.hpp"
 
 #include "system/descriptor.hpp"

@@ -1,5 +1,5 @@
 // pool_stats.hpp - what a pool counts, and how long things took.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include <evparallel/pool.hpp>

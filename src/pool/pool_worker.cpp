@@ -1,5 +1,5 @@
 // pool_worker.cpp - between a pool and one of its children.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "pool/pool_core.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // pool_worker.hpp - one child of a pool, and what it was sent.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include "call/remote_core.hpp"

@@ -1,5 +1,5 @@
 // progress.cpp - progress: its rate, its texts, its line.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/progress.hpp>
 
 #include "base/negative.hpp"

@@ -1,12 +1,11 @@
 // cancel_table.cpp - the table of notes.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "shared/cancel_table.hpp"
 
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
 #include "system/shared_memory.hpp"
 
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,32 +17,6 @@ namespace {
 constexpr std::uint64_t being_written = 1;
 
 }  // namespace
-
-EVPARALLEL_EARLY std::int64_t now_ns() noexcept {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return std::int64_t{time.tv_sec} * 1000000000 + time.tv_nsec;
-}
-
-std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds time) noexcept {
-  return time.count() >= no_deadline - at ? no_deadline
-                                          : std::max<std::int64_t>(at + time.count(), 1);
-}
-
-std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds time) noexcept {
-  constexpr std::chrono::milliseconds longest =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds::max());
-  if (time > longest) return no_deadline;
-  return deadline_from(at, std::chrono::nanoseconds(time));
-}
-
-std::int64_t deadline_in(std::chrono::nanoseconds time) noexcept {
-  return deadline_from(now_ns(), time);
-}
-
-std::int64_t deadline_in(std::chrono::milliseconds time) noexcept {
-  return deadline_from(now_ns(), time);
-}
 
 Notes* Notes::map() noexcept {
   return static_cast<Notes*>(map_shared(sizeof(Notes)));

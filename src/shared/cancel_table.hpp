@@ -1,31 +1,23 @@
 // cancel_table.hpp - what the parent says about single calls while they wait or run: when they are due, or
 // that nobody waits for them any more.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // Shared memory again, for the same reason as slots: a task that computes reads no message.  A table
 // open to all clients of a snapshot; a place belongs to whoever has claimed it.  Where it is full a
 // call has no note: then the task is not told, and only the parent keeps the deadline.
 #pragma once
 
+#include "base/clock.hpp"
+
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
 namespace evparallel {
 
-// Times are nanoseconds of CLOCK_MONOTONIC, as everywhere between these processes.
-constexpr std::int64_t no_deadline = INT64_MAX;
 constexpr std::int64_t revoked = INT64_MIN;  // cancelled: due before all time
 // It is made elsewhere: the child does not begin it; if it has, this says nothing.
 constexpr std::int64_t taken_back = INT64_MIN + 1;
-std::int64_t now_ns() noexcept;
-// So long from now; no_deadline where that is beyond all time.
-std::int64_t deadline_in(std::chrono::nanoseconds) noexcept;
-std::int64_t deadline_in(std::chrono::milliseconds) noexcept;
-// The same from another moment on, which is not below 0.
-std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds) noexcept;
-std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds) noexcept;
 
 struct alignas(32) Note {
   std::atomic<std::uint64_t> owner{0};  // 0: free

@@ -1,10 +1,10 @@
 // child_slots.cpp - the mapping of the shared arena, and the agreement about who begins what.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "shared/child_slots.hpp"
 
-#include "backtrace/crash_record.hpp"
 #include "base/startup_path.hpp"
 #include "system/shared_memory.hpp"
+#include "backtrace/crash_record.hpp"
 
 namespace evparallel {
 

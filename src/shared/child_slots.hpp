@@ -1,5 +1,5 @@
 // child_slots.hpp - memory that the parent shares with the children of one snapshot: a slot each.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // A synchronous task is not in its loop, so no message reaches it and it sends none; a word in
 // shared memory does. What a child writes is untrusted input to the others.

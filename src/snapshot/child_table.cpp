@@ -1,5 +1,5 @@
 // child_table.cpp - the table of children.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/child_table.hpp"
 
 #include <algorithm>

@@ -1,12 +1,13 @@
 // child_table.hpp - the snapshot's table of children: by index, by pid, and in lists.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // It lives in zeroed memory that only use touches, so that a big table costs nothing, and it neither
 // allocates nor frees.
 #pragma once
 
-#include "shared/child_slots.hpp"
+#include "base/clock.hpp"
 #include "codec/wire.hpp"
+#include "shared/child_slots.hpp"
 
 #include <evparallel/error.hpp>
 
@@ -86,7 +87,5 @@ private:
   ChildIndex buckets_[bucket_count];
   ChildEntry entries_[slot_count];
 };
-
-constexpr std::int64_t never = INT64_MAX;
 
 }  // namespace evparallel

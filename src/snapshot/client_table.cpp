@@ -1,5 +1,5 @@
 // client_table.cpp - the table of clients, and reports to them.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/client_table.hpp"
 
 #include "system/failpoint.hpp"

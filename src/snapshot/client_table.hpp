@@ -1,12 +1,12 @@
 // client_table.hpp - who asks a snapshot for children: the parent, and children that have children; and
 // what is still to be told to each.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // Lives in the snapshot alone.  It never waits for room in a socket: what cannot be told is kept.
 #pragma once
 
-#include "snapshot/child_table.hpp"
 #include "system/socket.hpp"
+#include "snapshot/child_table.hpp"
 
 namespace evparallel {
 

@@ -1,10 +1,10 @@
 // freezable_regions.cpp - reads /proc/self/smaps, and finds malloc's memory in it by its own marks.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freezable_regions.hpp"
 
+#include "base/retry_eintr.hpp"
 #include "system/descriptor.hpp"
 #include "system/new_descriptor.hpp"
-#include "base/retry_eintr.hpp"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 // freezable_regions.hpp - which memory of this process can be frozen, as the kernel and the C library's
 // allocator have it.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // To look must change nothing of what is looked at: all that it writes is one shared mapping, which
 // is no candidate and lies in none.

@@ -1,10 +1,10 @@
 // freeze_handshake.cpp - the first moments of a frozen snapshot.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freeze_handshake.hpp"
 
 #include "system/fork.hpp"
-#include "system/socket.hpp"
 #include "system/polling.hpp"
+#include "system/socket.hpp"
 
 #include <cerrno>
 

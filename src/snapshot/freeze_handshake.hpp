@@ -1,5 +1,5 @@
 // freeze_handshake.hpp - how a snapshot becomes a frozen one, before it serves, and then several.
-// Licence: see COPYING.  Manual: evparallel_protocol(7).
+// Runs in: snapshot.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 //
 // The first process freezes itself.  All others are forked from it, as children of the program like
 // itself, so that they have the same files mapped and nothing is copied again.  What is said for that

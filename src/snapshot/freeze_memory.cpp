@@ -1,11 +1,11 @@
 // freeze_memory.cpp - copies regions into files in memory, and maps those in their places.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freeze_memory.hpp"
 
+#include "base/retry_eintr.hpp"
 #include "system/failpoint.hpp"
 #include "system/new_descriptor.hpp"
 #include "snapshot/freezable_regions.hpp"
-#include "base/retry_eintr.hpp"
 
 #include <evparallel/freeze.hpp>
 

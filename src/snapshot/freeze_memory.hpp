@@ -1,6 +1,6 @@
 // freeze_memory.hpp - puts large private memory of this process on files in memory, so that a fork of it has
 // no page tables to copy.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // A private mapping of a file through which nobody has written is not copied by fork(2): whoever
 // needs a page finds it in the file.  Contents and addresses stay, and so does all that malloc, free

@@ -1,12 +1,12 @@
 // orphans.cpp - the slow look for what children leave behind.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/orphans.hpp"
 
-#include "snapshot/termination.hpp"
-#include "system/fork.hpp"
-#include "shared/cancel_table.hpp"
-#include "system/new_descriptor.hpp"
 #include "base/retry_eintr.hpp"
+#include "system/fork.hpp"
+#include "system/new_descriptor.hpp"
+#include "shared/cancel_table.hpp"
+#include "snapshot/termination.hpp"
 
 #include <dirent.h>
 #include <fcntl.h>

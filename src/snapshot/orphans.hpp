@@ -1,6 +1,6 @@
 // orphans.hpp - what children leave behind: the programs that they have started and that have left
 // their process group.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // Snapshot and children are subreapers (prctl(2)): what a child has started is below it as long as
 // it lives, and becomes a child of the snapshot with its end.  No event tells of that, and to look

@@ -1,5 +1,5 @@
 // program.cpp - whether the program lives, by its number or by a descriptor of it.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/program.hpp"
 
 #include "system/fork.hpp"

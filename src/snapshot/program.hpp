@@ -1,5 +1,5 @@
 // program.hpp - the program that a snapshot belongs to, as the snapshot sees it.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #pragma once
 
 #include "system/descriptor.hpp"

@@ -1,25 +1,25 @@
 // server.cpp - the turns of the snapshot.
-// Licence: see COPYING.  Manual: evparallel(7), evparallel_protocol(7).
+// Runs in: snapshot.  Licence: see COPYING.  Manual: evparallel(7), evparallel_protocol(7).
 //
 // Order of one turn: report; look at the clocks; wait; reap, and drop the clients that have died,
 // unread; serve one request of each client.  What a dead client had asked for is never served, and
 // what it had is killed.  Now and then it looks for what children have left behind.
 #include "snapshot/server.hpp"
 
-#include "snapshot/child_table.hpp"
-#include "snapshot/client_table.hpp"
 #include "base/startup_path.hpp"
-#include "snapshot/termination.hpp"
 #include "system/failpoint.hpp"
 #include "system/fork.hpp"
-#include "snapshot/freeze_handshake.hpp"
-#include "shared/cancel_table.hpp"
+#include "system/polling.hpp"
 #include "system/process_stat.hpp"
 #include "system/random_seed.hpp"
 #include "system/socket.hpp"
-#include "snapshot/orphans.hpp"
-#include "system/polling.hpp"
 #include "codec/wire.hpp"
+#include "shared/cancel_table.hpp"
+#include "snapshot/child_table.hpp"
+#include "snapshot/client_table.hpp"
+#include "snapshot/freeze_handshake.hpp"
+#include "snapshot/orphans.hpp"
+#include "snapshot/termination.hpp"
 
 #include <malloc.h>
 #include <signal.h>

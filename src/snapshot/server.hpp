@@ -1,16 +1,16 @@
 // server.hpp - the snapshot itself: it waits to be asked, forks, reaps, reports.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // No libevent, no threads, and it never blocks in a write.  It calls up through one pointer only:
 // the life of a child. Its state is one fixed mapping; serving allocates nothing.
 #pragma once
 
 #include "system/descriptor.hpp"
+#include "system/stdio_plan.hpp"
 #include "backtrace/loaded_modules.hpp"
 #include "shared/cancel_table.hpp"
-#include "snapshot/program.hpp"
 #include "shared/child_slots.hpp"
-#include "system/stdio_plan.hpp"
+#include "snapshot/program.hpp"
 
 #include <sys/types.h>
 

@@ -1,5 +1,5 @@
 // termination.cpp - signals and clocks of the snapshot.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/termination.hpp"
 
 #include "shared/cancel_table.hpp"
@@ -21,16 +21,6 @@ std::uint64_t bit_of(int signum) noexcept {
 }
 
 }  // namespace
-
-std::int64_t later(std::int64_t now, std::int64_t ms) noexcept {
-  return ms > (never - now) / ns_per_ms ? never : now + std::max<std::int64_t>(ms, 0) * ns_per_ms;
-}
-
-int wait_until(std::int64_t at, std::int64_t now) noexcept {
-  constexpr std::int64_t longest_ms = 60000;
-  const std::int64_t left = std::clamp<std::int64_t>(at - now, 0, longest_ms * ns_per_ms);
-  return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
-}
 
 void Endings::set_up(Children& children, Slot* slots) noexcept {
   children_ = &children;

@@ -1,13 +1,13 @@
 // termination.hpp - how the snapshot ends children: signals, clocks, and what an end is called then.
-// Licence: see COPYING.
+// Runs in: snapshot.  Licence: see COPYING.
 //
 // Lives in the snapshot alone.  Only here, and only what has not been reaped, is anything ever
 // killed.
 #pragma once
 
-#include "snapshot/child_table.hpp"
 #include "system/fork.hpp"
 #include "codec/wire.hpp"
+#include "snapshot/child_table.hpp"
 
 namespace evparallel {
 
@@ -39,10 +39,5 @@ private:
   Slot* slots_;
   std::int64_t next_;  // nothing is due before it
 };
-
-// `ms` milliseconds after `now`, which is in nanoseconds.
-std::int64_t later(std::int64_t now, std::int64_t ms) noexcept;
-// Milliseconds from `now` until `at`, for poll(2); rounded up, so that what is due then is due.
-int wait_until(std::int64_t at, std::int64_t now) noexcept;
 
 }  // namespace evparallel

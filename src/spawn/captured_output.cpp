@@ -1,9 +1,9 @@
 // captured_output.cpp - bytes of a pipe to lines.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/captured_output.hpp"
 
-#include "system/new_descriptor.hpp"
 #include "base/retry_eintr.hpp"
+#include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>

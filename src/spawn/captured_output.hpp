@@ -1,6 +1,6 @@
 // captured_output.hpp - what a child writes to captured streams: read by the loop, told line by line, and the
 // last of it kept.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // Memory is bounded whatever the child writes: a line that is too long is told in pieces, and what
 // nobody has read yet waits in the pipe, and the child with it.

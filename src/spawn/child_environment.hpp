@@ -1,19 +1,16 @@
 // child_environment.hpp - what Options say about the surroundings of a child: name, directory,
 // environment, standard streams.
-// Licence: see COPYING.  Manual: evparallel_child(3), evparallel_protocol(7).
+// Runs in: parent.  Licence: see COPYING.  Manual: evparallel_child(3), evparallel_protocol(7).
 #pragma once
 
-#include "spawn/captured_output.hpp"
 #include "system/stdio_plan.hpp"
+#include "spawn/captured_output.hpp"
 
 #include <evparallel/options.hpp>
 
 #include <string>
-#include <string_view>
 
 namespace evparallel {
-
-// ---- in who asks ----
 
 // Made once for all children of one Remote: it holds copies of the descriptors that Options name.
 class Surroundings {
@@ -32,10 +29,5 @@ private:
   Stdio streams_[Streams::count];
   SharedDescriptor given_[Streams::count];
 };
-
-// ---- in the child ----
-
-// Takes a text of Surroundings.  Fails: Error{spawn_failed} where the directory cannot be entered.
-void enter_surroundings(std::string_view text);
 
 }  // namespace evparallel

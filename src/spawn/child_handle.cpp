@@ -1,9 +1,9 @@
 // child_handle.cpp - from the request for a child to its last word.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/child_handle.hpp"
 
-#include "backtrace/crash_record.hpp"
 #include "base/negative.hpp"
+#include "backtrace/crash_record.hpp"
 #include "backtrace/symbolizer.hpp"
 #include "codec/task_frame.hpp"
 

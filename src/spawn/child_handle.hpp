@@ -1,10 +1,10 @@
 // child_handle.hpp - the parent's hold on one child: its pipe, its pid, and how it ended.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #pragma once
 
 #include "pipe/pipe_core.hpp"
-#include "spawn/snapshot_process.hpp"
 #include "spawn/child_environment.hpp"
+#include "spawn/snapshot_process.hpp"
 
 #include <evparallel/options.hpp>
 #include <evparallel/task.hpp>

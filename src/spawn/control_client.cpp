@@ -1,5 +1,5 @@
 // control_client.cpp - requests out, reports in.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/control_client.hpp"
 
 #include "system/failpoint.hpp"

@@ -1,5 +1,5 @@
 // control_client.hpp - the asking end of a control socket: the mirror of server.hpp.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // Passive: it has no loop.  Its owner watches the socket, calls take() when it is readable and
 // flush() when it is writable.

@@ -1,5 +1,5 @@
 // oom_counter.cpp - the control group's count of kills.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/oom_counter.hpp"
 
 #include "system/text_file.hpp"

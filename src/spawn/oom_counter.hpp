@@ -1,6 +1,6 @@
 // oom_counter.hpp - whether the kernel's out-of-memory killer has been at work in our control
 // group.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // A process that it kills looks like any that was killed by SIGKILL; but the group counts
 // (`oom_kill` in memory.events of cgroup v2, in memory.oom_control of v1).  Children live in the

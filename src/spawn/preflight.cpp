@@ -1,14 +1,14 @@
 // preflight.cpp - looks at this process: threads, descriptors, signals, timers, streams.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/preflight.hpp>
 
-#include "system/descriptor.hpp"
-#include "system/fork.hpp"
 #include "base/names.hpp"
-#include "system/new_descriptor.hpp"
+#include "system/descriptor.hpp"
 #include "system/flush_streams.hpp"
-#include "system/text_file.hpp"
+#include "system/fork.hpp"
+#include "system/new_descriptor.hpp"
 #include "system/polling.hpp"
+#include "system/text_file.hpp"
 
 #include <dirent.h>
 #include <dlfcn.h>

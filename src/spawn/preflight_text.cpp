@@ -1,5 +1,5 @@
 // preflight_text.cpp - a preflight report in words and as JSON.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/detail/json_text.hpp>
 #include <evparallel/preflight.hpp>
 

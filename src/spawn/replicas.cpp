@@ -1,5 +1,5 @@
 // replicas.cpp - which process of a snapshot is asked, and what is heard of all of them.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/replicas.hpp"
 
 namespace evparallel {

@@ -1,5 +1,5 @@
 // replicas.hpp - the processes that one snapshot consists of: they stand in for each other.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // Each has a control socket and slots of its own, since a slot is a place in the table of one
 // process; they share the notes, whose owners are unique whoever forks them.  In a child there is
@@ -18,10 +18,8 @@ public:
   static std::shared_ptr<Replicas> take(const SnapshotOptions&);
   // Those that `chosen` names, or the default ones.  Fails: Error{no_snapshot}.
   static std::shared_ptr<Replicas> choose(const Snapshot* chosen);
-  // In a fresh child: from now on choose() knows the snapshot that forked it.  What that takes is
-  // made at the first use, which most children do not come to.
-  static void become_child(const Spawn&, Descriptor door) noexcept;
-  // Makes it now, if this is such a child.
+  // In a child: from now on choose() knows the snapshot that forked it.  Done at the first use, which most
+  // children do not come to.
   static void use_birth();
 
   // The one that is to fork the next child: each in turn, of those that live.  Where none does, one

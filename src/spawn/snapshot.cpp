@@ -1,13 +1,13 @@
 // snapshot.cpp - taking a snapshot: which one is meant, what is in its way, and its fork.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include <evparallel/child_hooks.hpp>
 #include <evparallel/snapshot.hpp>
 
-#include "child/child_main.hpp"
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
-#include "spawn/replicas.hpp"
 #include "system/process_title.hpp"
+#include "child/child_main.hpp"
+#include "spawn/replicas.hpp"
 
 #include <alloca.h>
 
@@ -30,14 +30,6 @@ Registry& registry() {
   static auto* all = new Registry;
   return *all;
 }
-
-// In a child, until it is asked for the first time which snapshot is meant.
-struct Unused {
-  ChildBirth birth;
-  Descriptor door;
-};
-alignas(Unused) char place_of_unused[sizeof(Unused)];
-Unused* unused = nullptr;
 
 void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   if (living_loops() > 0)
@@ -191,23 +183,17 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   return replicas;
 }
 
-EVPARALLEL_EARLY void Replicas::become_child(const Spawn& spawn, Descriptor door) noexcept {
-  unused = new (place_of_unused) Unused{
-      {Home::here(), spawn.snapshot, spawn.slots, spawn.notes, spawn.modules}, std::move(door)};
-}
-
 void Replicas::use_birth() {
-  if (!unused) return;
-  const std::shared_ptr<SnapshotEntry> entry =
-      SnapshotEntry::of_child(unused->birth, std::move(unused->door));
+  ChildBirth* const birth = take_birth();
+  if (!birth) return;
+  const std::shared_ptr<SnapshotEntry> entry = SnapshotEntry::of_child(*birth);
   std::shared_ptr<Replicas> replicas(new Replicas(entry->moment()));
   replicas->all_.push_back(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
-  unused = nullptr;
 }
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const ChildBirth& birth, Descriptor door) {
+std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(ChildBirth& birth) {
   const auto moment = std::make_shared<Moment>();
   moment->home =
       birth.child;  // it may be asked for in a copy of the child first: not at home there
@@ -218,7 +204,7 @@ std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(const ChildBirth& birth, 
   entry->home_ = birth.child;
   entry->pid_ = birth.snapshot;
   entry->slots_ = birth.slots;
-  entry->door_ = std::move(door);
+  entry->door_ = std::move(birth.door);
   return entry;
 }
 

@@ -1,5 +1,5 @@
 // snapshot_process.cpp - asking a process of a snapshot for children, and hearing of them.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
 #include "system/failpoint.hpp"
@@ -16,6 +16,17 @@ namespace evparallel {
 
 namespace {
 
+// Of its entry, and of the function that its callable points to: see loaded_modules.hpp.  What a lambda has
+// captured is not looked at.
+std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
+  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
+  if (!why && task.function)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
+  for (std::size_t i = 0; !why && i < task.more.size(); ++i)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.more[i]));
+  return why;
+}
+
 Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept {
   request.cause = static_cast<std::int32_t>(clock.cause);
   request.grace_ms = clock.grace.count();
@@ -24,10 +35,6 @@ Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept 
 }
 
 }  // namespace
-
-Error system_error(Errc code, const std::string& what, int number) {
-  return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
-}
 
 // ---- at the door ----
 

@@ -1,22 +1,24 @@
 // snapshot_process.hpp - what the parent knows of one process of a snapshot: the mirror of its table.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // An entry is complete before the fork and is found through static storage, so that a child
 // inherits no half-built object.  A child has an entry of its own for the snapshot that forked it;
 // it connects at the first use.
 #pragma once
 
-#include "spawn/control_client.hpp"
+#include "base/system_error.hpp"
 #include "system/fork.hpp"
+#include "system/random_seed.hpp"
 #include "backtrace/loaded_modules.hpp"
 #include "shared/cancel_table.hpp"
-#include "spawn/oom_counter.hpp"
-#include "system/random_seed.hpp"
-#include "snapshot/server.hpp"
 #include "shared/child_slots.hpp"
+#include "snapshot/server.hpp"
+#include "loop/event_loop.hpp"
+#include "child/birth.hpp"
+#include "spawn/control_client.hpp"
+#include "spawn/oom_counter.hpp"
 #include "spawn/spare_children.hpp"
 #include "spawn/spawn_table.hpp"
-#include "loop/event_loop.hpp"
 
 #include <evparallel/snapshot.hpp>
 #include <evparallel/task.hpp>
@@ -49,15 +51,6 @@ struct Moment {
   std::uint64_t next_spare = 0;  // so are these
 };
 
-// What a child was born with, as far as it serves to ask for children of its own.
-struct ChildBirth {
-  Home child;
-  pid_t snapshot = 0;
-  Slot* slots = nullptr;
-  Notes* notes = nullptr;
-  const std::shared_ptr<const Modules>* modules = nullptr;
-};
-
 // How a spawn ended, told exactly once for each.
 struct LastWord {
   std::optional<ExitStatus> status;  // how the child ended
@@ -74,9 +67,6 @@ protected:
   ~SpawnListener() = default;
 };
 
-// "WHAT: the system's word for NUMBER", with the number as os_error().
-Error system_error(Errc, const std::string& what, int number);
-
 class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
 public:
   // Forks one process.  Fails: Error{spawn_failed}.
@@ -85,10 +75,8 @@ public:
   // Error{spawn_failed}.
   static std::vector<std::shared_ptr<SnapshotEntry>> take_frozen(std::shared_ptr<Moment>,
                                                                  const SnapshotOptions&);
-  // In a fresh child: what it was born with.
-  static std::shared_ptr<SnapshotEntry> of_child(const Spawn&, Descriptor door);
-  // In a child: of the snapshot that forked it.
-  static std::shared_ptr<SnapshotEntry> of_child(const ChildBirth&, Descriptor door);
+  // In a child: the snapshot that forked it.
+  static std::shared_ptr<SnapshotEntry> of_child(ChildBirth&);
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
 

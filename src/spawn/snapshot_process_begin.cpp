@@ -1,9 +1,9 @@
 // snapshot_process_begin.cpp - the beginning of a process of a snapshot, as its program sees it: it serves, or
 // says why it does not.
-// Licence: see COPYING.
-#include "spawn/snapshot_process.hpp"
-#include "system/socket.hpp"
+// Runs in: parent.  Licence: see COPYING.
 #include "system/polling.hpp"
+#include "system/socket.hpp"
+#include "spawn/snapshot_process.hpp"
 
 namespace evparallel {
 

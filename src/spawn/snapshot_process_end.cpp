@@ -1,6 +1,6 @@
 // snapshot_process_end.cpp - the end of a process of a snapshot, as its program sees it: given up, stopped, or
 // lost; then reaped.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
 #include <sys/wait.h>

@@ -1,12 +1,13 @@
 // spare_children.cpp - what the parent does about spares: rehearsals, and the part of a snapshot's entry that
 // keeps and hands them over.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/spare_children.hpp"
 
-#include "child/child_main.hpp"
-#include "spawn/snapshot_process.hpp"
-#include "spawn/child_environment.hpp"
+#include "codec/frame.hpp"
 #include "codec/task_frame.hpp"
+#include "child/child_main.hpp"
+#include "spawn/child_environment.hpp"
+#include "spawn/snapshot_process.hpp"
 
 #include <unistd.h>
 
@@ -35,8 +36,8 @@ constexpr std::chrono::milliseconds refill_after{1};
 constexpr std::uint32_t streams_of_spare = stream_null(STDIN_FILENO);
 
 std::string bytes_of(const FrameQueue& queue) {
-  FrameQueue::Piece piece{};
-  return queue.front(&piece, 1) == 1 ? std::string(piece.data, piece.size) : std::string();
+  std::string_view piece{};
+  return queue.front(&piece, 1) == 1 ? std::string(piece.data(), piece.size()) : std::string();
 }
 
 // The first two frames to a spare.
@@ -85,7 +86,7 @@ int Spares::add(std::uint64_t id, Descriptor& theirs) {
   const std::string bytes = rehearsal(code_);
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
-  const FrameQueue::Piece piece{bytes.data(), bytes.size()};
+  const std::string_view piece{bytes.data(), bytes.size()};
   // A fresh socket has room for it.
   send(spare.socket.get(), &piece, 1, Wait::no);
   all_.push_back(std::move(spare));

@@ -1,5 +1,5 @@
 // spare_children.hpp - children that were forked ahead, each waiting for the task of a spawn.
-// Licence: see COPYING.  Manual: evparallel_snapshot(3), evparallel_protocol(7).
+// Runs in: parent.  Licence: see COPYING.  Manual: evparallel_snapshot(3), evparallel_protocol(7).
 //
 // A spare is a child whose first task is a rehearsal: it answers one call, and then waits for a task
 // again.  No loop watches its socket: whether it has answered, and lives, is looked at when a spawn

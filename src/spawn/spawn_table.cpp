@@ -1,5 +1,5 @@
 // spawn_table.cpp - the rows of that table.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "spawn/spawn_table.hpp"
 
 #include "spawn/spare_children.hpp"

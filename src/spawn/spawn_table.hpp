@@ -1,5 +1,5 @@
 // spawn_table.hpp - the children that a process of a snapshot was asked for and that have not ended, by id.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 //
 // Passive: a table.  Ids rise as they are given, those of spares apart from all others, so that each
 // kind stands sorted in a row of its own.

@@ -1,6 +1,6 @@
 // take_frozen.cpp - a frozen snapshot, as its program takes it: waits until it is frozen, and has
 // its replicas forked from it.
-// Licence: see COPYING.
+// Runs in: parent.  Licence: see COPYING.
 #include "snapshot/freeze_handshake.hpp"
 #include "spawn/replicas.hpp"
 

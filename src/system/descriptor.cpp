@@ -1,5 +1,5 @@
 // descriptor.cpp - the register of the library's descriptors.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/descriptor.hpp"
 
 #include "base/startup_path.hpp"

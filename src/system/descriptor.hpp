@@ -1,5 +1,5 @@
 // descriptor.hpp - a descriptor of the library, and the register of all of them.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // The register is why a far process can close everything that belongs to the library and nothing of
 // the program.

@@ -1,5 +1,5 @@
 // failpoint.cpp - plans of faults, and ends at hops.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 
 #include "base/negative.hpp"

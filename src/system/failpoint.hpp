@@ -1,6 +1,6 @@
 // failpoint.hpp - where the library looks whether a fault is due: a plan of the program's, or, for the
 // library's own tests, an end of any kind at any hop.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // One structure in plain memory: what the program sets before a snapshot is inherited by it and by
 // its children, and a task may set what is to happen to its own process.  Inert until `armed`.

@@ -1,5 +1,5 @@
 // flush_streams.cpp - buffers of stdio and of the C++ streams.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/flush_streams.hpp"
 
 #include "base/startup_path.hpp"

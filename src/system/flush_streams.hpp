@@ -1,5 +1,5 @@
 // flush_streams.hpp - what the program has printed and is not written yet.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstddef>

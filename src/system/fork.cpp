@@ -1,13 +1,13 @@
 // fork.cpp - fork, wait, signals of far processes.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/fork.hpp"
 
+#include "base/retry_eintr.hpp"
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
-#include "system/new_descriptor.hpp"
 #include "system/flush_streams.hpp"
+#include "system/new_descriptor.hpp"
 #include "system/process_stat.hpp"
-#include "base/retry_eintr.hpp"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 // fork.hpp - the only fork and the only wait.  Hygiene before and after a fork lives here.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <evparallel/error.hpp>

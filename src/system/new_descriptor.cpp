@@ -1,9 +1,9 @@
 // new_descriptor.cpp - asks the kernel for descriptors, and once more where a number was too low.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/new_descriptor.hpp"
 
-#include "base/startup_path.hpp"
 #include "base/retry_eintr.hpp"
+#include "base/startup_path.hpp"
 
 #include <fcntl.h>
 #include <sys/eventfd.h>

@@ -1,7 +1,7 @@
 // new_descriptor.hpp - the only calls that make descriptors.  None gets the number of a standard stream: the
 // program may have closed one, and what it prints would go to the library's descriptor, or what it
 // reads would come from there.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <signal.h>

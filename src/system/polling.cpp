@@ -1,5 +1,5 @@
 // polling.cpp - waits, also where the kernel does not let us.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/polling.hpp"
 
 #include <cerrno>

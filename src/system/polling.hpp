@@ -1,5 +1,5 @@
 // polling.hpp - the only poll(2).
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <poll.h>

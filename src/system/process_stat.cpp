@@ -1,9 +1,9 @@
 // process_stat.cpp - reading /proc/PID/stat.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/process_stat.hpp"
 
-#include "system/new_descriptor.hpp"
 #include "base/retry_eintr.hpp"
+#include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
 #include <time.h>

@@ -1,5 +1,5 @@
 // process_stat.hpp - what the kernel's table of processes says: /proc/PID/stat.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <sys/types.h>

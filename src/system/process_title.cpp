@@ -1,5 +1,5 @@
 // process_title.cpp - titles of processes.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/process_title.hpp"
 
 #include "base/startup_path.hpp"

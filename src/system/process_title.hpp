@@ -1,5 +1,5 @@
 // process_title.hpp - what ps(1) and top(1) show of a snapshot and of a child.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // The command line is shown from memory of ours.  The program's own, where others would write such a
 // title, stays as it is: a task may hold pointers into its arguments.

@@ -1,18 +1,13 @@
 // random_seed.cpp - where seeds come from.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/random_seed.hpp"
 
 #include "base/startup_path.hpp"
-#include "system/fork.hpp"
-
-#include <evparallel/child_hooks.hpp>
 
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <stdexcept>
 
 namespace evparallel {
 
@@ -57,9 +52,7 @@ EVPARALLEL_EARLY void take_seed(std::uint64_t seed) noexcept {
   seed_generators(seed);
 }
 
-std::uint64_t child_seed() {
-  if (role() != Role::child)
-    throw std::logic_error("evparallel: child_seed() in a process that is no child");
+std::uint64_t taken_seed() noexcept {
   return seed_of_this;
 }
 

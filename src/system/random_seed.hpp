@@ -1,5 +1,5 @@
 // random_seed.hpp - random state that differs from child to child.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstdint>
@@ -14,5 +14,6 @@ std::uint64_t seed_of_child(std::uint64_t seed, std::uint64_t index) noexcept;
 void seed_generators(std::uint64_t) noexcept;
 // In the child: it is child_seed() from now on, and what the C library's generators are seeded with.
 void take_seed(std::uint64_t) noexcept;
+std::uint64_t taken_seed() noexcept;
 
 }  // namespace evparallel

@@ -1,5 +1,5 @@
 // shared_memory.cpp - mapping shared memory.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/shared_memory.hpp"
 
 #include <sys/mman.h>

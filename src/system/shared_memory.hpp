@@ -1,5 +1,5 @@
 // shared_memory.hpp - memory that this process shares with those that it forks.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstddef>

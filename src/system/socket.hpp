@@ -1,15 +1,17 @@
 // socket.hpp - the only socket calls.  EINTR, EAGAIN, short transfers and resets are understood
 // here and nowhere
 // above.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include "system/descriptor.hpp"
-#include "codec/frame.hpp"
+
+#include <evparallel/detail/attachment.hpp>
 
 #include <sys/types.h>
 
 #include <cstddef>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -59,7 +61,7 @@ bool descriptor_is_open(int fd) noexcept;
 // first byte, or not at all.
 Transfer receive(int fd, char* to, std::size_t size, Wait,
                  std::vector<Batch>* batches = nullptr) noexcept;
-Transfer send(int fd, const FrameQueue::Piece* pieces, int count, Wait,
+Transfer send(int fd, const std::string_view* pieces, int count, Wait,
               const std::vector<Attachment>* along = nullptr) noexcept;
 void half_close(int fd) noexcept;
 

@@ -1,10 +1,10 @@
 // stdio_plan.cpp - standard streams: a list that travels, and three places.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/stdio_plan.hpp"
 
 #include "base/startup_path.hpp"
-#include "system/fork.hpp"
 #include "system/flush_streams.hpp"
+#include "system/fork.hpp"
 
 #include <unistd.h>
 

@@ -1,15 +1,25 @@
 // stdio_plan.hpp - the standard streams of a child, on their way to it: from who asks, through the
 // snapshot, to their places.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include "system/socket.hpp"
-#include "codec/wire.hpp"
 
 #include <cstddef>
 #include <cstdint>
 
 namespace evparallel {
+
+// Bits of a plan, for standard stream `number`; without one it is as the snapshot has it.
+constexpr std::uint32_t stream_comes(int number) noexcept {  // a descriptor, in order of number
+  return std::uint32_t{1} << number;
+}
+constexpr std::uint32_t stream_null(int number) noexcept {  // as the snapshot's standard input
+  return std::uint32_t{8} << number;
+}
+constexpr std::uint32_t stream_by_lines(int number) noexcept {  // written line by line
+  return std::uint32_t{64} << number;
+}
 
 struct Streams {
   static constexpr int count = 3;

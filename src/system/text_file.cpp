@@ -1,10 +1,10 @@
 // text_file.cpp - read(2) until there is no more.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/text_file.hpp"
 
+#include "base/retry_eintr.hpp"
 #include "system/descriptor.hpp"
 #include "system/new_descriptor.hpp"
-#include "base/retry_eintr.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 // text_file.hpp - small files that the kernel writes, read whole.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <string>

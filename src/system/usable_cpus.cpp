@@ -1,5 +1,5 @@
 // usable_cpus.cpp - affinity, and the quotas of control groups.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/usable_cpus.hpp"
 
 #include "system/text_file.hpp"

@@ -1,5 +1,5 @@
 // usable_cpus.hpp - how many CPUs this process may use.
-// Licence: see COPYING.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every include goes down a floor, or stays on it without a circle. t/gates/floors.txt is the law.
+# src/README.md is the law: its table names the folders, lowest floor first, what runs where, and the floor of each
+# public header. Every include goes down a floor, or stays on it without a circle.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
@@ -11,29 +12,68 @@ own_includes() {
 
 find include src -name '*.[hc]pp' ! -path include/evparallel/version.hpp | sort >"$tmp/files"
 while read -r file; do own_includes "$file"; done <"$tmp/files" >"$tmp/pairs"
-sed -e 's/#.*//' -e '/^ *$/d' t/gates/floors.txt >"$tmp/law"
-
 looked_at "$(wc -l <"$tmp/files")" files
 looked_at "$(wc -l <"$tmp/pairs")" includes
 
-awk 'NR == FNR { floor[$2] = $1; next } !($1 in floor) { print $1 ": not in t/gates/floors.txt" }' \
-	"$tmp/law" "$tmp/files" >"$tmp/homeless"
-empty 'every file has a floor' "$tmp/homeless"
+# ---- the law -------------------------------------------------------------------------------------
 
-while read -r floor file; do
-	test -f "$file" || test -f "$file.in" || echo "$file: on floor $floor, but there is no such file"
-done <"$tmp/law" >"$tmp/ghosts"
-empty 'every file of the law exists' "$tmp/ghosts"
+# "floor folder" and "floor header", and "folder processes".
+awk -F'|' '/^\| `/ {
+	floor++
+	folder = $2; gsub(/[` ]/, "", folder)
+	print floor, "src/" folder >folders
+	runs = $3; gsub(/[ ,]+/, " ", runs); print folder runs >processes
+	n = split($4, headers, /[` ]+/)
+	for (i = 1; i <= n; i++) if (headers[i] != "") print floor, "include/evparallel/" headers[i] ".hpp" >public
+} /^## / && floor { exit }' folders="$tmp/folders" processes="$tmp/processes" public="$tmp/public" src/README.md
 
-awk 'NR == FNR { floor[$2] = $1; next } !($2 in floor) { print $1 " includes " $2 ", which has no floor" }
-     ($1 in floor) && ($2 in floor) && floor[$2] + 0 > floor[$1] + 0 { print $1 " (" floor[$1] ") includes " $2 " (" floor[$2] ")" }' \
-	"$tmp/law" "$tmp/pairs" >"$tmp/upward"
+cut -d' ' -f2 "$tmp/folders" | sort >"$tmp/named"
+find src -mindepth 1 -maxdepth 1 -type d ! -name '.*' | sort >"$tmp/there"
+check 'the table has the folders that are there' diff "$tmp/named" "$tmp/there"
+cut -d' ' -f2 "$tmp/public" | sort >"$tmp/named"
+{ find include -name '*.hpp' ! -name version.hpp; echo include/evparallel/version.hpp; } | sort >"$tmp/there"
+check 'the table has the public headers that are there' diff "$tmp/named" "$tmp/there"
+grep '^src/[^/]*$' "$tmp/files" >"$tmp/homeless" || :
+empty 'no file of src/ is outside of a folder' "$tmp/homeless"
+
+# ---- includes ------------------------------------------------------------------------------------
+
+awk '
+	function floor_of(file,    folder) {
+		if (file in floor) return floor[file]
+		folder = file
+		sub("/[^/]*$", "", folder)
+		return folder in floor ? floor[folder] : 0
+	}
+	FILENAME != pairs { floor[$2] = $1; next }
+	!floor_of($1) || !floor_of($2) { print $1 " includes " $2 ", and one of them has no floor"; next }
+	floor_of($2) > floor_of($1) { print $1 " includes " $2 }
+' pairs="$tmp/pairs" "$tmp/folders" "$tmp/public" "$tmp/pairs" >"$tmp/upward"
 empty 'no include goes up' "$tmp/upward"
 
 awk '$1 ~ /^include/ && $2 ~ /^src/ { print $1 " includes " $2 }' "$tmp/pairs" >"$tmp/private"
 empty 'nothing public includes something private' "$tmp/private"
 
 check 'no circle' tsort "$tmp/pairs"
+
+sed -n 's|.*/||p' "$tmp/files" | grep '\.hpp$' | sort | uniq -d >"$tmp/twice"
+empty 'no two headers have one name' "$tmp/twice"
+
+# ---- processes -----------------------------------------------------------------------------------
+
+# The first comment of a file says where it runs: in all of the processes of its folder, or in some.
+grep '^src/' "$tmp/files" | while read -r file; do
+	runs=$(sed -n '2,12s|^// Runs in: \([a-z, ]*\)\..*|\1|p' "$file" | tr -d ,)
+	folder=${file#src/}
+	allowed=" $(sed -n "s|^${folder%%/*} ||p" "$tmp/processes") "
+	test -n "$runs" || echo "$file does not say where it runs"
+	for process in $runs; do
+		case $allowed in *" $process "*) ;; *) echo "$file runs in $process, its folder in$allowed" ;; esac
+	done
+done >"$tmp/astray"
+empty 'every file says where it runs, as its folder does' "$tmp/astray"
+
+# ---- who sees what -------------------------------------------------------------------------------
 
 # Outside tests, those of issues and examples see the library as users do. What tests share in t/lib does so, too.
 find examples t/outside t/issues t/lib -name '*.[hc]pp' >"$tmp/outside"

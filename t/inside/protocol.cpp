@@ -315,10 +315,10 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
   BOOST_TEST(queue.along()->size() == 3U);
   std::string bytes;
   while (!queue.empty()) {
-    FrameQueue::Piece piece;
+    std::string_view piece;
     BOOST_REQUIRE(queue.front(&piece, 1) == 1);
-    bytes.append(piece.data, piece.size);
-    queue.written(piece.size);
+    bytes.append(piece.data(), piece.size());
+    queue.written(piece.size());
   }
 
   std::size_t at = 0;

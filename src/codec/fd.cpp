@@ -1,5 +1,5 @@
 // fd.cpp - descriptors of the program that travel.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/fd.hpp>
 
 #include "system/new_descriptor.hpp"

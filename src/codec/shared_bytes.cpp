@@ -1,9 +1,9 @@
 // shared_bytes.cpp - sealed memory: made, looked at, mapped.
-// Licence: see COPYING.
+// Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/shared_bytes.hpp>
 
-#include "system/new_descriptor.hpp"
 #include "base/retry_eintr.hpp"
+#include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -1,11 +1,8 @@
-// task.cpp - tasks as they travel, and the check of what a lambda has captured.
-// Licence: see COPYING.
-#include <evparallel/task.hpp>
-
-#include "base/startup_path.hpp"
-#include "codec/remote_error.hpp"
+// captures.cpp - refuses lambdas that have captured what lies on a stack.
+// Runs in: parent.  Licence: see COPYING.
 #include "backtrace/stack_walk.hpp"
-#include "codec/task_frame.hpp"
+
+#include <evparallel/task.hpp>
 
 #include <pthread.h>
 #include <sys/resource.h>
@@ -18,29 +15,6 @@
 extern "C" void* __libc_stack_end;
 
 namespace evparallel {
-
-void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundings,
-                      const std::string& callable) {
-  head.surroundings = surroundings.size();
-  out.write(&head, sizeof head);
-  out.write(surroundings);
-  out.write(callable);
-}
-
-EVPARALLEL_EARLY TaskFrame read_task_frame(Reader& in) {
-  TaskFrame head;
-  in.read(&head, sizeof head);
-  return head;
-}
-
-std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
-  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
-  if (!why && task.function)
-    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
-  for (std::size_t i = 0; !why && i < task.more.size(); ++i)
-    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.more[i]));
-  return why;
-}
 
 namespace detail {
 
@@ -106,11 +80,6 @@ void check_captures(const void* bytes, std::size_t size) {
           "variable; capture by value, or pass it with bind(f, args...); as_is(f) switches this "
           "check off");
   }
-}
-
-void rethrow_as_remote() {
-  if (thread_is_leaving()) throw;
-  throw current_exception_as_remote();
 }
 
 }  // namespace detail

@@ -1,0 +1,14 @@
+// attachment.hpp - an open descriptor that travels beside the bytes of a message.
+// Licence: see COPYING.
+#pragma once
+
+#include <memory>
+
+namespace evparallel {
+
+struct Attachment {
+  int fd = -1;
+  std::shared_ptr<const void> owner{};  // keeps it open until it is sent
+};
+
+}  // namespace evparallel

@@ -1,0 +1,13 @@
+// system_error.cpp - the system's word for a number.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
+#include "base/system_error.hpp"
+
+#include <cstring>
+
+namespace evparallel {
+
+Error system_error(Errc code, const std::string& what, int number) {
+  return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
+}
+
+}  // namespace evparallel

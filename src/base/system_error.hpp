@@ -1,0 +1,14 @@
+// system_error.hpp - an Error for what the system has refused.
+// Runs in: parent, snapshot, child.  Licence: see COPYING.
+#pragma once
+
+#include <evparallel/error.hpp>
+
+#include <string>
+
+namespace evparallel {
+
+// "WHAT: the system's word for NUMBER", with the number as os_error().
+Error system_error(Errc, const std::string& what, int number);
+
+}  // namespace evparallel

@@ -1,0 +1,23 @@
+// task_frame.cpp - the task as it travels.
+// Runs in: parent, child.  Licence: see COPYING.
+#include "codec/task_frame.hpp"
+
+#include "base/startup_path.hpp"
+
+namespace evparallel {
+
+void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundings,
+                      const std::string& callable) {
+  head.surroundings = surroundings.size();
+  out.write(&head, sizeof head);
+  out.write(surroundings);
+  out.write(callable);
+}
+
+EVPARALLEL_EARLY TaskFrame read_task_frame(Reader& in) {
+  TaskFrame head;
+  in.read(&head, sizeof head);
+  return head;
+}
+
+}  // namespace evparallel
