@@ -123,7 +123,7 @@ par::Snapshot take_frozen(const std::string& size, double gigabytes) {
   const double start = now();
   par::Snapshot snapshot(options);
   const double time = now() - start;
-  if (static_cast<double>(snapshot.frozen()) < gigabytes * 0.99 * gigabyte)
+  if (static_cast<double>(snapshot.frozen_bytes()) < gigabytes * 0.99 * gigabyte)
     throw std::runtime_error("not all is frozen");
   const double above = std::max(0.0, available_memory() - watcher.least());
   bench::row("freezing " + size + ", for each GB", "one CPU", bench::microseconds(time / gigabytes),

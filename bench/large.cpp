@@ -74,7 +74,7 @@ void shared() {
       loop, [](const par::SharedBytes& bytes) { return static_cast<int>(bytes.view().front()); },
       options);
   const auto made = [](std::size_t size) {
-    return par::SharedBytes::made_by(size, [size](void* data) { std::memset(data, 'x', size); });
+    return par::SharedBytes::create(size, [size](void* data) { std::memset(data, 'x', size); });
   };
   const par::SharedBytes small = made(std::size_t{1} << 20);
   const par::SharedBytes large_one = made(std::size_t{1} << 30);

@@ -81,7 +81,7 @@ int main(int argc, char** argv) {
   const Clock::time_point start = Clock::now();
   std::optional<par::Snapshot> frozen = take_frozen();
   if (frozen)
-    std::printf("froze %.0f MB in %.0f ms\n", static_cast<double>(frozen->frozen()) / 1e6,
+    std::printf("froze %.0f MB in %.0f ms\n", static_cast<double>(frozen->frozen_bytes()) / 1e6,
                 milliseconds_since(start));
   index_of_words.clear();  // both snapshots have it; the program needs it no more
 

@@ -273,7 +273,7 @@ Drawn draw(par::Reactor& loop, const Wishes& wishes, const std::vector<Tile>& ti
         put_tile(picture, tiles[index], r->pixels);
         drawn.drawn_by[index] = r->child;
       },
-      [](const par::Summary&) {}, std::move(how));
+      [](const par::MapSummary&) {}, std::move(how));
   loop.run();
   return drawn;
 }

@@ -244,7 +244,7 @@ public:
 
   void add(std::uint64_t bytes) {
     meter_.add(bytes);
-    bar_.show(meter_.at());
+    bar_.show(meter_.sample());
   }
 
 private:
@@ -288,7 +288,7 @@ Count count_all(par::Reactor& loop, const std::vector<Batch>& batches, unsigned 
         }
         progress.add(batches[index].bytes);
       },
-      [](const par::Summary&) {}, std::move(how));
+      [](const par::MapSummary&) {}, std::move(how));
   loop.run();
   return count;
 }

@@ -325,8 +325,8 @@ struct BindWith;
 template <class F, class... Bound>
 struct BindWith<F, Types<Bound...>> {
   using type = Bind<F, checked_value_t<Bound>...>;
-  template <class... Given>
-  static void look_at(const Given&... given) {
+  template <class... AbandonedCall>
+  static void look_at(const AbandonedCall&... given) {
     (refuse_deep<checked_codec_t<DefaultIo, Bound>>(given), ...);
   }
 };
@@ -336,14 +336,13 @@ struct BindWith<F, Types<Bound...>> {
 // f with its first arguments: they travel through the codecs (Io) of f's own, decayed parameter
 // types. f itself must travel byte by byte.
 // Fails: Error{bad_message} for an argument that is too deep for its codec.
-template <class F, class... Given>
-auto bind(F f, Given&&... given) {
+template <class F, class... AbandonedCall>
+auto bind(F f, AbandonedCall&&... given) {
   using Parameters = typename detail::Signature<F>::parameters;
-  using With =
-      detail::BindWith<F,
-                       typename detail::Take<sizeof...(Given), detail::Types<>, Parameters>::type>;
+  using With = detail::BindWith<
+      F, typename detail::Take<sizeof...(AbandonedCall), detail::Types<>, Parameters>::type>;
   With::look_at(given...);
-  return typename With::type{std::move(f), {std::forward<Given>(given)...}};
+  return typename With::type{std::move(f), {std::forward<AbandonedCall>(given)...}};
 }
 
 }  // namespace evparallel

@@ -24,7 +24,7 @@ public:
 
   // Another descriptor of the same open file, close-on-exec; `fd` stays whose it is.
   // Fails: Error{overloaded} with os_error(); std::logic_error where it is not open.
-  static Fd copy_of(int fd);
+  static Fd dup(int fd);
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }

@@ -82,7 +82,7 @@ private:
   }
   void join();
 
-  detail::ShortText short_;  // all that was written; or it is empty
+  detail::InlineBuffer short_;  // all that was written; or it is empty
   std::string bytes_;
   std::shared_ptr<const void> owner_;
   const char* adopted_ = nullptr;

@@ -14,7 +14,7 @@
 namespace evparallel {
 
 // How a map has ended.
-struct Summary {
+struct MapSummary {
   std::size_t done = 0;
   std::size_t failed = 0;
   // It ended before its range did: it was cancelled, its pool went away, or stop_on_error.
@@ -54,7 +54,7 @@ using ItemResult = Callback<void(std::size_t index, Reader*, const Error*)>;
 struct MapTask {
   PullItem pull;
   ItemResult on_result;
-  Callback<void(const Summary&)> on_done;
+  Callback<void(const MapSummary&)> on_done;
 };
 
 EVPARALLEL_API std::shared_ptr<MapCore> pool_map(PoolCore&, MapTask, MapOptions);

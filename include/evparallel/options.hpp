@@ -63,7 +63,7 @@ struct Options {
   Stdio err = Stdio::inherit();
   // Hears the lines of captured streams, from the loop: what was written before an answer or a
   // message before that, and all of it before the end of the child is told.
-  std::function<void(const Line&)> on_line{};
+  std::function<void(const OutputLine&)> on_line{};
   // How much of the captured error output, else of the output, ExitStatus::last_words keeps.
   std::size_t last_lines = 20;
   std::size_t last_bytes = 4096;

@@ -50,7 +50,7 @@ struct PoolOptions {
   // So many are there from the beginning, and stay.
   unsigned min_workers = 0;
   // Others end when they had nothing to do for so long.  0: never.
-  std::chrono::milliseconds idle{60000};
+  std::chrono::milliseconds idle_timeout{60000};
   // How each child is made.  `deadline`, `retries` and `idempotent` count for each call.
   Options child{};
   // Where the children are forked, in turns.  None: child.snapshot.  They need only live through the
@@ -180,7 +180,7 @@ public:
   template <class R, class OnResult, class OnDone>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
     static_assert(!std::is_void_v<Out>, "evparallel: the function of a map takes an argument");
-    static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const Summary&>,
+    static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const MapSummary&>,
                   "evparallel: on_done of a map is void(const Summary&)");
     if constexpr (!detail::is_generator<R>)
       if (!options.total) options.total = detail::size_of_range(range);
@@ -197,7 +197,7 @@ public:
   MapHandle reduce(R&& range, T init, Fold fold, OnDone on_done, MapOptions options = {}) {
     static_assert(std::is_invocable_v<Fold&, T&, Inc>,
                   "evparallel: the fold of a reduce is void(T&, Inc)");
-    static_assert(std::is_invocable_v<OnDone&, T, const Summary&>,
+    static_assert(std::is_invocable_v<OnDone&, T, const MapSummary&>,
                   "evparallel: on_done of a reduce is void(T, const Summary&)");
     auto value = std::make_shared<T>(std::move(init));
     return map(
@@ -205,7 +205,7 @@ public:
         [value, fold = std::move(fold)](std::size_t, Result<Inc> result) mutable {
           if (result) fold(*value, *std::move(result));
         },
-        [value, on_done = std::move(on_done)](const Summary& summary) mutable {
+        [value, on_done = std::move(on_done)](const MapSummary& summary) mutable {
           on_done(std::move(*value), summary);
         },
         std::move(options));

@@ -36,7 +36,7 @@ public:
     done_ += done;
     failed_ += failed;
   }
-  Progress at(Clock::time_point now = Clock::now()) noexcept;
+  Progress sample(Clock::time_point now = Clock::now()) noexcept;
 
 private:
   std::uint64_t total_;

@@ -25,7 +25,7 @@ namespace evparallel {
 class Loop;
 
 namespace detail {
-class Source;
+class LoopHandle;
 }
 
 // A timer.  Dropping it cancels it; detach() lets it run without a handle.
@@ -43,8 +43,8 @@ public:
 
 private:
   friend class Reactor;
-  explicit Timer(std::shared_ptr<detail::Source>) noexcept;
-  std::shared_ptr<detail::Source> source_;
+  explicit Timer(std::shared_ptr<detail::LoopHandle>) noexcept;
+  std::shared_ptr<detail::LoopHandle> source_;
 };
 
 // A watch on a descriptor or signal; it fires until it is dropped.  The descriptor stays the
@@ -62,8 +62,8 @@ public:
 
 private:
   friend class Reactor;
-  explicit Watch(std::shared_ptr<detail::Source>) noexcept;
-  std::shared_ptr<detail::Source> source_;
+  explicit Watch(std::shared_ptr<detail::LoopHandle>) noexcept;
+  std::shared_ptr<detail::LoopHandle> source_;
 };
 
 // Keeps run() from returning as long as it lives: for a thread that will post.  May be dropped in

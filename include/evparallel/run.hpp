@@ -46,7 +46,7 @@ public:
   void cancel() const { detail::call_cancel(target_, id_); }
   // From now on; in place of Options::deadline or of an earlier one.  Its callback hears `deadline`
   // then, never early; what follows is as for cancel(), half of Options::grace apart.
-  Call deadline(std::chrono::nanoseconds time) const {
+  Call set_deadline(std::chrono::nanoseconds time) const {
     detail::call_deadline(target_, id_, time);
     return *this;
   }

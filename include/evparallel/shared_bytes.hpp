@@ -24,10 +24,10 @@ public:
   static SharedBytes copy_of(const void* data, std::size_t size);
   static SharedBytes copy_of(std::string_view bytes) { return copy_of(bytes.data(), bytes.size()); }
   // `fill` writes into memory that is zero before; nobody sees it until it has returned.
-  static SharedBytes made_by(std::size_t size, const std::function<void(void*)>& fill);
+  static SharedBytes create(std::size_t size, const std::function<void(void*)>& fill);
   // Takes over a memfd that somebody else has made.  Fails: Error{bad_message} where it is none, or
   // can still be written, grown or shrunk; Error{overloaded}.
-  static SharedBytes of(Fd memfd);
+  static SharedBytes from_memfd(Fd memfd);
 
   const void* data() const noexcept;
   std::size_t size() const noexcept;
@@ -45,13 +45,13 @@ private:
   std::shared_ptr<const Mapping> mapping_;
 };
 
-// What is received is looked at as SharedBytes::of() does.
+// What is received is looked at as SharedBytes::from_memfd() does.
 template <>
 struct Io<SharedBytes> {
   static void put(Writer& out, const SharedBytes& bytes) {
     detail::put_index(out, bytes.attach_to(out));
   }
-  static SharedBytes get(Reader& in) { return SharedBytes::of(detail::take_fd(in)); }
+  static SharedBytes get(Reader& in) { return SharedBytes::from_memfd(detail::take_fd(in)); }
 };
 
 template <class Json>
@@ -60,7 +60,7 @@ void to_json(Json& document, const SharedBytes& bytes) {
 }
 template <class Json>
 void from_json(const Json& document, SharedBytes& bytes) {
-  bytes = SharedBytes::of(
+  bytes = SharedBytes::from_memfd(
       Fd(CodecScope::reader().take_descriptor(document.template get<std::size_t>())));
 }
 

@@ -65,9 +65,9 @@ public:
   // Not stopped, and one replica at least is not known to be dead.
   bool alive() const noexcept;
   // How many processes were killed so far that children had left behind, as the loop has heard.
-  std::uint64_t strays() const noexcept;
+  std::uint64_t orphans_killed() const noexcept;
   // How many bytes of memory are frozen.
-  std::uint64_t frozen() const noexcept;
+  std::uint64_t frozen_bytes() const noexcept;
   // No more children; those that live run on, and the process ends with the last of them.  Never
   // blocks.
   void stop() noexcept;

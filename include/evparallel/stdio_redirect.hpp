@@ -33,7 +33,7 @@ private:
 };
 
 // One line of a captured stream.  The views are good for the time of the callback.
-struct Line {
+struct OutputLine {
   pid_t pid = 0;
   std::string_view name{};  // Options::name
   int stream = 0;           // 1: standard output, 2: standard error

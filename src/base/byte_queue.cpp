@@ -12,7 +12,7 @@ constexpr std::size_t least = 128;
 
 }  // namespace
 
-ByteRow& ByteRow::operator=(ByteRow&& other) noexcept {
+ByteQueue& ByteQueue::operator=(ByteQueue&& other) noexcept {
   pieces_ = std::move(other.pieces_);
   spare_ = std::move(other.spare_);
   last_ = std::exchange(other.last_, nullptr);
@@ -23,7 +23,7 @@ ByteRow& ByteRow::operator=(ByteRow&& other) noexcept {
   return *this;
 }
 
-void ByteRow::append_more(std::string_view bytes) {
+void ByteQueue::append_more(std::string_view bytes) {
   while (!bytes.empty()) {
     if (end_ == capacity_) make_room(bytes.size());
     const std::size_t now = std::min(bytes.size(), capacity_ - end_);
@@ -34,7 +34,7 @@ void ByteRow::append_more(std::string_view bytes) {
 }
 
 // At least a byte of it.
-void ByteRow::make_room(std::size_t size) {
+void ByteQueue::make_room(std::size_t size) {
   if (capacity_ < piece_size) return widen(size);
   Piece& piece = pieces_.emplace_back();
   piece = spare_ ? std::move(spare_) : Piece(new char[piece_size]);
@@ -43,7 +43,7 @@ void ByteRow::make_room(std::size_t size) {
 }
 
 // The one piece that there is, or none yet.  Where a quarter of it is gone, it will do as it is.
-void ByteRow::widen(std::size_t size) {
+void ByteQueue::widen(std::size_t size) {
   const std::size_t used = this->size();
   if (used + size <= capacity_ - capacity_ / 4) {
     std::memmove(last_, last_ + first_, used);
@@ -64,7 +64,7 @@ void ByteRow::widen(std::size_t size) {
 }
 
 // Requires: nothing of the first piece is wanted any more, and there is another.
-void ByteRow::drop_piece() noexcept {
+void ByteQueue::drop_piece() noexcept {
   spare_ = std::move(pieces_.front());
   pieces_.pop_front();
   first_ -= piece_size;
@@ -72,7 +72,7 @@ void ByteRow::drop_piece() noexcept {
   capacity_ -= piece_size;
 }
 
-void ByteRow::drop_back(std::size_t size) noexcept {
+void ByteQueue::drop_back(std::size_t size) noexcept {
   end_ -= size;
   while (capacity_ > piece_size && end_ <= capacity_ - piece_size) {
     pieces_.pop_back();
@@ -81,7 +81,7 @@ void ByteRow::drop_back(std::size_t size) noexcept {
   if (capacity_ > 0) last_ = pieces_.back().get();
 }
 
-void ByteRow::clear() noexcept {
+void ByteQueue::clear() noexcept {
   first_ = end_ = 0;
   if (capacity_ == 0) return;
   while (pieces_.size() > 1) {
@@ -97,7 +97,7 @@ void ByteRow::clear() noexcept {
   capacity_ = 0;
 }
 
-std::string_view ByteRow::from(std::size_t at) const noexcept {
+std::string_view ByteQueue::from(std::size_t at) const noexcept {
   if (at >= size()) return {};
   const std::size_t position = first_ + at;
   const std::size_t end = std::min(end_, (position / piece_size + 1) * piece_size);

@@ -16,14 +16,14 @@
 
 namespace evparallel {
 
-class ByteRow {
+class ByteQueue {
 public:
   static constexpr std::size_t piece_size = 32 * 1024;
 
   // An empty one gives back what it has, if that is more than `kept`, or all but two pieces.
-  explicit ByteRow(std::size_t kept = piece_size) noexcept : kept_(kept) {}
-  ByteRow(ByteRow&& other) noexcept : kept_(other.kept_) { *this = std::move(other); }
-  ByteRow& operator=(ByteRow&&) noexcept;
+  explicit ByteQueue(std::size_t kept = piece_size) noexcept : kept_(kept) {}
+  ByteQueue(ByteQueue&& other) noexcept : kept_(other.kept_) { *this = std::move(other); }
+  ByteQueue& operator=(ByteQueue&&) noexcept;
 
   // Memory for so many bytes, at most a piece.  Requires: it has none yet.
   void reserve(std::size_t size) { widen(size); }
@@ -60,8 +60,8 @@ private:
   void drop_piece() noexcept;
 
   using Piece = std::unique_ptr<char[]>;
-  Row<Piece> pieces_;  // more than one: each of piece_size
-  Piece spare_;        // the last that went
+  RingBuffer<Piece> pieces_;  // more than one: each of piece_size
+  Piece spare_;               // the last that went
   char* last_ = nullptr;
   std::size_t kept_;
   // Positions, from the beginning of the first piece on.

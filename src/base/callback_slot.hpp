@@ -7,10 +7,10 @@
 namespace evparallel {
 
 template <class Signature>
-class Handler;
+class CallbackSlot;
 
 template <class... Args>
-class Handler<void(Args...)> {
+class CallbackSlot<void(Args...)> {
 public:
   void set(Callback<void(Args...)> callback) {
     callback_ = std::move(callback);
@@ -25,26 +25,26 @@ public:
   // Requires: the object that holds the handler is kept alive by the caller.
   void operator()(Args... args) {
     if (!callback_) return;
-    Turn turn(*this);
+    Running turn(*this);
     turn.callback(std::forward<Args>(args)...);
   }
 
 private:
   // Holds the callback while it runs and puts it back, unless it was replaced or released
   // meanwhile.
-  struct Turn {
-    explicit Turn(Handler& h)
+  struct Running {
+    explicit Running(CallbackSlot& h)
         : handler(h),
           callback(std::move(h.callback_)),
           version(h.version_),
           was_running(h.running_) {
       h.running_ = true;
     }
-    ~Turn() {
+    ~Running() {
       handler.running_ = was_running;
       if (handler.version_ == version) handler.callback_ = std::move(callback);
     }
-    Handler& handler;
+    CallbackSlot& handler;
     Callback<void(Args...)> callback;
     unsigned version;
     bool was_running;

@@ -13,7 +13,7 @@
 namespace evparallel {
 
 template <class T>
-class Shelf {
+class ObjectPool {
 public:
   std::unique_ptr<T> take() {
     return count_ > 0 ? std::move(items_[--count_]) : std::make_unique<T>();
@@ -30,13 +30,13 @@ private:
 
 // A member that is there from its first use until it is given back.
 template <class T>
-class Lent {
+class Pooled {
 public:
   // Made at the first use, and kept.
-  Lent() noexcept = default;
-  explicit Lent(std::unique_ptr<T> item) noexcept : item_(std::move(item)) {}
+  Pooled() noexcept = default;
+  explicit Pooled(std::unique_ptr<T> item) noexcept : item_(std::move(item)) {}
   // Requires: the shelf lives longer.
-  explicit Lent(Shelf<T>& shelf) noexcept : shelf_(&shelf) {}
+  explicit Pooled(ObjectPool<T>& shelf) noexcept : shelf_(&shelf) {}
 
   T* operator->() { return &**this; }
   T& operator*() {
@@ -57,7 +57,7 @@ private:
   // Apart from the usual case, which is a look at a pointer.
   [[gnu::noinline]] void begin() { item_ = shelf_ ? shelf_->take() : std::make_unique<T>(); }
   std::unique_ptr<T> item_;
-  Shelf<T>* shelf_ = nullptr;
+  ObjectPool<T>* shelf_ = nullptr;
 };
 
 }  // namespace evparallel

@@ -8,7 +8,7 @@ namespace evparallel {
 
 // What `call` returns, which is negative where it has failed, with errno; never for EINTR.
 template <class Call>
-auto retried(Call call) noexcept {
+auto retry_on_eintr(Call call) noexcept {
   decltype(call()) result;
   do result = call();
   while (result < 0 && errno == EINTR);

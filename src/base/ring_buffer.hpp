@@ -10,11 +10,11 @@ namespace evparallel {
 
 // A ring: whatever goes in and out, nothing is moved as long as there is room.
 template <class T>
-class Row {
+class RingBuffer {
 public:
-  Row() noexcept = default;
-  Row(Row&& other) noexcept { *this = std::move(other); }
-  Row& operator=(Row&& other) noexcept {
+  RingBuffer() noexcept = default;
+  RingBuffer(RingBuffer&& other) noexcept { *this = std::move(other); }
+  RingBuffer& operator=(RingBuffer&& other) noexcept {
     places_ = std::move(other.places_);
     first_ = std::exchange(other.first_, 0);
     size_ = std::exchange(other.size_, 0);

@@ -17,7 +17,7 @@ constexpr std::size_t long_argument = 1024;
 
 }  // namespace
 
-PendingCall& Calls::add(std::uint64_t id, PendingCall&& pending, Writer* argument) {
+PendingCall& PendingCalls::add(std::uint64_t id, PendingCall&& pending, Writer* argument) {
   Waiting& all = *waiting_;
   if (all.row.empty()) all.first_id = id;
   while (all.first_id + all.row.size() < id)
@@ -33,7 +33,7 @@ PendingCall& Calls::add(std::uint64_t id, PendingCall&& pending, Writer* argumen
   return all.late->find(id)->second.call;
 }
 
-void Calls::Waiting::keep_argument(Place& place, Writer& argument) {
+void PendingCalls::Waiting::keep_argument(Place& place, Writer& argument) {
   if (argument.adopted_owner() || argument.attached() || argument.size() >= long_argument) {
     place.apart = std::make_unique<Writer>(std::move(argument));
     return;
@@ -42,7 +42,7 @@ void Calls::Waiting::keep_argument(Place& place, Writer& argument) {
   bytes.append(argument.written());
 }
 
-PendingCall* Calls::find(std::uint64_t id) noexcept {
+PendingCall* PendingCalls::find(std::uint64_t id) noexcept {
   Waiting* const all = waiting_.peek();
   if (!all) return nullptr;
   if (all->any_late()) {
@@ -54,7 +54,7 @@ PendingCall* Calls::find(std::uint64_t id) noexcept {
   return pending.answer ? &pending : nullptr;
 }
 
-PendingCall Calls::take(std::uint64_t id) {
+PendingCall PendingCalls::take(std::uint64_t id) {
   PendingCall found;
   PendingCall* const pending = find(id);
   if (!pending) return found;
@@ -70,7 +70,7 @@ PendingCall Calls::take(std::uint64_t id) {
   return found;
 }
 
-void Calls::Waiting::pop_front() noexcept {
+void PendingCalls::Waiting::pop_front() noexcept {
   Place& first = row.front();
   bytes.drop_front(first.size);
   first.size = 0;
@@ -79,7 +79,7 @@ void Calls::Waiting::pop_front() noexcept {
   ++first_id;
 }
 
-KeptCall Calls::Waiting::kept(std::uint64_t id, Place& place, std::size_t at) {
+KeptCall PendingCalls::Waiting::kept(std::uint64_t id, Place& place, std::size_t at) {
   KeptCall whole{id, std::move(place.call)};
   if (place.apart) whole.argument = std::move(*place.apart);
   for (std::size_t left = place.size; left > 0;) {
@@ -91,7 +91,7 @@ KeptCall Calls::Waiting::kept(std::uint64_t id, Place& place, std::size_t at) {
   return whole;
 }
 
-std::vector<KeptCall> Calls::take_all() {
+std::vector<KeptCall> PendingCalls::take_all() {
   std::vector<KeptCall> taken;
   Waiting* const all = waiting_.peek();
   if (!all) return taken;
@@ -112,7 +112,7 @@ std::vector<KeptCall> Calls::take_all() {
   return taken;
 }
 
-void Calls::Waiting::move_late_calls() {
+void PendingCalls::Waiting::move_late_calls() {
   std::size_t at = 0;
   for (std::size_t i = 0; i < row.size(); ++i) {
     const std::uint64_t id = first_id + i;
@@ -123,7 +123,7 @@ void Calls::Waiting::move_late_calls() {
   clear();
 }
 
-void Calls::Waiting::clear() noexcept {
+void PendingCalls::Waiting::clear() noexcept {
   row.clear();
   bytes.clear();
 }

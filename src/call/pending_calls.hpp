@@ -23,7 +23,7 @@ struct PendingCall {
   Answer answer;             // empty: there is no such call
   std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
   std::int64_t deadline = no_deadline;
-  Note* note = nullptr;
+  CancelEntry* note = nullptr;
   unsigned attempts = 0;  // how often it was made again
   bool held = false;      // it has not even been put into the pipe
 };
@@ -37,12 +37,12 @@ struct KeptCall {
 
 // Ids rise and answers mostly come in order, so the calls stand in a row from `first_id` on, and
 // the bytes of their arguments in another; a few that are answered late move out of the way.
-class Calls {
+class PendingCalls {
 public:
   // What there is while calls wait.
   struct Waiting;
   // Where that is lent it is given back with the last of them.
-  explicit Calls(Lent<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
+  explicit PendingCalls(Pooled<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
 
   // Requires: an id above all that were added before.  The memory of a short argument is left to
   // the caller; nullptr: the call is never made again.
@@ -56,10 +56,10 @@ public:
   std::size_t count() const noexcept;
 
 private:
-  Lent<Waiting> waiting_;
+  Pooled<Waiting> waiting_;
 };
 
-struct Calls::Waiting {
+struct PendingCalls::Waiting {
   struct Place {
     PendingCall call{};
     std::size_t size = 0;             // of its argument in bytes
@@ -73,14 +73,14 @@ struct Calls::Waiting {
   void pop_front() noexcept;
   void clear() noexcept;
 
-  Row<Place> row;
-  ByteRow bytes{8192};
+  RingBuffer<Place> row;
+  ByteQueue bytes{8192};
   Lazy<Late> late;
   std::uint64_t first_id = 0;
   std::size_t count = 0;
 };
 
-inline std::size_t Calls::count() const noexcept {
+inline std::size_t PendingCalls::count() const noexcept {
   return waiting_.peek() ? waiting_.peek()->count : 0;
 }
 

@@ -12,8 +12,8 @@ namespace evparallel {
 namespace detail {
 
 // Alive as long as its handle, or, detached, until the child has ended.  An open one holds run().
-class ProcessCore : public ChildOwner,
-                    public Attached,
+class ProcessCore : public ChildObserver,
+                    public LoopObserver,
                     public std::enable_shared_from_this<ProcessCore> {
 public:
   explicit ProcessCore(const std::shared_ptr<Loop>& loop) : loop_(loop) {}
@@ -57,7 +57,7 @@ private:
   }
 
   // The handle may live on for long: the child does not.
-  void loop_gone() noexcept override {
+  void on_loop_destroyed() noexcept override {
     const std::shared_ptr<ProcessCore> keep = self_;
     if (open_) child_->cut();
     settle();
@@ -67,15 +67,15 @@ private:
   void settle() noexcept {
     if (!std::exchange(open_, false)) return;
     if (loop_->alive()) loop_->release();
-    Attached::detach();
+    LoopObserver::detach();
     start_.release();
     const std::shared_ptr<ProcessCore> last = std::move(self_);
   }
 
   std::shared_ptr<Loop> loop_;
   std::shared_ptr<ChildHandle> child_;
-  Handler<void(pid_t)> start_;
-  Handler<void(const ExitStatus&)> exit_;
+  CallbackSlot<void(pid_t)> start_;
+  CallbackSlot<void(const ExitStatus&)> exit_;
   bool open_ = false;
   std::shared_ptr<ProcessCore> self_;  // detached
 };

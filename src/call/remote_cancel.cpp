@@ -17,7 +17,7 @@ constexpr std::uint64_t never_answered = UINT64_MAX;  // a ping of that number
 
 // What a task gets that somebody gives up.  A deadline's own grace is divided: the child is to be
 // dead when all of it has passed.
-SnapshotEntry::Clock clock_for(Cause cause, std::chrono::milliseconds grace) noexcept {
+SnapshotProcess::Clock clock_for(Cause cause, std::chrono::milliseconds grace) noexcept {
   if (cause == Cause::deadline) return {grace / 2, grace - grace / 2, cause};
   return {grace, grace, cause};
 }
@@ -44,10 +44,10 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   forget_deadline(id, pending);
   if (!pending.held) {
     tell(*child, id, pending, revoked);
-    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, cause});
+    child->given_up->calls.emplace(id, RemoteChild::AbandonedCall{pending.note, cause});
   }
   const Delivery delivery = child->delivery(id, pending);  // read after the note was written
-  if (delivery == Delivery::started) strike(*child, id, cause);
+  if (delivery == Delivery::started) kill_if_still_running(*child, id, cause);
   tell_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
@@ -60,13 +60,13 @@ bool RemoteCore::take_back(std::uint64_t id) {
     if (!child->handle->slot_known() || child->delivery(id, pending) == Delivery::started)
       return false;
     const std::int64_t deadline = pending.deadline;
-    tell(*child, id, pending, taken_back);
+    tell(*child, id, pending, reassigned);
     if (!pending.note) return false;
     if (child->delivery(id, pending) == Delivery::started) {
       pending.note->deadline.store(deadline);
       return false;
     }
-    child->given_up->calls.emplace(id, RemoteChild::Given{pending.note, Cause::cancelled});
+    child->given_up->calls.emplace(id, RemoteChild::AbandonedCall{pending.note, Cause::cancelled});
   }
   PendingCall taken = child->calls.take(id);
   forget_deadline(id, taken);
@@ -80,18 +80,18 @@ bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
 
 // Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
 // overlap, if its loop has not turned by then.
-void RemoteCore::strike(RemoteChild& child, std::uint64_t id, Cause cause) {
-  const SnapshotEntry::Clock clock = clock_for(cause, pattern_->options->grace);
+void RemoteCore::kill_if_still_running(RemoteChild& child, std::uint64_t id, Cause cause) {
+  const SnapshotProcess::Clock clock = clock_for(cause, pattern_->options->grace);
   child.given_up->struck = true;
-  if (!pattern_->task->replies_later) return child.handle->strike(clock, id, 0);
+  if (!pattern_->task->replies_later) return child.handle->kill_if_still_running(clock, id, 0);
   if (closed_) {
     // No ping can be sent any more.  Calls that somebody waits for go first.
-    if (child.calls.count() == 0) child.handle->strike(clock, 0, never_answered);
+    if (child.calls.count() == 0) child.handle->kill_if_still_running(clock, 0, never_answered);
     return;
   }
   Writer nothing;
   child.handle->pipe()->put(FrameKind::ping, ++child.given_up->pings, nothing);
-  child.handle->strike(clock, 0, child.given_up->pings);
+  child.handle->kill_if_still_running(clock, 0, child.given_up->pings);
 }
 
 // It is known only now how far it had got.
@@ -99,7 +99,7 @@ void RemoteCore::child_started(RemoteChild& child) {
   if (!child.given_up.peek()) return;
   for (const auto& item : child.given_up->calls)
     if (child.handle->delivery(item.first, 0) == Delivery::started)
-      strike(child, item.first, item.second.cause);
+      kill_if_still_running(child, item.first, item.second.cause);
 }
 
 // ---- notes ----
@@ -109,7 +109,7 @@ void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending
   if (pending.note)
     pending.note->deadline.store(deadline);
   else
-    pending.note = pattern_->replicas->notes().write(child.handle->note_owner(), id, deadline);
+    pending.note = pattern_->replicas->notes().write(child.handle->owner_id(), id, deadline);
 }
 
 void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
@@ -129,7 +129,7 @@ void RemoteCore::erase_notes(RemoteChild& child) noexcept {
 }
 
 // In a process that the program has forked the notes are the program's still.
-void RemoteCore::erase(Note* note) noexcept {
+void RemoteCore::erase(CancelEntry* note) noexcept {
   if (note && loop_->at_home()) pattern_->replicas->notes().erase(note);
 }
 

@@ -15,8 +15,8 @@ namespace evparallel {
 
 namespace detail {
 
-RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const Pattern> pattern,
-                       Children children)
+RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const ChildSpec> pattern,
+                       ChildTable children)
     : loop_(loop), pattern_(std::move(pattern)), children_(children) {
   attach(*loop_);
 }
@@ -81,7 +81,7 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument)
   if (!pending.held) {
     if (pending.deadline != no_deadline) tell(child, id, pending, pending.deadline);
     try {
-      pipe.put(FrameKind::call, id, argument, PipeCore::Leave::with_the_turn,
+      pipe.put(FrameKind::call, id, argument, PipeCore::FlushPolicy::with_the_turn,
                Channel::Message::kept);
     } catch (...) {
       erase(std::exchange(pending.note, nullptr));
@@ -197,7 +197,7 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
   child.handle->cut();
 }
 
-void RemoteCore::loop_gone() noexcept {
+void RemoteCore::on_loop_destroyed() noexcept {
   stop_clock();
   // Callbacks go unheard: they may own handles that come back here.
   const std::vector<std::unique_ptr<RemoteChild>> all = take_all();
@@ -214,7 +214,8 @@ void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
 // ---- one child ----
 
 RemoteChild::RemoteChild(RemoteCore& remote) noexcept
-    : calls(Lent<Calls::Waiting>(remote.loop().own<Shelf<Calls::Waiting>>())), remote_(remote) {}
+    : calls(Pooled<PendingCalls::Waiting>(remote.loop().own<ObjectPool<PendingCalls::Waiting>>())),
+      remote_(remote) {}
 
 void RemoteChild::on_started(pid_t) {
   remote_.child_started(*this);
@@ -233,7 +234,7 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
 
 namespace {
 
-bool alike(const Task& one, const Task& other) {
+bool same_spec(const Task& one, const Task& other) {
   return one.entry == other.entry && one.function == other.function &&
          one.callable == other.callable && one.replies_later == other.replies_later &&
          one.more == other.more;
@@ -241,18 +242,18 @@ bool alike(const Task& one, const Task& other) {
 
 // Of the last Remote on a loop: a program that makes thousands makes most of them alike.
 struct LastPattern {
-  std::weak_ptr<const Pattern> pattern;
+  std::weak_ptr<const ChildSpec> pattern;
 };
 
-std::shared_ptr<const Pattern> pattern_of(Loop& loop, const Task& task, const Options& options) {
+std::shared_ptr<const ChildSpec> pattern_of(Loop& loop, const Task& task, const Options& options) {
   std::shared_ptr<Replicas> replicas = Replicas::choose(options.snapshot);
   LastPattern& last = loop.own<LastPattern>();
-  std::shared_ptr<const Pattern> pattern = last.pattern.lock();
-  if (pattern && pattern->replicas == replicas && alike(*pattern->task, task) &&
-      alike(*pattern->options, options))
+  std::shared_ptr<const ChildSpec> pattern = last.pattern.lock();
+  if (pattern && pattern->replicas == replicas && same_spec(*pattern->task, task) &&
+      same_spec(*pattern->options, options))
     return pattern;
-  pattern = std::make_shared<const Pattern>(
-      Pattern{std::move(replicas), std::make_shared<const Task>(task), kept(options)});
+  pattern = std::make_shared<const ChildSpec>(
+      ChildSpec{std::move(replicas), std::make_shared<const Task>(task), kept(options)});
   last.pattern = pattern;
   return pattern;
 }
@@ -294,7 +295,7 @@ void call_cancel(const std::weak_ptr<CallTarget>& target, std::uint64_t id) {
 }
 void call_deadline(const std::weak_ptr<CallTarget>& target, std::uint64_t id,
                    std::chrono::nanoseconds time) {
-  refuse_negative("Call::deadline", time);
+  refuse_negative("Call::set_deadline", time);
   if (const auto living = target.lock()) living->set_deadline(id, time);
 }
 

@@ -30,15 +30,15 @@ protected:
 };
 
 // What children are made by.  Those that are made by the same share it.
-struct Pattern {
+struct ChildSpec {
   std::shared_ptr<Replicas> replicas;
   std::shared_ptr<const Task> task;
-  std::shared_ptr<const KeptOptions> options;
+  std::shared_ptr<const OwnedOptions> options;
 };
 
 // One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
 // beside one that works.
-class RemoteChild final : public ChildOwner {
+class RemoteChild final : public ChildObserver {
 public:
   explicit RemoteChild(RemoteCore&) noexcept;
   void on_started(pid_t) override;
@@ -56,18 +56,18 @@ public:
   }
 
   std::shared_ptr<ChildHandle> handle;
-  Calls calls;
+  PendingCalls calls;
   std::unique_ptr<const Error> task_error;  // the task itself failed
   // The child died inside the answer to this call; 0: inside one that said no more.
   std::optional<std::uint64_t> torn;
   // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
   // counts where it was not known whether the child had begun the call.
-  struct Given {
-    Note* note;
+  struct AbandonedCall {
+    CancelEntry* note;
     Cause cause;
   };
   struct GivenUp {
-    std::unordered_map<std::uint64_t, Given> calls;
+    std::unordered_map<std::uint64_t, AbandonedCall> calls;
     std::uint64_t pings = 0;
     bool struck = false;  // the snapshot was asked to end the child, if it has to be
   };
@@ -80,13 +80,13 @@ private:
 
 // With hooks for who replaces its child by making another one of these: Children::single.  No call is
 // made again then, and none goes to a second child.
-class RemoteCore : public Attached,
+class RemoteCore : public LoopObserver,
                    public CallTarget,
                    public std::enable_shared_from_this<RemoteCore> {
 public:
-  enum class Children : bool { several, single };
-  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const Pattern>,
-             Children = Children::several);
+  enum class ChildTable : bool { several, single };
+  RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const ChildSpec>,
+             ChildTable = ChildTable::several);
   ~RemoteCore() override { drop(); }
 
   // ---- the way of a call ----
@@ -133,7 +133,7 @@ private:
   // A call that nobody waited for any more: the child is past it.
   virtual void on_given_up_answered(std::uint64_t /*id*/) {}
 
-  bool single() const noexcept { return children_ == Children::single; }
+  bool single() const noexcept { return children_ == ChildTable::single; }
   void check_open() const;
   void place(std::uint64_t id, PendingCall&, Writer& argument);
   void began();
@@ -143,7 +143,7 @@ private:
 
   RemoteChild* child_of(std::uint64_t id) noexcept;
   void give_up(std::uint64_t id, const Error&, Cause);
-  void strike(RemoteChild&, std::uint64_t id, Cause);
+  void kill_if_still_running(RemoteChild&, std::uint64_t id, Cause);
   void tell(RemoteChild&, std::uint64_t id, PendingCall&, std::int64_t deadline);
   void keep_deadline(std::uint64_t id, PendingCall&, std::int64_t at);
   void forget_deadline(std::uint64_t id, PendingCall&) noexcept;
@@ -160,9 +160,9 @@ private:
   void drop_child(RemoteChild&) noexcept;
   void cut_unheard(RemoteChild&) noexcept;
   void erase_notes(RemoteChild&) noexcept;
-  void erase(Note*) noexcept;
+  void erase(CancelEntry*) noexcept;
   std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
-  void loop_gone() noexcept override;
+  void on_loop_destroyed() noexcept override;
 
   struct Deadlines {
     std::set<std::pair<std::int64_t, std::uint64_t>> soonest;  // and its call, first
@@ -171,13 +171,13 @@ private:
   };
 
   std::shared_ptr<Loop> loop_;
-  std::shared_ptr<const Pattern> pattern_;
+  std::shared_ptr<const ChildSpec> pattern_;
   std::unique_ptr<RemoteChild> current_;
   Lazy<std::vector<std::unique_ptr<RemoteChild>>> dying_;
   Lazy<Deadlines> deadlines_;
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;
-  Children children_;
+  ChildTable children_;
   bool closed_ = false;
   bool dropped_ = false;
 };

@@ -11,17 +11,17 @@ namespace evparallel {
 
 namespace {
 
-alignas(ChildBirth) char place[sizeof(ChildBirth)];
-ChildBirth* kept = nullptr;
+alignas(Inheritance) char place[sizeof(Inheritance)];
+Inheritance* kept = nullptr;
 
 }  // namespace
 
-EVPARALLEL_EARLY void keep_birth(Spawn& spawn) noexcept {
-  kept = new (place) ChildBirth{Home::here(), spawn.snapshot, spawn.slots,
-                                spawn.notes,  spawn.modules,  std::move(spawn.door)};
+EVPARALLEL_EARLY void keep_inheritance(ChildArgs& spawn) noexcept {
+  kept = new (place) Inheritance{OwnerProcess::here(), spawn.snapshot, spawn.slots,
+                                 spawn.notes,          spawn.modules,  std::move(spawn.rendezvous)};
 }
 
-ChildBirth* take_birth() noexcept {
+Inheritance* take_inheritance() noexcept {
   return std::exchange(kept, nullptr);
 }
 

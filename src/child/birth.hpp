@@ -11,18 +11,18 @@
 
 namespace evparallel {
 
-struct ChildBirth {
-  Home child;
+struct Inheritance {
+  OwnerProcess child;
   pid_t snapshot = 0;
   Slot* slots = nullptr;
-  Notes* notes = nullptr;
+  CancelTable* notes = nullptr;
   const std::shared_ptr<const Modules>* modules = nullptr;
-  Descriptor door;
+  OwnedFd rendezvous;
 };
 
 // In a fresh child, which keeps the door.
-void keep_birth(Spawn&) noexcept;
+void keep_inheritance(ChildArgs&) noexcept;
 // What was kept, once; after that, and in a process that is no child, nullptr.  It stays where it is.
-ChildBirth* take_birth() noexcept;
+Inheritance* take_inheritance() noexcept;
 
 }  // namespace evparallel

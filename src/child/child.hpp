@@ -19,20 +19,20 @@ namespace evparallel {
 namespace detail {
 
 // Made by the snapshot for each child: to allocate the first time is to write to four pages.
-extern std::unique_ptr<Traffic> traffic_of_child;
+extern std::unique_ptr<ChannelBuffers> traffic_of_child;
 
-class Child final : public PipeOwner {
+class Child final : public PipeObserver {
 public:
-  EVPARALLEL_EARLY explicit Child(Spawn&& spawn)
+  EVPARALLEL_EARLY explicit Child(ChildArgs&& spawn)
       : slot_(spawn.slot),
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         notes_(spawn.notes),
         no_null_device_(spawn.no_null_device),
         channel_(std::move(spawn.socket), frame_length_limit,
-                 Lent<Traffic>(std::move(traffic_of_child))) {}
+                 Pooled<ChannelBuffers>(std::move(traffic_of_child))) {}
 
   void run_task();
-  void rehearse(Reader& code);
+  void warm_up(Reader& code);
 
   // ---- what a task's entry calls ----
   void answer(Callback<void(Reader&, Writer&)>);
@@ -51,10 +51,10 @@ public:
 
   // A task may fork by itself, and the copy may come back from it: that is no child.  It leaves, and
   // the socket and the slot are left to the one that it was copied from.
-  void note_copied() noexcept { is_copy_ = true; }
+  void mark_forked_copy() noexcept { is_forked_copy_ = true; }
   // When a call is due; for 0: the child itself.
   std::int64_t deadline_of(std::uint64_t call) const noexcept {
-    return call == 0 ? deadline_ : notes_->deadline_of(note_owner_, call);
+    return call == 0 ? deadline_ : notes_->deadline_of(owner_id_, call);
   }
 
   // ---- its end ----
@@ -67,7 +67,7 @@ public:
 private:
   void end_pipe() noexcept;
   bool take_task();
-  void prepare(const TaskFrame&, std::string_view surroundings);
+  void prepare(const TaskFrame&, std::string_view environment);
   void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
   void wait_until_readable();
@@ -85,15 +85,15 @@ private:
   void on_over() override { over_ = true; }
   void loop_until_over();
 
-  bool is_copy_ = false;
+  bool is_forked_copy_ = false;
   bool has_task_ = false;  // not the rehearsal
   Slot* slot_;
   CrashRecord& crash_record_;
-  Notes* notes_;
+  CancelTable* notes_;
   int no_null_device_;  // an errno
   Channel channel_;
   std::size_t high_water_ = std::size_t{1} << 20;
-  std::uint64_t note_owner_ = 0;
+  std::uint64_t owner_id_ = 0;
   std::int64_t deadline_ = no_deadline;
   std::uint64_t current_ = 0;
   Writer message_;

@@ -32,8 +32,8 @@ constexpr std::int64_t gather_ns = 50000;
 EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
-  if (deadline == taken_back && begun) return;
-  if (deadline == revoked || deadline == taken_back)
+  if (deadline == reassigned && begun) return;
+  if (deadline == revoked || deadline == reassigned)
     throw Error(Errc::cancelled, begun ? "cancelled: while the task was at it"
                                        : "cancelled: before the task had begun")
         .with_delivery(delivery);
@@ -49,7 +49,7 @@ EVPARALLEL_EARLY void check_size(const Frame& frame) {
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
-  if (deadline == no_deadline || deadline == taken_back) return std::chrono::nanoseconds::max();
+  if (deadline == no_deadline || deadline == reassigned) return std::chrono::nanoseconds::max();
   if (deadline == revoked) return std::chrono::nanoseconds::zero();
   return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
 }
@@ -105,7 +105,7 @@ EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
     write_answers();
     if (channel_.in_over()) return false;
     if (living_loops() > 0) wait_until_readable();
-    if (is_copy_) return false;  // a callback has forked
+    if (is_forked_copy_) return false;  // a callback has forked
     channel_.receive(scratch_, sizeof scratch_, Wait::yes);
     timed_ = false;
   }
@@ -119,7 +119,7 @@ void Child::wait_until_readable() {
   readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
   readable_ = false;
   readable_event_.add();
-  while (!readable_ && !is_copy_) loop.turn();
+  while (!readable_ && !is_forked_copy_) loop.turn();
 }
 
 EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
@@ -142,7 +142,7 @@ EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writ
   if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
   current_ = frame.id;
   answer_one(frame, call);
-  if (is_copy_) return false;
+  if (is_forked_copy_) return false;
   current_ = 0;
   slot_->finish(frame.id);
   if (timed_) note_time();
@@ -159,10 +159,10 @@ EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Wri
     check_wanted(deadline_of(frame.id), Delivery::started);
     channel_.put(FrameKind::value, frame.id, message_);
   } catch (const Error& error) {
-    if (is_copy_) throw;  // its exit status says it
+    if (is_forked_copy_) throw;  // its exit status says it
     put_error(frame.id, error);
   } catch (...) {
-    if (is_copy_ || thread_is_leaving()) throw;
+    if (is_forked_copy_ || thread_is_leaving()) throw;
     put_error(frame.id, current_exception_as_remote());
   }
 }
@@ -228,7 +228,7 @@ void Child::on_frame(Frame& frame) {
   }
   current_ = frame.id;
   answer_later_one(frame);
-  if (is_copy_) return;
+  if (is_forked_copy_) return;
   current_ = 0;
   slot_->finish(frame.id);
 }
@@ -242,10 +242,10 @@ void Child::answer_later_one(Frame& frame) {
     Reader in = frame.reader();
     later_(in, core);
   } catch (const Error& error) {
-    if (is_copy_) throw;
+    if (is_forked_copy_) throw;
     core->error(error);
   } catch (...) {
-    if (is_copy_ || thread_is_leaving()) throw;
+    if (is_forked_copy_ || thread_is_leaving()) throw;
     core->error(current_exception_as_remote());
   }
 }

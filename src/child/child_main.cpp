@@ -50,7 +50,7 @@ void enter_limits(const TaskFrame& task) {
 namespace detail {
 
 Child* this_child = nullptr;
-std::unique_ptr<Traffic> traffic_of_child;
+std::unique_ptr<ChannelBuffers> traffic_of_child;
 
 namespace {
 
@@ -74,21 +74,21 @@ EVPARALLEL_EARLY bool Child::take_task() {
   if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the task");
   Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
   const TaskFrame task = read_task_frame(callable);
-  has_task_ = task.entry != &evparallel::rehearse;
+  has_task_ = task.entry != &evparallel::warm_up;
   if (has_task_) slot_->has_task.store(true);
-  prepare(task, callable.read(task.surroundings));
+  prepare(task, callable.read(task.environment));
   fault_at(Hop::task);
   task.entry(*this, callable);
   return true;
 }
 
-EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view surroundings) {
+EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view environment) {
   channel_.set_max_message(task.max_message);
   high_water_ = task.high_water;
-  note_owner_ = task.note_owner;
+  owner_id_ = task.owner_id;
   deadline_ = task.deadline;
   take_seed(task.seed);
-  enter_surroundings(surroundings);
+  apply_environment(environment);
   if (no_null_device_ != 0)
     throw system_error(Errc::spawn_failed, "spawn failed: no /dev/null for a standard stream",
                        no_null_device_);
@@ -100,7 +100,7 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view sur
 
 // What is further out is of the program, and of the moment of the snapshot.
 void Child::keep_backtraces(const void* outermost) noexcept {
-  report_crashes(crash_record_, note_owner_, outermost);
+  report_crashes(crash_record_, owner_id_, outermost);
   record_throws(outermost);
 }
 
@@ -109,7 +109,7 @@ void Child::keep_backtraces(const void* outermost) noexcept {
 std::shared_ptr<PipeCore> Child::pipe() {
   const std::shared_ptr<Loop>& loop = this_reactor().loop();
   core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
-                                     PipeCore::LastWord::none, this);
+                                     PipeCore::SpawnOutcome::none, this);
   core_->start();
   return core_;
 }
@@ -120,14 +120,14 @@ void Child::converse() {
 
 void Child::loop_until_over() {
   Loop& loop = *core_->loop();
-  while (!over_ && !is_copy_) loop.turn();
+  while (!over_ && !is_forked_copy_) loop.turn();
 }
 
 // ---- its end ----
 
 EVPARALLEL_EARLY void Child::flush_all() noexcept {
   flush_streams();
-  if (is_copy_) return;  // what is to be written is here twice
+  if (is_forked_copy_) return;  // what is to be written is here twice
   try {
     if (core_)
       core_->flush_blocking();
@@ -141,7 +141,7 @@ EVPARALLEL_EARLY void Child::flush_all() noexcept {
 // A process that the task has forked has none of the hooks' business, nor has one without a task.
 EVPARALLEL_EARLY int Child::end(int status) noexcept {
   flush_all();
-  if (is_copy_ || !has_task_) return status;
+  if (is_forked_copy_ || !has_task_) return status;
   const std::optional<Error> failure = call_exit_hooks();
   if (failure) fail_task(*failure);
   end_pipe();
@@ -174,7 +174,7 @@ void Child::fail_task(const Error& error) noexcept {
 // place ends as that of a process that is about to end.
 void Child::will_exec() {
   if (!core_ || later_) throw std::logic_error("evparallel: will_exec() outside of a process");
-  if (!is_copy_) {
+  if (!is_forked_copy_) {
     core_->close();
     core_->end_out();
   }
@@ -216,13 +216,13 @@ void leave_by_exit(int status, void*) {
   end_child(detail::this_child->end(status));
 }
 
-EVPARALLEL_EARLY void note_copied() noexcept {
+EVPARALLEL_EARLY void mark_forked_copy() noexcept {
   if (!detail::this_child) return;
-  detail::this_child->note_copied();
+  detail::this_child->mark_forked_copy();
   leave_death_signal();
 }
 
-EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
+EVPARALLEL_EARLY int run_child(detail::Child& child) noexcept {
   try {
     child.run_task();
     return 0;
@@ -237,18 +237,18 @@ EVPARALLEL_EARLY int life(detail::Child& child) noexcept {
 
 }  // namespace
 
-void prepare_lives() {
-  detail::traffic_of_child = std::make_unique<Traffic>();
+void prepare_child_main() {
+  detail::traffic_of_child = std::make_unique<ChannelBuffers>();
   detail::traffic_of_child->out.reserve(detail::most_early);
-  in_every_copy(note_copied);
+  on_fork_in_child(mark_forked_copy);
   ::on_exit(leave_by_exit, nullptr);
 }
 
-EVPARALLEL_EARLY void live(Spawn&& spawn) {
-  fault_at(Hop::live);
-  keep_birth(spawn);
+EVPARALLEL_EARLY void child_main(ChildArgs&& spawn) {
+  fault_at(Hop::child_main);
+  keep_inheritance(spawn);
   detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
-  int status = life(*detail::this_child);
+  int status = run_child(*detail::this_child);
   fault_at(Hop::drain);
   status = detail::this_child->end(status);
   fault_at(Hop::leave);

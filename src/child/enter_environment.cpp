@@ -39,9 +39,9 @@ void enter_affinity(const std::string& text) {
 
 }  // namespace
 
-EVPARALLEL_EARLY void enter_surroundings(std::string_view text) {
-  if (text.empty()) return name_child({});
-  name_child(take_word(text));
+EVPARALLEL_EARLY void apply_environment(std::string_view text) {
+  if (text.empty()) return set_child_title({});
+  set_child_title(take_word(text));
   const std::string directory(take_word(text));
   enter_affinity(std::string(take_word(text)));
   while (!text.empty()) {

@@ -8,6 +8,6 @@ namespace evparallel {
 
 // Takes a text of Surroundings.  Fails: Error{spawn_failed} where the directory cannot be entered, or the CPUs cannot
 // be had.
-void enter_surroundings(std::string_view text);
+void apply_environment(std::string_view text);
 
 }  // namespace evparallel

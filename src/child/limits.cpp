@@ -40,7 +40,7 @@ std::uint64_t address_space_by_proc() noexcept {
   const int fd = open_file("/proc/self/statm", O_RDONLY);
   if (fd < 0) return unknown;
   char text[32] = {};
-  const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
+  const ssize_t size = retry_on_eintr([&] { return ::read(fd, text, sizeof text - 1); });
   ::close(fd);
   return size > 0 ? std::strtoull(text, nullptr, 10) * page_size() : unknown;
 }

@@ -15,7 +15,7 @@ namespace detail {
 namespace {
 
 // What is read does not matter: the page is not touched for the first time later.
-void look_at_each(Reader& addresses) {
+void prefault(Reader& addresses) {
   while (addresses.remaining() > 0) {
     const volatile char* place;
     addresses.read(&place, sizeof place);
@@ -25,7 +25,7 @@ void look_at_each(Reader& addresses) {
 
 // To be woken up for the first time is dearer than for the second one where a hypervisor keeps the
 // page tables: it brings them up to date then.
-void sleep_once() noexcept {
+void prewake() noexcept {
   const timespec shortest{0, 1};
   ::nanosleep(&shortest, nullptr);
 }
@@ -34,23 +34,23 @@ void sleep_once() noexcept {
 
 // Faults are for what the program asks for, and so are the call in the slot and the count of short
 // calls.
-void Child::rehearse(Reader& code) {
+void Child::warm_up(Reader& code) {
   const bool armed = std::exchange(faults.armed, false);
-  look_at_each(code);  // first: the next frame takes its place
+  prefault(code);  // first: the next frame takes its place
   Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
   Frame frame;
   if (wait_for_frame(frame) && frame.kind == FrameKind::call) take_call(frame, echo);
   slot_->call.store(0);
   short_calls_ = 0;
   write_answers();
-  sleep_once();
+  prewake();
   faults.armed = armed;
 }
 
 }  // namespace detail
 
-void rehearse(detail::Child& child, Reader& code) {
-  child.rehearse(code);
+void warm_up(detail::Child& child, Reader& code) {
+  child.warm_up(code);
 }
 
 }  // namespace evparallel

@@ -12,7 +12,7 @@
 
 namespace evparallel {
 
-Fd Fd::copy_of(int fd) {
+Fd Fd::dup(int fd) {
   const int copy = open_copy(fd);
   if (copy >= 0) return Fd(copy);
   if (errno == EBADF) throw std::logic_error("evparallel: a descriptor is copied that is not open");
@@ -28,7 +28,7 @@ void Fd::reset(int fd) noexcept {
 namespace detail {
 
 std::size_t attach(Writer& out, const Fd& fd) {
-  return attach(out, Fd::copy_of(fd.get()));
+  return attach(out, Fd::dup(fd.get()));
 }
 
 std::size_t attach(Writer& out, Fd&& fd) {

@@ -131,8 +131,8 @@ private:
   void push_attached(const Writer& message);
   std::size_t most_at_once() const noexcept;
 
-  ByteRow small_;          // first in the queue, and nearly always all of it
-  Row<Segment> segments_;  // behind small_
+  ByteQueue small_;               // first in the queue, and nearly always all of it
+  RingBuffer<Segment> segments_;  // behind small_
   std::size_t size_ = 0;
   struct Along {
     std::uint64_t at;  // of the frame's first byte, counted from the first byte ever

@@ -53,7 +53,7 @@ Fd memory_of(std::size_t size) {
 
 void write_all(int fd, const char* data, std::size_t size) {
   while (size > 0) {
-    const ssize_t put = retried([&] { return ::write(fd, data, size); });
+    const ssize_t put = retry_on_eintr([&] { return ::write(fd, data, size); });
     if (put <= 0) throw no_room("no memory for shared bytes", put < 0 ? errno : ENOSPC);
     data += put;
     size -= static_cast<std::size_t>(put);
@@ -123,7 +123,7 @@ SharedBytes SharedBytes::copy_of(const void* data, std::size_t size) {
   return SharedBytes(std::make_shared<const Mapping>(sealed(std::move(memory)), size));
 }
 
-SharedBytes SharedBytes::made_by(std::size_t size, const std::function<void(void*)>& fill) {
+SharedBytes SharedBytes::create(std::size_t size, const std::function<void(void*)>& fill) {
   if (size == 0) return copy_of(nullptr, 0);
   Fd memory = memory_of(size);
   {
@@ -133,7 +133,7 @@ SharedBytes SharedBytes::made_by(std::size_t size, const std::function<void(void
   return SharedBytes(std::make_shared<const Mapping>(sealed(std::move(memory)), size));
 }
 
-SharedBytes SharedBytes::of(Fd memfd) {
+SharedBytes SharedBytes::from_memfd(Fd memfd) {
   const int seals = ::fcntl(memfd.get(), F_GET_SEALS);
   if (seals < 0)
     throw Error(Errc::bad_message, "bad message: shared bytes that are no sealed memory");

@@ -6,11 +6,11 @@
 
 namespace evparallel {
 
-void write_task_frame(Writer& out, TaskFrame head, const std::string& surroundings,
+void write_task_frame(Writer& out, TaskFrame head, const std::string& environment,
                       const std::string& callable) {
-  head.surroundings = surroundings.size();
+  head.environment = environment.size();
   out.write(&head, sizeof head);
-  out.write(surroundings);
+  out.write(environment);
   out.write(callable);
 }
 

@@ -18,20 +18,20 @@ constexpr std::uint64_t no_spawn = 0;  // in `failed`: who knocked at the door i
 
 // ---- control socket ----
 
-enum class Ask : std::uint32_t {
-  spawn = 1,     // fork a child; its end of the data socket comes along, then its standard streams
-  kill,          // send it `signum`
-  terminate,     // in `linger_ms`: SIGTERM, and SIGKILL `grace_ms` later
-  strike,        // the same, if by then it is still at `call`, or has not answered `ping`
-  stop,          // no more spawns; end with the last child
-  stop_unheard,  // the same, and nobody reads reports any more
+enum class RequestKind : std::uint32_t {
+  spawn = 1,  // fork a child; its end of the data socket comes along, then its standard streams
+  kill,       // send it `signum`
+  terminate,  // in `linger_ms`: SIGTERM, and SIGKILL `grace_ms` later
+  kill_if_still_running,  // the same, if by then it is still at `call`, or has not answered `ping`
+  stop,                   // no more spawns; end with the last child
+  stop_without_reports,   // the same, and nobody reads reports any more
 };
 
 // The process group of a child.
 enum class Group : std::uint32_t { own, parent };
 
 struct Request {
-  Ask kind;
+  RequestKind kind;
   std::uint32_t slot;  // as told by `spawned`; no_slot before that: then `id` finds the child
   std::uint64_t id;    // of the spawn, chosen by the client
   std::uint64_t seen;  // how many exits this client has heard of: their slots may be used again
@@ -46,17 +46,17 @@ struct Request {
   Group group;
 };
 
-enum class Tell : std::uint32_t {
+enum class ReportKind : std::uint32_t {
   spawned = 1,      // `pid` runs and has `slot`
   failed,           // last word: there is no child; `code` is an errno
   exited,           // last word: `code` is a wait status
-  strays,           // `id` is how many were killed so far that children had left behind
+  orphans,          // `id` is how many were killed so far that children had left behind
   refused_to_wait,  // `code` is the errno of poll(2): the snapshot looks now and then
   begun,  // to the parent, once and first: `pid` serves now; or cannot, and `code` is an errno
 };
 
 struct Report {
-  Tell kind;
+  ReportKind kind;
   std::uint32_t slot;
   std::uint64_t id;
   std::int32_t pid;

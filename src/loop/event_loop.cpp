@@ -67,11 +67,11 @@ EVPARALLEL_EARLY int living_loops() noexcept {
 
 // ---- Attached ----
 
-Attached::~Attached() {
+LoopObserver::~LoopObserver() {
   detach();
 }
 
-void Attached::attach(Loop& loop) noexcept {
+void LoopObserver::attach(Loop& loop) noexcept {
   detach();
   attached_to_ = &loop;
   next_ = loop.attached_;
@@ -79,7 +79,7 @@ void Attached::attach(Loop& loop) noexcept {
   loop.attached_ = this;
 }
 
-void Attached::detach() noexcept {
+void LoopObserver::detach() noexcept {
   if (!attached_to_) return;
   if (previous_)
     previous_->next_ = next_;
@@ -148,7 +148,7 @@ Loop::Loop(event_base* base, bool owned)
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
                             "evparallel: no event base");
-  wake_ = Descriptor(open_counter());
+  wake_ = OwnedFd(open_counter());
   if (!wake_) {
     const int error = errno;
     if (owned_) ::event_base_free(base_);
@@ -157,7 +157,7 @@ Loop::Loop(event_base* base, bool owned)
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
   wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
   wake_event_.add();
-  static const bool told = (in_every_copy(&Loop::inherit_all), true);
+  static const bool told = (on_fork_in_child(&Loop::mark_all_inherited), true);
   static_cast<void>(told);
   next_ = std::exchange(first_loop, this);
   ++loops;
@@ -167,9 +167,9 @@ Loop::~Loop() = default;
 
 void Loop::close() noexcept {
   while (attached_) {
-    Attached& gone = *attached_;
+    LoopObserver& gone = *attached_;
     gone.detach();
-    gone.loop_gone();
+    gone.on_loop_destroyed();
   }
   deferred_event_.remove();
   wake_event_.remove();
@@ -178,7 +178,7 @@ void Loop::close() noexcept {
   base_ = nullptr;
   on_exception_.release();
   // Callbacks that nobody will call may own handles that come back here.
-  const Row<Callback<void()>> deferred = std::move(deferred_);
+  const RingBuffer<Callback<void()>> deferred = std::move(deferred_);
   leave_posted();
   if (inherited_) return;
   Loop** link = &first_loop;
@@ -213,7 +213,7 @@ void Loop::drop() noexcept {
 // ---- in a process that the program has forked ----
 
 // Of a snapshot and its children nothing is left to do here: there was no loop.
-void Loop::inherit_all() noexcept {
+void Loop::mark_all_inherited() noexcept {
   for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
   first_loop = nullptr;
   loops = 0;

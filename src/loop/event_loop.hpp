@@ -37,25 +37,25 @@ namespace evparallel {
 class Loop;
 
 // Something that hangs on a loop and must know when the loop is gone.
-class Attached {
+class LoopObserver {
 public:
-  Attached() noexcept = default;
-  Attached(const Attached&) = delete;
-  Attached& operator=(const Attached&) = delete;
+  LoopObserver() noexcept = default;
+  LoopObserver(const LoopObserver&) = delete;
+  LoopObserver& operator=(const LoopObserver&) = delete;
 
 protected:
-  virtual ~Attached();
+  virtual ~LoopObserver();
   void attach(Loop&) noexcept;
   void detach() noexcept;
 
 private:
   friend class Loop;
   // The loop is being destroyed: remove all events, call nobody.  Already detached.
-  virtual void loop_gone() noexcept = 0;
+  virtual void on_loop_destroyed() noexcept = 0;
 
   Loop* attached_to_ = nullptr;
-  Attached* previous_ = nullptr;
-  Attached* next_ = nullptr;
+  LoopObserver* previous_ = nullptr;
+  LoopObserver* next_ = nullptr;
 };
 
 // One `struct event`.  Its address must not change while it is armed.
@@ -182,7 +182,7 @@ public:
   }
 
 private:
-  friend class Attached;
+  friend class LoopObserver;
   friend class Event;
   void caught() noexcept;
   void rethrow();
@@ -196,7 +196,7 @@ private:
   void take_block() noexcept;
   void end_large_draft() noexcept;
   void leave_posted() noexcept;
-  static void inherit_all() noexcept;
+  static void mark_all_inherited() noexcept;
   bool part() noexcept;
   void turn_again();
 
@@ -214,8 +214,8 @@ private:
   std::size_t holds_ = 0;
   std::atomic<std::size_t> outside_holds_{0};
   std::exception_ptr thrown_;
-  Handler<void(std::exception_ptr)> on_exception_;
-  Attached* attached_ = nullptr;
+  CallbackSlot<void(std::exception_ptr)> on_exception_;
+  LoopObserver* attached_ = nullptr;
   std::unique_ptr<char[]> scratch_;
   static constexpr std::size_t most_kept = 4096;
   static constexpr std::size_t large_message = std::size_t{256} << 10;
@@ -225,12 +225,12 @@ private:
   std::vector<std::pair<const char*, std::shared_ptr<void>>> owned_things_;
   std::shared_ptr<std::string> block_;  // of a large message, perhaps still under way
   int drafts_with_block_ = 0;           // so many more keep it
-  Row<Callback<void()>> deferred_;
+  RingBuffer<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;
   std::deque<Callback<void()>> posted_;  // guarded by posted_lock_
   std::atomic<bool> has_posted_{false};
-  Descriptor wake_;
+  OwnedFd wake_;
   Event wake_event_;
 };
 

@@ -14,18 +14,18 @@ namespace detail {
 
 // A timer or a watch.  While it is active it keeps itself alive, if it is detached, and holds
 // run().
-class Source : public Attached, public std::enable_shared_from_this<Source> {
+class LoopHandle : public LoopObserver, public std::enable_shared_from_this<LoopHandle> {
 public:
   using Clock = std::chrono::steady_clock;
 
-  Source(Loop& loop, Callback<void()> callback) : loop_(loop.shared_from_this()) {
+  LoopHandle(Loop& loop, Callback<void()> callback) : loop_(loop.shared_from_this()) {
     callback_.set(std::move(callback));
   }
-  ~Source() override { cancel(); }
+  ~LoopHandle() override { cancel(); }
 
   void start_timer(std::chrono::nanoseconds time, bool repeat) {
     loop_->check_at_home();
-    event_.set<&Source::on_timer>(*loop_, -1, 0, this);
+    event_.set<&LoopHandle::on_timer>(*loop_, -1, 0, this);
     period_ = repeat ? time : std::chrono::nanoseconds::zero();
     const auto now = Clock::now();
     due_ = time < Clock::time_point::max() - now ? now + time : Clock::time_point::max();
@@ -40,7 +40,7 @@ public:
       loop_->watch_signals();
       signal_ = true;  // not before: what was refused is not given back
     }
-    event_.set<&Source::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
+    event_.set<&LoopHandle::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
     event_.add();
     activate();
   }
@@ -70,10 +70,10 @@ private:
     if (loop_->alive()) loop_->release();
     detach();
     // The last reference may be our own: what follows here must not touch members.
-    const std::shared_ptr<Source> last = std::move(self_);
+    const std::shared_ptr<LoopHandle> last = std::move(self_);
   }
 
-  void loop_gone() noexcept override { cancel(); }
+  void on_loop_destroyed() noexcept override { cancel(); }
 
   void on_timer() {
     const auto keep = shared_from_this();
@@ -97,36 +97,36 @@ private:
   }
 
   std::shared_ptr<Loop> loop_;
-  Handler<void()> callback_;
+  CallbackSlot<void()> callback_;
   Event event_;
   std::chrono::nanoseconds period_{0};
   Clock::time_point due_;
   bool active_ = false;
   bool signal_ = false;
-  std::shared_ptr<Source> self_;
+  std::shared_ptr<LoopHandle> self_;
 };
 
 }  // namespace detail
 
-using detail::Source;
+using detail::LoopHandle;
 
 // ---- Timer and Watch ----
 
 namespace {
 
-void cancel_source(std::shared_ptr<Source>& source) noexcept {
+void cancel_source(std::shared_ptr<LoopHandle>& source) noexcept {
   if (source) source->cancel();
   source.reset();
 }
 
-void detach_source(std::shared_ptr<Source>& source) noexcept {
+void detach_source(std::shared_ptr<LoopHandle>& source) noexcept {
   if (source) source->detach_handle();
   source.reset();
 }
 
 }  // namespace
 
-Timer::Timer(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+Timer::Timer(std::shared_ptr<LoopHandle> source) noexcept : source_(std::move(source)) {}
 Timer::Timer(Timer&&) noexcept = default;
 Timer& Timer::operator=(Timer&& other) noexcept {
   if (this != &other) {
@@ -148,7 +148,7 @@ bool Timer::active() const noexcept {
   return source_ && source_->active();
 }
 
-Watch::Watch(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+Watch::Watch(std::shared_ptr<LoopHandle> source) noexcept : source_(std::move(source)) {}
 Watch::Watch(Watch&&) noexcept = default;
 Watch& Watch::operator=(Watch&& other) noexcept {
   if (this != &other) {
@@ -219,7 +219,7 @@ void Reactor::stop() noexcept {
 
 Timer Reactor::after(duration time, Callback<void()> callback) {
   refuse_negative("Reactor::after", time);
-  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_timer(time, false);
   return Timer(std::move(source));
 }
@@ -227,25 +227,25 @@ Timer Reactor::after(duration time, Callback<void()> callback) {
 Timer Reactor::every(duration time, Callback<void()> callback) {
   if (time <= duration::zero())
     throw std::logic_error("evparallel: Reactor::every needs a period above zero");
-  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_timer(time, true);
   return Timer(std::move(source));
 }
 
 Watch Reactor::on_readable(int fd, Callback<void()> callback) {
-  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_watch(fd, EV_READ);
   return Watch(std::move(source));
 }
 
 Watch Reactor::on_writable(int fd, Callback<void()> callback) {
-  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_watch(fd, EV_WRITE);
   return Watch(std::move(source));
 }
 
 Watch Reactor::on_signal(int signum, Callback<void()> callback) {
-  auto source = std::make_shared<Source>(*loop_, std::move(callback));
+  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_watch(signum, EV_SIGNAL);
   return Watch(std::move(source));
 }

@@ -68,20 +68,20 @@ EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& mes
   }
 }
 
-EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
+EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
   while (queued() > 0) {
     FrameQueue& out = traffic_->out;
     fault_at(Hop::write);
     std::string_view pieces[16];
     const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
-    if (sent.flow == Flow::again || sent.flow == Flow::later) return sent.flow;
-    if (sent.flow == Flow::end) {
+    if (sent.flow == IoResult::would_block || sent.flow == IoResult::retry_later) return sent.flow;
+    if (sent.flow == IoResult::closed) {
       // Only this direction is dead: what the other side has written before its end is still to be
       // read.
       out_dead_ = true;
       out.clear();
       settle();
-      return Flow::end;
+      return IoResult::closed;
     }
     out.written(sent.size);
     bytes_written_ += sent.size;
@@ -89,7 +89,7 @@ EVPARALLEL_EARLY Flow Channel::flush(Wait wait) {
   }
   settle();
   if (finishing_) half_close(socket_.get());
-  return Flow::done;
+  return IoResult::done;
 }
 
 // A frame that was cut may stand in memory of the traffic, until the next one or keep().
@@ -104,14 +104,14 @@ void Channel::finish() {
   finishing_ = true;
 }
 
-EVPARALLEL_EARLY Flow Channel::receive(char* scratch, std::size_t size, Wait wait) {
+EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait wait) {
   FrameReader& in = traffic_->in;
   const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
   const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
                                            direct ? room.size : size, wait, &traffic_->along);
-  if (got.flow == Flow::end) in_over_ = true;
-  if (got.flow != Flow::done) {
+  if (got.flow == IoResult::closed) in_over_ = true;
+  if (got.flow != IoResult::done) {
     settle();
     return got.flow;
   }
@@ -120,12 +120,12 @@ EVPARALLEL_EARLY Flow Channel::receive(char* scratch, std::size_t size, Wait wai
     in.filled(got.size);
   else
     in.feed({scratch, got.size});
-  return Flow::done;
+  return IoResult::done;
 }
 
 EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
   if (!traffic_.peek()) return false;
-  Traffic& traffic = *traffic_;
+  ChannelBuffers& traffic = *traffic_;
   traffic.in.set_max_body(max_message_);
   if (!traffic.in.next(frame)) {
     if (traffic.along.size() > most_batches)
@@ -145,25 +145,25 @@ EVPARALLEL_EARLY void Channel::keep() {
 }
 
 void Channel::match_along(Frame& frame) {
-  Batch& current = traffic_->current;
-  current = Batch();
+  ReceivedFds& current = traffic_->current;
+  current = ReceivedFds();
   if (frame.attached == 0) return;
-  std::vector<Batch>& along = traffic_->along;
+  std::vector<ReceivedFds>& along = traffic_->along;
   if (!along.empty()) {
     current = std::move(along.front());
     along.erase(along.begin());
   }
   // More or fewer than were sent are not those that were sent.
-  if (current.descriptors.size() != frame.attached) current = Batch();
+  if (current.descriptors.size() != frame.attached) current = ReceivedFds();
   frame.descriptors = &current.descriptors;
 }
 
 // What was cut of the last frame stays where it is: its receiver may be at it.
 void Channel::close() noexcept {
-  if (Traffic* traffic = traffic_.peek()) {
+  if (ChannelBuffers* traffic = traffic_.peek()) {
     traffic->out.clear();
     traffic->along.clear();
-    traffic->current = Batch();
+    traffic->current = ReceivedFds();
   }
   out_dead_ = true;
   in_over_ = true;

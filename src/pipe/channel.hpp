@@ -12,7 +12,7 @@
 namespace evparallel {
 
 // What is under way on one socket, both ways.
-struct Traffic {
+struct ChannelBuffers {
   // Nothing is; the next frame may as well pass through another one.
   bool none() const noexcept {
     return out.empty() && !in.in_frame() && along.empty() && current.descriptors.empty();
@@ -20,15 +20,15 @@ struct Traffic {
 
   FrameReader in;
   FrameQueue out;
-  std::vector<Batch> along;  // came, and their frames are not complete yet
-  Batch current;             // of the last frame
+  std::vector<ReceivedFds> along;  // came, and their frames are not complete yet
+  ReceivedFds current;             // of the last frame
 };
 
 class Channel {
 public:
   // `traffic`: where the frames pass through.  One that is lent is given back whenever nothing is
   // under way: few of many sockets ever have one.
-  Channel(Descriptor socket, std::size_t max_message, Lent<Traffic> traffic = {}) noexcept
+  Channel(OwnedFd socket, std::size_t max_message, Pooled<ChannelBuffers> traffic = {}) noexcept
       : socket_(std::move(socket)), traffic_(std::move(traffic)), max_message_(max_message) {}
 
   int fd() const noexcept { return socket_.get(); }
@@ -42,7 +42,7 @@ public:
   void put(FrameKind, std::uint64_t id, Writer& message, Message = Message::taken);
   // Writes what is queued.  done: nothing is left; again, later: something is; end: nobody reads it
   // any more, and it is gone.
-  Flow flush(Wait);
+  IoResult flush(Wait);
   // No more frames: says so, and closes the direction once all is written.
   void finish();
   bool finished() const noexcept { return finishing_; }
@@ -57,12 +57,12 @@ public:
   // ---- in ----
   // One read, into `scratch` or into the large frame under way.  Then take frames with next() until
   // it says no, then call keep(), before scratch is used for anything else.
-  Flow receive(char* scratch, std::size_t size, Wait);
+  IoResult receive(char* scratch, std::size_t size, Wait);
   // The descriptors of a frame are closed with the next one, unless they are taken.
   // Fails: Errc::bad_message where the stream makes no sense.
   bool next(Frame& frame);
   // Those of the last frame, for who keeps its message.
-  Batch take_along() noexcept { return std::move(traffic_->current); }
+  ReceivedFds take_along() noexcept { return std::move(traffic_->current); }
   void keep();
   // Behind the frame that next() gave last there is something, if only a part of a frame.
   bool more_is_here() const noexcept { return traffic_.peek() && traffic_.peek()->in.in_frame(); }
@@ -84,12 +84,12 @@ private:
   void match_along(Frame&);
   void settle() noexcept;
 
-  Descriptor socket_;
+  OwnedFd socket_;
   bool cutting_ = false;  // a frame of the traffic may be in use
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;
-  Lent<Traffic> traffic_;
+  Pooled<ChannelBuffers> traffic_;
   std::size_t max_message_;
   std::uint64_t bytes_written_ = 0;
 };

@@ -21,12 +21,12 @@ constexpr std::size_t gather_limit = 256 * 1024;
 }  // namespace
 
 PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::size_t high_water,
-                   LastWord last_word, PipeOwner* owner, OtherEnd other_end)
+                   SpawnOutcome exit_report, PipeObserver* owner, OtherEnd other_end)
     : loop_(loop),
       channel_(std::move(channel)),
       high_water_(high_water),
       owner_(owner),
-      last_word_(last_word),
+      last_word_(exit_report),
       other_end_(other_end) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
   attach(*loop_);
@@ -64,7 +64,7 @@ void PipeCore::report_closed() {
   tell_error(error);
 }
 
-void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, Leave leave,
+void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, FlushPolicy leave,
                    Channel::Message which) {
   loop_->lend(message);
   channel_.put(kind, id, message, which);
@@ -82,7 +82,7 @@ void PipeCore::put_task_error(const Error& error) {
 void PipeCore::close() {
   if (std::exchange(closed_, true) || channel_.finished()) return;
   end_put_off_ = true;
-  if (last_word_ == LastWord::comes)
+  if (last_word_ == SpawnOutcome::comes)
     end_out();
   else if (loop_->alive())
     loop_->defer([self = shared_from_this()] { self->end_out(); });
@@ -97,28 +97,28 @@ void PipeCore::end_out() {
 
 void PipeCore::finish() {
   channel_.finish();
-  schedule_flush(Leave::at_once);
+  schedule_flush(FlushPolicy::at_once);
 }
 
-void PipeCore::schedule_flush(Leave leave) {
+void PipeCore::schedule_flush(FlushPolicy leave) {
   if (!loop_->alive() || (write_event_.peek() && write_event_->added()) || retry_.peek()) return;
-  const bool waits =
-      leave == Leave::with_the_next || (leave == Leave::with_the_turn && loop_->in_callback());
+  const bool waits = leave == FlushPolicy::with_the_next ||
+                     (leave == FlushPolicy::with_the_turn && loop_->in_callback());
   if (!waits || channel_.queued() > gather_limit) return flush();
   if (std::exchange(flush_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] { self->flush(); });
 }
 
 // Where something is left to be written.
-void PipeCore::wait_to_write(Flow flow) {
-  if (flow == Flow::again) {
+void PipeCore::wait_to_write(IoResult flow) {
+  if (flow == IoResult::would_block) {
     retry_.reset();
     if (!write_event_.peek())
       write_event_->set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
     return write_event_->add();
   }
   leave_writing();
-  if (flow != Flow::later) return;
+  if (flow != IoResult::retry_later) return;
   retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
   retry_->add_in(std::chrono::milliseconds(1));
 }
@@ -137,9 +137,9 @@ void PipeCore::flush() {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
   const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
-  const Flow flow = channel_.flush(Wait::no);
+  const IoResult flow = channel_.flush(Wait::no);
   wait_to_write(flow);
-  if (flow == Flow::end && !only_end) tell_closed(Lost::was_queued);
+  if (flow == IoResult::closed && !only_end) tell_closed(Lost::was_queued);
   // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
     above_mark_ = false;
@@ -195,8 +195,8 @@ void PipeCore::continue_later() {
 
 void PipeCore::on_readable() {
   const auto keep = shared_from_this();
-  const Flow flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
-  if (flow == Flow::again) return;
+  const IoResult flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
+  if (flow == IoResult::would_block) return;
   if (owner_) owner_->on_input();
   cut_frames();
 }
@@ -266,7 +266,7 @@ void PipeCore::deliver_held() {
   if (!has_on_message() && !ending() && !concluded() && !discard_) return;
   stopped_at_message_ = false;
   std::string body = std::move(rare_->held);
-  Batch along = std::move(rare_->held_along);
+  ReceivedFds along = std::move(rare_->held_along);
   Frame frame{FrameKind::message, 0, body, &body};
   frame.descriptors = &along.descriptors;
   on_message_frame(frame);

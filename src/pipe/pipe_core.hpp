@@ -14,7 +14,7 @@
 namespace evparallel {
 
 // Who made the pipe, and hears what is not for its user.
-class PipeOwner {
+class PipeObserver {
 public:
   // The other side's task has failed as a whole.  Returns what is to be told of it.
   virtual Error on_task_error(const Error& error) { return error; }
@@ -27,21 +27,21 @@ public:
   virtual void on_over() {}         // both directions are over and all callbacks were called
 
 protected:
-  ~PipeOwner() = default;
+  ~PipeObserver() = default;
 };
 
 namespace detail {
 
-class PipeCore : public Attached, public std::enable_shared_from_this<PipeCore> {
+class PipeCore : public LoopObserver, public std::enable_shared_from_this<PipeCore> {
 public:
   // In the parent a last word about the child follows the end of file; in the child none does.
-  enum class LastWord : std::uint8_t { comes, none };
+  enum class SpawnOutcome : std::uint8_t { comes, none };
   // What a clean end of the other side does to this side's direction, where neither on_end nor
   // on_drain is set: a pipe of messages closes it, one of calls is for its owner to close.
   enum class OtherEnd : std::uint8_t { closes, is_left };
 
-  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, LastWord, PipeOwner*,
-           OtherEnd = OtherEnd::closes);
+  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, SpawnOutcome,
+           PipeObserver*, OtherEnd = OtherEnd::closes);
   ~PipeCore() override = default;
 
   // ---- the user's side ----
@@ -72,8 +72,8 @@ public:
   // ever; or, inside a callback, together with all that this turn of the loop brings; or with what
   // follows it, and in the next turn if nothing does.
   // Fails: Errc::too_large.
-  enum class Leave { at_once, with_the_turn, with_the_next };
-  void put(FrameKind, std::uint64_t id, Writer&, Leave = Leave::at_once,
+  enum class FlushPolicy { at_once, with_the_turn, with_the_next };
+  void put(FrameKind, std::uint64_t id, Writer&, FlushPolicy = FlushPolicy::at_once,
            Channel::Message = Channel::Message::taken);
   // The task has failed as a whole.  Behind an end that has left, nothing is said.
   void put_task_error(const Error&);
@@ -96,12 +96,12 @@ public:
   }
 
 private:
-  void loop_gone() noexcept override;
+  void on_loop_destroyed() noexcept override;
   void on_readable();
   void on_writable();
-  void schedule_flush(Leave);
+  void schedule_flush(FlushPolicy);
   void flush();
-  void wait_to_write(Flow);
+  void wait_to_write(IoResult);
   bool reading_wanted() const noexcept;
   void watch_reading();
   void continue_later();
@@ -128,15 +128,15 @@ private:
 
   // Those of a Pipe; a remote function has none.
   struct Handlers {
-    Handler<void(Reader&)> message;
-    Handler<void()> end;
-    Handler<void(const Error&)> error;
-    Handler<void()> drain;
+    CallbackSlot<void(Reader&)> message;
+    CallbackSlot<void()> end;
+    CallbackSlot<void(const Error&)> error;
+    CallbackSlot<void()> drain;
   };
   // What most pipes do not come to, or at their end alone.
   struct Rare {
     std::string held;  // the first message, where nobody takes messages
-    Batch held_along;
+    ReceivedFds held_along;
     std::optional<Error> conclusion;
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
   };
@@ -153,14 +153,14 @@ private:
   std::shared_ptr<Loop> loop_;
   Channel channel_;
   std::size_t high_water_;
-  PipeOwner* owner_;
+  PipeObserver* owner_;
   Event read_event_;
   Lazy<Event> write_event_;
   Lazy<Event> retry_;  // where nothing tells when to write
   Lazy<Handlers> handlers_;
   Lazy<Rare> rare_;
 
-  LastWord last_word_;
+  SpawnOutcome last_word_;
   OtherEnd other_end_;
   bool started_ = false;
   bool paused_ = false;

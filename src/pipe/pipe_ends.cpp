@@ -22,11 +22,11 @@ void PipeCore::fail_end(const Error& error) {
 
 void PipeCore::on_end_of_file() {
   if (clean_ || in_ended_) {
-    if (owner_ && last_word_ == LastWord::comes) owner_->on_closed();
+    if (owner_ && last_word_ == SpawnOutcome::comes) owner_->on_closed();
     return check_over();
   }
   if (std::exchange(broken_, true)) return;
-  if (last_word_ == LastWord::comes) {
+  if (last_word_ == SpawnOutcome::comes) {
     if (owner_) owner_->on_broken();
     return;
   }
@@ -46,7 +46,7 @@ void PipeCore::end_in() {
 // a child's, so that it ends; in the parent a last word follows.
 bool PipeCore::closes_with_other() const noexcept {
   if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
-  return clean_ ? !has_on_drain() : last_word_ == LastWord::none;
+  return clean_ ? !has_on_drain() : last_word_ == SpawnOutcome::none;
 }
 
 void PipeCore::conclude(const Error& error) {
@@ -64,7 +64,8 @@ void PipeCore::drain_and_end() {
     cut_frames();
     if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
     if (channel_.in_over() || !channel_.is_open()) break;
-    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == Flow::again) break;
+    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == IoResult::would_block)
+      break;
   }
   const Error& conclusion = *rare_->conclusion;
   if (channel_.torn()) {
@@ -75,7 +76,7 @@ void PipeCore::drain_and_end() {
   end_in();
   if (has_on_error()) error_told_ = true;  // no callback comes after the last one
   over_told_ = true;
-  PipeOwner* owner = std::exchange(owner_, nullptr);
+  PipeObserver* owner = std::exchange(owner_, nullptr);
   shut();
   if (owner) owner->on_over();
 }
@@ -85,7 +86,7 @@ void PipeCore::check_over() {
   if (!in_ended_ && !discard_) return;
   if (!channel_.out_over()) return;
   if (abandoned()) return shut();
-  if (last_word_ == LastWord::comes || std::exchange(over_told_, true)) return;
+  if (last_word_ == SpawnOutcome::comes || std::exchange(over_told_, true)) return;
   if (owner_) owner_->on_over();
 }
 
@@ -98,8 +99,8 @@ void PipeCore::abandon() {
   paused_ = false;
   closed_ = true;
   channel_.finish();
-  const Flow flow = channel_.flush(Wait::no);
-  if (flow != Flow::again && flow != Flow::later) return shut();
+  const IoResult flow = channel_.flush(Wait::no);
+  if (flow != IoResult::would_block && flow != IoResult::retry_later) return shut();
   rare_->self = keep;
   loop_->hold();
   wait_to_write(flow);
@@ -127,7 +128,7 @@ void PipeCore::shut() noexcept {
   rare_->self.reset();
 }
 
-void PipeCore::loop_gone() noexcept {
+void PipeCore::on_loop_destroyed() noexcept {
   owner_ = nullptr;
   shut();
 }

@@ -51,7 +51,7 @@ public:
   void cancel();
   void stop(const std::optional<Error>&);  // nothing more is begun
   void pool_gone() noexcept;               // as cancel()
-  void loop_gone() noexcept;
+  void on_loop_destroyed() noexcept;
   Progress progress() const;
 
 private:
@@ -104,7 +104,7 @@ private:
   bool delivering_ = false;
   bool deliver_deferred_ = false;
 
-  Summary summary_;
+  MapSummary summary_;
   mutable ProgressMeter meter_;  // to ask it is to let it know the time
   std::int64_t began_at_;
   std::int64_t reported_at_;

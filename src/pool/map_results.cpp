@@ -108,7 +108,7 @@ void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) 
 // ---- how far ----
 
 Progress MapCore::progress() const {
-  return meter_.at();
+  return meter_.sample();
 }
 
 void MapCore::report(bool last) {
@@ -170,7 +170,7 @@ void MapCore::pool_gone() noexcept {
   pool_ = nullptr;
 }
 
-void MapCore::loop_gone() noexcept {
+void MapCore::on_loop_destroyed() noexcept {
   over_ = true;
   pool_ = nullptr;
   again_.clear();

@@ -25,7 +25,9 @@ struct PoolCall {
   std::shared_ptr<PoolWorker> worker{};  // who has it; null: it waits
 };
 
-class PoolCore : public Attached, public CallTarget, public std::enable_shared_from_this<PoolCore> {
+class PoolCore : public LoopObserver,
+                 public CallTarget,
+                 public std::enable_shared_from_this<PoolCore> {
 public:
   PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
            const PoolOptions&);
@@ -113,7 +115,7 @@ private:
   std::size_t demand() const noexcept;
   void start_wanted();
   bool start_one(PoolWorker* replaced);
-  const std::shared_ptr<const Pattern>& next_pattern() noexcept;
+  const std::shared_ptr<const ChildSpec>& next_pattern() noexcept;
   void start_failed(const Error&);
   bool proven() const noexcept;
   void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
@@ -129,11 +131,11 @@ private:
   void set_clock();
   void wake_at(std::int64_t) noexcept;
   void on_clock();
-  void loop_gone() noexcept override;
+  void on_loop_destroyed() noexcept override;
   std::vector<std::shared_ptr<PoolWorker>> let_go() noexcept;
 
   std::shared_ptr<Loop> loop_;
-  std::vector<std::shared_ptr<const Pattern>> patterns_;  // one for each snapshot
+  std::vector<std::shared_ptr<const ChildSpec>> patterns_;  // one for each snapshot
   std::size_t next_pattern_ = 0;
   PoolOptions options_;
   Stage stage_ = Stage::open;
@@ -146,7 +148,7 @@ private:
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;  // calls and maps
   bool refused_ = false;     // since on_drain was told
-  Handler<void()> drain_;
+  CallbackSlot<void()> drain_;
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;

@@ -42,7 +42,7 @@ void check_measurable(const PoolOptions& options) {
 namespace {
 
 const PoolOptions& checked(const PoolOptions& options) {
-  refuse_negative("PoolOptions::idle", options.idle);
+  refuse_negative("PoolOptions::idle_timeout", options.idle_timeout);
   refuse_negative("PoolOptions::max_age", options.max_age);
   evparallel::checked(options.child);
   return options;
@@ -69,7 +69,7 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
   const auto shared_task = std::make_shared<const Task>(std::move(task));
   for (const auto& snapshot : snapshots)
     patterns_.push_back(
-        std::make_shared<const Pattern>(Pattern{snapshot, shared_task, child_options}));
+        std::make_shared<const ChildSpec>(ChildSpec{snapshot, shared_task, child_options}));
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
   attach(*loop_);
 }
@@ -117,7 +117,7 @@ void PoolCore::start_wanted() {
 }
 
 // Of a snapshot that lives, each in turn.
-const std::shared_ptr<const Pattern>& PoolCore::next_pattern() noexcept {
+const std::shared_ptr<const ChildSpec>& PoolCore::next_pattern() noexcept {
   for (std::size_t i = 0; i < patterns_.size(); ++i) {
     const auto& pattern = patterns_[next_pattern_++ % patterns_.size()];
     if (pattern->replicas->alive()) return pattern;
@@ -279,9 +279,9 @@ void PoolCore::wake_when_old(const PoolWorker& worker) noexcept {
 // Those that have had nothing to do for long, as far as they are not to be kept.
 void PoolCore::end_idle(std::int64_t now) {
   std::size_t kept = active();
-  while (options_.idle.count() > 0 && !idle_.empty() && kept > options_.min_workers) {
+  while (options_.idle_timeout.count() > 0 && !idle_.empty() && kept > options_.min_workers) {
     PoolWorker& oldest = *idle_.front();
-    const std::int64_t due = deadline_from(oldest.last_answer_at, options_.idle);
+    const std::int64_t due = deadline_from(oldest.last_answer_at, options_.idle_timeout);
     if (due > now) return wake_at(due);
     retire(oldest);
     --kept;

@@ -254,7 +254,8 @@ void PoolCore::make_way(int priority) {
 void PoolCore::set_idle(PoolWorker& worker) {
   if (worker.spare || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;
   idle_.push_back(&worker);
-  if (options_.idle.count() > 0) wake_at(deadline_from(worker.last_answer_at, options_.idle));
+  if (options_.idle_timeout.count() > 0)
+    wake_at(deadline_from(worker.last_answer_at, options_.idle_timeout));
 }
 
 void PoolCore::set_busy(PoolWorker& worker) noexcept {

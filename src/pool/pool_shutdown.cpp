@@ -100,7 +100,7 @@ void PoolCore::drop() noexcept {
   detach();
 }
 
-void PoolCore::loop_gone() noexcept {
+void PoolCore::on_loop_destroyed() noexcept {
   stage_ = Stage::over;
   clock_.unset();
   // Callbacks go unheard: they may own handles that come back here.
@@ -108,7 +108,7 @@ void PoolCore::loop_gone() noexcept {
   std::unordered_map<std::uint64_t, PoolCall> calls;
   calls.swap(calls_);
   drain_.release();
-  for (const auto& map : maps) map->loop_gone();
+  for (const auto& map : maps) map->on_loop_destroyed();
   for (const auto& worker : let_go()) worker->leave();
   pending_ = 0;
 }
@@ -121,7 +121,7 @@ PoolStats PoolCore::stats() const {
   stats.running = sent_items_;
   stats.done = counts_.done;
   stats.failed = counts_.failed;
-  stats.retried = counts_.retried;
+  stats.retried = counts_.retry_on_eintr;
   stats.started = counts_.started;
   stats.respawned = counts_.respawned;
   stats.recycled = counts_.recycled;

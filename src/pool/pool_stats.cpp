@@ -70,7 +70,7 @@ std::size_t own_memory(pid_t pid) noexcept {
   if (!proc_has_our_numbers()) return 0;
   char text[128];
   std::snprintf(text, sizeof text, "/proc/%d/statm", static_cast<int>(pid));
-  const Descriptor file(open_file(text, O_RDONLY));
+  const OwnedFd file(open_file(text, O_RDONLY));
   if (!file) return 0;
   const ssize_t size = ::read(file.get(), text, sizeof text - 1);
   if (size <= 0) return 0;

@@ -27,8 +27,8 @@ public:
   };
 
   PoolWorker(PoolCore& pool, const std::shared_ptr<Loop>& loop,
-             std::shared_ptr<const Pattern> pattern)
-      : RemoteCore(loop, std::move(pattern), Children::single), pool_(&pool) {}
+             std::shared_ptr<const ChildSpec> pattern)
+      : RemoteCore(loop, std::move(pattern), ChildTable::single), pool_(&pool) {}
 
   // Asks for the child.  Fails: Error.
   void start();

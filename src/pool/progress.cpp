@@ -32,7 +32,7 @@ double seconds_of(ProgressMeter::Clock::duration time) noexcept {
 ProgressMeter::ProgressMeter(std::uint64_t total, Clock::time_point now) noexcept
     : total_(total), sampled_at_(now) {}
 
-Progress ProgressMeter::at(Clock::time_point now) noexcept {
+Progress ProgressMeter::sample(Clock::time_point now) noexcept {
   if (now - sampled_at_ >= shortest_sample) {
     const double time = seconds_of(now - sampled_at_);
     const double recent = static_cast<double>(done_ - sampled_) / time;

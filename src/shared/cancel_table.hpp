@@ -17,20 +17,20 @@ namespace evparallel {
 
 constexpr std::int64_t revoked = INT64_MIN;  // cancelled: due before all time
 // It is made elsewhere: the child does not begin it; if it has, this says nothing.
-constexpr std::int64_t taken_back = INT64_MIN + 1;
+constexpr std::int64_t reassigned = INT64_MIN + 1;
 
-struct alignas(32) Note {
+struct alignas(32) CancelEntry {
   std::atomic<std::uint64_t> owner{0};  // 0: free
   std::atomic<std::uint64_t> call{0};
   std::atomic<std::int64_t> deadline{0};
 };
 
-class Notes {
+class CancelTable {
 public:
   // A fresh table for one snapshot and all its children.  nullptr: no memory.
-  static Notes* map() noexcept;
+  static CancelTable* map() noexcept;
   // In this process only.
-  static void unmap(Notes*) noexcept;
+  static void unmap(CancelTable*) noexcept;
 
   // Whose notes these are: a number for one child, never given to another as long as this table is
   // there.
@@ -38,8 +38,8 @@ public:
 
   // nullptr: no room.  What the writer reads after it is as new as what a reader of the note wrote
   // before it looked.
-  Note* write(std::uint64_t owner, std::uint64_t call, std::int64_t deadline) noexcept;
-  void erase(Note*) noexcept;
+  CancelEntry* write(std::uint64_t owner, std::uint64_t call, std::int64_t deadline) noexcept;
+  void erase(CancelEntry*) noexcept;
 
   // The time at which the call is due: no_deadline where there is no note.
   std::int64_t deadline_of(std::uint64_t owner, std::uint64_t call) const noexcept {
@@ -53,7 +53,7 @@ private:
   std::int64_t look_up(std::uint64_t owner, std::uint64_t call) const noexcept;
 
   alignas(64) std::atomic<std::size_t> count_;
-  Note notes_[note_count];
+  CancelEntry notes_[note_count];
 };
 
 }  // namespace evparallel

@@ -16,7 +16,7 @@ constexpr std::size_t arena_size = slot_count * (sizeof(Slot) + sizeof(CrashReco
 
 static_assert(sizeof(Slot) == 64, "one cache line each, so that children do not slow each other");
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
-                  std::atomic<Sentence>::is_always_lock_free,
+                  std::atomic<StopRequest>::is_always_lock_free,
               "a lock would not reach across processes");
 
 // Each side writes its word first and reads the other's then (both sequentially consistent), so
@@ -24,32 +24,32 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
 
 bool Slot::begin_against(std::uint64_t before, std::uint64_t id) noexcept {
   call.store(before);
-  Sentence expected = Sentence::condemned;
-  if (sentence.compare_exchange_strong(expected, Sentence::obeyed)) return false;
-  if (expected == Sentence::obeyed) return false;
-  call.store(CallWord{id, true}.word());  // it was taken back
+  StopRequest expected = StopRequest::condemned;
+  if (sentence.compare_exchange_strong(expected, StopRequest::obeyed)) return false;
+  if (expected == StopRequest::obeyed) return false;
+  call.store(CallState{id, true}.word());  // it was taken back
   return true;
 }
 
 // False: the child has read one already, and ends.
 bool Slot::set_sentence() noexcept {
-  Sentence expected = Sentence::none;
-  return sentence.compare_exchange_strong(expected, Sentence::condemned) ||
-         expected == Sentence::condemned;
+  StopRequest expected = StopRequest::none;
+  return sentence.compare_exchange_strong(expected, StopRequest::condemned) ||
+         expected == StopRequest::condemned;
 }
 
 bool Slot::condemn_in_call(std::uint64_t id) noexcept {
   if (!set_sentence()) return false;
-  if (call.load() == CallWord{id, true}.word()) return true;
-  Sentence expected = Sentence::condemned;
-  sentence.compare_exchange_strong(expected, Sentence::none);
+  if (call.load() == CallState{id, true}.word()) return true;
+  StopRequest expected = StopRequest::condemned;
+  sentence.compare_exchange_strong(expected, StopRequest::none);
   return false;
 }
 
 void Slot::clear() noexcept {
   call.store(0, std::memory_order_relaxed);
   answered_ping.store(0, std::memory_order_relaxed);
-  sentence.store(Sentence::none, std::memory_order_relaxed);
+  sentence.store(StopRequest::none, std::memory_order_relaxed);
   has_task.store(false, std::memory_order_relaxed);
 }
 

@@ -17,35 +17,35 @@ constexpr std::size_t slot_count = 16384;  // also the most children that one sn
 
 // The last call that a child has begun (ids rise), and whether it is at it still: one word, so that
 // both are of one moment.
-struct CallWord {
+struct CallState {
   std::uint64_t id = 0;
   bool running = false;
 
-  static CallWord of(std::uint64_t word) noexcept { return {word >> 1, (word & 1) != 0}; }
+  static CallState of(std::uint64_t word) noexcept { return {word >> 1, (word & 1) != 0}; }
   std::uint64_t word() const noexcept { return id << 1 | (running ? 1U : 0U); }
 };
 
 // Whether the child may begin another call.
-enum class Sentence : std::uint32_t {
+enum class StopRequest : std::uint32_t {
   none,       // it may
   condemned,  // the snapshot is about to end it: it must begin no other call
   obeyed,     // the child has read that, and ends by itself
 };
 
 struct alignas(64) Slot {
-  std::atomic<std::uint64_t> call{0};           // a CallWord.  Child writes
+  std::atomic<std::uint64_t> call{0};           // a CallState.  Child writes
   std::atomic<std::uint64_t> answered_ping{0};  // the last ping that its loop took.  Child writes
-  std::atomic<Sentence> sentence{Sentence::none};
+  std::atomic<StopRequest> sentence{StopRequest::none};
   std::atomic<bool> has_task{false};  // the child has read what it is to run.  Child writes
 
   // ---- in the child ----
   // Begins a call.  False: it must not, and the child is to end; as if the call had not been read.
   bool begin(std::uint64_t id) noexcept {
-    const std::uint64_t before = call.exchange(CallWord{id, true}.word());
-    return sentence.load() == Sentence::none || begin_against(before, id);
+    const std::uint64_t before = call.exchange(CallState{id, true}.word());
+    return sentence.load() == StopRequest::none || begin_against(before, id);
   }
   void finish(std::uint64_t id) noexcept {
-    call.store(CallWord{id, false}.word(), std::memory_order_release);
+    call.store(CallState{id, false}.word(), std::memory_order_release);
   }
 
   // ---- in the snapshot ----
@@ -54,7 +54,7 @@ struct alignas(64) Slot {
   // another one would be hit; it may go on then, or has ended by itself because of this.
   bool condemn_in_call(std::uint64_t id) noexcept;
   // The same whatever it is at.
-  void condemn() noexcept { set_sentence(); }
+  void request_stop() noexcept { set_sentence(); }
 
 private:
   bool begin_against(std::uint64_t before, std::uint64_t id) noexcept;

@@ -6,12 +6,12 @@
 
 namespace evparallel {
 
-void Children::set_up() noexcept {
+void ChildTable::set_up() noexcept {
   free_ = ChildList{};
   std::fill_n(buckets_, bucket_count, no_child);
 }
 
-void Children::push(ChildList& list, ChildIndex index) noexcept {
+void ChildTable::push(ChildList& list, ChildIndex index) noexcept {
   entries_[index].next = no_child;
   if (list.empty())
     list.first = index;
@@ -20,24 +20,24 @@ void Children::push(ChildList& list, ChildIndex index) noexcept {
   list.last = index;
 }
 
-ChildIndex Children::pop(ChildList& list) noexcept {
+ChildIndex ChildTable::pop(ChildList& list) noexcept {
   const ChildIndex index = list.first;
   if (index != no_child) list.first = entries_[index].next;
   return index;
 }
 
-ChildIndex Children::take_free() noexcept {
+ChildIndex ChildTable::take_free() noexcept {
   const ChildIndex index = pop(free_);
   if (index != no_child) return index;
   return fresh_ < slot_count ? fresh_++ : no_child;
 }
 
-void Children::free(ChildIndex index) noexcept {
+void ChildTable::free(ChildIndex index) noexcept {
   entries_[index].stage = Stage::free;
   push(free_, index);
 }
 
-void Children::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint64_t id) noexcept {
+void ChildTable::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint64_t id) noexcept {
   ChildEntry& child = entries_[index];
   child = ChildEntry{};
   child.stage = Stage::living;
@@ -46,13 +46,13 @@ void Children::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint6
   child.id = id;
   child.terminate_at = never;
   child.kill_at = never;
-  child.strike_at = never;
+  child.overdue_at = never;
   child.next_in_bucket = bucket_of(pid);
   bucket_of(pid) = index;
   ++living_;
 }
 
-void Children::mark_ended(ChildIndex gone) noexcept {
+void ChildTable::mark_ended(ChildIndex gone) noexcept {
   ChildIndex* link = &bucket_of(entries_[gone].pid);
   while (*link != gone) link = &entries_[*link].next_in_bucket;
   *link = entries_[gone].next_in_bucket;
@@ -60,7 +60,7 @@ void Children::mark_ended(ChildIndex gone) noexcept {
   --living_;
 }
 
-ChildIndex Children::find_pid(pid_t pid) noexcept {
+ChildIndex ChildTable::find_pid(pid_t pid) noexcept {
   ChildIndex index = bucket_of(pid);
   while (index != no_child && entries_[index].pid != pid) index = entries_[index].next_in_bucket;
   return index;

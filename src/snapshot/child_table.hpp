@@ -37,15 +37,15 @@ struct ChildEntry {
   std::uint64_t number;           // of its exit, as its client counts them
   std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so are the next two
   std::int64_t kill_at;
-  std::int64_t strike_at;
-  std::uint64_t strike_call;  // still at it then: struck.  0: the ping counts
-  std::uint64_t strike_ping;
-  std::int64_t grace_ms;         // of `terminate_at`
-  std::int64_t strike_grace_ms;  // of `strike_at`
-  Cause terminate_for;           // what an end by this clock is called
-  Cause strike_for;
+  std::int64_t overdue_at;
+  std::uint64_t overdue_call;  // still at it then: struck.  0: the ping counts
+  std::uint64_t overdue_ping;
+  std::int64_t grace_ms;          // of `terminate_at`
+  std::int64_t overdue_grace_ms;  // of `strike_at`
+  Cause terminate_for;            // what an end by this clock is called
+  Cause overdue_cause;
   Cause ended_for;  // what the first signal of the snapshot was sent for
-  Report last_word;
+  Report exit_report;
 };
 
 struct ChildList {
@@ -54,7 +54,7 @@ struct ChildList {
   bool empty() const noexcept { return first == no_child; }
 };
 
-class Children {
+class ChildTable {
 public:
   // Requires: the object stands in zeroed memory.
   void set_up() noexcept;

@@ -8,14 +8,14 @@
 
 namespace evparallel {
 
-void Clients::set_up(Children& children, Descriptor control_of_parent,
-                     bool parent_is_elsewhere) noexcept {
+void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
+                         bool parent_is_elsewhere) noexcept {
   children_ = &children;
   parent_is_elsewhere_ = parent_is_elsewhere;
-  let_in(control_of_parent, no_child);
+  accept_client(control_of_parent, no_child);
 }
 
-ClientIndex Clients::let_in(Descriptor& control, ChildIndex owner) noexcept {
+ClientIndex ClientTable::accept_client(OwnedFd& control, ChildIndex owner) noexcept {
   // The first place is the parent's for ever.
   ClientIndex place = used_ > 0 ? 1 : 0;
   while (place < used_ && clients_[place].open) ++place;
@@ -29,7 +29,7 @@ ClientIndex Clients::let_in(Descriptor& control, ChildIndex owner) noexcept {
   return place;
 }
 
-void Clients::close(ClientIndex index) noexcept {
+void ClientTable::close(ClientIndex index) noexcept {
   ClientEntry& client = clients_[index];
   client.open = false;
   client.control.reset();
@@ -40,56 +40,56 @@ void Clients::close(ClientIndex index) noexcept {
 }
 
 // False: its socket is full, or it is gone.
-bool Clients::send(ClientIndex index, const Report& report) noexcept {
+bool ClientTable::send(ClientIndex index, const Report& report) noexcept {
   fault_at(Hop::report);
   const int control = clients_[index].control.get();
-  const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == Tell::spawned;
-  const Flow flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
-                               : send_packet(control, &report, sizeof report, -1);
-  if (flow == Flow::end) clients_[index].gone = true;
-  return flow == Flow::done;
+  const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == ReportKind::spawned;
+  const IoResult flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
+                                   : send_packet(control, &report, sizeof report, -1);
+  if (flow == IoResult::closed) clients_[index].gone = true;
+  return flow == IoResult::done;
 }
 
-void Clients::answer(ClientIndex index, const Report& report) noexcept {
+void ClientTable::answer(ClientIndex index, const Report& report) noexcept {
   ClientEntry& to = clients_[index];
   to.answer = report;
   to.stuck = !send(index, report);
 }
 
-void Clients::report_strays(std::uint64_t count) noexcept {
+void ClientTable::report_orphans(std::uint64_t count) noexcept {
   ClientEntry& parent = clients_[0];
-  if (count == strays_told_ || parent.stuck || parent.gone) return;
-  strays_told_ = count;
+  if (count == orphans_told_ || parent.stuck || parent.gone) return;
+  orphans_told_ = count;
   Report report{};
-  report.kind = Tell::strays;
+  report.kind = ReportKind::orphans;
   report.slot = no_slot;
   report.id = count;
   answer(0, report);
 }
 
-void Clients::report_refusal(int error) noexcept {
+void ClientTable::report_refusal(int error) noexcept {
   const ClientEntry& parent = clients_[0];
   if (error == 0 || refusal_told_ || parent.stuck || parent.gone) return;
   refusal_told_ = true;
   Report report{};
-  report.kind = Tell::refused_to_wait;
+  report.kind = ReportKind::refused_to_wait;
   report.slot = no_slot;
   report.code = error;
   answer(0, report);
 }
 
-void Clients::report_ends(ClientIndex index) noexcept {
+void ClientTable::report_ends(ClientIndex index) noexcept {
   ClientEntry& client = clients_[index];
   if (client.open && client.stuck) client.stuck = !send(index, client.answer);
   while (client.open && !client.stuck && !client.to_report.empty()) {
     ChildEntry& child = (*children_)[client.to_report.first];
-    if (!send(index, child.last_word)) return;
+    if (!send(index, child.exit_report)) return;
     child.number = ++client.exits;
     children_->push(client.reported, children_->pop(client.to_report));
   }
 }
 
-void Clients::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
+void ClientTable::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
   ClientEntry& client = clients_[index];
   while (!client.reported.empty() && (*children_)[client.reported.first].number <= seen)
     children_->free(children_->pop(client.reported));

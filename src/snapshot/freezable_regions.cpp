@@ -121,11 +121,11 @@ void name_region(const void* from, std::size_t size) {
 
 // ---- touched pages ----
 
-Touched::~Touched() {
+ResidentPages::~ResidentPages() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-int Touched::open(std::uint64_t* room, std::size_t count) noexcept {
+int ResidentPages::open(std::uint64_t* room, std::size_t count) noexcept {
   room_ = room;
   count_ = count;
   fd_ = open_file("/proc/self/pagemap", O_RDONLY);
@@ -133,12 +133,12 @@ int Touched::open(std::uint64_t* room, std::size_t count) noexcept {
 }
 
 // What cannot be asked about counts as touched.
-bool Touched::at(std::uintptr_t address) noexcept {
+bool ResidentPages::at(std::uintptr_t address) noexcept {
   const std::uintptr_t number = address / page;
   if (number < first_ || number >= last_) {
     const auto offset = static_cast<off_t>(number * sizeof *room_);
     const ssize_t got =
-        retried([&] { return ::pread(fd_, room_, count_ * sizeof *room_, offset); });
+        retry_on_eintr([&] { return ::pread(fd_, room_, count_ * sizeof *room_, offset); });
     first_ = number;
     last_ = number + (got > 0 ? static_cast<std::size_t>(got) / sizeof *room_ : 0);
     if (first_ == last_) return true;
@@ -147,12 +147,12 @@ bool Touched::at(std::uintptr_t address) noexcept {
   return (room_[number - first_] & present_or_swapped) != 0;
 }
 
-std::uintptr_t Touched::next(std::uintptr_t from, std::uintptr_t to) noexcept {
+std::uintptr_t ResidentPages::next(std::uintptr_t from, std::uintptr_t to) noexcept {
   while (from < to && !at(from)) from += page;
   return from;
 }
 
-std::uintptr_t Touched::end(std::uintptr_t from, std::uintptr_t to) noexcept {
+std::uintptr_t ResidentPages::end(std::uintptr_t from, std::uintptr_t to) noexcept {
   while (from < to && at(from)) from += page;
   return from;
 }
@@ -171,7 +171,7 @@ struct Regions::Text {
     std::size_t length = 0;
     for (;;) {
       if (at == have) {
-        const ssize_t got = retried([&] { return ::read(fd, bytes, sizeof bytes); });
+        const ssize_t got = retry_on_eintr([&] { return ::read(fd, bytes, sizeof bytes); });
         if (got <= 0) return false;
         at = 0;
         have = static_cast<std::size_t>(got);

@@ -26,12 +26,12 @@ struct Region {
 void name_region(const void* from, std::size_t size);
 
 // Which pages of this process were ever touched and are memory now, or are swapped out.
-class Touched {
+class ResidentPages {
 public:
-  Touched() noexcept = default;
-  Touched(const Touched&) = delete;
-  Touched& operator=(const Touched&) = delete;
-  ~Touched();
+  ResidentPages() noexcept = default;
+  ResidentPages(const ResidentPages&) = delete;
+  ResidentPages& operator=(const ResidentPages&) = delete;
+  ~ResidentPages();
 
   // Returns 0 or an errno.  Keeps its answers in `room`.
   int open(std::uint64_t* room, std::size_t count) noexcept;
@@ -63,7 +63,7 @@ public:
   int look() noexcept;
   const Region* begin() const noexcept;
   const Region* end() const noexcept;
-  Touched& touched() noexcept { return touched_; }
+  ResidentPages& touched() noexcept { return touched_; }
 
 private:
   struct Table;
@@ -80,7 +80,7 @@ private:
   void keep(Region) noexcept;
 
   Table* table_ = nullptr;
-  Touched touched_;
+  ResidentPages touched_;
 };
 
 }  // namespace evparallel

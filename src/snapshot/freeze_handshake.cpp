@@ -17,18 +17,18 @@ bool program_lives(const void* start) {
 }
 
 bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noexcept {
-  const FreezeTold told{outcome, pid, 0};
-  return send_packet(start.control.get(), &told, sizeof told, -1) == Flow::done;
+  const FreezeReply told{outcome, pid, 0};
+  return send_packet(start.control.get(), &told, sizeof told, -1) == IoResult::done;
 }
 
 // The end of the socket may be hidden by a stranger's copy of the other one.
-Packet wait_for_word(const ServerStart& start, SiblingWanted& wanted) noexcept {
+Packet wait_for_word(const ServerStart& start, ForkReplicaRequest& wanted) noexcept {
   constexpr int look_ms = 100;
   for (;;) {
     pollfd control{start.control.get(), POLLIN, 0};
     wait_for(&control, 1, look_ms);
     Packet packet = receive_packet(start.control.get(), &wanted, sizeof wanted);
-    if (packet.flow != Flow::again || !start.program.lives()) return packet;
+    if (packet.flow != IoResult::would_block || !start.program.lives()) return packet;
   }
 }
 
@@ -54,9 +54,9 @@ bool become_frozen(ServerStart& start) noexcept {
   const FreezeOutcome outcome = freeze(program_lives, &start);
   if (!tell(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
   for (; start.siblings > 0; --start.siblings) {
-    SiblingWanted wanted{};
+    ForkReplicaRequest wanted{};
     Packet packet = wait_for_word(start, wanted);
-    if (packet.flow != Flow::done || packet.size != sizeof wanted) return false;
+    if (packet.flow != IoResult::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
     const Forked sibling = packet.along ? fork_sibling_of(start) : Forked{-1, EMFILE};
     if (sibling.pid == 0) return become_sibling(start, packet, wanted.slots, outcome);

@@ -3,8 +3,8 @@
 //
 // The first process freezes itself.  All others are forked from it, as children of the program like
 // itself, so that they have the same files mapped and nothing is copied again.  What is said for that
-// goes through the control socket of the first, before any request: FreezeTold once; then SiblingWanted
-// with a control socket along, and FreezeTold for it, for each of the others, which then says FreezeTold
+// goes through the control socket of the first, before any request: FreezeReply once; then ForkReplicaRequest
+// with a control socket along, and FreezeReply for it, for each of the others, which then says FreezeReply
 // on its own socket.
 #pragma once
 
@@ -13,13 +13,13 @@
 
 namespace evparallel {
 
-struct FreezeTold {
+struct FreezeReply {
   FreezeOutcome outcome;
   std::int32_t pid = 0;  // of the sibling
   std::int32_t reserved = 0;
 };
 
-struct SiblingWanted {
+struct ForkReplicaRequest {
   Slot* slots;  // mapped before the first one was forked
 };
 

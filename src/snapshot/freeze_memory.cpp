@@ -122,7 +122,7 @@ struct Piece {
 // Room for a sparse file is only taken where something is written.
 int copy_run(const Piece& piece, std::uintptr_t from, std::uintptr_t to) noexcept {
   while (from < to) {
-    const ssize_t put = retried([&] {
+    const ssize_t put = retry_on_eintr([&] {
       return ::pwrite(piece.file, reinterpret_cast<const void*>(from), to - from,
                       piece.offset(from));
     });
@@ -132,7 +132,7 @@ int copy_run(const Piece& piece, std::uintptr_t from, std::uintptr_t to) noexcep
   return 0;
 }
 
-int copy(const Piece& piece, Touched& touched) noexcept {
+int copy(const Piece& piece, ResidentPages& touched) noexcept {
   for (std::uintptr_t at = piece.from; at < piece.to;) {
     const std::uintptr_t from = touched.next(at, piece.to);
     at = touched.end(from, piece.to);
@@ -151,7 +151,7 @@ void* map_over(const Piece& piece, int flags, int file) noexcept {
 void put_back(const Piece& piece) noexcept {
   if (map_over(piece, MAP_ANONYMOUS, -1) == MAP_FAILED) std::abort();
   for (std::uintptr_t at = piece.from; at < piece.to;) {
-    const ssize_t got = retried([&] {
+    const ssize_t got = retry_on_eintr([&] {
       return ::pread(piece.file, reinterpret_cast<void*>(at), piece.to - at, piece.offset(at));
     });
     if (got <= 0) std::abort();  // it was written a moment ago
@@ -172,7 +172,7 @@ int map(const Piece& piece, int fault) noexcept {
 struct Freezer {
   bool (*go_on)(const void*);
   const void* argument;
-  Touched& touched;
+  ResidentPages& touched;
   std::uint64_t pieces = 0;
   FreezeOutcome outcome{};
 
@@ -220,11 +220,11 @@ void dump_frozen_memory() noexcept {
   char text[24] = {};
   constexpr unsigned long anonymous_private = 1;
   constexpr unsigned long mapped_private = 4;
-  if (retried([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
+  if (retry_on_eintr([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
     const unsigned long filter = std::strtoul(text, nullptr, 16);
     if (filter & anonymous_private) {
       const int size = std::snprintf(text, sizeof text, "0x%lx", filter | mapped_private);
-      retried([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
+      retry_on_eintr([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
     }
   }
   ::close(fd);

@@ -26,7 +26,7 @@ namespace {
 constexpr std::int64_t period_ms = 200;
 
 ssize_t read_some(int fd, char* to, std::size_t size) noexcept {
-  return retried([&] { return ::read(fd, to, size); });
+  return retry_on_eintr([&] { return ::read(fd, to, size); });
 }
 
 // The parent that /proc/PID/stat names; 0: there is no such process.  The name of a program stands
@@ -88,16 +88,16 @@ bool each_child_by_parent(EachChild each, void* argument) noexcept {
 
 // ---- looks ----
 
-void Strays::set_up(Children& children) noexcept {
+void Orphans::set_up(ChildTable& children) noexcept {
   children_ = &children;
   due_ = never;
 }
 
-void Strays::look_soon() noexcept {
+void Orphans::scan_soon() noexcept {
   if (due_ == never) due_ = later(now_ns(), period_ms);
 }
 
-void Strays::mark_ended(pid_t pid) noexcept {
+void Orphans::mark_ended(pid_t pid) noexcept {
   pid_t* const end = dying_ + dying_count_;
   pid_t* const found = std::find(dying_, end, pid);
   if (found != end) *found = dying_[--dying_count_];
@@ -105,29 +105,29 @@ void Strays::mark_ended(pid_t pid) noexcept {
 
 // Without /proc, or in one of another namespace, numbers may be anybody's: who cannot be waited for
 // is left alone.
-void Strays::meet(void* self, pid_t pid) noexcept {
-  Strays& strays = *static_cast<Strays*>(self);
-  if (strays.children_->find_pid(pid) != no_child || !is_child_of_this_process(pid)) return;
+void Orphans::meet(void* self, pid_t pid) noexcept {
+  Orphans& orphans = *static_cast<Orphans*>(self);
+  if (orphans.children_->find_pid(pid) != no_child || !is_child_of_this_process(pid)) return;
   if (!kill_process(pid, SIGKILL)) return;  // one that has other ids now, and stays
-  strays.met_ = true;
-  pid_t* const end = strays.dying_ + strays.dying_count_;
-  if (std::find(strays.dying_, end, pid) != end) return;
-  if (strays.dying_count_ < dying_most) strays.dying_[strays.dying_count_++] = pid;
-  ++strays.killed_;
+  orphans.met_ = true;
+  pid_t* const end = orphans.dying_ + orphans.dying_count_;
+  if (std::find(orphans.dying_, end, pid) != end) return;
+  if (orphans.dying_count_ < dying_most) orphans.dying_[orphans.dying_count_++] = pid;
+  ++orphans.killed_;
 }
 
-bool Strays::look() noexcept {
+bool Orphans::look() noexcept {
   due_ = never;
   met_ = false;
   if (!each_child_by_list(meet, this)) each_child_by_parent(meet, this);
   return met_;
 }
 
-void Strays::look_if_due(std::int64_t now) noexcept {
+void Orphans::scan_if_due(std::int64_t now) noexcept {
   if (due_ != never && now >= due_) look();
 }
 
-int Strays::wait_time(std::int64_t now) const noexcept {
+int Orphans::wait_time(std::int64_t now) const noexcept {
   return due_ == never ? -1 : wait_until(due_, now);
 }
 

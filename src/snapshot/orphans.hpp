@@ -14,18 +14,18 @@
 
 namespace evparallel {
 
-class Strays {
+class Orphans {
 public:
   // Requires: the object stands in zeroed memory.
-  void set_up(Children&) noexcept;
+  void set_up(ChildTable&) noexcept;
 
   // A child has ended, or somebody who was none has: what was below may be here by now.
-  void look_soon() noexcept;
+  void scan_soon() noexcept;
   // It has been waited for, and is no child: its pid may be another's from now on.
   void mark_ended(pid_t) noexcept;
 
   // Where it is time to, kills whoever is here and no child.
-  void look_if_due(std::int64_t now) noexcept;
+  void scan_if_due(std::int64_t now) noexcept;
   // The same at once.  False: nobody is here.
   bool look() noexcept;
   // Milliseconds from `now` until the next look, as poll(2) wants them.
@@ -37,7 +37,7 @@ private:
   static void meet(void* self, pid_t) noexcept;
 
   static constexpr std::size_t dying_most = 1024;
-  Children* children_;
+  ChildTable* children_;
   std::int64_t due_;
   std::uint64_t killed_;
   bool met_;

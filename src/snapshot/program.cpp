@@ -13,7 +13,7 @@ namespace evparallel {
 Program Program::here() noexcept {
   Program program;
   program.pid_ = ::getpid();
-  program.process_ = Descriptor(open_process(program.pid_));
+  program.process_ = OwnedFd(open_process(program.pid_));
   return program;
 }
 

@@ -28,7 +28,7 @@ public:
 
 private:
   pid_t pid_ = 0;
-  Descriptor process_;
+  OwnedFd process_;
 };
 
 }  // namespace evparallel

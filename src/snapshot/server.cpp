@@ -44,17 +44,17 @@ constexpr std::int64_t end_ms = 5000;
 // copy of it.
 struct Server {
   pid_t self;
-  Descriptor signals;
-  Descriptor door;        // where children knock
-  Descriptor door_child;  // the end that they inherit
+  OwnedFd signals;
+  OwnedFd rendezvous;        // where children knock
+  OwnedFd rendezvous_child;  // the end that they inherit
   bool stopping;
-  bool unheard;  // nobody reads the first client's reports any more
-  Endings endings;
+  bool reports_unread;  // nobody reads the first client's reports any more
+  Terminator terminator;
   // Signals, the door, the program where its number is not known, and each client that was ever there.
   pollfd waits[client_limit + first_client];
-  Clients clients;
-  Strays strays;
-  Children children;  // last: large, and only its beginning is ever touched
+  ClientTable clients;
+  Orphans orphans;
+  ChildTable children;  // last: large, and only its beginning is ever touched
 };
 
 Server* server;
@@ -64,7 +64,7 @@ const ServerStart* start;  // which children have, too
 
 Report failed(std::uint64_t id, int error) noexcept {
   Report report{};
-  report.kind = Tell::failed;
+  report.kind = ReportKind::failed;
   report.slot = no_slot;
   report.id = id;
   report.code = error;
@@ -85,7 +85,7 @@ void disconnect(ClientIndex index) noexcept {
     ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
     child.client = no_client;  // nobody is to hear of it, least of all the next one in this place
-    server->endings.signal(i, SIGKILL, Cause::terminated);
+    server->terminator.signal(i, SIGKILL, Cause::terminated);
   }
 }
 
@@ -102,18 +102,18 @@ bool is_child(pid_t pid) noexcept {
 }
 
 void reap() noexcept {
-  Ended ended;
-  while (next_ended(ended, is_child)) {
+  Reaped ended;
+  while (reap_next(ended, is_child)) {
     fault_at(Hop::reap);
-    server->strays.look_soon();
+    server->orphans.scan_soon();
     const ChildIndex index = server->children.find_pid(ended.pid);
     if (index == no_child) {
-      server->strays.mark_ended(ended.pid);
+      server->orphans.mark_ended(ended.pid);
       continue;
     }
     server->children.mark_ended(index);
     ChildEntry& child = server->children[index];
-    child.last_word = server->endings.last_word(index, ended);
+    child.exit_report = server->terminator.exit_report(index, ended);
     for (ClientIndex i = 1; i < server->clients.used(); ++i)
       if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
     if (child.client != no_client)
@@ -126,22 +126,22 @@ void reap() noexcept {
 // ---- requests ----
 
 // EVPARALLEL_EARLY is not enough: it does not return, and what does not is thought to be rare.
-[[gnu::section(".text.hot")]] void be_born(void* argument);
+[[gnu::section(".text.hot")]] void enter_child(void* argument);
 
 // In the copy.
-void be_born(void* argument) {
-  Spawn& spawn = *static_cast<Spawn*>(argument);
-  spawn.no_null_device = spawn.streams.take_places();
-  close_registered_except(spawn.socket.get(), spawn.door.get());
+void enter_child(void* argument) {
+  ChildArgs& spawn = *static_cast<ChildArgs*>(argument);
+  spawn.no_null_device = spawn.streams.dup_into_place();
+  close_registered_except(spawn.socket.get(), spawn.rendezvous.get());
   faults.data = spawn.socket.get();
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
-  start->live(std::move(spawn));
+  start->child_main(std::move(spawn));
   ::_exit(70);
 }
 
 void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
-  Spawn spawn;
+  ChildArgs spawn;
   const bool whole = spawn.streams.claim(request.streams, packet);
   const ChildIndex index = whole ? server->children.take_free() : no_child;
   if (index == no_child) {
@@ -159,10 +159,10 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.snapshot = server->self;
   if (request.group == Group::parent) spawn.group = group_of(start->program.pid());
   spawn.socket = std::move(packet.along);
-  spawn.door = std::move(server->door_child);
+  spawn.rendezvous = std::move(server->rendezvous_child);
   seed_generators(request.seed);  // here, where those pages are this process's own already
-  const Forked forked = fork_child(be_born, &spawn);
-  server->door_child = std::move(spawn.door);
+  const Forked forked = fork_child(enter_child, &spawn);
+  server->rendezvous_child = std::move(spawn.rendezvous);
   spawn.socket.drop();  // the child's now; a second holder would hide its end
   spawn.streams = {};
   if (forked.pid < 0) {
@@ -172,7 +172,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   if (spawn.group == 0) make_group(forked.pid);
   server->children.add(index, forked.pid, client, request.id);
   Report report{};
-  report.kind = Tell::spawned;
+  report.kind = ReportKind::spawned;
   report.slot = index;
   report.id = request.id;
   report.pid = forked.pid;
@@ -196,16 +196,16 @@ ChildIndex find_child(ClientIndex client, const Request& request) noexcept {
 void direct_child(ClientIndex client, const Request& request) noexcept {
   const ChildIndex index = find_child(client, request);
   if (index == no_child) return;
-  if (request.kind == Ask::kill)
-    server->endings.signal(index, request.signum, Cause::killed);
+  if (request.kind == RequestKind::kill)
+    server->terminator.signal(index, request.signum, Cause::killed);
   else
-    server->endings.set_clocks(index, request);
+    server->terminator.set_clocks(index, request);
 }
 
 void stop(ClientIndex client, bool heard) noexcept {
   if (server->clients[client].owner != no_child) return;
   server->stopping = true;
-  server->unheard = !heard;
+  server->reports_unread = !heard;
 }
 
 // One request of one client.
@@ -213,22 +213,22 @@ void serve_request(ClientIndex client) noexcept {
   Request request{};
   ClientEntry& from = server->clients[client];
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
-  if (packet.flow == Flow::again) return;
-  if (packet.flow == Flow::end || packet.size != sizeof request) return lose(client);
+  if (packet.flow == IoResult::would_block) return;
+  if (packet.flow == IoResult::closed || packet.size != sizeof request) return lose(client);
   fault_at(Hop::serve);
   server->clients.free_seen(client, request.seen);
   switch (request.kind) {
-    case Ask::spawn: spawn_child(client, request, packet); break;
-    case Ask::kill:
-    case Ask::terminate:
-    case Ask::strike: direct_child(client, request); break;
-    case Ask::stop: stop(client, true); break;
-    case Ask::stop_unheard: stop(client, false); break;
+    case RequestKind::spawn: spawn_child(client, request, packet); break;
+    case RequestKind::kill:
+    case RequestKind::terminate:
+    case RequestKind::kill_if_still_running: direct_child(client, request); break;
+    case RequestKind::stop: stop(client, true); break;
+    case RequestKind::stop_without_reports: stop(client, false); break;
   }
 }
 
 // Said, so that it is not taken for our end.
-void refuse(Descriptor& control) noexcept {
+void refuse(OwnedFd& control) noexcept {
   const Report report = failed(no_spawn, EAGAIN);
   send_packet(control.get(), &report, sizeof report, -1);
   control.reset();
@@ -236,14 +236,14 @@ void refuse(Descriptor& control) noexcept {
 
 // A child asks for children of its own: it sends one end of a control socket through the door, and
 // the kernel says who it is.
-void open_door() noexcept {
+void accept_from_rendezvous() noexcept {
   char byte;
-  Packet packet = receive_packet(server->door.get(), &byte, sizeof byte);
-  if (packet.flow != Flow::done) return;
-  fault_at(Hop::door);
+  Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
+  if (packet.flow != IoResult::done) return;
+  fault_at(Hop::rendezvous);
   const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
   if (!packet.along || owner == no_child ||
-      server->clients.let_in(packet.along, owner) == no_client)
+      server->clients.accept_client(packet.along, owner) == no_client)
     refuse(packet.along);
 }
 
@@ -270,15 +270,15 @@ bool no_child_lives() noexcept {
 
 // Whoever was a child, or comes from one, is killed already or is now.
 [[noreturn]] void end_with_all() noexcept {
-  server->strays.look();  // who is here already has not to wait for the last child
-  wait_for_ends(end_ms, [] { return no_child_lives() && !server->strays.look(); });
+  server->orphans.look();  // who is here already has not to wait for the last child
+  wait_for_ends(end_ms, [] { return no_child_lives() && !server->orphans.look(); });
   ::_exit(0);
 }
 
 // The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
 // flush.
 [[noreturn]] void leave() noexcept {
-  server->door.reset();  // who knocks now is refused, and can end
+  server->rendezvous.reset();  // who knocks now is refused, and can end
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     server->clients[i].open = false;
     server->clients[i].control.reset();
@@ -286,12 +286,12 @@ bool no_child_lives() noexcept {
   wait_for_ends(drain_ms, no_child_lives);
   for (ChildIndex i = 0; i < server->children.used(); ++i)
     if (server->children[i].stage == Stage::living)
-      server->endings.signal(i, SIGKILL, Cause::terminated);
+      server->terminator.signal(i, SIGKILL, Cause::terminated);
   end_with_all();
 }
 
 void report() noexcept {
-  server->clients.report_strays(server->strays.killed());
+  server->clients.report_orphans(server->orphans.killed());
   server->clients.report_refusal(refused_to_wait());
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     server->clients.report_ends(i);
@@ -301,7 +301,7 @@ void report() noexcept {
 
 bool nothing_left_to_do() noexcept {
   const ClientEntry& parent = server->clients[0];
-  return server->stopping && no_child_lives() && (!parent.behind() || server->unheard);
+  return server->stopping && no_child_lives() && (!parent.behind() || server->reports_unread);
 }
 
 void on_signals() noexcept {
@@ -313,7 +313,7 @@ void on_signals() noexcept {
 // Of a client that is gone poll(2) skips the place.
 std::size_t gather_waits(pollfd* waits) noexcept {
   waits[0] = {server->signals.get(), POLLIN, 0};
-  waits[1] = {server->door.get(), POLLIN, 0};
+  waits[1] = {server->rendezvous.get(), POLLIN, 0};
   waits[2] = {start->program.descriptor(), POLLIN, 0};
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     const ClientEntry& client = server->clients[i];
@@ -324,8 +324,8 @@ std::size_t gather_waits(pollfd* waits) noexcept {
 }
 
 int wait_time(std::int64_t now) noexcept {
-  const int clocks = server->endings.wait_time(now);
-  const int look = server->strays.wait_time(now);
+  const int clocks = server->terminator.wait_time(now);
+  const int look = server->orphans.wait_time(now);
   return clocks < 0 || look < 0 ? std::max(clocks, look) : std::min(clocks, look);
 }
 
@@ -345,7 +345,7 @@ void turn(std::int64_t now) noexcept {
       serve_request(index);
     if (client.gone) lose(index);
   }
-  if (waits[1].revents) open_door();
+  if (waits[1].revents) accept_from_rendezvous();
 }
 
 // Memory that the program has freed and malloc keeps: each fork would copy its page tables.  Some is
@@ -364,16 +364,17 @@ int set_up(ServerStart& given) noexcept {
   // Not value-initialised: children are zero pages that only use touches.
   server = static_cast<Server*>(memory);
   start = &given;
-  new (&server->signals) Descriptor(open_signal_descriptor());
+  new (&server->signals) OwnedFd(open_signal_descriptor());
   if (!server->signals) return errno;
-  new (&server->door) Descriptor;
-  new (&server->door_child) Descriptor;
-  if (const int error = make_pair(PairKind::datagrams, server->door, server->door_child))
+  new (&server->rendezvous) OwnedFd;
+  new (&server->rendezvous_child) OwnedFd;
+  if (const int error =
+          make_pair(PairKind::datagrams, server->rendezvous, server->rendezvous_child))
     return error;
-  name_senders(server->door.get());
+  name_senders(server->rendezvous.get());
   server->children.set_up();
-  server->endings.set_up(server->children, start->slots);
-  server->strays.set_up(server->children);
+  server->terminator.set_up(server->children, start->slots);
+  server->orphans.set_up(server->children);
   server->clients.set_up(server->children, std::move(given.control), given.program.pid() == 0);
   server->self = ::getpid();
   faults.control = server->clients[0].control.get();
@@ -381,9 +382,9 @@ int set_up(ServerStart& given) noexcept {
 }
 
 // The first that the parent hears.  The number is the one that children are told to it by.
-void tell_begun(const Descriptor& control, int error) noexcept {
+void tell_begun(const OwnedFd& control, int error) noexcept {
   Report report{};
-  report.kind = Tell::begun;
+  report.kind = ReportKind::begun;
   report.slot = no_slot;
   report.pid = ::getpid();
   report.code = error;
@@ -408,8 +409,8 @@ void serve(ServerStart&& given) {
     report();
     if (nothing_left_to_do()) end_with_all();
     const std::int64_t now = now_ns();
-    server->endings.look_at_clocks(now);
-    server->strays.look_if_due(now);
+    server->terminator.look_at_clocks(now);
+    server->orphans.scan_if_due(now);
     turn(now);
   }
 }

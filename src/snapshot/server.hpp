@@ -20,15 +20,15 @@
 namespace evparallel {
 
 // What a child is born with.
-struct Spawn {
+struct ChildArgs {
   std::uint64_t id = 0;
-  Descriptor socket;       // its end of the data socket
-  Streams streams;         // its standard streams, until they are in place
+  OwnedFd socket;          // its end of the data socket
+  StdioPlan streams;       // its standard streams, until they are in place
   int no_null_device = 0;  // an errno: one was to be the null device, and there is none
-  Descriptor door;         // to ask the snapshot for children of its own
+  OwnedFd rendezvous;      // to ask the snapshot for children of its own
   Slot* slot = nullptr;    // shared with the one who asked for it
   Slot* slots = nullptr;   // the arena
-  Notes* notes = nullptr;
+  CancelTable* notes = nullptr;
   // What was loaded when the snapshot was taken; the snapshot's own, which to share is to write.
   const std::shared_ptr<const Modules>* modules = nullptr;
   pid_t snapshot = 0;
@@ -36,15 +36,15 @@ struct Spawn {
 };
 
 struct ServerStart {
-  Descriptor control;  // the snapshot's end of the first client's control socket
+  OwnedFd control;  // the snapshot's end of the first client's control socket
   Slot* slots = nullptr;
-  Notes* notes = nullptr;
+  CancelTable* notes = nullptr;
   std::shared_ptr<const Modules> modules;
   Program program;
   bool freeze = false;
-  unsigned siblings = 0;            // that are to be forked from it when it is frozen
-  int unprepared = 0;               // an errno: what its children would need could not be made
-  void (*live)(Spawn&&) = nullptr;  // the life of a child; does not return
+  unsigned siblings = 0;  // that are to be forked from it when it is frozen
+  int unprepared = 0;     // an errno: what its children would need could not be made
+  void (*child_main)(ChildArgs&&) = nullptr;  // the life of a child; does not return
 };
 
 // What is given stays where it is: children read it.  The parent hears whether it serves, once,

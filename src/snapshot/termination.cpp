@@ -22,13 +22,13 @@ std::uint64_t bit_of(int signum) noexcept {
 
 }  // namespace
 
-void Endings::set_up(Children& children, Slot* slots) noexcept {
+void Terminator::set_up(ChildTable& children, Slot* slots) noexcept {
   children_ = &children;
   slots_ = slots;
   next_ = never;
 }
 
-void Endings::signal(ChildIndex index, int signum, Cause why) noexcept {
+void Terminator::signal(ChildIndex index, int signum, Cause why) noexcept {
   ChildEntry& child = (*children_)[index];
   const bool sent = kill_process(child.pid, signum);
   if (signum == SIGKILL) kill_group(child.pid, SIGKILL);
@@ -40,55 +40,55 @@ void Endings::signal(ChildIndex index, int signum, Cause why) noexcept {
 
 // ---- clocks ----
 
-void Endings::set_clocks(ChildIndex index, const Request& request) noexcept {
+void Terminator::set_clocks(ChildIndex index, const Request& request) noexcept {
   ChildEntry& child = (*children_)[index];
   const std::int64_t at = later(now_ns(), request.linger_ms);
   const Cause cause = static_cast<Cause>(request.cause);
-  if (request.kind == Ask::terminate) {
+  if (request.kind == RequestKind::terminate) {
     child.grace_ms = request.grace_ms;
     if (at >= child.terminate_at) return;
     child.terminate_at = at;
     child.terminate_for = cause;
   } else {
-    if (child.strike_at != never && strike_holds(index)) return;
-    child.strike_at = at;
-    child.strike_call = request.call;
-    child.strike_ping = request.ping;
-    child.strike_grace_ms = request.grace_ms;
-    child.strike_for = cause;
+    if (child.overdue_at != never && is_still_running(index)) return;
+    child.overdue_at = at;
+    child.overdue_call = request.call;
+    child.overdue_ping = request.ping;
+    child.overdue_grace_ms = request.grace_ms;
+    child.overdue_cause = cause;
   }
   next_ = std::min(next_, at);
 }
 
-bool Endings::strike_holds(ChildIndex index) const noexcept {
+bool Terminator::is_still_running(ChildIndex index) const noexcept {
   const ChildEntry& child = (*children_)[index];
   const Slot& slot = slots_[index];
-  if (child.strike_call == 0) return slot.answered_ping.load() < child.strike_ping;
-  return slot.call.load() == CallWord{child.strike_call, true}.word();
+  if (child.overdue_call == 0) return slot.answered_ping.load() < child.overdue_ping;
+  return slot.call.load() == CallState{child.overdue_call, true}.word();
 }
 
-void Endings::strike(ChildIndex index) noexcept {
+void Terminator::kill_if_still_running(ChildIndex index) noexcept {
   const ChildEntry& child = (*children_)[index];
-  if (!strike_holds(index)) return;
-  if (child.strike_call == 0)
-    slots_[index].condemn();
-  else if (!slots_[index].condemn_in_call(child.strike_call))
+  if (!is_still_running(index)) return;
+  if (child.overdue_call == 0)
+    slots_[index].request_stop();
+  else if (!slots_[index].condemn_in_call(child.overdue_call))
     return;
-  terminate(index, now_ns(), child.strike_grace_ms, child.strike_for);
+  terminate(index, now_ns(), child.overdue_grace_ms, child.overdue_cause);
 }
 
-void Endings::terminate(ChildIndex index, std::int64_t now, std::int64_t grace_ms,
-                        Cause cause) noexcept {
+void Terminator::terminate(ChildIndex index, std::int64_t now, std::int64_t grace_ms,
+                           Cause cause) noexcept {
   ChildEntry& child = (*children_)[index];
   signal(index, SIGTERM, cause);
   child.kill_at = std::min(child.kill_at, later(now, grace_ms));
 }
 
-void Endings::look_at(ChildIndex index, std::int64_t now) noexcept {
+void Terminator::look_at(ChildIndex index, std::int64_t now) noexcept {
   ChildEntry& child = (*children_)[index];
-  if (now >= child.strike_at) {
-    child.strike_at = never;
-    strike(index);
+  if (now >= child.overdue_at) {
+    child.overdue_at = never;
+    kill_if_still_running(index);
   }
   if (now >= child.kill_at) {
     child.kill_at = never;
@@ -97,27 +97,27 @@ void Endings::look_at(ChildIndex index, std::int64_t now) noexcept {
     child.terminate_at = never;
     terminate(index, now, child.grace_ms, child.terminate_for);
   }
-  next_ = std::min({next_, child.strike_at, child.terminate_at, child.kill_at});
+  next_ = std::min({next_, child.overdue_at, child.terminate_at, child.kill_at});
 }
 
-void Endings::look_at_clocks(std::int64_t now) noexcept {
+void Terminator::look_at_clocks(std::int64_t now) noexcept {
   if (now < next_) return;
   next_ = never;
   for (ChildIndex i = 0; i < children_->used(); ++i)
     if ((*children_)[i].stage == Stage::living) look_at(i, now);
 }
 
-int Endings::wait_time(std::int64_t now) const noexcept {
+int Terminator::wait_time(std::int64_t now) const noexcept {
   return next_ == never ? -1 : wait_until(next_, now);
 }
 
 // ---- what it is called ----
 
-Cause Endings::cause_of(ChildIndex index, int status) const noexcept {
+Cause Terminator::cause_of(ChildIndex index, int status) const noexcept {
   const ChildEntry& child = (*children_)[index];
   if (WIFEXITED(status)) {
     // It was told to begin no other call and did as it was told: that is no end of its own.
-    if (slots_[index].sentence.load() != Sentence::none) return child.strike_for;
+    if (slots_[index].sentence.load() != StopRequest::none) return child.overdue_cause;
     return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
   }
   const std::uint64_t bit = bit_of(WTERMSIG(status));
@@ -126,10 +126,10 @@ Cause Endings::cause_of(ChildIndex index, int status) const noexcept {
   return WTERMSIG(status) == SIGXCPU ? Cause::cpu_limit : Cause::crash;
 }
 
-Report Endings::last_word(ChildIndex index, const Ended& ended) const noexcept {
+Report Terminator::exit_report(ChildIndex index, const Reaped& ended) const noexcept {
   const ChildEntry& child = (*children_)[index];
   Report report{};
-  report.kind = Tell::exited;
+  report.kind = ReportKind::exited;
   report.slot = index;
   report.id = child.id;
   report.pid = child.pid;

@@ -11,10 +11,10 @@
 
 namespace evparallel {
 
-class Endings {
+class Terminator {
 public:
   // Requires: the object stands in zeroed memory.
-  void set_up(Children&, Slot* slots) noexcept;
+  void set_up(ChildTable&, Slot* slots) noexcept;
 
   void signal(ChildIndex, int signum, Cause why) noexcept;
   // Sets the clocks as a request of kind `terminate` or `strike` says.  A clock that would run out
@@ -27,15 +27,15 @@ public:
   int wait_time(std::int64_t now) const noexcept;
 
   Cause cause_of(ChildIndex, int wait_status) const noexcept;
-  Report last_word(ChildIndex, const Ended&) const noexcept;
+  Report exit_report(ChildIndex, const Reaped&) const noexcept;
 
 private:
-  bool strike_holds(ChildIndex) const noexcept;
-  void strike(ChildIndex) noexcept;
+  bool is_still_running(ChildIndex) const noexcept;
+  void kill_if_still_running(ChildIndex) noexcept;
   void terminate(ChildIndex, std::int64_t now, std::int64_t grace_ms, Cause) noexcept;
   void look_at(ChildIndex, std::int64_t now) noexcept;
 
-  Children* children_;
+  ChildTable* children_;
   Slot* slots_;
   std::int64_t next_;  // nothing is due before it
 };

@@ -53,8 +53,8 @@ std::string LastLines::text() const {
 
 // ---- its life ----
 
-Output::Output(const std::shared_ptr<Loop>& loop, std::string name, Hear hear,
-               const LastLines& last)
+CapturedOutput::CapturedOutput(const std::shared_ptr<Loop>& loop, std::string name, OnLine hear,
+                               const LastLines& last)
     : loop_(loop),
       name_(std::move(name)),
       streams_{{this, STDOUT_FILENO, {}, {}, {}, last}, {this, STDERR_FILENO, {}, {}, {}, last}} {
@@ -62,17 +62,17 @@ Output::Output(const std::shared_ptr<Loop>& loop, std::string name, Hear hear,
   attach(*loop_);
 }
 
-int Output::open(int number, SharedDescriptor& theirs) {
+int CapturedOutput::open(int number, DupFd& theirs) {
   int ends[2];
   if (const int error = open_pipe(ends)) return error;
   Stream& stream = streams_[number - STDOUT_FILENO];
-  stream.fd = Descriptor(ends[0]);
-  theirs = SharedDescriptor(ends[1]);
+  stream.fd = OwnedFd(ends[0]);
+  theirs = DupFd(ends[1]);
   // Of this end alone: the child's blocks.
   return ::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 ? 0 : errno;
 }
 
-void Output::start(pid_t pid) {
+void CapturedOutput::start(pid_t pid) {
   pid_ = pid;
   for (Stream& stream : streams_) {
     if (!stream.fd || stream.event.added()) continue;
@@ -81,7 +81,7 @@ void Output::start(pid_t pid) {
   }
 }
 
-void Output::let_go() {
+void CapturedOutput::let_go() {
   unheard_ = true;
   hear_.release();
   for (Stream& stream : streams_)
@@ -95,27 +95,27 @@ void Output::let_go() {
   }
 }
 
-void Output::loop_gone() noexcept {
+void CapturedOutput::on_loop_destroyed() noexcept {
   const auto keep = std::move(self_);
   unheard_ = true;
   hear_.release();
   for (Stream& stream : streams_) close(stream);
 }
 
-void Output::close(Stream& stream) noexcept {
+void CapturedOutput::close(Stream& stream) noexcept {
   stream.event.unset();
   stream.fd.reset();
   if (!streams_[0].fd && !streams_[1].fd) self_.reset();
 }
 
-std::string Output::last_words() const {
+std::string CapturedOutput::last_words() const {
   std::string words = streams_[1].last.text();
   return words.empty() ? streams_[0].last.text() : words;
 }
 
 // ---- reading ----
 
-void Output::on_readable(Stream& stream) {
+void CapturedOutput::on_readable(Stream& stream) {
   const auto keep = shared_from_this();
   if (!cut(stream)) return go_on_later();
   if (read(stream, read_size) == 0) return;
@@ -123,11 +123,11 @@ void Output::on_readable(Stream& stream) {
 }
 
 // Returns how many bytes came; at the end of file tells the rest, and closes.
-std::size_t Output::read(Stream& stream, std::size_t limit) {
+std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
   if (!stream.fd) return 0;
   const std::size_t held = stream.held.size();
   stream.held.resize(held + std::min(limit, read_size));
-  const ssize_t got = retried([&] {
+  const ssize_t got = retry_on_eintr([&] {
     return ::read(stream.fd.get(), stream.held.data() + held, stream.held.size() - held);
   });
   stream.held.resize(held + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
@@ -136,7 +136,7 @@ std::size_t Output::read(Stream& stream, std::size_t limit) {
 }
 
 // What is there now, and no more: somebody may go on writing for ever.
-bool Output::take_what_is_there(Stream& stream) {
+bool CapturedOutput::take_what_is_there(Stream& stream) {
   if (!cut(stream)) return false;
   std::size_t left = stream.fd ? waiting_in(stream.fd.get()) : 0;
   while (left > 0) {
@@ -148,13 +148,13 @@ bool Output::take_what_is_there(Stream& stream) {
   return true;
 }
 
-void Output::catch_up() {
+void CapturedOutput::catch_up() {
   const auto keep = shared_from_this();
   for (Stream& stream : streams_)
     if (!take_what_is_there(stream)) return go_on_later();
 }
 
-bool Output::finish() {
+bool CapturedOutput::finish() {
   const auto keep = shared_from_this();
   for (Stream& stream : streams_) {
     if (!take_what_is_there(stream)) return false;
@@ -163,7 +163,7 @@ bool Output::finish() {
   return true;
 }
 
-void Output::go_on_later() {
+void CapturedOutput::go_on_later() {
   if (!loop_->alive() || std::exchange(going_on_, true)) return;
   loop_->defer([self = shared_from_this()] {
     self->going_on_ = false;
@@ -175,7 +175,7 @@ void Output::go_on_later() {
 // ---- telling ----
 
 // The whole lines that are held.  False: a callback has thrown or stopped the loop.
-bool Output::cut(Stream& stream) {
+bool CapturedOutput::cut(Stream& stream) {
   const std::string_view held = stream.held;
   std::size_t from = 0;
   bool on = true;
@@ -190,12 +190,12 @@ bool Output::cut(Stream& stream) {
   return on;
 }
 
-void Output::tell(Stream& stream, std::string_view text, bool goes_on) {
+void CapturedOutput::tell(Stream& stream, std::string_view text, bool goes_on) {
   stream.last.add(text, goes_on);
-  loop_->call([&] { hear_(Line{pid_, name_, stream.number, text, goes_on}); });
+  loop_->call([&] { hear_(OutputLine{pid_, name_, stream.number, text, goes_on}); });
 }
 
-void Output::tell_rest(Stream& stream) {
+void CapturedOutput::tell_rest(Stream& stream) {
   const std::string rest = std::move(stream.held);
   stream.held.clear();
   close(stream);

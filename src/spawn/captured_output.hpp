@@ -35,16 +35,17 @@ private:
 };
 
 // The captured streams of one child.
-class Output final : public Attached, public std::enable_shared_from_this<Output> {
+class CapturedOutput final : public LoopObserver,
+                             public std::enable_shared_from_this<CapturedOutput> {
 public:
   static constexpr std::size_t line_limit = 64 * 1024;  // bytes; a longer line is told in pieces
 
-  using Hear = Callback<void(const Line&)>;
-  Output(const std::shared_ptr<Loop>&, std::string name, Hear, const LastLines&);
-  ~Output() override = default;
+  using OnLine = Callback<void(const OutputLine&)>;
+  CapturedOutput(const std::shared_ptr<Loop>&, std::string name, OnLine, const LastLines&);
+  ~CapturedOutput() override = default;
 
   // Makes the pipe of standard stream 1 or 2, and gives the child's end.  Returns 0 or an errno.
-  int open(int number, SharedDescriptor& theirs);
+  int open(int number, DupFd& theirs);
   // Reads from now on: the pid is known.
   void start(pid_t);
   // Reads what is there, so that it is told before what comes now.
@@ -61,15 +62,15 @@ public:
 
 private:
   struct Stream {
-    Output* output = nullptr;
+    CapturedOutput* output = nullptr;
     int number = 0;
-    Descriptor fd{};
+    OwnedFd fd{};
     Event event{};
     std::string held{};  // not told yet
     LastLines last;
     void on_readable() { output->on_readable(*this); }
   };
-  void loop_gone() noexcept override;
+  void on_loop_destroyed() noexcept override;
   void on_readable(Stream&);
   std::size_t read(Stream&, std::size_t limit);
   bool take_what_is_there(Stream&);
@@ -81,12 +82,12 @@ private:
 
   std::shared_ptr<Loop> loop_;
   std::string name_;
-  Handler<void(const Line&)> hear_;
+  CallbackSlot<void(const OutputLine&)> hear_;
   Stream streams_[2];
   pid_t pid_ = 0;
   bool unheard_ = false;
   bool going_on_ = false;
-  std::shared_ptr<Output> self_;  // let go, and still reading
+  std::shared_ptr<CapturedOutput> self_;  // let go, and still reading
 };
 
 }  // namespace evparallel

@@ -58,9 +58,9 @@ Error no_stream(int number, int error) {
       std::string("spawn failed: no descriptor for Options::") + names_of_streams[number], error);
 }
 
-SharedDescriptor copy_of(int fd, int number) {
+DupFd copy_of(int fd, int number) {
   const int copy = open_copy(fd);
-  if (copy >= 0) return SharedDescriptor(copy);
+  if (copy >= 0) return DupFd(copy);
   if (errno != EBADF) throw no_stream(number, errno);
   throw std::logic_error(std::string("evparallel: Options::") + names_of_streams[number] +
                          " names descriptor " + std::to_string(fd) + ", which is not open");
@@ -68,11 +68,11 @@ SharedDescriptor copy_of(int fd, int number) {
 
 }  // namespace
 
-Surroundings::Surroundings(const Options& options)
+ChildEnvironment::ChildEnvironment(const Options& options)
     : text_(text_of(options)), streams_{options.in, options.out, options.err} {
   if (options.in.kind() == Stdio::Kind::captured)
     throw std::logic_error("evparallel: Options::in cannot be captured: a child reads it");
-  for (int number = 0; number < Streams::count; ++number) {
+  for (int number = 0; number < StdioPlan::count; ++number) {
     const Stdio& stream = streams_[number];
     const bool lost = stream.kind() == Stdio::Kind::inherited && number == STDIN_FILENO;
     if (stream.kind() == Stdio::Kind::descriptor || lost)
@@ -80,19 +80,19 @@ Surroundings::Surroundings(const Options& options)
   }
 }
 
-bool Surroundings::captures() const noexcept {
+bool ChildEnvironment::captures() const noexcept {
   return streams_[STDOUT_FILENO].kind() == Stdio::Kind::captured ||
          streams_[STDERR_FILENO].kind() == Stdio::Kind::captured;
 }
 
-Streams Surroundings::open_streams(Output* output) const {
-  Streams streams;
-  for (int number = 0; number < Streams::count; ++number) {
+StdioPlan ChildEnvironment::open_streams(CapturedOutput* output) const {
+  StdioPlan streams;
+  for (int number = 0; number < StdioPlan::count; ++number) {
     const Stdio::Kind kind = streams_[number].kind();
     if (given_[number]) streams.give(number, copy_of(given_[number].get(), number));
     if (kind == Stdio::Kind::null) streams.plan |= stream_null(number);
     if (kind != Stdio::Kind::captured) continue;
-    SharedDescriptor theirs;
+    DupFd theirs;
     if (const int error = output->open(number, theirs)) throw no_stream(number, error);
     streams.give(number, std::move(theirs));
     streams.plan |= stream_by_lines(number);

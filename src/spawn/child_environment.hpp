@@ -13,21 +13,21 @@
 namespace evparallel {
 
 // Made once for all children of one Remote: it holds copies of the descriptors that Options name.
-class Surroundings {
+class ChildEnvironment {
 public:
   // Fails: std::logic_error for what makes no sense; Error{spawn_failed} (no descriptors).
-  explicit Surroundings(const Options&);
+  explicit ChildEnvironment(const Options&);
 
   const std::string& text() const noexcept { return text_; }
   bool captures() const noexcept;
   // The streams of one child; `output`, if any is captured, gets the other ends.
   // Fails: Error{spawn_failed} (no descriptors).
-  Streams open_streams(Output* output) const;
+  StdioPlan open_streams(CapturedOutput* output) const;
 
 private:
   std::string text_;
-  Stdio streams_[Streams::count];
-  SharedDescriptor given_[Streams::count];
+  Stdio streams_[StdioPlan::count];
+  DupFd given_[StdioPlan::count];
 };
 
 }  // namespace evparallel

@@ -36,19 +36,19 @@ const Options& checked(const Options& options) {
   return options;
 }
 
-std::shared_ptr<const KeptOptions> kept(const Options& options) {
-  return std::make_shared<const KeptOptions>(options);
+std::shared_ptr<const OwnedOptions> kept(const Options& options) {
+  return std::make_shared<const OwnedOptions>(options);
 }
 
 namespace {
 
-bool alike(const Stdio& one, const Stdio& other) noexcept {
+bool same_spec(const Stdio& one, const Stdio& other) noexcept {
   return one.kind() == other.kind() && one.kind() != Stdio::Kind::descriptor;
 }
 
 }  // namespace
 
-bool alike(const Options& one, const Options& other) {
+bool same_spec(const Options& one, const Options& other) {
   // A member that is added has to be compared: the names are counted.
   const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
                idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
@@ -60,13 +60,14 @@ bool alike(const Options& one, const Options& other) {
          idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
          limits.memory == other.limits.memory && nice == other.nice && affinity == other.affinity &&
          env == other.env && cwd == other.cwd && in.kind() != Stdio::Kind::inherited &&
-         alike(in, other.in) && alike(out, other.out) && alike(err, other.err) && !on_line &&
-         !other.on_line && last_lines == other.last_lines && last_bytes == other.last_bytes &&
-         process_group == other.process_group && backtrace == other.backtrace;
+         same_spec(in, other.in) && same_spec(out, other.out) && same_spec(err, other.err) &&
+         !on_line && !other.on_line && last_lines == other.last_lines &&
+         last_bytes == other.last_bytes && process_group == other.process_group &&
+         backtrace == other.backtrace;
 }
 
-ChildHandle::ChildHandle(std::shared_ptr<SnapshotEntry> entry,
-                         std::shared_ptr<const KeptOptions> options, ChildOwner* owner)
+ChildHandle::ChildHandle(std::shared_ptr<SnapshotProcess> entry,
+                         std::shared_ptr<const OwnedOptions> options, ChildObserver* owner)
     : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
 
 ChildHandle::~ChildHandle() {
@@ -77,9 +78,9 @@ namespace {
 
 // A process begins by itself.  A remote function only waits for its first call, which mostly comes at
 // once: together they wake the child one time and not two.
-PipeCore::Leave leave_of(ChildHandle::Use use) noexcept {
-  return use == ChildHandle::Use::process ? PipeCore::Leave::at_once
-                                          : PipeCore::Leave::with_the_next;
+PipeCore::FlushPolicy leave_of(ChildHandle::Use use) noexcept {
+  return use == ChildHandle::Use::process ? PipeCore::FlushPolicy::at_once
+                                          : PipeCore::FlushPolicy::with_the_next;
 }
 
 PipeCore::OtherEnd other_end_of(ChildHandle::Use use) noexcept {
@@ -89,27 +90,28 @@ PipeCore::OtherEnd other_end_of(ChildHandle::Use use) noexcept {
 
 }  // namespace
 
-std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEntry>& entry,
+std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotProcess>& entry,
                                                 const std::shared_ptr<Loop>& loop,
                                                 const detail::Task& task,
-                                                std::shared_ptr<const KeptOptions> kept, Use use,
-                                                ChildOwner* owner) {
-  const KeptOptions& options = *kept;
+                                                std::shared_ptr<const OwnedOptions> kept, Use use,
+                                                ChildObserver* owner) {
+  const OwnedOptions& options = *kept;
   std::shared_ptr<ChildHandle> child(new ChildHandle(entry, std::move(kept), owner));
-  if (options.surroundings.captures())
-    child->output_ = std::make_shared<Output>(
-        loop, options.name, options.on_line ? Output::Hear(options.on_line) : Output::Hear(),
+  if (options.environment.captures())
+    child->output_ = std::make_shared<CapturedOutput>(
+        loop, options.name,
+        options.on_line ? CapturedOutput::OnLine(options.on_line) : CapturedOutput::OnLine(),
         LastLines(options.last_lines, options.last_bytes));
-  Streams streams = options.surroundings.open_streams(child->output_.get());
+  StdioPlan streams = options.environment.open_streams(child->output_.get());
   const bool with_parent = options.process_group == ProcessGroup::parent;
-  SnapshotEntry::Spawned spawned = entry->spawn(
+  SnapshotProcess::SpawnTicket spawned = entry->spawn(
       loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
   child->id_ = spawned.id;
-  child->pipe_ = std::make_shared<PipeCore>(loop,
-                                            Channel(std::move(spawned.socket), options.max_message,
-                                                    Lent<Traffic>(loop->own<Shelf<Traffic>>())),
-                                            options.high_water, PipeCore::LastWord::comes,
-                                            child.get(), other_end_of(use));
+  child->pipe_ = std::make_shared<PipeCore>(
+      loop,
+      Channel(std::move(spawned.socket), options.max_message,
+              Pooled<ChannelBuffers>(loop->own<ObjectPool<ChannelBuffers>>())),
+      options.high_water, PipeCore::SpawnOutcome::comes, child.get(), other_end_of(use));
   const bool limited = use == Use::process && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
                     leave_of(use));
@@ -121,13 +123,13 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotEn
 }
 
 void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed,
-                             PipeCore::Leave leave) {
+                             PipeCore::FlushPolicy leave) {
   Writer frame;
   write_task_frame(frame,
-                   {task.entry, options_->max_message, options_->high_water, note_owner_, deadline,
+                   {task.entry, options_->max_message, options_->high_water, owner_id_, deadline,
                     options_->limits.cpu.count(), options_->limits.memory, options_->nice,
                     options_->backtrace, seed},
-                   options_->surroundings.text(), task.callable);
+                   options_->environment.text(), task.callable);
   pipe_->put(FrameKind::task, 0, frame, leave);
 }
 
@@ -140,9 +142,9 @@ void ChildHandle::terminate(std::chrono::milliseconds grace) {
   if (!ended()) entry_->terminate(id_, slot_, {at_once, grace, Cause::terminated});
 }
 
-void ChildHandle::strike(const SnapshotEntry::Clock& clock, std::uint64_t call,
-                         std::uint64_t ping) {
-  if (!ended()) entry_->strike(id_, slot_, clock, call, ping);
+void ChildHandle::kill_if_still_running(const SnapshotProcess::Clock& clock, std::uint64_t call,
+                                        std::uint64_t ping) {
+  if (!ended()) entry_->kill_if_still_running(id_, slot_, clock, call, ping);
 }
 
 void ChildHandle::release() {
@@ -153,7 +155,7 @@ void ChildHandle::release() {
 std::uint64_t ChildHandle::last_begun() const noexcept {
   if (end()) return end()->last_begun;
   const Slot* slot = entry_->slot(slot_);
-  return slot ? CallWord::of(slot->call.load()).id : 0;
+  return slot ? CallState::of(slot->call.load()).id : 0;
 }
 
 bool ChildHandle::unused() const noexcept {
@@ -167,7 +169,7 @@ std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
   const CrashRecord* record = entry_->crash_record(slot_);
   const ExitStatus& status = end()->status;
   if (!options_->backtrace || !status.signalled() || !record) return nullptr;
-  const std::optional<Crash> crash = read_crash(*record, note_owner_, status.signal());
+  const std::optional<Crash> crash = read_crash(*record, owner_id_, status.signal());
   if (!crash) return nullptr;
   auto report = std::make_shared<CrashReport>();
   report->signal = crash->signal;
@@ -216,7 +218,7 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
 }
 
 // The slot is read before the snapshot hears that we know of the end and gives it to somebody else.
-void ChildHandle::on_last_word(const LastWord& word) {
+void ChildHandle::on_outcome(const SpawnOutcome& word) {
   const auto keep = shared_from_this();
   const std::uint64_t begun = last_begun();
   const bool is_unused = unused();
@@ -273,7 +275,7 @@ void ChildHandle::on_closed() {
 
 void ChildHandle::on_over() {
   const auto keep = shared_from_this();
-  if (ChildOwner* owner = std::exchange(owner_, nullptr))
+  if (ChildObserver* owner = std::exchange(owner_, nullptr))
     owner->on_ended(end_->status, *end_->error);
 }
 

@@ -13,7 +13,7 @@ constexpr std::size_t queue_limit = 65536;
 
 }  // namespace
 
-Request request_of(Ask kind, std::uint64_t id, std::uint32_t slot) noexcept {
+Request request_of(RequestKind kind, std::uint64_t id, std::uint32_t slot) noexcept {
   Request request{};
   request.kind = kind;
   request.slot = slot;
@@ -21,58 +21,59 @@ Request request_of(Ask kind, std::uint64_t id, std::uint32_t slot) noexcept {
   return request;
 }
 
-Flow Client::send(Queued& item) noexcept {
+IoResult ControlClient::send(Queued& item) noexcept {
   fault_at(Hop::send);
   item.request.seen = seen_;
   int along[most_along] = {item.along.get()};
   const std::size_t count = item.along ? 1 + item.streams.list(along + 1) : 0;
-  const Flow flow = send_packet(control_.get(), &item.request, sizeof item.request, along, count);
-  if (flow == Flow::done) {
+  const IoResult flow =
+      send_packet(control_.get(), &item.request, sizeof item.request, along, count);
+  if (flow == IoResult::done) {
     item.along.drop();
     item.streams = {};
   }
-  if (flow == Flow::end) ended_ = true;
+  if (flow == IoResult::closed) ended_ = true;
   fault_at(Hop::sent);
   return flow;
 }
 
-bool Client::ask(Request request, Descriptor along, Streams streams) {
+bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
   fault_at(Hop::ask);
   request.streams = streams.plan;
   Queued item{request, std::move(along), std::move(streams)};
   // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
   // its own.
-  if (queue_.empty() && send(item) != Flow::again) return true;
+  if (queue_.empty() && send(item) != IoResult::would_block) return true;
   if (queue_.size() == queue_limit) return false;
   queue_.push_back(std::move(item));
   return true;
 }
 
-bool Client::flush() {
+bool ControlClient::flush() {
   while (!queue_.empty()) {
-    if (send(queue_.front()) == Flow::again) return false;
+    if (send(queue_.front()) == IoResult::would_block) return false;
     queue_.pop_front();
   }
   return true;
 }
 
-Flow Client::take(Report& report) {
+IoResult ControlClient::take(Report& report) {
   Packet packet = receive_packet(control_.get(), &report, sizeof report);
   packet.along.drop();
-  if (packet.flow != Flow::done) return packet.flow;
+  if (packet.flow != IoResult::done) return packet.flow;
   fault_at(Hop::take);
-  if (packet.size != sizeof report) return Flow::end;
-  if (report.kind == Tell::exited) ++seen_;
-  if (translated_ && report.kind == Tell::spawned) report.pid = packet.sender;
-  return Flow::done;
+  if (packet.size != sizeof report) return IoResult::closed;
+  if (report.kind == ReportKind::exited) ++seen_;
+  if (translated_ && report.kind == ReportKind::spawned) report.pid = packet.sender;
+  return IoResult::done;
 }
 
-void Client::translate_numbers() noexcept {
+void ControlClient::translate_numbers() noexcept {
   translated_ = true;
   name_senders(control_.get());
 }
 
-void Client::close() noexcept {
+void ControlClient::close() noexcept {
   queue_.clear();
   control_.reset();
 }

@@ -14,12 +14,12 @@
 namespace evparallel {
 
 // About that child, or none; all else is 0.
-Request request_of(Ask, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept;
+Request request_of(RequestKind, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept;
 
-class Client {
+class ControlClient {
 public:
-  Client() noexcept = default;
-  explicit Client(Descriptor control) noexcept : control_(std::move(control)) {}
+  ControlClient() noexcept = default;
+  explicit ControlClient(OwnedFd control) noexcept : control_(std::move(control)) {}
 
   int fd() const noexcept { return control_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(control_); }
@@ -27,14 +27,14 @@ public:
   // Sends a request, with descriptors along where there are some; queues it where the socket is
   // full.  They are this process's copies, and are dropped when they have been sent.  Returns
   // false where the queue is full too: nothing was taken.
-  bool ask(Request, Descriptor along = {}, Streams streams = {});
+  bool ask(Request, OwnedFd along = {}, StdioPlan streams = {});
   // Sends what is queued.  Returns true when nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
   // The socket has refused a request for ever: take() gives what was reported before, then the end.
   bool ended() const noexcept { return ended_; }
 
-  Flow take(Report&);
+  IoResult take(Report&);
   // The other end is in another pid namespace: the number of a child that was spawned is what the kernel makes of
   // it here.  It is that of the snapshot where the kernel was not asked.
   void translate_numbers() noexcept;
@@ -44,12 +44,12 @@ public:
 private:
   struct Queued {
     Request request;
-    Descriptor along;
-    Streams streams;
+    OwnedFd along;
+    StdioPlan streams;
   };
-  Flow send(Queued&) noexcept;
+  IoResult send(Queued&) noexcept;
 
-  Descriptor control_;
+  OwnedFd control_;
   std::deque<Queued> queue_;
   std::uint64_t seen_ = 0;  // exits heard of
   bool ended_ = false;

@@ -62,14 +62,14 @@ std::string oom_counter_path(const std::string& cgroups, const std::string& moun
   return of_v2;
 }
 
-void OutOfMemory::watch() {
+void OomCounter::watch() {
   std::string cgroups;
   read_text_file("/proc/self/cgroup", cgroups);
   counter_ = oom_counter_path(cgroups, "/sys/fs/cgroup");
   if (!read_kills(counter_, known_)) counter_.clear();
 }
 
-bool OutOfMemory::take_kill() {
+bool OomCounter::consume_kill() {
   std::uint64_t kills = 0;
   if (counter_.empty() || !read_kills(counter_, kills) || kills <= known_) return false;
   ++known_;

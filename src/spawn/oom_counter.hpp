@@ -12,13 +12,13 @@
 
 namespace evparallel {
 
-class OutOfMemory {
+class OomCounter {
 public:
   // From now on: what was counted before is none of ours.  Where there is no counter, nothing is
   // ever told.
   void watch();
   // True once for each kill that was counted since.
-  bool take_kill();
+  bool consume_kill();
 
 private:
   std::string counter_;  // a path; empty: there is none

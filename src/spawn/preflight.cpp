@@ -232,7 +232,7 @@ PreflightReport preflight() {
   report.handlers = changed_signals();
   add_interval_timers(report.timers);
   report.timers_known = add_posix_timers(report.timers);
-  for (const Unflushed& stream : unflushed_streams())
+  for (const PendingOutput& stream : unflushed_streams())
     report.streams.push_back({stream.stream, stream.bytes});
   return report;
 }

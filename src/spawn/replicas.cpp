@@ -4,10 +4,10 @@
 
 namespace evparallel {
 
-const std::shared_ptr<SnapshotEntry>& Replicas::next(const std::shared_ptr<Loop>& loop) {
+const std::shared_ptr<SnapshotProcess>& Replicas::next(const std::shared_ptr<Loop>& loop) {
   for (const auto& one : all_) one->bind(loop);
   for (std::size_t i = 0; all_.size() > 1 && i < all_.size(); ++i) {
-    const std::shared_ptr<SnapshotEntry>& one = all_[turn_++ % all_.size()];
+    const std::shared_ptr<SnapshotProcess>& one = all_[turn_++ % all_.size()];
     if (one->can_be_asked()) return one;
   }
   return all_.front();
@@ -25,9 +25,9 @@ std::vector<pid_t> Replicas::pids() const {
   return pids;
 }
 
-std::uint64_t Replicas::strays() const noexcept {
+std::uint64_t Replicas::orphans() const noexcept {
   std::uint64_t count = 0;
-  for (const auto& one : all_) count += one->strays();
+  for (const auto& one : all_) count += one->orphans();
   return count;
 }
 
@@ -40,7 +40,7 @@ void Replicas::on_lost(Callback<void(const ExitStatus&)> callback) {
     for (const auto& one : all_) one->set_on_lost(nullptr);
     return;
   }
-  const auto shared = std::make_shared<Handler<void(const ExitStatus&)>>();
+  const auto shared = std::make_shared<CallbackSlot<void(const ExitStatus&)>>();
   shared->set(std::move(callback));
   for (const auto& one : all_)
     one->set_on_lost([shared](const ExitStatus& status) { (*shared)(status); });
@@ -48,8 +48,8 @@ void Replicas::on_lost(Callback<void(const ExitStatus&)> callback) {
 
 Error Replicas::another_process_has_it() const {
   return Error(Errc::no_snapshot,
-               "no snapshot: it was taken by process " + std::to_string(moment_->home.pid) +
-                   " and this is " + std::to_string(Home::here().pid) +
+               "no snapshot: it was taken by process " + std::to_string(shared_->home.pid) +
+                   " and this is " + std::to_string(OwnerProcess::here().pid) +
                    "; a program that daemonises or forks by itself must take it afterwards");
 }
 

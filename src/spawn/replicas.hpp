@@ -25,25 +25,25 @@ public:
   // The one that is to fork the next child: each in turn, of those that live.  Where none does, one
   // that says so.  From now on this loop is the one that hears of all of them.
   // Fails: std::logic_error if another reactor uses this snapshot.
-  const std::shared_ptr<SnapshotEntry>& next(const std::shared_ptr<Loop>&);
+  const std::shared_ptr<SnapshotProcess>& next(const std::shared_ptr<Loop>&);
 
-  bool is_at_home() const noexcept { return moment_->home.is_here(); }
+  bool is_at_home() const noexcept { return shared_->home.is_here(); }
   bool alive() const noexcept;
   pid_t pid() const noexcept { return all_.front()->pid(); }
   std::vector<pid_t> pids() const;
-  std::uint64_t strays() const noexcept;
-  std::uint64_t frozen() const noexcept { return moment_->frozen; }
+  std::uint64_t orphans() const noexcept;
+  std::uint64_t frozen() const noexcept { return shared_->frozen; }
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
-  Notes& notes() const noexcept { return *moment_->notes; }
-  const Modules& modules() const noexcept { return *moment_->modules; }
+  CancelTable& notes() const noexcept { return *shared_->notes; }
+  const Modules& modules() const noexcept { return *shared_->modules; }
 
 private:
-  explicit Replicas(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
+  explicit Replicas(std::shared_ptr<SnapshotShared> shared) noexcept : shared_(std::move(shared)) {}
   Error another_process_has_it() const;
 
-  std::shared_ptr<Moment> moment_;
-  std::vector<std::shared_ptr<SnapshotEntry>> all_;  // never empty
+  std::shared_ptr<SnapshotShared> shared_;
+  std::vector<std::shared_ptr<SnapshotProcess>> all_;  // never empty
   std::size_t turn_ = 0;
 };
 

@@ -44,7 +44,7 @@ void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   std::fprintf(stderr, "evparallel: %s\n", text.c_str());
 }
 
-struct Birth {
+struct ServerArgs {
   ServerStart start{};
   const SnapshotOptions* options = nullptr;
 };
@@ -56,16 +56,16 @@ Error no_memory() {
 // Returns 0 or an errno.
 int prepared() noexcept {
   try {
-    prepare_lives();
+    prepare_child_main();
     return 0;
   } catch (const std::bad_alloc&) {
     return ENOMEM;
   }
 }
 
-[[gnu::noinline]] void begin_to_serve(Birth& birth) {
-  Title title;
-  name_snapshot(title, birth.options->name);
+[[gnu::noinline]] void begin_to_serve(ServerArgs& birth) {
+  ProcessTitle title;
+  set_snapshot_title(title, birth.options->name);
   birth.start.unprepared = prepared();
   add_to_oom_score(birth.options->oom_score_adj);
   serve(std::move(birth.start));
@@ -74,7 +74,7 @@ int prepared() noexcept {
 // In the copy.  All that follows has its stack on a fresh page: it is the one that a child writes to,
 // where it would be two otherwise, as chance has it.
 void become_server(void* argument) {
-  Birth& birth = *static_cast<Birth*>(argument);
+  ServerArgs& birth = *static_cast<ServerArgs*>(argument);
   close_registered_except(birth.start.control.get(), birth.start.program.descriptor());
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
@@ -106,54 +106,54 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
     throw std::logic_error("evparallel: SnapshotOptions::spares is " +
                            std::to_string(options.spares) + ", and the most is " +
                            std::to_string(Spares::most));
-  SnapshotEntry::reap_abandoned();
+  SnapshotProcess::reap_abandoned();
   open_missing_standard_descriptors();
   refuse_what_is_in_the_way(options);
-  const auto moment = std::make_shared<Moment>();
-  moment->name = options.name;
-  moment->replicas = options.replicas;
-  moment->seed = options.seed ? *options.seed : fresh_seed();
-  moment->notes = Notes::map();
-  if (!moment->notes) throw no_memory();
-  moment->modules = modules_now();
-  moment->out_of_memory.watch();
-  std::shared_ptr<Replicas> replicas(new Replicas(moment));
-  if (options.freeze) replicas->all_ = SnapshotEntry::take_frozen(moment, options);
+  const auto shared = std::make_shared<SnapshotShared>();
+  shared->name = options.name;
+  shared->replicas = options.replicas;
+  shared->seed = options.seed ? *options.seed : fresh_seed();
+  shared->notes = CancelTable::map();
+  if (!shared->notes) throw no_memory();
+  shared->modules = modules_now();
+  shared->out_of_memory.watch();
+  std::shared_ptr<Replicas> replicas(new Replicas(shared));
+  if (options.freeze) replicas->all_ = SnapshotProcess::take_frozen(shared, options);
   for (std::size_t i = replicas->all_.size(); i < options.replicas; ++i)
-    replicas->all_.push_back(SnapshotEntry::take(moment, options));
+    replicas->all_.push_back(SnapshotProcess::take(shared, options));
   if (options.spares > 0)
     for (const auto& one : replicas->all_) one->keep_spares(options.spares);
   return replicas;
 }
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::take(std::shared_ptr<Moment> moment,
-                                                   const SnapshotOptions& options) {
-  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(std::move(moment)));
+std::shared_ptr<SnapshotProcess> SnapshotProcess::take(std::shared_ptr<SnapshotShared> shared,
+                                                       const SnapshotOptions& options) {
+  std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(std::move(shared)));
   entry->fork_server(options);
   entry->hear_of_beginning();
   return entry;
 }
 
-void SnapshotEntry::map_own_slots() {
+void SnapshotProcess::map_own_slots() {
   slots_ = map_slots();
   if (!slots_) throw no_memory();
 }
 
-void SnapshotEntry::fork_server(const SnapshotOptions& options) {
-  Birth birth;
+void SnapshotProcess::fork_server(const SnapshotOptions& options) {
+  ServerArgs birth;
   birth.options = &options;
   ServerStart& start = birth.start;
-  Descriptor ours;
+  OwnedFd ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
   if (!slots_) map_own_slots();
   start.slots = slots_;
-  start.notes = moment_->notes;
-  start.modules = moment_->modules;
+  start.notes = shared_->notes;
+  start.modules = shared_->modules;
   start.program = Program::here();
   start.freeze = options.freeze;
   start.siblings = options.replicas - 1;
-  start.live = &live;
+  start.child_main = &child_main;
   const Forked forked = fork_clean(become_server, &birth);
   start.control.drop();  // the snapshot's now; a second holder would hide its end
   if (forked.pid < 0)
@@ -161,10 +161,10 @@ void SnapshotEntry::fork_server(const SnapshotOptions& options) {
   adopt(forked.pid, std::move(ours));
 }
 
-void SnapshotEntry::adopt(pid_t pid, Descriptor ours) {
+void SnapshotProcess::adopt(pid_t pid, OwnedFd ours) {
   make_group(pid);
   pid_ = pid;
-  client_ = Client(std::move(ours));
+  client_ = ControlClient(std::move(ours));
   faults.control = client_.fd();
   state_ = State::connected;
 }
@@ -184,27 +184,27 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
 }
 
 void Replicas::use_birth() {
-  ChildBirth* const birth = take_birth();
+  Inheritance* const birth = take_inheritance();
   if (!birth) return;
-  const std::shared_ptr<SnapshotEntry> entry = SnapshotEntry::of_child(*birth);
-  std::shared_ptr<Replicas> replicas(new Replicas(entry->moment()));
+  const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*birth);
+  std::shared_ptr<Replicas> replicas(new Replicas(entry->shared()));
   replicas->all_.push_back(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
 }
 
-std::shared_ptr<SnapshotEntry> SnapshotEntry::of_child(ChildBirth& birth) {
-  const auto moment = std::make_shared<Moment>();
-  moment->home =
+std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& birth) {
+  const auto shared = std::make_shared<SnapshotShared>();
+  shared->home =
       birth.child;  // it may be asked for in a copy of the child first: not at home there
-  moment->notes = birth.notes;
-  moment->modules = *birth.modules;
-  moment->seed = child_seed();
-  std::shared_ptr<SnapshotEntry> entry(new SnapshotEntry(moment));
+  shared->notes = birth.notes;
+  shared->modules = *birth.modules;
+  shared->seed = child_seed();
+  std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(shared));
   entry->home_ = birth.child;
   entry->pid_ = birth.snapshot;
   entry->slots_ = birth.slots;
-  entry->door_ = std::move(birth.door);
+  entry->rendezvous_ = std::move(birth.rendezvous);
   return entry;
 }
 
@@ -233,10 +233,10 @@ std::vector<pid_t> Snapshot::pids() const {
 bool Snapshot::alive() const noexcept {
   return replicas_ && replicas_->alive();
 }
-std::uint64_t Snapshot::strays() const noexcept {
-  return replicas_ ? replicas_->strays() : 0;
+std::uint64_t Snapshot::orphans_killed() const noexcept {
+  return replicas_ ? replicas_->orphans() : 0;
 }
-std::uint64_t Snapshot::frozen() const noexcept {
+std::uint64_t Snapshot::frozen_bytes() const noexcept {
   return replicas_ ? replicas_->frozen() : 0;
 }
 void Snapshot::stop() noexcept {

@@ -27,7 +27,7 @@ std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) 
   return why;
 }
 
-Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept {
+Request with_clock(Request request, const SnapshotProcess::Clock& clock) noexcept {
   request.cause = static_cast<std::int32_t>(clock.cause);
   request.grace_ms = clock.grace.count();
   request.linger_ms = clock.linger.count();
@@ -41,44 +41,45 @@ Request with_clock(Request request, const SnapshotEntry::Clock& clock) noexcept 
 // The door of the snapshot is open to all its children: through it goes one end of a fresh control
 // socket.
 // Returns 0 or an errno.
-int SnapshotEntry::connect() {
-  Descriptor ours;
-  Descriptor theirs;
+int SnapshotProcess::connect() {
+  OwnedFd ours;
+  OwnedFd theirs;
   if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
-  fault_at(Hop::knock);
+  fault_at(Hop::connect_to_snapshot);
   const char byte = 0;
-  if (send_packet(door_.get(), &byte, sizeof byte, theirs.get()) != Flow::done) return EAGAIN;
+  if (send_packet(rendezvous_.get(), &byte, sizeof byte, theirs.get()) != IoResult::done)
+    return EAGAIN;
   theirs.drop();
-  client_ = Client(std::move(ours));
+  client_ = ControlClient(std::move(ours));
   state_ = State::connected;
   refused_ = false;
-  moment_->out_of_memory.watch();
+  shared_->out_of_memory.watch();
   return 0;
 }
 
-std::string SnapshotEntry::described() const {
-  const std::string& name = moment_->name;
+std::string SnapshotProcess::described() const {
+  const std::string& name = shared_->name;
   return (name.empty() ? "process " : name + ", process ") + std::to_string(pid_);
 }
 
-Error SnapshotEntry::was_stopped() const {
+Error SnapshotProcess::was_stopped() const {
   return Error(Errc::no_snapshot, "no snapshot: " + described() + " was stopped");
 }
 
-Error SnapshotEntry::is_dead() const {
+Error SnapshotProcess::is_dead() const {
   return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
 }
 
-Error SnapshotEntry::none_lives() const {
-  if (moment_->replicas == 1) return is_dead();
+Error SnapshotProcess::none_lives() const {
+  if (shared_->replicas == 1) return is_dead();
   return Error(Errc::snapshot_lost, "snapshot lost: " + described() +
                                         " is dead, and so is each of " +
-                                        std::to_string(moment_->replicas) + " replicas");
+                                        std::to_string(shared_->replicas) + " replicas");
 }
 
 // ---- asking ----
 
-void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
+void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   if (loop_ != loop) {
     if (loop_ && loop_->alive())
       throw std::logic_error(
@@ -87,20 +88,21 @@ void SnapshotEntry::bind(const std::shared_ptr<Loop>& loop) {
     loop_ = loop;
     self_ = shared_from_this();
     attach(*loop_);
-    reap_event_.set<&SnapshotEntry::reap>(*loop_, -1, 0, this);
-    refill_event_.set<&SnapshotEntry::refill>(*loop_, -1, 0, this);
+    reap_event_.set<&SnapshotProcess::reap>(*loop_, -1, 0, this);
+    refill_event_.set<&SnapshotProcess::refill>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
   }
   if (!client_ || read_event_.added()) return;
-  read_event_.set<&SnapshotEntry::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
-  write_event_.set<&SnapshotEntry::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST, this);
+  read_event_.set<&SnapshotProcess::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
+  write_event_.set<&SnapshotProcess::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST,
+                                                  this);
   read_event_.add();
   if (!client_.idle()) write_event_.add();
 }
 
 // Why no child can be asked for that would run this task.  Empty: it can.
-std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
-  if (std::optional<Error> unknown = why_unknown(*moment_->modules, task)) return unknown;
+std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
+  if (std::optional<Error> unknown = why_unknown(*shared_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
@@ -110,35 +112,35 @@ std::optional<Error> SnapshotEntry::why_not(const detail::Task& task) {
   return std::nullopt;
 }
 
-SnapshotEntry::Spawned SnapshotEntry::spawn(const std::shared_ptr<Loop>& loop,
-                                            const detail::Task& task, Streams streams, Group group,
-                                            SpawnListener* listener) {
+SnapshotProcess::SpawnTicket SnapshotProcess::spawn(const std::shared_ptr<Loop>& loop,
+                                                    const detail::Task& task, StdioPlan streams,
+                                                    Group group, SpawnObserver* listener) {
   fault_at(Hop::spawn);
   reap_abandoned();
   const std::optional<Error> failure = why_not(task);
   bind(loop);
   std::optional<Spare> spare = failure ? std::nullopt : take_spare(task, streams, group);
-  Descriptor ours = spare ? std::move(spare->socket) : Descriptor();
-  Descriptor theirs;
+  OwnedFd ours = spare ? std::move(spare->socket) : OwnedFd();
+  OwnedFd theirs;
   if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
-  const std::uint64_t number = moment_->next_spawn++;
+  const std::uint64_t number = shared_->next_spawn++;
   const std::uint64_t id = spare ? spare->id : number;
   if (spare)
     hand_over(id, listener);
   else
     ask_for_child(id, failure, std::move(theirs), std::move(streams), group, listener);
-  return {id, std::move(ours), seed_of_child(moment_->seed, number)};
+  return {id, std::move(ours), seed_of_child(shared_->seed, number)};
 }
 
-void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& failure,
-                                  Descriptor socket, Streams streams, Group group,
-                                  SpawnListener* listener) {
+void SnapshotProcess::ask_for_child(std::uint64_t id, const std::optional<Error>& failure,
+                                    OwnedFd socket, StdioPlan streams, Group group,
+                                    SpawnObserver* listener) {
   living_.add(id).listener = listener;
   if (failure) return fail_later(id, *failure, std::move(socket));
-  Request request = request_of(Ask::spawn, id);
+  Request request = request_of(RequestKind::spawn, id);
   request.group = group;
-  request.seed = seed_of_child(moment_->seed, id);
+  request.seed = seed_of_child(shared_->seed, id);
   if (!ask(request, std::move(socket), std::move(streams)))
     fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
   else
@@ -146,7 +148,7 @@ void SnapshotEntry::ask_for_child(std::uint64_t id, const std::optional<Error>& 
 }
 
 // False: the queue is full.  In another process it does nothing: the socket is the program's.
-bool SnapshotEntry::ask(const Request& request, Descriptor along, Streams streams) {
+bool SnapshotProcess::ask(const Request& request, OwnedFd along, StdioPlan streams) {
   if (state_ == State::lost || !client_ || !home_.is_here()) return true;
   if (!client_.ask(request, std::move(along), std::move(streams))) return false;
   if (client_.ended()) {
@@ -157,56 +159,57 @@ bool SnapshotEntry::ask(const Request& request, Descriptor along, Streams stream
   return true;
 }
 
-void SnapshotEntry::kill(std::uint64_t id, std::uint32_t slot, int signum) {
-  Request request = request_of(Ask::kill, id, slot);
+void SnapshotProcess::kill(std::uint64_t id, std::uint32_t slot, int signum) {
+  Request request = request_of(RequestKind::kill, id, slot);
   request.signum = signum;
   ask(request);
 }
 
-void SnapshotEntry::terminate(std::uint64_t id, std::uint32_t slot, const Clock& clock) {
-  ask(with_clock(request_of(Ask::terminate, id, slot), clock));
+void SnapshotProcess::terminate(std::uint64_t id, std::uint32_t slot, const Clock& clock) {
+  ask(with_clock(request_of(RequestKind::terminate, id, slot), clock));
 }
 
-void SnapshotEntry::strike(std::uint64_t id, std::uint32_t slot, const Clock& clock,
-                           std::uint64_t call, std::uint64_t ping) {
-  Request request = with_clock(request_of(Ask::strike, id, slot), clock);
+void SnapshotProcess::kill_if_still_running(std::uint64_t id, std::uint32_t slot,
+                                            const Clock& clock, std::uint64_t call,
+                                            std::uint64_t ping) {
+  Request request = with_clock(request_of(RequestKind::kill_if_still_running, id, slot), clock);
   request.call = call;
   request.ping = ping;
   ask(request);
 }
 
-void SnapshotEntry::look_later() {
+void SnapshotProcess::look_later() {
   if (!loop_ || !loop_->alive()) return;
   loop_->defer([self = shared_from_this()] {
     if (self->client_) self->on_readable();
   });
 }
 
-void SnapshotEntry::forget(std::uint64_t id) noexcept {
-  if (Living* child = living_.find(id)) child->listener = nullptr;
+void SnapshotProcess::forget(std::uint64_t id) noexcept {
+  if (SpawnRecord* child = living_.find(id)) child->listener = nullptr;
 }
 
-const Slot* SnapshotEntry::slot(std::uint32_t index) const noexcept {
+const Slot* SnapshotProcess::slot(std::uint32_t index) const noexcept {
   return index < slot_count && slots_ ? slots_ + index : nullptr;
 }
 
-const CrashRecord* SnapshotEntry::crash_record(std::uint32_t index) const noexcept {
+const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noexcept {
   return index < slot_count && slots_ ? &evparallel::crash_record(slots_, index) : nullptr;
 }
 
 // ---- hearing ----
 
-void SnapshotEntry::on_writable() {
+void SnapshotProcess::on_writable() {
   if (client_.flush()) write_event_.remove();
 }
 
-void SnapshotEntry::on_readable() {
+void SnapshotProcess::on_readable() {
   const auto keep = shared_from_this();
   Report report{};
   for (;;) {
-    const Flow flow = client_.take(report);
-    if (flow == Flow::again) return;
-    if (flow == Flow::end) return lost();
+    const IoResult flow = client_.take(report);
+    if (flow == IoResult::would_block) return;
+    if (flow == IoResult::closed) return lost();
     take_report(report);
     if (loop_->interrupted()) return;  // the socket is still readable in the next run()
   }
@@ -226,69 +229,69 @@ ExitStatus status_of(const Report& report) {
 }
 
 // Of a child, by the number that came: that of the snapshot where the kernel did not translate it.
-pid_t SnapshotEntry::number_here(pid_t pid) const noexcept {
+pid_t SnapshotProcess::number_here(pid_t pid) const noexcept {
   return knows_numbers_ || pid != pid_ ? pid : 0;
 }
 
-void SnapshotEntry::take_report(const Report& report) {
-  if (report.kind == Tell::strays) {
-    strays_ = report.id;
+void SnapshotProcess::take_report(const Report& report) {
+  if (report.kind == ReportKind::orphans) {
+    orphans_killed_ = report.id;
     return;
   }
-  if (report.kind == Tell::refused_to_wait) {
+  if (report.kind == ReportKind::refused_to_wait) {
     std::fprintf(stderr,
                  "evparallel: snapshot (%s) cannot wait, and looks now and then: poll: %s\n",
                  described().c_str(), std::strerror(report.code));
     return;
   }
   if (report.id == no_spawn) refused_ = true;
-  Living* const child = living_.find(report.id);
+  SpawnRecord* const child = living_.find(report.id);
   if (!child) return;
   switch (report.kind) {
-    case Tell::strays:
-    case Tell::refused_to_wait:
-    case Tell::begun: break;
-    case Tell::spawned:
+    case ReportKind::orphans:
+    case ReportKind::refused_to_wait:
+    case ReportKind::begun: break;
+    case ReportKind::spawned:
       child->pid = number_here(report.pid);
       child->born_before = report.born_before;
       child->slot = report.slot;
-      if (SpawnListener* listener = child->listener)
+      if (SpawnObserver* listener = child->listener)
         loop_->call([&] { listener->on_spawned(child->pid, report.slot); });
       break;
-    case Tell::failed:
-      last_word(report.id,
-                {std::nullopt, system_error(Errc::spawn_failed,
-                                            "spawn failed: fork in the snapshot", report.code)});
+    case ReportKind::failed:
+      exit_report(report.id,
+                  {std::nullopt, system_error(Errc::spawn_failed,
+                                              "spawn failed: fork in the snapshot", report.code)});
       break;
-    case Tell::exited: {
+    case ReportKind::exited: {
       ExitStatus status = status_of(report);
       if (!knows_numbers_) status.pid = child->pid;
       const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
-      if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
-      last_word(report.id, {status, std::nullopt});
+      if (killed && shared_->out_of_memory.consume_kill()) status.cause = Cause::out_of_memory;
+      exit_report(report.id, {status, std::nullopt});
       break;
     }
   }
 }
 
-void SnapshotEntry::last_word(std::uint64_t id, const LastWord& word) {
-  fault_at(Hop::last_word);
+void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
+  fault_at(Hop::exit_report);
   tell_spawned(id);
-  const Living* const child = living_.find(id);
+  const SpawnRecord* const child = living_.find(id);
   if (!child) return;
-  SpawnListener* const listener = child->listener;
+  SpawnObserver* const listener = child->listener;
   const bool spare = child->spare;
   living_.erase(id);
   if (spare) return lose_spare(id);
-  if (listener) loop_->call([&] { listener->on_last_word(word); });
+  if (listener) loop_->call([&] { listener->on_outcome(word); });
 }
 
 // Until then the child's end of the data socket is kept: else each write to the other one would find
 // it dead, and each call would ask again, with two more descriptors.
-void SnapshotEntry::fail_later(std::uint64_t id, Error error, Descriptor socket) {
+void SnapshotProcess::fail_later(std::uint64_t id, Error error, OwnedFd socket) {
   loop_->defer(
       [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
-        self->last_word(id, {std::nullopt, error});
+        self->exit_report(id, {std::nullopt, error});
       });
 }
 

@@ -29,22 +29,22 @@
 
 namespace evparallel {
 
-struct FreezeTold;
+struct FreezeReply;
 
 // What the processes of one snapshot have in common: what was true when it was taken, and what they
 // share.
-struct Moment {
-  Moment() = default;
-  Moment(const Moment&) = delete;
-  Moment& operator=(const Moment&) = delete;
-  ~Moment();
+struct SnapshotShared {
+  SnapshotShared() = default;
+  SnapshotShared(const SnapshotShared&) = delete;
+  SnapshotShared& operator=(const SnapshotShared&) = delete;
+  ~SnapshotShared();
 
   std::string name;
   unsigned replicas = 1;
   std::shared_ptr<const Modules> modules;  // loaded then, so in children too
-  Notes* notes = nullptr;
-  OutOfMemory out_of_memory;
-  Home home = Home::here();
+  CancelTable* notes = nullptr;
+  OomCounter out_of_memory;
+  OwnerProcess home = OwnerProcess::here();
   std::uint64_t frozen = 0;      // bytes
   std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
   std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
@@ -52,38 +52,39 @@ struct Moment {
 };
 
 // How a spawn ended, told exactly once for each.
-struct LastWord {
+struct SpawnOutcome {
   std::optional<ExitStatus> status;  // how the child ended
   std::optional<Error> failure;      // without a status: there never was one; else what to say
 };
 
 // Who asked for a child.
-class SpawnListener {
+class SpawnObserver {
 public:
   virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
-  virtual void on_last_word(const LastWord&) = 0;
+  virtual void on_outcome(const SpawnOutcome&) = 0;
 
 protected:
-  ~SpawnListener() = default;
+  ~SpawnObserver() = default;
 };
 
-class SnapshotEntry : public Attached, public std::enable_shared_from_this<SnapshotEntry> {
+class SnapshotProcess : public LoopObserver, public std::enable_shared_from_this<SnapshotProcess> {
 public:
   // Forks one process.  Fails: Error{spawn_failed}.
-  static std::shared_ptr<SnapshotEntry> take(std::shared_ptr<Moment>, const SnapshotOptions&);
+  static std::shared_ptr<SnapshotProcess> take(std::shared_ptr<SnapshotShared>,
+                                               const SnapshotOptions&);
   // Forks one, waits until it is frozen, and forks the others from it.  Fails: Error{refused},
   // Error{spawn_failed}.
-  static std::vector<std::shared_ptr<SnapshotEntry>> take_frozen(std::shared_ptr<Moment>,
-                                                                 const SnapshotOptions&);
+  static std::vector<std::shared_ptr<SnapshotProcess>> take_frozen(std::shared_ptr<SnapshotShared>,
+                                                                   const SnapshotOptions&);
   // In a child: the snapshot that forked it.
-  static std::shared_ptr<SnapshotEntry> of_child(ChildBirth&);
+  static std::shared_ptr<SnapshotProcess> of_child(Inheritance&);
   // Snapshots whose handles are gone, as far as they have ended.
   static void reap_abandoned() noexcept;
 
-  ~SnapshotEntry() override;
+  ~SnapshotProcess() override;
 
   pid_t pid() const noexcept { return pid_; }
-  const std::shared_ptr<Moment>& moment() const noexcept { return moment_; }
+  const std::shared_ptr<SnapshotShared>& shared() const noexcept { return shared_; }
 
   bool alive() const noexcept;
   // The same, and its socket says nothing else either: that may be known before the loop hears it.
@@ -101,12 +102,13 @@ public:
   // The listener hears from the loop, until forget().
   // Fails: std::logic_error if another reactor uses this snapshot; Error{spawn_failed} (no
   // descriptors), and nobody was asked.
-  struct Spawned {
-    std::uint64_t id;   // of the spawn
-    Descriptor socket;  // this end of its data socket
+  struct SpawnTicket {
+    std::uint64_t id;  // of the spawn
+    OwnedFd socket;    // this end of its data socket
     std::uint64_t seed;
   };
-  Spawned spawn(const std::shared_ptr<Loop>&, const detail::Task&, Streams, Group, SpawnListener*);
+  SpawnTicket spawn(const std::shared_ptr<Loop>&, const detail::Task&, StdioPlan, Group,
+                    SpawnObserver*);
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -119,8 +121,8 @@ public:
   };
   void terminate(std::uint64_t id, std::uint32_t slot, const Clock&);
   // The same, if the child is at `call` then; or, for call 0, has not answered the ping.
-  void strike(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
-              std::uint64_t ping);
+  void kill_if_still_running(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
+                             std::uint64_t ping);
   // Hears what there is to hear, soon, also where the loop does not tell of it: a program that
   // closes descriptors that it does not know makes it deaf.
   void look_later();
@@ -130,34 +132,35 @@ public:
   void keep_spares(unsigned count);
 
   // How many processes it has killed that its children had left behind, as far as it was heard.
-  std::uint64_t strays() const noexcept { return strays_; }
+  std::uint64_t orphans() const noexcept { return orphans_killed_; }
   const Slot* slot(std::uint32_t index) const noexcept;
   const CrashRecord* crash_record(std::uint32_t index) const noexcept;
   // What was loaded when it was taken.
-  const Modules& modules() const noexcept { return *moment_->modules; }
+  const Modules& modules() const noexcept { return *shared_->modules; }
 
 private:
   enum class State { unconnected, connected, stopped, lost };
 
-  explicit SnapshotEntry(std::shared_ptr<Moment> moment) noexcept : moment_(std::move(moment)) {}
-  void loop_gone() noexcept override;
+  explicit SnapshotProcess(std::shared_ptr<SnapshotShared> shared) noexcept
+      : shared_(std::move(shared)) {}
+  void on_loop_destroyed() noexcept override;
   void map_own_slots();
   void fork_server(const SnapshotOptions&);
-  void adopt(pid_t, Descriptor ours);
+  void adopt(pid_t, OwnedFd ours);
   Packet wait_for_word(void* word, std::size_t size);
-  FreezeTold hear_of_freezing();
+  FreezeReply hear_of_freezing();
   void hear_of_beginning();
   std::string wait_for_end();
-  void fork_from(SnapshotEntry& first);
+  void fork_from(SnapshotProcess& first);
   std::string described() const;
   std::optional<Error> why_not(const detail::Task&);
   Error was_stopped() const;
   Error is_dead() const;
   Error none_lives() const;
   int connect();
-  void ask_for_child(std::uint64_t id, const std::optional<Error>& failure, Descriptor socket,
-                     Streams, Group, SpawnListener*);
-  bool ask(const Request&, Descriptor along = {}, Streams = {});
+  void ask_for_child(std::uint64_t id, const std::optional<Error>& failure, OwnedFd socket,
+                     StdioPlan, Group, SpawnObserver*);
+  bool ask(const Request&, OwnedFd along = {}, StdioPlan = {});
   void on_readable();
   void on_writable();
   pid_t number_here(pid_t) const noexcept;
@@ -165,44 +168,44 @@ private:
   void lost();
   Error why_lost() const;
   void reap();
-  void kill_orphans() noexcept;
-  ExitStatus loss_of(const Ended&);
+  void kill_survivors() noexcept;
+  ExitStatus loss_of(const Reaped&);
   void tell_loss();
-  void fail_later(std::uint64_t id, Error, Descriptor socket = {});
-  void last_word(std::uint64_t id, const LastWord&);
+  void fail_later(std::uint64_t id, Error, OwnedFd socket = {});
+  void exit_report(std::uint64_t id, const SpawnOutcome&);
 
   // ---- spares (spare_children.cpp) ----
   int fill_spares();
   void refill();
   void refill_soon();
-  std::optional<Spare> take_spare(const detail::Task&, const Streams&, Group);
-  void hand_over(std::uint64_t id, SpawnListener*);
+  std::optional<Spare> take_spare(const detail::Task&, const StdioPlan&, Group);
+  void hand_over(std::uint64_t id, SpawnObserver*);
   void tell_spawned(std::uint64_t id);
   void lose_spare(std::uint64_t id);
   void drop_spares() noexcept;
 
-  Home home_ = Home::here();
+  OwnerProcess home_ = OwnerProcess::here();
   State state_ = State::unconnected;
-  std::shared_ptr<Moment> moment_;
+  std::shared_ptr<SnapshotShared> shared_;
   pid_t pid_ = 0;
   Slot* slots_ = nullptr;
-  Descriptor door_;
-  Client client_;
+  OwnedFd rendezvous_;
+  ControlClient client_;
   std::shared_ptr<Loop> loop_;
   // As long as there is a loop to hear of the end in, and to reap in.
-  std::shared_ptr<SnapshotEntry> self_;
+  std::shared_ptr<SnapshotProcess> self_;
   Event read_event_;
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
-  bool knows_numbers_ = true;       // the snapshot has the same pids as this process
-  std::vector<Living> orphans_;     // lived when it was lost; until it was reaped
+  bool knows_numbers_ = true;           // the snapshot has the same pids as this process
+  std::vector<SpawnRecord> survivors_;  // lived when it was lost; until it was reaped
   std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
   Callback<void(const ExitStatus&)> on_lost_;
   bool holds_loop_ = false;  // until it has been told
-  std::uint64_t strays_ = 0;
+  std::uint64_t orphans_killed_ = 0;
   bool refused_ = false;  // in a child: it was not let in
-  Spawns living_;
+  SpawnTable living_;
   std::optional<Spares> spares_;
   Event refill_event_;
 };

@@ -7,19 +7,19 @@
 
 namespace evparallel {
 
-Packet SnapshotEntry::wait_for_word(void* word, std::size_t size) {
+Packet SnapshotProcess::wait_for_word(void* word, std::size_t size) {
   for (;;) {
     pollfd control{client_.fd(), POLLIN, 0};
     wait_for(&control, 1, -1);
     Packet packet = receive_packet(client_.fd(), word, size);
-    if (packet.flow != Flow::again) return packet;
+    if (packet.flow != IoResult::would_block) return packet;
   }
 }
 
-void SnapshotEntry::hear_of_beginning() {
+void SnapshotProcess::hear_of_beginning() {
   Report report{};
   const Packet packet = wait_for_word(&report, sizeof report);
-  const bool told = packet.flow == Flow::done && report.kind == Tell::begun;
+  const bool told = packet.flow == IoResult::done && report.kind == ReportKind::begun;
   if (told && report.code == 0) {
     knows_numbers_ = report.pid == pid_;
     if (!knows_numbers_) client_.translate_numbers();
@@ -32,10 +32,10 @@ void SnapshotEntry::hear_of_beginning() {
 }
 
 // It ends at once: it has said why, or is dead already.
-std::string SnapshotEntry::wait_for_end() {
+std::string SnapshotProcess::wait_for_end() {
   client_.close();
   constexpr int patience_ms = 2000;
-  Ended how;
+  Reaped how;
   for (int i = 0; i < patience_ms && !reaped_; ++i) {
     reaped_ = ended(pid_, how);
     if (!reaped_) pause_for(1);

@@ -15,7 +15,7 @@ namespace {
 // socket stays open: to close it is to say that the program has ended.
 struct Abandoned {
   pid_t pid;
-  Client client;
+  ControlClient client;
 };
 
 // Never destroyed: it must be there for whatever is destroyed last.
@@ -28,46 +28,47 @@ std::vector<Abandoned>& abandoned() {
 
 // ---- given up ----
 
-void SnapshotEntry::reap_abandoned() noexcept {
+void SnapshotProcess::reap_abandoned() noexcept {
   std::vector<Abandoned>& all = abandoned();
-  Ended how;
+  Reaped how;
   for (std::size_t i = all.size(); i-- > 0;)
     if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
-Moment::~Moment() {
-  if (notes && home.is_here() && role() == Role::parent) Notes::unmap(notes);
+SnapshotShared::~SnapshotShared() {
+  if (notes && home.is_here() && role() == Role::parent) CancelTable::unmap(notes);
 }
 
-SnapshotEntry::~SnapshotEntry() {
+SnapshotProcess::~SnapshotProcess() {
   if (!home_.is_here() || role() != Role::parent) return;
   if (slots_) unmap_slots(slots_);
   if (pid_ == 0 || reaped_) return;
   drop_spares();
   // Where a child may live on, the socket stays open: its end would end the child.
-  if (living_.only_spares() || !client_.ask(request_of(Ask::stop_unheard)) || !client_.idle())
+  if (living_.only_spares() || !client_.ask(request_of(RequestKind::stop_without_reports)) ||
+      !client_.idle())
     client_.close();
   abandoned().push_back({pid_, std::move(client_)});
   reap_abandoned();
 }
 
-bool SnapshotEntry::alive() const noexcept {
+bool SnapshotProcess::alive() const noexcept {
   return home_.is_here() && (state_ == State::connected || state_ == State::unconnected);
 }
 
-bool SnapshotEntry::can_be_asked() const noexcept {
+bool SnapshotProcess::can_be_asked() const noexcept {
   return alive() && !(client_ && has_hung_up(client_.fd()));
 }
 
-void SnapshotEntry::stop() noexcept {
+void SnapshotProcess::stop() noexcept {
   on_lost_ = nullptr;
   if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
   drop_spares();
-  ask(request_of(Ask::stop));
+  ask(request_of(RequestKind::stop));
   state_ = State::stopped;
 }
 
-void SnapshotEntry::loop_gone() noexcept {
+void SnapshotProcess::on_loop_destroyed() noexcept {
   const auto keep = std::move(self_);
   read_event_.unset();
   write_event_.unset();
@@ -82,7 +83,7 @@ void SnapshotEntry::loop_gone() noexcept {
 
 // The control socket has ended: nobody can tell any more how those who live will end.  A child that
 // was only not let in may knock again.
-void SnapshotEntry::lost() {
+void SnapshotProcess::lost() {
   read_event_.remove();
   write_event_.remove();
   client_.close();
@@ -92,25 +93,25 @@ void SnapshotEntry::lost() {
   else if (state_ != State::stopped)
     state_ = State::lost;
   for (const std::uint64_t id : living_.ids()) {
-    const Living child = *living_.find(id);
-    if (child.pid != 0 && role() == Role::parent) orphans_.push_back(child);
+    const SpawnRecord child = *living_.find(id);
+    if (child.pid != 0 && role() == Role::parent) survivors_.push_back(child);
     ExitStatus status;
     status.pid = child.pid;
     status.cause = Cause::snapshot_lost;
     if (child.pid != 0)
-      last_word(id, {status, std::nullopt});
+      exit_report(id, {status, std::nullopt});
     else if (child.asked && !refused_)
-      last_word(id, {status, why});  // forked, or not: what was sent to it may have been done
+      exit_report(id, {status, why});  // forked, or not: what was sent to it may have been done
     else
-      last_word(id, {std::nullopt, why});
+      exit_report(id, {std::nullopt, why});
   }
   if (role() != Role::parent) return;
-  holds_loop_ = (state_ == State::lost && on_lost_) || !orphans_.empty();
+  holds_loop_ = (state_ == State::lost && on_lost_) || !survivors_.empty();
   if (holds_loop_) loop_->hold();
   reap();
 }
 
-Error SnapshotEntry::why_lost() const {
+Error SnapshotProcess::why_lost() const {
   if (refused_)
     return Error(Errc::overloaded,
                  "overloaded: too many children of this snapshot have children of their own");
@@ -118,10 +119,10 @@ Error SnapshotEntry::why_lost() const {
 }
 
 // The socket of a dying process ends a little before the process can be waited for.
-void SnapshotEntry::reap() {
-  Ended how;
+void SnapshotProcess::reap() {
+  Reaped how;
   if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
-  kill_orphans();
+  kill_survivors();
   const auto keep = std::move(self_);
   if (std::exchange(holds_loop_, false)) loop_->release();
   if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
@@ -130,12 +131,12 @@ void SnapshotEntry::reap() {
 
 // The kernel kills them with the snapshot, but for those whose ids have changed.  Not before it was
 // reaped: one that only has lost us sees to them itself, and lets them flush.
-void SnapshotEntry::kill_orphans() noexcept {
-  for (const Living& child : orphans_) kill_born_by(child.pid, child.born_before);
-  orphans_ = {};
+void SnapshotProcess::kill_survivors() noexcept {
+  for (const SpawnRecord& child : survivors_) kill_born_by(child.pid, child.born_before);
+  survivors_ = {};
 }
 
-ExitStatus SnapshotEntry::loss_of(const Ended& how) {
+ExitStatus SnapshotProcess::loss_of(const Reaped& how) {
   ExitStatus status;
   status.pid = how.pid;
   status.wait_status = how.wait_status;
@@ -143,18 +144,18 @@ ExitStatus SnapshotEntry::loss_of(const Ended& how) {
   status.cause = how.wait_status == 0 ? Cause::normal : Cause::error;
   if (WIFSIGNALED(how.wait_status)) status.cause = Cause::crash;
   const bool killed = status.signalled() && status.signal() == SIGKILL;
-  if (killed && moment_->out_of_memory.take_kill()) status.cause = Cause::out_of_memory;
+  if (killed && shared_->out_of_memory.consume_kill()) status.cause = Cause::out_of_memory;
   return status;
 }
 
-void SnapshotEntry::tell_loss() {
+void SnapshotProcess::tell_loss() {
   if (!loss_ || !on_lost_) return;
   const ExitStatus status = *std::exchange(loss_, std::nullopt);
   Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
   loop_->call([&] { told(status); });
 }
 
-void SnapshotEntry::set_on_lost(Callback<void(const ExitStatus&)> callback) {
+void SnapshotProcess::set_on_lost(Callback<void(const ExitStatus&)> callback) {
   if (state_ == State::stopped) return;
   on_lost_ = std::move(callback);
   if (loss_ && loop_ && loop_->alive())

@@ -22,7 +22,7 @@ namespace {
 std::string only_name(const char* name) {
   Options options;
   options.name = name;
-  return Surroundings(options).text();
+  return ChildEnvironment(options).text();
 }
 
 // A spawn looks at so many that have not answered yet, at most: one that hangs is not in the way of
@@ -43,18 +43,18 @@ std::string bytes_of(const FrameQueue& queue) {
 // The first two frames to a spare.
 std::string rehearsal(const std::vector<const void*>& code) {
   TaskFrame task;
-  task.entry = &rehearse;
+  task.entry = &warm_up;
   task.max_message = frame_length_limit;
   task.high_water = std::size_t{1} << 20;
   task.deadline = no_deadline;
-  static const std::string surroundings = only_name("spare");
+  static const std::string environment = only_name("spare");
   FrameQueue queue;
   Writer body;
-  write_task_frame(body, task, surroundings,
+  write_task_frame(body, task, environment,
                    {reinterpret_cast<const char*>(code.data()), code.size() * sizeof(void*)});
   queue.push(FrameKind::task, 0, body);
-  body.write(rehearsed_text);
-  queue.push(FrameKind::call, rehearsed_call, body);
+  body.write(warm_up_text);
+  queue.push(FrameKind::call, warm_up_call, body);
   return bytes_of(queue);
 }
 
@@ -62,8 +62,8 @@ std::string rehearsal(const std::vector<const void*>& code) {
 std::string answer_to_rehearsal() {
   FrameQueue queue;
   Writer body;
-  body.write(rehearsed_text);
-  queue.push(FrameKind::value, rehearsed_call, body);
+  body.write(warm_up_text);
+  queue.push(FrameKind::value, warm_up_call, body);
   return bytes_of(queue);
 }
 
@@ -71,7 +71,7 @@ bool has_answered(int fd) {
   static const std::string expected = answer_to_rehearsal();
   char bytes[64];
   const Transfer got = receive(fd, bytes, sizeof bytes, Wait::no);
-  return got.flow == Flow::done && std::string_view(bytes, got.size) == expected;
+  return got.flow == IoResult::done && std::string_view(bytes, got.size) == expected;
 }
 
 }  // namespace
@@ -82,7 +82,7 @@ bool Spares::wants_more() const noexcept {
   return all_.size() < wanted_ && lost_ <= std::size_t{2} * wanted_;
 }
 
-int Spares::add(std::uint64_t id, Descriptor& theirs) {
+int Spares::add(std::uint64_t id, OwnedFd& theirs) {
   const std::string bytes = rehearsal(code_);
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
@@ -129,7 +129,7 @@ void Spares::lose(std::uint64_t id) noexcept {
 
 // ---- the entry's part ----
 
-void SnapshotEntry::keep_spares(unsigned count) {
+void SnapshotProcess::keep_spares(unsigned count) {
   spares_.emplace(count);
   if (const int error = fill_spares())
     throw system_error(Errc::spawn_failed,
@@ -138,20 +138,20 @@ void SnapshotEntry::keep_spares(unsigned count) {
 }
 
 // What is in the way of it later will be told to a spawn, which is forked then.
-void SnapshotEntry::refill() {
+void SnapshotProcess::refill() {
   spares_->look();
   fill_spares();
 }
 
-int SnapshotEntry::fill_spares() {
+int SnapshotProcess::fill_spares() {
   while (alive() && spares_->wants_more()) {
-    const std::uint64_t id = Spares::first_id + moment_->next_spare++;
-    Descriptor theirs;
+    const std::uint64_t id = Spares::first_id + shared_->next_spare++;
+    OwnedFd theirs;
     if (const int error = spares_->add(id, theirs)) return error;
     living_.add(id).spare = true;
-    Streams streams;
+    StdioPlan streams;
     streams.plan = streams_of_spare;
-    if (ask(request_of(Ask::spawn, id), std::move(theirs), std::move(streams))) continue;
+    if (ask(request_of(RequestKind::spawn, id), std::move(theirs), std::move(streams))) continue;
     living_.erase(id);
     spares_->lose(id);
     return EAGAIN;
@@ -159,14 +159,14 @@ int SnapshotEntry::fill_spares() {
   return 0;
 }
 
-void SnapshotEntry::refill_soon() {
+void SnapshotProcess::refill_soon() {
   if (!loop_ || !loop_->alive() || refill_event_.added() || !spares_->wants_more()) return;
   refill_event_.add_in(refill_after);
 }
 
 // Its streams, and its process group, were settled at its fork; all else comes with a task.
-std::optional<Spare> SnapshotEntry::take_spare(const detail::Task& task, const Streams& streams,
-                                               Group group) {
+std::optional<Spare> SnapshotProcess::take_spare(const detail::Task& task, const StdioPlan& streams,
+                                                 Group group) {
   if (!spares_) return std::nullopt;
   spares_->forgive();
   spares_->expect(task);
@@ -177,8 +177,8 @@ std::optional<Spare> SnapshotEntry::take_spare(const detail::Task& task, const S
 }
 
 // What was heard of it before is told to its listener from the loop, as of any child.
-void SnapshotEntry::hand_over(std::uint64_t id, SpawnListener* listener) {
-  Living& living = *living_.find(id);
+void SnapshotProcess::hand_over(std::uint64_t id, SpawnObserver* listener) {
+  SpawnRecord& living = *living_.find(id);
   living.listener = listener;
   living.asked = true;
   living.spare = false;
@@ -186,19 +186,19 @@ void SnapshotEntry::hand_over(std::uint64_t id, SpawnListener* listener) {
   if (living.untold) loop_->defer([self = shared_from_this(), id] { self->tell_spawned(id); });
 }
 
-void SnapshotEntry::tell_spawned(std::uint64_t id) {
-  Living* const found = living_.find(id);
+void SnapshotProcess::tell_spawned(std::uint64_t id) {
+  SpawnRecord* const found = living_.find(id);
   if (!found || !std::exchange(found->untold, false)) return;
-  const Living child = *found;
+  const SpawnRecord child = *found;
   if (child.listener) loop_->call([&] { child.listener->on_spawned(child.pid, child.slot); });
 }
 
-void SnapshotEntry::lose_spare(std::uint64_t id) {
+void SnapshotProcess::lose_spare(std::uint64_t id) {
   spares_->lose(id);
   refill_soon();
 }
 
-void SnapshotEntry::drop_spares() noexcept {
+void SnapshotProcess::drop_spares() noexcept {
   if (spares_) spares_->drop();
 }
 

@@ -22,7 +22,7 @@ namespace evparallel {
 
 struct Spare {
   std::uint64_t id = 0;  // of its spawn
-  Descriptor socket;     // the parent's end of its data socket
+  OwnedFd socket;        // the parent's end of its data socket
   bool ready = false;    // the answer to its rehearsal was read
 };
 
@@ -40,7 +40,7 @@ public:
   bool wants_more() const noexcept;
   // Makes its sockets and writes its rehearsal; the child's end is to go along with the request.
   // Returns 0 or an errno, and it was not added.
-  int add(std::uint64_t id, Descriptor& theirs);
+  int add(std::uint64_t id, OwnedFd& theirs);
   // The program spawns this task: those that are added from now on look at its code, since what
   // was spawned is mostly spawned again.
   void expect(const detail::Task&);

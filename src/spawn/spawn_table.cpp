@@ -14,27 +14,27 @@ constexpr std::size_t few = 16;
 
 }  // namespace
 
-Spawns::Places& Spawns::places_of(std::uint64_t id) noexcept {
+SpawnTable::Places& SpawnTable::places_of(std::uint64_t id) noexcept {
   return id < Spares::first_id ? spawned_ : spares_;
 }
 
-Living& Spawns::add(std::uint64_t id) {
-  Living& added = places_of(id).all.emplace_back();
+SpawnRecord& SpawnTable::add(std::uint64_t id) {
+  SpawnRecord& added = places_of(id).all.emplace_back();
   added.id = id;
   return added;
 }
 
-Living* Spawns::find(std::uint64_t id) noexcept {
-  std::vector<Living>& all = places_of(id).all;
-  const auto found =
-      std::lower_bound(all.begin(), all.end(), id,
-                       [](const Living& one, std::uint64_t wanted) { return one.id < wanted; });
+SpawnRecord* SpawnTable::find(std::uint64_t id) noexcept {
+  std::vector<SpawnRecord>& all = places_of(id).all;
+  const auto found = std::lower_bound(
+      all.begin(), all.end(), id,
+      [](const SpawnRecord& one, std::uint64_t wanted) { return one.id < wanted; });
   return found == all.end() || found->id != id || found->ended ? nullptr : &*found;
 }
 
 // Others are moved only when half of them have ended.
-void Spawns::erase(std::uint64_t id) noexcept {
-  Living* const found = find(id);
+void SpawnTable::erase(std::uint64_t id) noexcept {
+  SpawnRecord* const found = find(id);
   if (!found) return;
   Places& places = places_of(id);
   found->ended = true;
@@ -46,31 +46,32 @@ void Spawns::erase(std::uint64_t id) noexcept {
   if (2 * places.ended > places.all.size()) places.close_up();
 }
 
-void Spawns::Places::close_up() noexcept {
-  all.erase(std::remove_if(all.begin(), all.end(), [](const Living& one) { return one.ended; }),
-            all.end());
+void SpawnTable::Places::close_up() noexcept {
+  all.erase(
+      std::remove_if(all.begin(), all.end(), [](const SpawnRecord& one) { return one.ended; }),
+      all.end());
   ended = 0;
   if (all.capacity() > few && all.capacity() / 4 > all.size()) all.shrink_to_fit();
 }
 
-std::vector<std::uint64_t> Spawns::ids() const {
+std::vector<std::uint64_t> SpawnTable::ids() const {
   std::vector<std::uint64_t> ids;
   for (const Places* places : {&spawned_, &spares_})
-    for (const Living& one : places->all)
+    for (const SpawnRecord& one : places->all)
       if (!one.ended) ids.push_back(one.id);
   return ids;
 }
 
-bool Spawns::only_spares() const noexcept {
+bool SpawnTable::only_spares() const noexcept {
   return std::all_of(spawned_.all.begin(), spawned_.all.end(),
-                     [](const Living& one) { return one.ended; }) &&
+                     [](const SpawnRecord& one) { return one.ended; }) &&
          std::all_of(spares_.all.begin(), spares_.all.end(),
-                     [](const Living& one) { return one.ended || one.spare; });
+                     [](const SpawnRecord& one) { return one.ended || one.spare; });
 }
 
-void Spawns::forget_listeners() noexcept {
+void SpawnTable::forget_listeners() noexcept {
   for (Places* places : {&spawned_, &spares_})
-    for (Living& one : places->all) one.listener = nullptr;
+    for (SpawnRecord& one : places->all) one.listener = nullptr;
 }
 
 }  // namespace evparallel

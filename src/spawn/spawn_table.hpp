@@ -15,11 +15,11 @@
 
 namespace evparallel {
 
-class SpawnListener;
+class SpawnObserver;
 
-struct Living {
+struct SpawnRecord {
   std::uint64_t id = 0;
-  SpawnListener* listener = nullptr;  // null: forgotten, or a spare
+  SpawnObserver* listener = nullptr;  // null: forgotten, or a spare
   pid_t pid = 0;                      // 0: as far as is known it was not forked yet
   std::uint32_t slot = no_slot;
   std::int64_t born_before = 0;  // by boottime_ns(), where there is a pid
@@ -29,12 +29,12 @@ struct Living {
   bool ended = false;            // its place is still to be given up
 };
 
-class Spawns {
+class SpawnTable {
 public:
   // Requires: an id above all of its kind before.  Valid until the next add() or erase().
-  Living& add(std::uint64_t id);
+  SpawnRecord& add(std::uint64_t id);
   // nullptr: there is none, or none any more.
-  Living* find(std::uint64_t id) noexcept;
+  SpawnRecord* find(std::uint64_t id) noexcept;
   void erase(std::uint64_t id) noexcept;
 
   // All of them, in order.
@@ -45,7 +45,7 @@ public:
 
 private:
   struct Places {
-    std::vector<Living> all;
+    std::vector<SpawnRecord> all;
     std::size_t ended = 0;
     void close_up() noexcept;
   };

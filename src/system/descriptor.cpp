@@ -56,7 +56,7 @@ EVPARALLEL_EARLY Registered* find(int fd, std::uint32_t serial) noexcept {
 
 }  // namespace
 
-EVPARALLEL_EARLY Descriptor::Descriptor(int fd) noexcept : fd_(fd) {
+EVPARALLEL_EARLY OwnedFd::OwnedFd(int fd) noexcept : fd_(fd) {
   if (fd < 0) return;
   const auto index = static_cast<std::size_t>(fd);
   if (registered_count() <= index) high_numbers().resize(index);
@@ -64,7 +64,7 @@ EVPARALLEL_EARLY Descriptor::Descriptor(int fd) noexcept : fd_(fd) {
   registered(index) = {serial_, ::getpid()};
 }
 
-EVPARALLEL_EARLY Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
+EVPARALLEL_EARLY OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
   if (this != &other) {
     reset();
     fd_ = std::exchange(other.fd_, -1);
@@ -73,14 +73,14 @@ EVPARALLEL_EARLY Descriptor& Descriptor::operator=(Descriptor&& other) noexcept 
   return *this;
 }
 
-EVPARALLEL_EARLY void Descriptor::reset() noexcept {
+EVPARALLEL_EARLY void OwnedFd::reset() noexcept {
   if (fd_ < 0) return;
   const Registered* found = find(fd_, serial_);
   if (found && found->owner == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
   drop();
 }
 
-EVPARALLEL_EARLY void Descriptor::drop() noexcept {
+EVPARALLEL_EARLY void OwnedFd::drop() noexcept {
   if (fd_ < 0) return;
   if (Registered* found = find(fd_, serial_)) {
     *found = {};

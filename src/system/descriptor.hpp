@@ -14,14 +14,13 @@ namespace evparallel {
 // Owns one descriptor.  A socket is shut down before it is closed: a plain fork() of the program
 // may hold a copy, and the other end must hear of the end all the same.  In such a copy it is only
 // closed, since the connection is the program's.
-class Descriptor {
+class OwnedFd {
 public:
-  Descriptor() noexcept = default;
-  explicit Descriptor(int fd) noexcept;  // takes it over; -1: none
-  Descriptor(Descriptor&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)), serial_(other.serial_) {}
-  Descriptor& operator=(Descriptor&& other) noexcept;
-  ~Descriptor() { reset(); }
+  OwnedFd() noexcept = default;
+  explicit OwnedFd(int fd) noexcept;  // takes it over; -1: none
+  OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)), serial_(other.serial_) {}
+  OwnedFd& operator=(OwnedFd&& other) noexcept;
+  ~OwnedFd() { reset(); }
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
@@ -37,26 +36,26 @@ private:
 
 // A copy of a descriptor that others use as well, perhaps a socket of the program: it is closed, and
 // never shut down.
-class SharedDescriptor {
+class DupFd {
 public:
-  SharedDescriptor() noexcept = default;
-  explicit SharedDescriptor(int fd) noexcept : copy_(fd) {}  // takes it over; -1: none
-  SharedDescriptor(SharedDescriptor&&) noexcept = default;
-  SharedDescriptor& operator=(SharedDescriptor&& other) noexcept {
+  DupFd() noexcept = default;
+  explicit DupFd(int fd) noexcept : copy_(fd) {}  // takes it over; -1: none
+  DupFd(DupFd&&) noexcept = default;
+  DupFd& operator=(DupFd&& other) noexcept {
     if (this != &other) {
       copy_.drop();
       copy_ = std::move(other.copy_);
     }
     return *this;
   }
-  ~SharedDescriptor() { copy_.drop(); }
+  ~DupFd() { copy_.drop(); }
 
   int get() const noexcept { return copy_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(copy_); }
   void drop() noexcept { copy_.drop(); }
 
 private:
-  Descriptor copy_;
+  OwnedFd copy_;
 };
 
 // In a forked copy that is the library's: closes every registered descriptor but these two (-1:

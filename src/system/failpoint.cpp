@@ -22,8 +22,8 @@ namespace {
 // hears nothing.  The number stays taken, by a socket without another end: the next one to be made
 // would get it, and pass for this one.
 void close_behind(int fd) noexcept {
-  Descriptor dead;
-  Descriptor other;
+  OwnedFd dead;
+  OwnedFd other;
   if (make_pair(PairKind::stream, dead, other) == 0) ::dup3(dead.get(), fd, O_CLOEXEC);
 }
 

@@ -20,35 +20,35 @@ namespace evparallel {
 // it; in their order.  The library passes all but those marked *, which stand in the program's own
 // code: there a codec, a task or a callback of a test passes them.
 enum class Hop : std::uint8_t {
-  run,        // parent: run() or process() begins
-  spawn,      // parent: a child is to be asked for
-  knock,      // child: it asks for the first time, and goes to the door
-  ask,        // parent: the request is made
-  send,       // parent: it goes to the control socket
-  sent,       // parent: it has gone
-  encode,     // *both: a value is written
-  put,        // both: a frame is to be queued
-  write,      // both: what is queued goes to the data socket, or the next piece of it
-  written,    // both: nothing is queued any more
-  turn,       // snapshot: it looks for work
-  door,       // snapshot: a child has knocked
-  serve,      // snapshot: it has read a request
-  fork,       // whoever forks: just before, with all signals blocked
-  forked,     // whoever forks: just after
-  live,       // child: its first step of its own
-  read,       // both: bytes came in
-  task,       // child: it knows its task and is to enter it
-  decode,     // *both: a value is read
-  call,       // *child: the task is called
-  finish,     // parent: an answer is matched to its call
-  callback,   // *parent: the caller hears
-  drain,      // child: its task is over, what it has written may not be
-  leave,      // child: all is written
-  reap,       // snapshot: a child has been waited for
-  report,     // snapshot: a report goes to a control socket
-  take,       // parent: a report was read
-  last_word,  // parent: how a child ended is known
-  ended,      // parent: and all that it sent was delivered
+  run,                  // parent: run() or process() begins
+  spawn,                // parent: a child is to be asked for
+  connect_to_snapshot,  // child: it asks for the first time, and goes to the door
+  ask,                  // parent: the request is made
+  send,                 // parent: it goes to the control socket
+  sent,                 // parent: it has gone
+  encode,               // *both: a value is written
+  put,                  // both: a frame is to be queued
+  write,                // both: what is queued goes to the data socket, or the next piece of it
+  written,              // both: nothing is queued any more
+  turn,                 // snapshot: it looks for work
+  rendezvous,           // snapshot: a child has knocked
+  serve,                // snapshot: it has read a request
+  fork,                 // whoever forks: just before, with all signals blocked
+  forked,               // whoever forks: just after
+  child_main,           // child: its first step of its own
+  read,                 // both: bytes came in
+  task,                 // child: it knows its task and is to enter it
+  decode,               // *both: a value is read
+  call,                 // *child: the task is called
+  finish,               // parent: an answer is matched to its call
+  callback,             // *parent: the caller hears
+  drain,                // child: its task is over, what it has written may not be
+  leave,                // child: all is written
+  reap,                 // snapshot: a child has been waited for
+  report,               // snapshot: a report goes to a control socket
+  take,                 // parent: a report was read
+  exit_report,          // parent: how a child ended is known
+  ended,                // parent: and all that it sent was delivered
 };
 constexpr std::size_t hop_count = static_cast<std::size_t>(Hop::ended) + 1;
 

@@ -204,17 +204,17 @@ void write_each_piece(int number) noexcept {
   }
 }
 
-std::vector<Unflushed> unflushed_streams() {
-  std::vector<Unflushed> found{{"stdout", ::__fpending(stdout)},
-                               {"stderr", ::__fpending(stderr)},
-                               {"std::cout", Inside<char>::waiting(std::cout.rdbuf())},
-                               {"std::cerr", Inside<char>::waiting(std::cerr.rdbuf())},
-                               {"std::clog", Inside<char>::waiting(std::clog.rdbuf())},
-                               {"std::wcout", Inside<wchar_t>::waiting(std::wcout.rdbuf())},
-                               {"std::wcerr", Inside<wchar_t>::waiting(std::wcerr.rdbuf())},
-                               {"std::wclog", Inside<wchar_t>::waiting(std::wclog.rdbuf())}};
+std::vector<PendingOutput> unflushed_streams() {
+  std::vector<PendingOutput> found{{"stdout", ::__fpending(stdout)},
+                                   {"stderr", ::__fpending(stderr)},
+                                   {"std::cout", Inside<char>::waiting(std::cout.rdbuf())},
+                                   {"std::cerr", Inside<char>::waiting(std::cerr.rdbuf())},
+                                   {"std::clog", Inside<char>::waiting(std::clog.rdbuf())},
+                                   {"std::wcout", Inside<wchar_t>::waiting(std::wcout.rdbuf())},
+                                   {"std::wcerr", Inside<wchar_t>::waiting(std::wcerr.rdbuf())},
+                                   {"std::wclog", Inside<wchar_t>::waiting(std::wclog.rdbuf())}};
   found.erase(std::remove_if(found.begin(), found.end(),
-                             [](const Unflushed& stream) { return stream.bytes == 0; }),
+                             [](const PendingOutput& stream) { return stream.bytes == 0; }),
               found.end());
   return found;
 }

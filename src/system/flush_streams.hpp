@@ -17,10 +17,10 @@ void flush_streams() noexcept;
 void write_each_piece(int number) noexcept;
 
 // Bytes that were printed and are not written yet, in the streams whose insides can be looked at.
-struct Unflushed {
+struct PendingOutput {
   const char* stream;
   std::size_t bytes;
 };
-std::vector<Unflushed> unflushed_streams();
+std::vector<PendingOutput> unflushed_streams();
 
 }  // namespace evparallel

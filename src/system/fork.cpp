@@ -88,9 +88,10 @@ std::chrono::microseconds microseconds_of(const timeval& time) noexcept {
   return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
 }
 
-bool reap(pid_t pid, int flags, Ended& out) noexcept {
+bool reap(pid_t pid, int flags, Reaped& out) noexcept {
   rusage usage{};
-  if (retried([&] { return ::wait4(pid, &out.wait_status, flags, &usage); }) != pid) return false;
+  if (retry_on_eintr([&] { return ::wait4(pid, &out.wait_status, flags, &usage); }) != pid)
+    return false;
   out.pid = pid;
   out.usage = {microseconds_of(usage.ru_utime), microseconds_of(usage.ru_stime), usage.ru_maxrss,
                usage.ru_minflt, usage.ru_majflt};
@@ -106,10 +107,10 @@ EVPARALLEL_EARLY void set_role(Role now) noexcept {
   current_role = now;
 }
 
-EVPARALLEL_EARLY Home Home::here() noexcept {
+EVPARALLEL_EARLY OwnerProcess OwnerProcess::here() noexcept {
   return {::getpid(), current_role};
 }
-bool Home::is_here() const noexcept {
+bool OwnerProcess::is_here() const noexcept {
   return pid == ::getpid() && role == current_role;
 }
 
@@ -161,7 +162,7 @@ Forked fork_sibling() noexcept {
   return {pid, pid < 0 ? errno : 0};
 }
 
-void in_every_copy(void (*call)()) noexcept {
+void on_fork_in_child(void (*call)()) noexcept {
   ::pthread_atfork(nullptr, nullptr, call);
 }
 
@@ -185,7 +186,7 @@ int open_signal_descriptor() noexcept {
 
 void drain_signal_descriptor(int fd) noexcept {
   signalfd_siginfo info[8];
-  while (retried([&] { return ::read(fd, info, sizeof info); }) > 0) {}
+  while (retry_on_eintr([&] { return ::read(fd, info, sizeof info); }) > 0) {}
 }
 
 EVPARALLEL_EARLY bool parent_is(pid_t pid) noexcept {
@@ -197,11 +198,11 @@ void add_to_oom_score(int added) noexcept {
   const int fd = open_file("/proc/self/oom_score_adj", O_RDWR);
   if (fd < 0) return;
   char text[16] = {};
-  if (added != 0 && retried([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
+  if (added != 0 && retry_on_eintr([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
     const int wanted = std::clamp(std::atoi(text) + std::clamp(added, -most, most), -most, most);
     const int size = std::snprintf(text, sizeof text, "%d", wanted);
     // Not allowed, to lower it: it stays as it is.
-    retried([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
+    retry_on_eintr([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
   }
   ::close(fd);
 }
@@ -302,7 +303,8 @@ pid_t group_of(pid_t pid) noexcept {
 bool is_child_of_this_process(pid_t pid) noexcept {
   siginfo_t info{};
   const auto id = static_cast<id_t>(pid);
-  return retried([&] { return ::waitid(P_PID, id, &info, WEXITED | WNOHANG | WNOWAIT); }) == 0;
+  return retry_on_eintr([&] { return ::waitid(P_PID, id, &info, WEXITED | WNOHANG | WNOWAIT); }) ==
+         0;
 }
 bool kill_process(pid_t pid, int signum) noexcept {
   return ::kill(pid, signum) == 0;
@@ -336,19 +338,19 @@ void kill_group(pid_t pid, int signum) noexcept {
   ::kill(-pid, signum);
 }
 
-bool next_ended(Ended& out, bool (*has_group)(pid_t)) noexcept {
+bool reap_next(Reaped& out, bool (*has_group)(pid_t)) noexcept {
   siginfo_t info{};
   const int looked =
-      retried([&] { return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); });
+      retry_on_eintr([&] { return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT); });
   if (looked != 0 || info.si_pid == 0) return false;
   if (has_group(info.si_pid)) kill_group(info.si_pid, SIGKILL);
   return reap(info.si_pid, 0, out);
 }
 
-bool ended(pid_t pid, Ended& out) noexcept {
+bool ended(pid_t pid, Reaped& out) noexcept {
   if (reap(pid, WNOHANG, out)) return true;
   if (::kill(pid, 0) == 0 || errno != ESRCH) return false;
-  out = Ended{};
+  out = Reaped{};
   out.pid = pid;
   return true;
 }

@@ -20,10 +20,10 @@ void set_role(Role) noexcept;
 
 // Tells whether a handle is at home.  In another pid namespace a child may have the number that the
 // program has in its own.
-struct Home {
+struct OwnerProcess {
   pid_t pid;
   Role role;
-  static Home here() noexcept;
+  static OwnerProcess here() noexcept;
   bool is_here() const noexcept;
 };
 
@@ -43,7 +43,7 @@ Forked fork_sibling() noexcept;
 
 // `call` is called in every copy of this process, also in one that the program forks by itself,
 // before anything else runs there.
-void in_every_copy(void (*call)()) noexcept;
+void on_fork_in_child(void (*call)()) noexcept;
 
 // ---- in a fresh snapshot ----
 
@@ -105,7 +105,7 @@ bool kill_process(pid_t, int signum) noexcept;
 void kill_born_by(pid_t, std::int64_t boottime) noexcept;
 void kill_group(pid_t, int signum) noexcept;
 
-struct Ended {
+struct Reaped {
   pid_t pid = 0;
   int wait_status = 0;
   ResourceUsage usage{};
@@ -113,10 +113,10 @@ struct Ended {
 // The next child that has ended, any of them; what is left of its group is killed before it is
 // reaped, while the number cannot be another's, if it is one that `has_group`.  Only for the
 // snapshot, whose children are the library's, and what they leave behind.
-bool next_ended(Ended&, bool (*has_group)(pid_t)) noexcept;
+bool reap_next(Reaped&, bool (*has_group)(pid_t)) noexcept;
 
 // One certain child: a snapshot.  Returns false as long as it runs.  Where its status was lost (the
 // program ignores SIGCHLD, or waits for everything itself), wait_status is 0.
-bool ended(pid_t, Ended&) noexcept;
+bool ended(pid_t, Reaped&) noexcept;
 
 }  // namespace evparallel

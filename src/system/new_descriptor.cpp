@@ -34,18 +34,18 @@ void close_quietly(int fd) noexcept {
 }
 
 int take_lowest() noexcept {
-  return retried([] { return ::open("/", O_PATH | O_CLOEXEC); });
+  return retry_on_eintr([] { return ::open("/", O_PATH | O_CLOEXEC); });
 }
 
 // The first one holds its number until there is another: it is not renamed, since somebody may have
 // written to it already.
 template <class Make>
 EVPARALLEL_EARLY int above(Make make) noexcept {
-  const int fd = retried(make);
+  const int fd = retry_on_eintr(make);
   if (!is_low(fd)) return fd;
   const HeldNumbers held;
   errno = held.error();
-  const int other = held.error() ? -1 : retried(make);
+  const int other = held.error() ? -1 : retry_on_eintr(make);
   close_quietly(fd);
   return other;
 }

@@ -20,7 +20,7 @@ std::size_t read_stat(const char* path, std::uint64_t* numbers, std::size_t room
   char text[2048];
   const int fd = open_file(path, O_RDONLY);
   if (fd < 0) return 0;
-  const ssize_t size = retried([&] { return ::read(fd, text, sizeof text - 1); });
+  const ssize_t size = retry_on_eintr([&] { return ::read(fd, text, sizeof text - 1); });
   ::close(fd);
   if (size <= 0) return 0;
   text[size] = '\0';

@@ -21,10 +21,10 @@ constexpr std::size_t name_size = 64;
 
 // Written in the snapshot, inherited by its children.
 struct Titles {
-  Title* title;         // nullptr: the kernel does not let us show one
+  ProcessTitle* title;  // nullptr: the kernel does not let us show one
   char short_name[16];  // the program's, as the kernel has it
   char snapshot[name_size];
-  Title of_child;  // of one that has no name of its own
+  ProcessTitle of_child;  // of one that has no name of its own
 };
 Titles titles;
 
@@ -61,11 +61,11 @@ EVPARALLEL_EARLY void take_usual_name() noexcept {
   if (titles.title) *titles.title = titles.of_child;
 }
 
-Title title_of(std::string_view what) noexcept {
+ProcessTitle title_of(std::string_view what) noexcept {
   char text[name_size];
   copy(text, sizeof text, what);
   const bool named = titles.snapshot[0] != '\0';
-  Title title{};
+  ProcessTitle title{};
   std::snprintf(title.text, sizeof title, "%.64s: %s%s%s%s", name_of_program(), text,
                 named ? " [" : "", titles.snapshot, named ? "]" : "");
   return title;
@@ -95,7 +95,7 @@ bool show_arguments_at(const char* from, std::size_t size) noexcept {
 
 }  // namespace
 
-void name_snapshot(Title& place, std::string_view name) noexcept {
+void set_snapshot_title(ProcessTitle& place, std::string_view name) noexcept {
   ::prctl(PR_GET_NAME, titles.short_name);
   copy(titles.snapshot, sizeof titles.snapshot, name);
   set_short_name(name.empty() ? "snapshot" : name);
@@ -105,7 +105,7 @@ void name_snapshot(Title& place, std::string_view name) noexcept {
   if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
 }
 
-EVPARALLEL_EARLY void name_child(std::string_view task) noexcept {
+EVPARALLEL_EARLY void set_child_title(std::string_view task) noexcept {
   if (task.empty()) return take_usual_name();
   set_short_name(task);
   if (titles.title) *titles.title = title_of(task);

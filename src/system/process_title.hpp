@@ -11,16 +11,16 @@ namespace evparallel {
 
 // Where the title stands.  On the stack of a function that never returns: children have that page to
 // themselves anyway, so theirs cost no memory.
-struct Title {
+struct ProcessTitle {
   char text[256];
 };
 
 // In a fresh snapshot: "PROGRAM: snapshot [NAME]"; its short name is NAME, or "snapshot".
 // Requires: the place lasts as long as the process, and is no static object: the kernel shows
 // anonymous memory alone.
-void name_snapshot(Title& place, std::string_view name) noexcept;
+void set_snapshot_title(ProcessTitle& place, std::string_view name) noexcept;
 // In a fresh child: "PROGRAM: TASK [NAME OF THE SNAPSHOT]"; its short name is that of the task, or
 // the program's.
-void name_child(std::string_view task) noexcept;
+void set_child_title(std::string_view task) noexcept;
 
 }  // namespace evparallel

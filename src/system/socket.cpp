@@ -36,12 +36,12 @@ int type_of(PairKind kind) noexcept {
   }
 }
 
-EVPARALLEL_EARLY Flow flow_of_errno(int number) noexcept {
+EVPARALLEL_EARLY IoResult flow_of_errno(int number) noexcept {
   switch (number) {
     case EAGAIN:
     case ENOBUFS:
-    case ETOOMANYREFS: return Flow::again;
-    default: return Flow::end;
+    case ETOOMANYREFS: return IoResult::would_block;
+    default: return IoResult::closed;
   }
 }
 
@@ -50,7 +50,7 @@ EVPARALLEL_EARLY Flow flow_of_errno(int number) noexcept {
 template <class Call>
 ssize_t read_past_reset(Call call) noexcept {
   ssize_t result;
-  do result = retried(call);
+  do result = retry_on_eintr(call);
   while (result < 0 && errno == ECONNRESET);
   return result;
 }
@@ -62,8 +62,8 @@ union StreamControl {
 };
 
 // Takes over all that came along, whatever becomes of it.
-void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
-  Batch batch;
+void take_batch(msghdr& message, std::vector<ReceivedFds>* batches) noexcept {
+  ReceivedFds batch;
   for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
     if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -73,7 +73,7 @@ void take_batch(msghdr& message, std::vector<Batch>* batches) noexcept {
   bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
   for (int& fd : batch.descriptors) whole &= (fd = above_standard_streams(fd)) >= 0;
   // Without those that were lost nobody could tell which ones these are.
-  if (!whole) batch = Batch();
+  if (!whole) batch = ReceivedFds();
   if (batches) batches->push_back(std::move(batch));
 }
 
@@ -105,14 +105,14 @@ void wait_for_room() noexcept {
 
 // False: it was lost here.
 bool take_descriptor(int fd, Packet& packet) noexcept {
-  SharedDescriptor superfluous;
+  DupFd superfluous;
   if (fd < 0) return false;
   if (packet.count == most_along)
-    superfluous = SharedDescriptor(fd);
+    superfluous = DupFd(fd);
   else if (packet.count++ == 0)
-    packet.along = Descriptor(fd);
+    packet.along = OwnedFd(fd);
   else
-    packet.others[packet.count - 2] = SharedDescriptor(fd);
+    packet.others[packet.count - 2] = DupFd(fd);
   return true;
 }
 
@@ -145,19 +145,19 @@ void take_control(msghdr& message, Packet& packet) noexcept {
 
 void Packet::drop() noexcept {
   along.drop();
-  for (SharedDescriptor& other : others) other.drop();
+  for (DupFd& other : others) other.drop();
   count = 0;
 }
 
-int make_pair(PairKind kind, Descriptor& one, Descriptor& other) noexcept {
+int make_pair(PairKind kind, OwnedFd& one, OwnedFd& other) noexcept {
   int ends[2];
   if (const int error = open_socket_pair(type_of(kind), ends)) return error;
-  one = Descriptor(ends[0]);
-  other = Descriptor(ends[1]);
+  one = OwnedFd(ends[0]);
+  other = OwnedFd(ends[1]);
   return 0;
 }
 
-Batch::~Batch() {
+ReceivedFds::~ReceivedFds() {
   for (const int fd : descriptors)
     if (fd >= 0) ::close(fd);
 }
@@ -167,7 +167,7 @@ bool descriptor_is_open(int fd) noexcept {
 }
 
 EVPARALLEL_EARLY Transfer receive(int fd, char* to, std::size_t size, Wait wait,
-                                  std::vector<Batch>* batches) noexcept {
+                                  std::vector<ReceivedFds>* batches) noexcept {
   const int flags = MSG_CMSG_CLOEXEC | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
   iovec vector{to, size};
   StreamControl control;
@@ -181,8 +181,8 @@ EVPARALLEL_EARLY Transfer receive(int fd, char* to, std::size_t size, Wait wait,
   });
   if (got >= 0 && (message.msg_controllen > 0 || message.msg_flags & MSG_CTRUNC))
     take_batch(message, batches);
-  if (got > 0) return {Flow::done, static_cast<std::size_t>(got)};
-  if (got == 0) return {Flow::end, 0};
+  if (got > 0) return {IoResult::done, static_cast<std::size_t>(got)};
+  if (got == 0) return {IoResult::closed, 0};
   return {flow_of_errno(errno), 0};
 }
 
@@ -199,10 +199,10 @@ EVPARALLEL_EARLY Transfer send(int fd, const std::string_view* pieces, int count
   if (along) put_along(message, control, *along);
   const int flags = MSG_NOSIGNAL | (wait == Wait::yes ? 0 : MSG_DONTWAIT);
   for (;;) {
-    const ssize_t put = retried([&] { return ::sendmsg(fd, &message, flags); });
-    if (put >= 0) return {Flow::done, static_cast<std::size_t>(put)};
+    const ssize_t put = retry_on_eintr([&] { return ::sendmsg(fd, &message, flags); });
+    if (put >= 0) return {IoResult::done, static_cast<std::size_t>(put)};
     if (errno != ETOOMANYREFS) return {flow_of_errno(errno), 0};
-    if (wait == Wait::no) return {Flow::later, 0};
+    if (wait == Wait::no) return {IoResult::retry_later, 0};
     wait_for_room();
   }
 }
@@ -211,8 +211,8 @@ void half_close(int fd) noexcept {
   ::shutdown(fd, SHUT_WR);
 }
 
-Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
-                 std::size_t count) noexcept {
+IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* along,
+                     std::size_t count) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
   Control control{};
   msghdr message{};
@@ -220,11 +220,12 @@ Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
   message.msg_iovlen = 1;
   if (count > 0)
     std::memcpy(room_along(message, control.bytes, count), along, count * sizeof *along);
-  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
-  return put >= 0 ? Flow::done : flow_of_errno(errno);
+  const ssize_t put =
+      retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  return put >= 0 ? IoResult::done : flow_of_errno(errno);
 }
 
-Flow send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
+IoResult send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
   alignas(cmsghdr) char bytes_along[CMSG_SPACE(sizeof(ucred))] = {};
   msghdr message{};
@@ -238,8 +239,9 @@ Flow send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) no
   item->cmsg_len = CMSG_LEN(sizeof(ucred));
   const ucred credentials{pid, ::getuid(), ::getgid()};
   std::memcpy(CMSG_DATA(item), &credentials, sizeof credentials);
-  const ssize_t put = retried([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
-  if (put >= 0) return Flow::done;
+  const ssize_t put =
+      retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  if (put >= 0) return IoResult::done;
   const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: this user has no number here
   return refused ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
 }
@@ -260,7 +262,7 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
     return packet;
   }
   take_control(message, packet);
-  packet.flow = got == 0 ? Flow::end : Flow::done;
+  packet.flow = got == 0 ? IoResult::closed : IoResult::done;
   packet.size = static_cast<std::size_t>(got);
   return packet;
 }

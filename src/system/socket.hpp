@@ -18,20 +18,20 @@
 namespace evparallel {
 
 // How a transfer went.
-enum class Flow {
+enum class IoResult {
   done,
-  again,  // not now: wait until the socket is ready
-  later,  // not now, and nothing tells when: too many descriptors are under way
-  end,    // the other end is gone (end of file, reset, EPIPE)
+  would_block,  // not now: wait until the socket is ready
+  retry_later,  // not now, and nothing tells when: too many descriptors are under way
+  closed,       // the other end is gone (end of file, reset, EPIPE)
 };
 
 enum class PairKind { stream, packets, datagrams };
 
 // Both ends are close-on-exec.  Returns 0 or an errno.
-int make_pair(PairKind, Descriptor& one, Descriptor& other) noexcept;
+int make_pair(PairKind, OwnedFd& one, OwnedFd& other) noexcept;
 
 struct Transfer {
-  Flow flow;
+  IoResult flow;
   std::size_t size;
 };
 
@@ -39,15 +39,15 @@ enum class Wait : bool { no, yes };
 
 // The descriptors that came along with one write of the other side.  Those that nobody has taken
 // (and replaced by -1) are closed with it.
-class Batch {
+class ReceivedFds {
 public:
-  Batch() noexcept = default;
-  Batch(Batch&& other) noexcept : descriptors(std::exchange(other.descriptors, {})) {}
-  Batch& operator=(Batch&& other) noexcept {
+  ReceivedFds() noexcept = default;
+  ReceivedFds(ReceivedFds&& other) noexcept : descriptors(std::exchange(other.descriptors, {})) {}
+  ReceivedFds& operator=(ReceivedFds&& other) noexcept {
     descriptors.swap(other.descriptors);
     return *this;
   }
-  ~Batch();
+  ~ReceivedFds();
 
   std::vector<int> descriptors{};
 };
@@ -60,7 +60,7 @@ bool descriptor_is_open(int fd) noexcept;
 // asks for it; an empty one where this process had no room for it.  What goes along goes with the
 // first byte, or not at all.
 Transfer receive(int fd, char* to, std::size_t size, Wait,
-                 std::vector<Batch>* batches = nullptr) noexcept;
+                 std::vector<ReceivedFds>* batches = nullptr) noexcept;
 Transfer send(int fd, const std::string_view* pieces, int count, Wait,
               const std::vector<Attachment>* along = nullptr) noexcept;
 void half_close(int fd) noexcept;
@@ -68,16 +68,16 @@ void half_close(int fd) noexcept;
 // Packets with some descriptors along.  ENOBUFS and ETOOMANYREFS (too many descriptors in
 // flight) count as `again`: they pass when the other side has read.
 constexpr std::size_t most_along = 4;
-Flow send_packet(int fd, const void* bytes, std::size_t size, const int* along,
-                 std::size_t count) noexcept;
+IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* along,
+                     std::size_t count) noexcept;
 // With one, or with none: -1.
-inline Flow send_packet(int fd, const void* bytes, std::size_t size, int along) noexcept {
+inline IoResult send_packet(int fd, const void* bytes, std::size_t size, int along) noexcept {
   return send_packet(fd, bytes, size, &along, along >= 0 ? 1 : 0);
 }
 
 // The same, without descriptors, in the name of that process: who reads it elsewhere and asks for senders
 // is told by which number it knows it.  Where the kernel does not let us, this process is the sender.
-Flow send_packet_from(pid_t, int fd, const void* bytes, std::size_t size) noexcept;
+IoResult send_packet_from(pid_t, int fd, const void* bytes, std::size_t size) noexcept;
 
 // What was not taken out of it is closed, without a shutdown, when it is destroyed.
 struct Packet {
@@ -86,11 +86,11 @@ struct Packet {
   ~Packet() { drop(); }
   void drop() noexcept;
 
-  Flow flow = Flow::again;
+  IoResult flow = IoResult::would_block;
   std::size_t size = 0;
-  Descriptor along;                         // the first that came
-  SharedDescriptor others[most_along - 1];  // those behind it
-  std::size_t count = 0;                    // of those that were kept
+  OwnedFd along;                 // the first that came
+  DupFd others[most_along - 1];  // those behind it
+  std::size_t count = 0;         // of those that were kept
   bool lost_descriptor =
       false;         // of those that were sent this process had no room for one: none came
   pid_t sender = 0;  // as the kernel states it, where the socket asks for it

@@ -12,19 +12,19 @@
 
 namespace evparallel {
 
-void Streams::give(int number, SharedDescriptor fd) noexcept {
+void StdioPlan::give(int number, DupFd fd) noexcept {
   given[number] = std::move(fd);
   plan |= stream_comes(number);
 }
 
-std::size_t Streams::list(int* to) const noexcept {
+std::size_t StdioPlan::list(int* to) const noexcept {
   std::size_t listed = 0;
-  for (const SharedDescriptor& fd : given)
+  for (const DupFd& fd : given)
     if (fd) to[listed++] = fd.get();
   return listed;
 }
 
-bool Streams::claim(std::uint32_t wanted, Packet& packet) noexcept {
+bool StdioPlan::claim(std::uint32_t wanted, Packet& packet) noexcept {
   if (packet.lost_descriptor || !packet.along) return false;
   std::size_t next = 0;
   for (int number = 0; number < count; ++number)
@@ -33,7 +33,7 @@ bool Streams::claim(std::uint32_t wanted, Packet& packet) noexcept {
   return packet.count == 1 + next;
 }
 
-EVPARALLEL_EARLY int Streams::take_places() const noexcept {
+EVPARALLEL_EARLY int StdioPlan::dup_into_place() const noexcept {
   if (plan == 0) return 0;
   // First, as long as standard input is what it was: to open the null device here could fail.
   int error = 0;

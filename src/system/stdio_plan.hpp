@@ -21,14 +21,14 @@ constexpr std::uint32_t stream_by_lines(int number) noexcept {  // written line 
   return std::uint32_t{64} << number;
 }
 
-struct Streams {
+struct StdioPlan {
   static constexpr int count = 3;
 
-  std::uint32_t plan = 0;         // as of Request::streams
-  SharedDescriptor given[count];  // by number, those that the plan says come along
+  std::uint32_t plan = 0;  // as of Request::streams
+  DupFd given[count];      // by number, those that the plan says come along
 
   // ---- in who asks ----
-  void give(int number, SharedDescriptor) noexcept;
+  void give(int number, DupFd) noexcept;
   // Writes the numbers of those given to `to`, in order.  Returns how many.
   std::size_t list(int* to) const noexcept;
 
@@ -40,7 +40,7 @@ struct Streams {
   // ---- in the child ----
   // Requires: standard input is the null device, or what stands for it.
   // Returns 0, or the errno for which one that was to be the null device is not.
-  int take_places() const noexcept;
+  int dup_into_place() const noexcept;
 };
 
 }  // namespace evparallel

@@ -12,11 +12,12 @@
 namespace evparallel {
 
 bool read_text_file(const std::string& path, std::string& text) {
-  const SharedDescriptor file(open_file(path.c_str(), O_RDONLY));
+  const DupFd file(open_file(path.c_str(), O_RDONLY));
   text.clear();
   if (!file) return false;
   char piece[4096];
-  for (ssize_t size; (size = retried([&] { return ::read(file.get(), piece, sizeof piece); })) > 0;)
+  for (ssize_t size;
+       (size = retry_on_eintr([&] { return ::read(file.get(), piece, sizeof piece); })) > 0;)
     text.append(piece, static_cast<std::size_t>(size));
   return true;
 }

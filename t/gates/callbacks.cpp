@@ -54,7 +54,7 @@ int main() {
   options.on_progress = [](const par::Progress&) { std::puts("progress"); };
   pool.map(
       numbers, [](std::size_t, par::Result<int>) { std::puts("item"); },
-      [](const par::Summary&) { std::puts("over"); }, std::move(options));
+      [](const par::MapSummary&) { std::puts("over"); }, std::move(options));
 
   const par::Timer once = loop.after(std::chrono::milliseconds(1), [] { std::puts("once"); });
   const par::Timer often = loop.every(std::chrono::milliseconds(1), [] { std::puts("often"); });

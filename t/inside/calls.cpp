@@ -79,7 +79,7 @@ BOOST_AUTO_TEST_SUITE(rows)
 
 BOOST_AUTO_TEST_CASE(a_row_is_a_queue) {
   std::mt19937 random(testing::seed(1));
-  Row<std::string> row;
+  RingBuffer<std::string> row;
   std::vector<std::string> expected;
   for (int i = 0; i < 20000; ++i) {
     if (random() % 5 < 3) {
@@ -103,7 +103,7 @@ BOOST_AUTO_TEST_CASE(a_row_is_a_queue) {
   }
 }
 
-std::string all_of(const ByteRow& row) {
+std::string all_of(const ByteQueue& row) {
   std::string all;
   while (all.size() < row.size()) all += row.from(all.size());
   BOOST_TEST(row.from(all.size()).empty());
@@ -113,11 +113,11 @@ std::string all_of(const ByteRow& row) {
 // Sizes around that of a piece, and small ones in large numbers.
 BOOST_AUTO_TEST_CASE(bytes_come_at_the_end_and_go_at_the_front) {
   std::mt19937 random(testing::seed(2));
-  ByteRow row;
+  ByteQueue row;
   std::string expected;
   char next = 0;
   for (int i = 0; i < 3000; ++i) {
-    const std::size_t most = i % 100 < 90 ? 200 : 3 * ByteRow::piece_size;
+    const std::size_t most = i % 100 < 90 ? 200 : 3 * ByteQueue::piece_size;
     std::string bytes(random() % most, ++next);
     row.append(bytes);
     expected += bytes;
@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(bytes_come_at_the_end_and_go_at_the_front) {
     BOOST_REQUIRE(row.size() == expected.size());
     if (i % 20 == 0) BOOST_REQUIRE((all_of(row) == expected));
     if (i % 500 == 499) {
-      ByteRow moved(std::move(row));
+      ByteQueue moved(std::move(row));
       BOOST_REQUIRE((all_of(moved) == expected));
       BOOST_REQUIRE(row.empty());
       moved.clear();
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(bytes_come_at_the_end_and_go_at_the_front) {
 
 // A queue that never empties costs memory for what is in it, and none for what has gone by.
 BOOST_AUTO_TEST_CASE(bytes_that_go_by_leave_nothing) {
-  ByteRow row;
+  ByteQueue row;
   const std::string bytes(1000, 'b');
   for (int i = 0; i < 1000; ++i) row.append(bytes);
   const Memory before = memory;
@@ -155,10 +155,10 @@ BOOST_AUTO_TEST_CASE(bytes_that_go_by_leave_nothing) {
     row.append(bytes);
     row.drop_front(bytes.size());
   }
-  BOOST_TEST(memory.peak - before.live <= 4 * ByteRow::piece_size);
+  BOOST_TEST(memory.peak - before.live <= 4 * ByteQueue::piece_size);
   BOOST_TEST(memory.allocations - before.allocations <= 16);
   row.drop_front(row.size());
-  BOOST_TEST(before.live - memory.live >= 1000 * bytes.size() - 4 * ByteRow::piece_size);
+  BOOST_TEST(before.live - memory.live >= 1000 * bytes.size() - 4 * ByteQueue::piece_size);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

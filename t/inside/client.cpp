@@ -39,7 +39,7 @@ using testing::state_of;
 namespace {
 
 // A child sends each byte back, and exits with the status that comes behind an 'x'.
-void live(Spawn&& spawn) {
+void child_main(ChildArgs&& spawn) {
   char byte;
   while (::recv(spawn.socket.get(), &byte, 1, 0) == 1) {
     if (byte == 'x') {
@@ -63,22 +63,22 @@ class Far {
 public:
   Far() {
     ServerStart start;
-    Descriptor ours;
+    OwnedFd ours;
     if (make_pair(PairKind::packets, ours, start.control) != 0)
       throw std::runtime_error("no socket pair");
     start.slots = map_slots();
-    start.notes = Notes::map();
+    start.notes = CancelTable::map();
     start.program = Program::here();
-    start.live = &live;
+    start.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
     start.control.drop();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;
-    client = Client(std::move(ours));
+    client = ControlClient(std::move(ours));
     Report begun{};
-    const auto told = [&] { return client.take(begun) == Flow::done; };
-    if (!testing::eventually(told) || begun.kind != Tell::begun)
+    const auto told = [&] { return client.take(begun) == IoResult::done; };
+    if (!testing::eventually(told) || begun.kind != ReportKind::begun)
       throw std::runtime_error("the snapshot has not begun");
   }
   Far(const Far&) = delete;
@@ -91,12 +91,12 @@ public:
   }
 
   // The end of a child's data socket that is ours.
-  Descriptor ask_for_child(std::uint64_t id) {
-    Descriptor ours;
-    Descriptor theirs;
+  OwnedFd ask_for_child(std::uint64_t id) {
+    OwnedFd ours;
+    OwnedFd theirs;
     if (make_pair(PairKind::stream, ours, theirs) != 0) throw std::runtime_error("no socket pair");
     Request request{};
-    request.kind = Ask::spawn;
+    request.kind = RequestKind::spawn;
     request.slot = no_slot;
     request.id = id;
     if (!client.ask(request, std::move(theirs))) throw std::runtime_error("the queue is full");
@@ -105,7 +105,7 @@ public:
   // A request that does nothing.
   bool ask_nothing() {
     Request request{};
-    request.kind = Ask::kill;
+    request.kind = RequestKind::kill;
     request.slot = no_slot;
     request.id = 999999;
     return client.ask(request);
@@ -120,9 +120,9 @@ public:
   Report next() {
     Report report{};
     for (;;) {
-      const Flow flow = client.take(report);
-      if (flow == Flow::done) return report;
-      if (flow == Flow::end || !is_ready(client.fd())) throw std::runtime_error("no report");
+      const IoResult flow = client.take(report);
+      if (flow == IoResult::done) return report;
+      if (flow == IoResult::closed || !is_ready(client.fd())) throw std::runtime_error("no report");
     }
   }
   void suspend() {
@@ -142,24 +142,25 @@ public:
   }
 
   pid_t pid = 0;
-  Client client;
+  ControlClient client;
 };
 
-bool echoes(const Descriptor& socket) {
+bool echoes(const OwnedFd& socket) {
   char byte = 'e';
   if (::send(socket.get(), &byte, 1, MSG_NOSIGNAL) != 1) return false;
   byte = 0;
   return is_ready(socket.get()) && ::recv(socket.get(), &byte, 1, 0) == 1 && byte == 'e';
 }
 
-void leave(const Descriptor& socket, char status) {
+void leave(const OwnedFd& socket, char status) {
   const char bytes[] = {'x', status};
   BOOST_REQUIRE(::send(socket.get(), bytes, 2, MSG_NOSIGNAL) == 2);
 }
 
-bool sees_end(const Descriptor& socket) {
+bool sees_end(const OwnedFd& socket) {
   char byte;
-  return is_ready(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
+  return is_ready(socket.get()) &&
+         receive(socket.get(), &byte, 1, Wait::no).flow == IoResult::closed;
 }
 
 }  // namespace
@@ -167,7 +168,7 @@ bool sees_end(const Descriptor& socket) {
 BOOST_AUTO_TEST_SUITE(client)
 
 BOOST_AUTO_TEST_CASE(none_at_all) {
-  Client none;
+  ControlClient none;
   BOOST_TEST(!none);
   BOOST_TEST(none.idle());
   BOOST_TEST(none.fd() == -1);
@@ -178,27 +179,27 @@ BOOST_AUTO_TEST_CASE(asked_and_told) {
   Far far;
   BOOST_TEST(static_cast<bool>(far.client));
   Report report{};
-  BOOST_TEST((far.client.take(report) == Flow::again));
+  BOOST_TEST((far.client.take(report) == IoResult::would_block));
   const std::size_t before = testing::count_descriptors();
-  const Descriptor socket = far.ask_for_child(5);
+  const OwnedFd socket = far.ask_for_child(5);
   BOOST_TEST(testing::count_descriptors() == before + 1);  // the child's end has left
   BOOST_TEST(far.client.idle());
   BOOST_TEST(far.client.flush());
   report = far.next();
-  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.id == 5U);
   BOOST_TEST(echoes(socket));
   leave(socket, 9);
   report = far.next();
-  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST((report.kind == ReportKind::exited));
   BOOST_TEST(report.id == 5U);
   BOOST_TEST((WIFEXITED(report.code) && WEXITSTATUS(report.code) == 9));
-  BOOST_TEST((far.client.take(report) == Flow::again));
+  BOOST_TEST((far.client.take(report) == IoResult::would_block));
 }
 
 BOOST_AUTO_TEST_CASE(where_the_socket_is_full_requests_wait_in_order) {
   Far far;
-  const Descriptor first = far.ask_for_child(1);
+  const OwnedFd first = far.ask_for_child(1);
   far.next();
   BOOST_TEST(echoes(first));
   far.suspend();
@@ -206,35 +207,35 @@ BOOST_AUTO_TEST_CASE(where_the_socket_is_full_requests_wait_in_order) {
   BOOST_TEST(!far.client.idle());
   BOOST_TEST(!far.client.flush());
   const std::size_t before = testing::count_descriptors();
-  std::vector<Descriptor> sockets;
+  std::vector<OwnedFd> sockets;
   for (std::uint64_t id = 10; id < 30; ++id) sockets.push_back(far.ask_for_child(id));
   BOOST_TEST(testing::count_descriptors() == before + 40);  // theirs wait too
   Request request{};
-  request.kind = Ask::kill;
+  request.kind = RequestKind::kill;
   request.slot = no_slot;
   request.id = 29;
   request.signum = SIGKILL;
   BOOST_TEST(far.client.ask(request));
   Report report{};
-  BOOST_TEST((far.client.take(report) == Flow::again));
+  BOOST_TEST((far.client.take(report) == IoResult::would_block));
   far.wake();
   far.flush_all();
   BOOST_TEST(far.client.idle());
   BOOST_TEST(testing::count_descriptors() == before + 20);
   for (std::uint64_t id = 10; id < 30; ++id) {
     report = far.next();
-    BOOST_TEST((report.kind == Tell::spawned));
+    BOOST_TEST((report.kind == ReportKind::spawned));
     BOOST_TEST(report.id == id);
   }
   report = far.next();
-  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST((report.kind == ReportKind::exited));
   BOOST_TEST(report.id == 29U);
   for (std::size_t i = 0; i + 1 < sockets.size(); ++i) BOOST_TEST(echoes(sockets[i]));
 }
 
 BOOST_AUTO_TEST_CASE(the_queue_has_an_end, *testing::guarantee("7.3")) {
   Far far;
-  const Descriptor first = far.ask_for_child(1);
+  const OwnedFd first = far.ask_for_child(1);
   far.next();
   far.suspend();
   far.fill();  // the socket, and then the first one waits
@@ -242,21 +243,21 @@ BOOST_AUTO_TEST_CASE(the_queue_has_an_end, *testing::guarantee("7.3")) {
   while (waiting < 200000 && far.ask_nothing()) ++waiting;
   BOOST_TEST(waiting == 65536U);
   // What is refused is not kept.
-  Descriptor ours;
-  Descriptor theirs;
+  OwnedFd ours;
+  OwnedFd theirs;
   BOOST_REQUIRE(make_pair(PairKind::stream, ours, theirs) == 0);
   Request request{};
-  request.kind = Ask::spawn;
+  request.kind = RequestKind::spawn;
   request.slot = no_slot;
   request.id = 2;
   BOOST_TEST(!far.client.ask(request, std::move(theirs)));
   BOOST_TEST(sees_end(ours));
   far.wake();
   far.flush_all();
-  const Descriptor last = far.ask_for_child(3);
+  const OwnedFd last = far.ask_for_child(3);
   far.flush_all();  // the socket may have been filled by the last of the others
   const Report report = far.next();
-  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.id == 3U);
 }
 
@@ -264,10 +265,10 @@ BOOST_AUTO_TEST_CASE(exits_that_were_heard_free_their_slots) {
   Far far;
   std::uint32_t slots[2];
   for (std::uint32_t& slot : slots) {
-    const Descriptor socket = far.ask_for_child(1);
+    const OwnedFd socket = far.ask_for_child(1);
     slot = far.next().slot;
     leave(socket, 0);
-    BOOST_TEST((far.next().kind == Tell::exited));
+    BOOST_TEST((far.next().kind == ReportKind::exited));
   }
   BOOST_TEST(slots[0] == slots[1]);
 }
@@ -275,28 +276,28 @@ BOOST_AUTO_TEST_CASE(exits_that_were_heard_free_their_slots) {
 // What a request says of it is true when it leaves, not when it was queued.
 BOOST_AUTO_TEST_CASE(a_queued_request_knows_the_latest) {
   Far far;
-  const Descriptor first = far.ask_for_child(1);
+  const OwnedFd first = far.ask_for_child(1);
   const std::uint32_t slot = far.next().slot;
   leave(first, 0);
   BOOST_REQUIRE(is_ready(far.client.fd()));
   far.suspend();
   far.fill();
-  const Descriptor second = far.ask_for_child(2);
-  BOOST_TEST((far.next().kind == Tell::exited));
+  const OwnedFd second = far.ask_for_child(2);
+  BOOST_TEST((far.next().kind == ReportKind::exited));
   far.wake();
   far.flush_all();
   const Report report = far.next();
-  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.slot == slot);
 }
 
 BOOST_AUTO_TEST_CASE(closed) {
   Far far;
-  const Descriptor first = far.ask_for_child(1);
+  const OwnedFd first = far.ask_for_child(1);
   far.next();
   far.suspend();
   far.fill();
-  const Descriptor second = far.ask_for_child(2);
+  const OwnedFd second = far.ask_for_child(2);
   far.client.close();
   BOOST_TEST(!far.client);
   BOOST_TEST(far.client.idle());
@@ -307,25 +308,25 @@ BOOST_AUTO_TEST_CASE(closed) {
 
 BOOST_AUTO_TEST_CASE(the_end_comes_after_all_that_was_told) {
   Far far;
-  std::vector<Descriptor> sockets;
+  std::vector<OwnedFd> sockets;
   for (std::uint64_t id = 1; id <= 4; ++id) sockets.push_back(far.ask_for_child(id));
-  for (const Descriptor& socket : sockets) BOOST_TEST(echoes(socket));  // so three were told
+  for (const OwnedFd& socket : sockets) BOOST_TEST(echoes(socket));  // so three were told
   far.suspend();
   BOOST_TEST(far.ask_nothing());  // it dies with this unread
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   Report report{};
   std::uint64_t told = 0;
-  Flow flow = Flow::done;
-  for (int i = 0; i < 10 && flow == Flow::done; ++i) {
+  IoResult flow = IoResult::done;
+  for (int i = 0; i < 10 && flow == IoResult::done; ++i) {
     flow = far.client.take(report);
-    if (flow != Flow::done) break;
-    BOOST_TEST((report.kind == Tell::spawned));
+    if (flow != IoResult::done) break;
+    BOOST_TEST((report.kind == ReportKind::spawned));
     BOOST_TEST(report.id == ++told);
   }
-  BOOST_TEST((flow == Flow::end));
+  BOOST_TEST((flow == IoResult::closed));
   BOOST_TEST(told >= 3U);
-  BOOST_TEST((far.client.take(report) == Flow::end));
+  BOOST_TEST((far.client.take(report) == IoResult::closed));
 }
 
 BOOST_AUTO_TEST_CASE(asking_the_dead_is_no_harm) {
@@ -333,24 +334,24 @@ BOOST_AUTO_TEST_CASE(asking_the_dead_is_no_harm) {
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   for (int i = 0; i < 3; ++i) {
-    const Descriptor socket = far.ask_for_child(1);
+    const OwnedFd socket = far.ask_for_child(1);
     BOOST_TEST(sees_end(socket));
     BOOST_TEST(far.client.idle());
     BOOST_TEST(far.client.flush());
   }
   Report report{};
-  BOOST_TEST((far.client.take(report) == Flow::end));
+  BOOST_TEST((far.client.take(report) == IoResult::closed));
 }
 
 // Queued requests die with it: their sockets end.
 BOOST_AUTO_TEST_CASE(queued_requests_of_the_dead_are_let_go) {
   Far far;
-  const Descriptor first = far.ask_for_child(1);
+  const OwnedFd first = far.ask_for_child(1);
   far.next();
   BOOST_TEST(echoes(first));  // by now it holds nothing of the snapshot's
   far.suspend();
   far.fill();
-  const Descriptor second = far.ask_for_child(2);
+  const OwnedFd second = far.ask_for_child(2);
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   BOOST_TEST(far.client.flush());
@@ -360,14 +361,14 @@ BOOST_AUTO_TEST_CASE(queued_requests_of_the_dead_are_let_go) {
 
 // What comes is not what we know: it is over.
 BOOST_AUTO_TEST_CASE(a_broken_report_is_an_end) {
-  Descriptor ours;
-  Descriptor theirs;
+  OwnedFd ours;
+  OwnedFd theirs;
   BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
-  Client client(std::move(ours));
-  BOOST_TEST((send_packet(theirs.get(), "junk", 4, STDERR_FILENO) == Flow::done));
+  ControlClient client(std::move(ours));
+  BOOST_TEST((send_packet(theirs.get(), "junk", 4, STDERR_FILENO) == IoResult::done));
   const std::size_t before = testing::count_descriptors();
   Report report{};
-  BOOST_TEST((client.take(report) == Flow::end));
+  BOOST_TEST((client.take(report) == IoResult::closed));
   BOOST_TEST(testing::count_descriptors() == before);
 }
 
@@ -376,10 +377,10 @@ BOOST_AUTO_TEST_SUITE_END()
 // ---- spawns ----
 
 BOOST_AUTO_TEST_CASE(a_spawn_is_found_until_it_is_erased) {
-  Spawns spawns;
+  SpawnTable spawns;
   BOOST_TEST(spawns.find(1) == nullptr);
   spawns.erase(1);
-  Living& added = spawns.add(1);
+  SpawnRecord& added = spawns.add(1);
   BOOST_TEST(added.id == 1u);
   BOOST_TEST(added.slot == no_slot);
   BOOST_TEST(!added.asked);
@@ -397,7 +398,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_is_found_until_it_is_erased) {
 // The ids of spares are above all others, and both rise at the same time.
 BOOST_AUTO_TEST_CASE(spawns_end_in_any_order) {
   std::mt19937 random(testing::seed(41));
-  Spawns spawns;
+  SpawnTable spawns;
   std::set<std::uint64_t> expected;
   std::uint64_t next = 1;
   std::uint64_t next_spare = Spares::first_id;
@@ -430,7 +431,7 @@ BOOST_AUTO_TEST_CASE(spawns_end_in_any_order) {
 }
 
 BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_none) {
-  Spawns spawns;
+  SpawnTable spawns;
   BOOST_TEST(spawns.only_spares());
   spawns.add(Spares::first_id).spare = true;
   BOOST_TEST(spawns.only_spares());
@@ -443,9 +444,9 @@ BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_none) {
 }
 
 BOOST_AUTO_TEST_CASE(listeners_are_forgotten_all_at_once) {
-  Spawns spawns;
+  SpawnTable spawns;
   int somebody = 0;
-  auto* const listener = reinterpret_cast<SpawnListener*>(&somebody);
+  auto* const listener = reinterpret_cast<SpawnObserver*>(&somebody);
   for (const std::uint64_t id : {std::uint64_t{1}, std::uint64_t{2}, Spares::first_id})
     spawns.add(id).listener = listener;
   BOOST_TEST(spawns.find(2)->listener == listener);
@@ -457,9 +458,9 @@ BOOST_AUTO_TEST_CASE(listeners_are_forgotten_all_at_once) {
 // ---- a shelf ----
 
 BOOST_AUTO_TEST_CASE(what_was_given_back_is_lent_again) {
-  Shelf<std::vector<int>> shelf;
-  Lent<std::vector<int>> one(shelf);
-  Lent<std::vector<int>> other(shelf);
+  ObjectPool<std::vector<int>> shelf;
+  Pooled<std::vector<int>> one(shelf);
+  Pooled<std::vector<int>> other(shelf);
   BOOST_TEST(one.peek() == nullptr);
   one->reserve(100);
   const std::vector<int>* const place = one.peek();
@@ -484,16 +485,16 @@ BOOST_AUTO_TEST_CASE(a_shelf_keeps_a_few) {
     }
   };
   {
-    Shelf<Counted> shelf;
-    std::vector<Lent<Counted>> many;
+    ObjectPool<Counted> shelf;
+    std::vector<Pooled<Counted>> many;
     for (int i = 0; i < 100; ++i) {
       many.emplace_back(shelf);
       many.back()->count = &living;
       ++living;
     }
-    Lent<Counted> moved = std::move(many.back());
+    Pooled<Counted> moved = std::move(many.back());
     many.pop_back();
-    for (Lent<Counted>& one : many) one.give_back();
+    for (Pooled<Counted>& one : many) one.give_back();
     BOOST_TEST(living >= 2);
     BOOST_TEST(living <= 20);
     BOOST_TEST(moved.peek() != nullptr);
@@ -502,12 +503,12 @@ BOOST_AUTO_TEST_CASE(a_shelf_keeps_a_few) {
 }
 
 BOOST_AUTO_TEST_CASE(one_without_a_shelf_keeps_its_own) {
-  Lent<std::vector<int>> own;
+  Pooled<std::vector<int>> own;
   BOOST_TEST(own.peek() == nullptr);
   own->push_back(1);
   own.give_back();
   BOOST_REQUIRE(own.peek() != nullptr);
   BOOST_TEST(own->size() == 1u);
-  Lent<std::vector<int>> given(std::make_unique<std::vector<int>>(3));
+  Pooled<std::vector<int>> given(std::make_unique<std::vector<int>>(3));
   BOOST_TEST(given->size() == 3u);
 }

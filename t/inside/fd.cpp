@@ -53,8 +53,8 @@ struct Ends {
 };
 
 Ends channels() {
-  Descriptor one;
-  Descriptor other;
+  OwnedFd one;
+  OwnedFd other;
   if (make_pair(PairKind::stream, one, other) != 0) throw std::runtime_error("no socket pair");
   return {Channel(std::move(one), 64 << 20), Channel(std::move(other), 64 << 20)};
 }
@@ -80,7 +80,7 @@ std::vector<long> sizes_in(const Frame& frame) {
 }
 
 // One read.
-Flow receive_once(Channel& channel, std::size_t most = 64 * 1024) {
+IoResult receive_once(Channel& channel, std::size_t most = 64 * 1024) {
   static char scratch[64 * 1024];
   return channel.receive(scratch, std::min(most, sizeof scratch), Wait::no);
 }
@@ -89,11 +89,11 @@ Flow receive_once(Channel& channel, std::size_t most = 64 * 1024) {
 template <class F>
 void receive_all(Channel& channel, F f, std::size_t most = 64 * 1024) {
   for (;;) {
-    const Flow flow = receive_once(channel, most);
+    const IoResult flow = receive_once(channel, most);
     Frame frame;
     while (channel.next(frame)) f(frame);
     channel.keep();
-    if (flow != Flow::done) return;
+    if (flow != IoResult::done) return;
   }
 }
 
@@ -130,14 +130,14 @@ BOOST_AUTO_TEST_CASE(releases_what_it_owns) {
 
 BOOST_AUTO_TEST_CASE(copies_are_of_the_same_file_and_close_on_exec) {
   const Fd file = file_of(77);
-  const Fd copy = Fd::copy_of(file.get());
+  const Fd copy = Fd::dup(file.get());
   BOOST_TEST(copy.get() != file.get());
   BOOST_TEST(size_of(copy) == 77);
   BOOST_TEST(is_close_on_exec(copy.get()));
 }
 
 BOOST_AUTO_TEST_CASE(what_is_not_open_cannot_be_copied) {
-  BOOST_CHECK_THROW(Fd::copy_of(-1), std::logic_error);
+  BOOST_CHECK_THROW(Fd::dup(-1), std::logic_error);
 }
 
 BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_an_error_that_passes) {
@@ -147,10 +147,10 @@ BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_an_error_that_passes) {
     ::getrlimit(RLIMIT_NOFILE, &limit);
     const rlimit none{static_cast<rlim_t>(file.get()) + 1, limit.rlim_max};
     ::setrlimit(RLIMIT_NOFILE, &none);
-    const auto error = error_of([&] { Fd::copy_of(file.get()); });
+    const auto error = error_of([&] { Fd::dup(file.get()); });
     if (!error || error->code() != Errc::overloaded || error->os_error() != EMFILE) return 1;
     ::setrlimit(RLIMIT_NOFILE, &limit);
-    return Fd::copy_of(file.get()) ? 0 : 2;
+    return Fd::dup(file.get()) ? 0 : 2;
   });
   BOOST_TEST(status == 0);
 }
@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_arrives_with_its_message) {
   {
     Ends ends = channels();
     put(ends.left, message_with({42}, "and a body"));
-    BOOST_TEST((ends.left.flush(Wait::no) == Flow::done));
+    BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
     BOOST_TEST(count_descriptors() == before + 2);  // what was sent is not kept here
     int frames = 0;
     receive_all(ends.right, [&](const Frame& frame) {
@@ -198,8 +198,8 @@ BOOST_AUTO_TEST_CASE(each_message_gets_its_own_whatever_stands_between) {
       put(ends.left, message_with(sizes, i % 5 == 3 && most > 16 ? large : "small"));
     }
     while (got.size() < sent.size()) {
-      const Flow flow = ends.left.flush(Wait::no);
-      BOOST_REQUIRE((flow == Flow::done || flow == Flow::again));
+      const IoResult flow = ends.left.flush(Wait::no);
+      BOOST_REQUIRE((flow == IoResult::done || flow == IoResult::would_block));
       receive_all(
           ends.right, [&](const Frame& frame) { got.push_back(sizes_in(frame)); }, most);
     }
@@ -211,7 +211,7 @@ BOOST_AUTO_TEST_CASE(they_go_once_where_a_write_is_cut_short) {
   Ends ends = channels();
   put(ends.left, message_with({5}, std::string(4 << 20, 'x')));  // more than a socket takes
   put(ends.left, message_with({6}));
-  BOOST_TEST((ends.left.flush(Wait::no) == Flow::again));
+  BOOST_TEST((ends.left.flush(Wait::no) == IoResult::would_block));
   std::vector<std::vector<long>> got;
   while (got.size() < 2) {
     receive_all(ends.right, [&](const Frame& frame) { got.push_back(sizes_in(frame)); });
@@ -256,8 +256,9 @@ BOOST_AUTO_TEST_CASE(a_closed_channel_holds_none) {
     put(ends.left, message_with({1}));
     put(ends.left, message_with({2}));
     ends.left.flush(Wait::no);
-    BOOST_TEST((receive_once(ends.right, 3) == Flow::done));  // the first has come, and no frame
-    put(ends.left, message_with({3}));                        // stays in the queue
+    BOOST_TEST(
+        (receive_once(ends.right, 3) == IoResult::done));  // the first has come, and no frame
+    put(ends.left, message_with({3}));                     // stays in the queue
   }
   BOOST_TEST(count_descriptors() == before);
 }
@@ -290,7 +291,7 @@ BOOST_AUTO_TEST_CASE(as_many_as_the_kernel_takes_and_not_one_more) {
   BOOST_REQUIRE(error.has_value());
   BOOST_TEST((error->code() == Errc::too_large));
   BOOST_TEST(has(error->what(), "254 descriptors, where 253 is the limit"));
-  BOOST_TEST((ends.left.flush(Wait::no) == Flow::done));
+  BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
   std::size_t got = 0;
   receive_all(ends.right, [&](const Frame& frame) { got += sizes_in(frame).size(); });
   BOOST_TEST(got == most_descriptors);
@@ -350,7 +351,7 @@ void send_raw(int fd, const std::string& bytes, const std::vector<int>& along) {
   const std::string_view piece{bytes.data(), bytes.size()};
   const Transfer sent =
       evparallel::send(fd, &piece, 1, Wait::no, along.empty() ? nullptr : &attached);
-  BOOST_REQUIRE((sent.flow == Flow::done));
+  BOOST_REQUIRE((sent.flow == IoResult::done));
   BOOST_REQUIRE(sent.size == bytes.size());
 }
 
@@ -399,7 +400,7 @@ BOOST_AUTO_TEST_CASE(lost_ones_fail_their_message_and_no_other) {
     Ends ends = channels();
     put(ends.left, message_with({1, 2, 3}));
     put(ends.left, message_with({7}));
-    if (ends.left.flush(Wait::no) != Flow::done) return 1;
+    if (ends.left.flush(Wait::no) != IoResult::done) return 1;
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     const rlimit few{static_cast<rlim_t>(ends.right.fd()) + 2, limit.rlim_max};
@@ -409,7 +410,7 @@ BOOST_AUTO_TEST_CASE(lost_ones_fail_their_message_and_no_other) {
     int wrong = 0;
     Frame frame;
     // The first read ends behind the first frame, since the second has a batch of its own.
-    if (receive_once(ends.right) != Flow::done) return 2;
+    if (receive_once(ends.right) != IoResult::done) return 2;
     while (ends.right.next(frame)) {
       ++frames;
       Reader in = frame.reader();
@@ -448,9 +449,9 @@ BOOST_AUTO_TEST_CASE(too_many_under_way_wait_until_some_are_taken) {
     int got = 0;
     int crowded = 0;
     for (int round = 0; round < 1000 && got < queued; ++round) {
-      const Flow flow = ends.left.flush(Wait::no);
-      if (flow == Flow::end) return 2;
-      crowded += flow == Flow::later;
+      const IoResult flow = ends.left.flush(Wait::no);
+      if (flow == IoResult::closed) return 2;
+      crowded += flow == IoResult::retry_later;
       receive_all(ends.right,
                   [&](const Frame& frame) { got += sizes_in(frame) == std::vector<long>{1}; });
     }
@@ -539,7 +540,7 @@ BOOST_AUTO_TEST_CASE(copies_have_the_bytes) {
 BOOST_AUTO_TEST_CASE(made_bytes_are_what_was_filled_in) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const SharedBytes bytes =
-      SharedBytes::made_by(100000, [](void* data) { static_cast<char*>(data)[99999] = 'z'; });
+      SharedBytes::create(100000, [](void* data) { static_cast<char*>(data)[99999] = 'z'; });
   BOOST_TEST(bytes.size() == 100000U);
   BOOST_TEST(bytes.view().front() == '\0');
   BOOST_TEST(bytes.view().back() == 'z');
@@ -548,7 +549,7 @@ BOOST_AUTO_TEST_CASE(made_bytes_are_what_was_filled_in) {
 BOOST_AUTO_TEST_CASE(an_exception_while_they_are_made_leaves_nothing) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const std::size_t before = count_descriptors();
-  BOOST_CHECK_THROW(SharedBytes::made_by(10, [](void*) { throw std::range_error("no"); }),
+  BOOST_CHECK_THROW(SharedBytes::create(10, [](void*) { throw std::range_error("no"); }),
                     std::range_error);
   BOOST_TEST(count_descriptors() == before);
 }
@@ -577,7 +578,7 @@ BOOST_AUTO_TEST_CASE(empty_ones_travel_too) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   BOOST_TEST(SharedBytes().empty());
   BOOST_TEST(SharedBytes().fd() == -1);
-  BOOST_TEST(SharedBytes::made_by(0, [](void*) {}).empty());
+  BOOST_TEST(SharedBytes::create(0, [](void*) {}).empty());
   Ends ends = channels();
   Writer message;
   Io<SharedBytes>::put(message, SharedBytes());
@@ -619,17 +620,17 @@ BOOST_AUTO_TEST_CASE(they_travel_as_one_descriptor_and_outlive_their_sender) {
 BOOST_AUTO_TEST_CASE(what_somebody_could_still_change_is_refused) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   constexpr int enough = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-  BOOST_TEST(SharedBytes::of(memory("ok", MFD_ALLOW_SEALING, enough)).view() == "ok");
+  BOOST_TEST(SharedBytes::from_memfd(memory("ok", MFD_ALLOW_SEALING, enough)).view() == "ok");
   for (const int missing : {F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE}) {
-    const std::string text =
-        bad_message([&] { SharedBytes::of(memory("no", MFD_ALLOW_SEALING, enough & ~missing)); });
+    const std::string text = bad_message(
+        [&] { SharedBytes::from_memfd(memory("no", MFD_ALLOW_SEALING, enough & ~missing)); });
     BOOST_TEST(has(text, "still change"));
   }
-  BOOST_TEST(has(bad_message([] { SharedBytes::of(memory("no", 0, 0)); }), "still change"));
-  BOOST_TEST(
-      has(bad_message([] { SharedBytes::of(Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC))); }),
-          "no sealed memory"));
-  BOOST_TEST(has(bad_message([] { SharedBytes::of(Fd()); }), "no sealed memory"));
+  BOOST_TEST(has(bad_message([] { SharedBytes::from_memfd(memory("no", 0, 0)); }), "still change"));
+  BOOST_TEST(has(
+      bad_message([] { SharedBytes::from_memfd(Fd(::open("/dev/null", O_RDONLY | O_CLOEXEC))); }),
+      "no sealed memory"));
+  BOOST_TEST(has(bad_message([] { SharedBytes::from_memfd(Fd()); }), "no sealed memory"));
 }
 
 BOOST_AUTO_TEST_CASE(above_the_limit_of_file_sizes_is_an_error_and_no_signal) {
@@ -640,7 +641,7 @@ BOOST_AUTO_TEST_CASE(above_the_limit_of_file_sizes_is_an_error_and_no_signal) {
     for (const bool filled : {false, true}) {
       const auto error = error_of([&] {
         if (filled)
-          SharedBytes::made_by(4097, [](void*) {});
+          SharedBytes::create(4097, [](void*) {});
         else
           SharedBytes::copy_of(std::string(4097, 'x'));
       });
@@ -655,7 +656,7 @@ BOOST_AUTO_TEST_CASE(they_are_refused_by_name_where_there_is_no_memfd) {
   for (const bool filled : {false, true}) {
     const auto error = error_of([&] {
       if (filled)
-        SharedBytes::made_by(1, [](void*) {});
+        SharedBytes::create(1, [](void*) {});
       else
         SharedBytes::copy_of("abc");
     });

@@ -323,7 +323,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {
 BOOST_AUTO_TEST_CASE(every_copy_is_told_first_thing) {
   static int told;
   told = 0;
-  in_every_copy([] { ++told; });
+  on_fork_in_child([] { ++told; });
   BOOST_TEST(in_copy([] { return told; }) == 1);
   const pid_t plain = plain_fork_into([] { return told; });
   BOOST_TEST(end_of(plain) == 1);
@@ -533,10 +533,11 @@ BOOST_AUTO_TEST_CASE(roles) {
 }
 
 BOOST_AUTO_TEST_CASE(home) {
-  const Home here = Home::here();
+  const OwnerProcess here = OwnerProcess::here();
   BOOST_TEST(here.is_here());
   BOOST_TEST(here.pid == ::getpid());
-  BOOST_TEST(in_copy([&] { return here.is_here() || !Home::here().is_here() ? 1 : 0; }) == 0);
+  BOOST_TEST(in_copy([&] { return here.is_here() || !OwnerProcess::here().is_here() ? 1 : 0; }) ==
+             0);
   BOOST_TEST(end_of(plain_fork_into([&] { return here.is_here() ? 1 : 0; })) == 0);
 }
 
@@ -592,15 +593,15 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(ends)
 
 BOOST_AUTO_TEST_CASE(nobody_has_ended) {
-  Ended none;
-  BOOST_TEST(!next_ended(none, any_of_them));
+  Reaped none;
+  BOOST_TEST(!reap_next(none, any_of_them));
   Tube life;
   const Forked child = fork_into([&] {
     life.close_write();
     life.take();
     return 0;
   });
-  BOOST_TEST(!next_ended(none, any_of_them));  // one lives: it is not waited for
+  BOOST_TEST(!reap_next(none, any_of_them));  // one lives: it is not waited for
   BOOST_TEST(!ended(child.pid, none));
   BOOST_TEST(none.pid == 0);
   life.close_write();
@@ -619,8 +620,8 @@ BOOST_AUTO_TEST_CASE(each_end_is_told_once) {
   bool status_told = false;
   bool signal_told = false;
   for (int i = 0; i < 2; ++i) {
-    Ended got;
-    BOOST_REQUIRE(eventually([&] { return next_ended(got, any_of_them); }));
+    Reaped got;
+    BOOST_REQUIRE(eventually([&] { return reap_next(got, any_of_them); }));
     if (got.pid == by_status.pid) {
       BOOST_TEST(!status_told);
       status_told = true;
@@ -632,8 +633,8 @@ BOOST_AUTO_TEST_CASE(each_end_is_told_once) {
       BOOST_TEST((WIFSIGNALED(got.wait_status) && WTERMSIG(got.wait_status) == SIGKILL));
     }
   }
-  Ended none;
-  BOOST_TEST(!next_ended(none, any_of_them));
+  Reaped none;
+  BOOST_TEST(!reap_next(none, any_of_them));
 }
 
 BOOST_AUTO_TEST_CASE(what_a_child_has_used) {
@@ -652,8 +653,8 @@ BOOST_AUTO_TEST_CASE(what_a_child_has_used) {
     } while (usage.ru_utime.tv_sec == 0 && usage.ru_utime.tv_usec < 30000);
     return 0;
   });
-  Ended got;
-  BOOST_REQUIRE(eventually([&] { return next_ended(got, any_of_them); }));
+  Reaped got;
+  BOOST_REQUIRE(eventually([&] { return reap_next(got, any_of_them); }));
   BOOST_TEST(got.pid == child.pid);
   BOOST_TEST(got.wait_status == 0);
   BOOST_TEST((got.usage.user_time >= milliseconds(25)));
@@ -678,9 +679,9 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
     make_group(child.pid);
     pid_t left = 0;
     BOOST_REQUIRE(::read(said.fds[0], &left, sizeof left) == sizeof left);
-    Ended got;
+    Reaped got;
     BOOST_REQUIRE(
-        eventually([&] { return next_ended(got, is_child ? any_of_them : none_of_them); }));
+        eventually([&] { return reap_next(got, is_child ? any_of_them : none_of_them); }));
     BOOST_TEST(got.pid == child.pid);
     BOOST_TEST(got.wait_status == 0);
     // It came to us.  The group of somebody else is left alone.
@@ -698,7 +699,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
 BOOST_AUTO_TEST_CASE(one_certain_child) {
   const Forked other = fork_into([] { return 1; });
   const Forked child = fork_into([] { return 2; });
-  Ended got;
+  Reaped got;
   BOOST_REQUIRE(eventually([&] { return ended(child.pid, got); }));
   BOOST_TEST(got.pid == child.pid);
   BOOST_TEST((WIFEXITED(got.wait_status) && WEXITSTATUS(got.wait_status) == 2));
@@ -714,7 +715,7 @@ BOOST_AUTO_TEST_CASE(a_status_that_was_lost) {
       life.take();
       return 9;
     });
-    Ended got;
+    Reaped got;
     if (ended(child.pid, got)) return 1;
     life.close_write();
     if (!eventually([&] { return ended(child.pid, got); })) return 2;

@@ -943,8 +943,8 @@ struct Ends {
 };
 
 Ends channels(std::size_t max_message = 64 * mib) {
-  Descriptor one;
-  Descriptor other;
+  OwnedFd one;
+  OwnedFd other;
   if (make_pair(PairKind::stream, one, other) != 0) throw std::runtime_error("no socket pair");
   return {Channel(std::move(one), max_message), Channel(std::move(other), max_message)};
 }
@@ -958,11 +958,11 @@ void put(Channel& channel, FrameKind kind, std::uint64_t id, const std::string& 
 void receive_into(Channel& channel, std::vector<Seen>& got, std::size_t scratch_size = 8 * kib) {
   std::vector<char> scratch(scratch_size);
   for (;;) {
-    const Flow flow = channel.receive(scratch.data(), scratch.size(), Wait::no);
+    const IoResult flow = channel.receive(scratch.data(), scratch.size(), Wait::no);
     Frame frame;
     while (channel.next(frame)) got.push_back(seen(frame));
     channel.keep();
-    if (flow != Flow::done) return;
+    if (flow != IoResult::done) return;
   }
 }
 
@@ -972,29 +972,29 @@ BOOST_AUTO_TEST_SUITE(channel)
 
 // Of a thousand sockets few have something under way.
 BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
-  Shelf<Traffic> shelf;
-  Descriptor one;
-  Descriptor other;
+  ObjectPool<ChannelBuffers> shelf;
+  OwnedFd one;
+  OwnedFd other;
   BOOST_REQUIRE(make_pair(PairKind::stream, one, other) == 0);
   Channel writer(std::move(one), mib);
-  Channel channel(std::move(other), mib, Lent<Traffic>(shelf));
-  auto item = std::make_unique<Traffic>();
-  const Traffic* const place = item.get();
+  Channel channel(std::move(other), mib, Pooled<ChannelBuffers>(shelf));
+  auto item = std::make_unique<ChannelBuffers>();
+  const ChannelBuffers* const place = item.get();
   shelf.put(std::move(item));
   // Whether the shelf has it.
   const auto is_back = [&] {
-    std::unique_ptr<Traffic> taken = shelf.take();
+    std::unique_ptr<ChannelBuffers> taken = shelf.take();
     const bool back = taken.get() == place;
     if (back) shelf.put(std::move(taken));
     return back;
   };
   std::vector<char> scratch(8 * kib);
-  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::again));
+  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::would_block));
   BOOST_TEST(is_back());
 
   put(channel, FrameKind::value, 1, "answer");
   BOOST_TEST(!is_back());
-  BOOST_TEST((channel.flush(Wait::no) == Flow::done));
+  BOOST_TEST((channel.flush(Wait::no) == IoResult::done));
   BOOST_TEST(is_back());
   BOOST_TEST(channel.bytes_put() == 16u + 6u);
   BOOST_TEST(channel.bytes_written() == channel.bytes_put());
@@ -1004,7 +1004,7 @@ BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
   put(writer, FrameKind::call, 3, std::string(40 * kib, 'b'));
   writer.flush(Wait::no);
   std::vector<Seen> got;
-  BOOST_TEST((channel.receive(scratch.data(), 1000, Wait::no) == Flow::done));
+  BOOST_TEST((channel.receive(scratch.data(), 1000, Wait::no) == IoResult::done));
   Frame frame;
   while (channel.next(frame)) got.push_back(seen(frame));
   channel.keep();
@@ -1013,13 +1013,13 @@ BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
   BOOST_TEST(!is_back());
 
   // While a frame is looked at its memory stays, though all that was queued has left.
-  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done));
-  BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done ||
+  BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::done));
+  BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::done ||
                  channel.more_is_here()));
   while (!channel.next(frame))
-    BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == Flow::done));
+    BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::done));
   put(channel, FrameKind::value, 3, "answer");
-  BOOST_TEST((channel.flush(Wait::no) == Flow::done));
+  BOOST_TEST((channel.flush(Wait::no) == IoResult::done));
   BOOST_TEST(!is_back());
   BOOST_TEST((frame.body == std::string(40 * kib, 'b')));
   channel.keep();
@@ -1031,7 +1031,7 @@ BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
   writer.flush(Wait::no);
   {
     Channel torn(std::move(channel));
-    BOOST_TEST((torn.receive(scratch.data(), 100, Wait::no) == Flow::done));
+    BOOST_TEST((torn.receive(scratch.data(), 100, Wait::no) == IoResult::done));
     BOOST_TEST(!torn.next(frame));
     torn.keep();
     BOOST_TEST(!is_back());
@@ -1058,7 +1058,7 @@ BOOST_AUTO_TEST_CASE(frames_of_many_sizes_both_ways) {
   BOOST_TEST(ends.left.bytes_written() == 0U);
   bool again = false;
   while (to_right.size() < sent.size() || to_left.size() < sent.size()) {
-    again = ends.left.flush(Wait::no) == Flow::again || again;
+    again = ends.left.flush(Wait::no) == IoResult::would_block || again;
     BOOST_REQUIRE(ends.left.bytes_put() == all);
     BOOST_REQUIRE(ends.left.bytes_written() == all - ends.left.queued());
     receive_into(ends.right, to_right);
@@ -1069,7 +1069,7 @@ BOOST_AUTO_TEST_CASE(frames_of_many_sizes_both_ways) {
   BOOST_TEST(same(to_right, sent));
   BOOST_TEST(same(to_left, sent));
   BOOST_TEST(ends.left.bytes_written() == all);
-  BOOST_TEST((ends.left.flush(Wait::no) == Flow::done));
+  BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
 }
 
 BOOST_AUTO_TEST_CASE(a_message_above_the_limit_is_refused_whole) {
@@ -1113,7 +1113,7 @@ BOOST_AUTO_TEST_CASE(finished_and_read_to_the_end) {
   ends.left.finish();
   BOOST_TEST(ends.left.finished());
   BOOST_TEST(!ends.left.out_over());
-  BOOST_TEST((ends.left.flush(Wait::no) == Flow::done));
+  BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
   BOOST_TEST(ends.left.out_over());
   BOOST_TEST(!ends.left.out_dead());
   std::vector<Seen> got;
@@ -1137,8 +1137,8 @@ BOOST_AUTO_TEST_CASE(an_end_inside_a_frame_has_torn_it) {
   const std::string stream = frame_of(FrameKind::message, 1, body_of(40)) +
                              frame_of(FrameKind::message, 2, body_of(40 * kib));
   for (std::size_t cut = 0; cut < stream.size(); cut += cut < 150 ? 1 : 1013) {
-    Descriptor raw;
-    Descriptor other;
+    OwnedFd raw;
+    OwnedFd other;
     BOOST_REQUIRE(make_pair(PairKind::stream, raw, other) == 0);
     Channel channel(std::move(other), mib);
     const std::string_view piece{stream.data(), cut};
@@ -1163,7 +1163,7 @@ BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_read) {
   BOOST_TEST(!ends.left.is_open());
   // A write that fails does not throw away what can be read.
   put(ends.right, FrameKind::message, 4, "unheard");
-  BOOST_TEST((ends.right.flush(Wait::no) == Flow::end));
+  BOOST_TEST((ends.right.flush(Wait::no) == IoResult::closed));
   BOOST_TEST(ends.right.out_dead());
   BOOST_TEST(ends.right.out_over());
   BOOST_TEST(ends.right.queued() == 0U);
@@ -1186,8 +1186,8 @@ BOOST_AUTO_TEST_CASE(a_large_frame_is_received_where_it_stays) {
   Frame frame;
   while (!done) {
     ends.left.flush(Wait::no);
-    const Flow flow = ends.right.receive(scratch, sizeof scratch, Wait::no);
-    BOOST_REQUIRE((flow == Flow::done));
+    const IoResult flow = ends.right.receive(scratch, sizeof scratch, Wait::no);
+    BOOST_REQUIRE((flow == IoResult::done));
     done = ends.right.next(frame);
     if (!done) ends.right.keep();
   }

@@ -51,7 +51,7 @@ std::optional<par::Error> error_with(const par::Faults& faults) {
   const auto error = error_of([&] { const par::Snapshot snapshot(options); });
   par::fault::disarm();
   const bool nobody_left = testing::eventually([] {
-    par::SnapshotEntry::reap_abandoned();
+    par::SnapshotProcess::reap_abandoned();
     return testing::children_of(::getpid()).empty();
   });
   if (!nobody_left) return std::nullopt;

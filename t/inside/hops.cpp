@@ -30,7 +30,7 @@ bool is_one_of(Hop hop, std::initializer_list<Hop> hops) {
 
 bool passed_by_caller(Hop hop, Use use) {
   // That a child has ended is waited for by nobody but a process.
-  if (is_one_of(hop, {Hop::last_word, Hop::ended})) return use == Use::process;
+  if (is_one_of(hop, {Hop::exit_report, Hop::ended})) return use == Use::process;
   if (hop == Hop::finish) return use != Use::process;
   return is_one_of(
       hop, {Hop::run, Hop::spawn, Hop::ask, Hop::send, Hop::sent, Hop::encode, Hop::put, Hop::write,
@@ -38,7 +38,7 @@ bool passed_by_caller(Hop hop, Use use) {
 }
 
 bool passed_by_worker(Hop hop) {
-  return is_one_of(hop, {Hop::live, Hop::read, Hop::task, Hop::decode, Hop::call, Hop::encode,
+  return is_one_of(hop, {Hop::child_main, Hop::read, Hop::task, Hop::decode, Hop::call, Hop::encode,
                          Hop::put, Hop::write, Hop::written, Hop::drain, Hop::leave});
 }
 
@@ -48,12 +48,12 @@ bool is_passed(Hop hop, Use use, Target target) {
     case Target::parent:  // forks the snapshot
       return passed_by_caller(hop, use) || is_one_of(hop, {Hop::fork, Hop::forked});
     case Target::snapshot:
-      if (hop == Hop::door) return nested;
+      if (hop == Hop::rendezvous) return nested;
       return is_one_of(hop,
                        {Hop::turn, Hop::serve, Hop::fork, Hop::forked, Hop::reap, Hop::report});
     case Target::child:  // of a nested use: works, and calls
       if (!nested) return passed_by_worker(hop);
-      return passed_by_worker(hop) || passed_by_caller(hop, use) || hop == Hop::knock;
+      return passed_by_worker(hop) || passed_by_caller(hop, use) || hop == Hop::connect_to_snapshot;
     default: return nested && passed_by_worker(hop);
   }
 }
@@ -65,7 +65,7 @@ constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, T
 
 // In a nested use the second passage is about the grandchild.
 std::uint64_t passages(Hop hop, Use use, Target target) {
-  return use == Use::nested && target == Target::snapshot && hop != Hop::door ? 2 : 1;
+  return use == Use::nested && target == Target::snapshot && hop != Hop::rendezvous ? 2 : 1;
 }
 
 std::vector<Cell> ends_by(Deed deed) {

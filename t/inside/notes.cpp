@@ -43,12 +43,12 @@ void testing_main_init() {
 namespace {
 
 struct Unmap {
-  void operator()(Notes* notes) const { ::munmap(notes, sizeof(Notes)); }
+  void operator()(CancelTable* notes) const { ::munmap(notes, sizeof(CancelTable)); }
 };
-using NotesPointer = std::unique_ptr<Notes, Unmap>;
+using NotesPointer = std::unique_ptr<CancelTable, Unmap>;
 
 NotesPointer fresh_notes() {
-  Notes* notes = Notes::map();
+  CancelTable* notes = CancelTable::map();
   if (!notes) throw std::bad_alloc();
   return NotesPointer(notes);
 }
@@ -60,8 +60,8 @@ NotesPointer fresh_notes() {
 BOOST_AUTO_TEST_CASE(a_note_is_found_until_it_is_erased) {
   const NotesPointer notes = fresh_notes();
   BOOST_TEST(notes->deadline_of(5, 1) == no_deadline);
-  Note* one = notes->write(5 << 10, 1, 100);
-  Note* two = notes->write(5 << 10, 2, 200);
+  CancelEntry* one = notes->write(5 << 10, 1, 100);
+  CancelEntry* two = notes->write(5 << 10, 2, 200);
   BOOST_REQUIRE(one);
   BOOST_REQUIRE(two);
   BOOST_TEST(notes->deadline_of(5 << 10, 1) == 100);
@@ -79,8 +79,8 @@ BOOST_AUTO_TEST_CASE(a_note_is_found_until_it_is_erased) {
 
 BOOST_AUTO_TEST_CASE(a_hundred_thousand_notes) {
   const NotesPointer notes = fresh_notes();
-  std::vector<Note*> all;
-  const std::uint64_t owner = Notes::new_owner();
+  std::vector<CancelEntry*> all;
+  const std::uint64_t owner = CancelTable::new_owner();
   for (std::uint64_t i = 0; i < 100000; ++i)
     all.push_back(notes->write(owner, i, static_cast<std::int64_t>(i) + 1));
   std::size_t found = 0;
@@ -88,7 +88,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_notes) {
     found += all[i] && notes->deadline_of(owner, i) == static_cast<std::int64_t>(i) + 1;
   // Some may find no room: a probe of eight places at two fifths of all.
   BOOST_TEST(found > 99900u);
-  for (Note* note : all)
+  for (CancelEntry* note : all)
     if (note) notes->erase(note);
   for (std::uint64_t i = 0; i < 100000; ++i)
     BOOST_REQUIRE(notes->deadline_of(owner, i) == no_deadline);
@@ -96,30 +96,30 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_notes) {
 
 BOOST_AUTO_TEST_CASE(a_full_table_takes_no_note_and_goes_on) {
   const NotesPointer notes = fresh_notes();
-  const std::uint64_t owner = Notes::new_owner();
-  std::vector<Note*> all;
+  const std::uint64_t owner = CancelTable::new_owner();
+  std::vector<CancelEntry*> all;
   std::size_t refused = 0;
   for (std::uint64_t i = 0; i < 600000; ++i) {
-    Note* note = notes->write(owner, i, 1);
+    CancelEntry* note = notes->write(owner, i, 1);
     refused += note == nullptr;
     if (note) all.push_back(note);
   }
   BOOST_TEST(refused > 0u);
   BOOST_TEST(all.size() > 200000u);
-  const std::set<Note*> different(all.begin(), all.end());
+  const std::set<CancelEntry*> different(all.begin(), all.end());
   BOOST_TEST(different.size() == all.size());
-  for (Note* note : all) notes->erase(note);
+  for (CancelEntry* note : all) notes->erase(note);
   BOOST_TEST((notes->write(owner, 1, 5) != nullptr));
   BOOST_TEST(notes->deadline_of(owner, 1) == 5);
 }
 
 BOOST_AUTO_TEST_CASE(owners_are_never_the_same) {
   std::set<std::uint64_t> owners;
-  for (int i = 0; i < 1000; ++i) owners.insert(Notes::new_owner());
+  for (int i = 0; i < 1000; ++i) owners.insert(CancelTable::new_owner());
   BOOST_TEST(owners.size() == 1000u);
   const std::uint64_t last = *owners.rbegin();
   BOOST_TEST(testing::elsewhere([&] {
-               const std::uint64_t mine = Notes::new_owner();
+               const std::uint64_t mine = CancelTable::new_owner();
                return owners.count(mine) == 0 && mine >> 42 != last >> 42 ? 0 : 1;
              }) == 0);
 }
@@ -130,9 +130,9 @@ BOOST_AUTO_TEST_CASE(several_processes_write_at_once) {
   for (int k = 0; k < 4; ++k) {
     const pid_t pid = ::fork();
     if (pid == 0) {
-      const std::uint64_t owner = Notes::new_owner();
+      const std::uint64_t owner = CancelTable::new_owner();
       for (std::uint64_t i = 0; i < 50000; ++i) {
-        Note* note = notes->write(owner, i % 50, 7);
+        CancelEntry* note = notes->write(owner, i % 50, 7);
         if (note && notes->deadline_of(owner, i % 50) != 7) ::_exit(1);
         if (note) notes->erase(note);
         if (notes->deadline_of(owner, i % 50) != no_deadline) ::_exit(2);
@@ -167,22 +167,22 @@ BOOST_AUTO_TEST_CASE(times_beyond_all_time) {
 BOOST_AUTO_TEST_CASE(a_child_begins_unless_it_is_condemned) {
   Slot slot;
   BOOST_TEST(slot.begin(5));
-  BOOST_TEST(CallWord::of(slot.call).id == 5u);
-  BOOST_TEST(CallWord::of(slot.call).running);
+  BOOST_TEST(CallState::of(slot.call).id == 5u);
+  BOOST_TEST(CallState::of(slot.call).running);
   slot.finish(5);
-  BOOST_TEST(!CallWord::of(slot.call).running);
+  BOOST_TEST(!CallState::of(slot.call).running);
   BOOST_TEST(!slot.condemn_in_call(5));  // it is not at it any more
-  BOOST_TEST((slot.sentence == Sentence::none));
+  BOOST_TEST((slot.sentence == StopRequest::none));
   BOOST_TEST(slot.begin(6));
   BOOST_TEST(!slot.condemn_in_call(5));
   BOOST_TEST(slot.condemn_in_call(6));
   BOOST_TEST(slot.condemn_in_call(6));  // twice is once
   BOOST_TEST(!slot.begin(7));
-  BOOST_TEST(CallWord::of(slot.call).id == 6u);
-  BOOST_TEST((slot.sentence == Sentence::obeyed));
+  BOOST_TEST(CallState::of(slot.call).id == 6u);
+  BOOST_TEST((slot.sentence == StopRequest::obeyed));
   BOOST_TEST(!slot.begin(7));
   BOOST_TEST(!slot.condemn_in_call(6));  // it ends by itself
-  BOOST_TEST((slot.sentence == Sentence::obeyed));
+  BOOST_TEST((slot.sentence == StopRequest::obeyed));
   slot.clear();
   BOOST_TEST(slot.begin(1));
 }
@@ -199,7 +199,7 @@ BOOST_AUTO_TEST_CASE(a_race_for_the_next_call) {
     const bool begun = slot.begin(2);
     snapshot.join();
     BOOST_TEST(!(hit && begun));
-    BOOST_TEST((begun == (slot.sentence == Sentence::none)));
+    BOOST_TEST((begun == (slot.sentence == StopRequest::none)));
   }
 }
 
@@ -211,22 +211,22 @@ namespace {
 class FullTable {
 public:
   FullTable() : table_(par::Replicas::choose(nullptr)->notes()) {
-    const std::uint64_t owner = par::Notes::new_owner();
+    const std::uint64_t owner = par::CancelTable::new_owner();
     std::uint64_t call = 0;
     for (int refused = 0; refused < 1000000; ++refused)
-      if (par::Note* note = table_.write(owner, call++, par::no_deadline)) {
+      if (par::CancelEntry* note = table_.write(owner, call++, par::no_deadline)) {
         all_.push_back(note);
         refused = 0;
       }
   }
   ~FullTable() {
-    for (par::Note* note : all_) table_.erase(note);
+    for (par::CancelEntry* note : all_) table_.erase(note);
   }
   std::size_t size() const { return all_.size(); }
 
 private:
-  par::Notes& table_;
-  std::vector<par::Note*> all_;
+  par::CancelTable& table_;
+  std::vector<par::CancelEntry*> all_;
 };
 
 int wait_for_gate(int x) {
@@ -260,7 +260,8 @@ BOOST_AUTO_TEST_CASE(calls_with_deadlines_are_answered) {
       loop, [](int x) { return x + 1; }, of(2));
   int right = 0;
   for (int i = 0; i < 1000; ++i)
-    pool.submit(i, [&right, i](par::Result<int> r) { right += r.value() == i + 1; }).deadline(1h);
+    pool.submit(i, [&right, i](par::Result<int> r) { right += r.value() == i + 1; })
+        .set_deadline(1h);
   loop.run();
   BOOST_TEST(right == 1000);
 }
@@ -270,7 +271,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_that_runs) {
   par::Reactor loop;
   auto pool = par::pool(loop, wait_for_gate, of(1));
   Heard heard;
-  pool.submit(0, heard.note(0)).deadline(20ms);
+  pool.submit(0, heard.note(0)).set_deadline(20ms);
   loop.run();
   BOOST_TEST(heard.all[0] == "deadline");
   // The child was ended for it, or is past it: another one answers.
@@ -336,7 +337,7 @@ BOOST_AUTO_TEST_CASE(a_map_that_is_cancelled) {
       [&](std::size_t, par::Result<int>) {
         if (++results == 100) map.cancel();
       },
-      [&](const par::Summary& summary) { ends += summary.stopped; });
+      [&](const par::MapSummary& summary) { ends += summary.stopped; });
   loop.run();
   BOOST_TEST(results == 100u);
   BOOST_TEST(ends == 1u);

@@ -20,23 +20,23 @@ using Strings = std::vector<std::string>;
 namespace {
 
 // "out 7 first", "err 7 half+": where it goes on.
-std::string text_of(const par::Line& line) {
+std::string text_of(const par::OutputLine& line) {
   return (line.stream == STDOUT_FILENO ? "out " : "err ") + std::to_string(line.pid) + " " +
          std::string(line.text) + (line.goes_on ? "+" : "");
 }
 
 struct Captured {
-  explicit Captured(par::Output::Hear hear = nullptr)
+  explicit Captured(par::Output::OnLine hear = nullptr)
       : output(std::make_shared<par::Output>(loop.loop(), "name", hear ? std::move(hear) : notes(),
                                              par::LastLines(3, 100))) {
     BOOST_REQUIRE(output->open(STDOUT_FILENO, out) == 0);
     BOOST_REQUIRE(output->open(STDERR_FILENO, err) == 0);
     output->start(7);
   }
-  par::Output::Hear notes() {
-    return [this](const par::Line& line) { lines.push_back(text_of(line)); };
+  par::Output::OnLine notes() {
+    return [this](const par::OutputLine& line) { lines.push_back(text_of(line)); };
   }
-  void write(const par::SharedDescriptor& to, const std::string& text) {
+  void write(const par::DupFd& to, const std::string& text) {
     BOOST_REQUIRE(::write(to.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
   }
   // What is there to be read does not hold the loop by itself.
@@ -48,8 +48,8 @@ struct Captured {
   par::Reactor loop;
   Strings lines;
   std::shared_ptr<par::Output> output;
-  par::SharedDescriptor out;
-  par::SharedDescriptor err;
+  par::DupFd out;
+  par::DupFd err;
 };
 
 std::string last_of(std::size_t lines, std::size_t bytes, const Strings& said) {
@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(catching_up_reads_what_is_there) {
 
 BOOST_AUTO_TEST_CASE(what_a_callback_throws_ends_run_and_no_line_is_lost_or_told_twice) {
   Strings lines;
-  Captured c([&](const par::Line& line) {
+  Captured c([&](const par::OutputLine& line) {
     lines.push_back(std::string(line.text));
     if (line.text == "bad") throw std::runtime_error("from the callback");
   });
@@ -184,7 +184,7 @@ BOOST_AUTO_TEST_CASE(what_a_callback_throws_ends_run_and_no_line_is_lost_or_told
 BOOST_AUTO_TEST_CASE(a_stop_leaves_the_rest_for_the_next_run) {
   Strings lines;
   par::Reactor* loop = nullptr;
-  Captured c([&](const par::Line& line) {
+  Captured c([&](const par::OutputLine& line) {
     lines.push_back(std::string(line.text));
     loop->stop();
   });
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(let_go_it_reads_on_so_that_nobody_dies_of_writing) {
 BOOST_AUTO_TEST_CASE(let_go_by_its_own_callback_it_is_silent_at_once) {
   int heard = 0;
   std::shared_ptr<par::Output>* output = nullptr;
-  Captured c([&](const par::Line&) {
+  Captured c([&](const par::OutputLine&) {
     ++heard;
     (*output)->let_go();
     output->reset();

@@ -142,7 +142,7 @@ struct Terminal {
 BOOST_AUTO_TEST_CASE(a_meter_knows_no_rate_before_it_has_seen_time_pass) {
   ProgressMeter meter(100, start);
   meter.add(10, 2);
-  const Progress progress = meter.at(start + milliseconds(50));
+  const Progress progress = meter.sample(start + milliseconds(50));
   BOOST_TEST(progress.done == 10U);
   BOOST_TEST(progress.failed == 2U);
   BOOST_TEST(progress.total == 100U);
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(a_steady_rate_is_that_rate) {
   Progress progress;
   for (int second = 1; second <= 5; ++second) {
     meter.add(100);
-    progress = meter.at(start + seconds(second));
+    progress = meter.sample(start + seconds(second));
     BOOST_TEST(progress.rate == 100, boost::test_tools::tolerance(1e-9));
   }
   BOOST_REQUIRE(progress.left.has_value());
@@ -165,18 +165,18 @@ BOOST_AUTO_TEST_CASE(a_steady_rate_is_that_rate) {
 BOOST_AUTO_TEST_CASE(a_rate_follows_what_happens_and_forgets_what_was) {
   ProgressMeter meter(0, start);
   meter.add(1000);
-  BOOST_TEST(meter.at(start + seconds(1)).rate == 1000, boost::test_tools::tolerance(1e-9));
-  const double after_a_second = meter.at(start + seconds(2)).rate;
+  BOOST_TEST(meter.sample(start + seconds(1)).rate == 1000, boost::test_tools::tolerance(1e-9));
+  const double after_a_second = meter.sample(start + seconds(2)).rate;
   BOOST_TEST(after_a_second < 1000);
   BOOST_TEST(after_a_second > 500);
-  const double after_a_minute = meter.at(start + seconds(62)).rate;
+  const double after_a_minute = meter.sample(start + seconds(62)).rate;
   BOOST_TEST(after_a_minute < 1);
 }
 
 BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_is_done) {
   ProgressMeter meter(10, start);
   meter.add(12);  // more than was said
-  const Progress progress = meter.at(start + seconds(1));
+  const Progress progress = meter.sample(start + seconds(1));
   BOOST_REQUIRE(progress.left.has_value());
   BOOST_TEST(progress.left->count() == 0);
 }
@@ -184,7 +184,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_is_done) {
 BOOST_AUTO_TEST_CASE(an_end_beyond_all_time_is_not_told) {
   ProgressMeter meter(UINT64_MAX, start);
   meter.add(1);
-  const Progress progress = meter.at(start + seconds(1));
+  const Progress progress = meter.sample(start + seconds(1));
   BOOST_TEST(progress.rate > 0);
   BOOST_TEST(!progress.left.has_value());
 }

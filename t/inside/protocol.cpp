@@ -164,26 +164,26 @@ void compare_shared(const std::string& name, std::size_t size, const std::vector
 
 // ---- enumerations ----
 
-std::string name_of(Ask kind) {
+std::string name_of(RequestKind kind) {
   switch (kind) {
-    case Ask::spawn: return "spawn";
-    case Ask::kill: return "kill";
-    case Ask::terminate: return "terminate";
-    case Ask::strike: return "strike";
-    case Ask::stop: return "stop";
-    case Ask::stop_unheard: return "stop_unheard";
+    case RequestKind::spawn: return "spawn";
+    case RequestKind::kill: return "kill";
+    case RequestKind::terminate: return "terminate";
+    case RequestKind::kill_if_still_running: return "strike";
+    case RequestKind::stop: return "stop";
+    case RequestKind::stop_without_reports: return "stop_unheard";
   }
   return {};
 }
 
-std::string name_of(Tell kind) {
+std::string name_of(ReportKind kind) {
   switch (kind) {
-    case Tell::spawned: return "spawned";
-    case Tell::failed: return "failed";
-    case Tell::exited: return "exited";
-    case Tell::strays: return "strays";
-    case Tell::refused_to_wait: return "refused_to_wait";
-    case Tell::begun: return "begun";
+    case ReportKind::spawned: return "spawned";
+    case ReportKind::failed: return "failed";
+    case ReportKind::exited: return "exited";
+    case ReportKind::orphans: return "strays";
+    case ReportKind::refused_to_wait: return "refused_to_wait";
+    case ReportKind::begun: return "begun";
   }
   return {};
 }
@@ -286,8 +286,8 @@ BOOST_AUTO_TEST_CASE(a_report) {
 }
 
 BOOST_AUTO_TEST_CASE(kinds) {
-  BOOST_TEST(text_of(told_numbers("Request")) == text_of(numbers_of<Ask>()));
-  BOOST_TEST(text_of(told_numbers("Report")) == text_of(numbers_of<Tell>()));
+  BOOST_TEST(text_of(told_numbers("Request")) == text_of(numbers_of<RequestKind>()));
+  BOOST_TEST(text_of(told_numbers("Report")) == text_of(numbers_of<ReportKind>()));
   BOOST_TEST(text_of(told_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
 }
 
@@ -350,7 +350,7 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
 BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   compare("Body of a task", sizeof(TaskFrame),
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
-           FIELD(TaskFrame, note_owner), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
+           FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
            FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
            FIELD(TaskFrame, seed), FIELD(TaskFrame, surroundings)});
   const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
@@ -431,11 +431,11 @@ BOOST_AUTO_TEST_CASE(a_slot) {
                   FIELD(Slot, has_task)});
   BOOST_TEST(says("Slots", "an arena of " + std::to_string(slot_count) + " slots"));
   // In words on the page: twice the id, and 1 more; and what a sentence may be.
-  BOOST_TEST((CallWord{21, false}.word()) == 42U);
-  BOOST_TEST((CallWord{21, true}.word()) == 43U);
-  BOOST_TEST(static_cast<unsigned>(Sentence::none) == 0U);
-  BOOST_TEST(static_cast<unsigned>(Sentence::condemned) == 1U);
-  BOOST_TEST(static_cast<unsigned>(Sentence::obeyed) == 2U);
+  BOOST_TEST((CallState{21, false}.word()) == 42U);
+  BOOST_TEST((CallState{21, true}.word()) == 43U);
+  BOOST_TEST(static_cast<unsigned>(StopRequest::none) == 0U);
+  BOOST_TEST(static_cast<unsigned>(StopRequest::condemned) == 1U);
+  BOOST_TEST(static_cast<unsigned>(StopRequest::obeyed) == 2U);
 }
 
 BOOST_AUTO_TEST_CASE(a_crash_record) {
@@ -448,7 +448,8 @@ BOOST_AUTO_TEST_CASE(a_crash_record) {
 }
 
 BOOST_AUTO_TEST_CASE(a_note) {
-  compare_shared("Notes", sizeof(Note),
-                 {FIELD(Note, owner), FIELD(Note, call), FIELD(Note, deadline)});
+  compare_shared(
+      "Notes", sizeof(CancelEntry),
+      {FIELD(CancelEntry, owner), FIELD(CancelEntry, call), FIELD(CancelEntry, deadline)});
   BOOST_TEST(revoked == INT64_MIN);
 }

@@ -428,7 +428,7 @@ BOOST_AUTO_TEST_CASE(callbacks_hold_what_is_big_and_what_can_only_be_moved) {
 }
 
 BOOST_AUTO_TEST_CASE(a_handler_may_replace_and_release_itself) {
-  par::Handler<void(int)> handler;
+  par::CallbackSlot<void(int)> handler;
   int sum = 0;
   handler(1);  // empty: nothing happens
   handler.set([&](int x) {
@@ -1386,7 +1386,7 @@ BOOST_AUTO_TEST_CASE(a_capture_that_cannot_be_copied_in_leaks_nothing) {
 }
 
 BOOST_AUTO_TEST_CASE(a_handler_keeps_its_callback_when_it_throws) {
-  par::Handler<void(int)> handler;
+  par::CallbackSlot<void(int)> handler;
   int sum = 0;
   handler.set([&](int x) {
     sum += x;
@@ -1400,7 +1400,7 @@ BOOST_AUTO_TEST_CASE(a_handler_keeps_its_callback_when_it_throws) {
 
 BOOST_AUTO_TEST_CASE(a_handler_lets_its_callback_go_after_it_has_run) {
   int living = 0;
-  par::Handler<void()> handler;
+  par::CallbackSlot<void()> handler;
   int seen = 0;
   handler.set([&, counted = Counted(living)] {
     handler.release();
@@ -1417,7 +1417,7 @@ BOOST_AUTO_TEST_CASE(a_handler_lets_its_callback_go_after_it_has_run) {
 }
 
 BOOST_AUTO_TEST_CASE(a_handler_that_is_called_by_itself) {
-  par::Handler<void()> handler;
+  par::CallbackSlot<void()> handler;
   int depth = 0;
   handler.set([&] {
     if (++depth < 3) handler();

@@ -84,49 +84,49 @@ enum Order : char {
   list = 'l',          // its descriptors, a bit each
   socket_number = 'S',
   door_number = 'D',
-  leave_behind = 'g',  // a process of its group that only waits; its pid
-  pass_door = 'd',     // the door comes along with the answer
-  knock = 'c',         // 1: the snapshot has taken its control socket, 0: refused
-  nested_spawn = 'n',  // a child of its own; its pid
-  nested_exit = 'q',   // ends that one, and answers its wait status
-  nested_junk = 'j',   // sends what is no request; 1 where the control socket then ends
-  write_at_end = 'w',  // file_at_end, some time after the end of file
-  begin_call = 'B',    // 1 if it may begin the call of that number, else 0
+  leave_behind = 'g',         // a process of its group that only waits; its pid
+  pass_door = 'd',            // the door comes along with the answer
+  connect_to_snapshot = 'c',  // 1: the snapshot has taken its control socket, 0: refused
+  nested_spawn = 'n',         // a child of its own; its pid
+  nested_exit = 'q',          // ends that one, and answers its wait status
+  nested_junk = 'j',          // sends what is no request; 1 where the control socket then ends
+  write_at_end = 'w',         // file_at_end, some time after the end of file
+  begin_call = 'B',           // 1 if it may begin the call of that number, else 0
   finish_call = 'F',
 };
 
-Descriptor nested_control;
-Descriptor nested_data;
+OwnedFd nested_control;
+OwnedFd nested_data;
 int status_at_term = 0;
 
-bool knock_at(int door) {
-  Descriptor theirs;
+bool knock_at(int rendezvous) {
+  OwnedFd theirs;
   if (make_pair(PairKind::packets, nested_control, theirs) != 0) return false;
   const char byte = 0;
-  return send_packet(door, &byte, 1, theirs.get()) == Flow::done && (theirs.drop(), true);
+  return send_packet(rendezvous, &byte, 1, theirs.get()) == IoResult::done && (theirs.drop(), true);
 }
 
 bool next_nested(Report& report) {
   if (!is_ready(nested_control.get())) return false;
-  return receive_packet(nested_control.get(), &report, sizeof report).flow == Flow::done;
+  return receive_packet(nested_control.get(), &report, sizeof report).flow == IoResult::done;
 }
 
 std::int64_t spawn_nested() {
-  Descriptor theirs;
+  OwnedFd theirs;
   if (make_pair(PairKind::stream, nested_data, theirs) != 0) return -1;
   Request request{};
-  request.kind = Ask::spawn;
+  request.kind = RequestKind::spawn;
   request.slot = no_slot;
   request.id = 77;
-  if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != Flow::done)
+  if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != IoResult::done)
     return -2;
   theirs.drop();
   Report report{};
-  if (!next_nested(report) || report.kind != Tell::spawned || report.id != 77) return -3;
+  if (!next_nested(report) || report.kind != ReportKind::spawned || report.id != 77) return -3;
   return report.pid;
 }
 
-std::int64_t carry_out(char what, unsigned char value, Spawn& spawn) {
+std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
   switch (what) {
     case leave: ::_exit(value);
     case ignore_term: ::signal(SIGTERM, SIG_IGN); return what;
@@ -143,27 +143,27 @@ std::int64_t carry_out(char what, unsigned char value, Spawn& spawn) {
     }
     case list: return mask_of(descriptors_of(::getpid()));
     case socket_number: return spawn.socket.get();
-    case door_number: return spawn.door.get();
+    case door_number: return spawn.rendezvous.get();
     case leave_behind: {
       const pid_t pid = ::fork();
       while (pid == 0) ::pause();
       return pid;
     }
-    case knock:
-      if (!knock_at(spawn.door.get())) return -1;
+    case connect_to_snapshot:
+      if (!knock_at(spawn.rendezvous.get())) return -1;
       return what;
     case nested_spawn: return spawn_nested();
     case nested_exit: {
       const char bytes[2] = {leave, static_cast<char>(value)};
       Report report{};
       if (::write(nested_data.get(), bytes, 2) != 2 || !next_nested(report)) return -1;
-      return report.kind == Tell::exited && report.id == 77 ? report.code : -2;
+      return report.kind == ReportKind::exited && report.id == 77 ? report.code : -2;
     }
     case nested_junk: {
-      if (send_packet(nested_control.get(), "junk", 4, -1) != Flow::done) return -1;
+      if (send_packet(nested_control.get(), "junk", 4, -1) != IoResult::done) return -1;
       char byte;
       if (!is_ready(nested_control.get())) return -2;
-      return receive_packet(nested_control.get(), &byte, 1).flow == Flow::end ? 1 : 0;
+      return receive_packet(nested_control.get(), &byte, 1).flow == IoResult::closed ? 1 : 0;
     }
     case begin_call: return spawn.slot->begin(value) ? 1 : 0;
     case finish_call: spawn.slot->finish(value); return what;
@@ -171,7 +171,7 @@ std::int64_t carry_out(char what, unsigned char value, Spawn& spawn) {
   }
 }
 
-void live(Spawn&& spawn) {
+void child_main(ChildArgs&& spawn) {
   const int fd = spawn.socket.get();
   bool writes = false;
   char order[2];
@@ -179,7 +179,8 @@ void live(Spawn&& spawn) {
     writes = writes || order[0] == write_at_end;
     const std::int64_t said = carry_out(order[0], static_cast<unsigned char>(order[1]), spawn);
     if (order[0] == pass_door) {
-      if (send_packet(fd, &said, sizeof said, spawn.door.get()) != Flow::done) ::_exit(97);
+      if (send_packet(fd, &said, sizeof said, spawn.rendezvous.get()) != IoResult::done)
+        ::_exit(97);
     } else if (::send(fd, &said, sizeof said, MSG_NOSIGNAL) != sizeof said) {
       break;
     }
@@ -199,7 +200,7 @@ struct Kid {
   std::uint64_t id = 0;
   pid_t pid = 0;
   std::uint32_t slot = no_slot;
-  Descriptor socket;
+  OwnedFd socket;
 
   void order(char what, int value = 0) const {
     const char bytes[2] = {what, static_cast<char>(value)};
@@ -241,15 +242,15 @@ public:
       throw std::runtime_error("no socket pair");
     slots = map_slots();
     start.server.slots = slots;
-    start.server.notes = Notes::map();
+    start.server.notes = CancelTable::map();
     start.server.program = Program::here();
-    start.server.live = &live;
+    start.server.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
     start.server.control.drop();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;
-    if (next().kind != Tell::begun) throw std::runtime_error("the snapshot has not begun");
+    if (next().kind != ReportKind::begun) throw std::runtime_error("the snapshot has not begun");
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;
@@ -265,20 +266,21 @@ public:
   void wake() const { ::kill(pid, SIGCONT); }
   bool send(Request request, int along = -1) {
     request.seen = seen;
-    Flow flow;
-    while ((flow = send_packet(control.get(), &request, sizeof request, along)) == Flow::again)
+    IoResult flow;
+    while ((flow = send_packet(control.get(), &request, sizeof request, along)) ==
+           IoResult::would_block)
       if (!is_ready(control.get(), POLLOUT)) return false;
-    return flow == Flow::done;
+    return flow == IoResult::done;
   }
   // What a spawn needs; its child's report is not waited for.
   Kid ask_for_child() {
     Kid kid;
     kid.id = ++last_id;
-    Descriptor theirs;
+    OwnedFd theirs;
     if (make_pair(PairKind::stream, kid.socket, theirs) != 0)
       throw std::runtime_error("no socket pair");
     Request request{};
-    request.kind = Ask::spawn;
+    request.kind = RequestKind::spawn;
     request.slot = no_slot;
     request.id = kid.id;
     if (!send(request, theirs.get())) throw std::runtime_error("the snapshot takes no request");
@@ -288,13 +290,13 @@ public:
   Kid spawn() {
     Kid kid = ask_for_child();
     const Report report = next();
-    if (report.kind != Tell::spawned || report.id != kid.id)
+    if (report.kind != ReportKind::spawned || report.id != kid.id)
       throw std::runtime_error("no child was spawned");
     kid.pid = report.pid;
     kid.slot = report.slot;
     return kid;
   }
-  void direct(Ask kind, const Kid& kid, int signum, std::int64_t linger_ms = 0,
+  void direct(RequestKind kind, const Kid& kid, int signum, std::int64_t linger_ms = 0,
               std::int64_t grace_ms = 0) {
     Request request{};
     request.kind = kind;
@@ -307,10 +309,10 @@ public:
     if (!send(request)) throw std::runtime_error("the snapshot takes no request");
   }
   // For call 0 the ping counts.
-  void strike(const Kid& kid, Cause cause, std::uint64_t call, std::uint64_t ping,
-              std::int64_t linger_ms, std::int64_t grace_ms = 60000) {
+  void kill_if_still_running(const Kid& kid, Cause cause, std::uint64_t call, std::uint64_t ping,
+                             std::int64_t linger_ms, std::int64_t grace_ms = 60000) {
     Request request{};
-    request.kind = Ask::strike;
+    request.kind = RequestKind::kill_if_still_running;
     request.slot = kid.slot;
     request.id = kid.id;
     request.linger_ms = linger_ms;
@@ -320,26 +322,26 @@ public:
     request.ping = ping;
     if (!send(request)) throw std::runtime_error("the snapshot takes no request");
   }
-  void kill(const Kid& kid, int signum) { direct(Ask::kill, kid, signum); }
-  void stop(Ask how = Ask::stop) { direct(how, Kid{}, 0); }
+  void kill(const Kid& kid, int signum) { direct(RequestKind::kill, kid, signum); }
+  void stop(RequestKind how = RequestKind::stop) { direct(how, Kid{}, 0); }
 
   Report next() {
     Report report{};
     if (!is_ready(control.get())) throw std::runtime_error("the snapshot says nothing");
     const Packet packet = receive_packet(control.get(), &report, sizeof report);
-    if (packet.flow != Flow::done || packet.size != sizeof report)
+    if (packet.flow != IoResult::done || packet.size != sizeof report)
       throw std::runtime_error("no report");
-    if (report.kind == Tell::exited) ++exits;
+    if (report.kind == ReportKind::exited) ++exits;
     return report;
   }
   bool says_nothing() {
     Report report{};
-    return receive_packet(control.get(), &report, sizeof report).flow == Flow::again;
+    return receive_packet(control.get(), &report, sizeof report).flow == IoResult::would_block;
   }
   bool is_over() {
     Report report{};
     return is_ready(control.get()) &&
-           receive_packet(control.get(), &report, sizeof report).flow == Flow::end;
+           receive_packet(control.get(), &report, sizeof report).flow == IoResult::closed;
   }
   // It still does what it is asked to do.
   bool works() {
@@ -347,12 +349,12 @@ public:
     const bool answers = kid.ask(echo) == echo;
     kid.order(leave, 0);
     const Report report = next();
-    return answers && report.kind == Tell::exited && report.id == kid.id;
+    return answers && report.kind == ReportKind::exited && report.id == kid.id;
   }
   // Its exit status; 1000 and more: a signal.  -1: it had to be killed.
   int end() { return end_of(std::exchange(pid, 0)); }
 
-  Descriptor control;
+  OwnedFd control;
   pid_t pid = 0;
   Slot* slots = nullptr;
   std::uint64_t seen = 0;   // told with each request
@@ -361,7 +363,7 @@ public:
 };
 
 void check_exited(const Report& report, const Kid& kid, int code, Cause cause) {
-  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST((report.kind == ReportKind::exited));
   BOOST_TEST(report.id == kid.id);
   BOOST_TEST(report.pid == kid.pid);
   BOOST_TEST(report.slot == kid.slot);
@@ -370,15 +372,16 @@ void check_exited(const Report& report, const Kid& kid, int code, Cause cause) {
 }
 
 void check_killed(const Report& report, const Kid& kid, int signum, Cause cause) {
-  BOOST_TEST((report.kind == Tell::exited));
+  BOOST_TEST((report.kind == ReportKind::exited));
   BOOST_TEST(report.id == kid.id);
   BOOST_TEST((WIFSIGNALED(report.code) && WTERMSIG(report.code) == signum));
   BOOST_TEST(std::string(to_string(static_cast<Cause>(report.cause))) == to_string(cause));
 }
 
-bool sees_end(const Descriptor& socket) {
+bool sees_end(const OwnedFd& socket) {
   char byte;
-  return is_ready(socket.get()) && receive(socket.get(), &byte, 1, Wait::no).flow == Flow::end;
+  return is_ready(socket.get()) &&
+         receive(socket.get(), &byte, 1, Wait::no).flow == IoResult::closed;
 }
 
 // A file for children to write at their end.
@@ -475,7 +478,7 @@ BOOST_AUTO_TEST_CASE(many_at_a_time) {
   for (int i = 0; i < 30; ++i) kids.push_back(far.ask_for_child());
   for (Kid& kid : kids) {
     const Report report = far.next();
-    BOOST_TEST((report.kind == Tell::spawned));
+    BOOST_TEST((report.kind == ReportKind::spawned));
     BOOST_TEST(report.id == kid.id);
     kid.pid = report.pid;
     kid.slot = report.slot;
@@ -527,7 +530,7 @@ BOOST_AUTO_TEST_CASE(a_child_is_born_into_its_place) {
 }
 
 BOOST_AUTO_TEST_CASE(what_a_child_inherits) {
-  const Descriptor of_the_library(::dup(STDERR_FILENO));
+  const OwnedFd of_the_library(::dup(STDERR_FILENO));
   const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   std::vector<int> expected = descriptors_of(::getpid());
   expected.erase(std::find(expected.begin(), expected.end(), of_the_library.get()));
@@ -554,13 +557,13 @@ BOOST_AUTO_TEST_CASE(a_snapshot_collects_no_descriptors) {
   for (int i = 0; i < 20; ++i) {
     BOOST_TEST(far.works());
     const Kid kid = far.spawn();
-    kid.ask(knock);
+    kid.ask(connect_to_snapshot);
     BOOST_TEST(kid.ask(nested_spawn) > 0);
     kid.order(leave, 0);
     far.next();
     // A descriptor along where none is wanted.
     Request request{};
-    request.kind = Ask::kill;
+    request.kind = RequestKind::kill;
     request.slot = no_slot;
     request.id = 999999;
     BOOST_TEST(far.send(request, STDERR_FILENO));
@@ -579,7 +582,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_told_and_the_next_one_works) {
   for (int i = 0; i < 3; ++i) {
     const Kid kid = far.ask_for_child();
     const Report report = far.next();
-    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST((report.kind == ReportKind::failed));
     BOOST_TEST(report.id == kid.id);
     BOOST_TEST(report.code == EAGAIN);
     BOOST_TEST(sees_end(kid.socket));  // nobody holds the other end
@@ -591,12 +594,12 @@ BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_told_and_the_next_one_works) {
 BOOST_AUTO_TEST_CASE(a_spawn_without_a_descriptor_fails) {
   Far far;
   Request request{};
-  request.kind = Ask::spawn;
+  request.kind = RequestKind::spawn;
   request.slot = no_slot;
   request.id = 1234;
   BOOST_TEST(far.send(request));
   const Report report = far.next();
-  BOOST_TEST((report.kind == Tell::failed));
+  BOOST_TEST((report.kind == ReportKind::failed));
   BOOST_TEST(report.id == 1234U);
   BOOST_TEST(report.code == EMFILE);
   BOOST_TEST(far.works());
@@ -606,35 +609,35 @@ BOOST_AUTO_TEST_CASE(a_spawn_without_a_descriptor_fails) {
 Kid ask_with(Far& far, std::uint32_t streams, const std::vector<int>& others) {
   Kid kid;
   kid.id = ++far.last_id;
-  Descriptor theirs;
+  OwnedFd theirs;
   if (make_pair(PairKind::stream, kid.socket, theirs) != 0)
     throw std::runtime_error("no socket pair");
   Request request{};
-  request.kind = Ask::spawn;
+  request.kind = RequestKind::spawn;
   request.slot = no_slot;
   request.id = kid.id;
   request.streams = streams;
   std::vector<int> along = {theirs.get()};
   along.insert(along.end(), others.begin(), others.end());
   if (send_packet(far.control.get(), &request, sizeof request, along.data(), along.size()) !=
-      Flow::done)
+      IoResult::done)
     throw std::runtime_error("the snapshot takes no request");
   theirs.drop();
   return kid;
 }
 
 struct PipeEnds {
-  Descriptor reading;
-  Descriptor writing;
+  OwnedFd reading;
+  OwnedFd writing;
   PipeEnds() {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
-    reading = Descriptor(ends[0]);
-    writing = Descriptor(ends[1]);
+    reading = OwnedFd(ends[0]);
+    writing = OwnedFd(ends[1]);
   }
 };
 
-bool no_other_end(const Descriptor& end) {
+bool no_other_end(const OwnedFd& end) {
   pollfd wait{end.get(), 0, 0};
   return ::poll(&wait, 1, 0) == 1 && (wait.revents & (POLLHUP | POLLERR)) != 0;
 }
@@ -650,7 +653,7 @@ BOOST_AUTO_TEST_CASE(standard_streams_come_along_and_only_the_child_keeps_them) 
   Kid kid = ask_with(far, stream_comes(0) | stream_comes(1) | stream_comes(2),
                      {in.reading.get(), out.writing.get(), err.writing.get()});
   const Report report = far.next();
-  BOOST_REQUIRE((report.kind == Tell::spawned));
+  BOOST_REQUIRE((report.kind == ReportKind::spawned));
   BOOST_TEST(descriptors_of(far.pid) == before, boost::test_tools::per_element());
   BOOST_TEST(kid.ask(list) == plain);
   for (PipeEnds* ends : {&out, &err}) ends->writing.drop();
@@ -670,7 +673,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_with_other_descriptors_than_it_says_fails) {
     const Kid kid = ask_with(far, stream_comes(0) | stream_comes(2),
                              std::vector<int>(count, far.control.get()));
     const Report report = far.next();
-    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST((report.kind == ReportKind::failed));
     BOOST_TEST(report.id == kid.id);
     BOOST_TEST(report.code == EMFILE);
     BOOST_TEST(sees_end(kid.socket));
@@ -694,7 +697,7 @@ BOOST_AUTO_TEST_CASE(of_four_descriptors_without_room_the_snapshot_keeps_none) {
   for (int i = 0; i < 3; ++i) {
     const Kid kid = ask_with(far, all, {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO});
     const Report report = far.next();
-    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST((report.kind == ReportKind::failed));
     BOOST_TEST(report.id == kid.id);
     BOOST_TEST(report.code == EMFILE);
     BOOST_TEST(sees_end(kid.socket));
@@ -715,7 +718,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
   for (int i = 0; i < 3; ++i) {
     const Kid kid = far.ask_for_child();
     const Report report = far.next();
-    BOOST_TEST((report.kind == Tell::failed));
+    BOOST_TEST((report.kind == ReportKind::failed));
     BOOST_TEST(report.id == kid.id);
     BOOST_TEST(report.code == EMFILE);
     BOOST_TEST(sees_end(kid.socket));
@@ -725,10 +728,10 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
 // ---- slots ----
 
 BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3")) {
-  void* const memory = ::mmap(nullptr, sizeof(Children), PROT_READ | PROT_WRITE,
+  void* const memory = ::mmap(nullptr, sizeof(ChildTable), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   BOOST_REQUIRE(memory != MAP_FAILED);
-  Children& children = *static_cast<Children*>(memory);
+  ChildTable& children = *static_cast<ChildTable*>(memory);
   children.set_up();
   std::vector<bool> taken(16384);
   for (std::size_t i = 0; i < taken.size(); ++i) {
@@ -741,7 +744,7 @@ BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3"
   children.free(77);
   BOOST_TEST(children.take_free() == 77U);
   BOOST_TEST(children.take_free() == no_child);
-  ::munmap(memory, sizeof(Children));
+  ::munmap(memory, sizeof(ChildTable));
 }
 
 BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
@@ -805,7 +808,7 @@ BOOST_AUTO_TEST_CASE(killed_by_id_before_its_slot_is_known) {
   Kid kid = far.ask_for_child();
   far.kill(kid, SIGKILL);
   const Report report = far.next();
-  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST((report.kind == ReportKind::spawned));
   kid.pid = report.pid;
   kid.slot = report.slot;
   check_killed(far.next(), kid, SIGKILL, Cause::killed);
@@ -828,10 +831,10 @@ BOOST_AUTO_TEST_CASE(a_request_about_nobody_does_nothing) {
   wrong.id = kid.id;
   wrong.slot = gone.slot;
   far.kill(wrong, SIGKILL);
-  far.direct(Ask::terminate, gone, 0);
-  far.direct(Ask::terminate, gone, 0, 0, 0);
+  far.direct(RequestKind::terminate, gone, 0);
+  far.direct(RequestKind::terminate, gone, 0, 0, 0);
   Request unknown{};
-  unknown.kind = static_cast<Ask>(99);
+  unknown.kind = static_cast<RequestKind>(99);
   far.send(unknown);
   BOOST_TEST(far.works());
   BOOST_TEST(kid.ask(echo) == echo);
@@ -858,11 +861,11 @@ BOOST_AUTO_TEST_CASE(a_signal_that_nobody_here_sent_is_a_crash) {
 BOOST_AUTO_TEST_CASE(terminated) {
   Far far;
   const Kid kid = far.spawn();
-  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 0, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
   const Kid polite = far.spawn();
   polite.ask(exit_at_term, 7);
-  far.direct(Ask::terminate, polite, 0, 0, 60000);
+  far.direct(RequestKind::terminate, polite, 0, 0, 60000);
   check_exited(far.next(), polite, 7, Cause::error);
 }
 
@@ -872,7 +875,7 @@ BOOST_AUTO_TEST_CASE(terminated_in_spite_of_itself) {
     const Kid kid = far.spawn();
     kid.ask(ignore_term);
     const auto start = Clock::now();
-    far.direct(Ask::terminate, kid, 0, 0, grace_ms);
+    far.direct(RequestKind::terminate, kid, 0, 0, grace_ms);
     check_killed(far.next(), kid, SIGKILL, Cause::terminated);
     BOOST_TEST((Clock::now() - start >= milliseconds(grace_ms)));
   }
@@ -881,8 +884,8 @@ BOOST_AUTO_TEST_CASE(terminated_in_spite_of_itself) {
 BOOST_AUTO_TEST_CASE(terminated_before_its_slot_is_known) {
   Far far;
   Kid kid = far.ask_for_child();
-  far.direct(Ask::terminate, kid, 0, 0, 60000);
-  BOOST_TEST((far.next().kind == Tell::spawned));
+  far.direct(RequestKind::terminate, kid, 0, 0, 60000);
+  BOOST_TEST((far.next().kind == ReportKind::spawned));
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
 }
 
@@ -896,7 +899,7 @@ BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
     static_cast<void>(grace);
   }
   const auto start = Clock::now();
-  for (std::size_t i = 0; i < 3; ++i) far.direct(Ask::terminate, kids[i], 0, 0, graces[i]);
+  for (std::size_t i = 0; i < 3; ++i) far.direct(RequestKind::terminate, kids[i], 0, 0, graces[i]);
   for (int i = 0; i < 3; ++i) {
     const Report report = far.next();
     BOOST_REQUIRE((report.id >= 1 && report.id <= 3));
@@ -908,7 +911,7 @@ BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
 BOOST_AUTO_TEST_CASE(released_and_ended_by_itself) {
   Far far;
   const Kid kid = far.spawn();
-  far.direct(Ask::terminate, kid, 0, 60000, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 60000, 60000);
   BOOST_TEST(far.works());
   kid.order(leave, 5);
   check_exited(far.next(), kid, 5, Cause::error);
@@ -918,13 +921,13 @@ BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
   Far far;
   const Kid kid = far.spawn();
   auto start = Clock::now();
-  far.direct(Ask::terminate, kid, 0, 50, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 50, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
   BOOST_TEST((Clock::now() - start >= milliseconds(50)));
   const Kid deaf = far.spawn();
   deaf.ask(ignore_term);
   start = Clock::now();
-  far.direct(Ask::terminate, deaf, 0, 50, 30);
+  far.direct(RequestKind::terminate, deaf, 0, 50, 30);
   check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
   BOOST_TEST((Clock::now() - start >= milliseconds(80)));
 }
@@ -936,7 +939,7 @@ BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
   for (int i = 0; i < 50; ++i) {
     const Kid kid = far.spawn();
     const auto start = Clock::now();
-    far.direct(Ask::terminate, kid, 0, linger_ms, 60000);
+    far.direct(RequestKind::terminate, kid, 0, linger_ms, 60000);
     check_killed(far.next(), kid, SIGTERM, Cause::terminated);
     BOOST_TEST((Clock::now() - start >= milliseconds(linger_ms)));
   }
@@ -945,14 +948,14 @@ BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
 BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
   Far far;
   const Kid kid = far.spawn();
-  far.direct(Ask::terminate, kid, 0, INT64_MAX, 60000);
-  far.direct(Ask::terminate, kid, 0, 60000, 60000);
-  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  far.direct(RequestKind::terminate, kid, 0, INT64_MAX, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 60000, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 0, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
   const Kid deaf = far.spawn();
   deaf.ask(ignore_term);
-  far.direct(Ask::terminate, deaf, 0, 0, 60000);
-  far.direct(Ask::terminate, deaf, 0, 0, 20);
+  far.direct(RequestKind::terminate, deaf, 0, 0, 60000);
+  far.direct(RequestKind::terminate, deaf, 0, 0, 20);
   check_killed(far.next(), deaf, SIGKILL, Cause::terminated);
 }
 
@@ -964,7 +967,7 @@ BOOST_AUTO_TEST_CASE(who_is_at_the_call_still_is_struck) {
     const Kid kid = far.spawn();
     BOOST_TEST(kid.ask(begin_call, 7) == 1);
     const auto start = Clock::now();
-    far.strike(kid, cause, 7, 0, 10);
+    far.kill_if_still_running(kid, cause, 7, 0, 10);
     check_killed(far.next(), kid, SIGTERM, cause);
     BOOST_TEST((Clock::now() - start >= milliseconds(10)));
   }
@@ -975,7 +978,7 @@ BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
   BOOST_TEST(kid.ask(begin_call, 7) == 1);
-  far.strike(kid, Cause::cancelled, 7, 0, 1, 10);
+  far.kill_if_still_running(kid, Cause::cancelled, 7, 0, 1, 10);
   check_killed(far.next(), kid, SIGKILL, Cause::cancelled);
 }
 
@@ -990,11 +993,11 @@ BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck, *testing::guarantee("
   at_the_next.ask(finish_call, 7);
   at_the_next.ask(begin_call, 8);
   for (const Kid* kid : {&never_there, &finished, &at_the_next})
-    far.strike(*kid, Cause::cancelled, 7, 0, 0);
+    far.kill_if_still_running(*kid, Cause::cancelled, 7, 0, 0);
   // Struck behind them, so that their turn has come before.
   const Kid last = far.spawn();
   last.ask(begin_call, 7);
-  far.strike(last, Cause::cancelled, 7, 0, 1);
+  far.kill_if_still_running(last, Cause::cancelled, 7, 0, 1);
   check_killed(far.next(), last, SIGTERM, Cause::cancelled);
   for (const Kid* kid : {&never_there, &finished, &at_the_next}) {
     BOOST_TEST(kid->ask(begin_call, 9) == 1);
@@ -1009,8 +1012,8 @@ BOOST_AUTO_TEST_CASE(who_answers_the_ping_is_not_struck) {
   const Kid hanging = far.spawn();
   far.slots[alive.slot].answered_ping = 3;
   far.slots[hanging.slot].answered_ping = 2;
-  far.strike(alive, Cause::deadline, 0, 3, 0);
-  far.strike(hanging, Cause::deadline, 0, 3, 0);
+  far.kill_if_still_running(alive, Cause::deadline, 0, 3, 0);
+  far.kill_if_still_running(hanging, Cause::deadline, 0, 3, 0);
   check_killed(far.next(), hanging, SIGTERM, Cause::deadline);
   BOOST_TEST(alive.ask(echo) == echo);
 }
@@ -1021,12 +1024,12 @@ BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
   BOOST_TEST(kid.ask(begin_call, 7) == 1);
-  far.strike(kid, Cause::deadline, 7, 0, 0);
-  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
+  far.kill_if_still_running(kid, Cause::deadline, 7, 0, 0);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != StopRequest::none; }));
   kid.ask(finish_call, 7);
   BOOST_TEST(kid.ask(begin_call, 8) == 0);
-  BOOST_TEST(CallWord::of(far.slots[kid.slot].call).id == 7U);
-  BOOST_TEST((far.slots[kid.slot].sentence == Sentence::obeyed));
+  BOOST_TEST(CallState::of(far.slots[kid.slot].call).id == 7U);
+  BOOST_TEST((far.slots[kid.slot].sentence == StopRequest::obeyed));
   kid.order(leave, 0);
   check_exited(far.next(), kid, 0, Cause::deadline);
   far.seen = far.exits;
@@ -1039,13 +1042,13 @@ BOOST_AUTO_TEST_CASE(a_strike_that_would_hit_is_not_put_off) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(begin_call, 7);
-  far.strike(kid, Cause::cancelled, 7, 0, 5);
-  far.strike(kid, Cause::deadline, 7, 0, 60000);
+  far.kill_if_still_running(kid, Cause::cancelled, 7, 0, 5);
+  far.kill_if_still_running(kid, Cause::deadline, 7, 0, 60000);
   check_killed(far.next(), kid, SIGTERM, Cause::cancelled);
   const Kid other = far.spawn();
   other.ask(begin_call, 7);
-  far.strike(other, Cause::cancelled, 6, 0, 60000);  // misses already
-  far.strike(other, Cause::deadline, 7, 0, 5);
+  far.kill_if_still_running(other, Cause::cancelled, 6, 0, 60000);  // misses already
+  far.kill_if_still_running(other, Cause::deadline, 7, 0, 5);
   check_killed(far.next(), other, SIGTERM, Cause::deadline);
 }
 
@@ -1054,9 +1057,9 @@ BOOST_AUTO_TEST_CASE(the_first_reason_to_end_it_is_told) {
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
   kid.ask(begin_call, 7);
-  far.strike(kid, Cause::deadline, 7, 0, 0, 50);
-  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != Sentence::none; }));
-  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  far.kill_if_still_running(kid, Cause::deadline, 7, 0, 0, 50);
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != StopRequest::none; }));
+  far.direct(RequestKind::terminate, kid, 0, 0, 60000);
   check_killed(far.next(), kid, SIGKILL, Cause::deadline);
 }
 
@@ -1066,7 +1069,7 @@ BOOST_AUTO_TEST_CASE(a_later_signal_does_not_hide_the_cause) {
   const Kid kid = far.spawn();
   far.kill(kid, SIGSTOP);
   BOOST_TEST(eventually([&] { return state_of(kid.pid) == 'T'; }));
-  far.direct(Ask::terminate, kid, 0, 0, 60000);
+  far.direct(RequestKind::terminate, kid, 0, 0, 60000);
   BOOST_TEST(far.works());  // it was carried out
   far.kill(kid, SIGCONT);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
@@ -1077,7 +1080,7 @@ BOOST_AUTO_TEST_CASE(a_stopped_child_is_killed_too) {
   const Kid kid = far.spawn();
   far.kill(kid, SIGSTOP);
   BOOST_TEST(eventually([&] { return state_of(kid.pid) == 'T'; }));
-  far.direct(Ask::terminate, kid, 0, 0, 30);
+  far.direct(RequestKind::terminate, kid, 0, 0, 30);
   check_killed(far.next(), kid, SIGKILL, Cause::terminated);
 }
 
@@ -1113,7 +1116,7 @@ BOOST_AUTO_TEST_CASE(ends_that_nobody_reads_are_kept_in_order) {
     check_exited(far.next(), kid, static_cast<int>(kid.id % 200),
                  kid.id % 200 == 0 ? Cause::normal : Cause::error);
   const Report report = far.next();
-  BOOST_TEST((report.kind == Tell::spawned));
+  BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.id == late.id);
   BOOST_TEST(report.slot == count);  // none of them was seen yet
   BOOST_TEST(far.says_nothing());
@@ -1156,7 +1159,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
     Far far;
     std::vector<Kid> kids;
     for (std::size_t i = 0; i < count; ++i) kids.push_back(far.spawn());
-    far.stop(heard ? Ask::stop : Ask::stop_unheard);
+    far.stop(heard ? RequestKind::stop : RequestKind::stop_without_reports);
     // Taken before the socket is full of ends that nobody reads: a later request was carried out.
     far.kill(kids[0], SIGSTOP);
     BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) == 'T'; }));
@@ -1170,7 +1173,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
     }
     std::size_t told = 0;
     for (; told < count; ++told)
-      if (far.next().kind != Tell::exited) break;
+      if (far.next().kind != ReportKind::exited) break;
     BOOST_TEST(told == count);
     BOOST_TEST(far.is_over());
     BOOST_TEST(far.end() == 0);
@@ -1180,7 +1183,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
 BOOST_AUTO_TEST_CASE(a_broken_request_ends_it) {
   Far far;
   const Kid kid = far.spawn();
-  BOOST_TEST((send_packet(far.control.get(), "junk", 4, -1) == Flow::done));
+  BOOST_TEST((send_packet(far.control.get(), "junk", 4, -1) == IoResult::done));
   BOOST_TEST(far.is_over());
   BOOST_TEST(far.end() == 0);
   BOOST_TEST(eventually([&] { return !process_exists(kid.pid); }));
@@ -1261,7 +1264,7 @@ void parent_dies(bool stopped) {
     static const Kid writing = far.spawn();
     writing.ask(write_at_end);
     static const Kid nesting = far.spawn();
-    nesting.ask(knock);
+    nesting.ask(connect_to_snapshot);
     const auto nested = static_cast<pid_t>(nesting.ask(nested_spawn));
     if (stopped) {
       ::kill(far.pid, SIGSTOP);
@@ -1330,7 +1333,7 @@ BOOST_AUTO_TEST_SUITE(the_door)
 BOOST_AUTO_TEST_CASE(a_child_asks_for_children_of_its_own) {
   Far far;
   const Kid kid = far.spawn();
-  BOOST_TEST(kid.ask(knock) == knock);
+  BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
   for (int i = 0; i < 3; ++i) {
     const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
     BOOST_REQUIRE(nested > 0);
@@ -1347,7 +1350,7 @@ BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child, *testing::guarantee("5.4"
   for (const int how : {0, 1, 2}) {
     Far far;
     const Kid kid = far.spawn();
-    kid.ask(knock);
+    kid.ask(connect_to_snapshot);
     const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
     BOOST_REQUIRE(nested > 0);
     BOOST_TEST(process_exists(nested));
@@ -1367,7 +1370,7 @@ BOOST_AUTO_TEST_CASE(many_clients) {
   std::vector<pid_t> nested;
   for (int i = 0; i < 20; ++i) {
     kids.push_back(far.spawn());
-    BOOST_TEST(kids.back().ask(knock) == knock);
+    BOOST_TEST(kids.back().ask(connect_to_snapshot) == connect_to_snapshot);
     nested.push_back(static_cast<pid_t>(kids.back().ask(nested_spawn)));
     BOOST_TEST(nested.back() > 0);
   }
@@ -1386,12 +1389,12 @@ BOOST_AUTO_TEST_CASE(many_clients) {
 BOOST_AUTO_TEST_CASE(a_broken_request_ends_its_sender_only) {
   Far far;
   const Kid kid = far.spawn();
-  kid.ask(knock);
+  kid.ask(connect_to_snapshot);
   const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
   BOOST_TEST(kid.ask(nested_junk) == 1);
   BOOST_TEST(eventually([&] { return !process_exists(nested); }));
   BOOST_TEST(kid.ask(echo) == echo);
-  BOOST_TEST(kid.ask(knock) == knock);
+  BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
   BOOST_TEST(far.works());
 }
@@ -1399,7 +1402,7 @@ BOOST_AUTO_TEST_CASE(a_broken_request_ends_its_sender_only) {
 namespace {
 
 // The sending end of the door, in a process that is no child.
-Descriptor door_of(const Kid& kid) {
+OwnedFd door_of(const Kid& kid) {
   kid.order(pass_door);
   if (!is_ready(kid.socket.get())) throw std::runtime_error("the child does not answer");
   std::int64_t said = 0;
@@ -1413,50 +1416,51 @@ Descriptor door_of(const Kid& kid) {
 BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
   Far far;
   const Kid kid = far.spawn();
-  Descriptor door = door_of(kid);
+  OwnedFd rendezvous = door_of(kid);
   for (int i = 0; i < 20; ++i) {
-    Descriptor ours;
-    Descriptor theirs;
+    OwnedFd ours;
+    OwnedFd theirs;
     BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
     const char byte = 0;
     Request request{};
-    request.kind = Ask::stop;
+    request.kind = RequestKind::stop;
     send_packet(ours.get(), &request, sizeof request, -1);
-    BOOST_REQUIRE((send_packet(door.get(), &byte, 1, theirs.get()) == Flow::done));
+    BOOST_REQUIRE((send_packet(rendezvous.get(), &byte, 1, theirs.get()) == IoResult::done));
     theirs.drop();
     Report told{};
     BOOST_REQUIRE(is_ready(ours.get()));
     BOOST_TEST(receive_packet(ours.get(), &told, sizeof told).size == sizeof told);
-    BOOST_TEST((told.kind == Tell::failed));
+    BOOST_TEST((told.kind == ReportKind::failed));
     BOOST_TEST(told.id == no_spawn);
     BOOST_TEST(sees_end(ours));
   }
   BOOST_TEST(far.works());
-  door.drop();
+  rendezvous.drop();
 }
 
 BOOST_AUTO_TEST_CASE(a_knock_without_a_socket_is_no_harm) {
   Far far;
   const Kid kid = far.spawn();
-  Descriptor door = door_of(kid);
+  OwnedFd rendezvous = door_of(kid);
   const std::string long_knock(5000, 'k');
-  BOOST_TEST((send_packet(door.get(), "k", 1, -1) == Flow::done));
-  BOOST_TEST((send_packet(door.get(), long_knock.data(), long_knock.size(), -1) == Flow::done));
-  BOOST_TEST((send_packet(door.get(), "", 0, -1) == Flow::done));
+  BOOST_TEST((send_packet(rendezvous.get(), "k", 1, -1) == IoResult::done));
+  BOOST_TEST(
+      (send_packet(rendezvous.get(), long_knock.data(), long_knock.size(), -1) == IoResult::done));
+  BOOST_TEST((send_packet(rendezvous.get(), "", 0, -1) == IoResult::done));
   BOOST_TEST(far.works());
-  BOOST_TEST(kid.ask(knock) == knock);
+  BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
-  door.drop();
+  rendezvous.drop();
 }
 
 // Only the parent may stop it.
 BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
   Far far;
   const Kid kid = far.spawn();
-  Descriptor door = door_of(kid);
-  kid.ask(knock);
+  OwnedFd rendezvous = door_of(kid);
+  kid.ask(connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
-  door.drop();
+  rendezvous.drop();
   BOOST_TEST(far.works());
 }
 

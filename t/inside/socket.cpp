@@ -24,8 +24,8 @@
 namespace evparallel {
 
 // For BOOST_TEST.
-static std::ostream& operator<<(std::ostream& out, Flow flow) {
-  return out << (flow == Flow::done ? "done" : flow == Flow::again ? "again" : "end");
+static std::ostream& operator<<(std::ostream& out, IoResult flow) {
+  return out << (flow == IoResult::done ? "done" : flow == IoResult::would_block ? "again" : "end");
 }
 
 }  // namespace evparallel
@@ -35,8 +35,8 @@ using namespace evparallel;
 namespace {
 
 struct Pair {
-  Descriptor one;
-  Descriptor other;
+  OwnedFd one;
+  OwnedFd other;
 };
 
 Pair pair_of(PairKind kind) {
@@ -51,7 +51,7 @@ Transfer send_text(int fd, const std::string& text) {
 }
 
 struct Got {
-  Flow flow;
+  IoResult flow;
   std::string text;
 };
 
@@ -119,12 +119,12 @@ BOOST_AUTO_TEST_SUITE(pairs)
 BOOST_AUTO_TEST_CASE(close_on_exec_and_registered) {
   for (const PairKind kind : {PairKind::stream, PairKind::packets, PairKind::datagrams}) {
     const Pair pair = pair_of(kind);
-    for (const Descriptor* end : {&pair.one, &pair.other}) {
+    for (const OwnedFd* end : {&pair.one, &pair.other}) {
       BOOST_TEST(static_cast<bool>(*end));
       BOOST_TEST((::fcntl(end->get(), F_GETFD) & FD_CLOEXEC) != 0);
       BOOST_TEST(is_registered(end->get()));
     }
-    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == Flow::done);
+    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == IoResult::done);
     char byte = 0;
     BOOST_TEST(::recv(pair.other.get(), &byte, 1, MSG_DONTWAIT) == 1);
   }
@@ -150,8 +150,8 @@ BOOST_AUTO_TEST_CASE(no_descriptors_left_is_an_errno) {
   const int status = in_copy([] {
     const rlimit none{3, 3};
     ::setrlimit(RLIMIT_NOFILE, &none);
-    Descriptor one;
-    Descriptor other;
+    OwnedFd one;
+    OwnedFd other;
     if (make_pair(PairKind::stream, one, other) != EMFILE) return 1;
     return one || other ? 2 : 0;
   });
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_SUITE(streams)
 BOOST_AUTO_TEST_CASE(nothing_there_is_again) {
   const Pair pair = pair_of(PairKind::stream);
   const Got got = receive_text(pair.one.get());
-  BOOST_TEST(got.flow == Flow::again);
+  BOOST_TEST(got.flow == IoResult::would_block);
   BOOST_TEST(got.text == "");
 }
 
@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(pieces_arrive_as_one_stream) {
   std::vector<std::string_view> pieces;
   for (const std::string& text : texts) pieces.push_back({text.data(), text.size()});
   const Transfer sent = send(pair.one.get(), pieces.data(), 4, Wait::no);
-  BOOST_TEST(sent.flow == Flow::done);
+  BOOST_TEST(sent.flow == IoResult::done);
   BOOST_TEST(sent.size == 11U);
   BOOST_TEST(receive_text(pair.other.get(), 4).text == "onet");
   BOOST_TEST(receive_text(pair.other.get()).text == "wothree");
@@ -189,7 +189,7 @@ BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_a_call) {
   std::vector<std::string_view> pieces;
   for (int i = 0; i < 40; ++i) pieces.push_back({text.data() + i % 10, 1});
   const Transfer sent = send(pair.one.get(), pieces.data(), 40, Wait::no);
-  BOOST_TEST(sent.flow == Flow::done);
+  BOOST_TEST(sent.flow == IoResult::done);
   BOOST_TEST(sent.size >= 1U);
   BOOST_TEST(sent.size <= 40U);
   BOOST_TEST(receive_text(pair.other.get()).text ==
@@ -201,15 +201,15 @@ BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
   const std::string text(8 << 20, 'f');
   std::size_t sent = 0;
   bool partial = false;
-  Transfer last{Flow::done, 0};
+  Transfer last{IoResult::done, 0};
   while (sent < text.size()) {
     const std::string_view piece{text.data() + sent, text.size() - sent};
     last = send(pair.one.get(), &piece, 1, Wait::no);
-    if (last.flow != Flow::done) break;
+    if (last.flow != IoResult::done) break;
     partial = partial || last.size < piece.size();
     sent += last.size;
   }
-  BOOST_TEST(last.flow == Flow::again);
+  BOOST_TEST(last.flow == IoResult::would_block);
   BOOST_TEST(last.size == 0U);
   BOOST_TEST(partial);
   BOOST_TEST(sent > 0U);
@@ -217,11 +217,11 @@ BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
   std::size_t received = 0;
   for (;;) {
     const Got got = receive_text(pair.other.get(), 65536);
-    if (got.flow != Flow::done) break;
+    if (got.flow != IoResult::done) break;
     received += got.text.size();
   }
   BOOST_TEST(received == sent);
-  BOOST_TEST(send_text(pair.one.get(), "on").flow == Flow::done);
+  BOOST_TEST(send_text(pair.one.get(), "on").flow == IoResult::done);
 }
 
 BOOST_AUTO_TEST_CASE(half_closed_is_end_of_file_after_the_data) {
@@ -230,10 +230,10 @@ BOOST_AUTO_TEST_CASE(half_closed_is_end_of_file_after_the_data) {
   half_close(pair.one.get());
   BOOST_TEST(receive_text(pair.other.get(), 4).text == "last");
   BOOST_TEST(receive_text(pair.other.get()).text == " words");
-  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
-  BOOST_TEST(send_text(pair.other.get(), "back").flow == Flow::done);
+  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
+  BOOST_TEST(send_text(pair.other.get(), "back").flow == IoResult::done);
   BOOST_TEST(receive_text(pair.one.get()).text == "back");
-  BOOST_TEST(send_text(pair.one.get(), "x").flow == Flow::end);  // our own direction
+  BOOST_TEST(send_text(pair.one.get(), "x").flow == IoResult::closed);  // our own direction
 }
 
 BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_data) {
@@ -241,9 +241,9 @@ BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_data) {
   send_text(pair.one.get(), "read me");
   send_text(pair.other.get(), "unread");
   pair.one.reset();  // with something unread: a reset
-  BOOST_TEST(send_text(pair.other.get(), "unheard").flow == Flow::end);
+  BOOST_TEST(send_text(pair.other.get(), "unheard").flow == IoResult::closed);
   BOOST_TEST(receive_text(pair.other.get()).text == "read me");
-  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_CASE(no_signal_is_raised) {
@@ -256,8 +256,8 @@ BOOST_AUTO_TEST_CASE(no_signal_is_raised) {
   for (const PairKind kind : {PairKind::stream, PairKind::packets}) {
     Pair pair = pair_of(kind);
     pair.other.reset();
-    BOOST_TEST(send_text(pair.one.get(), "x").flow == Flow::end);
-    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == Flow::end);
+    BOOST_TEST(send_text(pair.one.get(), "x").flow == IoResult::closed);
+    BOOST_TEST(send_packet(pair.one.get(), "x", 1, -1) == IoResult::closed);
   }
   ::sigaction(SIGPIPE, &before, nullptr);
   BOOST_TEST(raised == 0);
@@ -274,20 +274,21 @@ BOOST_AUTO_TEST_CASE(waiting_is_waiting) {
     while (sent < all.size()) {
       const std::string_view piece{all.data() + sent, all.size() - sent};
       const Transfer transfer = send(pair.other.get(), &piece, 1, Wait::yes);
-      if (transfer.flow != Flow::done) return 1;
+      if (transfer.flow != IoResult::done) return 1;
       sent += transfer.size;
     }
     char byte = 0;
-    return receive(pair.other.get(), &byte, 1, Wait::yes).flow == Flow::done && byte == 'b' ? 0 : 2;
+    return receive(pair.other.get(), &byte, 1, Wait::yes).flow == IoResult::done && byte == 'b' ? 0
+                                                                                                : 2;
   });
   std::size_t received = 0;
   std::vector<char> buffer(65536);
   while (received < size) {
     const Transfer got = receive(pair.one.get(), buffer.data(), buffer.size(), Wait::yes);
-    BOOST_REQUIRE((got.flow == Flow::done));
+    BOOST_REQUIRE((got.flow == IoResult::done));
     received += got.size;
   }
-  BOOST_TEST(send_text(pair.one.get(), "b").flow == Flow::done);
+  BOOST_TEST(send_text(pair.one.get(), "b").flow == IoResult::done);
   BOOST_TEST(end_of(pid) == 0);
 }
 
@@ -301,11 +302,11 @@ BOOST_AUTO_TEST_CASE(a_descriptor_comes_along) {
   for (const PairKind kind : {PairKind::packets, PairKind::datagrams, PairKind::stream}) {
     const Pair pair = pair_of(kind);
     Pair data = pair_of(PairKind::stream);
-    BOOST_TEST(send_packet(pair.one.get(), "hello", 5, data.other.get()) == Flow::done);
+    BOOST_TEST(send_packet(pair.one.get(), "hello", 5, data.other.get()) == IoResult::done);
     data.other.drop();  // the copy that is under way is another one
     char bytes[16];
     Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
-    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(packet.flow == IoResult::done);
     BOOST_TEST(std::string(bytes, packet.size) == "hello");
     BOOST_TEST(!packet.lost_descriptor);
     BOOST_TEST(packet.sender == 0);
@@ -320,10 +321,10 @@ BOOST_AUTO_TEST_CASE(a_descriptor_comes_along) {
 BOOST_AUTO_TEST_CASE(none_comes_along_where_none_was_sent) {
   const Pair pair = pair_of(PairKind::packets);
   char byte = 0;
-  BOOST_TEST(receive_packet(pair.other.get(), &byte, 1).flow == Flow::again);
+  BOOST_TEST(receive_packet(pair.other.get(), &byte, 1).flow == IoResult::would_block);
   send_packet(pair.one.get(), "x", 1, -1);
   const Packet packet = receive_packet(pair.other.get(), &byte, 1);
-  BOOST_TEST(packet.flow == Flow::done);
+  BOOST_TEST(packet.flow == IoResult::done);
   BOOST_TEST(!packet.along);
   BOOST_TEST(!packet.lost_descriptor);
 }
@@ -348,7 +349,7 @@ BOOST_AUTO_TEST_CASE(of_many_descriptors_none_leaks) {
     {
       char byte = 0;
       const Packet packet = receive_packet(pair.other.get(), &byte, 1);
-      BOOST_TEST(packet.flow == Flow::done);
+      BOOST_TEST(packet.flow == IoResult::done);
       BOOST_TEST(byte == 'm');
       // As many as there is room for are taken over, or none, and those are open.
       BOOST_TEST((packet.count == std::min(count, most_along) || packet.lost_descriptor));
@@ -369,7 +370,7 @@ BOOST_AUTO_TEST_CASE(four_descriptors_come_in_their_order) {
   const int along[most_along] = {data[0].other.get(), data[1].other.get(), data[2].other.get(),
                                  data[3].other.get()};
   const std::size_t before = testing::count_descriptors();
-  BOOST_TEST(send_packet(pair.one.get(), "4", 1, along, most_along) == Flow::done);
+  BOOST_TEST(send_packet(pair.one.get(), "4", 1, along, most_along) == IoResult::done);
   {
     char byte = 0;
     const Packet packet = receive_packet(pair.other.get(), &byte, 1);
@@ -404,7 +405,7 @@ BOOST_AUTO_TEST_CASE(where_one_of_four_has_no_room_none_is_taken) {
     for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for three there is room
     char byte;
     const Packet lost = receive_packet(pair.other.get(), &byte, 1);
-    if (lost.flow != Flow::done || !lost.lost_descriptor) return 1;
+    if (lost.flow != IoResult::done || !lost.lost_descriptor) return 1;
     if (lost.count != 0 || lost.along) return 2;
     for (int fd = 0; fd < 3; ++fd)
       if (is_open(fd)) return 3;
@@ -431,7 +432,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_that_has_no_room_is_lost_and_said_so) {
     ::setrlimit(RLIMIT_NOFILE, &tight);
     char bytes[16];
     const Packet lost = receive_packet(pair.other.get(), bytes, sizeof bytes);
-    if (lost.flow != Flow::done || std::string(bytes, lost.size) != "first") return 1;
+    if (lost.flow != IoResult::done || std::string(bytes, lost.size) != "first") return 1;
     if (!lost.lost_descriptor || lost.along) return 2;
     // There is room again: the next one is taken.
     ::close(room);
@@ -448,20 +449,22 @@ BOOST_AUTO_TEST_CASE(full_is_again) {
   for (const PairKind kind : {PairKind::packets, PairKind::datagrams}) {
     const Pair pair = pair_of(kind);
     std::size_t sent = 0;
-    Flow flow = Flow::done;
-    while (sent < 100000 && flow == Flow::done) {
+    IoResult flow = IoResult::done;
+    while (sent < 100000 && flow == IoResult::done) {
       flow = send_packet(pair.one.get(), &sent, sizeof sent, -1);
-      if (flow == Flow::done) ++sent;
+      if (flow == IoResult::done) ++sent;
     }
-    BOOST_TEST(flow == Flow::again);
+    BOOST_TEST(flow == IoResult::would_block);
     BOOST_TEST(sent > 0U);
     std::size_t number = 0;
     for (std::size_t i = 0; i < sent; ++i) {
-      BOOST_REQUIRE((receive_packet(pair.other.get(), &number, sizeof number).flow == Flow::done));
+      BOOST_REQUIRE(
+          (receive_packet(pair.other.get(), &number, sizeof number).flow == IoResult::done));
       BOOST_REQUIRE(number == i);
     }
-    BOOST_TEST(receive_packet(pair.other.get(), &number, sizeof number).flow == Flow::again);
-    BOOST_TEST(send_packet(pair.one.get(), &sent, sizeof sent, -1) == Flow::done);
+    BOOST_TEST(receive_packet(pair.other.get(), &number, sizeof number).flow ==
+               IoResult::would_block);
+    BOOST_TEST(send_packet(pair.one.get(), &sent, sizeof sent, -1) == IoResult::done);
   }
 }
 
@@ -473,19 +476,19 @@ BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_is_again) {
     const rlimit tight{20, 20};
     ::setrlimit(RLIMIT_NOFILE, &tight);
     if (::getuid() == 0 && ::setuid(65533) != 0) return 1;
-    Flow flow = Flow::done;
+    IoResult flow = IoResult::done;
     int sent = 0;
-    while (sent < 100 && flow == Flow::done) {
+    while (sent < 100 && flow == IoResult::done) {
       flow = send_packet(pair.one.get(), "x", 1, data.one.get());
-      if (flow == Flow::done) ++sent;
+      if (flow == IoResult::done) ++sent;
     }
-    if (flow != Flow::again || sent < 10) return 2;
+    if (flow != IoResult::would_block || sent < 10) return 2;
     for (int i = 0; i < sent; ++i) {
       char byte = 0;
       Packet packet = receive_packet(pair.other.get(), &byte, 1);
-      if (packet.flow != Flow::done || !packet.along) return 3;
+      if (packet.flow != IoResult::done || !packet.along) return 3;
     }
-    return send_packet(pair.one.get(), "x", 1, data.one.get()) == Flow::done ? 0 : 4;
+    return send_packet(pair.one.get(), "x", 1, data.one.get()) == IoResult::done ? 0 : 4;
   });
   BOOST_TEST(status == 0);
 }
@@ -497,11 +500,11 @@ BOOST_AUTO_TEST_CASE(closed_is_an_end_after_the_packets) {
   char bytes[16];
   for (const char* text : {"one", "two"}) {
     const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
-    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(packet.flow == IoResult::done);
     BOOST_TEST(std::string(bytes, packet.size) == text);
   }
   for (int i = 0; i < 3; ++i)
-    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == IoResult::closed);
 }
 
 // The reports of a snapshot that dies with requests unread must not be lost.
@@ -513,11 +516,11 @@ BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_packets) {
   char bytes[16];
   for (const char* text : {"one", "two"}) {
     const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
-    BOOST_TEST(packet.flow == Flow::done);
+    BOOST_TEST(packet.flow == IoResult::done);
     BOOST_TEST(std::string(bytes, packet.size) == text);
   }
   for (int i = 0; i < 3; ++i)
-    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+    BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_CASE(a_write_to_the_dead_throws_no_packet_away) {
@@ -525,12 +528,12 @@ BOOST_AUTO_TEST_CASE(a_write_to_the_dead_throws_no_packet_away) {
   send_packet(pair.one.get(), "one", 3, -1);
   send_packet(pair.other.get(), "unread", 6, -1);
   pair.one.reset();
-  BOOST_TEST(send_packet(pair.other.get(), "unheard", 7, -1) == Flow::end);
+  BOOST_TEST(send_packet(pair.other.get(), "unheard", 7, -1) == IoResult::closed);
   char bytes[16];
   const Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
-  BOOST_TEST(packet.flow == Flow::done);
+  BOOST_TEST(packet.flow == IoResult::done);
   BOOST_TEST(std::string(bytes, packet.size) == "one");
-  BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == Flow::end);
+  BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_CASE(the_kernel_names_the_sender) {
@@ -538,8 +541,9 @@ BOOST_AUTO_TEST_CASE(the_kernel_names_the_sender) {
     const Pair pair = pair_of(kind);
     const Pair data = pair_of(PairKind::stream);
     name_senders(pair.other.get());
-    const pid_t pid = start_copy(
-        [&] { return send_packet(pair.one.get(), "x", 1, data.one.get()) == Flow::done ? 0 : 1; });
+    const pid_t pid = start_copy([&] {
+      return send_packet(pair.one.get(), "x", 1, data.one.get()) == IoResult::done ? 0 : 1;
+    });
     BOOST_TEST(end_of(pid) == 0);
     send_packet(pair.one.get(), "y", 1, -1);
     char byte = 0;
@@ -564,16 +568,16 @@ BOOST_AUTO_TEST_SUITE(descriptors)
 BOOST_AUTO_TEST_CASE(owns_one) {
   const int fd = ::dup(STDERR_FILENO);
   {
-    Descriptor first(fd);
+    OwnedFd first(fd);
     BOOST_TEST(is_registered(fd));
-    Descriptor second(std::move(first));
+    OwnedFd second(std::move(first));
     BOOST_TEST(!first);
     BOOST_TEST(first.get() == -1);
     BOOST_TEST(second.get() == fd);
-    Descriptor third;
+    OwnedFd third;
     third = std::move(second);
     BOOST_TEST(third.get() == fd);
-    Descriptor& same = third;
+    OwnedFd& same = third;
     third = std::move(same);
     BOOST_TEST(third.get() == fd);
     BOOST_TEST(is_open(fd));
@@ -585,13 +589,13 @@ BOOST_AUTO_TEST_CASE(owns_one) {
 BOOST_AUTO_TEST_CASE(assigning_closes_what_was_held) {
   Pair pair = pair_of(PairKind::stream);
   const int fd = pair.one.get();
-  pair.one = Descriptor(::dup(STDERR_FILENO));
+  pair.one = OwnedFd(::dup(STDERR_FILENO));
   BOOST_TEST((!is_registered(fd) || pair.one.get() == fd));
-  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_CASE(none_at_all) {
-  Descriptor none(-1);
+  OwnedFd none(-1);
   BOOST_TEST(!none);
   none.reset();
   none.drop();
@@ -612,7 +616,7 @@ BOOST_AUTO_TEST_CASE(reset_is_heard_while_a_stranger_holds_a_copy) {
   BOOST_TEST(testing::is_ready(pair.other.get()));
   BOOST_TEST(receive_text(pair.other.get()).text == "first");
   BOOST_TEST(testing::is_ready(pair.other.get()));
-  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
   BOOST_TEST(testing::process_exists(stranger));
   half_close(life.one.get());
   BOOST_TEST(end_of(stranger) == 0);
@@ -625,11 +629,11 @@ BOOST_AUTO_TEST_CASE(dropped_is_not_heard_while_another_holds_it) {
   pair.one.drop();
   BOOST_TEST(!pair.one);
   BOOST_TEST(!is_open(fd));
-  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::again);
+  BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::would_block);
   send_text(copy, "alive");
   BOOST_TEST(receive_text(pair.other.get()).text == "alive");
   ::close(copy);
-  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_CASE(a_copy_closes_what_is_registered) {
@@ -670,9 +674,9 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_strange) {
     if (strange < 0 || ::fcntl(ends[1], F_DUPFD, 100) < 0) return 1;
     for (const int number : numbers) ::dup2(strange, number);
     pair.one.reset();
-    { const Descriptor gone = std::move(pair.other); }
+    { const OwnedFd gone = std::move(pair.other); }
     dropped.one.drop();
-    assigned.one = Descriptor();
+    assigned.one = OwnedFd();
     if (pair.one || pair.other || dropped.one || assigned.one) return 2;
     for (const int number : numbers) {
       if (!is_open(number)) return 3;
@@ -695,7 +699,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_of_a_later_one) {
     for (const int number : numbers)
       if (!is_registered(number)) return 1;  // the kernel gave them out again
     pair.one.reset();
-    pair.other = Descriptor();
+    pair.other = OwnedFd();
     dropped.one.drop();
     for (const int number : numbers)
       if (!is_registered(number) || !is_open(number)) return 2;
@@ -715,12 +719,12 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
     const int one = pair.one.get();
     const int other = pair.other.get();
     pair.one.reset();
-    { const Descriptor gone = std::move(pair.other); }
+    { const OwnedFd gone = std::move(pair.other); }
     if (is_open(one) || is_open(other) || is_registered(one)) return 1;
     Pair own = pair_of(PairKind::stream);  // of what it opens itself it is the owner
     const int copy = ::dup(own.one.get());
     own.one.reset();
-    const bool heard = receive_text(own.other.get()).flow == Flow::end;
+    const bool heard = receive_text(own.other.get()).flow == IoResult::closed;
     ::close(copy);
     return heard ? 0 : 2;
   });
@@ -738,7 +742,7 @@ BOOST_AUTO_TEST_CASE(what_a_copy_keeps_is_shut_down_by_it) {
     return 0;
   });
   BOOST_TEST(status == 0);
-  BOOST_TEST(receive_text(pair.other.get()).flow == Flow::end);
+  BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -22,8 +22,8 @@
 
 namespace par = evparallel;
 using namespace std::chrono_literals;
-using par::Children;
-using par::Strays;
+using par::ChildTable;
+using par::Orphans;
 
 namespace {
 
@@ -66,8 +66,8 @@ private:
 
 // In zeroed memory, as in a snapshot.
 struct Table {
-  Children children;
-  Strays strays;
+  ChildTable children;
+  Orphans orphans;
 };
 Table& table() {
   void* const memory = ::mmap(nullptr, sizeof(Table), PROT_READ | PROT_WRITE,
@@ -75,7 +75,7 @@ Table& table() {
   BOOST_REQUIRE(memory != MAP_FAILED);
   Table& fresh = *static_cast<Table*>(memory);
   fresh.children.set_up();
-  fresh.strays.set_up(fresh.children);
+  fresh.orphans.set_up(fresh.children);
   return fresh;
 }
 
@@ -248,18 +248,18 @@ BOOST_AUTO_TEST_CASE(who_can_be_waited_for_is_a_child) {
 
 BOOST_AUTO_TEST_CASE(there_is_one_look_for_the_ends_of_a_while) {
   Table& all = table();
-  BOOST_TEST(all.strays.wait_time(evparallel::now_ns()) == -1);
-  all.strays.look_soon();
-  const int wait = all.strays.wait_time(evparallel::now_ns());
+  BOOST_TEST(all.orphans.wait_time(evparallel::now_ns()) == -1);
+  all.orphans.scan_soon();
+  const int wait = all.orphans.wait_time(evparallel::now_ns());
   BOOST_TEST(wait >= 0);
   BOOST_TEST(wait <= 200);
-  for (int i = 0; i < 1000; ++i) all.strays.look_soon();
-  BOOST_TEST(all.strays.wait_time(evparallel::now_ns()) <= wait);  // it is not put off
+  for (int i = 0; i < 1000; ++i) all.orphans.scan_soon();
+  BOOST_TEST(all.orphans.wait_time(evparallel::now_ns()) <= wait);  // it is not put off
   BOOST_TEST(testing::eventually([&] {
-    all.strays.look_if_due(evparallel::now_ns());
-    return all.strays.wait_time(evparallel::now_ns()) == -1;
+    all.orphans.scan_if_due(evparallel::now_ns());
+    return all.orphans.wait_time(evparallel::now_ns()) == -1;
   }));
-  BOOST_TEST(all.strays.killed() == 0u);
+  BOOST_TEST(all.orphans.killed() == 0u);
   ::munmap(&all, sizeof all);
 }
 
@@ -269,22 +269,22 @@ BOOST_AUTO_TEST_CASE(who_is_in_the_table_is_left_alone_and_others_count_once) {
   own.add(sleep_for_ever);
   const pid_t child = *own.pids().begin();
   all.children.add(all.children.take_free(), child, 0, 1);
-  BOOST_TEST(!all.strays.look());
+  BOOST_TEST(!all.orphans.look());
   {
     Offspring others;
     others.add(sleep_for_ever);
     others.add(sleep_for_ever);
-    BOOST_TEST(all.strays.look());
-    BOOST_TEST(all.strays.look());  // they are not waited for yet
-    BOOST_TEST(all.strays.killed() == 2u);
+    BOOST_TEST(all.orphans.look());
+    BOOST_TEST(all.orphans.look());  // they are not waited for yet
+    BOOST_TEST(all.orphans.killed() == 2u);
     for (const pid_t pid : others.pids()) {
       BOOST_TEST(Program::gone(pid));
-      all.strays.mark_ended(pid);
+      all.orphans.mark_ended(pid);
     }
   }
-  BOOST_TEST(!all.strays.look());
+  BOOST_TEST(!all.orphans.look());
   BOOST_TEST(testing::process_exists(child));
-  BOOST_TEST(all.strays.killed() == 2u);
+  BOOST_TEST(all.orphans.killed() == 2u);
   ::munmap(&all, sizeof all);
 }
 
@@ -303,7 +303,7 @@ BOOST_AUTO_TEST_CASE(what_has_left_the_group_is_ended_and_counted) {
     BOOST_TEST(Program::gone(one));
     BOOST_TEST(Program::gone(other));
     count += 2;
-    BOOST_TEST(program.until([&] { return program.snapshot()->strays() == count; }));
+    BOOST_TEST(program.until([&] { return program.snapshot()->orphans_killed() == count; }));
   }
   BOOST_TEST(program.snapshot()->alive());
   program.end();
@@ -316,7 +316,7 @@ BOOST_AUTO_TEST_CASE(whoever_comes_from_a_stray_ends_too) {
   const pid_t last = program.ask(f, 3);
   f = {};
   BOOST_TEST(Program::gone(last));
-  BOOST_TEST(program.until([&] { return program.snapshot()->strays() == 4u; }));
+  BOOST_TEST(program.until([&] { return program.snapshot()->orphans_killed() == 4u; }));
   program.end();
 }
 
@@ -332,8 +332,8 @@ BOOST_AUTO_TEST_CASE(who_has_stayed_in_the_group_ends_at_once_and_does_not_count
   const pid_t other = program.ask(g);
   g = {};
   BOOST_TEST(Program::gone(other));
-  BOOST_TEST(program.until([&] { return program.snapshot()->strays() > 0; }));
-  BOOST_TEST(program.snapshot()->strays() == 1u);
+  BOOST_TEST(program.until([&] { return program.snapshot()->orphans_killed() > 0; }));
+  BOOST_TEST(program.snapshot()->orphans_killed() == 1u);
   program.end();
 }
 
@@ -348,12 +348,12 @@ BOOST_AUTO_TEST_CASE(what_a_living_child_has_started_lives_on_whoever_ends) {
     const pid_t other = program.ask(g);
     g = {};
     BOOST_TEST(Program::gone(other));
-    BOOST_TEST(program.until([&] { return program.snapshot()->strays() == looks; }));
+    BOOST_TEST(program.until([&] { return program.snapshot()->orphans_killed() == looks; }));
   }
   BOOST_TEST(testing::process_exists(daemon));
   f = {};
   BOOST_TEST(Program::gone(daemon));
-  BOOST_TEST(program.until([&] { return program.snapshot()->strays() == 3u; }));
+  BOOST_TEST(program.until([&] { return program.snapshot()->orphans_killed() == 3u; }));
   program.end();
 }
 

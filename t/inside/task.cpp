@@ -373,7 +373,7 @@ BOOST_AUTO_TEST_CASE(the_task_frame) {
   BOOST_TEST((frame.entry == task.entry));
   BOOST_TEST(frame.max_message == 1234U);
   BOOST_TEST(frame.high_water == 56U);
-  BOOST_TEST(frame.note_owner == 78U);
+  BOOST_TEST(frame.owner_id == 78U);
   BOOST_TEST(frame.deadline == 90);
   BOOST_TEST(frame.cpu_seconds == 1);
   BOOST_TEST(frame.memory == 2U);

@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(an_item_of_a_map_whose_answer_finds_no_memory_fails_alone) 
           else if (index == 1)
             refused.push_back(r.error());
         },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     return first_wrong({refused.size() == 1, says_no_memory(refused.at(0)), sizes == 3});
   });

@@ -236,7 +236,7 @@ par::Options captured(Strings& lines) {
   par::Options options;
   options.out = par::Stdio::capture();
   options.err = par::Stdio::capture();
-  options.on_line = [&lines](const par::Line& line) { lines.emplace_back(line.text); };
+  options.on_line = [&lines](const par::OutputLine& line) { lines.emplace_back(line.text); };
   return options;
 }
 
@@ -345,7 +345,7 @@ int answer_without_a_reader() {
   par::Options options;
   options.snapshot = &snapshot;
   options.err = par::Stdio::capture();
-  options.on_line = [&lines](const par::Line& line) { lines.emplace_back(line.text); };
+  options.on_line = [&lines](const par::OutputLine& line) { lines.emplace_back(line.text); };
   par::Reactor loop;
   int answers = 0;
   const auto count = [&](par::Result<int> r) { answers += r ? *r : 0; };
@@ -518,7 +518,7 @@ BOOST_AUTO_TEST_CASE(one_of_a_pool_is_replaced) {
   heard.clear();
   pool.map(
       std::vector<int>{1, 0, 2}, [&](std::size_t, par::Result<int> r) { hear(r); },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   BOOST_TEST((heard == Strings{"1", "child_exited", "2"}));
 }

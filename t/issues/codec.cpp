@@ -269,7 +269,7 @@ BOOST_AUTO_TEST_CASE(a_deep_item_of_a_map_fails_alone) {
       [&](std::size_t, par::Result<std::size_t> r) {
         heard.push_back(r ? std::to_string(*r) : r.error().what());
       },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   BOOST_REQUIRE(heard.size() == 3U);
   BOOST_TEST(heard[0] == "1");

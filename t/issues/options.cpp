@@ -115,7 +115,7 @@ Table<par::PoolOptions> pool_options() {
   using O = par::PoolOptions;
   Table<O> table{field("PoolOptions::workers", &O::workers),
                  field("PoolOptions::min_workers", &O::min_workers),
-                 field("PoolOptions::idle", &O::idle),
+                 field("PoolOptions::idle_timeout", &O::idle),
                  field("PoolOptions::max_failed_starts", &O::max_failed_starts),
                  field("PoolOptions::max_queue", &O::max_queue),
                  field("PoolOptions::max_queue_bytes", &O::max_queue_bytes),
@@ -207,7 +207,7 @@ MapEnd map_of(par::MapOptions given) {
   bool over = false;
   pool.map(
       std::vector<int>(50, 7), [&](std::size_t, par::Result<int> r) { end.values += r && *r == 8; },
-      [&](const par::Summary&) { over = true; }, std::move(given));
+      [&](const par::MapSummary&) { over = true; }, std::move(given));
   loop.run();
   BOOST_TEST(over);
   return end;
@@ -577,10 +577,10 @@ BOOST_AUTO_TEST_CASE(a_negative_time_that_is_an_argument_is_refused_by_name) {
   auto f = par::run(loop, plus_one);
   int values = 0;
   par::Call call = f(1, [&](par::Result<int> r) { values += r.has_value(); });
-  refused("Call::deadline", [&] { call.deadline(-1ns); });
+  refused("Call::set_deadline", [&] { call.set_deadline(-1ns); });
   auto pool = par::pool(loop, plus_one);
   par::Call pooled = pool.submit(1, [&](par::Result<int> r) { values += r.has_value(); });
-  refused("Call::deadline", [&] { pooled.deadline(-1ns); });
+  refused("Call::set_deadline", [&] { pooled.set_deadline(-1ns); });
   refused("Pool::shutdown", [&] { pool.shutdown(-1ms); });
   auto p = par::process(loop, [](par::Pipe<int, int>) {});
   refused("Process::terminate", [&] { p.terminate(-1ms); });
@@ -619,8 +619,8 @@ BOOST_AUTO_TEST_CASE(deadlines_of_calls) {
     std::string heard;
     const auto hear = [&](par::Result<int> r) { heard = said(r); };
     par::Call call = pooled ? pool.submit(1, hear) : f(1, hear);
-    call.deadline(1h);
-    call.deadline(time);
+    call.set_deadline(1h);
+    call.set_deadline(time);
     loop.run();
     return heard;
   };

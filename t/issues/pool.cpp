@@ -76,7 +76,7 @@ std::multiset<Out> mapped(R&& range) {
   std::multiset<Out> back;
   pool.map(
       std::forward<R>(range), [&](std::size_t, par::Result<Out> r) { back.insert(r.value()); },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   return back;
 }

@@ -39,7 +39,7 @@ bool standard_are_closed() {
 }
 
 par::Fd open_file() {
-  return par::Fd::copy_of(par::Fd(::open("/", O_RDONLY | O_CLOEXEC)).get());
+  return par::Fd::dup(par::Fd(::open("/", O_RDONLY | O_CLOEXEC)).get());
 }
 
 }  // namespace
@@ -103,7 +103,7 @@ int use_without_standard() {
   std::string line;
   par::Options options;
   options.out = par::Stdio::capture();
-  options.on_line = [&](const par::Line& said) { line = said.text; };
+  options.on_line = [&](const par::OutputLine& said) { line = said.text; };
   if (called<int>(
           loop, +[](int x) { return std::puts("said") >= 0 ? x : 0; }, 6, options) != 6 ||
       line != "said")

@@ -386,7 +386,7 @@ BOOST_AUTO_TEST_CASE(the_items_of_a_map_say_it_too) {
       [&](std::size_t, par::Result<int> r) {
         if (!r) heard.push_back(r.error());
       },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   BOOST_REQUIRE(heard.size() == 50U);
   for (const par::Error& error : heard)

@@ -309,12 +309,12 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_over_is_not_cancelled) {
   const par::Call call = f(1, heard.of(1));
   loop.run();
   call.cancel();
-  call.deadline(nanoseconds(0));
+  call.set_deadline(nanoseconds(0));
   loop.run();
   const par::Call twice = f(2, heard.of(2));
   twice.cancel();
   twice.cancel();
-  twice.deadline(nanoseconds(0));
+  twice.set_deadline(nanoseconds(0));
   loop.run();
   f(3, [&](par::Result<int> r) {
     heard.of(3)(std::move(r));
@@ -481,7 +481,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_travels_with_its_call) {
         options);
     const auto note = [&](par::Result<long> r) { left.push_back(r.value()); };
     f(0, note);
-    f(1, note).deadline(std::chrono::hours(1));
+    f(1, note).set_deadline(std::chrono::hours(1));
     board->go = 1;
     loop.run();
   }
@@ -518,7 +518,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_is_never_early, *testing::guarantee("3.1")) {
       const auto due = Clock::now() + milliseconds(10);
       f(0, [&missed, due](par::Result<int> r) {
         if (!r && r.error().code() == par::Errc::deadline) missed.push_back(Clock::now() - due);
-      }).deadline(milliseconds(10));
+      }).set_deadline(milliseconds(10));
     });
     loop.run();
   }
@@ -533,7 +533,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_pea
   Heard heard;
   auto f = par::run(loop, first_waits, with_grace(milliseconds(1)));
   f(0, heard.of(0));
-  f(1, heard.of(1)).deadline(milliseconds(5));
+  f(1, heard.of(1)).set_deadline(milliseconds(5));
   f(2, heard.of(2));
   BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty() && f.pid() != 0; }));
   const pid_t pid = f.pid();
@@ -556,7 +556,7 @@ BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due, *testing::guarantee("3.
   auto f = par::run(loop, first_waits);
   f(0, heard.of(0));
   const auto due = Clock::now() + milliseconds(3);
-  f(1, heard.of(1)).deadline(milliseconds(3));
+  f(1, heard.of(1)).set_deadline(milliseconds(3));
   f(2, heard.of(2));
   BOOST_REQUIRE(testing::eventually([] { return board->at == 0; }));
   BOOST_REQUIRE(testing::eventually([&] { return Clock::now() > due + milliseconds(1); }));
@@ -578,7 +578,7 @@ BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes, *testing::guarantee("
     for (int x = 1; x < 5; ++x) f(x, heard.of(x));
     BOOST_REQUIRE(is_at(loop, f, 0));
     const pid_t pid = f.pid();
-    first.deadline(milliseconds(10));
+    first.set_deadline(milliseconds(10));
     loop.run();
     BOOST_REQUIRE(heard.words.size() == 5u);
     BOOST_TEST(heard.words[0] == "0=deadline/started");
@@ -600,7 +600,7 @@ BOOST_AUTO_TEST_CASE(the_default_deadline_and_one_that_is_set_anew) {
   BOOST_TEST(heard.words[0].find("0=deadline") == 0);
   auto g = par::run(loop, first_waits, options);
   // In a callback: it leaves only after this turn, when its own deadline stands.
-  loop.post([&] { g(0, heard.of(1)).deadline(std::chrono::hours(1)); });
+  loop.post([&] { g(0, heard.of(1)).set_deadline(std::chrono::hours(1)); });
   int turns = 0;
   BOOST_TEST(run_until(loop, [&] { return ++turns > 50; }));  // far behind the 5 ms
   BOOST_TEST(heard.words.size() == 1u);
@@ -800,7 +800,7 @@ BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random, *testing::guarantee("3.4")
         calls[slot] = f(x, heard.of(x));
         const unsigned dice = static_cast<unsigned>(random() % 10);
         if (x % 101 == 100 || dice == 0)
-          calls[slot].deadline(std::chrono::microseconds(random() % 3000));
+          calls[slot].set_deadline(std::chrono::microseconds(random() % 3000));
         if (dice == 1) calls[slot].cancel();
         if (dice == 2) calls[random() % (slot + 1)].cancel();
       }

@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(too_many_fail_their_call_and_nothing_else) {
   const Ends ends = pipe_ends();
   const auto copies = [&](std::size_t number) {
     std::vector<par::Fd> all;
-    while (all.size() < number) all.push_back(par::Fd::copy_of(ends.reading.get()));
+    while (all.size() < number) all.push_back(par::Fd::dup(ends.reading.get()));
     return all;
   };
   std::size_t counted = 0;
@@ -191,7 +191,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_room_fails_the_call_and_lives_on) {
   });
   const Ends ends = pipe_ends();
   std::vector<par::Fd> one;
-  one.push_back(par::Fd::copy_of(ends.reading.get()));
+  one.push_back(par::Fd::dup(ends.reading.get()));
   const std::vector<par::Fd>& with = one;
   std::vector<std::string> heard;
   const std::vector<par::Fd> none;
@@ -246,14 +246,14 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
     BOOST_TEST(back == 20);
 
     std::vector<par::Fd> all;
-    for (int i = 0; i < 20; ++i) all.push_back(par::Fd::copy_of(ends.reading.get()));
+    for (int i = 0; i < 20; ++i) all.push_back(par::Fd::dup(ends.reading.get()));
     int refused = 0;
     pool.map(
         all,
         [&](std::size_t, par::Result<par::Fd> r) {
           refused += !r && testing::has(r.error().what(), "submit() such calls");
         },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     BOOST_TEST(refused == 20);
 
@@ -261,12 +261,12 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
     int right = 0;
     taking.map(
         all, [&](std::size_t, par::Result<bool> r) { right += r && *r; },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     BOOST_TEST(right == 20);
 
     // Made in the child, for items that travel together.
-    auto making = par::pool(loop, [](int) { return par::Fd::copy_of(STDERR_FILENO); });
+    auto making = par::pool(loop, [](int) { return par::Fd::dup(STDERR_FILENO); });
     std::vector<int> numbers(100);
     refused = 0;
     making.map(
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
         [&](std::size_t, par::Result<par::Fd> r) {
           refused += !r && testing::has(r.error().what(), "submit() such calls");
         },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     BOOST_TEST(refused == 100);
   }
@@ -298,7 +298,7 @@ BOOST_AUTO_TEST_CASE(a_bound_one_is_refused_at_once) {
   par::Reactor loop;
   const auto number_of = [](const par::Fd& fd, int) { return fd.get(); };
   BOOST_CHECK_EXCEPTION(
-      static_cast<void>(par::run(loop, par::bind(number_of, par::Fd::copy_of(STDERR_FILENO)))),
+      static_cast<void>(par::run(loop, par::bind(number_of, par::Fd::dup(STDERR_FILENO)))),
       std::logic_error, [](const std::logic_error& error) {
         return testing::has(error.what(), "send it as an argument");
       });
@@ -325,7 +325,7 @@ BOOST_AUTO_TEST_CASE(shared_bytes_are_the_same_memory_on_both_sides) {
   BOOST_TEST(counted == 3 << 20);
 
   auto make = par::run(loop, [](std::size_t size) {
-    return par::SharedBytes::made_by(
+    return par::SharedBytes::create(
         size, [&](void* data) { std::fill_n(static_cast<char*>(data), size, 'm'); });
   });
   par::SharedBytes made;
@@ -341,7 +341,8 @@ BOOST_AUTO_TEST_CASE(shared_bytes_that_are_not_sealed_fail_the_call) {
       par::run(loop, [](int) { return par::Fd(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC)); });
   std::string text;
   cheat(0, [&](par::Result<par::Fd> r) {
-    const auto error = testing::error_of([&] { par::SharedBytes::of(std::move(r.value())); });
+    const auto error =
+        testing::error_of([&] { par::SharedBytes::from_memfd(std::move(r.value())); });
     if (error) text = error->what();
   });
   loop.run();

@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_frozen_unless_it_is_asked_for) {
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot;
-    return snapshot.frozen() == 0 && files_of(snapshot.pid()).empty() ? 0 : 1;
+    return snapshot.frozen_bytes() == 0 && files_of(snapshot.pid()).empty() ? 0 : 1;
   });
   BOOST_TEST(status == 0);
 }
@@ -124,7 +124,7 @@ BOOST_AUTO_TEST_CASE(children_have_all_and_go_on_allocating) {
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot(frozen());
-    if (snapshot.frozen() < Table::size + mb || files_of(snapshot.pid()).size() < 2) return 1;
+    if (snapshot.frozen_bytes() < Table::size + mb || files_of(snapshot.pid()).size() < 2) return 1;
     if (!files_of(::getpid()).empty()) return 2;  // the program itself is as it was
     par::Reactor loop;
     auto same = par::run(
@@ -204,10 +204,10 @@ BOOST_AUTO_TEST_CASE(memory_that_was_named_is_frozen) {
   const int status = elsewhere([] {
     static char in_program[4 * mb];
     std::memset(in_program, 'p', sizeof in_program);
-    const std::uint64_t without = par::Snapshot(frozen()).frozen();
+    const std::uint64_t without = par::Snapshot(frozen()).frozen_bytes();
     par::freezable(in_program, sizeof in_program);
     par::Snapshot snapshot(frozen());
-    if (snapshot.frozen() < without + 3 * mb) return 1;
+    if (snapshot.frozen_bytes() < without + 3 * mb) return 1;
     par::Reactor loop;
     auto f = par::run(
         loop, [](int i) { return static_cast<int>(in_program[i]); }, in(snapshot));

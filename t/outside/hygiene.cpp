@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(a_task_may_register_an_exit_hook_and_what_it_prints_is_out)
   std::string line;
   par::Options options = wished.options();
   options.out = par::Stdio::capture();
-  options.on_line = [&](const par::Line& heard) { line = heard.text; };
+  options.on_line = [&](const par::OutputLine& heard) { line = heard.text; };
   end_of(
       loop,
       [](par::Pipe<int, int>) {

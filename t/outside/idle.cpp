@@ -188,7 +188,7 @@ BOOST_AUTO_TEST_CASE(an_idle_pool_makes_no_wake_up) {
   par::PoolOptions options;
   options.workers = options.min_workers = 8;
   options.max_rss_growth = std::size_t{1} << 30;
-  options.max_age = options.idle = 1h;
+  options.max_age = options.idle_timeout = 1h;
   auto pool = par::pool<par::RawIo, par::RawIo>(loop, same, options);
   std::int64_t sum = 0;
   for (std::int64_t i = 0; i < 100; ++i)
@@ -239,7 +239,7 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
   par::Reactor loop;
   par::PoolOptions options;
   options.workers = 2;
-  options.idle = 0ms;
+  options.idle_timeout = 0ms;
   options.max_age = 20ms;
   auto pool = par::pool(
       loop, [](int x) { return x; }, options);
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(children_that_start_slowly_are_replaced_and_end_when_they_a
     par::PoolOptions options;
     options.workers = 2;
     options.min_workers = kept;
-    options.idle = 0ms;
+    options.idle_timeout = 0ms;
     options.max_age = 5ms;
     options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than it may live
     auto pool = par::pool(

@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(what_a_pool_starts_with_is_looked_for_too) {
   const std::vector<int> items(10, 1);
   unknown.map(
       items, [&](std::size_t, par::Result<int> r) { failed += !r; },
-      [&](const par::Summary& summary) {
+      [&](const par::MapSummary& summary) {
         ++ends;
         BOOST_REQUIRE(summary.error.has_value());
         BOOST_TEST(is_about(*summary.error, testing::library_path("late.so")));

@@ -86,7 +86,7 @@ struct Heard {
   std::vector<std::size_t> failed{};
   bool in_order = true;
   std::size_t next = 0;
-  std::optional<par::Summary> summary{};
+  std::optional<par::MapSummary> summary{};
 };
 
 auto into(Heard& heard) {
@@ -95,7 +95,7 @@ auto into(Heard& heard) {
   };
 }
 auto summary_of(Heard& heard) {
-  return [&heard](const par::Summary& s) {
+  return [&heard](const par::MapSummary& s) {
     BOOST_TEST(!heard.summary.has_value());
     heard.summary = s;
   };
@@ -294,7 +294,7 @@ BOOST_AUTO_TEST_CASE(strings_and_other_codecs) {
         [&](std::size_t i, par::Result<std::string> r) {
           right += r.value() == words[i] + words[i];
         },
-        [&](const par::Summary&) { over = true; });
+        [&](const par::MapSummary&) { over = true; });
     loop.run();
     BOOST_TEST(right == words.size());
     BOOST_TEST(over);
@@ -319,7 +319,7 @@ BOOST_AUTO_TEST_CASE(moved_strings_from_a_generator) {
         BOOST_TEST(r.value() == (i + 1) * 10000);
         sum += *r;
       },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   BOOST_TEST(sum == 10000u * 50 * 51 / 2);
 }
@@ -345,7 +345,7 @@ BOOST_AUTO_TEST_CASE(answers_larger_than_a_chunk_may_have) {
         else
           failed.push_back(i);
       },
-      [](const par::Summary&) {}, std::move(map));
+      [](const par::MapSummary&) {}, std::move(map));
   loop.run();
   BOOST_TEST(right == 59);
   BOOST_TEST(failed == std::vector<std::size_t>{30}, boost::test_tools::per_element());
@@ -403,7 +403,7 @@ BOOST_AUTO_TEST_CASE(an_item_that_cannot_be_encoded_fails_alone) {
         BOOST_TEST((r.error().code() == par::Errc::bad_message));
         BOOST_TEST((r.error().delivery() == par::Delivery::not_sent));
       },
-      [](const par::Summary&) {});
+      [](const par::MapSummary&) {});
   loop.run();
   BOOST_TEST(next == 1000u);
   BOOST_TEST(failed == (std::vector<std::size_t>{0, 1, 500, 999}),
@@ -557,7 +557,7 @@ BOOST_AUTO_TEST_CASE(poison_in_a_million_items_is_found) {
   std::size_t right = 0;
   std::vector<std::size_t> found;
   std::optional<par::Error> error;
-  std::optional<par::Summary> summary;
+  std::optional<par::MapSummary> summary;
   int item = 0;
   pool.map(
       [&]() -> std::optional<int> {
@@ -573,7 +573,7 @@ BOOST_AUTO_TEST_CASE(poison_in_a_million_items_is_found) {
           error = r.error();
         }
       },
-      [&](const par::Summary& s) { summary = s; });
+      [&](const par::MapSummary& s) { summary = s; });
   loop.run();
   BOOST_TEST(next == static_cast<std::size_t>(count));
   BOOST_TEST(found == poison, boost::test_tools::per_element());
@@ -723,7 +723,7 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_while_a_map_runs) {
   Heard heard(2000);
   bool map_over = false;
   int answered_before = 0;
-  pool.map(numbers(2000), into(heard), [&](const par::Summary&) { map_over = true; });
+  pool.map(numbers(2000), into(heard), [&](const par::MapSummary&) { map_over = true; });
   for (int i = 0; i < 20; ++i)
     pool.submit(i, [&](par::Result<int> r) { answered_before += r.has_value() && !map_over; });
   loop.run();
@@ -739,9 +739,9 @@ BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
   high.priority = 1;
   Heard first(5000);
   Heard second(5000);
-  pool.map(numbers(5000), into(first), [&](const par::Summary&) { ends.push_back(1); });
+  pool.map(numbers(5000), into(first), [&](const par::MapSummary&) { ends.push_back(1); });
   pool.map(
-      numbers(5000), into(second), [&](const par::Summary&) { ends.push_back(2); },
+      numbers(5000), into(second), [&](const par::MapSummary&) { ends.push_back(2); },
       std::move(high));
   loop.run();
   BOOST_TEST(ends == (std::vector<int>{2, 1}), boost::test_tools::per_element());
@@ -767,7 +767,7 @@ BOOST_AUTO_TEST_CASE(ten_million_inputs_need_no_memory_to_speak_of) {
     if (++came % 10000 == 0) most = std::max(most, in_use() - before);
   };
   pool.reduce(generate, std::int64_t{0}, fold,
-              [&](std::int64_t total, const par::Summary& summary) {
+              [&](std::int64_t total, const par::MapSummary& summary) {
                 sum = total;
                 BOOST_TEST(summary.done == static_cast<std::size_t>(all));
               });
@@ -799,7 +799,7 @@ BOOST_AUTO_TEST_CASE(children_are_recycled_while_they_map) {
           BOOST_TEST(r->first == static_cast<int>(index));
           ++items_of[r->second];
         },
-        [&](const par::Summary& summary) {
+        [&](const par::MapSummary& summary) {
           ++ends;
           BOOST_TEST(summary.done == 2000u);
           BOOST_TEST(summary.failed == 0u);
@@ -1006,7 +1006,7 @@ BOOST_AUTO_TEST_CASE(reduce) {
   std::size_t failed = 0;
   pool.reduce(
       numbers(1000), std::string(), [](std::string& all, const std::string& one) { all += one; },
-      [&](std::string all, const par::Summary& summary) {
+      [&](std::string all, const par::MapSummary& summary) {
         text = std::move(all);
         failed = summary.failed;
       });

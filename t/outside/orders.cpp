@@ -275,7 +275,7 @@ void Program::reach(State state) {
         call(argument);
         process_->send(argument);
       }
-      call("due some day").deadline(1h);
+      call("due some day").set_deadline(1h);
       call("nobody waits for it").cancel();
       last_call_ = call("nobody will");
       return;
@@ -313,7 +313,7 @@ void Program::destroy(Part part) {
 
 // A copy of its pipe, and the name of a call, may be there for ever.
 void Program::use_what_is_left() {
-  last_call_.deadline(1ms);
+  last_call_.set_deadline(1ms);
   last_call_.cancel();
   pipe_.pause();
   pipe_.resume();

@@ -379,7 +379,7 @@ BOOST_AUTO_TEST_CASE(deadlines_count_from_submit) {
                 note(r);
                 shared->open = true;
               })
-      .deadline(20ms);
+      .set_deadline(20ms);
   loop.run();
   BOOST_TEST(heard == (std::vector<std::string>{"deadline", "right"}),
              boost::test_tools::per_element());
@@ -388,7 +388,7 @@ BOOST_AUTO_TEST_CASE(deadlines_count_from_submit) {
   // One that runs.
   shared->open = false;
   heard.clear();
-  pool.submit(2, note).deadline(20ms);
+  pool.submit(2, note).set_deadline(20ms);
   loop.run();
   BOOST_TEST(heard == std::vector<std::string>{"deadline"}, boost::test_tools::per_element());
 }
@@ -871,7 +871,7 @@ BOOST_AUTO_TEST_CASE(idle_children_end_except_those_that_are_kept) {
   par::Reactor loop;
   par::PoolOptions options = of(4);
   options.min_workers = 1;
-  options.idle = 20ms;
+  options.idle_timeout = 20ms;
   auto pool = par::pool(
       loop,
       [](int) {

@@ -739,7 +739,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_deadlines_
       loop->run_for(1ms);
       const int status = testing::elsewhere([&] {
         second.cancel();
-        second.deadline(1ms);
+        second.set_deadline(1ms);
         if (reactor_first) loop.reset();
         f.reset();
         return 0;

@@ -588,7 +588,7 @@ BOOST_AUTO_TEST_CASE(its_end_is_told_as_that_of_any_child) {
           options);
       std::optional<par::Error> error;
       par::Call call = f(how, [&](par::Result<int> r) { error = r.error(); });
-      if (how == 2) call.deadline(20ms);
+      if (how == 2) call.set_deadline(20ms);
       loop.run();
       BOOST_REQUIRE(error.has_value());
       if (how == 2) {
@@ -730,7 +730,7 @@ BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
       return now.size() == 2 && !contains(now, spares[0]);
     }));
     BOOST_TEST(losses == 0);
-    BOOST_TEST(snapshot.strays() == 0u);
+    BOOST_TEST(snapshot.orphans_killed() == 0u);
     BOOST_TEST(snapshot.alive());
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
   }

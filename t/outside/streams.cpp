@@ -52,7 +52,7 @@ par::Options captured() {
 // With all lines written down: "out text", "err text".
 par::Options captured(Strings& lines) {
   par::Options options = captured();
-  options.on_line = [&lines](const par::Line& line) {
+  options.on_line = [&lines](const par::OutputLine& line) {
     lines.push_back((line.stream == STDOUT_FILENO ? "out " : "err ") + std::string(line.text));
   };
   return options;
@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(both_streams_are_captured_line_by_line_with_pid_and_name) {
   std::vector<Heard> heard;
   par::Options options = captured();
   options.name = "resize";
-  options.on_line = [&](const par::Line& line) {
+  options.on_line = [&](const par::OutputLine& line) {
     heard.push_back(
         {line.pid, std::string(line.name), line.stream, std::string(line.text), line.goes_on});
   };
@@ -188,7 +188,7 @@ BOOST_AUTO_TEST_CASE(what_a_first_call_printed_has_its_pid_and_is_told_before_it
     std::vector<pid_t> speakers;
     par::Options options;
     options.out = Stdio::capture();
-    options.on_line = [&](const par::Line& line) { speakers.push_back(line.pid); };
+    options.on_line = [&](const par::OutputLine& line) { speakers.push_back(line.pid); };
     auto f = par::run(
         loop,
         [](int) {
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_replacement_is_captured_as_the_first_child_was) {
   std::vector<pid_t> speakers;
   par::Options options;
   options.err = Stdio::capture();
-  options.on_line = [&](const par::Line& line) { speakers.push_back(line.pid); };
+  options.on_line = [&](const par::OutputLine& line) { speakers.push_back(line.pid); };
   auto f = par::run(
       loop,
       [](int x) {
@@ -362,7 +362,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_megabytes_pass_and_none_of_it_stays) {
   std::size_t bytes = 0;
   std::size_t longest = 0;
   par::Options options = captured();
-  options.on_line = [&](const par::Line& line) {
+  options.on_line = [&](const par::OutputLine& line) {
     bytes += line.text.size() + (line.goes_on ? 0 : 1);
     longest = std::max(longest, line.text.size());
   };
@@ -396,7 +396,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_nobody_reads_waits_in_its_pipe) {
   par::Reactor loop;
   int lines = 0;
   par::Options options = captured();
-  options.on_line = [&](const par::Line&) { ++lines; };
+  options.on_line = [&](const par::OutputLine&) { ++lines; };
   auto p = par::process(
       loop,
       [](par::Pipe<int, int> pipe) {
@@ -448,7 +448,7 @@ BOOST_AUTO_TEST_CASE(what_on_line_throws_leaves_run_and_the_rest_comes_in_the_ne
   par::Reactor loop;
   Strings lines;
   par::Options options = captured();
-  options.on_line = [&](const par::Line& line) {
+  options.on_line = [&](const par::OutputLine& line) {
     lines.push_back(std::string(line.text));
     if (lines.size() == 2) throw std::runtime_error("from on_line");
   };
@@ -474,7 +474,7 @@ BOOST_AUTO_TEST_CASE(on_line_may_destroy_the_process) {
   int lines = 0;
   std::unique_ptr<par::Process<int, int>> p;
   par::Options options = captured();
-  options.on_line = [&](const par::Line&) {
+  options.on_line = [&](const par::OutputLine&) {
     ++lines;
     p.reset();
   };

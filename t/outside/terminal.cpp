@@ -273,7 +273,8 @@ BOOST_AUTO_TEST_CASE(the_end_of_a_child_spares_the_group_of_the_program) {
       p.on_exit([&](const par::ExitStatus&) { ended = true; });
       if (!loop_until(loop, [&] { return ended; }) || left <= 0) return 1;
       ++count;
-      if (!gone(left) || !loop_until(loop, [&] { return snapshot.strays() == count; })) return 2;
+      if (!gone(left) || !loop_until(loop, [&] { return snapshot.orphans_killed() == count; }))
+        return 2;
     }
     if (!testing::process_exists(bystander)) return 3;
     ::kill(bystander, SIGKILL);

@@ -38,19 +38,19 @@ inline void copy_short(char* to, const char* from, std::size_t size) noexcept {
 }
 
 // Up to most_in_line bytes, without a string.
-class ShortText {
+class InlineBuffer {
 public:
-  ShortText() noexcept = default;
-  ShortText(const ShortText&) noexcept = default;
-  ShortText& operator=(const ShortText&) noexcept = default;
-  ShortText(ShortText&& other) noexcept : ShortText(other) { other.clear(); }
-  ShortText& operator=(ShortText&& other) noexcept {
+  InlineBuffer() noexcept = default;
+  InlineBuffer(const InlineBuffer&) noexcept = default;
+  InlineBuffer& operator=(const InlineBuffer&) noexcept = default;
+  InlineBuffer(InlineBuffer&& other) noexcept : InlineBuffer(other) { other.clear(); }
+  InlineBuffer& operator=(InlineBuffer&& other) noexcept {
     if (this == &other) return *this;
     *this = other;
     other.clear();
     return *this;
   }
-  ~ShortText() = default;
+  ~InlineBuffer() = default;
 
   std::size_t size() const noexcept { return size_; }
   bool has_room(std::size_t size) const noexcept {

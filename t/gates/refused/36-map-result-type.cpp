@@ -6,7 +6,7 @@ namespace par = evparallel;
 int main() {
   par::Reactor loop;
   auto pool = par::pool(loop, [](int x) { return x; });
-  const auto done = [](const par::Summary&) {};
+  const auto done = [](const par::MapSummary&) {};
 #ifdef EVPARALLEL_TEST_ACCEPTED
   pool.map(
       std::vector<int>{1}, [](std::size_t, par::Result<int>) {}, done);
