@@ -268,6 +268,10 @@ EVPARALLEL_EARLY void child_answer(Child& child, Callback<void(Reader&, Writer&)
 void child_answer_later(Child& child, Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
   child.answer_later(std::move(call));
 }
+void rethrow_as_remote() {
+  if (thread_is_leaving()) throw;
+  throw current_exception_as_remote();
+}
 bool reply_value(ReplyCore& core, Writer& out) {
   return core.value(out);
 }

@@ -167,13 +167,4 @@ Error error_in(Reader in) {
   }
 }
 
-namespace detail {
-
-void rethrow_as_remote() {
-  if (thread_is_leaving()) throw;
-  throw current_exception_as_remote();
-}
-
-}  // namespace detail
-
 }  // namespace evparallel

@@ -121,7 +121,7 @@ PoolStats PoolCore::stats() const {
   stats.running = sent_items_;
   stats.done = counts_.done;
   stats.failed = counts_.failed;
-  stats.retried = counts_.retry_on_eintr;
+  stats.retried = counts_.retried;
   stats.started = counts_.started;
   stats.respawned = counts_.respawned;
   stats.recycled = counts_.recycled;

@@ -4,6 +4,7 @@
 
 #include "system/failpoint.hpp"
 #include "codec/task_frame.hpp"
+#include "spawn/known_functions.hpp"
 
 #include <signal.h>
 
@@ -15,17 +16,6 @@
 namespace evparallel {
 
 namespace {
-
-// Of its entry, and of the function that its callable points to: see loaded_modules.hpp.  What a lambda has
-// captured is not looked at.
-std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
-  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
-  if (!why && task.function)
-    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
-  for (std::size_t i = 0; !why && i < task.more.size(); ++i)
-    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.more[i]));
-  return why;
-}
 
 Request with_clock(Request request, const SnapshotProcess::Clock& clock) noexcept {
   request.cause = static_cast<std::int32_t>(clock.cause);

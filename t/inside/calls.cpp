@@ -19,9 +19,9 @@
 #include <string>
 
 using namespace evparallel;
-using detail::Calls;
 using detail::KeptCall;
 using detail::PendingCall;
+using detail::PendingCalls;
 
 // ---- what is allocated ----
 
@@ -171,7 +171,7 @@ std::string argument_of(std::uint64_t id) {
   return std::string(id % 17 == 0 ? 5000 : id % 90, static_cast<char>('a' + id % 26));
 }
 
-void add(Calls& calls, std::uint64_t id) {
+void add(PendingCalls& calls, std::uint64_t id) {
   PendingCall call;
   call.answer = [](Reader*, const Error*) {};
   call.offset = id;
@@ -193,7 +193,7 @@ void expect_all(std::vector<KeptCall> all, const std::vector<std::uint64_t>& exp
 // Whatever was answered in between: what is left can be made again as it was.
 BOOST_AUTO_TEST_CASE(arguments_are_kept_until_the_answer) {
   std::mt19937 random(testing::seed(3));
-  Calls calls;
+  PendingCalls calls;
   std::vector<std::uint64_t> left;
   for (std::uint64_t id = 1; id <= 30000; ++id) {
     if (id % 1000 == 500) continue;  // another child's
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(arguments_are_kept_until_the_answer) {
 }
 
 BOOST_AUTO_TEST_CASE(a_call_that_is_never_made_again_keeps_no_argument) {
-  Calls calls;
+  PendingCalls calls;
   PendingCall call;
   call.answer = [](Reader*, const Error*) {};
   calls.add(1, std::move(call), nullptr);

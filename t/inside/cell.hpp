@@ -44,7 +44,7 @@ struct Cell {
   Use use = Use::run;
   Target target = Target::child;
   Deed deed = Deed::kill;
-  Moment shared = Moment::at_hop;
+  Moment moment = Moment::at_hop;
   par::Hop hop = par::Hop::run;  // for Moment::at_hop
   std::uint64_t passage = 1;     // of that hop
   unsigned replicas = 1;         // of the snapshot; it happens to one of them

@@ -26,14 +26,14 @@ std::string text_of(const par::OutputLine& line) {
 }
 
 struct Captured {
-  explicit Captured(par::Output::OnLine hear = nullptr)
-      : output(std::make_shared<par::Output>(loop.loop(), "name", hear ? std::move(hear) : notes(),
-                                             par::LastLines(3, 100))) {
+  explicit Captured(par::CapturedOutput::OnLine hear = nullptr)
+      : output(std::make_shared<par::CapturedOutput>(
+            loop.loop(), "name", hear ? std::move(hear) : notes(), par::LastLines(3, 100))) {
     BOOST_REQUIRE(output->open(STDOUT_FILENO, out) == 0);
     BOOST_REQUIRE(output->open(STDERR_FILENO, err) == 0);
     output->start(7);
   }
-  par::Output::OnLine notes() {
+  par::CapturedOutput::OnLine notes() {
     return [this](const par::OutputLine& line) { lines.push_back(text_of(line)); };
   }
   void write(const par::DupFd& to, const std::string& text) {
@@ -47,7 +47,7 @@ struct Captured {
 
   par::Reactor loop;
   Strings lines;
-  std::shared_ptr<par::Output> output;
+  std::shared_ptr<par::CapturedOutput> output;
   par::DupFd out;
   par::DupFd err;
 };
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(without_a_word_on_standard_error_the_output_counts) {
 
 BOOST_AUTO_TEST_CASE(a_long_line_comes_in_pieces) {
   Captured c;
-  const std::string whole(par::Output::line_limit, 'x');
+  const std::string whole(par::CapturedOutput::line_limit, 'x');
   c.write(c.out, whole);
   c.turn();
   BOOST_TEST(c.lines.size() == 1U);
@@ -201,7 +201,7 @@ BOOST_AUTO_TEST_CASE(a_stop_leaves_the_rest_for_the_next_run) {
 BOOST_AUTO_TEST_CASE(let_go_it_reads_on_so_that_nobody_dies_of_writing) {
   Captured c;
   const std::size_t before = testing::count_descriptors();
-  const std::weak_ptr<par::Output> still = c.output;
+  const std::weak_ptr<par::CapturedOutput> still = c.output;
   c.output->let_go();
   c.output.reset();
   const std::string much(60000, 'x');
@@ -220,7 +220,7 @@ BOOST_AUTO_TEST_CASE(let_go_it_reads_on_so_that_nobody_dies_of_writing) {
 
 BOOST_AUTO_TEST_CASE(let_go_by_its_own_callback_it_is_silent_at_once) {
   int heard = 0;
-  std::shared_ptr<par::Output>* output = nullptr;
+  std::shared_ptr<par::CapturedOutput>* output = nullptr;
   Captured c([&](const par::OutputLine&) {
     ++heard;
     (*output)->let_go();
@@ -236,8 +236,8 @@ BOOST_AUTO_TEST_CASE(let_go_by_its_own_callback_it_is_silent_at_once) {
 
 BOOST_AUTO_TEST_CASE(with_its_loop_it_ends) {
   const std::size_t before = testing::count_descriptors();
-  std::shared_ptr<par::Output> output;
-  std::weak_ptr<par::Output> let_go;
+  std::shared_ptr<par::CapturedOutput> output;
+  std::weak_ptr<par::CapturedOutput> let_go;
   {
     Captured kept;
     output = kept.output;

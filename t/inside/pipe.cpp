@@ -386,7 +386,7 @@ BOOST_AUTO_TEST_CASE(what_is_sent_leaves_at_once_and_calls_of_one_callback_leave
   const auto call = [&] {
     par::Writer message;
     message.write("0123456789");
-    writer.core->put(par::FrameKind::call, 1, message, PipeCore::Leave::with_the_turn);
+    writer.core->put(par::FrameKind::call, 1, message, PipeCore::FlushPolicy::with_the_turn);
   };
   f.loop
       .after(std::chrono::nanoseconds(0),
@@ -1151,7 +1151,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
       par::Writer message;
       message.write("0123456789");
       f.end->core->put(par::FrameKind::call, static_cast<std::uint64_t>(i), message,
-                       PipeCore::Leave::with_the_turn);
+                       PipeCore::FlushPolicy::with_the_turn);
     }
   });
   testing::turn(f.loop, 5);
@@ -1170,16 +1170,16 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
 
 BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) {
   RawFixture f(PipeCore::SpawnOutcome::none, limit, par::PairKind::packets);
-  const auto put = [&](PipeCore::Leave leave) {
+  const auto put = [&](PipeCore::FlushPolicy leave) {
     par::Writer message;
     message.write("0123456789");
     f.end->core->put(par::FrameKind::call, 1, message, leave);
   };
-  put(PipeCore::Leave::with_the_next);
+  put(PipeCore::FlushPolicy::with_the_next);
   BOOST_TEST(f.read().size() == 0u);
-  put(PipeCore::Leave::at_once);
+  put(PipeCore::FlushPolicy::at_once);
   BOOST_TEST(f.read().size() == 52u);  // one packet
-  put(PipeCore::Leave::with_the_next);
+  put(PipeCore::FlushPolicy::with_the_next);
   BOOST_TEST(f.read().size() == 0u);
   testing::turn(f.loop, 1);
   BOOST_TEST(f.read().size() == 26u);
@@ -1192,7 +1192,7 @@ BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
     for (int i = 0; i < 100; ++i) {
       par::Writer message;
       message.write(std::string(10000, 'x'));
-      f.end->core->put(par::FrameKind::call, 1, message, PipeCore::Leave::with_the_turn);
+      f.end->core->put(par::FrameKind::call, 1, message, PipeCore::FlushPolicy::with_the_turn);
     }
     inside = f.read().size();
   });

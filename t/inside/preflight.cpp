@@ -249,10 +249,10 @@ BOOST_AUTO_TEST_CASE(they_come_in_order) {
 }
 
 BOOST_AUTO_TEST_CASE(those_of_the_library_are_left_out) {
-  Descriptor one;
-  Descriptor other;
+  OwnedFd one;
+  OwnedFd other;
   BOOST_REQUIRE(make_pair(PairKind::packets, one, other) == 0);
-  const Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
+  const OwnedFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   const PreflightReport report = preflight();
   BOOST_TEST(find(report, one.get()) == nullptr);
   BOOST_TEST(find(report, other.get()) == nullptr);

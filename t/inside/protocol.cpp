@@ -10,6 +10,7 @@
 #include "shared/child_slots.hpp"
 #include "codec/task_frame.hpp"
 #include "codec/wire.hpp"
+#include "system/stdio_plan.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -352,13 +353,13 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
            FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
            FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
-           FIELD(TaskFrame, seed), FIELD(TaskFrame, surroundings)});
+           FIELD(TaskFrame, seed), FIELD(TaskFrame, environment)});
   const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
   const TableRow& text = rows.at(rows.size() - 2);
   BOOST_TEST(text.at(2) == "text");
   BOOST_TEST(text.at(0) == std::to_string(sizeof(TaskFrame)));
   BOOST_TEST(rows.back().at(2) == "callable");
-  BOOST_TEST(rows.back().at(0) == text.at(0) + "+surroundings");
+  BOOST_TEST(rows.back().at(0) == text.at(0) + "+environment");
 
   Writer out;
   write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}, "text 10...",

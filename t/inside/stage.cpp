@@ -174,7 +174,7 @@ private:
   bool target_calls() const { return now.target == caller_of(now.use); }
   bool target_works() const { return now.target == worker_of(now.use); }
   void begin();
-  void kill_if_still_running(Moment);
+  void strike(Moment);
   void strike_at_work(Moment);
   void strike_at_draining();
   void send_large();
@@ -190,27 +190,27 @@ void Script::play() {
   start();
   // With spares it is the request for the next one, which comes by itself: while somebody still looks
   // at that socket.
-  if (now.spares > 0 && now.shared == Moment::after_request && target_calls()) loop_until(is_done);
+  if (now.spares > 0 && now.moment == Moment::after_request && target_calls()) loop_until(is_done);
   if (wants(Moment::before_first_message)) {
     loop_until([&] { return is_born() || is_done(); });
-    kill_if_still_running(Moment::before_first_message);
+    strike(Moment::before_first_message);
   }
   send({first_call});
   settle();
   if (wants(Moment::mid_message)) {
     send_large();
-    kill_if_still_running(Moment::mid_message);
+    strike(Moment::mid_message);
     settle();
   }
   if (wants(Moment::between_messages)) {
-    kill_if_still_running(Moment::between_messages);
+    strike(Moment::between_messages);
     send({base_ + 1});
     settle();
   }
-  for (const Moment shared : {Moment::one_pending, Moment::hundred_pending}) {
-    if (!wants(shared)) continue;
-    send_held(shared == Moment::one_pending ? 1 : 100, 0);
-    strike_at_work(shared);
+  for (const Moment moment : {Moment::one_pending, Moment::hundred_pending}) {
+    if (!wants(moment)) continue;
+    send_held(moment == Moment::one_pending ? 1 : 100, 0);
+    strike_at_work(moment);
     settle();
   }
   if (wants(Moment::draining)) {
@@ -221,8 +221,8 @@ void Script::play() {
   }
 }
 
-bool Script::wants(Moment shared) {
-  if (now.shared != Moment::at_hop) return now.shared == shared;
+bool Script::wants(Moment moment) {
+  if (now.moment != Moment::at_hop) return now.moment == moment;
   base_ += calls_at_most;  // each has numbers of its own
   return true;
 }
@@ -230,31 +230,31 @@ bool Script::wants(Moment shared) {
 // What a child does by itself, without being told when, is made ready before there is one.
 void Script::begin() {
   const bool by_itself =
-      now.shared == Moment::before_first_message || now.shared == Moment::between_messages;
-  if (now.shared == Moment::after_request || (target_works() && by_itself)) open_gate();
-  kill_if_still_running(Moment::before_request);
+      now.moment == Moment::before_first_message || now.moment == Moment::between_messages;
+  if (now.moment == Moment::after_request || (target_works() && by_itself)) open_gate();
+  strike(Moment::before_request);
 }
 
 // Now is the moment.  A target that does not call has done its deed when this returns, but for a
 // child that is draining, which needs somebody who reads.
-void Script::kill_if_still_running(Moment shared) {
-  if (now.shared == shared) {
+void Script::strike(Moment moment) {
+  if (now.moment == moment) {
     open_gate();
     // These two wait for something; to be woken does no more to them.
     if (now.target == Target::snapshot) ::kill(par::in_child() ? ::getppid() : snapshot, SIGCONT);
     if (now.use == Use::nested && now.target == Target::parent && ::write(wake[1], "", 1) != 1)
       ::_exit(97);
     if (target_works()) page->go = true;
-    const bool by_itself = target_calls() || (target_works() && shared == Moment::draining);
+    const bool by_itself = target_calls() || (target_works() && moment == Moment::draining);
     if (!by_itself && !eventually([] { return has_happened(now, *page); }))
       say(who_, Said::waited_in_vain, __LINE__);
   }
   page->go = true;
 }
 
-void Script::strike_at_work(Moment shared) {
+void Script::strike_at_work(Moment moment) {
   eventually([] { return page->begun > 0 || is_done(); });
-  if (now.shared != shared || !target_calls()) return kill_if_still_running(shared);
+  if (now.moment != moment || !target_calls()) return strike(moment);
   // The caller's own end comes in a callback, while the call waits.
   open_gate();
   bell_ = reactor_.after(std::chrono::milliseconds(0), [] {
@@ -270,14 +270,14 @@ void Script::strike_at_draining() {
     page->go = true;
     eventually([] { return page->encoded > 0 || is_done(); });
   }
-  kill_if_still_running(Moment::draining);
+  strike(Moment::draining);
 }
 
 // Where neither end stops in the middle by itself, the child is busy with another one meanwhile.
 void Script::send_large() {
   const bool by_itself = target_calls() || target_works();
-  if (now.shared == Moment::mid_message && by_itself) open_gate();
-  if (now.shared == Moment::mid_message && !by_itself) {
+  if (now.moment == Moment::mid_message && by_itself) open_gate();
+  if (now.moment == Moment::mid_message && !by_itself) {
     send_held(1, 0);
     eventually([] { return page->begun > 0; });
   }
@@ -290,7 +290,7 @@ void Script::send_held(int count, std::size_t answer) {
   page->begun = 0;
   page->encoded = 0;
   page->go = false;
-  if (answer > 0 && now.shared == Moment::draining && target_works()) open_gate();
+  if (answer > 0 && now.moment == Moment::draining && target_works()) open_gate();
   for (int i = 1; i <= count; ++i) send({base_ + i, true, false, Who::program, answer});
 }
 
@@ -321,7 +321,7 @@ public:
 
   // Where one replica is known to be lost the other one does its work.
   void play_spare() {
-    const bool one_is_lost = now.target == Target::snapshot && now.shared != Moment::at_hop;
+    const bool one_is_lost = now.target == Target::snapshot && now.moment != Moment::at_hop;
     if (one_is_lost) loop_until([] { return losses > 0; });
     play_last(spare_call);
     say(who_, Said::losses, 0, losses);
@@ -431,8 +431,8 @@ struct Place {
 };
 
 // Where a process that calls, or one that works, does by itself what is to be done.
-Place place_in_caller(Moment shared) {
-  switch (shared) {
+Place place_in_caller(Moment moment) {
+  switch (moment) {
     case Moment::before_request: return {par::Hop::run, 1};
     case Moment::after_request: return {par::Hop::sent, 1};
     case Moment::mid_message: return {par::Hop::write, 2};  // a part has gone
@@ -443,8 +443,8 @@ Place place_in_caller(Moment shared) {
   }
 }
 
-Place place_in_worker(Moment shared) {
-  switch (shared) {
+Place place_in_worker(Moment moment) {
+  switch (moment) {
     case Moment::after_request: return {par::Hop::child_main, 1};
     case Moment::before_first_message: return {par::Hop::task, 1};
     case Moment::mid_message: return {par::Hop::read, 2};  // a part has come
@@ -455,11 +455,11 @@ Place place_in_worker(Moment shared) {
 }
 
 Place place_of(const Cell& cell) {
-  if (cell.shared == Moment::at_hop) return {cell.hop, cell.passage};
-  if (cell.target == caller_of(cell.use)) return place_in_caller(cell.shared);
-  if (cell.target == worker_of(cell.use)) return place_in_worker(cell.shared);
+  if (cell.moment == Moment::at_hop) return {cell.hop, cell.passage};
+  if (cell.target == caller_of(cell.use)) return place_in_caller(cell.moment);
+  if (cell.target == worker_of(cell.use)) return place_in_worker(cell.moment);
   if (cell.target == Target::parent) return {par::Hop::callback, 1};
-  return {cell.shared == Moment::after_request ? par::Hop::serve : par::Hop::turn, 1};
+  return {cell.moment == Moment::after_request ? par::Hop::serve : par::Hop::turn, 1};
 }
 
 par::Deed deed_of(const Cell& cell) {
@@ -487,7 +487,7 @@ void arm() {
                : now.target == Target::snapshot ? par::Role::snapshot
                                                 : par::Role::child;
   fault.child = now.target == Target::grandchild ? 2 : 1;
-  if (now.shared == Moment::at_hop) open_gate();
+  if (now.moment == Moment::at_hop) open_gate();
 }
 
 void play_script() {
@@ -553,7 +553,7 @@ void perform_all() {
     snapshot = taken.pid();
     snapshot_handle = &taken;
     // The one that is asked first; another replica may well be slower to come to its first turn.
-    if (now.target == Target::snapshot && now.shared != Moment::at_hop)
+    if (now.target == Target::snapshot && now.moment != Moment::at_hop)
       page->gate.taken_by = snapshot;
     if (now.spares > 0) eventually([&] { return is_done() || spares_wait(taken); });
     if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });

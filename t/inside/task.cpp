@@ -2,6 +2,7 @@
 #include "testing.hpp"
 
 #include "codec/task_frame.hpp"
+#include "spawn/known_functions.hpp"
 
 #include <evparallel/json_io.hpp>
 #include <evparallel/task.hpp>
@@ -380,7 +381,7 @@ BOOST_AUTO_TEST_CASE(the_task_frame) {
   BOOST_TEST(frame.nice == 3);
   BOOST_TEST(frame.backtrace == 1U);
   BOOST_TEST(frame.seed == 4U);
-  BOOST_TEST(in.read(frame.surroundings) == "the text");
+  BOOST_TEST(in.read(frame.environment) == "the text");
   BOOST_TEST(detail::Travel<Plus>::thaw(in)(1) == 6);
   in.expect_end();
   for (std::size_t size = 0; size < sizeof(TaskFrame); ++size) {

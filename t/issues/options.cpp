@@ -115,7 +115,7 @@ Table<par::PoolOptions> pool_options() {
   using O = par::PoolOptions;
   Table<O> table{field("PoolOptions::workers", &O::workers),
                  field("PoolOptions::min_workers", &O::min_workers),
-                 field("PoolOptions::idle_timeout", &O::idle),
+                 field("PoolOptions::idle_timeout", &O::idle_timeout),
                  field("PoolOptions::max_failed_starts", &O::max_failed_starts),
                  field("PoolOptions::max_queue", &O::max_queue),
                  field("PoolOptions::max_queue_bytes", &O::max_queue_bytes),

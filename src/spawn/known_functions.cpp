@@ -1,0 +1,18 @@
+// known_functions.cpp - looks for each function of a task in the libraries that were there.
+// Runs in: parent.  Licence: see COPYING.
+#include "spawn/known_functions.hpp"
+
+#include <cstdint>
+
+namespace evparallel {
+
+std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
+  std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
+  if (!why && task.function)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
+  for (std::size_t i = 0; !why && i < task.more.size(); ++i)
+    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.more[i]));
+  return why;
+}
+
+}  // namespace evparallel

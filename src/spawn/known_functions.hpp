@@ -1,0 +1,17 @@
+// known_functions.hpp - whether a child would have the functions that a task names.
+// Runs in: parent.  Licence: see COPYING.
+#pragma once
+
+#include "backtrace/loaded_modules.hpp"
+
+#include <evparallel/task.hpp>
+
+#include <optional>
+
+namespace evparallel {
+
+// Of its entry, and of the function that its callable points to: see loaded_modules.hpp.  What a lambda has
+// captured is not looked at.
+std::optional<Error> why_unknown(const Modules& then, const detail::Task&);
+
+}  // namespace evparallel
