@@ -115,7 +115,7 @@ void map(Scene& scene, long times) {
   par::MapOptions by_chunks{};
   by_chunks.chunk = 1000;
   pool.map(
-      numbers, [](std::size_t, par::Result<int> r) { r.value(); }, [](const par::Summary&) {},
+      numbers, [](std::size_t, par::Result<int> r) { r.value(); }, [](const par::MapSummary&) {},
       std::move(by_chunks));
   scene.loop.run();
 }

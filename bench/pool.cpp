@@ -43,7 +43,7 @@ double map_rate(par::Reactor& loop, Pool& pool, const Values& values) {
     const double start = now();
     pool.map(
         values, [&](std::size_t index, auto r) { right += r && *r == values[index]; },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     if (right != values.size()) throw std::runtime_error("results are missing");
     if (turn > 0) rates.push_back(static_cast<double>(values.size()) / (now() - start));
@@ -132,7 +132,7 @@ void efficiency() {
     const double start = now();
     pool.map(
         seeds, [](std::size_t, par::Result<std::uint64_t> r) { r.value(); },
-        [](const par::Summary&) {});
+        [](const par::MapSummary&) {});
     loop.run();
     return now() - start;
   };

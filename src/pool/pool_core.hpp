@@ -90,7 +90,6 @@ private:
   // ---- which child gets what (pool_schedule.cpp) ----
   void pump();
   Next next_work();
-  bool place(PoolWorker&);
   PoolWorker* choose(Next) noexcept;
   bool accepts(const PoolWorker&, Next, std::int64_t now) const noexcept;
   std::size_t call_depth() const noexcept;
@@ -128,7 +127,6 @@ private:
   void end_idle(std::int64_t now);
   void end_if_closed();
   void end_stopping();
-  void set_clock();
   void wake_at(std::int64_t) noexcept;
   void on_clock();
   void on_loop_destroyed() noexcept override;

@@ -170,9 +170,9 @@ std::string name_of(RequestKind kind) {
     case RequestKind::spawn: return "spawn";
     case RequestKind::kill: return "kill";
     case RequestKind::terminate: return "terminate";
-    case RequestKind::kill_if_still_running: return "strike";
+    case RequestKind::kill_if_still_running: return "kill_if_still_running";
     case RequestKind::stop: return "stop";
-    case RequestKind::stop_without_reports: return "stop_unheard";
+    case RequestKind::stop_without_reports: return "stop_without_reports";
   }
   return {};
 }
@@ -182,7 +182,7 @@ std::string name_of(ReportKind kind) {
     case ReportKind::spawned: return "spawned";
     case ReportKind::failed: return "failed";
     case ReportKind::exited: return "exited";
-    case ReportKind::orphans: return "strays";
+    case ReportKind::orphans: return "orphans";
     case ReportKind::refused_to_wait: return "refused_to_wait";
     case ReportKind::begun: return "begun";
   }

@@ -751,10 +751,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_ends_before_its_first_call_is_a_failed_start) 
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_failed_starts = 2;
-  options.on_start = [] {
-    ++shared->starts;
-    std::exit(3);
-  };
+  options.on_start = [] { std::exit(3); };
   auto pool = par::pool(loop, square, options);
   std::optional<par::Error> error;
   pool.submit(1, [&](par::Result<int> r) { error = r.error(); });
@@ -763,7 +760,8 @@ BOOST_AUTO_TEST_CASE(a_child_that_ends_before_its_first_call_is_a_failed_start) 
   BOOST_TEST((error->code() == par::Errc::overloaded));
   BOOST_REQUIRE(error->exit().has_value());
   BOOST_TEST(error->exit()->code() == 3);
-  BOOST_TEST(shared->starts == 2);
+  // A child of the case before may still begin, so children do not count by themselves.
+  BOOST_TEST(pool.stats().started == 2u);
 }
 
 BOOST_AUTO_TEST_CASE(max_calls_is_kept_and_no_call_waits_for_a_start) {
