@@ -19,7 +19,7 @@ versions() {
 # cost STEP TIMES: instructions and system calls of parent, snapshot, children; page faults of parent and others.
 cost() {
 	rm -f "$tmp"/out.*
-	valgrind -q --tool=callgrind --trace-children=yes --collect-systime=yes --zero-before='*be_born*' \
+	valgrind -q --tool=callgrind --trace-children=yes --collect-systime=yes --zero-before='*enter_child*' \
 		--callgrind-out-file="$tmp/out.%p" ./bench/counts "$1" "$2" >"$tmp/who"
 	./bench/counts "$1" "$2" >"$tmp/native"
 	parent=$(awk '$1 == "parent" { print $2 }' "$tmp/who")

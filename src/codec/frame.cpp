@@ -286,7 +286,7 @@ void FrameQueue::push_kept(FrameKind kind, std::uint64_t id, Writer& message) {
   push_adopted(message);
 }
 
-EVPARALLEL_EARLY int FrameQueue::front(std::string_view* pieces, int max) const noexcept {
+EVPARALLEL_EARLY int FrameQueue::front(ByteSpan* pieces, int max) const noexcept {
   int count = 0;
   std::size_t left = most_at_once();
   const auto add = [&](std::string_view bytes) {

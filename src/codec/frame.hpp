@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/byte_queue.hpp"
+#include "base/byte_span.hpp"
 #include "base/ring_buffer.hpp"
 #include "codec/wire.hpp"
 
@@ -105,7 +106,7 @@ public:
   // The first pieces of the queue, at most `max`, up to the next frame that has descriptors along:
   // they go with its first byte, and nothing else may go before them in the same write.  Returns
   // how many.
-  int front(std::string_view* pieces, int max) const noexcept;
+  int front(ByteSpan* pieces, int max) const noexcept;
   // What is to go along with the first byte of the queue; nullptr: nothing.
   const std::vector<Attachment>* along() const noexcept;
   void written(std::size_t size) noexcept;

@@ -72,7 +72,7 @@ EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
   while (queued() > 0) {
     FrameQueue& out = traffic_->out;
     fault_at(Hop::write);
-    std::string_view pieces[16];
+    ByteSpan pieces[16];
     const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
     if (sent.flow == IoResult::would_block || sent.flow == IoResult::retry_later) return sent.flow;
     if (sent.flow == IoResult::closed) {

@@ -36,8 +36,8 @@ constexpr std::chrono::milliseconds refill_after{1};
 constexpr std::uint32_t streams_of_spare = stream_null(STDIN_FILENO);
 
 std::string bytes_of(const FrameQueue& queue) {
-  std::string_view piece{};
-  return queue.front(&piece, 1) == 1 ? std::string(piece.data(), piece.size()) : std::string();
+  ByteSpan piece{};
+  return queue.front(&piece, 1) == 1 ? std::string(piece.data, piece.size) : std::string();
 }
 
 // The first two frames to a spare.
@@ -86,7 +86,7 @@ int Spares::add(std::uint64_t id, OwnedFd& theirs) {
   const std::string bytes = rehearsal(code_);
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
-  const std::string_view piece{bytes.data(), bytes.size()};
+  const ByteSpan piece{bytes.data(), bytes.size()};
   // A fresh socket has room for it.
   send(spare.socket.get(), &piece, 1, Wait::no);
   all_.push_back(std::move(spare));

@@ -186,12 +186,11 @@ EVPARALLEL_EARLY Transfer receive(int fd, char* to, std::size_t size, Wait wait,
   return {flow_of_errno(errno), 0};
 }
 
-EVPARALLEL_EARLY Transfer send(int fd, const std::string_view* pieces, int count, Wait wait,
+EVPARALLEL_EARLY Transfer send(int fd, const ByteSpan* pieces, int count, Wait wait,
                                const std::vector<Attachment>* along) noexcept {
   iovec vectors[most_pieces];
   const int used = std::min(count, most_pieces);
-  for (int i = 0; i < used; ++i)
-    vectors[i] = {const_cast<char*>(pieces[i].data()), pieces[i].size()};
+  for (int i = 0; i < used; ++i) vectors[i] = {const_cast<char*>(pieces[i].data), pieces[i].size};
   msghdr message{};
   message.msg_iov = vectors;
   message.msg_iovlen = static_cast<std::size_t>(used);

@@ -4,6 +4,7 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
+#include "base/byte_span.hpp"
 #include "system/descriptor.hpp"
 
 #include <evparallel/detail/attachment.hpp>
@@ -11,7 +12,6 @@
 #include <sys/types.h>
 
 #include <cstddef>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -61,7 +61,7 @@ bool descriptor_is_open(int fd) noexcept;
 // first byte, or not at all.
 Transfer receive(int fd, char* to, std::size_t size, Wait,
                  std::vector<ReceivedFds>* batches = nullptr) noexcept;
-Transfer send(int fd, const std::string_view* pieces, int count, Wait,
+Transfer send(int fd, const ByteSpan* pieces, int count, Wait,
               const std::vector<Attachment>* along = nullptr) noexcept;
 void half_close(int fd) noexcept;
 

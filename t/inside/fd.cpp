@@ -348,7 +348,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_sent_for_an_empty_one) {
 void send_raw(int fd, const std::string& bytes, const std::vector<int>& along) {
   std::vector<Attachment> attached;
   for (const int one : along) attached.push_back({one, nullptr});
-  const std::string_view piece{bytes.data(), bytes.size()};
+  const ByteSpan piece{bytes.data(), bytes.size()};
   const Transfer sent =
       evparallel::send(fd, &piece, 1, Wait::no, along.empty() ? nullptr : &attached);
   BOOST_REQUIRE((sent.flow == IoResult::done));

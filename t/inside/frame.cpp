@@ -224,10 +224,10 @@ Writer message_of(const std::string& body) {
 std::string drained(FrameQueue& queue) {
   std::string all;
   while (!queue.empty()) {
-    std::string_view piece;
+    ByteSpan piece;
     if (queue.front(&piece, 1) != 1) throw std::runtime_error("a queue that is not empty is empty");
-    all.append(piece.data(), piece.size());
-    queue.written(piece.size());
+    all.append(piece.data, piece.size);
+    queue.written(piece.size);
   }
   return all;
 }
@@ -687,7 +687,7 @@ BOOST_AUTO_TEST_SUITE(frames_out)
 
 BOOST_AUTO_TEST_CASE(an_empty_queue_has_nothing_in_front) {
   FrameQueue queue;
-  std::string_view pieces[4];
+  ByteSpan pieces[4];
   BOOST_TEST(queue.empty());
   BOOST_TEST(queue.size() == 0U);
   BOOST_TEST(queue.front(pieces, 4) == 0);
@@ -721,15 +721,15 @@ void push_and_write_at_random(unsigned seed) {
       queue.push(FrameKind::message, id, message);
       BOOST_REQUIRE(message.size() == 0U);
     } else if (!queue.empty()) {
-      std::string_view pieces[16];
+      ByteSpan pieces[16];
       const int room = 1 + static_cast<int>(random() % 16);
       const int count = queue.front(pieces, room);
       BOOST_REQUIRE(count >= 1);
       BOOST_REQUIRE(count <= room);
       std::string front;
       for (int i = 0; i < count; ++i) {
-        BOOST_REQUIRE(pieces[i].size() > 0U);
-        front.append(pieces[i].data(), pieces[i].size());
+        BOOST_REQUIRE(pieces[i].size > 0U);
+        front.append(pieces[i].data, pieces[i].size);
       }
       const std::size_t size = random() % 3 == 0 ? front.size() : 1 + random() % front.size();
       written.append(front, 0, size);
@@ -765,9 +765,9 @@ BOOST_AUTO_TEST_CASE(written_byte_by_byte) {
   }
   std::string all;
   while (!queue.empty()) {
-    std::string_view piece;
+    ByteSpan piece;
     BOOST_REQUIRE(queue.front(&piece, 1) == 1);
-    all += piece.data()[0];
+    all += piece.data[0];
     queue.written(1);
   }
   BOOST_TEST((all == expected));
@@ -782,9 +782,9 @@ BOOST_AUTO_TEST_CASE(what_was_adopted_is_sent_from_where_it_is_and_let_go) {
   owner.reset();
   FrameQueue queue;
   queue.push(FrameKind::message, 1, message);
-  std::string_view pieces[3];
+  ByteSpan pieces[3];
   BOOST_REQUIRE(queue.front(pieces, 3) == 2);
-  BOOST_TEST(static_cast<const void*>(pieces[1].data()) == static_cast<const void*>(data));
+  BOOST_TEST(static_cast<const void*>(pieces[1].data) == static_cast<const void*>(data));
   queue.written(frame_header_size + 100 * kib - 1);
   BOOST_TEST(!alive.expired());
   queue.written(1);
@@ -797,9 +797,9 @@ BOOST_AUTO_TEST_CASE(a_large_message_is_not_copied) {
   const void* const data = message.bytes().data();
   FrameQueue queue;
   queue.push(FrameKind::message, 1, message);
-  std::string_view pieces[3];
+  ByteSpan pieces[3];
   BOOST_REQUIRE(queue.front(pieces, 3) == 2);
-  BOOST_TEST(static_cast<const void*>(pieces[1].data()) == data);
+  BOOST_TEST(static_cast<const void*>(pieces[1].data) == data);
 }
 
 // What may have to be sent again is kept, and its large parts are shared, not copied.
@@ -827,11 +827,11 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_kept) {
   int times = 0;
   std::string all;
   while (!queue.empty()) {
-    std::string_view piece;
+    ByteSpan piece;
     BOOST_REQUIRE(queue.front(&piece, 1) == 1);
-    times += piece.data() == large;
-    all.append(piece.data(), piece.size());
-    queue.written(piece.size());
+    times += piece.data == large;
+    all.append(piece.data, piece.size);
+    queue.written(piece.size);
   }
   BOOST_TEST((all == expected));
   BOOST_TEST(times == 2);
@@ -1141,7 +1141,7 @@ BOOST_AUTO_TEST_CASE(an_end_inside_a_frame_has_torn_it) {
     OwnedFd other;
     BOOST_REQUIRE(make_pair(PairKind::stream, raw, other) == 0);
     Channel channel(std::move(other), mib);
-    const std::string_view piece{stream.data(), cut};
+    const ByteSpan piece{stream.data(), cut};
     BOOST_REQUIRE(send(raw.get(), &piece, 1, Wait::no).size == cut);
     raw.reset();
     std::vector<Seen> got;

@@ -316,10 +316,10 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
   BOOST_TEST(queue.along()->size() == 3U);
   std::string bytes;
   while (!queue.empty()) {
-    std::string_view piece;
+    ByteSpan piece;
     BOOST_REQUIRE(queue.front(&piece, 1) == 1);
-    bytes.append(piece.data(), piece.size());
-    queue.written(piece.size());
+    bytes.append(piece.data, piece.size);
+    queue.written(piece.size);
   }
 
   std::size_t at = 0;

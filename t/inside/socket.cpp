@@ -46,7 +46,7 @@ Pair pair_of(PairKind kind) {
 }
 
 Transfer send_text(int fd, const std::string& text) {
-  const std::string_view piece{text.data(), text.size()};
+  const ByteSpan piece{text.data(), text.size()};
   return send(fd, &piece, 1, Wait::no);
 }
 
@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(nothing_there_is_again) {
 BOOST_AUTO_TEST_CASE(pieces_arrive_as_one_stream) {
   const Pair pair = pair_of(PairKind::stream);
   const std::string texts[] = {"one", "", "two", "three"};
-  std::vector<std::string_view> pieces;
+  std::vector<ByteSpan> pieces;
   for (const std::string& text : texts) pieces.push_back({text.data(), text.size()});
   const Transfer sent = send(pair.one.get(), pieces.data(), 4, Wait::no);
   BOOST_TEST(sent.flow == IoResult::done);
@@ -186,7 +186,7 @@ BOOST_AUTO_TEST_CASE(pieces_arrive_as_one_stream) {
 BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_a_call) {
   const Pair pair = pair_of(PairKind::stream);
   const std::string text = "0123456789";
-  std::vector<std::string_view> pieces;
+  std::vector<ByteSpan> pieces;
   for (int i = 0; i < 40; ++i) pieces.push_back({text.data() + i % 10, 1});
   const Transfer sent = send(pair.one.get(), pieces.data(), 40, Wait::no);
   BOOST_TEST(sent.flow == IoResult::done);
@@ -203,10 +203,10 @@ BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
   bool partial = false;
   Transfer last{IoResult::done, 0};
   while (sent < text.size()) {
-    const std::string_view piece{text.data() + sent, text.size() - sent};
+    const ByteSpan piece{text.data() + sent, text.size() - sent};
     last = send(pair.one.get(), &piece, 1, Wait::no);
     if (last.flow != IoResult::done) break;
-    partial = partial || last.size < piece.size();
+    partial = partial || last.size < piece.size;
     sent += last.size;
   }
   BOOST_TEST(last.flow == IoResult::would_block);
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(waiting_is_waiting) {
     const std::string all(size, 'w');
     std::size_t sent = 0;
     while (sent < all.size()) {
-      const std::string_view piece{all.data() + sent, all.size() - sent};
+      const ByteSpan piece{all.data() + sent, all.size() - sent};
       const Transfer transfer = send(pair.other.get(), &piece, 1, Wait::yes);
       if (transfer.flow != IoResult::done) return 1;
       sent += transfer.size;
