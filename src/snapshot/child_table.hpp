@@ -32,7 +32,7 @@ struct ChildEntry {
   ChildIndex next_in_bucket;
   pid_t pid;
   std::uint64_t killed_with;      // bit mask of the signals that its client has sent it
-  std::uint64_t terminated_with;  // of those that the snapshot has sent it: its time was over
+  std::uint64_t terminated_with;  // the same for signals of the snapshot, sent when time was over
   std::uint64_t id;               // of the spawn, chosen by the client
   std::uint64_t number;           // of its exit, as its client counts them
   std::int64_t terminate_at;      // CLOCK_MONOTONIC in nanoseconds; so are the next two

@@ -150,7 +150,7 @@ EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept 
 }
 
 // The C library has no such fork.  It caches the number of the thread, and the kernel writes the
-// new number there if it tells the address.
+// new number to that place if the place is known.
 Forked fork_sibling() noexcept {
   if (const int error = fault_at_fork()) return {-1, error};
   int* place = nullptr;
