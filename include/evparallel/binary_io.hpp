@@ -8,8 +8,8 @@ namespace evparallel {
 
 namespace detail {
 
-// nlohmann reads what stands in one another with a call in a call, strings in pieces too: these
-// look at the structure alone, and leave it to nlohmann to say what else is wrong.
+// nlohmann reads nested items recursively, and strings in pieces, too.  These functions check only
+// the structure, and leave other errors to nlohmann.
 // Fail: Errc::bad_message.
 EVPARALLEL_API void check_cbor_depth(std::string_view bytes);
 EVPARALLEL_API void check_msgpack_depth(std::string_view bytes);
@@ -22,9 +22,8 @@ T value_of_checked(nlohmann::json document) {
 
 }  // namespace detail
 
-// A message is one data item (RFC 8949) without anything behind it.  Strings must be UTF-8, both
-// ways.  NaN and the infinities travel; CBOR is written with
-// one NaN for all.
+// A message is one data item (RFC 8949) without anything behind it.  Strings must be UTF-8, in both
+// directions.  NaN and the infinities can be sent; CBOR has only one NaN.
 template <class T>
 struct CborIo : detail::DocumentIo {
   static_assert(detail::JsonConvertible<T>::value);

@@ -1,8 +1,9 @@
-// callable.hpp - which callables travel to a child, and how.
+// callable.hpp - which callables can be sent to a child, and how.
 // Licence: see COPYING.  Manual: evparallel_run(3).
 //
-// A callable travels as its bytes, if it can be copied byte by byte; bind() sends other values
-// through their codecs.  Each shape that cannot travel has one text that says what to do instead.
+// A callable is sent as its bytes if it can be copied byte by byte; bind() sends other values
+// through their codecs.  For each kind of callable that cannot be sent, one message says what to do
+// instead.
 #pragma once
 
 #include <evparallel/io.hpp>
@@ -75,7 +76,7 @@ struct Signature {
   using parameters = typename Of<F>::parameters;
 };
 
-// ---- callables that say more than their type ----
+// ---- callables that carry more than their type ----
 
 template <class Sig, class F>
 struct Fn;
@@ -124,7 +125,7 @@ struct Signature<Bind<F, Bound...>> {
   using parameters = typename Drop<sizeof...(Bound), typename Signature<F>::parameters>::type;
 };
 
-// ---- what may be an argument or an answer ----
+// ---- valid arguments and answers ----
 
 template <class P>
 struct Parameter {
@@ -172,15 +173,14 @@ struct Shape<void, Types<P, Reply<I>>> {
 template <class F>
 using shape_of = Shape<typename Signature<F>::result, typename Signature<F>::parameters>;
 
-// ---- how a callable travels ----
+// ---- how a callable is sent ----
 
-// Fails: std::logic_error if one of the bytes' words points into the stack of this thread.
+// Fails: std::logic_error if one of the words in these bytes points into the stack of this thread.
 EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
 
 using AnyFunction = void (*)();
 
-// Bytes that nobody has written must not be taken for an address.  Where the compiler cannot clear
-// them (clang 14), they may be.
+// Padding must not be taken for an address.  If the compiler cannot clear it (clang 14), it may be.
 template <class F>
 void clear_padding(F* f) {
   static_cast<void>(f);
@@ -200,7 +200,7 @@ struct Travel {
                 "through their codecs");
   static constexpr std::size_t size = std::is_empty_v<F> ? 0 : sizeof(F);
 
-  // `checked`: captured references to the stack are looked for.
+  // `checked`: looks for captured references to the stack.
   static void freeze(Writer& out, const F& f, bool checked = true) {
     if constexpr (size > 0) {
       alignas(F) unsigned char bytes[sizeof(F)];
@@ -217,7 +217,7 @@ struct Travel {
     return *std::launder(reinterpret_cast<F*>(bytes));
   }
 
-  // What f points to, if it is, or wraps, a pointer to a function.
+  // The function that f points to, if f is, or wraps, a pointer to a function.
   static std::optional<AnyFunction> function(const F& f) {
     if constexpr (is_function_pointer<F>) return reinterpret_cast<AnyFunction>(f);
     static_cast<void>(f);
@@ -245,7 +245,7 @@ struct Travel<Fn<R(A...), F>> {
   }
 };
 
-// Each bound argument is a message of its own: its length, then what its codec wrote.
+// Each bound argument is a message of its own: its length, then the output of its codec.
 template <class F, class... Bound>
 struct Travel<Bind<F, Bound...>> {
   static void freeze(Writer& out, const Bind<F, Bound...>& task, bool checked = true) {
@@ -254,7 +254,7 @@ struct Travel<Bind<F, Bound...>> {
   }
   static Bind<F, Bound...> thaw(Reader& in) {
     F f = Travel<F>::thaw(in);
-    // Braces: from left to right.
+    // Braces: evaluated from left to right.
     return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{thaw_one<Bound>(in)...}};
   }
   static std::optional<AnyFunction> function(const Bind<F, Bound...>& task) {
@@ -284,7 +284,7 @@ private:
 
 }  // namespace detail
 
-// Picks an overload, or the signature of a generic lambda: fn<double(double)>(std::sin).
+// Selects an overload, or the signature of a generic lambda: fn<double(double)>(std::sin).
 template <class Sig>
 detail::Fn<Sig, Sig*> fn(Sig* f) {
   return {f};
@@ -294,7 +294,7 @@ detail::Fn<Sig, F> fn(F f) {
   return {std::move(f)};
 }
 
-// Sends f without looking for captured references to the stack.
+// Sends f without a check for captured references to the stack.
 template <class F>
 detail::AsIs<F> as_is(F f) {
   return {std::move(f)};
@@ -333,8 +333,8 @@ struct BindWith<F, Types<Bound...>> {
 
 }  // namespace detail
 
-// f with its first arguments: they travel through the codecs (Io) of f's own, decayed parameter
-// types. f itself must travel byte by byte.
+// f with its first arguments, which are sent through the codecs (Io) of f's own, decayed parameter
+// types.  f itself must be copyable byte by byte.
 // Fails: Error{bad_message} for an argument that is too deep for its codec.
 template <class F, class... AbandonedCall>
 auto bind(F f, AbandonedCall&&... given) {

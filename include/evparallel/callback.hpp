@@ -1,4 +1,4 @@
-// callback.hpp - the one kind of callback: move-only, called from the loop.
+// callback.hpp - the only type of callback: move-only, called from the loop.
 // Licence: see COPYING.  Manual: evparallel_reactor(3).
 #pragma once
 
@@ -13,9 +13,9 @@ namespace evparallel {
 template <class Signature>
 class Callback;
 
-// Like std::function, but it takes what cannot be copied (a lambda that owns a Process), and it
-// keeps closures of up to 48 bytes in place, so that a call in the steady state allocates nothing.
-// An empty one must not be called.
+// Like std::function, but it accepts functions that cannot be copied (a lambda that owns a
+// Process), and it stores closures of up to 48 bytes in place, so that a call in the steady state
+// allocates nothing.  An empty callback must not be called.
 template <class R, class... Args>
 class Callback<R(Args...)> {
 public:
@@ -28,7 +28,7 @@ public:
   Callback(F&& f) {
     if constexpr (fits<D>) {
       new (&place_) D(std::forward<F>(f));
-      // Else nothing is written that take() copies, and compilers warn of it.
+      // Without this, take() would copy bytes that were never written, and compilers warn of it.
       if constexpr (std::is_empty_v<D>) place_[0] = 0;
       ops_ = &in_place<D>;
     } else {
@@ -56,8 +56,8 @@ private:
   static constexpr std::size_t capacity = 48;
   struct Ops {
     R (*call)(void*, Args&&...);
-    void (*move)(void* from, void* to) noexcept;  // none: its bytes are all of it
-    void (*destroy)(void*) noexcept;              // none: nothing to do
+    void (*move)(void* from, void* to) noexcept;  // null: a copy of its bytes is enough
+    void (*destroy)(void*) noexcept;              // null: nothing to do
   };
 
   template <class D>

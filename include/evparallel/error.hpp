@@ -1,8 +1,7 @@
-// error.hpp - what can go wrong, sorted by what the caller can do about it, with the evidence.
+// error.hpp - errors, grouped by what the caller can do about them, with details.
 // Licence: see COPYING.  Manual: evparallel_error(3).
 //
-// Misuse (a call after close, run() inside a callback) is std::logic_error and no business of this
-// file.
+// Misuse (a call after close, run() inside a callback) is std::logic_error and not covered here.
 #pragma once
 
 #include <evparallel/backtrace.hpp>
@@ -18,13 +17,13 @@
 
 namespace evparallel {
 
-// Numbers are part of the ABI; 0 is left out, so that `Errc{}` is no error of ours.
+// The numbers are part of the ABI; 0 is not used, so that `Errc{}` is no error of the library.
 enum class Errc {
   // Misuse, or not possible here.
   no_snapshot = 1,   // neither Options::snapshot nor init()
   refused,           // set-up refused: threads, an event loop, ... ; the text names them
   unknown_function,  // its library was loaded after the snapshot, or is gone; the text names it
-  // Try later; the reason of the system is in os_error().
+  // Try later; the error of the system is in os_error().
   spawn_failed,  // the snapshot could not fork
   overloaded,    // a limit of the library
   // The task or its data.
@@ -32,11 +31,11 @@ enum class Errc {
   bad_message,       // could not be encoded or decoded
   too_large,         // above Options::max_message
   // The other end is gone.
-  child_exited,   // it ended by itself before it answered
-  child_killed,   // a signal ended it
+  child_exited,   // the child ended by itself before it answered
+  child_killed,   // a signal ended the child
   snapshot_lost,  // the snapshot is dead
   closed,         // the pipe was closed
-  // We ended it.
+  // The program ended it.
   cancelled,
   deadline,
 };
@@ -44,7 +43,7 @@ enum class Errc {
 // The name of the enumerator, for logs.
 EVPARALLEL_API const char* to_string(Errc) noexcept;
 
-// How far a call got.  What was `not_sent` is safe to repeat.
+// How far a call got.  A call that was `not_sent` is safe to repeat.
 enum class Delivery { not_sent, sent, started };
 
 EVPARALLEL_API const char* to_string(Delivery) noexcept;
@@ -53,16 +52,16 @@ EVPARALLEL_API const char* to_string(Delivery) noexcept;
 enum class Cause {
   normal,         // exit status 0
   error,          // another exit status
-  crash,          // a signal that nobody here sent
+  crash,          // a signal that neither the library nor the program sent
   killed,         // kill() of its handle
   terminated,     // terminate(), or the linger time of a dropped handle was over
-  cancelled,      // it did not leave a call that was cancelled
-  deadline,       // it did not leave a call whose deadline had passed, or its own had
+  cancelled,      // it did not return from a call that was cancelled
+  deadline,       // it did not return from a call past its deadline, or its own deadline passed
   cpu_limit,      // the kernel's limit for its processor time (SIGXCPU)
-  out_of_memory,  // the kernel's killer, as its control group counted it
-  snapshot_lost,  // its snapshot is dead: how the child ended cannot be known, nor, where pid is 0,
-                  // whether there was one
-  not_started,    // there never was one: it could not be forked
+  out_of_memory,  // the kernel's OOM killer, as its control group counted it
+  // Its snapshot is dead: it is not known how the child ended nor, if pid is 0, whether it existed.
+  snapshot_lost,
+  not_started,  // it never existed: it could not be forked
 };
 
 EVPARALLEL_API const char* to_string(Cause) noexcept;
@@ -79,25 +78,25 @@ struct ResourceUsage {
 // How a child ended.
 struct EVPARALLEL_API ExitStatus {
   pid_t pid = 0;
-  int wait_status = 0;  // as of waitpid(2); meaningless for Cause::snapshot_lost
+  int wait_status = 0;  // as in waitpid(2); meaningless for Cause::snapshot_lost
   Cause cause = Cause::normal;
   ResourceUsage usage{};
-  // The end of what it wrote to its standard error, or else to its standard output, where Options
-  // had that captured.
+  // The last lines of its standard error, or else of its standard output, if Options had them
+  // captured.
   std::string last_words{};
-  // Of a child with Options::backtrace that has crashed; else null.
+  // Of a child with Options::backtrace that has crashed; otherwise null.
   std::shared_ptr<const CrashReport> crash{};
 
-  bool exited() const noexcept;  // by exit(3) or _exit(2): code() counts
+  bool exited() const noexcept;  // by exit(3) or _exit(2): code() is valid
   int code() const noexcept;
-  bool signalled() const noexcept;  // by a signal: signal() counts
+  bool signalled() const noexcept;  // by a signal: signal() is valid
   int signal() const noexcept;
   bool core_dumped() const noexcept;
   std::string describe() const;  // "child 4711 was killed by SIGSEGV (core dumped)"
 };
 
-// Thrown by set-up in the parent, delivered in a Result or to on_error by all that happens later.
-// Copying never throws: the details live in a shared block that nobody changes.
+// Thrown by set-up in the parent; later errors are delivered in a Result or to on_error.  Copying
+// never throws: the details are in a shared object that is never changed.
 class EVPARALLEL_API Error : public std::runtime_error {
 public:
   Error(Errc code, const std::string& text);
@@ -108,11 +107,11 @@ public:
   Errc code() const noexcept;
   Delivery delivery() const noexcept;
   int os_error() const noexcept;                           // errno, or 0
-  const std::optional<ExitStatus>& exit() const noexcept;  // how the child died, where one did
+  const std::optional<ExitStatus>& exit() const noexcept;  // how the child died, if one did
   const std::string& remote_type()
       const noexcept;  // demangled type of the exception thrown in the child
-  const std::string& last_words() const noexcept;  // of exit(); empty where there is none
-  // With Options::backtrace: of the place that threw the exception, or where the child crashed.
+  const std::string& last_words() const noexcept;  // of exit(); empty if there is none
+  // With Options::backtrace: of the throw site of the exception, or of the crash of the child.
   const std::vector<StackFrame>& backtrace() const noexcept;
 
   // The same error with one more detail.

@@ -1,22 +1,23 @@
-// evparallel.hpp - everything, and the map of it.
+// evparallel.hpp - includes all headers, and gives an overview.
 // Licence: see COPYING.  Manual: evparallel(7).
 //
 //   PARENT                          SNAPSHOT                    CHILD
 //   run, process                                                your function
 //     |  Remote / Process                                          ^
 //     |  Pipe      <=========== data socket ==================> Pipe / Reply
-//     |  Snapshot  <==== control socket ====> waits, forks ------> is born
+//     |  Snapshot  <==== control socket ====> waits, forks ------> starts
 //
 // Read in this order: snapshot, run, pool, process, pipe, io, reactor, result, error.
 //
-// Defaults that no comment repeats:
-// - Owners (Snapshot, Process, Remote, Timer, Watch) are move-only; Pipe, Reply and Call are handles
-//   that may be copied.
-// - What is passed by reference must live until the call returns; callbacks and values are moved in.
-// - Callbacks run from the loop only, never from inside the call that set them or caused them.
-// - One Reactor, one thread; only Reactor::post and a Hold may be used by others.
-// - Misuse is std::logic_error, at the call; what goes wrong in set-up throws Error; all that goes
-//   wrong later is a Result or an on_error, exactly once.
+// Rules that the other headers do not repeat:
+// - Snapshot, Process, Remote, Timer and Watch own what they refer to and are move-only; Pipe,
+//   Reply and Call are handles that may be copied.
+// - Arguments that are passed by reference must live until the call returns; callbacks and values
+//   are moved in.
+// - Callbacks run from the loop only, never from inside the call that set or caused them.
+// - A Reactor is used by one thread; only Reactor::post and a Hold may be used by others.
+// - Misuse is std::logic_error, at the call; an error in set-up throws Error; each later error is
+//   delivered in a Result or to on_error, exactly once.
 #pragma once
 
 #include <evparallel/backtrace.hpp>

@@ -9,12 +9,12 @@
 
 namespace evparallel {
 
-// Owns one open descriptor, which is closed with it.  Move-only.  As a message, or in one, it opens
-// the same file, pipe or socket on the other side.
+// Owns one open descriptor and closes it in the destructor.  Move-only.  As a message, or in one,
+// it refers to the same open file, pipe or socket on the other side.
 class EVPARALLEL_API Fd {
 public:
   Fd() noexcept = default;
-  explicit Fd(int fd) noexcept : fd_(fd) {}  // takes it over; -1: none
+  explicit Fd(int fd) noexcept : fd_(fd) {}  // takes ownership; -1: none
   Fd(Fd&& other) noexcept : fd_(other.release()) {}
   Fd& operator=(Fd&& other) noexcept {
     reset(other.release());
@@ -22,13 +22,13 @@ public:
   }
   ~Fd() { reset(); }
 
-  // Another descriptor of the same open file, close-on-exec; `fd` stays whose it is.
-  // Fails: Error{overloaded} with os_error(); std::logic_error where it is not open.
+  // Duplicates a descriptor, close-on-exec; `fd` keeps its owner.
+  // Fails: Error{overloaded} with os_error(); std::logic_error if it is not open.
   static Fd dup(int fd);
 
   int get() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
-  // It is the caller's from now on.
+  // The caller owns it from now on.
   int release() noexcept { return std::exchange(fd_, -1); }
   void reset(int fd = -1) noexcept;
 
@@ -45,9 +45,9 @@ EVPARALLEL_API Fd take_fd(Reader&);
 
 }  // namespace detail
 
-// The message holds the place of the descriptor among those that go along; what is sent by
-// reference is copied first, so that the original may be closed at once.  An Fd without a descriptor
-// is refused.  A message has at most 253 of them.
+// The message contains the index of the descriptor among those that are sent with it.  A descriptor
+// that is sent by reference is duplicated first, so that the original may be closed at once.  An Fd
+// without a descriptor is refused.  A message has at most 253 descriptors.
 template <>
 struct Io<Fd> {
   static void put(Writer& out, const Fd& fd) { detail::put_index(out, detail::attach(out, fd)); }
@@ -57,8 +57,8 @@ struct Io<Fd> {
   static Fd get(Reader& in) { return detail::take_fd(in); }
 };
 
-// For documents, found by argument-dependent look-up: an Fd may be a part of what JsonIo, CborIo and
-// MsgpackIo take.
+// For documents, found by argument-dependent look-up: an Fd may be part of a value for JsonIo,
+// CborIo and MsgpackIo.
 template <class Json>
 void to_json(Json& document, const Fd& fd) {
   document = detail::attach(CodecScope::writer(), fd);

@@ -1,4 +1,4 @@
-// freeze.hpp - memory that a frozen snapshot is to freeze beside that of malloc.
+// freeze.hpp - memory that a frozen snapshot freezes in addition to that of malloc.
 // Licence: see COPYING.  Manual: evparallel_snapshot(3).
 #pragma once
 
@@ -8,10 +8,10 @@
 
 namespace evparallel {
 
-// Snapshots that are taken from now on with SnapshotOptions::freeze freeze these bytes, too, as far
-// as they are whole pages of private anonymous memory then: what the program has from mmap(2), or a
-// large array in static storage.  What is no such memory is left as it is.
-// Fails: std::logic_error for what cannot be memory.
+// Snapshots that are taken from now on with SnapshotOptions::freeze also freeze these bytes, as far
+// as they are whole pages of private anonymous memory then: memory from mmap(2), or a large array
+// in static storage.  Other memory is left alone.
+// Fails: std::logic_error for an invalid address range.
 EVPARALLEL_API void freezable(const void* from, std::size_t size);
 
 }  // namespace evparallel

@@ -1,11 +1,11 @@
-// io.hpp - codecs: how a value becomes the bytes of a message and comes back.
+// io.hpp - codecs: they convert a value to the bytes of a message and back.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
 // A codec is a class with
-//   static void put(Writer&, const T&);   // and, where keeping the value pays, put(Writer&, T&&)
+//   static void put(Writer&, const T&);   // and, if keeping the value pays, put(Writer&, T&&)
 //   static T get(Reader&);
-// Either may throw anything: it fails that one message with Errc::bad_message, std::bad_alloc with
-// Errc::overloaded, and the pipe goes on.
+// Both may throw anything: an exception fails that one message with Errc::bad_message,
+// std::bad_alloc with Errc::overloaded, and the pipe goes on.
 #pragma once
 
 #include <evparallel/detail/attachment.hpp>
@@ -26,7 +26,7 @@
 
 namespace evparallel {
 
-// The message under way.  Nothing of it is sent before it is complete.
+// A message that is being written.  Nothing of it is sent before it is complete.
 class EVPARALLEL_API Writer {
 public:
   // Fails: std::logic_error after adopt().
@@ -39,23 +39,23 @@ public:
     bytes_.append(text);
   }
 
-  // Ends the message with `size` bytes that stay where they are: `owner` keeps them alive until
-  // they are sent.  Nothing can be written after it.
+  // Ends the message with `size` bytes that are not copied: `owner` keeps them alive until they are
+  // sent.  Nothing can be written after them.
   void adopt(std::shared_ptr<const void> owner, const void* data, std::size_t size);
 
-  // Sends an open descriptor along; `owner` keeps it open until it is sent.  Returns its index in
-  // this message, which the codec writes, for Reader::take_descriptor().  How many there may be is
-  // seen when the message is sent.
+  // Sends an open descriptor with the message; `owner` keeps it open until it is sent.  Returns its
+  // index in this message, which the codec writes, for Reader::take_descriptor().  The limit of
+  // their number is checked when the message is sent.
   std::size_t attach(int fd, std::shared_ptr<const void> owner);
 
   std::size_t size() const noexcept { return short_.size() + bytes_.size() + adopted_size_; }
 
-  // What was written, as a string that may be changed and taken.
+  // The written bytes, as a string that may be changed and moved from.
   std::string& bytes() {
     if (short_.size() > 0) join();
     return bytes_;
   }
-  // For the channel: what was written, and what was adopted behind it.
+  // For the channel: the written bytes, and the adopted bytes behind them.
   std::string_view written() const noexcept {
     return short_.size() > 0 ? short_.view() : std::string_view(bytes_);
   }
@@ -63,15 +63,15 @@ public:
   std::string_view adopted() const noexcept { return {adopted_, adopted_size_}; }
   const std::shared_ptr<std::vector<Attachment>>& attached() const noexcept { return attached_; }
   void drop_attached() noexcept { attached_.reset(); }
-  // Adopts what was written, if that is `large` bytes or more and nothing else is adopted: a queue
-  // can send it then while it is kept here.  Returns what holds it: who finds no other owner of it
-  // may use its memory again.
+  // Adopts the written bytes if there are `large` of them or more and nothing else is adopted: a
+  // queue can then send them while they are kept here.  Returns their owner: if it is the only one
+  // left, its memory may be reused.
   std::shared_ptr<std::string> share(std::size_t large);
   void clear() noexcept;
 
 private:
   [[noreturn]] static void refuse_more();
-  // Takes it, if it is short with all before it; else that goes where it will stand.
+  // Stores the text inline if it fits with all before it; otherwise moves that to the string.
   bool took_short(std::string_view text) {
     const bool fits = short_.has_room(text.size());
     if (fits)
@@ -82,22 +82,23 @@ private:
   }
   void join();
 
-  detail::InlineBuffer short_;  // all that was written; or it is empty
+  detail::InlineBuffer short_;  // all written bytes; or it is empty
   std::string bytes_;
   std::shared_ptr<const void> owner_;
   const char* adopted_ = nullptr;
   std::size_t adopted_size_ = 0;
-  std::shared_ptr<std::vector<Attachment>> attached_;  // none: the usual case costs nothing
+  std::shared_ptr<std::vector<Attachment>> attached_;  // null in the usual case
 };
 
-// A received message.  What it hands out as a view is valid until the codec returns.
+// A received message.  The views that it returns are valid until the codec returns.
 class EVPARALLEL_API Reader {
 public:
   explicit Reader(std::string_view bytes) noexcept : bytes_(bytes), total_(bytes.size()) {}
-  // `whole` holds exactly `bytes` and may be moved from: a large string is received without a copy.
+  // `whole` holds exactly `bytes` and may be moved from: then a large string is received without a
+  // copy.
   Reader(std::string_view bytes, std::string* whole) noexcept
       : bytes_(bytes), total_(bytes.size()), whole_(whole) {}
-  // `descriptors` came along; those that are not taken stay theirs who own the vector.
+  // `descriptors` were received; those that are not taken still belong to the owner of the vector.
   Reader(std::string_view bytes, std::string* whole, std::vector<int>* descriptors) noexcept
       : bytes_(bytes), total_(bytes.size()), whole_(whole), descriptors_(descriptors) {}
 
@@ -111,28 +112,29 @@ public:
   }
   void read(void* to, std::size_t size) {
     const char* const from = read(size).data();
-    if (size > 0) std::memcpy(to, from, size);  // of an empty message there may be no address
+    if (size > 0) std::memcpy(to, from, size);  // an empty message may have no address
   }
 
-  // The next byte, which is taken out; the rest can still be received without a copy.
+  // Removes and returns the next byte; the rest can still be received without a copy.
   // Fails: Errc::bad_message past the end.
   char take_byte();
 
-  // All that is left, as a view or as a string of one's own.
+  // All bytes that are left, as a view or as a string of its own.
   std::string_view rest() noexcept {
-    whole_ = nullptr;  // a view of it is out
+    whole_ = nullptr;  // there is a view of it now
     return std::exchange(bytes_, std::string_view{});
   }
   std::string take_rest();
 
-  // The descriptor that was attached under this index; it is the caller's now, and close-on-exec.
-  // Fails: Errc::bad_message where none came under this index, or it was taken before.
+  // The descriptor that was attached under this index; the caller owns it now, and it is
+  // close-on-exec.
+  // Fails: Errc::bad_message if none was received under this index, or it was taken before.
   int take_descriptor(std::size_t index);
   bool has_descriptors() const noexcept { return descriptors_ && !descriptors_->empty(); }
 
   std::size_t remaining() const noexcept { return bytes_.size(); }
 
-  // Leftover bytes are bad input too.  Fails: Errc::bad_message.
+  // Bytes that are left over are bad input, too.  Fails: Errc::bad_message.
   void expect_end() const;
 
 private:
@@ -144,8 +146,8 @@ private:
   std::vector<int>* descriptors_ = nullptr;
 };
 
-// The message that a codec of this thread is at, for conversions that are called through a document
-// and see no message.
+// Makes the message available that a codec of this thread works on, for conversions that are called
+// through a document and do not see the message.
 class EVPARALLEL_API CodecScope {
 public:
   explicit CodecScope(Writer& writer) noexcept : CodecScope(&writer, nullptr) {}
@@ -164,7 +166,7 @@ private:
   Reader* outer_reader_;
 };
 
-// JSON by nlohmann/json; json_io.hpp has the definition.
+// JSON by nlohmann/json; defined in json_io.hpp.
 template <class T>
 struct JsonIo;
 
@@ -178,8 +180,8 @@ constexpr bool is_complete<T, std::void_t<decltype(sizeof(T))>> = true;
 template <class T>
 constexpr bool always_false = false;
 
-// What refers to memory of one process: as it is, or as an element of a container, a std::array, an
-// optional, a pair or a tuple.
+// Types that refer to memory of one process: themselves, or as an element of a container, a
+// std::array, an optional, a pair or a tuple.
 template <class T, class = void>
 constexpr bool has_view_inside = false;
 
@@ -202,7 +204,7 @@ template <class T>
 constexpr bool has_view_inside<T, std::enable_if_t<!std::is_same_v<T, typename T::value_type>>> =
     is_view<typename T::value_type>;
 
-// Stands for a codec that was refused already, so that nothing more is said about it.
+// Replaces a codec that was refused already, so that the compiler reports no further errors.
 template <class T>
 struct RefusedIo {
   static void put(Writer&, const T&);
@@ -220,7 +222,7 @@ struct DefaultCodec<T, false> : RefusedIo<T> {
 
 }  // namespace detail
 
-// The codec that is used where no other is named: JSON.  Specialise it for your own types.
+// The codec that is used if no other is named: JSON.  Specialise it for your own types.
 template <class T>
 struct Io : detail::DefaultCodec<T> {};
 
@@ -229,8 +231,8 @@ struct DefaultIo {};
 
 namespace detail {
 
-// Above it, a value that is moved in is sent from where it is; below, a copy is cheaper than
-// keeping it.
+// From this size on, a value that is moved in is sent without a copy; below, a copy is cheaper than
+// keeping the value.
 constexpr std::size_t adopt_threshold = 64 * 1024;
 
 template <class T>
@@ -245,7 +247,7 @@ void adopt_or_copy(Writer& out, T&& value, std::size_t size) {
 
 // The bytes as they are in memory, padding included: for trivially copyable values without
 // pointers, strings, and vectors of such values.  A string or vector takes the rest of the message.
-// Parent and child are the same image on the same machine, so there is no byte order to agree on.
+// Parent and child are the same image on the same machine, so the byte order is the same.
 template <class T>
 struct RawIo {
   static_assert(std::is_trivially_copyable_v<T>,
@@ -304,7 +306,7 @@ struct RawIo<std::vector<T, A>> {
                                          " bytes are no whole number of elements of " +
                                          std::to_string(sizeof(T)));
     const std::size_t count = bytes.size() / sizeof(T);
-    // Elements that stand as they must are copied without being made first.
+    // Aligned elements are copied without a default construction.
     if (count > 0 && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(T) == 0) {
       const T* const first = static_cast<const T*>(static_cast<const void*>(bytes.data()));
       return std::vector<T, A>(first, first + count);
@@ -359,8 +361,8 @@ struct CheckedValue {
 template <class T>
 using checked_value_t = typename CheckedValue<T>::type;
 
-// The codec that a template argument chooses for T, if it is one.  The first thing that is wrong is
-// told, and nothing else.
+// The codec that a template argument chooses for T, if it is one.  Only the first error is
+// reported.
 template <class Choice, class T>
 struct CheckedCodec {
   static constexpr bool is_named = !std::is_function_v<Choice>;
@@ -385,8 +387,8 @@ struct CheckedCodec<Choice, void> {
 template <class Choice, class T>
 using checked_codec_t = typename CheckedCodec<Choice, T>::type;
 
-// A codec may throw anything; what comes out is always an Error{bad_message}, or
-// Error{overloaded} where there was no memory.
+// A codec may throw anything; the result is always an Error{bad_message}, or Error{overloaded} if
+// there was no memory.
 [[noreturn]] EVPARALLEL_API void rethrow_as_bad_message(const char* verb);
 
 template <class C, class T>
@@ -404,8 +406,8 @@ template <class C, class T>
 constexpr bool
     can_refuse_deep<C, T, std::void_t<decltype(C::refuse_deep(std::declval<const T&>()))>> = true;
 
-// Before a copy is made of a value that may be deeper than the stack.
-// Fails: Errc::bad_message, where the codec sees that it will refuse the value.
+// Called before a value is copied that may be deeper than the stack.
+// Fails: Errc::bad_message if the codec sees that it will refuse the value.
 template <class C, class T>
 void refuse_deep(const T& value) {
   if constexpr (can_refuse_deep<C, T>)

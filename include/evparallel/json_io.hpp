@@ -10,9 +10,9 @@
 
 namespace evparallel {
 
-// A message is one JSON text without anything behind it.  Strings must be UTF-8, and NaN and the
-// infinities, for which JSON has no words, are refused when they are written rather than turned
-// into null.  Numbers, booleans, strings and vectors of them go the short way of json_text.hpp.
+// A message is one JSON text without anything behind it.  Strings must be UTF-8.  NaN and the
+// infinities, which JSON cannot express, are refused when they are written, and not turned into
+// null.  Numbers, booleans, strings and vectors of them are converted directly by json_text.hpp.
 template <class T>
 struct JsonIo : detail::DocumentIo {
   static constexpr bool is_direct = detail::json_is_direct<T>;

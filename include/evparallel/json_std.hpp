@@ -1,4 +1,4 @@
-// json_std.hpp - JSON of what nlohmann/json has no words for: optional, variant, chrono, path.
+// json_std.hpp - JSON for types that nlohmann/json does not know: optional, variant, chrono, path.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
 //   std::optional<T>        null, or the value
@@ -8,9 +8,9 @@
 //   std::chrono::time_point the count since its clock's epoch
 //   std::filesystem::path   its bytes as a string, which must be UTF-8
 //
-// They stand aside for what the user has: specialisations of nlohmann::adl_serializer for these
-// types, and to_json or from_json found by argument-dependent look-up, those of a newer nlohmann
-// among them.  EVPARALLEL_NO_STD_JSON, defined for the whole program, leaves them out.
+// Conversions of the user take precedence: specialisations of nlohmann::adl_serializer for these
+// types, and to_json or from_json found by argument-dependent look-up, including those of a newer
+// nlohmann.  EVPARALLEL_NO_STD_JSON, defined for the whole program, disables these conversions.
 #pragma once
 
 #include <evparallel/detail/json_document.hpp>
@@ -131,7 +131,7 @@ struct StdJson<std::chrono::time_point<Clock, Duration>> {
   }
 };
 
-// Newer releases of nlohmann/json have it too, in this form.
+// Newer releases of nlohmann/json have it, too, in this form.
 template <>
 struct StdJson<std::filesystem::path> {
   template <class Json>
@@ -144,7 +144,7 @@ struct StdJson<std::filesystem::path> {
   }
 };
 
-// As nlohmann wants it: both forms of from_json.
+// In the form that nlohmann needs: both overloads of from_json.
 template <class T>
 struct StdSerializer : StdJson<T> {
   using StdJson<T>::from_json;
@@ -155,7 +155,7 @@ struct StdSerializer : StdJson<T> {
   }
 };
 
-// Whether to_json or from_json of T is found without us.
+// Whether to_json or from_json of T exists without this file.
 template <class T, class = void>
 constexpr bool has_to_json = false;
 template <class T>
@@ -189,15 +189,15 @@ constexpr bool is_our_json<T, true> = !has_to_json<T> && !has_from_json<T>;
 
 }  // namespace evparallel
 
-// A form that is less special than any that a user would write: adl_serializer<std::optional<T>> is
-// chosen before C<A...>, whichever the compiler sees first.  It is void_t that makes it so; beside
-// the bare enable_if_t the user's would be ambiguous.
+// This is less specialised than any form that a user would write: adl_serializer<std::optional<T>>
+// is chosen before C<A...>, whichever the compiler sees first.  This needs void_t; with the bare
+// enable_if_t the user's specialisation would be ambiguous.
 template <template <class...> class C, class... A>
 struct nlohmann::adl_serializer<
     C<A...>, std::void_t<std::enable_if_t<evparallel::detail::is_our_json<C<A...>>>>>
     : evparallel::detail::StdSerializer<C<A...>> {};
 
-// A user's are specialisations for the one type, which come first anyway.
+// Specialisations of the user are for the one type, and so take precedence anyway.
 template <class T>
 struct nlohmann::adl_serializer<T, std::enable_if_t<std::is_same_v<T, std::monostate> ||
                                                     std::is_same_v<T, std::filesystem::path>>>

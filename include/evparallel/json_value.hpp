@@ -1,4 +1,4 @@
-// json_value.hpp - what a codec asks of a value before nlohmann/json makes a document of it.
+// json_value.hpp - checks of a value before nlohmann/json makes a document of it.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 #pragma once
 
@@ -15,7 +15,7 @@ namespace evparallel {
 
 namespace detail {
 
-// ---- what a value is made of ----
+// ---- the parts of a value ----
 
 template <class T>
 struct StdSerializer;
@@ -23,8 +23,8 @@ struct StdSerializer;
 template <class T>
 constexpr bool is_document = nlohmann::detail::is_basic_json<T>::value;
 
-// Whether the conversion of T is nlohmann's or ours: what a specialisation of the user's writes is
-// not known.
+// Whether the conversion of T is nlohmann's or the library's: the output of a user's specialisation
+// is not known.
 template <class T>
 constexpr bool has_known_json = is_document<T> || is_plain_json<T> ||
                                 std::is_base_of_v<StdSerializer<T>, nlohmann::adl_serializer<T>>;
@@ -32,7 +32,7 @@ constexpr bool has_known_json = is_document<T> || is_plain_json<T> ||
 template <class... T>
 struct PartTypes {};
 
-// The parts of a T: their types, and a call of f for each of them.
+// The parts of a T: their types, and each() calls f for each of them.
 template <class T, class = void>
 struct JsonParts {
   using types = PartTypes<>;
@@ -98,8 +98,8 @@ struct JsonParts<std::chrono::time_point<Clock, Duration>> {
   using types = PartTypes<Duration>;
 };
 
-// Whether Test holds for T, or for a part of it, as far as these are known; `Around` has parts of
-// this type.
+// Whether Test holds for T, or for a part of it, as far as these are known; `Around` are the types
+// that contain this one.
 template <template <class> class Test, class T, class... Around>
 constexpr bool json_holds() noexcept;
 
@@ -118,14 +118,14 @@ constexpr bool json_holds() noexcept {
     return json_part_holds<Test, T, Around...>(typename JsonParts<T>::types{});
 }
 
-// ---- what is refused ----
+// ---- refused values ----
 
-// A number that nlohmann would make another one of.
+// A number that nlohmann would change.
 template <class T>
 struct IsWideNumber : std::bool_constant<std::is_arithmetic_v<T> && (sizeof(T) > sizeof(double))> {
 };
 
-// Says what is wrong with a type that does not travel as a document.
+// Reports why a type cannot be sent as a document.
 template <class T>
 struct JsonConvertible : std::true_type {
   static_assert(std::is_constructible_v<nlohmann::json, const T&>,
@@ -144,7 +144,7 @@ struct JsonConvertible : std::true_type {
 template <class T>
 struct IsDocument : std::bool_constant<is_document<T>> {};
 
-// Fails: Errc::bad_message where a copy of the value, or a document of it, would be too deep.
+// Fails: Errc::bad_message if a copy of the value, or a document of it, would be too deep.
 template <class T>
 void refuse_deep_value(const T& value) {
   if constexpr (is_document<T>)
@@ -153,7 +153,7 @@ void refuse_deep_value(const T& value) {
     JsonParts<T>::each(value, [](const auto& part) { refuse_deep_value(part); });
 }
 
-// A value that is a document already is used as it is: nlohmann copies with a call in a call.
+// A value that is a document already is not copied: nlohmann copies recursively.
 template <class T>
 std::conditional_t<std::is_same_v<T, nlohmann::json>, const T&, nlohmann::json> document_of(
     const T& value) {
@@ -161,7 +161,7 @@ std::conditional_t<std::is_same_v<T, nlohmann::json>, const T&, nlohmann::json> 
   return value;
 }
 
-// What the codecs by way of a document have in common.
+// The common base of the codecs that use a document.
 struct DocumentIo {
   template <class T>
   static void refuse_deep(const T& value) {

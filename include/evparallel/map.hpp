@@ -1,4 +1,4 @@
-// map.hpp - a pool's function for each item of a range: how, how far, and how it ended.
+// map.hpp - calls a pool's function for each item of a range: options, progress, summary.
 // Licence: see COPYING.  Manual: evparallel_pool(3).
 #pragma once
 
@@ -17,29 +17,30 @@ namespace evparallel {
 struct MapSummary {
   std::size_t done = 0;
   std::size_t failed = 0;
-  // It ended before its range did: it was cancelled, its pool went away, or stop_on_error.
+  // It ended before its range did: it was cancelled, its pool was dropped, or stop_on_error.
   bool stopped = false;
-  // Of the first item that failed; or why the pool could not go on.
+  // Of the first item that failed; or the reason why the pool could not go on.
   std::optional<Error> error{};
   std::chrono::nanoseconds time{0};
 };
 
 // An aggregate that is moved in.
 struct MapOptions {
-  // Items that travel together; 0: as many as keep a child busy for some milliseconds, as measured.
+  // Items that are sent together; 0: as many as keep a child busy for some milliseconds, as
+  // measured.
   std::size_t chunk = 0;
-  // Results come in the order of the items; else as they are ready.
+  // Results come in the order of the items; otherwise as they are ready.
   bool ordered = true;
   // No result comes after the first error.
   bool stop_on_error = false;
-  // An item may be given to the function again, although it had no part in the end of the child that
-  // was at it.  False: where a child ends, all items that it was sent together fail.
+  // An item may be passed to the function again if its child ended while it ran another item.
+  // False: when a child ends, all items that were sent together to it fail.
   bool repeatable = true;
-  int priority = 0;  // as of Pool::submit
-  // How many items there are, where the range does not know it.
+  int priority = 0;  // as in Pool::submit
+  // The number of items, if the range does not know it.
   std::optional<std::size_t> total{};
   Callback<void(const Progress&)> on_progress{};
-  std::chrono::milliseconds progress_every{100};  // at most so often, and once at the end
+  std::chrono::milliseconds progress_every{100};  // at most in this interval, and once at the end
 };
 
 namespace detail {
@@ -47,7 +48,7 @@ namespace detail {
 class MapCore;
 class PoolCore;
 
-// What a map pulls its items from: writes the next one and returns true.
+// Pulls the next item of a map: writes it and returns true.
 using PullItem = Callback<bool(Writer&, std::optional<Error>& refused)>;
 using ItemResult = Callback<void(std::size_t index, Reader*, const Error*)>;
 
@@ -63,16 +64,16 @@ EVPARALLEL_API Progress map_progress(const std::weak_ptr<MapCore>&);
 
 }  // namespace detail
 
-// One map under way.  A copyable name for it: dropping it does nothing to the map.
+// Names one running map.  It may be copied, and dropping it does not affect the map.
 class MapHandle {
 public:
   MapHandle() noexcept = default;
   explicit MapHandle(const std::shared_ptr<detail::MapCore>& core) noexcept : core_(core) {}
 
-  // No result comes any more; on_done hears, soon, from the loop.  Items that a child is at are
-  // given up as calls are: see Call::cancel.
+  // From now on no result comes; on_done is called soon, from the loop.  Items that a child runs
+  // are given up like calls: see Call::cancel.
   void cancel() const { detail::map_cancel(core_); }
-  // Where it is over: nothing.
+  // Returns an empty Progress if the map is over.
   Progress progress() const { return detail::map_progress(core_); }
 
 private:
@@ -81,7 +82,7 @@ private:
 
 namespace detail {
 
-// ---- where items come from ----
+// ---- the source of items ----
 
 template <class G, class = void>
 constexpr bool is_generator = false;
@@ -102,8 +103,8 @@ constexpr bool has_begin<
     R, std::void_t<decltype(std::declval<R&>().begin()), decltype(std::declval<R&>().end())>> =
     true;
 
-// Where a range begins and ends, found as by a range-based for: in an array, as members, or by
-// argument-dependent look-up alone.
+// The beginning and the end of a range, found as in a range-based for: of an array, as members, or
+// by argument-dependent look-up alone.
 template <class R>
 auto begin_of(R& range) {
   if constexpr (std::is_array_v<R>)
@@ -123,7 +124,7 @@ auto end_of(R& range) {
     return end(range);
 }
 
-// Whether a walk through the range leaves it as it was; an iterator that cannot be copied has no
+// Whether a walk through the range leaves it unchanged; an iterator that cannot be copied has no
 // category.
 template <class Iterator, class = void>
 constexpr bool is_forward = false;
@@ -144,7 +145,7 @@ std::optional<std::size_t> size_of_range(R& range) {
     return std::nullopt;
 }
 
-// Writes one item; what its codec refuses is told, and does not stop the map.
+// Writes one item; an error of its codec is reported, and does not stop the map.
 template <class Codecs, class Item>
 void write_item(const Codecs& codecs, Writer& out, Item&& item, std::optional<Error>& refused) {
   try {
@@ -154,7 +155,7 @@ void write_item(const Codecs& codecs, Writer& out, Item&& item, std::optional<Er
   }
 }
 
-// `R` is a reference where the caller keeps the range.
+// `R` is a reference if the caller keeps the range.
 template <class R, class Sent, class Codecs>
 struct RangeSource {
   RangeSource(R&& given, const Codecs& c) : range(std::forward<R>(given)), codecs(c) {}
@@ -198,7 +199,7 @@ PullItem pull_from(R&& given, const Codecs& codecs) {
   }
 }
 
-// ---- where results go ----
+// ---- the destination of results ----
 
 template <class Inc, class F>
 ItemResult item_result(Inc (*get)(Reader&), F&& on_result) {

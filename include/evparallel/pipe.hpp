@@ -1,4 +1,4 @@
-// pipe.hpp - typed messages both ways, in order; the same class on both sides.
+// pipe.hpp - typed messages in both directions, in order; the same class on both sides.
 // Licence: see COPYING.  Manual: evparallel_process(3).
 #pragma once
 
@@ -14,12 +14,12 @@ namespace detail {
 
 class PipeCore;
 
-// Memory of a loop for the one message that is being written.  nullptr: it is in use.
+// The loop's buffer for the one message that is being written.  nullptr: it is in use.
 EVPARALLEL_API Writer* draft_begin(Loop&) noexcept;
 EVPARALLEL_API void draft_end(Loop&) noexcept;
 
-// A message that is being written, in that memory; a codec that sends something itself has one of
-// its own.
+// A message that is being written in that buffer; if a codec itself sends a message, that one has a
+// buffer of its own.
 class Draft {
 public:
   explicit Draft(Loop& loop) : loop_(loop), writer_(draft_begin(loop)) {
@@ -39,7 +39,7 @@ private:
   std::optional<Writer> own_{};
 };
 
-// What a Pipe does when types no longer matter.
+// The functions of a Pipe, independent of its types.
 EVPARALLEL_API Loop& pipe_loop(PipeCore&) noexcept;
 EVPARALLEL_API bool pipe_send(PipeCore&, Writer&);
 EVPARALLEL_API void pipe_close(PipeCore&);
@@ -51,11 +51,11 @@ EVPARALLEL_API void pipe_on_message(PipeCore&, Callback<void(Reader&)>);
 EVPARALLEL_API void pipe_on_end(PipeCore&, Callback<void()>);
 EVPARALLEL_API void pipe_on_error(PipeCore&, Callback<void(const Error&)>);
 EVPARALLEL_API void pipe_on_drain(PipeCore&, Callback<void()>);
-// One message could not be decoded.
+// Reports that one message could not be decoded.
 EVPARALLEL_API void pipe_bad_message(PipeCore&, const Error&);
 
-// The codecs of a pipe are chosen where it is made and are no part of its type: a task says
-// Pipe<In, Out> whatever they are.
+// The codecs of a pipe are chosen where it is made and are not part of its type: a task has a
+// Pipe<In, Out> with any codecs.
 template <class In, class Out>
 struct PipeCodecs {
   In (*get)(Reader&);
@@ -76,12 +76,13 @@ constexpr PipeCodecs<In, Out> pipe_codecs{
 // the pipe itself ends with its Process (in the parent) or with the child.
 //
 // Order of callbacks, always: on_message*, on_end.  on_error comes between them, once for a broken
-// end, and for each message that could not be taken (bad_message, too_large, overloaded), after which the pipe
-// goes on; where no on_error is set, such a message ends Reactor::run() with the error. Callbacks
-// are released when the pipe has ended, so that one that holds the pipe is no leak.
+// end, and for each message that could not be read (bad_message, too_large, overloaded), after
+// which the pipe goes on; without an on_error such a message ends Reactor::run() with the error.
+// Callbacks are released when the pipe has ended, so that a callback that holds the pipe is no
+// leak.
 //
-// One rule for both sides: when the other side's clean end is handled, and neither on_end nor
-// on_drain is set here, this direction closes behind what is queued.
+// The same rule holds on both sides: when the other side's clean end is handled, and neither on_end
+// nor on_drain is set here, this direction closes behind what is queued.
 template <class In, class Out>
 class Pipe {
 public:
@@ -92,11 +93,13 @@ public:
   Pipe(std::shared_ptr<detail::PipeCore> core, const detail::PipeCodecs<In, Out>& codecs) noexcept
       : core_(std::move(core)), codecs_(&codecs) {}
 
-  // Takes the message whatever happens; false: more than Options::high_water bytes wait, on_drain
-  // tells when to go on. Where this direction has ended with the other side's, the message is
-  // dropped, and that is an Error{closed} once: to on_error, or where none is set, out of the loop. A
-  // value that is moved in is sent from where it is, if its codec can. Fails:
-  // Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after close().
+  // Always accepts the message.  Returns false if more than Options::high_water bytes wait;
+  // on_drain says when to go on.  If this direction has ended with that of the other side, the
+  // message is dropped, and that is reported once as Error{closed}: to on_error or, without one, as
+  // an exception of Reactor::run().  A value that is moved in is sent without a copy if its codec
+  // can do that.
+  // Fails: Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after
+  // close().
   bool send(const Out& value) const {
     detail::Draft draft(detail::pipe_loop(*core_));
     codecs_->put(*draft, value);
@@ -108,7 +111,7 @@ public:
     return detail::pipe_send(*core_, *draft);
   }
 
-  // No more messages from this side; the other hears on_end.
+  // This side sends no more messages; the other side's on_end is called.
   void close() const { detail::pipe_close(*core_); }
 
   // Until it is set, the first message waits, and so does the writer when the kernel's buffer is
@@ -126,17 +129,18 @@ public:
       callback(std::move(*value));
     });
   }
-  // The other side will send no more.  One that does nothing keeps this direction open.
+  // The other side sends no more messages.  A callback that does nothing keeps this direction open.
   void on_end(Callback<void()> callback) const { detail::pipe_on_end(*core_, std::move(callback)); }
   void on_error(Callback<void(const Error&)> callback) const {
     detail::pipe_on_error(*core_, std::move(callback));
   }
-  // At most half of Options::high_water is left to write, after send() said false.
+  // Called when, after send() has returned false, at most half of Options::high_water is left to
+  // write.
   void on_drain(Callback<void()> callback) const {
     detail::pipe_on_drain(*core_, std::move(callback));
   }
 
-  // Stops reading, so that the writer feels it.  on_end waits too.
+  // Stops reading, so that the writer has to wait.  on_end waits, too.
   void pause() const { detail::pipe_pause(*core_); }
   void resume() const { detail::pipe_resume(*core_); }
 

@@ -1,4 +1,4 @@
-// pool.hpp - many calls, few children.
+// pool.hpp - many calls in few children.
 // Licence: see COPYING.  Manual: evparallel_pool(3).
 #pragma once
 
@@ -8,12 +8,12 @@
 
 namespace evparallel {
 
-// What each child of a pool runs once, before its first call: void(), and it travels as the pool's
-// function does; bind() hands it arguments.  Nothing, by default.
+// What each child of a pool runs once, before its first call: void(), sent like the pool's
+// function; bind() gives it arguments.  Empty by default.
 class StartTask {
 public:
   StartTask() noexcept = default;
-  // Fails: std::logic_error for a callable that cannot travel; Error{bad_message} of bind().
+  // Fails: std::logic_error for a callable that cannot be sent; Error{bad_message} from bind().
   template <class F, class = std::enable_if_t<!std::is_same_v<F, StartTask>>>
   StartTask(F f) : entry_(&run<F>), function_(detail::Travel<F>::function(f)) {
     static_assert(std::is_invocable_v<F&>,
@@ -45,32 +45,33 @@ private:
 
 // An aggregate: set what you need, by name.
 struct PoolOptions {
-  // How many children at most.  0: the CPUs that this process may use.
+  // The maximum number of children.  0: the number of CPUs that this process may use.
   unsigned workers = 0;
-  // So many are there from the beginning, and stay.
+  // The number of children that are started at the beginning, and are kept.
   unsigned min_workers = 0;
-  // Others end when they had nothing to do for so long.  0: never.
+  // Other children end when they have been idle for this time.  0: never.
   std::chrono::milliseconds idle_timeout{60000};
-  // How each child is made.  `deadline`, `retries` and `idempotent` count for each call.
+  // How each child is made.  `deadline`, `retries` and `idempotent` apply to each call.
   Options child{};
-  // Where the children are forked, in turns.  None: child.snapshot.  They need only live through the
-  // call of pool().
+  // The snapshots that fork the children, in rotation.  None: child.snapshot.  They need only live
+  // during the call of pool().
   std::vector<Snapshot*> snapshots{};
   StartTask on_start{};
-  // So many children in a row end before their first call: then calls are refused for a while.
+  // If this number of children in a row ends before the first call, calls are refused for a while.
   unsigned max_failed_starts = 5;
 
-  // Calls that wait, and the bytes of their arguments, above which submit() refuses.  0: no limit.
+  // Limits of the waiting calls and of the bytes of their arguments, above which submit() refuses.
+  // 0: no limit.
   std::size_t max_queue = 0;
   std::size_t max_queue_bytes = 0;
 
   // When a child is replaced.  0: never.
-  std::size_t max_calls = 0;  // it gets no more
+  std::size_t max_calls = 0;  // the child gets no more calls than this
   std::chrono::milliseconds max_age{0};
-  std::size_t max_rss_growth = 0;  // bytes of memory of its own, beyond what it had at its start
+  std::size_t max_rss_growth = 0;  // private memory in bytes, above what it had at its start
 };
 
-// Of all times so far: half of them were not above p50, and so on.  Exact to an eighth.
+// Of all times up to now: half of them were at most p50, and so on.  Exact to an eighth.
 struct Percentiles {
   std::chrono::nanoseconds p50{0};
   std::chrono::nanoseconds p90{0};
@@ -78,25 +79,25 @@ struct Percentiles {
 };
 
 struct PoolStats {
-  std::size_t queued = 0;  // calls that no child has; items of maps are not counted before they are
-  std::size_t running = 0;      // calls and items that a child was sent
-  std::uint64_t done = 0;       // calls and items that were answered with a value
-  std::uint64_t failed = 0;     // or with an error
-  std::uint64_t retried = 0;    // how often one was sent again
-  std::uint64_t started = 0;    // children, ever
-  std::uint64_t respawned = 0;  // of those: in place of one that had died
-  std::uint64_t recycled = 0;   // of those: in place of one that had done its part
+  std::size_t queued = 0;    // calls that no child has; items of maps count only once they are sent
+  std::size_t running = 0;   // calls and items that were sent to a child
+  std::uint64_t done = 0;    // calls and items that were answered with a value
+  std::uint64_t failed = 0;  // calls and items that were answered with an error
+  std::uint64_t retried = 0;    // number of times that one was sent again
+  std::uint64_t started = 0;    // children, in total
+  std::uint64_t respawned = 0;  // of those: for a child that had died
+  std::uint64_t recycled = 0;   // of those: for a child that reached max_calls, max_age, ...
   struct Worker {
     pid_t pid = 0;  // 0: not known yet
     bool ready = false;
     std::size_t running = 0;
-    std::uint64_t calls = 0;  // answered, items too
+    std::uint64_t calls = 0;  // answered calls, and items
     std::chrono::milliseconds age{0};
-    std::size_t rss = 0;  // bytes of memory of its own now, as the kernel estimates it
+    std::size_t rss = 0;  // private memory in bytes, as the kernel estimates it
   };
   std::vector<Worker> workers{};
   ResourceUsage usage{};  // of children that have ended
-  Percentiles wait{};     // of calls: from submit() to a child
+  Percentiles wait{};     // of calls: from submit() until they are sent to a child
   Percentiles run{};      // of calls and items, in a child
 };
 
@@ -112,10 +113,10 @@ EVPARALLEL_API std::size_t pool_pending(const PoolCore&) noexcept;
 EVPARALLEL_API void pool_close(PoolCore&);
 EVPARALLEL_API void pool_shutdown(PoolCore&, std::chrono::milliseconds grace);
 EVPARALLEL_API void pool_drop(PoolCore&) noexcept;
-// The first byte of each argument: what follows is the argument of a call.
+// The first byte of each argument: the rest is the argument of a call.
 EVPARALLEL_API void pool_begin_argument(Writer&);
 
-// In a child: what it does once, then its calls, alone or in chunks.
+// In a child: runs `start` once, then answers calls, alone or in chunks.
 EVPARALLEL_API void pool_serve(Child&, Reader& start, Callback<void(Reader&, Writer&)> call);
 
 template <class F, class IncCodec, class OutCodec>
@@ -127,12 +128,12 @@ void pool_entry(Child& child, Reader& callable) {
 
 }  // namespace detail
 
-// A function that many children carry out.  Takes Out (nothing, where that is void), answers Inc.
-// Move-only: dropping it ends the children, and what is under way hears `cancelled`.  May outlive
-// its Reactor and does nothing then.
+// A function that many children run.  Takes Out (nothing, if that is void), answers Inc.
+// Move-only: dropping it ends the children, and calls in progress fail with `cancelled`.  May
+// outlive its Reactor and does nothing then.
 //
-// Each callback is called exactly once, from the loop, whatever dies when.  A child that dies takes
-// only the call along that it was at.
+// Each callback is called exactly once, from the loop, whichever process dies.  When a child dies,
+// only the call that it runs is lost.
 template <class Inc, class Out>
 class Pool {
 public:
@@ -152,9 +153,9 @@ public:
   }
   ~Pool() { drop(); }
 
-  // One call; `callback(Result<Inc>)` hears the answer.  Of those that wait the one with the highest
-  // priority goes first, and among these the oldest.  Above PoolOptions::max_queue the callback hears
-  // `overloaded`.
+  // Makes one call; `callback(Result<Inc>)` receives the answer.  Of the waiting calls, the one
+  // with the highest priority goes first, and of these the oldest.  Above PoolOptions::max_queue
+  // the callback receives `overloaded`.
   // Fails: std::logic_error after close().
   template <class F>
   Call submit(const Sent& argument, F&& callback, int priority = 0) {
@@ -169,14 +170,15 @@ public:
   Call submit(F&& callback, int priority = 0) {
     return call(Sent{}, std::forward<F>(callback), priority);
   }
-  // submit() would refuse a call.
+  // True if submit() would refuse a call.
   bool full() const noexcept { return detail::pool_full(*core_); }
-  // After a refusal: half of the limit is free again.
+  // Called after a refusal, when half of the limit is free again.
   void on_drain(Callback<void()> callback) { detail::pool_on_drain(*core_, std::move(callback)); }
 
-  // One call for each item: `on_result(index, Result<Inc>)`, in the end `on_done(const Summary&)`.
-  // Items are pulled from the loop as children can take them.  `range` is a range, which is moved in
-  // or, as an lvalue, must live until on_done; or a function that returns std::optional<Out>.
+  // Makes one call for each item: `on_result(index, Result<Inc>)`; at the end `on_done(const
+  // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
+  // which is moved in or, as an lvalue, must live until on_done; or a function that returns
+  // std::optional<Out>.
   template <class R, class OnResult, class OnDone>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
     static_assert(!std::is_void_v<Out>, "evparallel: the function of a map takes an argument");
@@ -191,8 +193,8 @@ public:
     return MapHandle(detail::pool_map(*core_, std::move(task), std::move(options)));
   }
 
-  // Folds the values as they come: `fold(T&, Inc)`; in the end `on_done(T, const Summary&)`.  Items
-  // that fail are left out, and counted.
+  // Folds the values as they come: `fold(T&, Inc)`, and at the end `on_done(T, const MapSummary&)`.
+  // Items that fail are left out, and counted.
   template <class R, class T, class Fold, class OnDone>
   MapHandle reduce(R&& range, T init, Fold fold, OnDone on_done, MapOptions options = {}) {
     static_assert(std::is_invocable_v<Fold&, T&, Inc>,
@@ -214,10 +216,10 @@ public:
   std::size_t pending() const noexcept { return core_ ? detail::pool_pending(*core_) : 0; }
   PoolStats stats() const { return core_ ? detail::pool_stats(*core_) : PoolStats{}; }
 
-  // Nothing more is taken.  What is under way goes on to its end; then the children end.
+  // Accepts no more calls.  Calls in progress run to their end; then the children end.
   void close() { detail::pool_close(*core_); }
-  // The same, but nothing more is begun: what no child is at hears `cancelled`, what one is at does
-  // so after `grace`, and the children end.
+  // The same, but nothing more is begun: calls that no child runs fail with `cancelled`, the others
+  // fail after `grace`, and the children end.
   void shutdown(std::chrono::milliseconds grace) { detail::pool_shutdown(*core_, grace); }
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
@@ -256,9 +258,9 @@ private:
   Codecs codecs_{};
 };
 
-// Makes f the function of a pool: f is Inc(Out) or Inc().  Children are forked when there is
-// something to do.  Codecs as of run().
-// Fails: Error{no_snapshot}; std::logic_error for a callable that cannot travel.
+// Makes f the function of a pool: f is Inc(Out) or Inc().  Children are forked when there is work.
+// Codecs as in run().
+// Fails: Error{no_snapshot}; std::logic_error for a callable that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
   using S = detail::shape_of<F>;

@@ -1,4 +1,4 @@
-// process.hpp - one child as a typed process: messages both ways, a pid, an end.
+// process.hpp - one child as a typed process: messages in both directions, a pid, an exit status.
 // Licence: see COPYING.  Manual: evparallel_process(3).
 #pragma once
 
@@ -30,7 +30,7 @@ struct Conversation {
 };
 template <class In, class Out>
 struct Conversation<void, Types<Pipe<In, Out>>> {
-  using Inc = Out;  // seen from the parent
+  using Inc = Out;  // as the parent sees it
   using OutOfParent = In;
 };
 template <class In, class Out>
@@ -70,19 +70,19 @@ public:
   void on_start(Callback<void(pid_t)> callback) {
     detail::process_on_start(*process_, std::move(callback));
   }
-  // The last callback, once.  Cause::not_started where there never was a child.
+  // The last callback, called once.  Cause::not_started if there never was a child.
   void on_exit(Callback<void(const ExitStatus&)> callback) {
     detail::process_on_exit(*process_, std::move(callback));
   }
 
-  // Also before on_start: it is carried out after the fork.  To a child that has ended it does
-  // nothing.
+  // May be called before on_start: then it takes effect after the fork.  Has no effect on a child
+  // that has ended.
   void kill(int signum) { detail::process_kill(*process_, signum); }
-  // SIGTERM now, SIGKILL after `grace`; the snapshot keeps the clock.
+  // SIGTERM now, SIGKILL after `grace`; the timer is in the snapshot.
   void terminate(std::chrono::milliseconds grace = Options{}.grace) {
     detail::process_terminate(*process_, grace);
   }
-  // Gives the handle up: callbacks go on until the child ends.
+  // Releases the handle: callbacks are called until the child ends.
   void detach() {
     detail::process_detach(*process_);
     process_.reset();
@@ -97,10 +97,11 @@ private:
 };
 
 // Forks a child and runs f(Pipe<Out, Inc>) in it.  The child lives until both directions are closed
-// and all is written; see Pipe for who closes them.  Codecs: of Inc, then of Out; Io where none is named. Fails:
-// Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable that
-// cannot travel.  Where f is in a library that was loaded after the snapshot was taken, on_error hears
+// and all is written; see Pipe for who closes them.  Codecs: of Inc, then of Out; Io if none is
+// named.  If f is in a library that was loaded after the snapshot was taken, on_error receives
 // Error{unknown_function}.
+// Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable
+// that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto process(Reactor& reactor, F f, const Options& options = {}) {
   using C = detail::conversation_of<F>;

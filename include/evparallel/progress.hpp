@@ -1,7 +1,7 @@
-// progress.hpp - how far a long piece of work has got: counted, and shown on a terminal.
+// progress.hpp - the progress of long work: counted, and shown on a terminal.
 // Licence: see COPYING.  Manual: evparallel_progress(3).
 //
-// No thread and no timer: what is shown is drawn by whoever calls, at most so often.
+// There is no thread and no timer: the caller draws, and drawing is limited to an interval.
 #pragma once
 
 #include <evparallel/detail/export.hpp>
@@ -16,14 +16,14 @@ namespace evparallel {
 
 struct Progress {
   std::uint64_t done = 0;                          // with those that failed
-  std::uint64_t failed = 0;                        // among those that are done
+  std::uint64_t failed = 0;                        // included in `done`
   std::uint64_t total = 0;                         // 0: unknown
-  double rate = 0;                                 // done a second, of late; 0: not known yet
+  double rate = 0;                                 // recent items a second; 0: not known yet
   std::optional<std::chrono::nanoseconds> left{};  // at this rate; empty: total or rate unknown
 };
 
-// Counts, and knows the rate: a mean of the last seconds, so that a stop is seen and a hiccup is
-// not.
+// Counts, and computes the rate as a mean of the last seconds, so that a stop shows and a short
+// delay does not.
 class EVPARALLEL_API ProgressMeter {
 public:
   using Clock = std::chrono::steady_clock;
@@ -44,13 +44,13 @@ private:
   std::uint64_t failed_ = 0;
   double rate_ = 0;
   Clock::time_point sampled_at_;
-  std::uint64_t sampled_ = 0;  // done by then
+  std::uint64_t sampled_ = 0;  // done at that time
 };
 
 enum class ProgressForm {
   automatic,  // a bar on a terminal that can move its cursor, else lines
-  bar,        // one line that is drawn again and again
-  lines,      // a line now and then, for logs
+  bar,        // one line that is redrawn
+  lines,      // a line from time to time, for logs
   quiet,      // nothing
 };
 
@@ -58,13 +58,14 @@ struct ProgressOptions {
   std::string label{};
   ProgressForm form = ProgressForm::automatic;
   std::FILE* stream = stderr;  // borrowed
-  bool bytes = false;          // what is counted is bytes, and shown as kB, MB, GB
-  // At least so far apart.  0: a tenth of a second for a bar, five for lines.
+  bool bytes = false;          // the count is bytes, and shown as kB, MB, GB
+  // The shortest interval between two of them.  0: a tenth of a second for a bar, five seconds for
+  // lines.
   std::chrono::milliseconds every{0};
   unsigned width = 0;  // columns; 0: those of the terminal, else 80
 };
 
-// Move-only in effect: not copyable, not movable, since it owns a line of the terminal.
+// Neither copyable nor movable, because it owns a line of the terminal.
 class EVPARALLEL_API ProgressBar {
 public:
   explicit ProgressBar(ProgressOptions = {});
@@ -72,12 +73,13 @@ public:
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  // Draws, if the last time is long enough ago.  What could not be written is not tried again.
+  // Draws if the interval since the last time is over.  Output that could not be written is not
+  // repeated.
   void show(const Progress&, ProgressMeter::Clock::time_point now = ProgressMeter::Clock::now());
-  // Draws what was shown last, and leaves the line.  Nothing is drawn from then on.
+  // Draws the last progress, and leaves the line.  From then on nothing is drawn.
   void finish();
 
-  ProgressForm form() const noexcept { return options_.form; }  // what automatic has become
+  ProgressForm form() const noexcept { return options_.form; }  // what `automatic` has become
 
 private:
   void draw();

@@ -1,14 +1,13 @@
-// reactor.hpp - the event loop: timers, descriptor and signal watches, work posted by other
-// threads.
+// reactor.hpp - the event loop: timers, watches of descriptors and signals, posted work.
 // Licence: see COPYING.  Manual: evparallel_reactor(3).
 //
-// One reactor belongs to one thread of one process; post() and a Hold are all that other threads
-// may touch. A snapshot must be taken before the first Reactor is made. Callbacks run from the loop
-// only; one may destroy or replace itself and the handle that it hangs on, but not the Reactor.  An
-// exception that leaves one ends run(), which throws it.
+// One reactor belongs to one thread of one process; other threads may use only post() and a Hold.
+// A snapshot must be taken before the first Reactor is made.  Callbacks run from the loop only; a
+// callback may destroy or replace itself and its own handle, but not the Reactor.  An exception
+// that leaves a callback ends run(), which throws it.
 //
-// In a process that the program itself has forked an inherited Reactor and its handles do nothing,
-// and may be destroyed; what would need the loop throws std::logic_error.
+// In a process that the program itself has forked, an inherited Reactor and its handles do nothing,
+// and may be destroyed; functions that need the loop throw std::logic_error.
 #pragma once
 
 #include <evparallel/callback.hpp>
@@ -47,8 +46,8 @@ private:
   std::shared_ptr<detail::LoopHandle> source_;
 };
 
-// A watch on a descriptor or signal; it fires until it is dropped.  The descriptor stays the
-// caller's and must be open as long as the watch is there.
+// A watch on a descriptor or signal; it fires until it is dropped.  The caller still owns the
+// descriptor, which must be open while the watch exists.
 class EVPARALLEL_API Watch {
 public:
   Watch() noexcept = default;
@@ -66,8 +65,8 @@ private:
   std::shared_ptr<detail::LoopHandle> source_;
 };
 
-// Keeps run() from returning as long as it lives: for a thread that will post.  May be dropped in
-// any thread.
+// Keeps run() from returning while it lives: for a thread that will post.  May be dropped in any
+// thread.
 class EVPARALLEL_API Hold {
 public:
   Hold() noexcept = default;
@@ -87,25 +86,25 @@ public:
   using duration = std::chrono::nanoseconds;
 
   Reactor();                      // an event_base of its own.  Fails: std::system_error
-  explicit Reactor(event_base*);  // joins one that outlives the Reactor; several may join one base
+  explicit Reactor(event_base*);  // uses one that outlives the Reactor; several may share one base
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
-  // Closes what still hangs on it; no callback is called any more.  Not inside of run().
+  // Closes everything that still uses it, and calls no callbacks.  Not inside run().
   ~Reactor();
 
-  // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no call without
-  // its answer, no Hold; on a borrowed base also none of another Reactor, and no event of the
-  // program.  Idle remote functions and snapshots do not count.  event_base_loopbreak() and
+  // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no unanswered
+  // call, no Hold; on a borrowed base also none of another Reactor, and no event of the program.
+  // Idle remote functions and snapshots do not count.  event_base_loopbreak() and
   // event_base_loopexit() end it, too.
-  // Fails: std::logic_error inside a callback of this reactor or of its base; else what left a
-  // callback.
+  // Fails: std::logic_error inside a callback of this reactor or of its base; otherwise an
+  // exception that has left a callback.
   void run();
   // The same for at most `limit`.  Returns true if work is left.
   bool run_for(duration limit);
-  // run() returns after the callback under way.  Outside run() it does nothing.
+  // Makes run() return after the current callback.  Outside run() it does nothing.
   void stop() noexcept;
 
-  // Never fires early, also when the callback that sets it has taken long.
+  // Never fires early, even if the callback that sets it has taken long.
   [[nodiscard]] Timer after(duration, Callback<void()>);
   [[nodiscard]] Timer every(duration, Callback<void()>);
 
@@ -114,13 +113,13 @@ public:
   // Fails: std::logic_error if another Reactor of this process watches signals.
   [[nodiscard]] Watch on_signal(int signum, Callback<void()>);
 
-  // Any thread: calls it from the loop, soon, in the order of the posts.
+  // Any thread: calls the callback from the loop, soon, in the order of the posts.
   void post(Callback<void()>);
   [[nodiscard]] Hold hold();
 
-  // For a borrowed base that the program itself dispatches: hears what leaves a callback.  Without
-  // it, or where it throws, such an exception ends the program, since it cannot pass through
-  // libevent.
+  // For a borrowed base that the program itself dispatches: called with an exception that leaves a
+  // callback.  Without it, or if it throws, such an exception ends the program, because it cannot
+  // pass through libevent.
   void on_exception(Callback<void(std::exception_ptr)>);
 
   event_base* base() const noexcept;

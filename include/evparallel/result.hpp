@@ -9,8 +9,8 @@
 
 namespace evparallel {
 
-// Asking for the value of a Result that holds an error throws that error; operator* and -> do so
-// too, since a forgotten check must not read memory that holds something else.
+// value() of a Result that holds an error throws that error.  operator* and -> do so, too, because
+// a forgotten check must not read memory that holds something else.
 template <class T>
 class Result {
 public:

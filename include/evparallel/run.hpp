@@ -1,4 +1,4 @@
-// run.hpp - one child as a remote function: call it as often as you like.
+// run.hpp - one child as a remote function, for any number of calls.
 // Licence: see COPYING.  Manual: evparallel_run(3).
 #pragma once
 
@@ -17,7 +17,7 @@ namespace detail {
 class RemoteCore;
 class CallTarget;
 
-// What a call hears: the bytes of its answer, or an error.
+// Called with the bytes of the answer of a call, or with an error.
 using Answer = Callback<void(Reader*, const Error*)>;
 
 EVPARALLEL_API std::shared_ptr<RemoteCore> remote_start(Reactor&, const Task&, const Options&);
@@ -31,26 +31,27 @@ EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
 
 }  // namespace detail
 
-// One call under way.  A copyable name for it: dropping it does nothing to the call, and for a call
-// that is answered it does nothing.
+// Names one call.  It may be copied, dropping it does not affect the call, and it has no effect on
+// a call that is answered.
 class Call {
 public:
   Call() noexcept = default;
   Call(std::weak_ptr<detail::CallTarget> target, std::uint64_t id) noexcept
       : target_(std::move(target)), id_(id) {}
 
-  // Its callback hears `cancelled`, soon, from the loop.  If the child has not begun the call, it
-  // never does.  If it has, this_call::cancelled() says so in the child; a synchronous task that
-  // does not return within Options::grace, or an asynchronous one whose loop does not turn within
-  // it, is ended, and the calls behind it go to another child.
+  // Its callback receives `cancelled`, soon, from the loop.  If the child has not begun the call,
+  // it never does.  If it has, this_call::cancelled() says so in the child.  A synchronous task
+  // that does not return within Options::grace is ended, and so is an asynchronous one whose loop
+  // makes no iteration in that time; the calls behind it go to another child.
   void cancel() const { detail::call_cancel(target_, id_); }
-  // From now on; in place of Options::deadline or of an earlier one.  Its callback hears `deadline`
-  // then, never early; what follows is as for cancel(), half of Options::grace apart.
+  // Counts from now on; replaces Options::deadline or an earlier deadline.  Then its callback
+  // receives `deadline`, never early; the rest is as for cancel(), with half of Options::grace
+  // between the steps.
   Call set_deadline(std::chrono::nanoseconds time) const {
     detail::call_deadline(target_, id_, time);
     return *this;
   }
-  std::uint64_t id() const noexcept { return id_; }  // unique within its Remote or Pool, rising
+  std::uint64_t id() const noexcept { return id_; }  // unique within its Remote or Pool, increasing
 
 private:
   std::weak_ptr<detail::CallTarget> target_;
@@ -64,7 +65,7 @@ EVPARALLEL_API Call remote_refuse(RemoteCore&, const Error&, Answer);
 
 EVPARALLEL_API Loop& remote_loop(RemoteCore&) noexcept;
 
-// What a call hears where its answer has come; a codec may refuse it.
+// The result of a call whose answer was received; a codec may refuse it.
 template <class Inc>
 Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
   try {
@@ -81,13 +82,13 @@ Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
 
 }  // namespace detail
 
-// A remote function: takes Out (nothing, where that is void), answers Inc.  Move-only: dropping it
-// ends the child, and calls under way hear `cancelled`.  May outlive its Reactor and does nothing
-// then.
+// A remote function: takes Out (nothing, if that is void), answers Inc.  Move-only: dropping it
+// ends the child, and calls in progress fail with `cancelled`.  May outlive its Reactor and does
+// nothing then.
 //
-// Calls may be made at any time and many at once; a synchronous task answers them in order, one
-// after the other, in one child.  Each call's callback is called exactly once, from the loop,
-// whatever dies when.  A child that has died is replaced at the next call.
+// Calls may be made at any time, and any number at once; a synchronous task answers them in order,
+// one after the other, in one child.  The callback of each call is called exactly once, from the
+// loop, whichever process dies.  A child that has died is replaced at the next call.
 template <class Inc, class Out>
 class Remote {
 public:
@@ -105,11 +106,11 @@ public:
   }
   ~Remote() { drop(); }
 
-  // What is sent; a stand-in where there is nothing.
+  // The type that is sent; std::monostate if there is no argument.
   using Sent = std::conditional_t<std::is_void_v<Out>, std::monostate, Out>;
 
-  // Calls the function; `callback(Result<Inc>)` hears the answer.  A value that is moved in is sent
-  // from where it is, if its codec can.
+  // Calls the function; `callback(Result<Inc>)` receives the answer.  A value that is moved in is
+  // sent without a copy if its codec can do that.
   // Fails: std::logic_error after close().
   template <class F>
   Call operator()(const Sent& argument, F&& callback) {
@@ -119,7 +120,7 @@ public:
   Call operator()(Sent&& argument, F&& callback) {
     return call(std::move(argument), std::forward<F>(callback));
   }
-  // Says what is wrong where there is no argument to be sent.
+  // Reports the mistake if the function takes no argument.
   template <class Argument, class F, class O = Out, class = std::enable_if_t<std::is_void_v<O>>>
   Call operator()(const Argument&, F&&) {
     static_assert(!std::is_void_v<O>,
@@ -136,7 +137,7 @@ public:
 
   pid_t pid() const noexcept { return core_ ? detail::remote_pid(*core_) : 0; }  // 0 until known
   std::size_t pending() const noexcept { return core_ ? detail::remote_pending(*core_) : 0; }
-  // No more calls.  Those under way are answered, then the child ends.
+  // Accepts no more calls.  Calls in progress are answered, then the child ends.
   void close() { detail::remote_close(*core_); }
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
@@ -145,7 +146,7 @@ public:
   Remote(std::shared_ptr<detail::RemoteCore> core, const Codecs& codecs)
       : core_(std::move(core)), codecs_(codecs) {}
 
-  // The codecs are chosen where the function is made and are no part of its type.
+  // The codecs are chosen where the function is made and are not part of its type.
   struct Codecs {
     Inc (*get)(Reader&);
     void (*put_copy)(Writer&, const Sent&);
@@ -209,9 +210,10 @@ struct PutArgument<OutCodec, void> {
 
 // Makes f a remote function: f is Inc(Out), Inc(), or asynchronous: void(Out, Reply<Inc>),
 // void(Reply<Inc>).  Its child is forked now.  Codecs: of the answer (Inc), then of the argument
-// (Out); Io where none is named. Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors);
-// std::logic_error for a callable that cannot travel.  Where f is in a library that was loaded after
-// the snapshot was taken, each call hears Error{unknown_function}.
+// (Out); Io if none is named.  If f is in a library that was loaded after the snapshot was taken,
+// each call fails with Error{unknown_function}.
+// Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable
+// that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
   using S = detail::shape_of<F>;

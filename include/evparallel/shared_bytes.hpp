@@ -1,5 +1,4 @@
-// shared_bytes.hpp - bytes that processes share, however many there are of them, and that nobody can
-// change.
+// shared_bytes.hpp - immutable bytes, of any size, that processes share.
 // Licence: see COPYING.  Manual: evparallel_fd(3).
 #pragma once
 
@@ -12,28 +11,28 @@
 
 namespace evparallel {
 
-// A sealed memfd (memfd_create(2)), mapped for reading.  As a message it travels as a descriptor:
-// gigabytes in the time of a few bytes.  A cheap handle: copies share the memory, which is freed
+// A sealed memfd (memfd_create(2)), mapped for reading.  As a message it is sent as a descriptor:
+// gigabytes take the time of a few bytes.  A cheap handle: copies share the memory, which is freed
 // with the last of them in any process.
 class EVPARALLEL_API SharedBytes {
 public:
   SharedBytes() noexcept = default;  // empty
 
-  // Fail: Error{refused} where the kernel has no memfd; Error{overloaded} with os_error(): no
-  // memory, no descriptor, or above the limit of file sizes.
+  // Fail: Error{refused} if the kernel has no memfd; Error{overloaded} with os_error(): no memory,
+  // no descriptor, or above the limit of file sizes.
   static SharedBytes copy_of(const void* data, std::size_t size);
   static SharedBytes copy_of(std::string_view bytes) { return copy_of(bytes.data(), bytes.size()); }
-  // `fill` writes into memory that is zero before; nobody sees it until it has returned.
+  // `fill` writes into zeroed memory, which no other process sees before it has returned.
   static SharedBytes create(std::size_t size, const std::function<void(void*)>& fill);
-  // Takes over a memfd that somebody else has made.  Fails: Error{bad_message} where it is none, or
-  // can still be written, grown or shrunk; Error{overloaded}.
+  // Takes ownership of a memfd from elsewhere.  Fails: Error{bad_message} if it is no memfd, or can
+  // still be written, grown or shrunk; Error{overloaded}.
   static SharedBytes from_memfd(Fd memfd);
 
   const void* data() const noexcept;
   std::size_t size() const noexcept;
   bool empty() const noexcept { return size() == 0; }
   std::string_view view() const noexcept { return {static_cast<const char*>(data()), size()}; }
-  int fd() const noexcept;  // of the memfd, borrowed; -1: empty, and nothing was made
+  int fd() const noexcept;  // of the memfd, borrowed; -1: empty, and there is no memfd
 
   // For codecs.
   std::size_t attach_to(Writer&) const;
@@ -45,7 +44,7 @@ private:
   std::shared_ptr<const Mapping> mapping_;
 };
 
-// What is received is looked at as SharedBytes::from_memfd() does.
+// Received bytes are checked as SharedBytes::from_memfd() does.
 template <>
 struct Io<SharedBytes> {
   static void put(Writer& out, const SharedBytes& bytes) {

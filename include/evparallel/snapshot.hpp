@@ -1,8 +1,8 @@
-// snapshot.hpp - a forked copy of the program that waits, from which children are forked.
+// snapshot.hpp - a forked copy of the program that waits, and from which children are forked.
 // Licence: see COPYING.  Manual: evparallel_snapshot(3).
 //
-// Take it in main(), after daemonising, before any thread and any Reactor.  What a child sees of
-// the program is what was there at that moment.
+// Take it in main(), after daemonising, before any thread and any Reactor.  A child sees the
+// program as it was when the snapshot was taken.
 #pragma once
 
 #include <evparallel/callback.hpp>
@@ -22,37 +22,37 @@ namespace evparallel {
 class Replicas;
 
 enum class Preflight {
-  strict,  // threads, and descriptors of event loops, are refused
-  warn,    // they are named on standard error, in one line, and the snapshot is taken
-  off,     // nothing is looked at
+  strict,  // refuse threads, and descriptors of event loops
+  warn,    // name them on standard error, in one line, and take the snapshot
+  off,     // no checks
 };
 
 struct SnapshotOptions {
-  std::string name{};  // stands in messages about it
-  // Processes that it consists of.  Children are forked from each in turn; where one is lost, from
-  // the others.  Not 0.
+  std::string name{};  // used in messages about it
+  // The number of its processes.  They fork children in rotation; if one is lost, the others go on.
+  // Not 0.
   unsigned replicas = 1;
-  // Children that each replica keeps forked ahead, so that a spawn is a message to one that waits.
-  // At most 4096.
+  // The number of children that each replica keeps forked ahead, so that a spawn is a message to
+  // one that waits.  At most 4096.
   unsigned spares = 0;
-  // Large memory is put on files in memory, so that its page tables are not copied for each child.
-  // It pays for children that touch little of it.  Takes about half a second a gigabyte, until then
-  // the constructor waits.
+  // Moves large memory to files in memory, so that its page tables are not copied for each child.
+  // This pays for children that touch little of it.  Takes about half a second a gigabyte; the
+  // constructor waits for it.
   bool freeze = false;
   Preflight preflight = Preflight::strict;
-  // Of child_seed() in the children.  None: each run of the program has another one.
+  // The base of child_seed() in the children.  None: another one in each run of the program.
   std::optional<std::uint64_t> seed{};
-  // Added to the program's own, at most up to 1000: where memory runs out, the kernel is to end
+  // Added to the program's own score, up to 1000: when memory runs out, the kernel should kill
   // children first.
   int oom_score_adj = 200;
 };
 
-// Any number of them; each is used by one Reactor at a time.  A handle that was inherited by
-// another process does nothing there, and may be destroyed.
+// There may be any number of snapshots; each is used by one Reactor at a time.  A handle that
+// another process has inherited does nothing there, and may be destroyed.
 class EVPARALLEL_API Snapshot {
 public:
-  // Forks now.  Standard descriptors that are closed are opened on /dev/null first.
-  // Fails: Error{refused}, naming what is in the way; Error{spawn_failed} with os_error();
+  // Forks now.  Closed standard descriptors are opened on /dev/null first.
+  // Fails: Error{refused}, naming what prevents the snapshot; Error{spawn_failed} with os_error();
   // std::logic_error.
   explicit Snapshot(const SnapshotOptions& = {});
   Snapshot(Snapshot&&) noexcept;
@@ -60,20 +60,21 @@ public:
   ~Snapshot();  // as stop()
 
   pid_t pid() const noexcept;  // of the first replica
-  // Of all replicas in the order in which they were forked, those that are dead too.
+  // Of all replicas in the order in which they were forked, including dead ones.
   std::vector<pid_t> pids() const;
-  // Not stopped, and one replica at least is not known to be dead.
+  // True if it is not stopped, and at least one replica is not known to be dead.
   bool alive() const noexcept;
-  // How many processes were killed so far that children had left behind, as the loop has heard.
+  // The number of orphans (processes that children leave behind) that it has killed, as of the last
+  // report that the loop has received.
   std::uint64_t orphans_killed() const noexcept;
-  // How many bytes of memory are frozen.
+  // The number of frozen bytes of memory.
   std::uint64_t frozen_bytes() const noexcept;
-  // No more children; those that live run on, and the process ends with the last of them.  Never
+  // Forks no more children; living ones run on, and the snapshot ends with the last of them.  Never
   // blocks.
   void stop() noexcept;
-  // Called from the loop of the Reactor that uses it, once for each replica that ends though nobody
-  // has stopped it, when its calls have heard; with how it ended.  It is not replaced.  Released by
-  // stop().
+  // Called from the loop of the Reactor that uses the snapshot, once for each replica that ends
+  // without being stopped, after the callbacks of its calls, with its exit status.  The replica is
+  // not replaced.  stop() releases the callback.
   void on_lost(Callback<void(const ExitStatus&)>);
 
   // For the other parts of the library.
@@ -85,10 +86,10 @@ private:
   std::shared_ptr<Replicas> replicas_;
 };
 
-// Takes the default snapshot, once a process, in the beginning.  It ends with the program.
-// Fails: std::logic_error the second time; else as the constructor of Snapshot.
+// Takes the default snapshot, once in a process, at its beginning.  It ends with the program.
+// Fails: std::logic_error the second time; otherwise as the constructor of Snapshot.
 EVPARALLEL_API void init(const SnapshotOptions& = {});
-// In a child: the one that forked it.  Fails: Error{no_snapshot} before init().
+// In a child: the snapshot that forked it.  Fails: Error{no_snapshot} before init().
 EVPARALLEL_API Snapshot& default_snapshot();
 
 // True in a process that a snapshot forked.

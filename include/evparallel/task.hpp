@@ -1,8 +1,9 @@
-// task.hpp - a callable with its codecs as it travels, and what the child does with it.
+// task.hpp - a callable with its codecs in the form that is sent, and its use in the child.
 // Licence: see COPYING.  Manual: evparallel_run(3).
 //
-// Parent and child are one image at the same addresses: a task travels as the address of its entry,
-// which is made here for each type of callable and its codecs, and the bytes of the callable.
+// Parent and child are one image at the same addresses.  So a task is sent as the address of its
+// entry, which is instantiated here for each type of callable and its codecs, and the bytes of the
+// callable.
 #pragma once
 
 #include <evparallel/callable.hpp>
@@ -19,14 +20,14 @@ namespace detail {
 
 class Child;
 
-// What a task looks like when its types no longer matter.
+// A task, independent of its types.
 struct Task {
   void (*entry)(Child&, Reader& callable) = nullptr;
-  // What the callable points to; it may be in another library than the entry.
+  // The function that the callable points to; it may be in another library than the entry.
   std::optional<AnyFunction> function{};
   std::string callable{};
   bool replies_later = false;
-  // What else of the program's is called there.
+  // Other functions of the program that the task calls.
   std::vector<AnyFunction> more{};
 };
 
@@ -39,11 +40,11 @@ Task make_task(const F& f, void (*entry)(Child&, Reader&), bool replies_later = 
 
 class ReplyCore;
 
-// Answers calls until the parent closes: at once, or whenever the task replies.
+// Answers calls until the parent closes: at once, or when the task replies.
 EVPARALLEL_API void child_answer(Child&, Callback<void(Reader& argument, Writer& answer)>);
 EVPARALLEL_API void child_answer_later(
     Child&, Callback<void(Reader& argument, std::shared_ptr<ReplyCore>)>);
-// The pipe of a process; and its life, until both directions are over.
+// The pipe of a process; and its loop, until both directions are over.
 EVPARALLEL_API std::shared_ptr<PipeCore> child_pipe(Child&);
 EVPARALLEL_API void child_converse(Child&);
 
@@ -52,7 +53,7 @@ EVPARALLEL_API bool reply_error(ReplyCore&, const Error&);
 EVPARALLEL_API bool reply_exception(ReplyCore&, std::exception_ptr);
 EVPARALLEL_API std::chrono::nanoseconds reply_remaining(const ReplyCore&) noexcept;
 
-// What the task itself throws is told apart from what a codec throws: it becomes an
+// Distinguishes an exception of the task itself from one of a codec: it becomes an
 // Error{remote_exception}.
 [[noreturn]] EVPARALLEL_API void rethrow_as_remote();
 
@@ -119,15 +120,15 @@ void process_entry(Child& child, Reader& callable) {
 
 namespace detail {
 
-// What every Reply can do, whatever the answer is.
+// The functions of every Reply, whatever its answer.
 class ReplyHandle {
 public:
-  // Returns false if the call was answered before: nothing is sent then.
+  // Returns false if the call was answered before: then nothing is sent.
   bool fail(std::exception_ptr exception) const {
     return reply_exception(*core_, std::move(exception));
   }
-  // As in this_call, for the call of this Reply: nobody waits for the answer any more; how long
-  // somebody will.
+  // As in this_call, for the call of this Reply: whether it was given up, and the time until its
+  // deadline.
   bool cancelled() const noexcept { return remaining() == std::chrono::nanoseconds::zero(); }
   std::chrono::nanoseconds remaining() const noexcept { return reply_remaining(*core_); }
 
@@ -141,12 +142,12 @@ private:
 
 }  // namespace detail
 
-// In an asynchronous task: answers its call, now or later.  Copies answer the same call.  When the
-// last copy is dropped unanswered, the call hears remote_exception.
+// In an asynchronous task: answers its call, now or later.  Copies answer the same call.  If the
+// last copy is dropped unanswered, the call fails with remote_exception.
 template <class Inc>
 class Reply : public detail::ReplyHandle {
 public:
-  // Returns false if the call was answered before: nothing is sent then.
+  // Returns false if the call was answered before: then nothing is sent.
   // An answer that cannot be encoded fails the call with bad_message.
   bool operator()(const Inc& value) const {
     Writer out;

@@ -1,4 +1,4 @@
-// backtrace.cpp - crash reports and their frames in words.
+// backtrace.cpp - crash reports and their frames as text.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/backtrace.hpp>
 
@@ -22,7 +22,7 @@ std::string hexadecimal(const void* address) {
   return hexadecimal(reinterpret_cast<std::uintptr_t>(address));
 }
 
-// Of the codes that only the kernel gives, and only with this signal.
+// The codes that only the kernel sets, and only with this signal.
 struct Reason {
   int signal;
   int code;

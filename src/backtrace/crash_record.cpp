@@ -1,4 +1,4 @@
-// crash_record.cpp - the handlers of fatal signals, and reading what they have written.
+// crash_record.cpp - the handlers of fatal signals, and reading their records.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "backtrace/crash_record.hpp"
 
@@ -23,25 +23,25 @@ constexpr int crash_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTR
 // For the unwinder, and for the frame of the signal: 11 KiB with the widest registers.
 constexpr std::size_t handler_stack_size = std::size_t{128} << 10;
 
-// What the handlers need, ready before anything happens.
+// Set before any crash, so that the handlers need nothing else.
 struct {
   CrashRecord* record;
   std::uint64_t owner;
   const void* outermost;
-  pid_t process;  // not the copies of it that the task forks
-  bool emulated;  // by valgrind, which takes a fault for its own that is sent again as one
+  pid_t process;  // the process itself, not the copies that the task forks
+  bool emulated;  // by valgrind, which takes a fault that is sent again for its own
   std::atomic<bool> taken;
 } armed;
 
-// ---- the machine ----
+// ---- the processor ----
 
 #if defined __x86_64__
 std::uintptr_t pc_of(const ucontext_t& context) noexcept {
   return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
 }
 
-// After a jump to where no code is there is nothing to unwind by; but what was called has done
-// nothing yet, so the stack ends with the address to return to.
+// After a jump to an address without code there is nothing to unwind from.  But the called function
+// has not begun, so the return address is on top of the stack.
 __attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noexcept {
   greg_t* registers = context.uc_mcontext.gregs;
   registers[REG_RIP] = *reinterpret_cast<const greg_t*>(registers[REG_RSP]);
@@ -56,7 +56,7 @@ void step_back(ucontext_t& context) noexcept {
   context.uc_mcontext.pc = context.uc_mcontext.regs[30];
 }
 #else
-// Unknown: then the addresses begin with the handler's own.
+// Unknown processor: the addresses begin with those of the handler.
 std::uintptr_t pc_of(const ucontext_t&) noexcept {
   return 0;
 }
@@ -65,13 +65,13 @@ void step_back(ucontext_t&) noexcept {}
 
 // ---- in the handler ----
 
-// The count is kept here: the one in the record may be anybody's.
+// The count is kept here, because other processes can write the one in the record.
 struct Writing {
   CrashRecord& record;
   std::uint64_t count;
 };
 
-// Each frame counts as soon as it is written: on a ruined stack the next step may be the last.
+// Each frame counts as soon as it is written: on a damaged stack the next step may be the last.
 bool take_frame(void* argument, std::uintptr_t address) {
   Writing& writing = *static_cast<Writing*>(argument);
   writing.record.frames[writing.count] = address;
@@ -79,7 +79,7 @@ bool take_frame(void* argument, std::uintptr_t address) {
   return writing.count < longest_trace;
 }
 
-// The kernel tells an address only with a code of this signal.
+// The kernel gives an address only with a code of this signal.
 bool has_address(const siginfo_t& info) noexcept {
   return info.si_code > 0 && info.si_code != SI_KERNEL;
 }
@@ -102,8 +102,8 @@ void write_record(CrashRecord& record, const siginfo_t& info, ucontext_t& contex
   context = as_it_was;
 }
 
-// The disposition is the default one again (SA_RESETHAND), and the signal is blocked: it is taken
-// when the handler returns, with all registers as they were, which is what a core is to show.
+// The disposition is the default one again (SA_RESETHAND), and the signal is blocked.  So it is
+// delivered when the handler returns, with all registers as they were, and a core shows that state.
 void send_again(int signal, siginfo_t& info) noexcept {
   if (armed.emulated ||
       ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, &info) != 0)
@@ -113,7 +113,7 @@ void send_again(int signal, siginfo_t& info) noexcept {
 void on_crash(int signal, siginfo_t* info, void* context) {
   const int error = errno;
   if (::getpid() == armed.process) {
-    // Another thread is at it, and ends this one with it.
+    // Another thread writes the record, and then ends the process.
     while (armed.taken.exchange(true)) ::pause();
     write_record(*armed.record, *info, *static_cast<ucontext_t*>(context));
   }
@@ -126,7 +126,7 @@ bool under_valgrind() noexcept {
   return preloaded && std::strstr(preloaded, "/vgpreload_");
 }
 
-// With a page below it that nobody may touch.
+// Below it is a page that cannot be accessed.
 void use_stack_of_its_own() noexcept {
   const auto page = static_cast<std::size_t>(::getpagesize());
   void* memory = ::mmap(nullptr, page + handler_stack_size, PROT_NONE,
@@ -153,7 +153,7 @@ void report_crashes(CrashRecord& record, std::uint64_t owner, const void* outerm
   action.sa_sigaction = on_crash;
   action.sa_flags = static_cast<int>(SA_SIGINFO | SA_ONSTACK | SA_RESETHAND);
   sigemptyset(&action.sa_mask);
-  // A fault of the handler itself ends the process at once.
+  // A fault in the handler itself ends the process at once.
   for (const int signal : crash_signals) sigaddset(&action.sa_mask, signal);
   for (const int signal : crash_signals) ::sigaction(signal, &action, nullptr);
 }

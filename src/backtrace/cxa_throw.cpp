@@ -1,9 +1,9 @@
-// cxa_throw.cpp - what `throw` is compiled to, in front of the C++ library's function of this name.
+// cxa_throw.cpp - the function that `throw` calls, in front of the one of the C++ library.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// In the shared library alone: a program that is linked statically has one function of a name, and
-// so no places of throws.
-#ifdef PIC  // libtool's word for that
+// Only in the shared library: a program that is linked statically has one function of each name,
+// and so records no throw sites.
+#ifdef PIC  // defined by libtool for the shared library
 
 #include "backtrace/throw_site.hpp"
 
@@ -17,7 +17,8 @@ namespace {
 
 using Throw = void (*)(void*, std::type_info*, evparallel::DestroyException);
 
-// The next one that the loader finds: the C++ library's, or a sanitizer's before it.
+// The next function of this name in the loader's order: the C++ library's, or a sanitizer's before
+// it.
 Throw real_throw() noexcept {
   static std::atomic<Throw> real{nullptr};
   Throw found = real.load(std::memory_order_relaxed);
@@ -35,7 +36,7 @@ extern "C" __attribute__((visibility("default"), noreturn)) void __cxa_throw(
   const auto place = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   if (const Throw real = real_throw())
     real(exception, type, evparallel::record_throw(exception, destroy, place));
-  std::terminate();  // there is none
+  std::terminate();  // there is no such function
 }
 
 #endif

@@ -1,4 +1,4 @@
-// loaded_modules.cpp - what the loader tells, and comparing it with what it told before.
+// loaded_modules.cpp - reads the loader's list of modules, and compares it with an earlier one.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/loaded_modules.hpp"
 
@@ -14,7 +14,7 @@ namespace evparallel {
 
 namespace {
 
-// ---- one module, as the loader shows it ----
+// ---- one module ----
 
 std::uintptr_t start_of(const dl_phdr_info& info, const ElfW(Phdr) & header) noexcept {
   return info.dlpi_addr + header.p_vaddr;
@@ -28,7 +28,7 @@ bool has_address(const dl_phdr_info& info, std::uintptr_t address) noexcept {
   return false;
 }
 
-// Whether these notes are in memory: not every file says so truly.
+// Whether these notes are in memory: the headers of some files are wrong about that.
 bool is_readable(const dl_phdr_info& info, const ElfW(Phdr) & notes) noexcept {
   for (ElfW(Half) i = 0; i < info.dlpi_phnum; ++i) {
     const ElfW(Phdr)& header = info.dlpi_phdr[i];
@@ -44,7 +44,7 @@ std::size_t rounded(std::size_t size, std::size_t alignment) noexcept {
   return (size + alignment - 1) / alignment * alignment;
 }
 
-// Empty: it is not among these.
+// Empty: the build id is not among these notes.
 std::string_view build_id_in(std::string_view notes, std::size_t alignment) noexcept {
   ElfW(Nhdr) note;
   while (notes.size() >= sizeof note) {
@@ -85,13 +85,13 @@ Module module_of(const dl_phdr_info& info) {
   return module;
 }
 
-// An older loader gives a shorter structure.
+// An older loader passes a shorter structure.
 std::optional<LoaderCounts> counts_of(const dl_phdr_info& info, std::size_t size) noexcept {
   if (size < offsetof(dl_phdr_info, dlpi_subs) + sizeof info.dlpi_subs) return std::nullopt;
   return LoaderCounts{info.dlpi_adds, info.dlpi_subs};
 }
 
-// ---- all of them ----
+// ---- all modules ----
 
 // Calls `visit` with each module, until it returns false.
 template <class F>
@@ -124,7 +124,7 @@ bool is_same(const Module& a, const Module& b) noexcept {
   return a.base == b.base && a.path == b.path && a.identity == b.identity;
 }
 
-// ---- what to say ----
+// ---- errors ----
 
 Error unknown(const std::string& text) {
   return Error(Errc::unknown_function, "unknown function: " + text);

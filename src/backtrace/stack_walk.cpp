@@ -1,4 +1,4 @@
-// stack_walk.cpp - walking up the stack, with the unwinder that exceptions use.
+// stack_walk.cpp - walks up the stack with the unwinder that exceptions use.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "backtrace/stack_walk.hpp"
 
@@ -21,7 +21,7 @@ _Unwind_Reason_Code step(_Unwind_Context* context, void* argument) {
   const std::uintptr_t address = _Unwind_GetIP(context);
   walk.begun = walk.begun || walk.first == 0 || address == walk.first;
   if (!walk.begun) return _URC_NO_REASON;
-  // Of the frame's near end: the stack grows towards 0.
+  // The address of the frame's near end: the stack grows towards 0.
   if (_Unwind_GetCFA(context) > walk.outermost) return _URC_END_OF_STACK;
   return walk.take(walk.argument, address) ? _URC_NO_REASON : _URC_END_OF_STACK;
 }

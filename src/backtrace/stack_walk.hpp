@@ -1,8 +1,8 @@
-// stack_walk.hpp - who has called whom, as return addresses.
+// stack_walk.hpp - the return addresses on a stack.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// Allocates nothing and waits for nothing once it was warmed up, so that a handler of a fault may
-// use it.  Only where there is unwind information: what a compiler for C++ always writes.
+// After the warm-up it allocates nothing and does not block, so that a handler of a fault may use
+// it.  It needs unwind information, which C++ compilers always write.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +12,13 @@ namespace evparallel {
 
 constexpr std::size_t longest_trace = 124;  // frames; the innermost ones
 
-// Calls `take` with the address in each frame that is under way on this stack, the innermost first:
-// from the frame that is at `first` (0: from here) up to the one that `outermost` is in, or until
-// `take` returns false.
+// Calls `take` with the address in each frame on this stack, the innermost first: from the frame at
+// `first` (0: from here) up to the one that `outermost` is in, or until `take` returns false.
 void walk_stack(std::uintptr_t first, const void* outermost,
                 bool (*take)(void* argument, std::uintptr_t address), void* argument) noexcept;
 
-// Where the frames under way on this stack end: above the outermost one that the unwinder finds.  It
-// stops short of a frame that stands in [other, other_end): a stack from which this one was entered.
+// The end of the frames on this stack: above the outermost one that the unwinder finds.  Stops
+// before a frame in [other, other_end): a stack from which this one was entered.
 std::uintptr_t end_of_frames(std::uintptr_t other, std::uintptr_t other_end) noexcept;
 
 // Loads what the first walk would load.

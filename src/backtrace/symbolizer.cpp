@@ -21,18 +21,19 @@ namespace evparallel {
 
 namespace {
 
-// A name in C may look like a mangled type: "i".
+// A C name may look like a mangled type: "i".
 std::string as_written(const char* symbol) {
   return std::strncmp(symbol, "_Z", 2) == 0 ? demangled(symbol) : std::string(symbol);
 }
 
-// ---- the functions that one address is in ----
+// ---- the functions at one address ----
 
-// The innermost first: those that the compiler has made part of the last one, and that one.
+// The functions at an address, the innermost first: the inlined ones, and the one that contains
+// them.
 class Lookup {
 public:
   explicit Lookup(std::uintptr_t address) : address_(address) {}
-  // `at` is of an instruction; it may be the one before the address.
+  // `at` is in an instruction; it may be the byte before the address.
   std::vector<StackFrame> functions(std::uintptr_t at);
 
 private:
@@ -78,8 +79,8 @@ void Lookup::look_in_exports(std::uintptr_t at) {
 
 void ignore_error(void*, const char*, int) {}
 
-// Made once, and never given back: the library has no way to.  It knows what was loaded when it
-// looked for the first time.
+// Made once and never freed, because libbacktrace has no function for that.  It knows the modules
+// that were loaded at its first use.
 backtrace_state* state() {
   static backtrace_state* const all = ::backtrace_create_state(nullptr, 1, ignore_error, nullptr);
   return all;
@@ -136,7 +137,7 @@ std::vector<StackFrame> symbolised(const Modules& then,
   const HeldNumbers held;  // libbacktrace opens files
   std::vector<StackFrame> frames;
   for (std::size_t i = 0; i < addresses.size(); ++i) {
-    // What a call returns to may be another line, or after a call that never returns another
+    // A return address may be on another line or, after a call that never returns, in another
     // function.
     const bool exact = i == 0 && first == First::instruction;
     const std::uintptr_t at = exact ? addresses[i] : addresses[i] - 1;
@@ -158,7 +159,7 @@ std::vector<StackFrame> symbolised(const Modules& then,
 
 namespace {
 
-// A sanitizer stands before __cxa_throw, too, and is no part of the story.
+// A sanitizer may come before __cxa_throw, and is not part of the program's stack.
 bool is_throw_itself(const StackFrame& frame) {
   const std::string_view name = frame.function;
   const std::string_view ending = "__cxa_throw";

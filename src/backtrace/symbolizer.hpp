@@ -1,4 +1,4 @@
-// symbolizer.hpp - what is at an address: function, module, and with debug information file and line.
+// symbolizer.hpp - the function and module at an address, and with debug information file and line.
 // Runs in: parent, child.  Licence: see COPYING.
 #pragma once
 
@@ -11,20 +11,20 @@
 
 namespace evparallel {
 
-// Addresses of a process that was forked when `then` was loaded, the innermost first, as frames.
+// Converts addresses of a process that was forked when `then` was loaded, the innermost first, to
+// frames.
 enum class First {
-  instruction,    // the first is where it happened; all others are what calls return to
-  return_address  // all are
+  instruction,    // the first is where it happened; all others are return addresses
+  return_address  // all are return addresses
 };
-// Where something else is there now than was then, nothing but the address is told.
-// The first time it reads the debug information of the program, and keeps it.
+// If another module is at an address now, only the address is known.  The first call reads the
+// debug information of the program, and keeps it.
 std::vector<StackFrame> symbolised(const Modules& then,
                                    const std::vector<std::uintptr_t>& addresses, First);
 
-// The same frames with what is known of them, where so far there are only the addresses that a
-// throw returns to.
+// The same for frames that have only the return addresses of a throw.
 std::vector<StackFrame> symbolised(const Modules& then, const std::vector<StackFrame>& bare);
-// The same for the backtrace of an error as it came from a child.
+// The same for the backtrace of an error from a child.
 Error symbolised(const Modules& then, const Error&);
 
 }  // namespace evparallel

@@ -21,8 +21,9 @@ struct Site {
   std::uintptr_t frames[longest_trace];
 };
 
-// An exception that a program keeps holds its place; when all are taken, the next ones have none.
-// Not in static storage: what is there is little, so that a child writes to one page of it only.
+// An exception that the program stores occupies its place; when all places are taken, further
+// exceptions are not recorded.  Not in static storage: that is small, so that a child writes to
+// only one page of it.
 struct Sites {
   Site all[16];
   Site* begin() noexcept { return all; }
@@ -53,8 +54,8 @@ bool take_frame(void* argument, std::uintptr_t address) {
   return site.count < longest_trace;
 }
 
-// Else another exception that gets the same memory without a throw (std::make_exception_ptr) would
-// seem to have been thrown here.
+// Without this, another exception that gets the same memory without a throw
+// (std::make_exception_ptr) would seem to have been thrown here.
 void forget_and_destroy(void* exception) {
   Site* site = find(exception);
   if (site == nullptr) return;
@@ -63,7 +64,7 @@ void forget_and_destroy(void* exception) {
   if (destroy) destroy(exception);
 }
 
-// Both C++ libraries keep nothing else in it.
+// In both C++ libraries it contains only this pointer.
 static_assert(sizeof(std::exception_ptr) == sizeof(void*));
 void* object_of(const std::exception_ptr& pointer) noexcept {
   void* object;

@@ -1,9 +1,9 @@
 // throw_site.hpp - where the exceptions of a child were thrown.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// When an exception has been caught its stack is gone.  So where `throw` is compiled to a call of
-// __cxa_throw, cxa_throw.cpp stands in front of the C++ library's, and the stack is written down
-// here on its way; only in a child that wants it.
+// Once an exception is caught its stack is gone.  So where `throw` is compiled to a call of
+// __cxa_throw, the function in cxa_throw.cpp is called before that of the C++ library, and the
+// stack is recorded here.  Only a child that asks for backtraces does this.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,18 @@
 
 namespace evparallel {
 
-// From now on, in this process.  `outermost` is in the last frame that is of interest.
+// Records throws of this process from now on.  `outermost` is in the last frame that is recorded.
 void record_throws(const void* outermost) noexcept;
 
 using DestroyException = void (*)(void* exception);
-// `exception` is about to be thrown, by a call that returns to `place`.  Returns what must be called
-// in place of `destroy`, which may be null, when it is destroyed; that may be `destroy` itself.
-// Allocates nothing; any thread.
+// `exception` is about to be thrown by a call that returns to `place`.  Returns the function to
+// call instead of `destroy`, which may be null, when the exception is destroyed; it may be
+// `destroy` itself.  Allocates nothing; any thread.
 DestroyException record_throw(void* exception, DestroyException destroy,
                               std::uintptr_t place) noexcept;
 
-// The return addresses from where it was thrown, the innermost first; none where that was not
-// recorded.  However often it was caught, stored and thrown again since.
+// The return addresses of its throw site, the innermost first; none if the throw was not recorded.
+// Valid however often it was caught, stored and thrown again since.
 std::vector<std::uintptr_t> throw_site_of(const std::exception_ptr&);
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// byte_queue.cpp - the pieces of a row of bytes.
+// byte_queue.cpp - the pieces of a queue of bytes.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/byte_queue.hpp"
 
@@ -33,7 +33,7 @@ void ByteQueue::append_more(std::string_view bytes) {
   }
 }
 
-// At least a byte of it.
+// Makes room for at least one byte.
 void ByteQueue::make_room(std::size_t size) {
   if (capacity_ < piece_size) return widen(size);
   Piece& piece = pieces_.emplace_back();
@@ -42,7 +42,8 @@ void ByteQueue::make_room(std::size_t size) {
   capacity_ += piece_size;
 }
 
-// The one piece that there is, or none yet.  Where a quarter of it is gone, it will do as it is.
+// Works on the only piece, or makes the first one.  If a quarter of it is free after a move, it
+// need not grow.
 void ByteQueue::widen(std::size_t size) {
   const std::size_t used = this->size();
   if (used + size <= capacity_ - capacity_ / 4) {
@@ -63,7 +64,7 @@ void ByteQueue::widen(std::size_t size) {
   end_ = used;
 }
 
-// Requires: nothing of the first piece is wanted any more, and there is another.
+// Requires: all bytes of the first piece are removed, and there is another piece.
 void ByteQueue::drop_piece() noexcept {
   spare_ = std::move(pieces_.front());
   pieces_.pop_front();

@@ -1,7 +1,8 @@
-// byte_queue.hpp - bytes in a row: they come at the end and go at the front.
+// byte_queue.hpp - a queue of bytes: appended at the end and removed at the front.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// A few stand in one piece that grows as it must; many in pieces of one size, which are never moved.
+// Few bytes are in one piece that grows as needed; many are in pieces of one size, which are never
+// moved.
 #pragma once
 
 #include "base/ring_buffer.hpp"
@@ -20,12 +21,13 @@ class ByteQueue {
 public:
   static constexpr std::size_t piece_size = 32 * 1024;
 
-  // An empty one gives back what it has, if that is more than `kept`, or all but two pieces.
+  // When it becomes empty it releases its memory if that is more than `kept`, and otherwise all but
+  // two pieces.
   explicit ByteQueue(std::size_t kept = piece_size) noexcept : kept_(kept) {}
   ByteQueue(ByteQueue&& other) noexcept : kept_(other.kept_) { *this = std::move(other); }
   ByteQueue& operator=(ByteQueue&&) noexcept;
 
-  // Memory for so many bytes, at most a piece.  Requires: it has none yet.
+  // Reserves memory for `size` bytes, at most a piece.  Requires: it has none yet.
   void reserve(std::size_t size) { widen(size); }
 
   bool empty() const noexcept { return size() == 0; }
@@ -49,7 +51,7 @@ public:
   void drop_back(std::size_t size) noexcept;
   void clear() noexcept;
 
-  // The bytes from `at` on that stand together; nothing at the end.
+  // The contiguous bytes from `at` on; empty at the end.
   std::string_view from(std::size_t at) const noexcept;
 
 private:
@@ -61,10 +63,10 @@ private:
 
   using Piece = std::unique_ptr<char[]>;
   RingBuffer<Piece> pieces_;  // more than one: each of piece_size
-  Piece spare_;               // the last that went
+  Piece spare_;               // the last piece that was removed
   char* last_ = nullptr;
   std::size_t kept_;
-  // Positions, from the beginning of the first piece on.
+  // Positions, counted from the beginning of the first piece.
   std::size_t capacity_ = 0;
   std::size_t first_ = 0;
   std::size_t end_ = 0;

@@ -22,7 +22,7 @@ public:
   }
   bool is_set() const noexcept { return running_ || static_cast<bool>(callback_); }
 
-  // Requires: the object that holds the handler is kept alive by the caller.
+  // Requires: the caller keeps the object alive that contains the slot.
   void operator()(Args... args) {
     if (!callback_) return;
     Running turn(*this);

@@ -1,4 +1,4 @@
-// clock.cpp - the clock and sums of times that saturate.
+// clock.cpp - the clock, and sums of times that saturate.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/clock.hpp"
 

@@ -1,7 +1,7 @@
-// clock.hpp - points in time that processes of one program tell each other.
+// clock.hpp - points in time that the processes of one program exchange.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// Nanoseconds of CLOCK_MONOTONIC, which is the same clock for all of them.
+// They are nanoseconds of CLOCK_MONOTONIC, which is the same clock in all processes.
 #pragma once
 
 #include <chrono>
@@ -14,16 +14,17 @@ constexpr std::int64_t never = INT64_MAX;
 
 std::int64_t now_ns() noexcept;
 
-// That far from now; no_deadline where it is beyond all time.
+// The time at this distance from now; no_deadline if it cannot be represented.
 std::int64_t deadline_in(std::chrono::nanoseconds) noexcept;
 std::int64_t deadline_in(std::chrono::milliseconds) noexcept;
-// The same from another moment on, which is not below 0.
+// The same from the time `at`, which must not be below 0.
 std::int64_t deadline_from(std::int64_t at, std::chrono::nanoseconds) noexcept;
 std::int64_t deadline_from(std::int64_t at, std::chrono::milliseconds) noexcept;
 
-// `ms` milliseconds after `now`; `never` where that is beyond all time.
+// `ms` milliseconds after `now`; `never` if that cannot be represented.
 std::int64_t later(std::int64_t now, std::int64_t ms) noexcept;
-// Milliseconds from `now` until `at`, for poll(2); rounded up, so that what is due then is due.
+// Milliseconds from `now` until `at`, for poll(2); rounded up, so that the time has come after the
+// wait.
 int wait_until(std::int64_t at, std::int64_t now) noexcept;
 
 }  // namespace evparallel

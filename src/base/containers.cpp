@@ -1,4 +1,4 @@
-// containers.cpp - the mark of which standard containers the library was built with.
+// containers.cpp - a symbol that says with which standard containers the library was built.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include <evparallel/detail/export.hpp>
 

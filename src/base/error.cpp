@@ -145,7 +145,7 @@ bool ExitStatus::core_dumped() const noexcept {
 
 namespace {
 
-// What the status alone does not say.
+// The part that the status alone does not say.
 const char* reason(const ExitStatus& status) {
   switch (status.cause) {
     case Cause::killed: return ", sent by its handle";
@@ -160,7 +160,7 @@ const char* reason(const ExitStatus& status) {
   }
 }
 
-// The last line of what it said, as far as a log can take it.
+// The last line of its output, in a form that fits into a log.
 std::string last_line(const std::string& words) {
   constexpr std::size_t longest = 200;
   if (words.empty()) return {};

@@ -1,4 +1,4 @@
-// exception_text.hpp - what an exception of the program's says, as far as an error tells it.
+// exception_text.hpp - the text of a program's exception, as far as it is put into an error.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -10,10 +10,10 @@
 
 namespace evparallel {
 
-// Two of them fit into an error's frame.
+// Two texts of this length fit into the frame of an error.
 constexpr std::size_t longest_text = 16 * 1024;
 
-// No more than that is looked at.  Empty where what() is null.
+// Reads at most longest_text bytes.  Empty if what() is null.
 inline std::string_view text_of(const std::exception& exception) noexcept {
   const char* const what = exception.what();
   return what ? std::string_view(what, ::strnlen(what, longest_text)) : std::string_view();

@@ -11,7 +11,7 @@ class Lazy {
 public:
   T& operator*() { return get(); }
   T* operator->() { return &get(); }
-  // Nothing, before the first use.
+  // nullptr before the first use.
   const T* peek() const noexcept { return value_.get(); }
   T* peek() noexcept { return value_.get(); }
   void reset() noexcept { value_.reset(); }

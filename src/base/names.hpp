@@ -1,4 +1,4 @@
-// names.hpp - what the system and the compiler call things, as people read it.
+// names.hpp - readable names of signals, types and functions.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -8,7 +8,7 @@ namespace evparallel {
 
 // "SIGSEGV"; "signal 40" for one without a name.
 std::string signal_name(int signum);
-// Of a type or a function, as it stands in the source; `mangled` itself where it is no such name.
+// The name of a type or a function as in the source; `mangled` itself if it is no mangled name.
 std::string demangled(const char* mangled);
 
 }  // namespace evparallel

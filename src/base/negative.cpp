@@ -1,4 +1,4 @@
-// negative.cpp - what is said of a time below zero.
+// negative.cpp - the error for a negative time.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/negative.hpp"
 

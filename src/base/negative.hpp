@@ -1,10 +1,10 @@
-// negative.hpp - a time below zero is misuse, and refused where it is given.
+// negative.hpp - refuses negative times where the program passes them.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
 namespace evparallel {
 
-// `name`: as the program writes it.
+// `name`: as in the program's source.
 [[noreturn]] void throw_negative(const char* name);
 
 // Fails: std::logic_error.

@@ -1,4 +1,4 @@
-// no_memory.hpp - the error of what this process has no memory for.
+// no_memory.hpp - the error for a lack of memory in this process.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace evparallel {
 
-// `what`: such as "for the answer".  The process goes on, and may try what is smaller.
+// `what`: such as "for the answer".  The process goes on, and may succeed with something smaller.
 inline Error no_memory(const std::string& what) {
   return Error(Errc::overloaded, "overloaded: no memory " + what).with_os_error(ENOMEM);
 }

@@ -1,8 +1,8 @@
-// object_pool.hpp - what many objects need now and then and few at the same time: lent, and used again.
+// object_pool.hpp - a pool of objects that many users need for a short time and few at once.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// What was used keeps its memory on the shelf, so that who has use for it for a moment only, again
-// and again, allocates nothing; and who has none holds none.
+// A pooled object keeps its memory, so a user that needs it again and again for a short time
+// allocates nothing, and a user that does not need it holds none.
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@ public:
   std::unique_ptr<T> take() {
     return count_ > 0 ? std::move(items_[--count_]) : std::make_unique<T>();
   }
-  // Requires: it is as a new one, but for memory that it keeps.
+  // Requires: the object is in the state of a new one, except for memory that it keeps.
   void put(std::unique_ptr<T> item) noexcept {
     if (count_ < items_.size()) items_[count_++] = std::move(item);
   }
@@ -28,14 +28,14 @@ private:
   std::size_t count_ = 0;
 };
 
-// A member that is there from its first use until it is given back.
+// A member that exists from its first use until it is returned to the pool.
 template <class T>
 class Pooled {
 public:
-  // Made at the first use, and kept.
+  // Without a pool: made at the first use, and kept.
   Pooled() noexcept = default;
   explicit Pooled(std::unique_ptr<T> item) noexcept : item_(std::move(item)) {}
-  // Requires: the shelf lives longer.
+  // Requires: the pool lives longer.
   explicit Pooled(ObjectPool<T>& shelf) noexcept : shelf_(&shelf) {}
 
   T* operator->() { return &**this; }
@@ -43,18 +43,18 @@ public:
     if (!item_) begin();
     return *item_;
   }
-  // Nothing, before the first use.
+  // nullptr before the first use.
   T* peek() noexcept { return item_.get(); }
   const T* peek() const noexcept { return item_.get(); }
-  // Whether it is there, and need not be.
+  // It exists, and a pool can take it back.
   bool can_be_given_back() const noexcept { return shelf_ && item_; }
-  // Requires: as Shelf::put().
+  // Requires: as ObjectPool::put().
   void give_back() noexcept {
     if (can_be_given_back()) shelf_->put(std::move(item_));
   }
 
 private:
-  // Apart from the usual case, which is a look at a pointer.
+  // Not inlined, so that the usual case is a check of a pointer.
   [[gnu::noinline]] void begin() { item_ = shelf_ ? shelf_->take() : std::make_unique<T>(); }
   std::unique_ptr<T> item_;
   ObjectPool<T>* shelf_ = nullptr;

@@ -1,4 +1,4 @@
-// retry_eintr.hpp - system calls that a signal has interrupted are made again.
+// retry_eintr.hpp - repeats system calls that a signal has interrupted.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace evparallel {
 
-// What `call` returns, which is negative where it has failed, with errno; never for EINTR.
+// Returns the result of `call`, which is negative, with errno, if it has failed; never for EINTR.
 template <class Call>
 auto retry_on_eintr(Call call) noexcept {
   decltype(call()) result;

@@ -1,4 +1,4 @@
-// ring_buffer.hpp - a queue in one piece of memory, and in none while nothing was ever in it.
+// ring_buffer.hpp - a queue in one piece of memory; no memory before its first use.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace evparallel {
 
-// A ring: whatever goes in and out, nothing is moved as long as there is room.
+// Items are not moved until the buffer is full.
 template <class T>
 class RingBuffer {
 public:
@@ -35,12 +35,13 @@ public:
     return back();
   }
   void push_back(T item) { emplace_back() = std::move(item); }
-  // Memory for many is given back with the last of them.
+  // If the memory is large it is released with the last item.
   void pop_front() {
     front() = T();
     drop_front();
   }
-  // The same where nothing is left in it that has to go, and emplace_back() may bring it again.
+  // The same without a reset of the item: only if it holds nothing to release, because
+  // emplace_back() may return it again.
   void drop_front() noexcept {
     first_ = place(1);
     if (--size_ == 0) clear();
@@ -67,7 +68,7 @@ private:
     first_ = 0;
   }
 
-  std::vector<T> places_;  // a power of two of them, or none
+  std::vector<T> places_;  // its size is a power of two, or 0
   std::size_t first_ = 0;
   std::size_t size_ = 0;
 };

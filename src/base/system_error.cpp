@@ -1,4 +1,4 @@
-// system_error.cpp - the system's word for a number.
+// system_error.cpp - the system's text for an error number.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "base/system_error.hpp"
 

@@ -1,4 +1,4 @@
-// system_error.hpp - an Error for what the system has refused.
+// system_error.hpp - an Error for a failed system call.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace evparallel {
 
-// "WHAT: the system's word for NUMBER", with the number as os_error().
+// "WHAT: the system's text for NUMBER", with the number as os_error().
 Error system_error(Errc, const std::string& what, int number);
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// captures.cpp - refuses lambdas that have captured what lies on a stack.
+// captures.cpp - refuses lambdas that have captured a pointer into a stack.
 // Runs in: parent.  Licence: see COPYING.
 #include "backtrace/stack_walk.hpp"
 
@@ -11,7 +11,7 @@
 #include <cstring>
 #include <stdexcept>
 
-// The C library keeps where the stack of the first thread began.
+// The C library keeps the address where the stack of the first thread begins.
 extern "C" void* __libc_stack_end;
 
 namespace evparallel {
@@ -28,8 +28,8 @@ struct Range {
 
 constexpr std::uintptr_t page = 4096;
 
-// Of the first thread, where /proc does not tell it.  Nothing where it has no limit: then it may be
-// anywhere below its end.
+// The stack of the first thread, for use without /proc.  Empty if the stack has no limit: then it
+// may be anywhere below its end.
 Range first_stack() noexcept {
   rlimit limit{};
   if (::getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
@@ -38,7 +38,7 @@ Range first_stack() noexcept {
   return {end - std::min<std::uintptr_t>(end, limit.rlim_cur), end};
 }
 
-// Asked once a thread: for the first thread the C library reads /proc.
+// Looked up once in a thread, because the C library reads /proc for the first thread.
 Range stack_of_this_thread() noexcept {
   thread_local Range range;
   pthread_attr_t attributes;
@@ -54,9 +54,9 @@ Range stack_of_this_thread() noexcept {
   return range;
 }
 
-// A coroutine has a stack of its own, of which only the frames under way are known: what a lambda has
-// captured by reference stands in one of them.  Where the unwinder finds none, what is close above the
-// stack pointer is taken for the stack.
+// A coroutine has a stack of its own, and only its active frames are known; a variable that a
+// lambda has captured by reference is in one of them.  If the unwinder finds no frames, the memory
+// close above the stack pointer is taken for the stack.
 [[gnu::noinline]] Range frames_of_another_stack(const Range& of_thread) noexcept {
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   if (of_thread.has(here)) return {};

@@ -1,4 +1,4 @@
-// pending_calls.cpp - the row of calls.
+// pending_calls.cpp - the ring buffer of calls.
 // Runs in: parent.  Licence: see COPYING.
 #include "call/pending_calls.hpp"
 
@@ -10,9 +10,9 @@ namespace detail {
 
 namespace {
 
-// From here on a row that is mostly answered is cleared of what is not.
+// From this length on, the unanswered calls are moved out of a ring buffer that is mostly answered.
 constexpr std::size_t long_row = 1024;
-// Arguments from here on are kept where they are, rather than copied.
+// Arguments of at least this size are kept in their own memory and not copied.
 constexpr std::size_t long_argument = 1024;
 
 }  // namespace
@@ -21,7 +21,7 @@ PendingCall& PendingCalls::add(std::uint64_t id, PendingCall&& pending, Writer* 
   Waiting& all = *waiting_;
   if (all.row.empty()) all.first_id = id;
   while (all.first_id + all.row.size() < id)
-    all.row.emplace_back();  // another child was asked them
+    all.row.emplace_back();  // these ids belong to another child
   Waiting::Place& place = all.row.emplace_back();
   place.call = std::move(pending);
   if (argument) all.keep_argument(place, *argument);

@@ -24,34 +24,35 @@ struct PendingCall {
   std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
   std::int64_t deadline = no_deadline;
   CancelEntry* note = nullptr;
-  unsigned attempts = 0;  // how often it was made again
-  bool held = false;      // it has not even been put into the pipe
+  unsigned attempts = 0;  // number of repetitions up to now
+  bool held = false;      // not put into the pipe yet
 };
 
-// With what it was called with, so that it can be made again.
+// A call with its argument, so that it can be made again.
 struct KeptCall {
   std::uint64_t id = 0;
   PendingCall call{};
   Writer argument{};
 };
 
-// Ids rise and answers mostly come in order, so the calls stand in a row from `first_id` on, and
-// the bytes of their arguments in another; a few that are answered late move out of the way.
+// Ids rise and answers mostly come in order, so the calls are in a ring buffer that begins with
+// `first_id`, and the bytes of their arguments in a queue.  The few calls that are answered late
+// are moved to a map.
 class PendingCalls {
 public:
-  // What there is while calls wait.
+  // The memory that exists only while calls wait.
   struct Waiting;
-  // Where that is lent it is given back with the last of them.
+  // If it is pooled, it is returned to the pool with the last call.
   explicit PendingCalls(Pooled<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
 
-  // Requires: an id above all that were added before.  The memory of a short argument is left to
-  // the caller; nullptr: the call is never made again.
+  // Requires: an id above all earlier ones.  The memory of a short argument stays with the caller;
+  // nullptr: the call is never made again.
   PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
-  // nullptr: an id that was answered, or never was.
+  // nullptr: the id was answered, or never existed.
   PendingCall* find(std::uint64_t id) noexcept;
-  // Takes the call out; an empty one if there is none.
+  // Removes the call; returns an empty one if there is none.
   PendingCall take(std::uint64_t id);
-  // All of them, in order.
+  // Removes all calls; returns them in order.
   std::vector<KeptCall> take_all();
   std::size_t count() const noexcept;
 
@@ -62,8 +63,8 @@ private:
 struct PendingCalls::Waiting {
   struct Place {
     PendingCall call{};
-    std::size_t size = 0;             // of its argument in bytes
-    std::unique_ptr<Writer> apart{};  // an argument that is not there
+    std::size_t size = 0;             // of its argument in `bytes`
+    std::unique_ptr<Writer> apart{};  // an argument that is not in `bytes`
   };
   using Late = std::unordered_map<std::uint64_t, KeptCall>;
   bool any_late() const noexcept { return late.peek() && !late.peek()->empty(); }

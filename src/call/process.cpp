@@ -1,4 +1,4 @@
-// process.cpp - a Process's own part: its callbacks, and who keeps it alive.
+// process.cpp - a Process: its callbacks and its lifetime.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/process.hpp>
 
@@ -11,7 +11,8 @@ namespace evparallel {
 
 namespace detail {
 
-// Alive as long as its handle, or, detached, until the child has ended.  An open one holds run().
+// Lives as long as its handle or, if it is detached, until the child has ended.  While it is open,
+// it keeps run() from returning.
 class ProcessCore : public ChildObserver,
                     public LoopObserver,
                     public std::enable_shared_from_this<ProcessCore> {
@@ -56,14 +57,14 @@ private:
     exit_.release();
   }
 
-  // The handle may live on for long: the child does not.
+  // The handle may live on for long; the child must not.
   void on_loop_destroyed() noexcept override {
     const std::shared_ptr<ProcessCore> keep = self_;
     if (open_) child_->cut();
     settle();
   }
 
-  // Nothing more will come.
+  // There will be no more callbacks.
   void settle() noexcept {
     if (!std::exchange(open_, false)) return;
     if (loop_->alive()) loop_->release();
@@ -77,7 +78,7 @@ private:
   CallbackSlot<void(pid_t)> start_;
   CallbackSlot<void(const ExitStatus&)> exit_;
   bool open_ = false;
-  std::shared_ptr<ProcessCore> self_;  // detached
+  std::shared_ptr<ProcessCore> self_;  // set if it is detached
 };
 
 std::shared_ptr<ProcessCore> process_start(Reactor& reactor, const Task& task,

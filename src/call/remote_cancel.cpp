@@ -1,10 +1,11 @@
-// remote_cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed.
+// remote_cancel.cpp - calls that are given up: cancelled, or past their deadline.
 // Runs in: parent.  Licence: see COPYING.
 //
-// The caller hears at once.  A note in shared memory keeps the child from beginning the call; if it
-// has begun it, the note tells the task, and the snapshot is asked to end the child if it is at this
-// call still when the time is over.  Who writes a note and then reads the slot, and who writes the
-// slot and then reads the note, cannot both miss each other.
+// The callback of the caller is called at once.  An entry in the cancel table, in shared memory,
+// keeps the child from beginning the call.  If the child has begun it, the entry informs the task,
+// and the snapshot is asked to kill the child if it still runs this call when the time is over.
+// The parent writes the entry and then reads the slot; the child writes the slot and then reads the
+// entry.  So at least one of the two sees what the other has written.
 #include "call/remote_core.hpp"
 
 namespace evparallel {
@@ -13,10 +14,10 @@ namespace detail {
 
 namespace {
 
-constexpr std::uint64_t never_answered = UINT64_MAX;  // a ping of that number
+constexpr std::uint64_t never_answered = UINT64_MAX;  // as the number of a ping
 
-// What a task gets that somebody gives up.  A deadline's own grace is divided: the child is to be
-// dead when all of it has passed.
+// The time that a task gets when its call is given up.  The grace of a deadline is divided, because
+// the child has to be dead when all of it has passed.
 SnapshotProcess::Clock clock_for(Cause cause, std::chrono::milliseconds grace) noexcept {
   if (cause == Cause::deadline) return {grace / 2, grace - grace / 2, cause};
   return {grace, grace, cause};
@@ -46,12 +47,12 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
     tell(*child, id, pending, revoked);
     child->given_up->calls.emplace(id, RemoteChild::AbandonedCall{pending.note, cause});
   }
-  const Delivery delivery = child->delivery(id, pending);  // read after the note was written
+  const Delivery delivery = child->delivery(id, pending);  // read after the entry is written
   if (delivery == Delivery::started) kill_if_still_running(*child, id, cause);
   tell_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
-// Safe also where the child begins the call at this moment: it takes no notice of the note then.
+// Safe even if the child begins the call at this moment: then it ignores the entry.
 bool RemoteCore::take_back(std::uint64_t id) {
   RemoteChild* const child = loop_->alive() ? child_of(id) : nullptr;
   if (!child) return false;
@@ -78,14 +79,14 @@ bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
   return current_ && current_->given_up.peek() && current_->given_up->calls.count(id) > 0;
 }
 
-// Asks for the child's end, if it is at this call still when the clock runs out; or, where its calls
-// overlap, if its loop has not turned by then.
+// Asks the snapshot to kill the child if it still runs this call when the timer expires; or, if its
+// calls overlap, if its loop has made no iteration by then.
 void RemoteCore::kill_if_still_running(RemoteChild& child, std::uint64_t id, Cause cause) {
   const SnapshotProcess::Clock clock = clock_for(cause, pattern_->options->grace);
   child.given_up->struck = true;
   if (!pattern_->task->replies_later) return child.handle->kill_if_still_running(clock, id, 0);
   if (closed_) {
-    // No ping can be sent any more.  Calls that somebody waits for go first.
+    // No ping can be sent any more.  Calls that are still wanted come first.
     if (child.calls.count() == 0) child.handle->kill_if_still_running(clock, 0, never_answered);
     return;
   }
@@ -94,7 +95,7 @@ void RemoteCore::kill_if_still_running(RemoteChild& child, std::uint64_t id, Cau
   child.handle->kill_if_still_running(clock, 0, child.given_up->pings);
 }
 
-// It is known only now how far it had got.
+// Only now it is known how far the calls had got.
 void RemoteCore::child_started(RemoteChild& child) {
   if (!child.given_up.peek()) return;
   for (const auto& item : child.given_up->calls)
@@ -102,7 +103,7 @@ void RemoteCore::child_started(RemoteChild& child) {
       kill_if_still_running(child, item.first, item.second.cause);
 }
 
-// ---- notes ----
+// ---- the cancel table ----
 
 void RemoteCore::tell(RemoteChild& child, std::uint64_t id, PendingCall& pending,
                       std::int64_t deadline) {
@@ -128,7 +129,7 @@ void RemoteCore::erase_notes(RemoteChild& child) noexcept {
   child.given_up->calls.clear();
 }
 
-// In a process that the program has forked the notes are the program's still.
+// In a process that the program has forked, the entries still belong to the program.
 void RemoteCore::erase(CancelEntry* note) noexcept {
   if (note && loop_->at_home()) pattern_->replicas->notes().erase(note);
 }
@@ -165,7 +166,7 @@ void RemoteCore::set_clock() {
   all.clock.add_in(std::chrono::nanoseconds(all.clock_at - now_ns()));
 }
 
-// None is to be kept any more.
+// No deadline is kept any more.
 void RemoteCore::stop_clock() noexcept {
   if (!deadlines_.peek()) return;
   deadlines_->clock.unset();

@@ -1,4 +1,4 @@
-// remote_core.cpp - the way of a call: to a child, and back to its caller.
+// remote_core.cpp - the path of a call: to a child, and back to its caller.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/run.hpp>
 
@@ -35,7 +35,7 @@ void RemoteCore::ended() {
   if (--pending_ == 0 && loop_->alive()) loop_->release();
 }
 
-// ---- out ----
+// ---- to the child ----
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<RemoteChild>(*this);
@@ -66,8 +66,8 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer, std::int64_t d
   return id;
 }
 
-// A dead child whose calls may have to be made again has to be heard of first: this one is held back
-// then, so that calls keep their order.
+// The end of a dead child whose calls may have to be made again must be handled first.  The new
+// call is held until then, so that calls keep their order.
 // Fails: Error{spawn_failed}, Error{too_large}, and the call was not taken.
 void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument) {
   const bool usable = current_ && current_->handle->pipe()->usable();
@@ -89,7 +89,7 @@ void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument)
     }
   }
   const std::int64_t deadline = pending.deadline;
-  // Who replaces children makes their calls again, too.
+  // With `single` the derived class makes the calls again.
   PendingCall& added = child.calls.add(id, std::move(pending), single() ? nullptr : &argument);
   if (deadline != no_deadline) keep_deadline(id, added, deadline);
 }
@@ -100,13 +100,13 @@ std::uint64_t RemoteCore::refuse(const Error& error, Answer answer) {
   return next_id_++;
 }
 
-// Never from inside the call.
+// Not from inside the call: the callback runs later, from the loop.
 void RemoteCore::fail_later(const Error& error, Answer answer) {
   began();
   tell_later(error, std::move(answer));
 }
 
-// Of a call that is counted among those that are pending.
+// For a call that is counted in `pending_`.
 void RemoteCore::tell_later(const Error& error, Answer answer) {
   loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
     self->ended();  // first: a callback may throw
@@ -114,7 +114,7 @@ void RemoteCore::tell_later(const Error& error, Answer answer) {
   });
 }
 
-// ---- back ----
+// ---- from the child ----
 
 namespace {
 
@@ -133,7 +133,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
   Reader in = frame.reader();
   if (frame.kind == FrameKind::value) return answer(&in, nullptr);
   const Error error = child.explained(error_in(in));
-  // Only a child that refused to begin a call says something else.
+  // A child that refused to begin the call has set another delivery.
   answer_error(answer, error,
                error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started);
 }
@@ -145,7 +145,7 @@ void RemoteCore::answered(RemoteChild& child, Frame& frame) {
   const auto keep = shared_from_this();
   if (frame.id == 0) return on_child_ready();
   PendingCall pending = child.calls.take(frame.id);
-  if (!pending.answer) return forget_given_up(child, frame.id);  // nobody waits any more
+  if (!pending.answer) return forget_given_up(child, frame.id);  // it was given up
   forget_deadline(frame.id, pending);
   erase(pending.note);
   ended();  // first: a callback may throw
@@ -164,7 +164,7 @@ void RemoteCore::close_in_time() {
   if (current_) current_->handle->release();
 }
 
-// Calls under way hear `cancelled`, from the loop.
+// Calls in progress fail with `cancelled`, from the loop.
 void RemoteCore::drop() noexcept {
   if (std::exchange(dropped_, true)) return;
   closed_ = true;
@@ -172,7 +172,7 @@ void RemoteCore::drop() noexcept {
   for (const auto& child : take_all()) drop_child(*child);
 }
 
-// All its children.
+// Removes all its children.
 std::vector<std::unique_ptr<RemoteChild>> RemoteCore::take_all() noexcept {
   std::vector<std::unique_ptr<RemoteChild>> all;
   if (dying_.peek()) all.swap(*dying_);
@@ -199,7 +199,8 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
 
 void RemoteCore::on_loop_destroyed() noexcept {
   stop_clock();
-  // Callbacks go unheard: they may own handles that come back here.
+  // The callbacks are destroyed without a call; they may own handles whose destructors come back
+  // here.
   const std::vector<std::unique_ptr<RemoteChild>> all = take_all();
   for (const auto& child : all) cut_unheard(*child);
   pending_ = 0;
@@ -230,7 +231,7 @@ void RemoteChild::on_ended(const ExitStatus& status, const Error& error) {
   remote_.child_ended(*this, status, error);
 }
 
-// ---- what a Remote and a Call do ----
+// ---- interface of a Remote and a Call ----
 
 namespace {
 
@@ -240,7 +241,7 @@ bool same_spec(const Task& one, const Task& other) {
          one.more == other.more;
 }
 
-// Of the last Remote on a loop: a program that makes thousands makes most of them alike.
+// The spec of the last Remote on a loop: a program that makes thousands makes most of them alike.
 struct LastPattern {
   std::weak_ptr<const ChildSpec> pattern;
 };

@@ -1,4 +1,4 @@
-// remote_core.hpp - a Remote's inside: its child, its calls, and its clock.
+// remote_core.hpp - the implementation of a Remote: its child, its calls, and its deadlines.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace detail {
 
 class RemoteCore;
 
-// What a Call names one call of.
+// The object that a Call refers to.
 class CallTarget {
 public:
   virtual void cancel(std::uint64_t id) = 0;
@@ -29,20 +29,20 @@ protected:
   ~CallTarget() = default;
 };
 
-// What children are made by.  Those that are made by the same share it.
+// Everything that is needed to make a child.  Remotes with equal specs share one object.
 struct ChildSpec {
   std::shared_ptr<Replicas> replicas;
   std::shared_ptr<const Task> task;
   std::shared_ptr<const OwnedOptions> options;
 };
 
-// One child of a Remote with the calls that were sent to it.  A Remote may have one that is dying
-// beside one that works.
+// One child of a Remote with the calls that were sent to it.  A Remote may have a dying child and a
+// working one at the same time.
 class RemoteChild final : public ChildObserver {
 public:
   explicit RemoteChild(RemoteCore&) noexcept;
   void on_started(pid_t) override;
-  // What the task itself threw reaches all calls, rather than the exit status that follows.
+  // An error of the task itself is passed to all calls, instead of the exit status that follows.
   void on_task_error(const Error& error) override {
     task_error = std::make_unique<const Error>(error);
   }
@@ -50,7 +50,7 @@ public:
   void on_frame(Frame&) override;
   void on_ended(const ExitStatus&, const Error&) override;
 
-  // How far a call of this child has got.
+  // The delivery of a call of this child.
   Delivery delivery(std::uint64_t id, const PendingCall& call) const noexcept {
     return call.held ? Delivery::not_sent : handle->delivery(id, call.offset);
   }
@@ -58,10 +58,10 @@ public:
   std::shared_ptr<ChildHandle> handle;
   PendingCalls calls;
   std::unique_ptr<const Error> task_error;  // the task itself failed
-  // The child died inside the answer to this call; 0: inside one that said no more.
+  // The child died while it wrote the answer to this call; 0: the call is not known.
   std::optional<std::uint64_t> torn;
-  // Calls that nobody waits for, and that the child may still come to: their notes stay.  The cause
-  // counts where it was not known whether the child had begun the call.
+  // Calls that were given up and that the child may still reach: their cancel entries stay.  The
+  // cause is needed if it was not known whether the child had begun the call.
   struct AbandonedCall {
     CancelEntry* note;
     Cause cause;
@@ -69,7 +69,7 @@ public:
   struct GivenUp {
     std::unordered_map<std::uint64_t, AbandonedCall> calls;
     std::uint64_t pings = 0;
-    bool struck = false;  // the snapshot was asked to end the child, if it has to be
+    bool struck = false;  // the snapshot was asked to kill the child if it is still running
   };
   Lazy<GivenUp> given_up;
   bool struck() const noexcept { return given_up.peek() && given_up.peek()->struck; }
@@ -78,8 +78,8 @@ private:
   RemoteCore& remote_;
 };
 
-// With hooks for who replaces its child by making another one of these: Children::single.  No call is
-// made again then, and none goes to a second child.
+// With hooks for a derived class that replaces the child by making another object:
+// ChildTable::single.  Then no call is made again, and none is sent to a second child.
 class RemoteCore : public LoopObserver,
                    public CallTarget,
                    public std::enable_shared_from_this<RemoteCore> {
@@ -89,37 +89,37 @@ public:
              ChildTable = ChildTable::several);
   ~RemoteCore() override { drop(); }
 
-  // ---- the way of a call ----
+  // ---- the path of a call ----
   void spawn();
-  // The memory of a short `argument` stays the caller's.
+  // The memory of a short `argument` stays with the caller.
   std::uint64_t call(Writer& argument, Answer&&);
   std::uint64_t call(Writer& argument, Answer&&, std::int64_t deadline);
   std::uint64_t refuse(const Error&, Answer);
   void answered(RemoteChild&, Frame&);
 
-  // ---- calls that nobody waits for any more (remote_cancel.cpp) ----
+  // ---- calls that were given up (remote_cancel.cpp) ----
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
-  // The child has not begun the call and never will, and nobody hears of it.  False: it has, or
-  // that cannot be known.
+  // Takes back a call that the child has not begun and will never begin, without a callback.
+  // Returns false if it has begun, or if that cannot be known.
   bool take_back(std::uint64_t id);
-  // Nobody waits for the call any more, and the child may be at it.
+  // The call was given up, and the child may still run it.
   bool is_given_up(std::uint64_t id) const noexcept;
   void child_started(RemoteChild&);
 
   // ---- ends ----
   void child_ended(RemoteChild&, const ExitStatus&, const Error&);
   void close();
-  // The same, and the snapshot sees to it that the child ends in time.
+  // The same, and the snapshot makes sure that the child ends in time.
   void close_in_time();
   void drop() noexcept;
 
-  // Its child gets SIGTERM, and SIGKILL `grace` later.
+  // Sends SIGTERM to its child, and SIGKILL `grace` later.
   void terminate(std::chrono::milliseconds grace) noexcept {
     if (current_) current_->handle->terminate(grace);
   }
 
-  // Its child takes calls.
+  // True if its child accepts calls.
   bool usable() const noexcept { return current_ && current_->handle->pipe()->usable(); }
 
   Loop& loop() const noexcept { return *loop_; }
@@ -127,10 +127,10 @@ public:
   std::size_t pending() const noexcept { return pending_; }
 
 private:
-  virtual void on_child_ready() {}  // it said so, by a value of call 0
-  // Before its calls hear of it.
+  virtual void on_child_ready() {}  // the child has said so, by a value of call 0
+  // Called before the callbacks of its calls.
   virtual void on_child_ended(const ExitStatus&, const Error&) {}
-  // A call that nobody waited for any more: the child is past it.
+  // The child has finished a call that was given up.
   virtual void on_given_up_answered(std::uint64_t /*id*/) {}
 
   bool single() const noexcept { return children_ == ChildTable::single; }
@@ -165,7 +165,7 @@ private:
   void on_loop_destroyed() noexcept override;
 
   struct Deadlines {
-    std::set<std::pair<std::int64_t, std::uint64_t>> soonest;  // and its call, first
+    std::set<std::pair<std::int64_t, std::uint64_t>> soonest;  // with the id of the call
     Event clock;
     std::int64_t clock_at = no_deadline;
   };

@@ -1,4 +1,4 @@
-// remote_ends.cpp - what becomes of the calls whose child has ended.
+// remote_ends.cpp - what happens to the calls of a child that has ended.
 // Runs in: parent.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 #include "call/remote_core.hpp"
@@ -9,12 +9,13 @@ namespace detail {
 
 namespace {
 
-// Because of one of its calls: the others are not to notice.
+// The child was ended because of one of its calls: the other calls must not be affected.
 bool ended_by_us(const ExitStatus& status) noexcept {
   return status.cause == Cause::cancelled || status.cause == Cause::deadline;
 }
 
-// A spare that was dying already when it was taken, say: the end of a spare is nobody's.
+// For example a spare child that was dying already when it was taken: the end of a spare must not
+// be charged to a call.
 bool was_lost_unused(const RemoteChild& child, const ExitStatus& status) noexcept {
   const bool by_others = status.cause == Cause::crash || status.cause == Cause::out_of_memory;
   return by_others && child.handle->unused();
@@ -22,7 +23,7 @@ bool was_lost_unused(const RemoteChild& child, const ExitStatus& status) noexcep
 
 }  // namespace
 
-// Safe: the child had not begun it, and that is known.
+// Repeating is safe if the child is known not to have begun the call.
 bool RemoteCore::may_repeat(const RemoteChild& child, const PendingCall& pending, Delivery delivery,
                             const ExitStatus& status) const noexcept {
   if (single()) return false;
@@ -50,15 +51,15 @@ Error torn_answer(const Error& end) {
 
 }  // namespace
 
-// The call whose answer came in part; 0: none.  Where that part does not name it, it is the first one
-// if the task answers in order.
+// The call whose answer was received in part; 0: none.  If that part does not name the call, it is
+// the first one, provided that the task answers in order.
 std::uint64_t RemoteCore::answered_in_part(const RemoteChild& child,
                                            const std::vector<KeptCall>& calls) const noexcept {
   if (!child.torn || *child.torn != 0) return child.torn.value_or(0);
   return calls.empty() || pattern_->task->replies_later ? 0 : calls.front().id;
 }
 
-// The last word about a child: each of its calls hears it, or is made again.
+// The end of a child: each of its calls fails, or is made again.
 void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const Error& error) {
   fault_at(Hop::ended);
   const auto keep = shared_from_this();
@@ -73,13 +74,13 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   std::vector<KeptCall> again;
   std::vector<Failed> failed;
   std::vector<KeptCall> calls = child.calls.take_all();
-  // A lost snapshot explains more than the answer that it cut short.
+  // The loss of the snapshot explains more than the answer that it cut short.
   const bool by_itself = !ours && told.code() != Errc::snapshot_lost;
   const std::uint64_t torn = by_itself ? answered_in_part(child, calls) : 0;
   for (auto& [id, pending, argument] : calls) {
     erase(std::exchange(pending.note, nullptr));
     Delivery delivery = child.delivery(id, pending);
-    // Who made the child makes the calls again, and goes by this alone.
+    // The derived class makes the calls again, and decides by the delivery alone.
     if (single() && delivery == Delivery::sent && !child.handle->slot_known())
       delivery = Delivery::started;
     if (may_repeat(child, pending, delivery, status)) {

@@ -1,4 +1,4 @@
-// birth.cpp - keeps what a child was born with.
+// birth.cpp - keeps what a child inherits.
 // Runs in: child.  Licence: see COPYING.
 #include "child/birth.hpp"
 

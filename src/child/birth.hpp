@@ -1,4 +1,4 @@
-// birth.hpp - what a child was born with, as far as it serves to ask for children of its own.
+// birth.hpp - what a child inherits to ask for children of its own.
 // Runs in: child.  Licence: see COPYING.
 //
 // Most children never ask: then it is only kept.
@@ -20,9 +20,10 @@ struct Inheritance {
   OwnedFd rendezvous;
 };
 
-// In a fresh child, which keeps the door.
+// Keeps the rendezvous socket and the rest of it, in a new child.
 void keep_inheritance(ChildArgs&) noexcept;
-// What was kept, once; after that, and in a process that is no child, nullptr.  It stays where it is.
+// Returns once what was kept; after that, and in a process that is no child, nullptr.  The object
+// stays in place.
 Inheritance* take_inheritance() noexcept;
 
 }  // namespace evparallel

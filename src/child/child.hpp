@@ -18,7 +18,7 @@ namespace evparallel {
 
 namespace detail {
 
-// Made by the snapshot for each child: to allocate the first time is to write to four pages.
+// Made in the snapshot, before the fork: a first allocation in the child would write to four pages.
 extern std::unique_ptr<ChannelBuffers> traffic_of_child;
 
 class Child final : public PipeObserver {
@@ -34,10 +34,10 @@ public:
   void run_task();
   void warm_up(Reader& code);
 
-  // ---- what a task's entry calls ----
+  // ---- interface of the task's entry ----
   void answer(Callback<void(Reader&, Writer&)>);
   void tell_ready();
-  // Each answer is written before the next call begins, however short they are.
+  // From now on each answer is written before the next call begins, even if the calls are short.
   void never_gather() noexcept { gathers_ = false; }
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
   std::shared_ptr<PipeCore> pipe();
@@ -49,18 +49,19 @@ public:
   void reply_gone() noexcept;
   std::uint64_t current_call() const noexcept { return current_; }
 
-  // A task may fork by itself, and the copy may come back from it: that is no child.  It leaves, and
-  // the socket and the slot are left to the one that it was copied from.
+  // A task may fork, and the copy may return from the task: the copy is no child.  It ends, and
+  // leaves the socket and the slot to the child.
   void mark_forked_copy() noexcept { is_forked_copy_ = true; }
-  // When a call is due; for 0: the child itself.
+  // The deadline of a call; of call 0: that of the child itself.
   std::int64_t deadline_of(std::uint64_t call) const noexcept {
     return call == 0 ? deadline_ : notes_->deadline_of(owner_id_, call);
   }
 
   // ---- its end ----
-  // Hooks, and all that was written.  Returns its exit status, which is `status` if all went well.
+  // Calls the exit hooks and writes all output.  Returns the exit status, which is `status` if all
+  // went well.
   int end(int status) noexcept;
-  // What was answered or sent leaves before the process does.
+  // Writes all answers and messages, so that they leave before the process ends.
   void flush_all() noexcept;
   void fail_task(const Error&) noexcept;
 
@@ -86,7 +87,7 @@ private:
   void loop_until_over();
 
   bool is_forked_copy_ = false;
-  bool has_task_ = false;  // not the rehearsal
+  bool has_task_ = false;  // false until it has a task other than the warm-up
   Slot* slot_;
   CrashRecord& crash_record_;
   CancelTable* notes_;
@@ -98,11 +99,11 @@ private:
   std::uint64_t current_ = 0;
   Writer message_;
 
-  // Of the calls of one read, where there are several or some were gathered before: for one alone
-  // nothing is gathered, and a child that answers one call and no more would look at the clock three
-  // times.
+  // Whether the calls of one read are timed: only if there are several, or if calls before them
+  // were short.  A single call gathers no answers, and a child that answers only one call would
+  // read the clock three times for it.
   bool timed_ = false;
-  std::int64_t gathering_since_ = 0;  // no answer that is queued is older
+  std::int64_t gathering_since_ = 0;  // no queued answer is older
   std::int64_t call_ended_at_ = 0;
   unsigned short_calls_ = 0;
   bool gathers_ = true;
@@ -115,7 +116,8 @@ private:
   std::size_t unanswered_ = 0;
   bool ended_by_parent_ = false;
   bool over_ = false;
-  char scratch_[Loop::scratch_size / 2];  // last: what came stands on the page of all the rest
+  // Last: received bytes are then on the same page as the other members.
+  char scratch_[Loop::scratch_size / 2];
 };
 
 // nullptr in every process that is no child.

@@ -21,14 +21,15 @@ namespace detail {
 
 namespace {
 
-// Answers are gathered only by a task that has shown to be short: so many calls in a row under this
-// time, all of them answered by a value, for where some are given up one may hang; and a finished answer waits no longer than that for the calls behind it.
+// Answers are gathered only if the task has proved to be short: `gather_after` calls in a row took
+// at most `short_call_ns`, and each was answered by a value, because a call may hang if the parent
+// gives up some calls.  A finished answer waits at most `gather_ns` for the calls behind it.
 constexpr unsigned gather_after = 64;
 constexpr std::int64_t short_call_ns = 5000;
 constexpr std::int64_t gather_ns = 50000;
 
-// A call that nobody waits for any more is not begun, and its value is not sent: a task that has
-// seen this may have returned anything.  `delivery`: how far it has got.
+// A call that the parent has given up is not begun, and its value is not sent: a task that has seen
+// the cancellation may have returned anything.  `delivery`: how far the call has got.
 EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
@@ -56,7 +57,7 @@ std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
 
 }  // namespace
 
-// One call of an asynchronous task.  The last copy of its Reply drops it.
+// One call of an asynchronous task.  It is destroyed with the last copy of its Reply.
 class ReplyCore {
 public:
   ReplyCore(Child& child, std::uint64_t id) noexcept : child_(child), id_(id) {}
@@ -97,8 +98,8 @@ private:
 
 // ---- synchronous calls ----
 
-// The next frame; before it waits, what was gathered is written.  False: the parent has closed, or
-// is gone.
+// Returns the next frame.  Writes the gathered answers before it waits.  False: the parent has
+// closed its end, or is gone.
 EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
   while (!channel_.next(frame)) {
     channel_.keep();
@@ -113,7 +114,7 @@ EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
 }
 
 // The task has made a loop: its timers and watches run while the child waits.  Calls are answered
-// outside of it, so that a task may run the loop itself.
+// outside of the loop, so that a task may run the loop itself.
 void Child::wait_until_readable() {
   Loop& loop = *this_reactor().loop();
   readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
@@ -131,15 +132,15 @@ EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
       gathering_since_ = call_ended_at_ = now_ns();
     }
     if (!may_gather()) write_between_calls();
-    if (channel_.out_dead()) return;  // nobody reads answers any more
+    if (channel_.out_dead()) return;  // the parent reads no answers any more
     if (!take_call(frame, call)) return;
   }
 }
 
-// False: the child is to end.
+// False: the child has to end.
 EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
   check_death_signal(steps_of_call);
-  if (!slot_->begin(frame.id)) return false;  // the snapshot wants it to
+  if (!slot_->begin(frame.id)) return false;  // the snapshot has requested a stop
   current_ = frame.id;
   answer_one(frame, call);
   if (is_forked_copy_) return false;
@@ -159,7 +160,7 @@ EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Wri
     check_wanted(deadline_of(frame.id), Delivery::started);
     channel_.put(FrameKind::value, frame.id, message_);
   } catch (const Error& error) {
-    if (is_forked_copy_) throw;  // its exit status says it
+    if (is_forked_copy_) throw;  // its exit status reports the error
     put_error(frame.id, error);
   } catch (...) {
     if (is_forked_copy_ || thread_is_leaving()) throw;
@@ -184,21 +185,21 @@ void Child::put_error(std::uint64_t id, const Error& error) {
   channel_.put(FrameKind::error, id, message_);
 }
 
-// What a task has printed is out before its caller hears.
+// The output of a task is written before its answer is.
 EVPARALLEL_EARLY void Child::write_answers() {
   if (channel_.queued() == 0) return;
   flush_streams();
   channel_.flush(Wait::yes);
 }
 
-// The time that it takes is no call's.
+// The time that this takes counts for no call.
 void Child::write_between_calls() {
   if (channel_.queued() == 0) return;
   write_answers();
   gathering_since_ = call_ended_at_ = now_ns();
 }
 
-// Before its first call: what it had to do for all of them is done.
+// Reports that the preparation that serves all calls is done.  Sent before the first call.
 void Child::tell_ready() {
   message_.clear();
   channel_.put(FrameKind::value, 0, message_);
@@ -209,12 +210,12 @@ void Child::tell_ready() {
 void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
   later_ = std::move(call);
   pipe();
-  // Calls under way are answered before this direction is closed, too.
+  // Calls that are in progress are answered before this direction is closed, too.
   core_->set_on_end([this] {
     if (unanswered_ == 0) core_->close();
     ended_by_parent_ = true;
   });
-  // The parent is gone or has dropped its Remote: nobody reads answers any more.
+  // The parent is gone or has dropped its Remote: it reads no answers any more.
   core_->set_on_error([this](const Error&) { over_ = true; });
   loop_until_over();
 }
@@ -223,7 +224,7 @@ void Child::on_frame(Frame& frame) {
   if (frame.kind == FrameKind::ping) slot_->answered_ping.store(frame.id);
   if (frame.kind != FrameKind::call || over_) return;
   if (!slot_->begin(frame.id)) {
-    over_ = true;  // the snapshot wants it to end
+    over_ = true;  // the snapshot has requested a stop
     return;
   }
   current_ = frame.id;
@@ -260,7 +261,7 @@ void Child::reply_gone() noexcept {
   core_->close();
 }
 
-// ---- what a task's entry and a Reply call ----
+// ---- interface of a task's entry and of a Reply ----
 
 EVPARALLEL_EARLY void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
   child.answer(std::move(call));
@@ -291,7 +292,7 @@ std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
 
 }  // namespace detail
 
-// ---- what a task asks ----
+// ---- interface of a task ----
 
 namespace this_call {
 

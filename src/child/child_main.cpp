@@ -1,4 +1,4 @@
-// child_main.cpp - the life of a child: take the task, converse, end.
+// child_main.cpp - the main function of a child: take the task, converse, end.
 // Runs in: child.  Licence: see COPYING.
 #include "child/child_main.hpp"
 
@@ -32,7 +32,7 @@ namespace {
 
 constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 
-// What the kernel refuses fails the spawn: a limit that does not hold would do so silently.
+// A limit that the kernel refuses fails the spawn: otherwise it would silently not apply.
 void check(const char* option, int error) {
   if (error != 0)
     throw system_error(Errc::spawn_failed, std::string("spawn failed: ") + option, error);
@@ -56,14 +56,14 @@ namespace {
 
 constexpr std::size_t most_early = 256;  // bytes of answers
 
-// On the heap a child would have to look for room first.
+// Static storage: on the heap, a child would have to find room first.
 alignas(Child) char place_of_child[sizeof(Child)];
 
 }  // namespace
 
 // ---- the task ----
 
-// A spare has two of them, one after the other.
+// A spare child has two tasks, one after the other: the warm-up and the real one.
 EVPARALLEL_EARLY void Child::run_task() {
   while (take_task() && !has_task_) {}
 }
@@ -72,7 +72,7 @@ EVPARALLEL_EARLY bool Child::take_task() {
   Frame frame;
   if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
   if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the task");
-  Reader callable(frame.body);  // there until the next frame is asked for: long after it is thawed
+  Reader callable(frame.body);  // valid until the next frame is read; it is thawed long before
   const TaskFrame task = read_task_frame(callable);
   has_task_ = task.entry != &evparallel::warm_up;
   if (has_task_) slot_->has_task.store(true);
@@ -92,13 +92,13 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view env
   if (no_null_device_ != 0)
     throw system_error(Errc::spawn_failed, "spawn failed: no /dev/null for a standard stream",
                        no_null_device_);
-  if (!has_task_) return;  // what follows happens once
+  if (!has_task_) return;  // the rest happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
   if (task.is_limited()) enter_limits(task);
   call_start_hooks();
 }
 
-// What is further out is of the program, and of the moment of the snapshot.
+// Frames outside of `outermost` belong to the program, as it was when the snapshot was taken.
 void Child::keep_backtraces(const void* outermost) noexcept {
   report_crashes(crash_record_, owner_id_, outermost);
   record_throws(outermost);
@@ -127,18 +127,18 @@ void Child::loop_until_over() {
 
 EVPARALLEL_EARLY void Child::flush_all() noexcept {
   flush_streams();
-  if (is_forked_copy_) return;  // what is to be written is here twice
+  if (is_forked_copy_) return;  // pending output is also in the child that was copied
   try {
     if (core_)
       core_->flush_blocking();
     else
       channel_.flush(Wait::yes);
   } catch (...) {
-    // Nobody is left to tell.
+    // No process is left that could receive the error.
   }
 }
 
-// A process that the task has forked has none of the hooks' business, nor has one without a task.
+// A process that the task has forked calls no hooks, and neither does a child without a task.
 EVPARALLEL_EARLY int Child::end(int status) noexcept {
   flush_all();
   if (is_forked_copy_ || !has_task_) return status;
@@ -149,7 +149,7 @@ EVPARALLEL_EARLY int Child::end(int status) noexcept {
   return failure ? status_of_uncaught : status;
 }
 
-// The task has closed its pipe, and called exit() before the end had left.
+// For a task that has closed its pipe, and has called exit() before the end frame was written.
 void Child::end_pipe() noexcept {
   try {
     if (core_) core_->end_out();
@@ -158,7 +158,7 @@ void Child::end_pipe() noexcept {
   }
 }
 
-// The task itself has failed, not one of its calls.
+// For a failure of the task itself, not of one of its calls.
 void Child::fail_task(const Error& error) noexcept {
   try {
     if (core_) return core_->put_task_error(error);
@@ -166,12 +166,12 @@ void Child::fail_task(const Error& error) noexcept {
     write_error(out, error);
     channel_.put(FrameKind::error, 0, out);
   } catch (...) {
-    // The exit status says it.
+    // The exit status reports it.
   }
 }
 
-// The end of the pipe leaves by itself: to the parent the socket of a program that takes this one's
-// place ends as that of a process that is about to end.
+// The end frame of the pipe is sent first: then the parent takes the end of the socket, which the
+// next program closes, for that of a process that is about to end.
 void Child::will_exec() {
   if (!core_ || later_) throw std::logic_error("evparallel: will_exec() outside of a process");
   if (!is_forked_copy_) {
@@ -208,11 +208,11 @@ void will_exec() {
 
 namespace {
 
-// For a task that calls exit(): being the last that was registered, it runs first, and what the
-// program registered before the snapshot does not run at all.
+// For a task that calls exit().  This handler was registered last, so it runs first, and the
+// handlers that the program registered before the snapshot do not run at all.
 void leave_by_exit(int status, void*) {
   if (!detail::this_child) return;
-  ::on_exit(leave_by_exit, nullptr);  // a hook may call exit() in its turn
+  ::on_exit(leave_by_exit, nullptr);  // a hook may itself call exit()
   end_child(detail::this_child->end(status));
 }
 

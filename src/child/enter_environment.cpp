@@ -1,4 +1,4 @@
-// enter_environment.cpp - name, directory, CPUs and environment of this child, as its task asks for them.
+// enter_environment.cpp - sets title, directory, CPUs and environment variables of this child.
 // Runs in: child.  Licence: see COPYING.
 #include "child/enter_environment.hpp"
 

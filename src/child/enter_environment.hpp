@@ -1,4 +1,4 @@
-// enter_environment.hpp - what Options say about the surroundings of a child, made so in the child.
+// enter_environment.hpp - sets up the environment of a child as Options describe it.
 // Runs in: child.  Licence: see COPYING.  Manual: evparallel_child(3), evparallel_protocol(7).
 #pragma once
 
@@ -6,8 +6,8 @@
 
 namespace evparallel {
 
-// Takes a text of Surroundings.  Fails: Error{spawn_failed} where the directory cannot be entered, or the CPUs cannot
-// be had.
+// Takes a text of ChildEnvironment.  Fails: Error{spawn_failed} if the directory cannot be entered,
+// or the CPUs cannot be used.
 void apply_environment(std::string_view text);
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// hooks.cpp - lists of hooks, inherited with everything else.
+// hooks.cpp - lists of hooks, inherited from the snapshot.
 // Runs in: child.  Licence: see COPYING.
 #include "child/hooks.hpp"
 
@@ -18,8 +18,8 @@ namespace {
 
 using Hooks = std::vector<Callback<void()>>;
 
-// Null as long as there are none.  Never destroyed: a child calls them after its static objects, if
-// need be.
+// Null while there are no hooks.  Never destroyed: a child may call them after its static objects
+// have been destroyed.
 Hooks* start_hooks = nullptr;
 Hooks* exit_hooks = nullptr;
 

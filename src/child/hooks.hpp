@@ -1,4 +1,4 @@
-// hooks.hpp - what is called at the beginning and at the end of a child.
+// hooks.hpp - the hooks at the start and at the exit of a child.
 // Runs in: child.  Licence: see COPYING.
 #pragma once
 
@@ -8,9 +8,9 @@
 
 namespace evparallel {
 
-// Fails: whatever a hook throws; those behind it are not called then.
+// Fails: with any exception of a hook; the hooks after it are not called then.
 void call_start_hooks();
-// Each is called once, also where one of them ends the process by exit().  Returns the first error.
+// Calls each hook once, also if one of them ends the process by exit().  Returns the first error.
 std::optional<Error> call_exit_hooks() noexcept;
 
 }  // namespace evparallel

@@ -54,7 +54,8 @@ bool has_room_below(rlimit limit, std::uint64_t most) noexcept {
   return true;
 }
 
-// Where nobody tells it: the least limit below which a page more can be had is one page above it.
+// Without /proc: the lowest limit that leaves room for one page more is one page above the size of
+// the address space.
 std::uint64_t address_space_by_trial() noexcept {
   rlimit before{};
   if (::getrlimit(RLIMIT_AS, &before) != 0) return unknown;
@@ -76,7 +77,7 @@ int limit_cpu(std::int64_t seconds) noexcept {
   constexpr std::int64_t no_limit = INT64_MAX / 1000000000 - 1;  // the kernel counts nanoseconds
   if (seconds >= no_limit) return 0;
   const auto soft = static_cast<std::uint64_t>(seconds);
-  return limit(RLIMIT_CPU, soft, soft + 1);  // with both the same the kernel sends SIGKILL alone
+  return limit(RLIMIT_CPU, soft, soft + 1);  // with equal limits the kernel sends only SIGKILL
 }
 
 int limit_memory(std::uint64_t more) noexcept {

@@ -1,4 +1,4 @@
-// warm_up.cpp - what a spare child does before it is needed: one call, so that the pages of a call are its own.
+// warm_up.cpp - the warm-up of a spare child: one call, so that it has its own copies of the pages.
 // Runs in: child.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 #include "child/child.hpp"
@@ -14,7 +14,8 @@ namespace detail {
 
 namespace {
 
-// What is read does not matter: the page is not touched for the first time later.
+// Reads one byte of each page, so that no page is touched for the first time later.  The values do
+// not matter.
 void prefault(Reader& addresses) {
   while (addresses.remaining() > 0) {
     const volatile char* place;
@@ -23,8 +24,8 @@ void prefault(Reader& addresses) {
   }
 }
 
-// To be woken up for the first time is dearer than for the second one where a hypervisor keeps the
-// page tables: it brings them up to date then.
+// The first wake-up of a process costs more than the second one if a hypervisor keeps the page
+// tables, because it updates them then.
 void prewake() noexcept {
   const timespec shortest{0, 1};
   ::nanosleep(&shortest, nullptr);
@@ -32,11 +33,11 @@ void prewake() noexcept {
 
 }  // namespace
 
-// Faults are for what the program asks for, and so are the call in the slot and the count of short
-// calls.
+// Faults count only for what the program asks for; so do the call in the slot and the number of
+// short calls.
 void Child::warm_up(Reader& code) {
   const bool armed = std::exchange(faults.armed, false);
-  prefault(code);  // first: the next frame takes its place
+  prefault(code);  // first: the next frame overwrites it
   Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
   Frame frame;
   if (wait_for_frame(frame) && frame.kind == FrameKind::call) take_call(frame, echo);

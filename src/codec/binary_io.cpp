@@ -1,4 +1,4 @@
-// binary_io.cpp - how deep a binary message goes, seen before anything follows it there.
+// binary_io.cpp - checks how deep a binary message nests before it is parsed recursively.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/binary_io.hpp>
 
@@ -11,21 +11,21 @@ namespace detail {
 
 namespace {
 
-// How a data item begins.
+// The head of a data item.
 struct Head {
   enum Kind {
     leaf,     // `count` bytes follow
     nest,     // `count` items follow
     endless,  // items follow up to a stop
     stop,
-    strange  // what only nlohmann has a text for
+    strange  // anything else: nlohmann refuses it with its own message
   } kind;
   std::uint64_t count = 0;
 };
 
 constexpr std::uint64_t no_end = std::numeric_limits<std::uint64_t>::max();
 
-// Takes a number of `size` bytes, the most significant first; false if there are not so many.
+// Takes a number of `size` bytes, the most significant first; false if there are fewer bytes.
 bool take(std::string_view& bytes, std::size_t size, std::uint64_t& number) noexcept {
   if (bytes.size() < size) return false;
   number = 0;
@@ -34,7 +34,7 @@ bool take(std::string_view& bytes, std::size_t size, std::uint64_t& number) noex
   return true;
 }
 
-// Keys and values.
+// The number of keys and values.
 std::uint64_t both(std::uint64_t pairs) noexcept {
   return pairs > no_end / 2 ? no_end : 2 * pairs;
 }
@@ -61,7 +61,7 @@ Head cbor_head(std::string_view& bytes) noexcept {
   }
 }
 
-// Of the first bytes from 0xc0 to 0xdf: families of sizes that double.
+// For the first bytes from 0xc0 to 0xdf: families of sizes that double.
 Head msgpack_long_head(unsigned first, std::string_view& bytes) noexcept {
   const auto size = [first](unsigned smallest) { return std::size_t{1} << (first - smallest); };
   const auto counted = [&bytes](Head::Kind kind, std::size_t digits) {
@@ -97,8 +97,8 @@ Head msgpack_head(std::string_view& bytes) noexcept {
   return msgpack_long_head(static_cast<unsigned>(first), bytes);
 }
 
-// Follows the items with a stack of its own, which the limit keeps small, until the first is
-// complete or nlohmann will not get any further.
+// Follows the items with a stack of its own, whose size is limited, until the first item is
+// complete or nlohmann refuses the rest.
 template <class NextHead>
 void check_depth(std::string_view bytes, NextHead next_head) {
   std::array<std::uint64_t, json_depth_limit> missing;  // items, for each level
@@ -116,7 +116,7 @@ void check_depth(std::string_view bytes, NextHead next_head) {
       bytes.remove_prefix(static_cast<std::size_t>(head.count));
       if (depth > 0 && missing[depth - 1] != no_end) --missing[depth - 1];
     }
-    // A level that is complete is an item of the one around it.
+    // A complete level is one item of the level around it.
     while (depth > 0 && missing[depth - 1] == 0)
       if (--depth > 0 && missing[depth - 1] != no_end) --missing[depth - 1];
   } while (depth > 0);

@@ -1,4 +1,4 @@
-// fd.cpp - descriptors of the program that travel.
+// fd.cpp - descriptors of the program that are sent in messages.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/fd.hpp>
 

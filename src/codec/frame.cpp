@@ -1,4 +1,4 @@
-// frame.cpp - the cutting and joining of frames.
+// frame.cpp - cuts and joins frames.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "codec/frame.hpp"
 
@@ -11,10 +11,10 @@ namespace evparallel {
 
 namespace {
 
-// From here on a body gets memory of its own, so that it is received where it stays.
+// A body of at least this size gets memory of its own, so that it is received in its final place.
 constexpr std::size_t large_body = 32 * 1024;
 constexpr std::size_t first_room = 256 * 1024;
-// A reader that keeps nothing gives back more than this.
+// A reader that keeps no bytes releases memory above this.
 constexpr std::size_t kept_capacity = 64 * 1024;
 
 EVPARALLEL_EARLY void write_header(char* to, FrameKind kind, std::uint64_t id,
@@ -34,7 +34,7 @@ EVPARALLEL_EARLY std::string_view FrameReader::pending() const noexcept {
   return carry_at_ < carry_.size() ? std::string_view(carry_).substr(carry_at_) : view_;
 }
 
-// Makes `wanted` bytes stand together at the front of pending(), if so many are there.
+// Makes `wanted` bytes contiguous at the front of pending(), if there are enough.
 EVPARALLEL_EARLY bool FrameReader::pull(std::size_t wanted) {
   const std::string_view have = pending();
   if (have.size() >= wanted) return true;
@@ -72,7 +72,7 @@ EVPARALLEL_EARLY bool is_known(std::uint64_t kind) noexcept {
 
 }  // namespace
 
-// The usual case by itself: a short frame that stands whole in what was fed.
+// The usual case: a short frame that is completely in the fed bytes.
 EVPARALLEL_EARLY bool FrameReader::next_at_once(Frame& frame) noexcept {
   if (state_ != State::header || !carry_.empty() || view_.size() < frame_header_size) return false;
   std::uint64_t word;
@@ -120,7 +120,7 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
   kind_ = static_cast<FrameKind>(kind);
   consume(frame_header_size);
-  // An error is told whatever the user's limit is.
+  // An error is reported whatever the user's limit is.
   const std::uint64_t limit =
       kind_ == FrameKind::error ? std::max(max_body_, error_body_limit) : max_body_;
   if (length_ > limit) {
@@ -129,7 +129,7 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     skipped_ = 0;
   } else if (length_ >= large_body) {
     state_ = State::large;
-    // What the last one has left is filled again as it is.
+    // The memory of the last frame is filled again.
     if (large_.size() > length_) large_.resize(static_cast<std::size_t>(length_));
     large_filled_ = 0;
   } else {
@@ -179,8 +179,8 @@ bool FrameReader::next_skipped(Frame& frame) {
 
 namespace {
 
-// At most four times what has arrived, and so that the last step is a whole one: all steps together
-// move a third of the message then.
+// At most four times the bytes that have arrived, in such steps that the last one ends at the
+// length: then all steps together move a third of the message.
 std::size_t next_capacity(std::size_t arrived, std::size_t length) noexcept {
   const std::size_t most = std::max(first_room, 4 * arrived);
   while (length > most) length = (length + 3) / 4;
@@ -198,14 +198,14 @@ EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
       skip_rest_of_large();
       return {nullptr, 0};
     }
-  // To resize is to fill with zeros: as little at a time as stays in a cache until it is written
-  // over, and as much as one read brings.
+  // A resize fills with zeros: only as much at a time as stays in a cache until it is overwritten,
+  // and as much as one read returns.
   if (large_.size() - large_filled_ < first_room / 2)
     large_.resize(std::min({length, large_.capacity(), large_filled_ + first_room}));
   return {large_.data() + large_filled_, large_.size() - large_filled_};
 }
 
-// There is no memory for it: what has come is given up, too.
+// There is no memory for the frame: its first bytes are dropped, too.
 void FrameReader::skip_rest_of_large() noexcept {
   skipped_ = std::exchange(large_filled_, 0);
   std::string().swap(large_);
@@ -222,7 +222,7 @@ EVPARALLEL_EARLY void FrameQueue::put_header(FrameKind kind, std::uint64_t id,
   append({header, frame_header_size}, {});
 }
 
-// What is adopted or large stays where it is: the next frame begins behind it.
+// Adopted and large parts stay in their own memory: the next frame begins behind them.
 EVPARALLEL_EARLY void FrameQueue::append(std::string_view first, std::string_view second) {
   if (segments_.empty()) {
     small_.append(first);
@@ -234,7 +234,7 @@ EVPARALLEL_EARLY void FrameQueue::append(std::string_view first, std::string_vie
   segments_.back().bytes.append(first).append(second);
 }
 
-// The header, and what was written of the message.
+// Appends the header, and the written part of the message.
 EVPARALLEL_EARLY void FrameQueue::put_whole(FrameKind kind, std::uint64_t id,
                                             const Writer& message) {
   char header[frame_header_size];

@@ -1,8 +1,8 @@
-// frame.hpp - cuts a stream of bytes into frames and makes frames of messages.  No system call
-// here.
+// frame.hpp - cuts a stream of bytes into frames, and makes frames of messages.  No system calls.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// A length is never believed: memory grows with what has arrived, at most to four times that.
+// A length is never trusted: memory grows with the bytes that have arrived, to at most four times
+// their number.
 #pragma once
 
 #include "base/byte_queue.hpp"
@@ -21,18 +21,18 @@ struct Frame {
   FrameKind kind = FrameKind::end;
   std::uint64_t id = 0;
   std::string_view body;
-  std::string* whole = nullptr;  // where the body is a string of its own that may be moved from
-  // Why there is no body: the stream is in order all the same.
+  std::string* whole = nullptr;  // set if the body is a string of its own that may be moved from
+  // The reason why there is no body; the stream itself is intact.
   enum class Skipped : unsigned char { no, too_large, no_memory } skipped = Skipped::no;
-  unsigned attached = 0;                    // how many descriptors its sender says came along
-  std::vector<int>* descriptors = nullptr;  // those that did
+  unsigned attached = 0;                    // number of descriptors that its sender has sent
+  std::vector<int>* descriptors = nullptr;  // those that were received
 
   Reader reader() const { return Reader(body, whole, descriptors); }
 };
 
-// Bytes in, frames out. use: give each piece that was received to feed(), take frames with next()
-// until it says no, then keep(). A large frame under way offers room() instead, so that it is
-// received where it stays.
+// Bytes in, frames out.  To use it, give each received piece to feed(), take frames with next()
+// until it returns false, then call keep().  An unfinished large frame offers room() instead, so
+// that its bytes are received in their final place.
 class FrameReader {
 public:
   explicit FrameReader(std::size_t max_body = frame_length_limit) noexcept : max_body_(max_body) {}
@@ -41,14 +41,15 @@ public:
 
   // `bytes` must stay valid until keep().
   void feed(std::string_view bytes) noexcept { view_ = bytes; }
-  // A frame's body is valid until the next call of any function here.
-  // Fails: Errc::bad_message where the stream makes no sense; it must not be used any more then.
+  // The body of a frame is valid until the next call of any function here.
+  // Fails: Errc::bad_message if the stream makes no sense; then the reader must not be used any
+  // more.
   bool next(Frame&);
-  // What is not yet a frame is copied, so that the caller's buffer is free.
+  // Copies the bytes that are not yet a frame, so that the caller's buffer is free.
   void keep();
 
-  // Room in the large frame under way: fill it, then say how much with filled().  Size 0: there is
-  // none.
+  // Room in the unfinished large frame: fill it, then call filled() with the number of bytes.  Size
+  // 0: there is none.
   struct Room {
     char* data;
     std::size_t size;
@@ -58,7 +59,7 @@ public:
 
   // True inside a frame: an end of file here has torn it.
   bool in_frame() const noexcept { return state_ != State::header || !pending().empty(); }
-  // 0: of none, or its header is not complete.
+  // 0: there is no unfinished frame, or its header is not complete.
   std::uint64_t id_under_way() const noexcept { return state_ == State::header ? 0 : id_; }
 
 private:
@@ -77,14 +78,14 @@ private:
   std::size_t max_body_;
   std::string_view view_;     // fed and not yet cut
   std::string carry_;         // kept from earlier pieces; comes before view_
-  std::size_t carry_at_ = 0;  // bytes of carry_ that are cut
+  std::size_t carry_at_ = 0;  // number of bytes of carry_ that are cut
   State state_ = State::header;
-  FrameKind kind_ = FrameKind::end;  // of the frame under way, with what follows
+  FrameKind kind_ = FrameKind::end;  // of the unfinished frame; so are the following ones
   Frame::Skipped why_skipped_ = Frame::Skipped::no;
   unsigned attached_ = 0;
   std::uint64_t id_ = 0;
   std::uint64_t length_ = 0;
-  std::uint64_t skipped_ = 0;  // bytes of a frame without a body that have gone by
+  std::uint64_t skipped_ = 0;  // number of bytes that were skipped, of a frame without a body
   std::string large_;
   std::size_t large_filled_ = 0;
 };
@@ -92,22 +93,22 @@ private:
 // Frames out: a queue of bytes that is written from the front.
 class FrameQueue {
 public:
-  // Appends one frame.  `message` is left empty, its memory where possible.
+  // Appends one frame.  `message` is left empty, and keeps its memory if possible.
   void push(FrameKind, std::uint64_t id, Writer& message);
-  // The same, and `message` keeps what it holds: large parts are shared.
+  // The same, but `message` keeps its content: large parts are shared.
   void push_kept(FrameKind, std::uint64_t id, Writer& message);
 
-  // Memory for so many bytes of small frames.  Requires: nothing was pushed yet.
+  // Reserves memory for `size` bytes of small frames.  Requires: nothing was pushed yet.
   void reserve(std::size_t size) { small_.reserve(size); }
 
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
 
-  // The first pieces of the queue, at most `max`, up to the next frame that has descriptors along:
-  // they go with its first byte, and nothing else may go before them in the same write.  Returns
-  // how many.
+  // The first pieces of the queue, at most `max`, up to the next frame with descriptors: these are
+  // sent with the first byte of their frame, and nothing may precede it in the same write.  Returns
+  // the number of pieces.
   int front(ByteSpan* pieces, int max) const noexcept;
-  // What is to go along with the first byte of the queue; nullptr: nothing.
+  // The descriptors to send with the first byte of the queue; nullptr: none.
   const std::vector<Attachment>* along() const noexcept;
   void written(std::size_t size) noexcept;
   void clear() noexcept;
@@ -117,7 +118,7 @@ public:
 private:
   struct Segment {
     std::string bytes;
-    std::shared_ptr<const void> owner;  // set: data and size name the owner's bytes
+    std::shared_ptr<const void> owner;  // set: data and size refer to the owner's bytes
     const char* data = nullptr;
     std::size_t size = 0;
     std::size_t written = 0;
@@ -136,7 +137,7 @@ private:
   RingBuffer<Segment> segments_;  // behind small_
   std::size_t size_ = 0;
   struct Along {
-    std::uint64_t at;  // of the frame's first byte, counted from the first byte ever
+    std::uint64_t at;  // position of the frame's first byte, counted over all bytes ever
     std::shared_ptr<std::vector<Attachment>> attached;
   };
   std::vector<Along> along_;  // few, and mostly none

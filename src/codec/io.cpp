@@ -1,4 +1,4 @@
-// io.cpp - the bounds of reading and writing a message.
+// io.cpp - bounds checks of reading and writing a message.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/io.hpp>
 
@@ -30,7 +30,7 @@ std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
   return attached_->size() - 1;
 }
 
-// What was written with its end, should more come.
+// Moves the inline bytes to the string, for the case that more are written.
 void Writer::join() {
   bytes_.assign(short_.view());
   short_.clear();

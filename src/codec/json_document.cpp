@@ -1,4 +1,4 @@
-// json_document.cpp - texts that nlohmann decides about, and what a document is refused for.
+// json_document.cpp - texts that nlohmann parses, and the errors of a refused document.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/detail/json_document.hpp>
 

@@ -1,4 +1,4 @@
-// json_text.cpp - what stands for itself in JSON, and what is written otherwise.
+// json_text.cpp - JSON text: plain characters, escapes and numbers.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/detail/json_document.hpp>
 
@@ -22,7 +22,7 @@ using Octets = std::uint64_t;
 constexpr Octets ones = 0x0101010101010101;
 constexpr Octets highs = 0x8080808080808080;
 
-// Whether one of eight bytes is a control character, a quote, a backslash or beyond ASCII.
+// Whether one of eight bytes is a control character, a quote, a backslash or not ASCII.
 bool has_special(Octets eight) noexcept {
   const auto has_zero = [](Octets x) { return (x - ones) & ~x & highs; };
   const Octets control = (eight - ones * 0x20) & ~eight & highs;
@@ -35,7 +35,7 @@ bool is_plain(char c) noexcept {
   return 0x20 <= octet && octet < 0x80 && c != '"' && c != '\\';
 }
 
-// Behind all that stands for itself in a string and is ASCII.
+// Skips the ASCII characters that need no escape in a string.
 const char* skip_plain(const char* at, const char* end) noexcept {
   for (Octets eight; end - at >= 8; at += 8) {
     std::memcpy(&eight, at, sizeof eight);
@@ -49,7 +49,8 @@ struct Range {
   unsigned char low, high;
 };
 
-// What may follow a first byte of UTF-8: nothing overlong, no surrogate, nothing beyond U+10FFFF.
+// The range of the byte after a first byte of UTF-8: nothing overlong, no surrogate, nothing beyond
+// U+10FFFF.
 Range second_byte(unsigned char first) noexcept {
   switch (first) {
     case 0xe0: return {0xa0, 0xbf};
@@ -73,7 +74,7 @@ std::ptrdiff_t utf8_length(const char* at, const char* end) noexcept {
   return length;
 }
 
-// The same for all that stands for itself, UTF-8 too.
+// Skips all characters that need no escape, UTF-8 too.
 const char* skip_text(const char* at, const char* end) noexcept {
   for (;;) {
     at = skip_plain(at, end);
@@ -92,7 +93,7 @@ struct Escape {
 constexpr Escape escapes[] = {{'"', '"'},  {'\\', '\\'}, {'/', '/'},  {'b', '\b'},
                               {'f', '\f'}, {'n', '\n'},  {'r', '\r'}, {'t', '\t'}};
 
-// nlohmann writes a slash as it is.
+// Like nlohmann, does not escape a slash.
 void write_escaped(Writer& out, char c) {
   for (const Escape& escape : escapes)
     if (escape.meaning == c) {
@@ -104,7 +105,7 @@ void write_escaped(Writer& out, char c) {
   out.write(six, sizeof six);
 }
 
-// nlohmann says it.
+// Throws nlohmann's own error.
 [[noreturn]] void refuse_as_nlohmann(std::string_view text) {
   static_cast<void>(nlohmann::json(std::string(text)).dump());
   throw Error(Errc::bad_message, "bad message: a string that is no UTF-8");
@@ -137,7 +138,7 @@ void write_json(Writer& out, std::uint64_t value) {
   write_integer(out, value);
 }
 
-// Not std::to_chars: nlohmann's digits are now and then one longer, and its layout is its own.
+// Not std::to_chars: nlohmann's output is sometimes one digit longer, and has a layout of its own.
 void write_json(Writer& out, double value) {
   if (!(value - value == 0)) refuse_number();
   std::array<char, 64> text;
@@ -173,8 +174,8 @@ bool JsonCursor::read(bool& value) noexcept {
 
 namespace {
 
-// A number without a fraction and without zeros before it.  What stands behind it, say a fraction,
-// is for the next one to refuse.
+// A number without a fraction and without leading zeros.  The caller refuses what stands behind it,
+// for example a fraction.
 template <class Integer>
 const char* read_integer(const char* at, const char* end, Integer& value) noexcept {
   const char* const digits = at != end && *at == '-' ? at + 1 : at;
@@ -183,7 +184,8 @@ const char* read_integer(const char* at, const char* end, Integer& value) noexce
   return done.ptr;
 }
 
-// Behind a number with a fraction or an exponent; without one it is an integer, and -0 is 0 then.
+// Skips a number with a fraction or an exponent.  A number without either is an integer, and then
+// -0 is 0.
 const char* skip_float(const char* at, const char* end) noexcept {
   const auto skip_digits = [&] {
     const char* const first = at;
@@ -247,7 +249,8 @@ bool JsonCursor::read(std::string& value) {
   }
 }
 
-// Behind the backslash.  Of the numbered ones those below U+0020, as they are written.
+// Reads behind the backslash.  Of the numbered escapes only those below U+0020, which is how they
+// are written.
 bool JsonCursor::read_escape(std::string& value) {
   if (at_ == end_) return false;
   const char letter = *at_++;

@@ -23,7 +23,7 @@ namespace {
 std::string current_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   std::string name = type ? demangled(type->name()) : std::string("unknown");
-  // What std::throw_with_nested throws is the library's own class around the user's.
+  // std::throw_with_nested throws a class of the standard library around the user's.
   constexpr std::string_view wrapper = "std::_Nested_exception<";
   if (name.compare(0, wrapper.size(), wrapper) == 0)
     name = name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
@@ -34,7 +34,7 @@ void append(std::string& text, std::string_view more) {
   text += more.substr(0, longest_text - text.size());
 }
 
-// "std::runtime_error: disk full", of the exception that is being handled.
+// Appends, for example, "std::runtime_error: disk full", for the exception that is being handled.
 void append_what(std::string& text, const std::string& type, const std::exception& exception) {
   append(text, type);
   if (!exception.what()) return;
@@ -42,8 +42,8 @@ void append_what(std::string& text, const std::string& type, const std::exceptio
   append(text, text_of(exception));
 }
 
-// "; because of std::runtime_error: disk full" for each exception nested in this one, as long as
-// there is room for more.
+// Appends "; because of std::runtime_error: disk full" for each exception nested in this one, while
+// there is room.
 void append_nested(std::string& text, const std::exception& outer) {
   if (text.size() == longest_text) return;
   try {
@@ -71,7 +71,7 @@ std::string get_text(Reader& in) {
   return std::string(in.read(static_cast<std::size_t>(size)));
 }
 
-// Only the parent can say more of them than their addresses.
+// Only the parent knows more about them than their addresses.
 std::vector<StackFrame> frames_of(const std::vector<std::uintptr_t>& addresses) {
   std::vector<StackFrame> frames(addresses.size());
   std::transform(addresses.begin(), addresses.end(), frames.begin(), [](std::uintptr_t address) {

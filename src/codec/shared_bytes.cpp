@@ -1,4 +1,4 @@
-// shared_bytes.cpp - sealed memory: made, looked at, mapped.
+// shared_bytes.cpp - makes, checks and maps sealed memory.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/shared_bytes.hpp>
 
@@ -40,7 +40,7 @@ void check_file_size(std::size_t size) {
     throw no_room("no shared bytes above the limit of file sizes", EFBIG);
 }
 
-// With its memory: what is missing is missed here, and not by SIGBUS in the middle of a write.
+// Allocates the memory: a shortage fails here, and not by SIGBUS in the middle of a write.
 Fd memory_of(std::size_t size) {
   Fd memory = open_memory();
   check_file_size(size);
@@ -62,12 +62,13 @@ void write_all(int fd, const char* data, std::size_t size) {
 
 }  // namespace
 
-// What is mapped, and the descriptor that it travels by.
+// A mapping, and the descriptor by which it is sent.
 class SharedBytes::Mapping {
 public:
   Mapping(Fd memory, std::size_t size) : memory_(std::move(memory)), size_(size) {
     if (size == 0) return;
-    // Private, since before Linux 6.7 a shared mapping of a sealed file is refused even for reading.
+    // Private, because before Linux 6.7 a shared mapping of a sealed file is refused even for
+    // reading.
     data_ = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, memory_.get(), 0);
     if (data_ == MAP_FAILED) throw no_room("no room to map shared bytes", errno);
   }
@@ -95,7 +96,7 @@ Fd sealed(Fd memory) {
   return memory;
 }
 
-// As long as there is one, a seal is refused.
+// While there is a writable mapping, the kernel refuses a seal.
 class Writable {
 public:
   Writable(const Fd& memory, std::size_t size)
@@ -156,7 +157,8 @@ int SharedBytes::fd() const noexcept {
   return mapping_ ? mapping_->fd() : -1;
 }
 
-// The descriptor stays this handle's: the message holds on to the mapping until it is sent.
+// The descriptor still belongs to this handle: the message keeps the mapping alive until it is
+// sent.
 std::size_t SharedBytes::attach_to(Writer& out) const {
   const std::shared_ptr<const Mapping> kept = mapping_ ? mapping_ : copy_of(nullptr, 0).mapping_;
   const int number = kept->fd();

@@ -1,4 +1,4 @@
-// task_frame.cpp - the task as it travels.
+// task_frame.cpp - writes and reads the task frame.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "codec/task_frame.hpp"
 

@@ -1,4 +1,4 @@
-// task_frame.hpp - the first frame to a child: what it is to run.
+// task_frame.hpp - the first frame to a child: its task.
 // Runs in: parent, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
@@ -18,22 +18,22 @@ struct TaskFrame {
   void (*entry)(detail::Child&, Reader& callable) = nullptr;
   std::size_t max_message = 0;
   std::size_t high_water = 0;
-  std::uint64_t owner_id = 0;    // whose notes are this child's
+  std::uint64_t owner_id = 0;    // of this child's entries in the cancel table
   std::int64_t deadline = 0;     // of the child itself: CLOCK_MONOTONIC, nanoseconds
   std::int64_t cpu_seconds = 0;  // limits; 0: none
   std::uint64_t memory = 0;
   std::int64_t nice = 0;
   std::uint64_t backtrace = 0;    // 1: of crashes and of exceptions
   std::uint64_t seed = 0;         // child_seed()
-  std::uint64_t environment = 0;  // bytes of their text, which stands before the callable
+  std::uint64_t environment = 0;  // size of their text, which stands before the callable
 
   bool is_limited() const noexcept { return cpu_seconds > 0 || memory > 0 || nice != 0; }
 };
 
-// Counts the text itself.
+// Sets `environment`, the size of the text.
 void write_task_frame(Writer&, TaskFrame, const std::string& environment,
                       const std::string& callable);
-// What is left in the reader is that text, and the callable.
+// The rest of the reader is that text, and the callable.
 TaskFrame read_task_frame(Reader&);
 
 }  // namespace evparallel

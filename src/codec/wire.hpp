@@ -1,11 +1,13 @@
-// wire.hpp - the bytes of both conversations.  Nothing else decides what they mean.
+// wire.hpp - the bytes on both sockets of a child.  Only this file defines their meaning.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 //
-// Both ends are one image on one machine, so numbers stand in host order and structures travel as
-// they are.
+// Both ends are the same image on the same machine, so numbers are in host order, and structures
+// are sent as they are.
 //
-// Control socket (SOCK_SEQPACKET, one structure a packet):   client --Request--> snapshot
-// --Report--> client Data socket (SOCK_STREAM): frames of  header (16 bytes) + body.
+// Control socket (SOCK_SEQPACKET, one structure a packet):
+//   client --Request--> snapshot --Report--> client
+// Data socket (SOCK_STREAM):
+//   frames of header (16 bytes) + body
 #pragma once
 
 #include <cstddef>
@@ -14,17 +16,17 @@
 namespace evparallel {
 
 constexpr std::uint32_t no_slot = UINT32_MAX;
-constexpr std::uint64_t no_spawn = 0;  // in `failed`: who knocked at the door is not let in
+constexpr std::uint64_t no_spawn = 0;  // in `failed`: the snapshot does not accept this client
 
 // ---- control socket ----
 
 enum class RequestKind : std::uint32_t {
-  spawn = 1,  // fork a child; its end of the data socket comes along, then its standard streams
+  spawn = 1,  // fork a child; its end of the data socket is attached, then its standard streams
   kill,       // send it `signum`
   terminate,  // in `linger_ms`: SIGTERM, and SIGKILL `grace_ms` later
-  kill_if_still_running,  // the same, if by then it is still at `call`, or has not answered `ping`
-  stop,                   // no more spawns; end with the last child
-  stop_without_reports,   // the same, and nobody reads reports any more
+  kill_if_still_running,  // the same, if it still runs `call` then, or has not answered `ping`
+  stop,                   // fork no more children; end with the last child
+  stop_without_reports,   // the same, and the client reads no reports any more
 };
 
 // The process group of a child.
@@ -32,27 +34,27 @@ enum class Group : std::uint32_t { own, parent };
 
 struct Request {
   RequestKind kind;
-  std::uint32_t slot;  // as told by `spawned`; no_slot before that: then `id` finds the child
+  std::uint32_t slot;  // from `spawned`; no_slot before that: then `id` finds the child
   std::uint64_t id;    // of the spawn, chosen by the client
-  std::uint64_t seen;  // how many exits this client has heard of: their slots may be used again
+  std::uint64_t seen;  // number of exits that this client has received: their slots may be reused
   std::int32_t signum;
-  std::int32_t cause;  // what an end by `terminate` or `strike` is to be called: a Cause
+  std::int32_t cause;  // a Cause: of an end by `terminate` or `kill_if_still_running`
   std::int64_t grace_ms;
   std::int64_t linger_ms;
   std::uint64_t call;  // 0: `ping` counts
   std::uint64_t ping;
-  std::uint64_t seed;     // of a spawn: the child's
-  std::uint32_t streams;  // of a spawn: what the child's standard streams are to be
+  std::uint64_t seed;     // of a spawn: the seed of the child
+  std::uint32_t streams;  // of a spawn: the plan of the child's standard streams
   Group group;
 };
 
 enum class ReportKind : std::uint32_t {
   spawned = 1,      // `pid` runs and has `slot`
-  failed,           // last word: there is no child; `code` is an errno
-  exited,           // last word: `code` is a wait status
-  orphans,          // `id` is how many were killed so far that children had left behind
-  refused_to_wait,  // `code` is the errno of poll(2): the snapshot looks now and then
-  begun,  // to the parent, once and first: `pid` serves now; or cannot, and `code` is an errno
+  failed,           // final: there is no child; `code` is an errno
+  exited,           // final: `code` is a wait status
+  orphans,          // `id` is the number of orphans that were killed up to now
+  refused_to_wait,  // `code` is the errno of poll(2): the snapshot polls from time to time
+  begun,  // to the parent, once and first: `pid` serves, or it cannot, and `code` is an errno
 };
 
 struct Report {
@@ -61,14 +63,14 @@ struct Report {
   std::uint64_t id;
   std::int32_t pid;
   std::int32_t code;
-  std::int32_t cause;  // Cause, as far as the snapshot knows it
+  std::int32_t cause;  // a Cause, as far as the snapshot knows it
   std::int32_t reserved;
   std::int64_t user_us;
   std::int64_t system_us;
   std::int64_t max_rss;
   std::int64_t minor_faults;
   std::int64_t major_faults;
-  std::int64_t born_before;  // of `spawned`: CLOCK_BOOTTIME in nanoseconds, once it was born
+  std::int64_t born_before;  // of `spawned`: CLOCK_BOOTTIME in nanoseconds, taken after the fork
 };
 
 // ---- data socket ----
@@ -78,8 +80,8 @@ enum class FrameKind : std::uint8_t {
   call,      // to the child: argument of call `id`
   value,     // from the child: answer to call `id`
   error,     // from the child: call `id` failed (id 0: the task itself)
-  message,   // either way: one value of a pipe
-  end,       // either way: no more frames; an end of file without it is a broken end
+  message,   // both ways: one value of a pipe
+  end,       // both ways: no more frames; an end of file without it is a broken end
   ping,      // to the child: its loop writes the id into its slot
 };
 

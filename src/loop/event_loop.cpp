@@ -1,4 +1,4 @@
-// event_loop.cpp - the turns of the loop, and what libevent is asked to do.
+// event_loop.cpp - the iterations of the loop, and the calls of libevent.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "loop/event_loop.hpp"
 
@@ -23,8 +23,8 @@ Loop* first_loop = nullptr;
 Loop* signal_loop = nullptr;
 int signal_watches = 0;
 
-// Its queue, and a pair for signals: libevent ends the process where it is given the first and not
-// the others.
+// Its queue, and a pair for signals: libevent ends the process if it gets the first and not the
+// others.
 constexpr int descriptors_of_base = 3;
 
 bool environment_has_settings() noexcept {
@@ -34,9 +34,9 @@ bool environment_has_settings() noexcept {
   return false;
 }
 
-// libevent looks into the environment for each of its settings, and asks each time who may have set
-// it: a dozen system calls, which each child with a loop makes.  Where nobody has set one they are left
-// out.  One of them asks for a timer, which takes a descriptor.
+// libevent looks up each of its settings in the environment, and checks each time whether it may
+// trust them: a dozen system calls in each child with a loop.  If none is set they are left out.
+// One of the settings asks for a timer, which takes a descriptor.
 event_base* new_base() noexcept {
   const bool settings = environment_has_settings();
   const HeldNumbers held(descriptors_of_base + (settings ? 1 : 0));
@@ -65,7 +65,7 @@ EVPARALLEL_EARLY int living_loops() noexcept {
   return loops;
 }
 
-// ---- Attached ----
+// ---- LoopObserver ----
 
 LoopObserver::~LoopObserver() {
   detach();
@@ -110,8 +110,8 @@ void Event::add() {
 }
 
 void Event::add_in(std::chrono::nanoseconds time) {
-  // libevent counts from the time at which it woke up, so that a timer set after long work would be
-  // early.
+  // libevent counts from the time at which it woke up, so a timer that is set after long work would
+  // be early.
   ::event_base_update_cache_time(loop_->base_);
   const timeval in = timeval_of(time);
   if (::event_add(&event_, &in) != 0)
@@ -177,7 +177,8 @@ void Loop::close() noexcept {
   if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
   base_ = nullptr;
   on_exception_.release();
-  // Callbacks that nobody will call may own handles that come back here.
+  // The callbacks are destroyed without a call; they may own handles whose destructors come back
+  // here.
   const RingBuffer<Callback<void()>> deferred = std::move(deferred_);
   leave_posted();
   if (inherited_) return;
@@ -192,7 +193,7 @@ void Loop::drop() noexcept {
   if (inherited_) return;
   mute_ = true;
   stop_ = true;
-  if (running_) {  // which closes
+  if (running_) {  // run() closes it
     ::event_base_loopbreak(base_);
     return;
   }
@@ -212,7 +213,7 @@ void Loop::drop() noexcept {
 
 // ---- in a process that the program has forked ----
 
-// Of a snapshot and its children nothing is left to do here: there was no loop.
+// For a snapshot and its children there is nothing left to do: there was no loop.
 void Loop::mark_all_inherited() noexcept {
   for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
   first_loop = nullptr;
@@ -221,9 +222,9 @@ void Loop::mark_all_inherited() noexcept {
   signal_watches = 0;
 }
 
-// An event that is removed is removed from the kernel's queue as well, and that is shared with the
-// program until libevent is told.  False: it cannot be told, since it would end the process where it
-// is given no descriptors for those that it gives back; then nothing is removed.
+// Removing an event also removes it from the kernel's queue, which is shared with the program until
+// libevent is told of the fork.  Returns false if it cannot be told: it would end the process if it
+// got no descriptors in place of those that it closes.  Then nothing is removed.
 bool Loop::part() noexcept {
   if (parted_) return true;
   const HeldNumbers held(descriptors_of_base);
@@ -244,7 +245,7 @@ void Loop::check_at_home() const {
 namespace {
 
 constexpr std::size_t most_lent = std::size_t{16} << 20;
-// Where no large message has come for so many, its memory goes.
+// If no large message has come for this number of drafts, the memory is released.
 constexpr int drafts_a_block = 64;
 
 }  // namespace
@@ -267,17 +268,17 @@ void Loop::end_large_draft() noexcept {
   if (--drafts_with_block_ > 0 && draft_.bytes().capacity() <= most_lent) return;
   drafts_with_block_ = 0;
   block_.reset();
-  // A string that is given an empty one keeps its memory.
+  // Assigning an empty string would keep the memory.
   if (draft_.bytes().capacity() > most_kept) std::string().swap(draft_.bytes());
 }
 
-// ---- what is pending ----
+// ---- pending work ----
 
 bool Loop::idle() const noexcept {
   return holds_ == 0 && outside_holds_ == 0 && !has_posted_ && deferred_.empty();
 }
 
-// On a borrowed base there may be others of our kind, and events of the program.
+// A borrowed base may have other loops of the library, and events of the program.
 bool Loop::pending() const noexcept {
   if (!base_) return false;
   int ours = 0;
@@ -295,8 +296,8 @@ void Loop::turn() {
   rethrow();
 }
 
-// libevent does not say why it has failed.  Where it refuses to start, which the program's own
-// callbacks may ask of a borrowed base, it has asked nobody.
+// libevent does not say why it has failed.  If it refused to start, as it does inside a callback of
+// a borrowed base, it has not called the kernel.
 void Loop::turn_again() {
   errno = 0;
   if (::event_base_loop(base_, EVLOOP_ONCE) >= 0) return;
@@ -333,13 +334,13 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
       bell.add_in(*limit - spent);
     }
     turn();
-    check_at_home();  // a callback has forked, and the copy came back
+    check_at_home();  // a callback has forked, and this is the forked copy
     bell.remove();
     if (ended_by_program()) break;
   }
 }
 
-// By event_base_loopbreak() or event_base_loopexit(), which it knows from its own loops.
+// Ended by event_base_loopbreak() or event_base_loopexit(), as in loops of the program itself.
 bool Loop::ended_by_program() const noexcept {
   return ::event_base_got_break(base_) || ::event_base_got_exit(base_);
 }
@@ -359,7 +360,7 @@ void Loop::caught() noexcept {
     ::event_base_loopbreak(base_);
     return;
   }
-  // The program dispatches its own base: there is no run() that could throw.
+  // The program dispatches its own base, so there is no run() that could throw.
   if (!on_exception_.is_set()) std::terminate();
   on_exception_(std::current_exception());
 }

@@ -1,13 +1,12 @@
-// event_loop.hpp - one event of libevent, and the loop that it belongs to.  With watch.cpp the only file
-// that includes
-// libevent.
+// event_loop.hpp - one event of libevent, and the loop that it belongs to.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// The C++ side of the edge: no exception passes through libevent, whatever a callback does.
+// With event_loop.cpp the only file that includes libevent.  No exception passes through libevent,
+// whatever a callback does.
 //
-// A process that the program forks by itself inherits loops that are not its own: the kernel's event
-// queue and the sockets are the program's.  There a loop is not alive, calls nobody, and leaves that
-// queue alone.
+// A process that the program forks by itself inherits loops that it does not own: the kernel's
+// event queue and the sockets belong to the program.  There a loop is not alive, makes no
+// callbacks, and leaves that queue alone.
 #pragma once
 
 #include <evparallel/callback.hpp>
@@ -36,7 +35,7 @@ namespace evparallel {
 
 class Loop;
 
-// Something that hangs on a loop and must know when the loop is gone.
+// An object that uses a loop and must know when the loop is destroyed.
 class LoopObserver {
 public:
   LoopObserver() noexcept = default;
@@ -50,7 +49,8 @@ protected:
 
 private:
   friend class Loop;
-  // The loop is being destroyed: remove all events, call nobody.  Already detached.
+  // The loop is being destroyed: remove all events, make no callbacks.  The object is already
+  // detached.
   virtual void on_loop_destroyed() noexcept = 0;
 
   Loop* attached_to_ = nullptr;
@@ -58,7 +58,7 @@ private:
   LoopObserver* next_ = nullptr;
 };
 
-// One `struct event`.  Its address must not change while it is armed.
+// One `struct event`.  Its address must not change while it is added.
 class Event {
 public:
   Event() noexcept = default;
@@ -66,7 +66,7 @@ public:
   Event& operator=(const Event&) = delete;
   ~Event() { remove(); }
 
-  // Names what is watched; `object->*member()` is called from the loop.
+  // Sets what is watched; `object->*member()` is called from the loop.
   template <auto member, class T>
   void set(Loop& loop, int fd, short what, T* object) noexcept;
 
@@ -75,7 +75,7 @@ public:
   void add_in(std::chrono::nanoseconds);
   void activate() noexcept;
   void remove() noexcept;
-  // Removes it and forgets the loop, which may not live on.
+  // Removes it and forgets the loop, which may be destroyed before this object.
   void unset() noexcept;
   bool added() const noexcept { return added_; }
 
@@ -91,7 +91,8 @@ private:
   bool added_ = false;
 };
 
-// A Reactor's inside.  It outlives the Reactor as long as a handle knows it; `base` is null then.
+// The implementation of a Reactor.  It outlives the Reactor while a handle refers to it; then
+// `base` is null.
 class Loop : public std::enable_shared_from_this<Loop> {
 public:
   Loop(event_base*, bool owned);
@@ -102,18 +103,18 @@ public:
   void check_at_home() const;
   bool at_home() const noexcept { return !inherited_; }
   void close() noexcept;
-  // Closes it, once it is in none of its callbacks: a process that ends by exit() in one never comes
-  // back there.
+  // Closes it once none of its callbacks is running: a process that calls exit() in a callback
+  // never returns to the loop.
   void drop() noexcept;
   void run(const std::chrono::nanoseconds* limit);
   bool pending() const noexcept;
   void stop() noexcept;
 
-  // One turn: waits for an event and runs what is ready.  For a child that waits for its own socket
-  // as well.
+  // One iteration: waits for an event and runs what is ready.  For a child that waits for its own
+  // socket as well.
   void turn();
 
-  // Runs `f` as a callback: what it throws goes to run() or to on_exception.
+  // Runs `f` as a callback: an exception goes to run() or to on_exception.
   template <class F>
   void call(F&& f) noexcept {
     ++depth_;
@@ -125,19 +126,19 @@ public:
     --depth_;
   }
   bool in_callback() const noexcept { return depth_ > 0; }
-  // A callback threw or asked to stop, or has forked and this is the copy: run() is to return before
-  // the next one.
+  // A callback has thrown or asked to stop, or has forked and this is the forked copy: run() has to
+  // return before the next callback.
   bool interrupted() const noexcept { return thrown_ || stop_ || inherited_; }
   bool alive() const noexcept { return base_ != nullptr && !inherited_; }
   event_base* base() const noexcept { return base_; }
 
-  // What keeps run() from returning.
+  // Keeps run() from returning.
   void hold() noexcept { ++holds_; }
   void release() noexcept { --holds_; }
   void hold_from_outside() noexcept { ++outside_holds_; }
   void release_from_outside() noexcept;
 
-  // Runs it in this turn, after the callbacks that are ready, and not inside the caller.
+  // Calls it in this iteration, after the callbacks that are ready, and not inside the caller.
   void defer(Callback<void()>);
   // Any thread.
   void post(Callback<void()>);
@@ -145,15 +146,16 @@ public:
     on_exception_.set(std::move(callback));
   }
 
-  // libevent has one signal pipe a process: the second loop that asks is refused.
+  // libevent has one signal pipe for a process: a second loop that asks is refused.
   void watch_signals();
   void unwatch_signals() noexcept;
 
-  // Received bytes, shared by all sockets of the loop: callbacks do not nest.
+  // The buffer for received bytes, shared by all sockets of the loop: callbacks do not nest.
   static constexpr std::size_t scratch_size = 128 * 1024;
   char* scratch();
 
-  // One for each loop, made at its first use: what those that hang on it have in common.
+  // One object of each type for each loop, made at its first use: state shared by the objects on
+  // the loop.
   template <class T>
   T& own() {
     static const char type = 0;
@@ -163,7 +165,7 @@ public:
     return *static_cast<T*>(owned_things_.back().second.get());
   }
 
-  // The message that is written next, in memory that is used again.  nullptr: another one is being
+  // The buffer for the next message; its memory is reused.  nullptr: another message is being
   // written.
   Writer* begin_draft() noexcept {
     if (std::exchange(drafting_, true)) return nullptr;
@@ -175,8 +177,8 @@ public:
     draft_.clear();
     if (block_ || draft_.bytes().capacity() > most_kept) end_large_draft();
   }
-  // Before a message is sent: where it is large, the next one may have its memory once it has left.
-  // To fill pages that are new each time costs more than to copy.
+  // Call this before a message is sent: if it is large, the next one can reuse its memory once it
+  // has left.  Filling new pages each time costs more than copying.
   void lend(Writer& message) {
     if (message.written().size() >= large_message) lend_large(message);
   }
@@ -202,15 +204,15 @@ private:
 
   event_base* base_;
   bool owned_;
-  std::uint64_t number_limit_;  // when it was made
+  std::uint64_t number_limit_;  // when the loop was made
   bool inherited_ = false;      // by a process that the program has forked
-  bool mute_ = false;           // inherited, or its Reactor is gone: it calls nobody
-  bool parted_ = false;         // its base there has an event queue of its own
+  bool mute_ = false;           // inherited, or its Reactor is gone: no callbacks
+  bool parted_ = false;         // its base has an event queue of its own there
   Loop* next_ = nullptr;
   bool running_ = false;
   bool stop_ = false;
   int depth_ = 0;
-  int own_events_ = 0;  // events of ours that libevent counts as added
+  int own_events_ = 0;  // the library's events that libevent counts as added
   std::size_t holds_ = 0;
   std::atomic<std::size_t> outside_holds_{0};
   std::exception_ptr thrown_;
@@ -221,10 +223,10 @@ private:
   static constexpr std::size_t large_message = std::size_t{256} << 10;
   Writer draft_;
   bool drafting_ = false;
-  // By the address of a type.
+  // Indexed by the address of a type.
   std::vector<std::pair<const char*, std::shared_ptr<void>>> owned_things_;
-  std::shared_ptr<std::string> block_;  // of a large message, perhaps still under way
-  int drafts_with_block_ = 0;           // so many more keep it
+  std::shared_ptr<std::string> block_;  // of a large message that may not have left yet
+  int drafts_with_block_ = 0;           // it is kept for this number of further drafts
   RingBuffer<Callback<void()>> deferred_;
   Event deferred_event_;
   std::mutex posted_lock_;
@@ -234,7 +236,7 @@ private:
   Event wake_event_;
 };
 
-// How many reactors live in this process.
+// The number of reactors in this process.
 int living_loops() noexcept;
 
 template <auto member, class T>

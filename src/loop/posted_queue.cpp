@@ -1,4 +1,4 @@
-// posted_queue.cpp - what the loop is to call later: for itself, and for other threads.
+// posted_queue.cpp - callbacks for later: deferred by the loop itself, and posted by other threads.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "loop/event_loop.hpp"
 
@@ -34,7 +34,7 @@ void Loop::post(Callback<void()> callback) {
 
 void Loop::wake() noexcept {
   const std::uint64_t one = 1;
-  if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake as it is
+  if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake already
 }
 
 void Loop::run_posted() {
@@ -52,7 +52,7 @@ void Loop::run_posted() {
     call([&] { callback(); });
   }
   if (posted.empty()) return;
-  // run() is to return first: the rest keeps its place for the next one.
+  // run() has to return first: the rest keeps its place for the next run().
   const std::lock_guard<std::mutex> guard(posted_lock_);
   posted_.insert(posted_.begin(), std::make_move_iterator(posted.begin()),
                  std::make_move_iterator(posted.end()));
@@ -66,11 +66,11 @@ void Loop::release_from_outside() noexcept {
 
 void Loop::leave_posted() noexcept {
   std::unique_lock<std::mutex> guard(posted_lock_, std::defer_lock);
-  // A thread of the program may have held the lock when this process was forked: it is not here.
+  // A thread of the program may have held the lock at the fork, and does not exist in this process.
   if (!inherited_) {
     guard.lock();
   } else if (!guard.try_lock()) {
-    new std::shared_ptr<Loop>(shared_from_this());  // nobody may touch what it was changing
+    new std::shared_ptr<Loop>(shared_from_this());  // leaked: the queue may be half changed
     return;
   }
   std::deque<Callback<void()>> posted;

@@ -1,4 +1,4 @@
-// reactor.cpp - the public face of the loop: timers, watches, posts.
+// reactor.cpp - the public interface of the loop: timers, watches, posts.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/reactor.hpp>
 
@@ -12,8 +12,8 @@ namespace evparallel {
 
 namespace detail {
 
-// A timer or a watch.  While it is active it keeps itself alive, if it is detached, and holds
-// run().
+// A timer or a watch.  While it is active it keeps run() from returning and, if it is detached,
+// keeps itself alive.
 class LoopHandle : public LoopObserver, public std::enable_shared_from_this<LoopHandle> {
 public:
   using Clock = std::chrono::steady_clock;
@@ -38,7 +38,7 @@ public:
     if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
     if ((what & EV_SIGNAL) != 0) {
       loop_->watch_signals();
-      signal_ = true;  // not before: what was refused is not given back
+      signal_ = true;  // only now: a refused watch must not be released
     }
     event_.set<&LoopHandle::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
     event_.add();
@@ -47,7 +47,7 @@ public:
 
   void cancel() noexcept {
     event_.remove();
-    // It may own the handle that it hangs on.
+    // The callback may own the handle of this object.
     callback_.release();
     if (std::exchange(signal_, false)) loop_->unwatch_signals();
     deactivate();
@@ -69,7 +69,7 @@ private:
     active_ = false;
     if (loop_->alive()) loop_->release();
     detach();
-    // The last reference may be our own: what follows here must not touch members.
+    // This may be the last reference: nothing below may use a member.
     const std::shared_ptr<LoopHandle> last = std::move(self_);
   }
 

@@ -9,19 +9,19 @@ namespace evparallel {
 
 namespace {
 
-// The limit is for what users send.  Tasks are the program's own; errors are short.
+// The limit is for what users send.  Tasks come from the program itself; errors are short.
 EVPARALLEL_EARLY bool is_limited(FrameKind kind) noexcept {
   return kind != FrameKind::task && kind != FrameKind::error;
 }
 
-// What users send, and answers: not what the library says beside.
+// True for what users send, and for answers; false for the library's own frames.
 EVPARALLEL_EARLY bool is_message(FrameKind kind, std::uint64_t id) noexcept {
   return kind == FrameKind::message || kind == FrameKind::call || kind == FrameKind::value ||
          (kind == FrameKind::error && id != 0);
 }
 
-// Each read brings one batch at most, and no read is made before the frames of the last are cut:
-// more is what no frame claims.
+// Each read returns at most one batch, and the frames of one read are cut before the next read:
+// batches above this number belong to no frame.
 constexpr std::size_t most_batches = 8;
 
 }  // namespace
@@ -92,7 +92,8 @@ EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
   return IoResult::done;
 }
 
-// A frame that was cut may stand in memory of the traffic, until the next one or keep().
+// While frames are cut, the last frame may be in the memory of the buffers, until the next one or
+// keep().
 EVPARALLEL_EARLY void Channel::settle() noexcept {
   if (traffic_.can_be_given_back() && !cutting_ && traffic_->none()) traffic_.give_back();
 }
@@ -153,12 +154,12 @@ void Channel::match_along(Frame& frame) {
     current = std::move(along.front());
     along.erase(along.begin());
   }
-  // More or fewer than were sent are not those that were sent.
+  // If their number differs, they are not those that were sent.
   if (current.descriptors.size() != frame.attached) current = ReceivedFds();
   frame.descriptors = &current.descriptors;
 }
 
-// What was cut of the last frame stays where it is: its receiver may be at it.
+// The body of the last frame stays valid: its receiver may still use it.
 void Channel::close() noexcept {
   if (ChannelBuffers* traffic = traffic_.peek()) {
     traffic->out.clear();

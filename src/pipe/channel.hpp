@@ -1,8 +1,8 @@
 // channel.hpp - untyped frames on one socket.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// Passive: a descriptor and two verbs, receive and flush.  A plain `run` child drives it with
-// blocking calls, all others from a loop.
+// Passive: it has a descriptor and two main operations, receive and flush.  A plain `run` child
+// uses it with blocking calls, all others use it from a loop.
 #pragma once
 
 #include "base/object_pool.hpp"
@@ -11,23 +11,23 @@
 
 namespace evparallel {
 
-// What is under way on one socket, both ways.
+// The frames in transit on one socket, in both directions.
 struct ChannelBuffers {
-  // Nothing is; the next frame may as well pass through another one.
+  // True if nothing is in transit: then the next frame can use another object.
   bool none() const noexcept {
     return out.empty() && !in.in_frame() && along.empty() && current.descriptors.empty();
   }
 
   FrameReader in;
   FrameQueue out;
-  std::vector<ReceivedFds> along;  // came, and their frames are not complete yet
+  std::vector<ReceivedFds> along;  // received, but their frames are not complete yet
   ReceivedFds current;             // of the last frame
 };
 
 class Channel {
 public:
-  // `traffic`: where the frames pass through.  One that is lent is given back whenever nothing is
-  // under way: few of many sockets ever have one.
+  // `traffic`: the buffers of the frames.  If they are pooled, they are returned whenever nothing
+  // is in transit: of many sockets only a few need them at a time.
   Channel(OwnedFd socket, std::size_t max_message, Pooled<ChannelBuffers> traffic = {}) noexcept
       : socket_(std::move(socket)), traffic_(std::move(traffic)), max_message_(max_message) {}
 
@@ -35,42 +35,42 @@ public:
   bool is_open() const noexcept { return static_cast<bool>(socket_); }
 
   // ---- out ----
-  // Queues one frame; `message` is left empty, or keeps what it holds.
+  // Queues one frame; `message` is left empty, or keeps its content.
   // Fails, and nothing was queued: Errc::too_large, also for too many descriptors;
-  // Errc::bad_message where one of them is not open.
+  // Errc::bad_message if one of them is not open.
   enum class Message : bool { taken, kept };
   void put(FrameKind, std::uint64_t id, Writer& message, Message = Message::taken);
-  // Writes what is queued.  done: nothing is left; again, later: something is; end: nobody reads it
-  // any more, and it is gone.
+  // Writes the queued frames.  done: nothing is left; would_block, retry_later: something is left;
+  // closed: the other side reads no more, and the queue is dropped.
   IoResult flush(Wait);
-  // No more frames: says so, and closes the direction once all is written.
+  // Queues the end frame, and closes this direction once all is written.
   void finish();
   bool finished() const noexcept { return finishing_; }
-  // Finished and written, or nobody reads.
+  // All is written after finish(), or the other side reads no more.
   bool out_over() const noexcept { return out_dead_ || (finishing_ && queued() == 0); }
   bool out_dead() const noexcept { return out_dead_; }
   std::size_t queued() const noexcept { return traffic_.peek() ? traffic_.peek()->out.size() : 0; }
-  // Bytes ever taken, and ever written: what tells whether a frame has left.
+  // The number of bytes ever queued, and ever written: they say whether a frame has left.
   std::uint64_t bytes_put() const noexcept { return bytes_written_ + queued(); }
   std::uint64_t bytes_written() const noexcept { return bytes_written_; }
 
   // ---- in ----
-  // One read, into `scratch` or into the large frame under way.  Then take frames with next() until
-  // it says no, then call keep(), before scratch is used for anything else.
+  // Reads once, into `scratch` or into an unfinished large frame.  Then take frames with next()
+  // until it returns false, and call keep() before scratch is used for anything else.
   IoResult receive(char* scratch, std::size_t size, Wait);
-  // The descriptors of a frame are closed with the next one, unless they are taken.
-  // Fails: Errc::bad_message where the stream makes no sense.
+  // The descriptors of a frame are closed with the next frame, unless they are taken.
+  // Fails: Errc::bad_message if the stream makes no sense.
   bool next(Frame& frame);
-  // Those of the last frame, for who keeps its message.
+  // The descriptors of the last frame, for a caller that keeps its message.
   ReceivedFds take_along() noexcept { return std::move(traffic_->current); }
   void keep();
-  // Behind the frame that next() gave last there is something, if only a part of a frame.
+  // There are bytes behind the last frame of next(), if only a part of a frame.
   bool more_is_here() const noexcept { return traffic_.peek() && traffic_.peek()->in.in_frame(); }
   // An end of file was read.
   bool in_over() const noexcept { return in_over_; }
   // The end of file came inside a frame.
   bool torn() const noexcept { return in_over_ && more_is_here(); }
-  // Of that frame; 0 where it is not known.
+  // The id of that frame; 0 if it is not known.
   std::uint64_t torn_id() const noexcept {
     return traffic_.peek() ? traffic_.peek()->in.id_under_way() : 0;
   }
@@ -85,7 +85,7 @@ private:
   void settle() noexcept;
 
   OwnedFd socket_;
-  bool cutting_ = false;  // a frame of the traffic may be in use
+  bool cutting_ = false;  // a frame in the buffers may be in use
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;

@@ -1,4 +1,4 @@
-// pipe_api.cpp - what a Pipe calls.
+// pipe_api.cpp - the functions that a Pipe calls.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 

@@ -1,4 +1,4 @@
-// pipe_core.cpp - the life of a pipe: reading and writing.
+// pipe_core.cpp - reading and writing of a pipe.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/pipe.hpp>
 
@@ -15,7 +15,7 @@ namespace detail {
 
 namespace {
 
-// Frames of one callback are gathered up to here.
+// Frames of one callback are gathered up to this number of bytes.
 constexpr std::size_t gather_limit = 256 * 1024;
 
 }  // namespace
@@ -47,7 +47,8 @@ bool PipeCore::send(Writer& message) {
   return false;
 }
 
-// Where what the other side wrote is still to be read, its end tells by itself.
+// If frames of the other side are still to be read, they are followed by its end, and nothing is
+// reported here.
 void PipeCore::tell_closed(Lost what) {
   if (!in_ended_ || !loop_->alive()) return;
   if (what == Lost::is_sent) dropped_ = true;
@@ -55,8 +56,9 @@ void PipeCore::tell_closed(Lost what) {
   loop_->defer([self = shared_from_this()] { self->report_closed(); });
 }
 
-// Who sends after the other side's end has it reported in any case.  What was queued before may also
-// have been lost on its way, which the end of the other side says.
+// A frame that is sent after the other side's end is always reported as lost.  A frame that was
+// queued before may be lost as well; that is reported only to on_error, because the end of the
+// other side says it, too.
 void PipeCore::report_closed() {
   closed_told_ = has_on_error() || dropped_;
   if (!closed_told_ || std::exchange(error_told_, true)) return;
@@ -86,7 +88,7 @@ void PipeCore::close() {
     end_out();
   else if (loop_->alive())
     loop_->defer([self = shared_from_this()] { self->end_out(); });
-  // With its own direction closed, a side that takes no messages only waits for the end.
+  // A side that takes no messages and has closed its own direction only waits for the end.
   if (stopped_at_message_) continue_later();
 }
 
@@ -109,7 +111,7 @@ void PipeCore::schedule_flush(FlushPolicy leave) {
   loop_->defer([self = shared_from_this()] { self->flush(); });
 }
 
-// Where something is left to be written.
+// For the case that something is left to write.
 void PipeCore::wait_to_write(IoResult flow) {
   if (flow == IoResult::would_block) {
     retry_.reset();
@@ -140,7 +142,8 @@ void PipeCore::flush() {
   const IoResult flow = channel_.flush(Wait::no);
   wait_to_write(flow);
   if (flow == IoResult::closed && !only_end) tell_closed(Lost::was_queued);
-  // Also where nobody reads any more: who waits for it with a paused pipe would never hear of the end.
+  // on_drain is called even if the other side reads no more: a user that waits for it with a paused
+  // pipe would otherwise never receive the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
     above_mark_ = false;
     loop_->defer([self = shared_from_this()] { self->handlers_->drain(); });
@@ -182,8 +185,8 @@ void PipeCore::watch_reading() {
     read_event_.remove();
 }
 
-// Frames that were received already wait for no event; and no callback is called from inside a call
-// of the user.
+// No event announces frames that were received already; and no callback is called from inside a
+// call of the user.
 void PipeCore::continue_later() {
   if (!loop_->alive() || !started_ || std::exchange(continue_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] {
@@ -223,12 +226,11 @@ void PipeCore::dispatch(Frame& frame) {
     case FrameKind::message: return on_message_frame(frame);
     case FrameKind::end:
       clean_ = true;
-      // In the parent the callbacks of the end wait for nothing either: the child may live on for
-      // long.
+      // Also in the parent on_end is called at once, because the child may live on for long.
       return end_in();
     case FrameKind::error:
       if (frame.id != 0) break;
-      if (clean_) return;  // on_end was told
+      if (clean_) return;  // on_end was called
       return on_task_error(read_error(frame.reader()));
     default: break;
   }
@@ -272,7 +274,7 @@ void PipeCore::deliver_held() {
   on_message_frame(frame);
 }
 
-// A stream that makes no sense is over, and so is the pipe: there is no way to find the next frame.
+// After a stream that makes no sense there is no way to find the next frame, so the pipe is over.
 void PipeCore::bad_stream(const Error& error) {
   channel_.close();
   read_event_.remove();

@@ -1,4 +1,4 @@
-// pipe_core.hpp - a channel that a loop drives: what stands behind a Pipe, a Process and a Remote.
+// pipe_core.hpp - a channel on a loop: the implementation of a Pipe, a Process and a Remote.
 // Runs in: parent, child.  Licence: see COPYING.
 #pragma once
 
@@ -13,18 +13,18 @@
 
 namespace evparallel {
 
-// Who made the pipe, and hears what is not for its user.
+// The callbacks to the object that made the pipe, for events that are not for its user.
 class PipeObserver {
 public:
-  // The other side's task has failed as a whole.  Returns what is to be told of it.
+  // The task of the other side has failed as a whole.  Returns the error to report.
   virtual Error on_task_error(const Error& error) { return error; }
-  // The other side has died inside a frame; 0: it is not known of which call.
+  // The other side has died inside a frame; 0: its call is not known.
   virtual void on_torn(std::uint64_t /*call*/) {}
-  virtual void on_frame(Frame&) {}  // of a kind that is not a pipe's own
-  virtual void on_input() {}        // something has come; before any of it is told
-  virtual void on_broken() {}       // end of file without an end; a last word may still come
-  virtual void on_closed() {}       // end of file after an end; a last word is still to come
-  virtual void on_over() {}         // both directions are over and all callbacks were called
+  virtual void on_frame(Frame&) {}  // of a kind that is not for the pipe itself
+  virtual void on_input() {}        // bytes have come; called before any of them is delivered
+  virtual void on_broken() {}       // end of file without an end frame; a spawn outcome may come
+  virtual void on_closed() {}       // end of file after an end frame; the spawn outcome will come
+  virtual void on_over() {}         // both directions have ended and all callbacks were called
 
 protected:
   ~PipeObserver() = default;
@@ -34,20 +34,20 @@ namespace detail {
 
 class PipeCore : public LoopObserver, public std::enable_shared_from_this<PipeCore> {
 public:
-  // In the parent a last word about the child follows the end of file; in the child none does.
+  // In the parent the spawn outcome follows the end of file; in a child there is none.
   enum class SpawnOutcome : std::uint8_t { comes, none };
-  // What a clean end of the other side does to this side's direction, where neither on_end nor
-  // on_drain is set: a pipe of messages closes it, one of calls is for its owner to close.
+  // What a clean end of the other side does to this side's direction if neither on_end nor on_drain
+  // is set: a pipe of messages closes it; a pipe of calls leaves that to its observer.
   enum class OtherEnd : std::uint8_t { closes, is_left };
 
   PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, SpawnOutcome,
            PipeObserver*, OtherEnd = OtherEnd::closes);
   ~PipeCore() override = default;
 
-  // ---- the user's side ----
+  // ---- interface of the user ----
   bool send(Writer&);  // one message.  False: above the high-water mark
-  // In a child the end leaves in the next turn of its loop: what the task, or the callback that is
-  // running, throws until then takes its place.
+  // In a child the end frame is sent in the next iteration of its loop: if the task, or the
+  // callback that is running, throws before that, its error is sent instead.
   void close();
   void pause() noexcept;
   void resume();
@@ -59,38 +59,38 @@ public:
   void set_on_end(Callback<void()> c) { handlers_->end.set(std::move(c)); }
   void set_on_error(Callback<void(const Error&)> c) { handlers_->error.set(std::move(c)); }
   void set_on_drain(Callback<void()> c) { handlers_->drain.set(std::move(c)); }
-  // One message could not be taken; the pipe goes on.
+  // Reports that one message could not be read; the pipe goes on.
   void tell_error(const Error&);
   bool has_on_message() const noexcept {
     return handlers_.peek() && handlers_.peek()->message.is_set();
   }
 
-  // ---- the owner's side ----
+  // ---- interface of the observer ----
   // Also reads what came before the loop took over.
   void start();
-  // Queues a frame and sees to it that it is written: at once, since who sends it may compute for
-  // ever; or, inside a callback, together with all that this turn of the loop brings; or with what
-  // follows it, and in the next turn if nothing does.
+  // Queues a frame and schedules its write.  at_once: now, because the sender may compute for ever;
+  // with_the_turn: inside a callback, together with all frames of this iteration of the loop;
+  // with_the_next: with the frame that follows, or in the next iteration if none follows.
   // Fails: Errc::too_large.
   enum class FlushPolicy { at_once, with_the_turn, with_the_next };
   void put(FrameKind, std::uint64_t id, Writer&, FlushPolicy = FlushPolicy::at_once,
            Channel::Message = Channel::Message::taken);
-  // The task has failed as a whole.  Behind an end that has left, nothing is said.
+  // Reports that the task has failed as a whole.  Does nothing after the end frame.
   void put_task_error(const Error&);
-  // The end that close() has put off.
+  // Sends the end frame that close() has put off.
   void end_out();
   std::uint64_t bytes_put() const noexcept { return channel_.bytes_put(); }
   std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
-  // Writes all that is queued, and waits for it: for a child that is about to end.
+  // Writes all queued frames, and waits for that: for a child that is about to end.
   void flush_blocking() { channel_.flush(Wait::yes); }
-  // The last word has come: reads what is there, then on_error (where the end was not clean),
-  // on_end, on_over.
+  // The spawn outcome has come: reads what is there, then calls on_error (if the end was not
+  // clean), on_end, on_over.
   void conclude(const Error&);
-  // Its owner is gone: callbacks are released, what is queued is written, then it is closed.
+  // The observer is gone: releases callbacks, writes what is queued, and then closes.
   void abandon();
   // Closes at once and releases all callbacks.
   void shut() noexcept;
-  // Nothing will come or go any more that a call could hope for.
+  // A call can still be sent and answered.
   bool usable() const noexcept {
     return channel_.is_open() && !broken_ && !channel_.out_dead() && !concluded();
   }
@@ -112,7 +112,7 @@ private:
   void report_closed();
   void finish();
   bool closes_with_other() const noexcept;
-  // Nothing is to be sent any more.
+  // Nothing is sent any more.
   bool ending() const noexcept { return closed_ || channel_.finished(); }
   void on_task_error(const Error&);
   void on_message_frame(Frame&);
@@ -126,16 +126,16 @@ private:
   void release_handlers() noexcept;
   void leave_writing() noexcept;
 
-  // Those of a Pipe; a remote function has none.
+  // The callbacks of a Pipe; a remote function has none.
   struct Handlers {
     CallbackSlot<void(Reader&)> message;
     CallbackSlot<void()> end;
     CallbackSlot<void(const Error&)> error;
     CallbackSlot<void()> drain;
   };
-  // What most pipes do not come to, or at their end alone.
+  // What most pipes never need, or only at their end.
   struct Rare {
-    std::string held;  // the first message, where nobody takes messages
+    std::string held;  // the first message, if on_message is not set
     ReceivedFds held_along;
     std::optional<Error> conclusion;
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
@@ -156,7 +156,7 @@ private:
   PipeObserver* owner_;
   Event read_event_;
   Lazy<Event> write_event_;
-  Lazy<Event> retry_;  // where nothing tells when to write
+  Lazy<Event> retry_;  // if no event says when to write
   Lazy<Handlers> handlers_;
   Lazy<Rare> rare_;
 
@@ -164,15 +164,15 @@ private:
   OtherEnd other_end_;
   bool started_ = false;
   bool paused_ = false;
-  bool stopped_at_message_ = false;  // nobody takes messages
+  bool stopped_at_message_ = false;  // on_message is not set
   bool discard_ = false;
-  bool clean_ = false;     // the other side said that it ended
-  bool in_ended_ = false;  // on_end was told
+  bool clean_ = false;     // the other side has sent an end frame
+  bool in_ended_ = false;  // on_end was called
   bool broken_ = false;
   bool error_told_ = false;
   bool closed_ = false;       // by close()
-  bool end_put_off_ = false;  // and the other side does not know
-  bool dropped_ = false;      // what was sent after the other side's end
+  bool end_put_off_ = false;  // and the other side has not been informed
+  bool dropped_ = false;      // frames were sent after the other side's end
   bool closed_told_ = false;
   bool over_told_ = false;
   bool above_mark_ = false;

@@ -1,4 +1,4 @@
-// pipe_ends.cpp - how a pipe ends: cleanly, broken, by the last word about its child, or by its owner.
+// pipe_ends.cpp - how a pipe ends: cleanly, broken, with its spawn outcome, or by its observer.
 // Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 
@@ -14,7 +14,7 @@ Error torn_frame() {
 
 }  // namespace
 
-// For the end: told at most once, and on_end and on_exit tell it too.
+// Reports the error of the end: at most once, because on_end and on_exit report the end, too.
 void PipeCore::fail_end(const Error& error) {
   if (std::exchange(error_told_, true)) return;
   if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
@@ -42,8 +42,9 @@ void PipeCore::end_in() {
   check_over();
 }
 
-// It is the other side's end and no close(): who sends later is told by on_error.  A broken end closes
-// a child's, so that it ends; in the parent a last word follows.
+// This is the other side's end and no close(): on_error reports frames that are sent later.  A
+// broken end closes the direction of a child, so that it ends; in the parent the spawn outcome
+// follows.
 bool PipeCore::closes_with_other() const noexcept {
   if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
   return clean_ ? !has_on_drain() : last_word_ == SpawnOutcome::none;
@@ -55,8 +56,8 @@ void PipeCore::conclude(const Error& error) {
   drain_and_end();
 }
 
-// All that a dead child has written is there already; an end of file may never come, since somebody
-// else may hold the socket.
+// All that a dead child has written is in the socket.  This does not wait for an end of file,
+// because another process may hold the socket.
 void PipeCore::drain_and_end() {
   const auto keep = shared_from_this();
   if (over_told_) return;
@@ -74,14 +75,14 @@ void PipeCore::drain_and_end() {
   }
   if (!clean_) fail_end(conclusion);
   end_in();
-  if (has_on_error()) error_told_ = true;  // no callback comes after the last one
+  if (has_on_error()) error_told_ = true;  // on_over is the last callback
   over_told_ = true;
   PipeObserver* owner = std::exchange(owner_, nullptr);
   shut();
   if (owner) owner->on_over();
 }
 
-// Without a last word to come, a pipe is over when both directions are.
+// Without a spawn outcome to come, a pipe is over when both directions are.
 void PipeCore::check_over() {
   if (!in_ended_ && !discard_) return;
   if (!channel_.out_over()) return;
@@ -116,8 +117,8 @@ void PipeCore::release_handlers() noexcept {
 }
 
 void PipeCore::shut() noexcept {
-  owner_ = nullptr;                           // what a stop() has put off may still come here
-  const auto keep = weak_from_this().lock();  // the last handle may hang on a callback of its own
+  owner_ = nullptr;                           // events that a stop() has put off may still come
+  const auto keep = weak_from_this().lock();  // a callback of its own may own the last handle
   read_event_.remove();
   leave_writing();
   channel_.close();

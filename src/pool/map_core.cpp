@@ -1,4 +1,4 @@
-// map_core.cpp - a map's items on their way to children: pulled, in chunks, and bisected.
+// map_core.cpp - sends the items of a map to children: pulled, in chunks, and bisected.
 // Runs in: parent.  Licence: see COPYING.
 #include "pool/map_core.hpp"
 
@@ -15,13 +15,14 @@ namespace detail {
 
 namespace {
 
-// So long a child is to work at a chunk, and so long it may before it gives back the rest.
+// The time that a chunk should take in a child, and the time after which the child returns the
+// rest.
 constexpr double chunk_ns = 1e7;
 constexpr std::int64_t cut_ns = 50000000;
 constexpr std::size_t most_items = 4096;
-// Larger items travel alone.
+// Items of at least this size are sent alone.
 constexpr std::size_t large_item = std::size_t{64} << 10;
-// How far results may be ahead of one that is late, where they are to come in order.
+// How far results may be ahead of a late one if they are delivered in order.
 constexpr std::size_t chunks_ahead = 64;
 constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
 
@@ -37,7 +38,7 @@ std::string_view items_of(const Chunk& chunk) {
   return chunk.argument.adopted().substr(items_at);
 }
 
-// The first `count` items take so many bytes.
+// The size of the first `count` items in bytes.
 std::size_t size_of_items(std::string_view items, std::uint32_t count) {
   Reader in(items);
   for (; count > 0; --count) {
@@ -62,7 +63,7 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
   refuse_negative("MapOptions::progress_every", options_.progress_every);
 }
 
-// ---- which items ----
+// ---- choosing items ----
 
 bool MapCore::may_pull() const noexcept {
   if (input_over_) return false;
@@ -78,7 +79,7 @@ std::size_t MapCore::wanted() const noexcept {
   if (over_) return 0;
   std::size_t wanted = again_.size();
   if (!may_pull()) return wanted;
-  // What is said of the total may be wrong.
+  // The total that the caller has given may be wrong.
   const std::size_t total = options_.total ? *options_.total : SIZE_MAX / 2;
   wanted += std::max<std::size_t>(total - std::min<std::size_t>(total, pulled_), 1);
   return wanted;
@@ -91,14 +92,14 @@ std::size_t MapCore::chunk_size(std::size_t most) const noexcept {
     size = static_cast<std::size_t>(
         std::clamp(chunk_ns / cost_ns_, 1.0, static_cast<double>(most_items)));
   if (options_.total && *options_.total > pulled_) {
-    // Towards the end they get smaller, so that all children end at the same time.
+    // Chunks get smaller towards the end, so that all children end at the same time.
     const std::size_t left = *options_.total - static_cast<std::size_t>(pulled_);
     size = std::min(size, left / (2 * pool_->worker_limit()) + 1);
   }
   return std::min(size, most);
 }
 
-// Into item_.  False: there is none, or it is refused and has failed.
+// Pulls an item into item_.  False: there is none, or it was refused and has failed.
 bool MapCore::pull_item() {
   item_.clear();
   std::optional<Error> refused;
@@ -125,9 +126,9 @@ bool MapCore::pull_item() {
   return false;
 }
 
-// Adds item_; false: it goes alone.
+// Adds item_ to the chunk; false: it is sent alone.
 bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
-  // Descriptors belong to a message, and not to an item in it.
+  // Descriptors belong to a message, not to an item in it.
   if (item_.size() >= large_item || item_.attached()) {
     Chunk alone;
     alone.first = pulled_ - 1;
@@ -201,7 +202,7 @@ void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t c
   put_back(std::move(chunk));
 }
 
-// ---- what came of them ----
+// ---- results ----
 
 void MapCore::note_cost(std::int64_t spent_ns, std::size_t items) noexcept {
   const double cost = std::max(static_cast<double>(spent_ns) / static_cast<double>(items), 1.0);
@@ -209,7 +210,7 @@ void MapCore::note_cost(std::int64_t spent_ns, std::size_t items) noexcept {
   if (pool_) pool_->counts().run.add(static_cast<std::int64_t>(cost), items);
 }
 
-// A child may answer less than it was sent; the rest is sent again.
+// A child may answer fewer items than it was sent; the rest is sent again.
 bool MapCore::count_answers(Chunk& chunk, Reader& in, Ready& ready, std::int64_t& spent_ns) {
   try {
     ChunkAnswerHead head;
@@ -291,7 +292,7 @@ void MapCore::failed(Chunk&& chunk, const Error& error) {
   if (pool_) pool_->pump_later();
 }
 
-// Each half goes to a child of its own.
+// Each half is sent to a child of its own.
 void MapCore::bisect(const Chunk& chunk) {
   const std::string_view items = items_of(chunk);
   const std::uint32_t half = chunk.count / 2;
@@ -309,7 +310,7 @@ void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error)
   deliver_later();
 }
 
-// ---- what a Pool and a MapHandle do ----
+// ---- interface of a Pool and a MapHandle ----
 
 std::shared_ptr<MapCore> pool_map(PoolCore& pool, MapTask task, MapOptions options) {
   auto map = std::make_shared<MapCore>(pool, pool.loop(), std::move(task), std::move(options));

@@ -1,4 +1,4 @@
-// map_core.hpp - a map's inside: its items on their way, and their results.
+// map_core.hpp - the implementation of a map: its items and their results.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -13,56 +13,57 @@ namespace evparallel {
 
 namespace detail {
 
-// Items that follow one another and travel together.
+// Consecutive items that are sent together.
 struct Chunk {
   std::shared_ptr<MapCore> map;
-  Writer argument;  // shared: a copy costs nothing
+  Writer argument;  // shared, so that a copy is cheap
   std::uint64_t first = 0;
   std::uint32_t count = 0;
   unsigned attempts = 0;
-  bool single = false;  // one item, which travels as a call does
+  bool single = false;  // one item, in the form of a call
 };
 
 class MapCore : public std::enable_shared_from_this<MapCore> {
 public:
   MapCore(PoolCore&, const std::shared_ptr<Loop>&, MapTask, MapOptions);
 
-  // ---- out: to children ----
+  // ---- to the children ----
   int priority() const noexcept { return options_.priority; }
-  // next_chunk() may give one.
+  // True if next_chunk() may return a chunk.
   bool has_chunk() const noexcept;
-  // How many more children could work for it.
+  // The number of further children that could work for it.
   std::size_t wanted() const noexcept;
-  // What next_chunk() would give has at most `most` items.
+  // True if the chunk of next_chunk() has at most `most` items.
   bool fits(std::size_t most) const noexcept {
     return again_.empty() || again_.front().count <= most;
   }
-  // At most `most` items.  False: there is none now.  Requires: it fits.
+  // Gives the next chunk, of at most `most` items.  False: there is none now.  Requires:
+  // fits(most).
   bool next_chunk(Chunk&, std::size_t most);
-  // No child has begun it.
+  // Takes back a chunk that no child has begun.
   void take_back(Chunk&&);
 
-  // ---- back ----
+  // ---- from the children ----
   void answered(Chunk&&, Reader&, std::int64_t spent_ns);
-  // Its child has ended, or it was refused.
+  // Its child has ended, or the chunk was refused.
   void failed(Chunk&&, const Error&);
 
   // ---- ends ----
   void cancel();
-  void stop(const std::optional<Error>&);  // nothing more is begun
-  void pool_gone() noexcept;               // as cancel()
+  void stop(const std::optional<Error>&);  // begins nothing more
+  void pool_gone() noexcept;               // the same as cancel()
   void on_loop_destroyed() noexcept;
   Progress progress() const;
 
 private:
-  // Results that are to be delivered.
+  // Results that are ready for delivery.
   struct Ready {
     std::uint64_t first = 0;
     std::uint32_t count = 0;
     bool single = false;
-    std::string_view bytes{};  // of `own`, or of a message that is being heard
+    std::string_view bytes{};  // of `own`, or of a message that is being handled
     std::string own{};
-    std::optional<Error> error{};  // of all of them
+    std::optional<Error> error{};  // the error of all of them
   };
 
   bool pull_item();
@@ -90,22 +91,22 @@ private:
   std::shared_ptr<Loop> loop_;
   MapTask task_;
   MapOptions options_;
-  Writer item_;  // the one that was pulled last
+  Writer item_;  // the item that was pulled last
 
   std::uint64_t pulled_ = 0;
   bool input_over_ = false;
-  std::deque<Chunk> again_;    // before any other
-  std::size_t under_way_ = 0;  // chunks that children have
+  std::deque<Chunk> again_;    // sent before any other
+  std::size_t under_way_ = 0;  // chunks that were sent to children
   double cost_ns_ = 0;         // of an item; 0: not known
 
   std::map<std::uint64_t, Ready> ready_;
   std::size_t ready_bytes_ = 0;
-  std::uint64_t next_ = 0;  // whose result is to be delivered, where they are ordered
+  std::uint64_t next_ = 0;  // the next index to deliver, if the results are ordered
   bool delivering_ = false;
   bool deliver_deferred_ = false;
 
   MapSummary summary_;
-  mutable ProgressMeter meter_;  // to ask it is to let it know the time
+  mutable ProgressMeter meter_;  // mutable because a query updates its time
   std::int64_t began_at_;
   std::int64_t reported_at_;
   bool stopping_ = false;  // nothing more is begun

@@ -1,4 +1,4 @@
-// map_results.cpp - a map's results on their way to the caller: in order, each once, and its end.
+// map_results.cpp - delivers the results of a map to the caller: in order, each once, and its end.
 // Runs in: parent.  Licence: see COPYING.
 #include "base/no_memory.hpp"
 #include "codec/remote_error.hpp"
@@ -13,7 +13,7 @@ namespace evparallel {
 
 namespace detail {
 
-// The bytes of a message are gone when it has been heard.
+// Copies the bytes, because those of a message are gone after its callback.
 void MapCore::keep(Ready&& ready) {
   try {
     if (ready.own.empty()) ready.own.assign(ready.bytes);
@@ -55,7 +55,7 @@ void MapCore::deliver() {
   check_finished();
 }
 
-// False: the loop is to stop, and the rest is left.
+// False: the loop has to stop, and the rest is left.
 bool MapCore::deliver_ready(Ready& ready) {
   Reader in(ready.bytes, ready.single ? &ready.own : nullptr);
   while (ready.count > 0 && !over_) {
@@ -105,7 +105,7 @@ void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) 
   loop_->call([&] { task_.on_result(static_cast<std::size_t>(index), in, error); });
 }
 
-// ---- how far ----
+// ---- progress ----
 
 Progress MapCore::progress() const {
   return meter_.sample();
@@ -123,11 +123,11 @@ void MapCore::report(bool last) {
 
 void MapCore::check_finished() {
   if (over_ || !input_over_ || under_way_ > 0 || !again_.empty()) return;
-  // Nothing comes any more that what is ready could wait for.
+  // The result for which the ready ones wait will not come any more.
   if (ready_.empty() || (stopping_ && options_.ordered && ready_.begin()->first != next_)) end();
 }
 
-// No result is told any more; what children are at is given up, and on_done hears.
+// From now on no result is delivered.  Gives up what children still run, and calls on_done later.
 void MapCore::end() {
   if (std::exchange(over_, true)) return;
   input_over_ = true;

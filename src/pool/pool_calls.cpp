@@ -1,4 +1,4 @@
-// pool_calls.cpp - the calls of a pool: they wait, a child has them, they are answered.
+// pool_calls.cpp - the calls of a pool: waiting, sent to a child, answered.
 // Runs in: parent.  Licence: see COPYING.
 #include "backtrace/symbolizer.hpp"
 #include "pool/pool_core.hpp"
@@ -13,10 +13,10 @@ namespace detail {
 
 namespace {
 
-// From here on a second copy of an argument shares its bytes.
+// From this size on a second copy of an argument shares its bytes.
 constexpr std::size_t shared_from = 1024;
 
-// Its child has ended, or never was: nothing is known against the call.
+// The child has ended, or never existed: the call is not to blame.
 bool is_end_of_child(Errc code) noexcept {
   switch (code) {
     case Errc::child_exited:
@@ -48,7 +48,7 @@ void PoolCore::ended() {
   if (--pending_ == 0 && loop_->alive()) loop_->release();
 }
 
-// ---- in ----
+// ---- submit ----
 
 bool PoolCore::full() const noexcept {
   return (options_.max_queue > 0 && queue_.size() >= options_.max_queue) ||
@@ -94,7 +94,7 @@ std::uint64_t PoolCore::refuse(const Error& error, Answer answer) {
   return next_id_++;
 }
 
-// Of a call that is counted among those that are pending.
+// For a call that is counted in `pending_`.
 void PoolCore::tell_later(const Error& error, Answer answer) {
   loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
     self->ended();  // first: a callback may throw
@@ -103,9 +103,9 @@ void PoolCore::tell_later(const Error& error, Answer answer) {
   });
 }
 
-// ---- those that wait ----
+// ---- waiting calls ----
 
-// A call that comes back has its old place: ids rise.
+// A call that comes back gets its old place, because the queue is in order of ids.
 void PoolCore::enqueue(std::uint64_t id, PoolCall& call) {
   call.worker.reset();
   call.since = now_ns();
@@ -193,7 +193,7 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
   const auto map = chunk.map;
   if (in) {
     check_worn(worker, now);
-    fill(worker);  // first: it works while the results are told
+    fill(worker);  // first: the child works while the results are delivered
     map->answered(std::move(chunk), *in, spent);
   } else {
     map->failed(std::move(chunk), *error);
@@ -218,14 +218,14 @@ void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, cons
   fill(worker);
   ended();
   end_if_closed();
-  call.answer(in, error);  // last: it may do anything
+  call.answer(in, error);  // last: the callback may do anything
 }
 
-// A call that no child had begun goes to another; one that may be made twice, too.
+// A call that no child has begun is sent to another one; so is one that may be made twice.
 bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
   if (call.cancelled || stage_ >= Stage::stopping) return false;
   if (error.delivery() == Delivery::started) {
-    const bool torn = error.code() == Errc::bad_message;  // a part of the answer came
+    const bool torn = error.code() == Errc::bad_message;  // a part of the answer was received
     const bool ended = error.exit() && (is_end_of_child(error.code()) || torn);
     if (!ended || !options_.child.idempotent || call.attempts >= options_.child.retries)
       return false;
@@ -238,7 +238,7 @@ bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
   return true;
 }
 
-// ---- what a Pool does ----
+// ---- interface of a Pool ----
 
 std::shared_ptr<PoolCore> pool_start(Reactor& reactor, Task task, const PoolOptions& options) {
   std::vector<std::shared_ptr<Replicas>> snapshots;

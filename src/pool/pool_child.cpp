@@ -1,4 +1,4 @@
-// pool_child.cpp - a pool's child: what it does once, then calls, alone or in chunks.
+// pool_child.cpp - the child of a pool: its start, then calls, alone or in chunks.
 // Runs in: child.  Licence: see COPYING.
 #include <evparallel/pool.hpp>
 #include <evparallel/this_call.hpp>
@@ -13,7 +13,7 @@ namespace detail {
 
 namespace {
 
-// Several answers stand in one message, so none of them can be adopted.
+// Copies adopted bytes, because several answers share one message.
 void settle(Writer& out) {
   if (!out.adopted_owner()) return;
   std::string all = std::move(out.bytes());
@@ -101,7 +101,7 @@ void pool_serve(Child& child, Reader& rest, Callback<void(Reader&, Writer&)> cal
   PoolTail tail;
   rest.read(&tail, sizeof tail);
   if (tail.start) tail.start(rest);
-  // A call that ends its child takes no other's answer along.
+  // Answers are not gathered: if a call ends the child, no other answer may be lost with it.
   child.never_gather();
   child.tell_ready();
   child.answer(PoolAnswer(std::move(call), tail.max_message));

@@ -1,4 +1,4 @@
-// pool_core.hpp - a Pool's inside: its calls, its maps, and its children.
+// pool_core.hpp - the implementation of a Pool: its calls, its maps, and its children.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -21,8 +21,8 @@ struct PoolCall {
   unsigned attempts = 0;
   bool cancelled = false;
   std::int64_t deadline = no_deadline;
-  std::int64_t since = 0;                // it waits
-  std::shared_ptr<PoolWorker> worker{};  // who has it; null: it waits
+  std::int64_t since = 0;                // when it began to wait
+  std::shared_ptr<PoolWorker> worker{};  // the child that has it; null: it waits
 };
 
 class PoolCore : public LoopObserver,
@@ -41,7 +41,7 @@ public:
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
   std::size_t pending() const noexcept { return pending_; }
-  // What a child says.
+  // An answer, or an error, from a child.
   void heard(PoolWorker&, const PoolWorker::Sent&, Reader*, const Error*);
 
   // ---- maps ----
@@ -87,7 +87,7 @@ private:
   void check_drained();
   void give_up_waiting(std::uint64_t id, const Error&);
 
-  // ---- which child gets what (pool_schedule.cpp) ----
+  // ---- the choice of a child (pool_schedule.cpp) ----
   void pump();
   Next next_work();
   PoolWorker* choose(Next) noexcept;
@@ -145,26 +145,26 @@ private:
   std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls that wait
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;  // calls and maps
-  bool refused_ = false;     // since on_drain was told
+  bool refused_ = false;     // since the last on_drain
   CallbackSlot<void()> drain_;
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;
-  std::unordered_map<std::uint64_t, Chunk> chunks_;  // that children have
+  std::unordered_map<std::uint64_t, Chunk> chunks_;  // that were sent to children
   unsigned calls_in_a_row_ = 0;
 
   std::vector<std::shared_ptr<PoolWorker>> workers_;  // in the order of their start
-  std::vector<PoolWorker*> idle_;                     // in the order of their becoming idle
+  std::vector<PoolWorker*> idle_;                     // in the order in which they became idle
   std::size_t sent_items_ = 0;
   std::map<int, std::size_t> sent_priorities_;
   double run_ns_ = 0;  // of a call; 0: not known
   bool pump_deferred_ = false;
 
   unsigned failed_starts_ = 0;  // in a row
-  std::int64_t start_at_ = 0;   // not before
-  std::int64_t failed_at_ = 0;  // the last of them
+  std::int64_t start_at_ = 0;   // no start before this time
+  std::int64_t failed_at_ = 0;  // the time of the last failed start
   std::optional<Error> unhealthy_;
-  std::size_t dead_ = 0;  // to be replaced
+  std::size_t dead_ = 0;  // still to be replaced
 
   Event clock_;
   std::int64_t clock_at_ = no_deadline;

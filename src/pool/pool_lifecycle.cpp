@@ -1,4 +1,4 @@
-// pool_lifecycle.cpp - the children of a pool: when one is started, replaced, and ended.
+// pool_lifecycle.cpp - the children of a pool: their start, replacement and end.
 // Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "system/usable_cpus.hpp"
@@ -19,7 +19,7 @@ namespace {
 constexpr std::int64_t first_pause_ns = 20000000;
 constexpr std::int64_t longest_pause_ns = 10000000000;
 
-// Behind the callable of the function.
+// Appends the tail to the callable of the function.
 void append_tail(Task& task, const PoolOptions& options) {
   PoolTail tail;
   tail.start = options.on_start.entry();
@@ -30,7 +30,7 @@ void append_tail(Task& task, const PoolOptions& options) {
   if (options.on_start.function()) task.more.push_back(*options.on_start.function());
 }
 
-// It would never be seen.
+// Without /proc the growth would never be seen.
 void check_measurable(const PoolOptions& options) {
   if (options.max_rss_growth > 0 && own_memory(::getpid()) == 0)
     throw Error(Errc::refused,
@@ -59,7 +59,7 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
   append_tail(task, options_);
   if (options_.workers == 0) options_.workers = usable_cpus(options_.child.affinity);
   options_.min_workers = std::min(options_.min_workers, options_.workers);
-  options_.snapshots.clear();  // they need not live longer than the call
+  options_.snapshots.clear();  // they need not outlive this call
   options_.child.snapshot = nullptr;
   Options child = options_.child;
   child.retries = 0;
@@ -85,7 +85,7 @@ bool PoolCore::work_waits() const noexcept {
          std::any_of(maps_.begin(), maps_.end(), [](const auto& map) { return map->has_chunk(); });
 }
 
-// Those that take calls, or will.
+// The number of children that accept calls now or will.
 std::size_t PoolCore::active() const noexcept {
   std::size_t count = 0;
   for (const auto& worker : workers_)
@@ -107,7 +107,7 @@ void PoolCore::start_wanted() {
                              ? options_.min_workers - count
                              : 0);
   if (wanted == 0) return;
-  // How one has ended may tell that the next one has to wait, or is not to be started at all.
+  // The cause of that end may mean that the next start has to wait, or must not happen at all.
   if (std::any_of(workers_.begin(), workers_.end(),
                   [](const auto& worker) { return worker->stage == PoolWorker::Stage::ended; }))
     return;
@@ -116,7 +116,7 @@ void PoolCore::start_wanted() {
     if (!start_one(nullptr)) return;
 }
 
-// Of a snapshot that lives, each in turn.
+// A pattern of a snapshot that lives, in rotation.
 const std::shared_ptr<const ChildSpec>& PoolCore::next_pattern() noexcept {
   for (std::size_t i = 0; i < patterns_.size(); ++i) {
     const auto& pattern = patterns_[next_pattern_++ % patterns_.size()];
@@ -168,7 +168,7 @@ void PoolCore::child_free(PoolWorker& worker) {
   pump_later();
 }
 
-// ---- an end ----
+// ---- the end of a child ----
 
 void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const Error& error) {
   const auto keep = worker.self();
@@ -181,7 +181,7 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
     if (other->successor == &worker) other->successor = nullptr;
     if (other.get() == worker.successor) other->spare = false;
   }
-  // Its calls are heard of after this.
+  // The callbacks of its calls come after this.
   loop_->defer([self = shared_from_this(), keep, expected, error] {
     if (self->stage_ == Stage::over) return;
     const auto found = std::find(self->workers_.begin(), self->workers_.end(), keep);
@@ -203,7 +203,7 @@ void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error&
 
 void PoolCore::start_failed(const Error& error) {
   if (error.code() == Errc::unknown_function || !next_pattern()->replicas->alive())
-    return fail_waiting(error);  // another child would meet it as well
+    return fail_waiting(error);  // another child would fail as well
   ++failed_starts_;
   failed_at_ = now_ns();
   const unsigned doubled = std::min(failed_starts_ - 1, 20U);
@@ -220,10 +220,10 @@ void PoolCore::start_failed(const Error& error) {
   fail_waiting(*unhealthy_);
 }
 
-// ---- one that has done its part ----
+// ---- worn children ----
 
-// The replacement is started before it is needed, and takes over when it is ready or the old one
-// may do no more.
+// The replacement is started before it is needed.  It takes over when it is ready, or when the old
+// child must not begin any more calls.
 void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
   if (worker.stage != PoolWorker::Stage::ready || worker.spare) return;
   if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
@@ -249,7 +249,7 @@ void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
     worker.worn = true;
 }
 
-// It gets nothing more; what it has it answers.
+// Sends nothing more to the child; it still answers what it has.
 void PoolCore::replace(PoolWorker& worker) {
   if (!worker.successor && stage_ == Stage::open && now_ns() >= start_at_ && work_waits())
     start_one(&worker);
@@ -270,13 +270,13 @@ void PoolCore::take_over(PoolWorker& worker) {
   wake_when_old(worker);
 }
 
-// It may be so already: while it started, or waited for another's end, that was no reason to replace
-// it.
+// It may be too old already: while it started, or waited for another's end, age was no reason to
+// replace it.
 void PoolCore::wake_when_old(const PoolWorker& worker) noexcept {
   if (options_.max_age.count() > 0) wake_at(deadline_from(worker.started_at, options_.max_age));
 }
 
-// Those that have had nothing to do for long, as far as they are not to be kept.
+// Ends children that have been idle for long, except those that have to be kept.
 void PoolCore::end_idle(std::int64_t now) {
   std::size_t kept = active();
   while (options_.idle_timeout.count() > 0 && !idle_.empty() && kept > options_.min_workers) {
@@ -288,7 +288,7 @@ void PoolCore::end_idle(std::int64_t now) {
   }
 }
 
-// ---- the clock ----
+// ---- the timer ----
 
 void PoolCore::wake_at(std::int64_t at) noexcept {
   if (at >= clock_at_ || stage_ == Stage::over || !loop_->alive()) return;
@@ -314,7 +314,7 @@ void PoolCore::on_clock() {
       wake_at(due);
       break;
     }
-    // One that nobody needs is not replaced.
+    // A child that is not needed is not replaced.
     if (worker.free() && worker.stage == PoolWorker::Stage::ready && !worker.spare &&
         queue_.empty() && maps_.empty() && active() > options_.min_workers)
       retire(worker);

@@ -1,9 +1,9 @@
-// pool_schedule.cpp - which child gets what, and what is taken back from one that is slow.
+// pool_schedule.cpp - which child gets a call, and what is taken back from a slow one.
 // Runs in: parent.  Licence: see COPYING.
 //
-// A child that answers one call and is then sent the next one stands still for a round trip.  So
-// calls that are short are sent ahead, many of them; and what a child has not begun is taken back
-// where it turns out to be slow while another one has nothing to do.
+// A child that answers one call and only then gets the next one is idle for a round trip.  So
+// several short calls are sent ahead; and if a child turns out to be slow while another one is
+// idle, the calls that it has not begun are taken back.
 #include "pool/pool_core.hpp"
 
 #include <algorithm>
@@ -18,9 +18,9 @@ constexpr double short_call_ns = 1e6;
 constexpr double long_call_ns = 1e7;
 constexpr std::size_t most_ahead = 64;
 constexpr double worth_a_child_ns = 1e5;
-// A child that is at one call for so long is slow.
+// A child that runs one call for at least this time is slow.
 constexpr std::int64_t slow_ns = 1000000;
-// Two chunks: while the answer of one is on its way, there is the other.
+// While the answer to one chunk is sent, the child has the other.
 constexpr std::uint32_t chunks_ahead = 2;
 constexpr unsigned calls_between_chunks = 64;
 
@@ -37,7 +37,7 @@ std::int64_t PoolCore::slow_after() const noexcept {
   return std::max(slow_ns, static_cast<std::int64_t>(2 * run_ns_));
 }
 
-// Items that it may still be sent.
+// The number of items that it may still be sent.
 std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
   if (options_.max_calls == 0) return SIZE_MAX;
   return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.taken);
@@ -57,7 +57,7 @@ bool PoolCore::accepts(const PoolWorker& worker, Next what, std::int64_t now) co
   return load < (worker.chunks > 0 ? 2 : call_depth());
 }
 
-// The one that became idle last, so that the others can end; or the one with the least to do.
+// The child that became idle last, so that the others can end; else the one with the least work.
 PoolWorker* PoolCore::choose(Next what) noexcept {
   const std::int64_t now = now_ns();
   for (std::size_t i = idle_.size(); i-- > 0;)
@@ -69,7 +69,7 @@ PoolWorker* PoolCore::choose(Next what) noexcept {
   return best;
 }
 
-// The higher priority; calls and chunks of one priority in turns, and so the maps among each other.
+// The higher priority comes first.  Calls and chunks of one priority alternate, and so do maps.
 PoolCore::Next PoolCore::next_work() {
   std::size_t turn = maps_.size();
   for (std::size_t i = 0; i < maps_.size(); ++i) {
@@ -87,7 +87,7 @@ PoolCore::Next PoolCore::next_work() {
   return calls_in_a_row_ < calls_between_chunks ? Next::call : Next::chunk;
 }
 
-// How many more children would find something to do.
+// The number of further children that would have work.
 std::size_t PoolCore::demand() const noexcept {
   std::size_t wanted = queue_.size();
   for (const auto& map : maps_) wanted += std::min(map->wanted(), worker_limit());
@@ -125,7 +125,7 @@ void PoolCore::pump_later() {
   });
 }
 
-// One that has answered gets what comes next.
+// Gives the next work to a child that has answered.
 void PoolCore::fill(PoolWorker& worker) {
   if (stage_ == Stage::over) return;
   if (worker.stage == PoolWorker::Stage::ready) {
@@ -161,7 +161,8 @@ bool PoolCore::send_call(PoolWorker& worker) {
 bool PoolCore::send_chunk(PoolWorker& worker) {
   const std::shared_ptr<MapCore> map = maps_[map_turn_];
   if (!map->fits(allowance(worker))) {
-    // It has done its part: what it may still do is less than what has come back from others.
+    // The child is worn: it may begin fewer items than the chunk has that came back from another
+    // child.
     worker.taken = options_.max_calls;
     check_worn(worker, now_ns());
     return false;
@@ -220,7 +221,7 @@ void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
   }
 }
 
-// Where one has nothing to do, what waits behind a slow call of another goes to it.
+// If a child is idle, it gets what waits behind a slow call of another one.
 void PoolCore::balance() {
   balance_at_ = no_deadline;
   if (idle_.empty() || sent_items_ == 0 || stage_ >= Stage::stopping) return;
@@ -241,7 +242,7 @@ void PoolCore::balance() {
   if (taken) pump_later();
 }
 
-// For a call of higher priority than those that were sent ahead.
+// For a call with a higher priority than those that were sent ahead.
 void PoolCore::make_way(int priority) {
   if (sent_priorities_.empty() || sent_priorities_.begin()->first >= priority || !idle_.empty())
     return;
@@ -249,7 +250,7 @@ void PoolCore::make_way(int priority) {
     if (worker->stage == PoolWorker::Stage::ready) take_back(*worker, priority);
 }
 
-// ---- idle ones ----
+// ---- idle children ----
 
 void PoolCore::set_idle(PoolWorker& worker) {
   if (worker.spare || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;

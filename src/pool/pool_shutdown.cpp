@@ -1,4 +1,4 @@
-// pool_shutdown.cpp - how a pool ends, and what it tells before.
+// pool_shutdown.cpp - how a pool ends, and its statistics.
 // Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "pool/pool_core.hpp"
@@ -9,7 +9,7 @@ namespace evparallel {
 
 namespace detail {
 
-// ---- the end of all ----
+// ---- the end of the pool ----
 
 void PoolCore::close() {
   if (stage_ == Stage::open) stage_ = Stage::closing;
@@ -43,7 +43,7 @@ void PoolCore::shutdown(std::chrono::milliseconds grace) {
   pump_later();
 }
 
-// What is running still has had its time.
+// The calls that still run have had their time.
 void PoolCore::end_stopping() {
   stop_at_ = no_deadline;
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
@@ -60,7 +60,7 @@ void PoolCore::end_stopping() {
   }
 }
 
-// Of all children; nothing that they say is heard any more.
+// Removes all children; nothing that they send is handled any more.
 std::vector<std::shared_ptr<PoolWorker>> PoolCore::let_go() noexcept {
   idle_.clear();
   chunks_.clear();
@@ -103,7 +103,8 @@ void PoolCore::drop() noexcept {
 void PoolCore::on_loop_destroyed() noexcept {
   stage_ = Stage::over;
   clock_.unset();
-  // Callbacks go unheard: they may own handles that come back here.
+  // The callbacks are destroyed without a call; they may own handles whose destructors come back
+  // here.
   const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
   std::unordered_map<std::uint64_t, PoolCall> calls;
   calls.swap(calls_);
@@ -113,7 +114,7 @@ void PoolCore::on_loop_destroyed() noexcept {
   pending_ = 0;
 }
 
-// ---- what is told ----
+// ---- statistics ----
 
 PoolStats PoolCore::stats() const {
   PoolStats stats;
@@ -163,7 +164,7 @@ void PoolCore::forget_map(const MapCore& map) {
   ended();
 }
 
-// What a child has not begun is taken back unheard.
+// Takes back what the children have not begun, without a callback.
 void PoolCore::give_up_chunks(const MapCore& map) {
   for (const auto& worker : workers_) {
     const std::vector<PoolWorker::Sent> sent = worker->sent;

@@ -1,4 +1,4 @@
-// pool_stats.cpp - counting, and what a child's memory has come to.
+// pool_stats.cpp - counters, times, and the memory of a child.
 // Runs in: parent.  Licence: see COPYING.
 #include "pool/pool_stats.hpp"
 
@@ -65,7 +65,8 @@ void PoolCounts::add(const ResourceUsage& of) noexcept {
 
 // ---- memory ----
 
-// statm: size, resident, and what of it belongs to files or is shared; in pages.
+// statm contains the size, the resident part, and what of that belongs to files or is shared; in
+// pages.
 std::size_t own_memory(pid_t pid) noexcept {
   if (!proc_has_our_numbers()) return 0;
   char text[128];

@@ -1,4 +1,4 @@
-// pool_stats.hpp - what a pool counts, and how long things took.
+// pool_stats.hpp - the counters of a pool, and the distribution of its times.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -10,7 +10,7 @@ namespace evparallel {
 
 namespace detail {
 
-// Times in buckets that are an eighth of their size wide.
+// Times in buckets; the width of a bucket is an eighth of its times.
 class Histogram {
 public:
   void add(std::int64_t ns, std::uint64_t times = 1) noexcept;
@@ -41,7 +41,7 @@ struct PoolCounts {
   void add(const ResourceUsage&) noexcept;
 };
 
-// Bytes of memory that a process has for itself; 0: it cannot be read.
+// The private memory of a process in bytes; 0: it cannot be read.
 std::size_t own_memory(pid_t) noexcept;
 
 }  // namespace detail

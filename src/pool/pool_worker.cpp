@@ -1,4 +1,4 @@
-// pool_worker.cpp - between a pool and one of its children.
+// pool_worker.cpp - connects a pool with one of its children.
 // Runs in: parent.  Licence: see COPYING.
 #include "pool/pool_core.hpp"
 
@@ -16,7 +16,7 @@ void PoolWorker::start() {
 void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline) {
   sent.push_back(what);
   Sent& added = sent.back();
-  // A child's id of a call is known once it is sent, and it may be answered at once.
+  // The child's id of a call is known only after it is sent, and it may be answered at once.
   struct Heard {
     std::shared_ptr<PoolWorker> worker;
     std::uint64_t id;
@@ -71,7 +71,7 @@ void PoolWorker::retire() {
   end_if_done();
 }
 
-// Not before: from then on it has so long to end.
+// Not earlier, because close_in_time() starts the time in which the child has to end.
 void PoolWorker::end_if_done() {
   if (stage == Stage::retiring && free()) close_in_time();
 }
@@ -82,7 +82,7 @@ void PoolWorker::leave() noexcept {
   drop();
 }
 
-// A call that was given up is heard of before the child is past it.
+// The callback of a call that was given up comes before the child has finished the call.
 void PoolWorker::heard(std::uint64_t id, Reader* in, const Error* error) {
   const auto keep = self();
   if (!pool_) return;

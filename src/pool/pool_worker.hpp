@@ -1,4 +1,4 @@
-// pool_worker.hpp - one child of a pool, and what it was sent.
+// pool_worker.hpp - one child of a pool, and the calls and chunks that were sent to it.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -18,8 +18,8 @@ public:
 
   // A call, or a chunk of a map.
   struct Sent {
-    std::uint64_t id;         // of the pool
-    std::uint64_t remote_id;  // of the child
+    std::uint64_t id;         // in the pool
+    std::uint64_t remote_id;  // in the child
     std::int64_t sent_at;
     std::uint32_t items;
     int priority;
@@ -34,43 +34,43 @@ public:
   void start();
   // Fails: std::logic_error, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
-  // What nobody has begun is taken out and given back, beginning with the last; `below`: only what
-  // has a lower priority.
+  // Takes back what the child has not begun, and returns it, the last one first; only what has a
+  // priority lower than `below`.
   std::vector<Sent> take_back_all(std::int64_t below);
   bool take_back_sent(std::uint64_t id);
   void cancel_sent(std::uint64_t id);
   void set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds);
-  // It gets nothing more, and ends when it has answered.
+  // Sends nothing more; the child ends when it has answered.
   void retire();
-  // It is to end; nobody hears of it any more.
+  // Ends the child without further callbacks.
   void leave() noexcept;
 
-  // Removes it.  Nothing: it is not here.
+  // Removes a call or chunk.  Returns nothing if it is not here.
   std::optional<Sent> take_sent(std::uint64_t id);
 
   std::shared_ptr<PoolWorker> self() {
     return std::static_pointer_cast<PoolWorker>(shared_from_this());
   }
   bool free() const noexcept { return sent.empty() && !has_lost_calls(); }
-  // Calls that were given up, and it may be at them still.
+  // Some calls were given up that the child may still run.
   bool has_lost_calls() const noexcept { return lost_calls.peek() && !lost_calls.peek()->empty(); }
-  // Since when it is at what it is at.
+  // The time since which it runs its current call.
   std::int64_t busy_since() const noexcept {
     return sent.empty() ? last_answer_at : std::max(sent.front().sent_at, last_answer_at);
   }
 
   Stage stage = Stage::starting;
-  bool spare = false;        // it waits for the end of the one that it is to replace
-  bool worn = false;         // it is to be replaced when that is possible
-  bool recycles = false;     // it came in place of one that had done its part
+  bool spare = false;        // it waits for the end of the child that it replaces
+  bool worn = false;         // it is replaced when that is possible
+  bool recycles = false;     // it replaces a child that was worn
   bool begun = false;        // it has begun a call, or answered one
-  std::uint32_t chunks = 0;  // of what was sent
+  std::uint32_t chunks = 0;  // of `sent`
   PoolWorker* successor = nullptr;
-  std::uint64_t taken = 0;     // items that it was sent and not taken back
+  std::uint64_t taken = 0;     // items that were sent to it and not taken back
   std::uint64_t answered = 0;  // items
   std::int64_t started_at = 0;
   std::int64_t last_answer_at = 0;
-  std::int64_t looked_at = 0;  // at its memory
+  std::int64_t looked_at = 0;  // the time of the last check of its memory
   std::size_t first_memory = 0;
   std::vector<Sent> sent;
   Lazy<std::vector<std::uint64_t>> lost_calls;

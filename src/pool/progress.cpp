@@ -1,4 +1,4 @@
-// progress.cpp - progress: its rate, its texts, its line.
+// progress.cpp - progress: its rate, its text, its bar.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/progress.hpp>
 
@@ -18,7 +18,7 @@ namespace evparallel {
 
 namespace {
 
-constexpr double rate_seconds = 5;  // what lies further back hardly counts
+constexpr double rate_seconds = 5;  // older samples hardly count
 constexpr std::chrono::milliseconds shortest_sample{100};
 
 double seconds_of(ProgressMeter::Clock::duration time) noexcept {
@@ -36,14 +36,14 @@ Progress ProgressMeter::sample(Clock::time_point now) noexcept {
   if (now - sampled_at_ >= shortest_sample) {
     const double time = seconds_of(now - sampled_at_);
     const double recent = static_cast<double>(done_ - sampled_) / time;
-    // The first sample has nothing to be mixed with.
+    // The first sample has no earlier rate to be mixed with.
     const double weight = sampled_ == 0 && rate_ <= 0 ? 1 : 1 - std::exp(-time / rate_seconds);
     rate_ += weight * (recent - rate_);
     sampled_at_ = now;
     sampled_ = done_;
   }
   Progress progress{done_, failed_, total_, rate_, std::nullopt};
-  constexpr double longest = 1e9;  // seconds: beyond it nobody waits
+  constexpr double longest = 1e9;  // in seconds: a longer time is not shown
   const double ahead = total_ > done_ ? static_cast<double>(total_ - done_) : 0;
   if (total_ > 0 && rate_ > 0 && ahead / rate_ < longest)
     progress.left = std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -78,7 +78,7 @@ std::string count_text(std::uint64_t count, bool bytes) {
 }
 
 std::string time_text(std::chrono::nanoseconds time) {
-  // Upwards: "0:00 left" would be said while there is something left.
+  // Rounded up: "0:00 left" would appear while there is time left.
   const long long all = std::chrono::ceil<std::chrono::seconds>(time).count();
   if (all < 3600) return formatted("%lld:%02lld", all / 60, all % 60);
   const long long hours = all / 3600;
@@ -91,7 +91,7 @@ double part_of(const Progress& progress) noexcept {
   return std::min(1.0, static_cast<double>(progress.done) / static_cast<double>(progress.total));
 }
 
-// Downwards: not 100 % before the last.
+// Rounded down: not 100 % before the last item.
 int percent_of(const Progress& progress) noexcept {
   return static_cast<int>(part_of(progress) * 100);
 }
@@ -100,14 +100,14 @@ std::string rate_text(const Progress& progress, bool bytes) {
   return short_number(progress.rate, bytes ? "B" : "") + "/s";
 }
 
-// Columns, where each character has one.
+// The width in columns, if each character takes one.
 std::size_t columns_of(const std::string& text) noexcept {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
   }));
 }
 
-// Nothing in it moves the cursor.
+// Replaces the characters that could move the cursor.
 std::string printable(std::string text) {
   for (char& c : text)
     if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
@@ -128,7 +128,7 @@ std::string line_of(const Progress& progress, const ProgressOptions& options) {
   return text;
 }
 
-// What stands right of the bar, the most important first.
+// The text right of the bar, the most important part first.
 std::vector<std::string> figures_of(const Progress& progress, bool bytes) {
   std::vector<std::string> figures;
   if (progress.total > 0) figures.push_back(formatted("%3d%%", percent_of(progress)));
@@ -155,8 +155,8 @@ struct BarLine {
   std::size_t columns;
 };
 
-// What does not fit is left out from its end.  The bar has the same width from first to last, as
-// far as there is room for it.
+// Figures that do not fit are left out from the end.  The bar keeps its width from first to last,
+// as far as there is room for it.
 BarLine bar_of(const Progress& progress, const ProgressOptions& options, std::size_t width) {
   constexpr std::size_t shortest_bar = 10;
   BarLine line{options.label, columns_of(options.label)};
@@ -183,7 +183,7 @@ bool can_move_cursor(std::FILE* stream) noexcept {
          std::strcmp(terminal, "dumb") != 0;
 }
 
-// https://no-color.org: set, to whatever but nothing.
+// https://no-color.org: set to anything but an empty string.
 bool no_colour() noexcept {
   const char* wish = std::getenv("NO_COLOR");
   return wish && *wish;
@@ -208,7 +208,7 @@ ProgressBar::ProgressBar(ProgressOptions options) : options_(std::move(options))
   if (options_.every == options_.every.zero())
     options_.every = std::chrono::milliseconds(options_.form == ProgressForm::bar ? 100 : 5000);
   colour_ = moves && !no_colour();
-  // A log is not to begin with a line that says nothing.
+  // A log must not begin with a line without content.
   if (options_.form == ProgressForm::lines) drawn_at_ = ProgressMeter::Clock::now();
 }
 
@@ -220,7 +220,7 @@ void ProgressBar::show(const Progress& progress, ProgressMeter::Clock::time_poin
   if (finished_ || options_.form == ProgressForm::quiet) return;
   last_ = progress;
   behind_ = true;
-  // In its own unit: it may be more than fits into the clock's.
+  // Compared in the unit of `every`, which may be larger than the clock's type can hold.
   if (drawn_at_ && std::chrono::floor<std::chrono::milliseconds>(now - *drawn_at_) < options_.every)
     return;
   drawn_at_ = now;
@@ -241,7 +241,7 @@ void ProgressBar::draw() {
   if (options_.form == ProgressForm::lines) {
     std::fprintf(options_.stream, "%s\n", line_of(last_, options_).c_str());
   } else {
-    // The last column stays free: there a terminal would go on to the next line.
+    // The last column stays free, because a terminal would wrap the line there.
     constexpr std::size_t widest = 4096;
     const std::size_t all = std::min<std::size_t>(
         options_.width > 0 ? options_.width : columns_of_terminal(options_.stream), widest);

@@ -1,4 +1,4 @@
-// cancel_table.cpp - the table of notes.
+// cancel_table.cpp - the table of deadlines and cancelled calls.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "shared/cancel_table.hpp"
 
@@ -26,7 +26,7 @@ void CancelTable::unmap(CancelTable* table) noexcept {
   unmap_shared(table, sizeof(CancelTable));
 }
 
-// A pid has 22 bits at most; a process that came to the same pid later starts at another time.
+// A pid has at most 22 bits; a process that gets the same pid later starts at another time.
 std::uint64_t CancelTable::new_owner() noexcept {
   static OwnerProcess of_process{};
   static std::uint64_t next = 0;

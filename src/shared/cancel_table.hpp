@@ -1,10 +1,10 @@
-// cancel_table.hpp - what the parent says about single calls while they wait or run: when they are due, or
-// that nobody waits for them any more.
+// cancel_table.hpp - the deadlines and cancellations of single calls, written by the parent.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// Shared memory again, for the same reason as slots: a task that computes reads no message.  A table
-// open to all clients of a snapshot; a place belongs to whoever has claimed it.  Where it is full a
-// call has no note: then the task is not told, and only the parent keeps the deadline.
+// This is shared memory for the same reason as the slots: a task that computes reads no messages.
+// All clients of a snapshot share the table; an entry belongs to the client that has claimed it.
+// If the table is full a call has no entry: then the task is not informed, and only the parent
+// enforces the deadline.
 #pragma once
 
 #include "base/clock.hpp"
@@ -15,8 +15,9 @@
 
 namespace evparallel {
 
-constexpr std::int64_t revoked = INT64_MIN;  // cancelled: due before all time
-// It is made elsewhere: the child does not begin it; if it has, this says nothing.
+constexpr std::int64_t revoked = INT64_MIN;  // cancelled: as a deadline that has always passed
+// The call is made in another child: a child that has not begun it does not begin it; a child that
+// has begun it ignores this.
 constexpr std::int64_t reassigned = INT64_MIN + 1;
 
 struct alignas(32) CancelEntry {
@@ -27,28 +28,27 @@ struct alignas(32) CancelEntry {
 
 class CancelTable {
 public:
-  // A fresh table for one snapshot and all its children.  nullptr: no memory.
+  // A new table for one snapshot and all its children.  nullptr: no memory.
   static CancelTable* map() noexcept;
-  // In this process only.
+  // Unmaps it in this process only.
   static void unmap(CancelTable*) noexcept;
 
-  // Whose notes these are: a number for one child, never given to another as long as this table is
-  // there.
+  // The owner id of the entries of one child; unique while this table exists.
   static std::uint64_t new_owner() noexcept;
 
-  // nullptr: no room.  What the writer reads after it is as new as what a reader of the note wrote
-  // before it looked.
+  // Returns nullptr if there is no room.  After it, the caller reads at least the state that
+  // another process had written before it looked for the entry.
   CancelEntry* write(std::uint64_t owner, std::uint64_t call, std::int64_t deadline) noexcept;
   void erase(CancelEntry*) noexcept;
 
-  // The time at which the call is due: no_deadline where there is no note.
+  // The deadline of the call; no_deadline if there is no entry.
   std::int64_t deadline_of(std::uint64_t owner, std::uint64_t call) const noexcept {
     return count_.load() == 0 ? no_deadline : look_up(owner, call);
   }
 
 private:
   static constexpr std::size_t note_count = std::size_t{1} << 18;
-  static constexpr std::size_t reach = 8;  // places that a note may be in
+  static constexpr std::size_t reach = 8;  // number of places in which an entry may be
   static std::size_t first_place(std::uint64_t owner, std::uint64_t call) noexcept;
   std::int64_t look_up(std::uint64_t owner, std::uint64_t call) const noexcept;
 

@@ -1,4 +1,4 @@
-// child_slots.cpp - the mapping of the shared arena, and the agreement about who begins what.
+// child_slots.cpp - maps the shared arena, and decides between the next call and a stop request.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "shared/child_slots.hpp"
 
@@ -19,19 +19,19 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
                   std::atomic<StopRequest>::is_always_lock_free,
               "a lock would not reach across processes");
 
-// Each side writes its word first and reads the other's then (both sequentially consistent), so
-// that at least one of them sees what the other is doing.
+// Each side first writes its own word and then reads the other's (both sequentially consistent), so
+// at least one of them sees what the other does.
 
 bool Slot::begin_against(std::uint64_t before, std::uint64_t id) noexcept {
   call.store(before);
   StopRequest expected = StopRequest::condemned;
   if (sentence.compare_exchange_strong(expected, StopRequest::obeyed)) return false;
   if (expected == StopRequest::obeyed) return false;
-  call.store(CallState{id, true}.word());  // it was taken back
+  call.store(CallState{id, true}.word());  // the request was taken back
   return true;
 }
 
-// False: the child has read one already, and ends.
+// False: the child has already read a request, and ends.
 bool Slot::set_sentence() noexcept {
   StopRequest expected = StopRequest::none;
   return sentence.compare_exchange_strong(expected, StopRequest::condemned) ||

@@ -1,8 +1,8 @@
 // child_slots.hpp - memory that the parent shares with the children of one snapshot: a slot each.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// A synchronous task is not in its loop, so no message reaches it and it sends none; a word in
-// shared memory does. What a child writes is untrusted input to the others.
+// While a synchronous task runs, its child reads and sends no messages; a word in shared memory
+// reaches it.  What a child writes is untrusted input to the others.
 #pragma once
 
 #include <atomic>
@@ -13,10 +13,10 @@ namespace evparallel {
 
 struct CrashRecord;
 
-constexpr std::size_t slot_count = 16384;  // also the most children that one snapshot has at a time
+constexpr std::size_t slot_count = 16384;  // also the limit of living children of one snapshot
 
-// The last call that a child has begun (ids rise), and whether it is at it still: one word, so that
-// both are of one moment.
+// The last call that a child has begun (ids increase), and whether it still runs: one word, so that
+// the two are consistent.
 struct CallState {
   std::uint64_t id = 0;
   bool running = false;
@@ -28,18 +28,19 @@ struct CallState {
 // Whether the child may begin another call.
 enum class StopRequest : std::uint32_t {
   none,       // it may
-  condemned,  // the snapshot is about to end it: it must begin no other call
-  obeyed,     // the child has read that, and ends by itself
+  condemned,  // the snapshot is about to end the child: it must not begin another call
+  obeyed,     // the child has read the request, and ends by itself
 };
 
 struct alignas(64) Slot {
-  std::atomic<std::uint64_t> call{0};           // a CallState.  Child writes
-  std::atomic<std::uint64_t> answered_ping{0};  // the last ping that its loop took.  Child writes
+  std::atomic<std::uint64_t> call{0};           // a CallState.  Written by the child
+  std::atomic<std::uint64_t> answered_ping{0};  // the last ping of its loop.  Written by the child
   std::atomic<StopRequest> sentence{StopRequest::none};
-  std::atomic<bool> has_task{false};  // the child has read what it is to run.  Child writes
+  std::atomic<bool> has_task{false};  // the child has read its task.  Written by the child
 
   // ---- in the child ----
-  // Begins a call.  False: it must not, and the child is to end; as if the call had not been read.
+  // Begins a call.  Returns false if it must not: then the child ends as if it had not read the
+  // call.
   bool begin(std::uint64_t id) noexcept {
     const std::uint64_t before = call.exchange(CallState{id, true}.word());
     return sentence.load() == StopRequest::none || begin_against(before, id);
@@ -50,10 +51,11 @@ struct alignas(64) Slot {
 
   // ---- in the snapshot ----
   void clear() noexcept;
-  // From now on the child begins no other call.  False: it is not at call `id` any more, so that
-  // another one would be hit; it may go on then, or has ended by itself because of this.
+  // From now on the child begins no other call.  Returns false if the child does not run call `id`
+  // any more, so that another call would be hit: then it may go on, or has already ended because of
+  // this.
   bool condemn_in_call(std::uint64_t id) noexcept;
-  // The same whatever it is at.
+  // The same, whatever the child runs.
   void request_stop() noexcept { set_sentence(); }
 
 private:
@@ -61,12 +63,12 @@ private:
   bool set_sentence() noexcept;
 };
 
-// A fresh arena, all zero, for one snapshot and all its children: the slots, and behind them a crash
-// record for each.  It costs memory only where it was touched.  nullptr: no memory.
+// A new arena, all zero, for one snapshot and all its children: the slots, and behind them a crash
+// record for each slot.  It costs memory only where it is touched.  nullptr: no memory.
 Slot* map_slots() noexcept;
-// In this process only.
+// Unmaps it in this process only.
 void unmap_slots(Slot*) noexcept;
-// Of the slot with this index.
+// The crash record of the slot with this index.
 CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept;
 
 }  // namespace evparallel

@@ -1,8 +1,8 @@
 // child_table.hpp - the snapshot's table of children: by index, by pid, and in lists.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// It lives in zeroed memory that only use touches, so that a big table costs nothing, and it neither
-// allocates nor frees.
+// The table lives in zeroed memory.  A page of it is allocated only when it is touched, so a big
+// table costs nothing.  The table itself neither allocates nor frees.
 #pragma once
 
 #include "base/clock.hpp"
@@ -17,34 +17,34 @@
 
 namespace evparallel {
 
-// The index of a child is its slot.
+// The index of a child is the index of its slot.
 using ChildIndex = std::uint32_t;
 constexpr ChildIndex no_child = no_slot;
 
 enum class Stage : std::uint8_t { free, living, ended };
 
-// One child, from its fork until its client has heard of its end.
+// One child, from its fork until its client has acknowledged the report of its end.
 struct ChildEntry {
   Stage stage;
 
   std::uint32_t client;
-  ChildIndex next;  // in the list that it is in: free, to report, or reported
+  ChildIndex next;  // in the list that holds it: free, to report, or reported
   ChildIndex next_in_bucket;
   pid_t pid;
-  std::uint64_t killed_with;      // signals, bit by bit, that its client has sent it
-  std::uint64_t terminated_with;  // that the snapshot has sent it because its time was over
+  std::uint64_t killed_with;      // bit mask of the signals that its client has sent it
+  std::uint64_t terminated_with;  // the same for signals of the snapshot, sent when time was over
   std::uint64_t id;               // of the spawn, chosen by the client
   std::uint64_t number;           // of its exit, as its client counts them
-  std::int64_t terminate_at;      // by CLOCK_MONOTONIC, in nanoseconds; so are the next two
+  std::int64_t terminate_at;      // CLOCK_MONOTONIC in nanoseconds; so are the next two
   std::int64_t kill_at;
   std::int64_t overdue_at;
-  std::uint64_t overdue_call;  // still at it then: struck.  0: the ping counts
+  std::uint64_t overdue_call;  // killed if it still runs this call then; 0: the ping counts
   std::uint64_t overdue_ping;
   std::int64_t grace_ms;          // of `terminate_at`
-  std::int64_t overdue_grace_ms;  // of `strike_at`
-  Cause terminate_for;            // what an end by this clock is called
+  std::int64_t overdue_grace_ms;  // of `overdue_at`
+  Cause terminate_for;            // the cause of an end by `terminate_at`
   Cause overdue_cause;
-  Cause ended_for;  // what the first signal of the snapshot was sent for
+  Cause ended_for;  // the cause of the first signal that the snapshot has sent
   Report exit_report;
 };
 
@@ -63,12 +63,12 @@ public:
   ChildIndex used() const noexcept { return fresh_; }  // no index from here on was ever used
   std::size_t living() const noexcept { return living_; }
 
-  // A free entry, taken out; no_child: all are in use.
+  // Removes an entry from the free list.  Returns no_child if all entries are in use.
   ChildIndex take_free() noexcept;
   void free(ChildIndex) noexcept;
-  // Fills a taken entry with a living child.
+  // Fills an entry of take_free() with a living child.
   void add(ChildIndex, pid_t, std::uint32_t client, std::uint64_t id) noexcept;
-  // It has been waited for: its pid may be another's from now on.
+  // Call this once the child has been waited for: its pid may be reused from then on.
   void mark_ended(ChildIndex) noexcept;
   ChildIndex find_pid(pid_t) noexcept;
 

@@ -16,7 +16,7 @@ void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
 }
 
 ClientIndex ClientTable::accept_client(OwnedFd& control, ChildIndex owner) noexcept {
-  // The first place is the parent's for ever.
+  // The first place always belongs to the parent.
   ClientIndex place = used_ > 0 ? 1 : 0;
   while (place < used_ && clients_[place].open) ++place;
   if (place == client_limit) return no_client;
@@ -39,7 +39,7 @@ void ClientTable::close(ClientIndex index) noexcept {
       children_->free(i);
 }
 
-// False: its socket is full, or it is gone.
+// False: the socket is full, or the client is gone.
 bool ClientTable::send(ClientIndex index, const Report& report) noexcept {
   fault_at(Hop::report);
   const int control = clients_[index].control.get();

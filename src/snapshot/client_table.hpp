@@ -1,8 +1,9 @@
-// client_table.hpp - who asks a snapshot for children: the parent, and children that have children; and
-// what is still to be told to each.
+// client_table.hpp - the clients of a snapshot, and the reports that each still has to receive.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// Lives in the snapshot alone.  It never waits for room in a socket: what cannot be told is kept.
+// The clients are the parent, and children that ask for children of their own.  The table lives in
+// the snapshot alone.  It never waits for room in a socket: a report that cannot be sent yet is
+// kept.
 #pragma once
 
 #include "system/socket.hpp"
@@ -12,20 +13,20 @@ namespace evparallel {
 
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
-constexpr std::size_t client_limit = 1025;  // the first client, and children that ask
+constexpr std::size_t client_limit = 1025;  // the parent, and children that are clients
 
 struct ClientEntry {
   OwnedFd control;
-  ChildIndex owner = no_child;  // the child that it is; no_child: the parent
+  ChildIndex owner = no_child;  // the child that is this client; no_child: the parent
   bool open = false;
-  bool gone = false;   // its socket has ended, as we found when we wrote
-  bool stuck = false;  // `answer` could not be sent yet; no request is read before it is
+  bool gone = false;   // a write has shown that its socket has ended
+  bool stuck = false;  // `answer` could not be sent yet; no request is read until it is
   Report answer{};
-  std::uint64_t exits = 0;  // reported so far
+  std::uint64_t exits = 0;  // reported up to now
   ChildList to_report;
-  ChildList reported;  // until the client says that it has seen them
+  ChildList reported;  // until the client acknowledges them
 
-  // There is something left to tell it; no request of its is read before that.
+  // Reports are left to send; no request of this client is read until they are sent.
   bool behind() const noexcept { return stuck || !to_report.empty(); }
 };
 
@@ -39,15 +40,16 @@ public:
   const ClientEntry& operator[](ClientIndex index) const noexcept { return clients_[index]; }
   ClientIndex used() const noexcept { return used_; }  // no index from here on was ever used
 
-  // no_client: all places are taken, and the descriptor is as it was.
+  // Returns no_client, and leaves the descriptor alone, if all places are taken.
   ClientIndex accept_client(OwnedFd& control, ChildIndex owner) noexcept;
-  // Nothing is told to it any more.  Its children are another matter.
+  // Sends nothing to this client any more.  Does not end its children.
   void close(ClientIndex) noexcept;
 
   void answer(ClientIndex, const Report&) noexcept;
-  // How many strays there were, to the parent, if it does not know.
+  // Reports the number of orphans to the parent if that number has changed.
   void report_orphans(std::uint64_t count) noexcept;
-  // The errno by which the kernel refuses to let this process wait, to the parent, once; 0: it does not.
+  // Reports to the parent, once, the errno with which the kernel refuses to let this process wait.
+  // 0: the kernel does not refuse.
   void report_refusal(int error) noexcept;
   void report_ends(ClientIndex) noexcept;
   void free_seen(ClientIndex, std::uint64_t seen) noexcept;

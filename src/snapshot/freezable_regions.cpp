@@ -1,4 +1,4 @@
-// freezable_regions.cpp - reads /proc/self/smaps, and finds malloc's memory in it by its own marks.
+// freezable_regions.cpp - reads /proc/self/smaps, and finds malloc's memory by malloc's own marks.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freezable_regions.hpp"
 
@@ -28,7 +28,7 @@ constexpr std::size_t least = 256 * 1024;
 constexpr std::size_t most_regions = 1 << 17;  // the kernel allows 65530 mappings
 constexpr std::size_t answers = 1 << 15;
 
-// By the program, before a snapshot is taken; never destroyed.
+// Filled by the program before it takes a snapshot; never destroyed.
 std::vector<Region>& named_regions() {
   static auto* all = new std::vector<Region>;
   return *all;
@@ -53,8 +53,8 @@ std::uintptr_t word_at(std::uintptr_t address) noexcept {
   return word;
 }
 
-// A block with a mapping of its own begins with 0 and its size, whole pages, of whose low bits one
-// says that it is mapped.  0: there is none.
+// A block with a mapping of its own begins with 0 and its size.  The size is whole pages, and one
+// of its low bits says that the block is mapped.  0: there is none.
 std::size_t chunk_at(std::uintptr_t at) noexcept {
   constexpr std::uintptr_t low_bits = 7;
   constexpr std::uintptr_t is_mapped = 2;
@@ -65,9 +65,9 @@ std::size_t chunk_at(std::uintptr_t at) noexcept {
   return bytes >= page && bytes % page == 0 && bytes <= most ? bytes : 0;
 }
 
-// The heap of an arena other than the main one stands at a multiple of 64 MB, and begins with its
-// arena, the heap before it, its size, and how much of it was ever in use.  The arena stands in its
-// first heap, right behind that.
+// The heap of an arena other than the main one begins at a multiple of 64 MB with four words: its
+// arena, the previous heap, its size, and the largest size that was ever in use.  The arena stands
+// in its first heap, right behind these words.
 constexpr std::uintptr_t arena_heap = std::uintptr_t{64} << 20;
 std::size_t arena_heap_at(std::uintptr_t at, std::uintptr_t to) noexcept {
   if (at % arena_heap != 0) return 0;
@@ -83,7 +83,7 @@ std::size_t arena_heap_at(std::uintptr_t at, std::uintptr_t to) noexcept {
   return fits ? std::min<std::size_t>(used, to - at) : 0;
 }
 
-// ---- what is written while regions are looked for and frozen ----
+// ---- memory that is written during the search and the freeze ----
 
 struct Busy {
   Region windows[3];
@@ -132,7 +132,7 @@ int ResidentPages::open(std::uint64_t* room, std::size_t count) noexcept {
   return fd_ < 0 ? errno : 0;
 }
 
-// What cannot be asked about counts as touched.
+// A page about which the kernel gives no answer counts as touched.
 bool ResidentPages::at(std::uintptr_t address) noexcept {
   const std::uintptr_t number = address / page;
   if (number < first_ || number >= last_) {
@@ -157,16 +157,16 @@ std::uintptr_t ResidentPages::end(std::uintptr_t from, std::uintptr_t to) noexce
   return from;
 }
 
-// ---- looking ----
+// ---- the search ----
 
 struct Regions::Text {
   int fd;
   std::size_t at;
   std::size_t have;
   char bytes[64 * 1024];
-  char line[8 * 1024];  // longer ones are cut
+  char line[8 * 1024];  // longer lines are cut
 
-  // False: there is no further one.
+  // False: there is no further line.
   bool next() noexcept {
     std::size_t length = 0;
     for (;;) {
@@ -188,8 +188,8 @@ struct Regions::Text {
 struct Regions::Table {
   std::uint64_t answers[evparallel::answers];
   Text text;
-  std::uintptr_t last_to;      // of the mapping before this one
-  std::uintptr_t chunk_until;  // of the last chunk that was met
+  std::uintptr_t last_to;      // end of the previous mapping
+  std::uintptr_t chunk_until;  // end of the last chunk
   std::size_t count;
   std::size_t kept;
   Region found[most_regions];
@@ -202,7 +202,7 @@ struct Regions::Mapping {
   bool anonymous = false;
   bool heap = false;
   bool allowed = false;
-  Region like{};  // what all regions in it have
+  Region like{};  // the properties of all regions in it
 };
 
 Regions::~Regions() {
@@ -220,7 +220,7 @@ int Regions::look() noexcept {
   void* memory = ::mmap(nullptr, sizeof(Table), PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return errno;
-  table_ = static_cast<Table*>(memory);  // zeroed, and only use touches it
+  table_ = static_cast<Table*>(memory);  // zeroed; allocated as it is touched
   if (const int error = touched_.open(table_->answers, evparallel::answers)) return error;
   Text& text = table_->text;
   text.fd = open_file("/proc/self/smaps", O_RDONLY);
@@ -256,7 +256,7 @@ void Regions::take_header(Mapping& mapping, const char* line) noexcept {
       is_private && no_file && (*name == '\0' || mapping.heap || starts_with(name, "[anon:"));
 }
 
-// Anything that is not known here may mean that a copy is not the same.
+// With a flag that is not in this list, a copy may not be equivalent.
 void Regions::take_flags(Mapping& mapping, const char* line) noexcept {
   constexpr std::string_view allowed[] = {"rd", "wr", "mr", "mw", "me",
                                           "ac", "sd", "hg", "nh", "nr"};
@@ -288,8 +288,8 @@ void Regions::take(const Mapping& mapping) noexcept {
   take_named(mapping);
 }
 
-// The kernel makes one mapping of neighbours, whoever they belong to; and several of a block of which
-// a part is treated otherwise, by madvise(2) say.
+// The kernel merges neighbouring mappings of different owners into one.  It also splits a block
+// into several mappings if a part of it is treated differently, by madvise(2) for example.
 void Regions::take_chunks(const Mapping& mapping) noexcept {
   std::uintptr_t at = std::clamp(table_->chunk_until, mapping.from, mapping.to);
   add(mapping, mapping.from, at, false);
@@ -331,7 +331,7 @@ void Regions::add(const Mapping& mapping, std::uintptr_t from, std::uintptr_t to
   region.named = named;
 }
 
-// What was named may lie in what was found, or was named twice.
+// A named region may overlap a found region or another named one.
 void Regions::merge() noexcept {
   Region* const found = table_->found;
   std::sort(found, found + table_->count,
@@ -363,7 +363,8 @@ void Regions::leave_out_busy() noexcept {
   }
 }
 
-// Behind its end a region that grows has fresh pages, and before it there is nothing to save.
+// Untouched pages are dropped at both ends: a region that grows has fresh pages behind its end, and
+// those at its beginning hold nothing.
 void Regions::keep(Region region) noexcept {
   region.from = touched_.next(region.from, region.to);
   while (region.to > region.from && !touched_.at(region.to - page)) region.to -= page;

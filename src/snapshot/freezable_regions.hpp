@@ -1,9 +1,9 @@
-// freezable_regions.hpp - which memory of this process can be frozen, as the kernel and the C library's
-// allocator have it.
+// freezable_regions.hpp - the memory of this process that can be frozen.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// To look must change nothing of what is looked at: all that it writes is one shared mapping, which
-// is no candidate and lies in none.
+// The kernel and the marks of the C library's allocator say what that is.  The search must not
+// change the memory that it examines: it writes only to one shared mapping, which is no candidate
+// and lies in none.
 #pragma once
 
 #include <cstddef>
@@ -15,17 +15,17 @@ namespace evparallel {
 struct Region {
   std::uintptr_t from = 0;
   std::uintptr_t to = 0;
-  bool named = false;       // by freezable(): however small
+  bool named = false;       // by freezable(): taken at any size
   bool unreserved = false;  // MAP_NORESERVE
   int advice = 0;           // of madvise(2), about huge pages; 0: none
 
   std::size_t size() const noexcept { return to - from; }
 };
 
-// By freezable().
+// Records a region for freezable().
 void name_region(const void* from, std::size_t size);
 
-// Which pages of this process were ever touched and are memory now, or are swapped out.
+// The pages of this process that were touched and are in memory now, or are swapped out.
 class ResidentPages {
 public:
   ResidentPages() noexcept = default;
@@ -33,11 +33,11 @@ public:
   ResidentPages& operator=(const ResidentPages&) = delete;
   ~ResidentPages();
 
-  // Returns 0 or an errno.  Keeps its answers in `room`.
+  // Returns 0 or an errno.  Caches the kernel's answers in `room`.
   int open(std::uint64_t* room, std::size_t count) noexcept;
   bool at(std::uintptr_t page) noexcept;
-  // The first touched page from `from` on, and the first behind it that is not; `to` where there is
-  // none.
+  // next() finds the first touched page from `from` on, end() the first one that is not touched.
+  // Both return `to` if there is none.
   std::uintptr_t next(std::uintptr_t from, std::uintptr_t to) noexcept;
   std::uintptr_t end(std::uintptr_t from, std::uintptr_t to) noexcept;
 
@@ -45,13 +45,14 @@ private:
   int fd_ = -1;
   std::uint64_t* room_ = nullptr;
   std::size_t count_ = 0;
-  std::uintptr_t first_ = 1;  // of the pages whose answers are there, by number
-  std::uintptr_t last_ = 0;   // behind them
+  std::uintptr_t first_ = 1;  // number of the first page whose answer is cached
+  std::uintptr_t last_ = 0;   // number of the page behind the last one
 };
 
-// The heap, what malloc has mapped, and what was named, of 256 kB at least each unless it was named.
-// Left out: what is not plain private memory (by its VmFlags), what was never touched at both ends
-// of a region, the calling thread's stack and thread control block, and the register of descriptors.
+// The heap, the mappings of malloc, and the named regions, each of at least 256 kB unless it was
+// named.  Left out are: mappings that are not plain private memory (by their VmFlags), the
+// untouched pages at both ends of a region, the calling thread's stack and thread control block,
+// and the register of descriptors.
 class Regions {
 public:
   Regions() noexcept = default;
@@ -59,7 +60,7 @@ public:
   Regions& operator=(const Regions&) = delete;
   ~Regions();
 
-  // Returns 0 or an errno.  Once.
+  // Returns 0 or an errno.  Call it once.
   int look() noexcept;
   const Region* begin() const noexcept;
   const Region* end() const noexcept;

@@ -1,4 +1,4 @@
-// freeze_handshake.cpp - the first moments of a frozen snapshot.
+// freeze_handshake.cpp - what a snapshot that freezes does before it serves.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freeze_handshake.hpp"
 
@@ -21,7 +21,8 @@ bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noe
   return send_packet(start.control.get(), &told, sizeof told, -1) == IoResult::done;
 }
 
-// The end of the socket may be hidden by a stranger's copy of the other one.
+// This polls whether the program lives: if another process holds a copy of the program's end of the
+// socket, there is no end of file.
 Packet wait_for_word(const ServerStart& start, ForkReplicaRequest& wanted) noexcept {
   constexpr int look_ms = 100;
   for (;;) {
@@ -32,8 +33,8 @@ Packet wait_for_word(const ServerStart& start, ForkReplicaRequest& wanted) noexc
   }
 }
 
-// It says that it is there once the socket of the first is the first's alone, whose end is to be
-// heard.
+// The new process replies only after it has closed the socket of the first process: that socket
+// must have no second holder, or its end would go unnoticed.
 bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
                     const FreezeOutcome& outcome) noexcept {
   close_registered_except(packet.along.get(), -1);
@@ -43,7 +44,8 @@ bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
   return become_snapshot(start.program.pid()) && tell(start, outcome, 0);
 }
 
-// In a pid namespace that cannot see the program no process can be forked as the program's own.
+// In a pid namespace that cannot see the program, no process can be forked as a child of the
+// program.
 Forked fork_sibling_of(const ServerStart& start) noexcept {
   return start.program.pid() != 0 ? fork_sibling() : Forked{-1, EINVAL};
 }

@@ -1,11 +1,11 @@
-// freeze_handshake.hpp - how a snapshot becomes a frozen one, before it serves, and then several.
+// freeze_handshake.hpp - how a snapshot freezes itself and forks its replicas before it serves.
 // Runs in: snapshot.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 //
 // The first process freezes itself.  All others are forked from it, as children of the program like
-// itself, so that they have the same files mapped and nothing is copied again.  What is said for that
-// goes through the control socket of the first, before any request: FreezeReply once; then ForkReplicaRequest
-// with a control socket along, and FreezeReply for it, for each of the others, which then says FreezeReply
-// on its own socket.
+// the first one, so that they map the same files and nothing is copied again.  The messages for
+// this go through the control socket of the first process, before any request: FreezeReply once;
+// then, for each of the others, a ForkReplicaRequest that carries a control socket, and a
+// FreezeReply to it.  The new process then sends a FreezeReply on its own socket.
 #pragma once
 
 #include "snapshot/freeze_memory.hpp"
@@ -20,11 +20,11 @@ struct FreezeReply {
 };
 
 struct ForkReplicaRequest {
-  Slot* slots;  // mapped before the first one was forked
+  Slot* slots;  // mapped before the first process was forked
 };
 
-// In the first one, and later in each of the others, which has its own socket and slots in `start`
-// then.  False: it is to end.
+// Returns in the first process, and later in each of the others, which then has its own socket and
+// slots in `start`.  Returns false if the process has to end.
 bool become_frozen(ServerStart& start) noexcept;
 
 }  // namespace evparallel

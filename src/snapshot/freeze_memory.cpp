@@ -1,4 +1,4 @@
-// freeze_memory.cpp - copies regions into files in memory, and maps those in their places.
+// freeze_memory.cpp - copies regions into files in memory, and maps the files in their place.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/freeze_memory.hpp"
 
@@ -23,7 +23,8 @@
 #include <stdexcept>
 #include <string>
 
-// Weak: there is one of them if the program has that sanitizer or that allocator, or valgrind runs it.
+// Weak: a symbol is defined only if the program has that sanitizer or that allocator, or runs under
+// valgrind.
 #define EVPARALLEL_IF_THERE(name) \
   extern "C" __attribute__((weak, visibility("default"))) void name()
 EVPARALLEL_IF_THERE(__asan_init);
@@ -49,11 +50,11 @@ void freezable(const void* from, std::size_t size) {
 namespace {
 
 constexpr std::size_t piece_size = std::size_t{64} << 20;
-// So large that what grows behind a region by mremap(2), as realloc does it, stays within the file,
+// Large enough that a region that grows by mremap(2), as realloc makes it, stays within the file
 // and finds zeros there.
 constexpr off_t file_size = off_t{1} << 46;
 
-// ---- what stands in the way ----
+// ---- what prevents a freeze ----
 
 const char* name_of_sanitizer() noexcept {
   if (__asan_init) return "AddressSanitizer";
@@ -69,7 +70,8 @@ const char* name_of_allocator() noexcept {
   return tc_version ? "tcmalloc" : nullptr;
 }
 
-// glibc counts what it gives out; so what it has not counted is another one's.
+// glibc counts the memory that it allocates, so memory that it has not counted is from another
+// allocator.
 bool glibc_gives_memory() noexcept {
   constexpr std::size_t size = 50000;
   const auto in_use = [] {
@@ -100,7 +102,7 @@ std::optional<Error> why_not_frozen() {
     return refused("its memory is not that of glibc's malloc, but of another allocator");
   const int memory = open_memory_file(memory_name);
   if (memory < 0 && errno == ENOSYS) return refused("there is no memfd_create");
-  if (memory >= 0) ::close(memory);  // what else fails is told by who freezes
+  if (memory >= 0) ::close(memory);  // freeze() reports other failures
   return std::nullopt;
 }
 
@@ -119,7 +121,7 @@ struct Piece {
   }
 };
 
-// Room for a sparse file is only taken where something is written.
+// A sparse file takes room only where it is written.
 int copy_run(const Piece& piece, std::uintptr_t from, std::uintptr_t to) noexcept {
   while (from < to) {
     const ssize_t put = retry_on_eintr([&] {
@@ -147,14 +149,14 @@ void* map_over(const Piece& piece, int flags, int file) noexcept {
                 flags, file, file < 0 ? 0 : piece.offset(piece.from));
 }
 
-// The kernel may have taken away what was there before it found that it could not map.
+// The kernel may have removed the old mapping before it found that it could not make the new one.
 void put_back(const Piece& piece) noexcept {
   if (map_over(piece, MAP_ANONYMOUS, -1) == MAP_FAILED) std::abort();
   for (std::uintptr_t at = piece.from; at < piece.to;) {
     const ssize_t got = retry_on_eintr([&] {
       return ::pread(piece.file, reinterpret_cast<void*>(at), piece.to - at, piece.offset(at));
     });
-    if (got <= 0) std::abort();  // it was written a moment ago
+    if (got <= 0) std::abort();  // it was written just now
     at += static_cast<std::uintptr_t>(got);
   }
 }
@@ -167,7 +169,7 @@ int map(const Piece& piece, int fault) noexcept {
   return error;
 }
 
-// ---- all of them ----
+// ---- all regions ----
 
 struct Freezer {
   bool (*go_on)(const void*);
@@ -195,13 +197,13 @@ struct Freezer {
     return true;
   }
 
-  // Each has a file of its own, in which nothing stands behind it.
+  // Each region has a file of its own, so that nothing stands behind it in the file.
   bool freeze_region(const Region& region) noexcept {
     const int file = open_memory_file(memory_name);
     if (file < 0) return fail(FreezeStep::memfd, errno);
     bool good = ::ftruncate(file, file_size) == 0 || fail(FreezeStep::copy, errno);
     for (std::uintptr_t from = region.from; good && from < region.to;) {
-      // At whole multiples of the size, so that no huge page is in two of them.
+      // Pieces end at multiples of the size, so that no huge page lies in two of them.
       const std::uintptr_t to = std::min((from / piece_size + 1) * piece_size, region.to);
       good = freeze_piece({region, file, from, to});
       from = to;
@@ -213,7 +215,8 @@ struct Freezer {
   }
 };
 
-// A core that has private memory without a file is to have this as well: it was that.
+// The frozen memory was private memory without a file.  So a core dump that includes that kind must
+// include file mappings, too.
 void dump_frozen_memory() noexcept {
   const int fd = open_file("/proc/self/coredump_filter", O_RDWR);
   if (fd < 0) return;

@@ -1,4 +1,4 @@
-// orphans.cpp - the slow look for what children leave behind.
+// orphans.cpp - scans for the processes that children leave behind.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/orphans.hpp"
 
@@ -29,8 +29,8 @@ ssize_t read_some(int fd, char* to, std::size_t size) noexcept {
   return retry_on_eintr([&] { return ::read(fd, to, size); });
 }
 
-// The parent that /proc/PID/stat names; 0: there is no such process.  The name of a program stands
-// before it, in brackets, and may have brackets itself.
+// The parent in /proc/PID/stat; 0: there is no such process.  The name of the program stands before
+// it in brackets, and may contain brackets itself.
 pid_t parent_of(int proc, const char* pid) noexcept {
   char path[32];
   std::snprintf(path, sizeof path, "%.20s/stat", pid);
@@ -48,7 +48,7 @@ pid_t parent_of(int proc, const char* pid) noexcept {
 
 // ---- the children of this process ----
 
-// Nobody but us waits for them, so nobody leaves the list while it is read.
+// Only this process waits for its children, so none leaves the list while it is read.
 bool each_child_by_list(EachChild each, void* argument) noexcept {
   char path[64];
   std::snprintf(path, sizeof path, "/proc/self/task/%d/children", static_cast<int>(::getpid()));
@@ -86,7 +86,7 @@ bool each_child_by_parent(EachChild each, void* argument) noexcept {
   return true;
 }
 
-// ---- looks ----
+// ---- scans ----
 
 void Orphans::set_up(ChildTable& children) noexcept {
   children_ = &children;
@@ -103,12 +103,12 @@ void Orphans::mark_ended(pid_t pid) noexcept {
   if (found != end) *found = dying_[--dying_count_];
 }
 
-// Without /proc, or in one of another namespace, numbers may be anybody's: who cannot be waited for
-// is left alone.
+// Without /proc, or with the /proc of another namespace, a number may belong to any process.  So a
+// process that cannot be waited for is left alone.
 void Orphans::meet(void* self, pid_t pid) noexcept {
   Orphans& orphans = *static_cast<Orphans*>(self);
   if (orphans.children_->find_pid(pid) != no_child || !is_child_of_this_process(pid)) return;
-  if (!kill_process(pid, SIGKILL)) return;  // one that has other ids now, and stays
+  if (!kill_process(pid, SIGKILL)) return;  // it has changed its ids and cannot be killed
   orphans.met_ = true;
   pid_t* const end = orphans.dying_ + orphans.dying_count_;
   if (std::find(orphans.dying_, end, pid) != end) return;

@@ -1,13 +1,12 @@
-// orphans.hpp - what children leave behind: the programs that they have started and that have left
-// their process group.
+// orphans.hpp - kills orphans: programs that a child has started and that have left its group.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// Snapshot and children are subreapers (prctl(2)): what a child has started is below it as long as
-// it lives, and becomes a child of the snapshot with its end.  No event tells of that, and to look
-// costs about a microsecond for each child that lives.  So there is one look for all ends of a
-// while, and none where nobody has ended.
+// Snapshot and children are subreapers (prctl(2)): what a child has started stays below it while it
+// lives, and becomes a child of the snapshot when it ends.  No event reports that, and a scan costs
+// about a microsecond per living child.  So one scan serves all ends of a period, and there is no
+// scan if no child has ended.
 //
-// Lives in the snapshot alone.
+// The object lives in the snapshot alone.
 #pragma once
 
 #include "snapshot/child_table.hpp"
@@ -19,16 +18,16 @@ public:
   // Requires: the object stands in zeroed memory.
   void set_up(ChildTable&) noexcept;
 
-  // A child has ended, or somebody who was none has: what was below may be here by now.
+  // A child or an orphan has ended: processes below it may be children of the snapshot by now.
   void scan_soon() noexcept;
-  // It has been waited for, and is no child: its pid may be another's from now on.
+  // An orphan has been waited for: its pid may be reused from now on.
   void mark_ended(pid_t) noexcept;
 
-  // Where it is time to, kills whoever is here and no child.
+  // If a scan is due, kills every child of this process that is not in the table of children.
   void scan_if_due(std::int64_t now) noexcept;
-  // The same at once.  False: nobody is here.
+  // The same at once.  Returns false if there is none.
   bool look() noexcept;
-  // Milliseconds from `now` until the next look, as poll(2) wants them.
+  // Milliseconds from `now` until the next scan, in the form that poll(2) takes.
   int wait_time(std::int64_t now) const noexcept;
 
   std::uint64_t killed() const noexcept { return killed_; }
@@ -42,12 +41,13 @@ private:
   std::uint64_t killed_;
   bool met_;
   std::size_t dying_count_;
-  pid_t dying_[dying_most];  // killed and not waited for: they count once
+  pid_t dying_[dying_most];  // killed and not waited for yet, so that each counts once
 };
 
-// Calls `each` with every child that this process has, those that have ended and were not waited for
-// too.  By the list that the kernel keeps, where it does; else by the parent that each process on the
-// machine names.  False: /proc does not say.
+// Calls `each` with every child of this process, including those that have ended and were not
+// waited for.  each_child_by_list() uses the list that the kernel keeps, where there is one;
+// each_child_by_parent() uses the parent of each process on the machine.  Returns false if /proc
+// does not say.
 using EachChild = void (*)(void* argument, pid_t);
 bool each_child_by_list(EachChild, void* argument) noexcept;
 bool each_child_by_parent(EachChild, void* argument) noexcept;

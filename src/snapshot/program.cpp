@@ -1,4 +1,4 @@
-// program.cpp - whether the program lives, by its number or by a descriptor of it.
+// program.cpp - whether the program lives, by its pid or by a descriptor of it.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/program.hpp"
 

@@ -8,22 +8,22 @@
 
 namespace evparallel {
 
-// Made in the program and taken along by the fork.  A program that has called unshare(2) with
-// CLONE_NEWPID forks into a pid namespace that cannot see it: it has no number there, and getppid(2)
-// says 0 for as long as the snapshot lives.
+// Made in the program and inherited through the fork.  A program that has called unshare(2) with
+// CLONE_NEWPID forks into a pid namespace that cannot see it: it has no number there, and
+// getppid(2) returns 0 while the snapshot lives.
 class Program {
 public:
   Program() noexcept = default;
-  // This process.  Holds a descriptor of it where the kernel has such.
+  // Describes this process.  Holds a descriptor of it if the kernel has such descriptors.
   static Program here() noexcept;
 
   int descriptor() const noexcept { return process_.get(); }
-  // In the snapshot, once, before anything else is asked.
+  // Call this once in the snapshot, before pid() and lives().
   void look_from_snapshot() noexcept;
-  // 0: it is in another pid namespace.
+  // 0: the program is in another pid namespace.
   pid_t pid() const noexcept { return pid_; }
-  // Where neither its number nor its descriptor is known, the end of its control socket tells alone,
-  // and this is true.
+  // Returns true if neither the number nor the descriptor of the program is known: then only the
+  // end of its control socket reports its end.
   bool lives() const noexcept;
 
 private:

@@ -1,9 +1,10 @@
-// server.cpp - the turns of the snapshot.
+// server.cpp - the main loop of the snapshot.
 // Runs in: snapshot.  Licence: see COPYING.  Manual: evparallel(7), evparallel_protocol(7).
 //
-// Order of one turn: report; look at the clocks; wait; reap, and drop the clients that have died,
-// unread; serve one request of each client.  What a dead client had asked for is never served, and
-// what it had is killed.  Now and then it looks for what children have left behind.
+// Order of one iteration: send reports; act on expired timers; wait; reap, and drop the clients
+// that have died without reading their requests; serve one request of each client.  A request of a
+// dead client is never served, and its children are killed.  Now and then the loop scans for
+// orphans.
 #include "snapshot/server.hpp"
 
 #include "base/startup_path.hpp"
@@ -34,31 +35,31 @@ namespace evparallel {
 
 namespace {
 
-constexpr std::size_t first_client = 3;  // in the row of what is waited for
-constexpr std::int64_t drain_ms = 400;   // what children get when the parent is gone
-// What who was killed then gets to be gone: much, since a busy machine needs it, and whoever comes
-// from them is ours to end only while we live.
+constexpr std::size_t first_client = 3;  // in the array for poll(2)
+constexpr std::int64_t drain_ms = 400;   // the time that children get when the parent is gone
+// The time that killed processes then get to end.  It is long because a busy machine needs it, and
+// because only the snapshot can kill their orphans, while it lives.
 constexpr std::int64_t end_ms = 5000;
 
-// Children do not inherit it: else, as long as one lives, the first write to each page would make a
-// copy of it.
+// Children do not inherit this mapping.  Otherwise, while a child lives, the first write to each
+// page would copy it.
 struct Server {
   pid_t self;
   OwnedFd signals;
-  OwnedFd rendezvous;        // where children knock
-  OwnedFd rendezvous_child;  // the end that they inherit
+  OwnedFd rendezvous;        // receives what children send to connect
+  OwnedFd rendezvous_child;  // the end that children inherit
   bool stopping;
-  bool reports_unread;  // nobody reads the first client's reports any more
+  bool reports_unread;  // the first client reads no reports any more
   Terminator terminator;
-  // Signals, the door, the program where its number is not known, and each client that was ever there.
+  // Signals, the rendezvous socket, the program if its number is not known, and each client.
   pollfd waits[client_limit + first_client];
   ClientTable clients;
   Orphans orphans;
-  ChildTable children;  // last: large, and only its beginning is ever touched
+  ChildTable children;  // last: large, and only its beginning is touched
 };
 
 Server* server;
-const ServerStart* start;  // which children have, too
+const ServerStart* start;  // also mapped in children
 
 // ---- reports ----
 
@@ -77,14 +78,14 @@ void answer(ClientIndex client, const Report& report) noexcept {
 
 // ---- ends of children and of clients ----
 
-// Its children end with a client, and what it had asked for is dropped unread.
+// Ends the children of the client, and drops its requests unread.
 void disconnect(ClientIndex index) noexcept {
   if (!server->clients[index].open) return;
   server->clients.close(index);
   for (ChildIndex i = 0; i < server->children.used(); ++i) {
     ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
-    child.client = no_client;  // nobody is to hear of it, least of all the next one in this place
+    child.client = no_client;  // no client may get its report, least of all the next in this place
     server->terminator.signal(i, SIGKILL, Cause::terminated);
   }
 }
@@ -125,10 +126,11 @@ void reap() noexcept {
 
 // ---- requests ----
 
-// EVPARALLEL_EARLY is not enough: it does not return, and what does not is thought to be rare.
+// EVPARALLEL_EARLY is not enough: this function does not return, and the compiler takes such a
+// function for a rarely called one.
 [[gnu::section(".text.hot")]] void enter_child(void* argument);
 
-// In the copy.
+// Runs in the child.
 void enter_child(void* argument) {
   ChildArgs& spawn = *static_cast<ChildArgs*>(argument);
   spawn.no_null_device = spawn.streams.dup_into_place();
@@ -163,7 +165,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   seed_generators(request.seed);  // here, where those pages are this process's own already
   const Forked forked = fork_child(enter_child, &spawn);
   server->rendezvous_child = std::move(spawn.rendezvous);
-  spawn.socket.drop();  // the child's now; a second holder would hide its end
+  spawn.socket.drop();  // the child's now; a second holder would hide the end of the child
   spawn.streams = {};
   if (forked.pid < 0) {
     server->children.free(index);
@@ -208,7 +210,7 @@ void stop(ClientIndex client, bool heard) noexcept {
   server->reports_unread = !heard;
 }
 
-// One request of one client.
+// Reads and serves one request of one client.
 void serve_request(ClientIndex client) noexcept {
   Request request{};
   ClientEntry& from = server->clients[client];
@@ -227,15 +229,15 @@ void serve_request(ClientIndex client) noexcept {
   }
 }
 
-// Said, so that it is not taken for our end.
+// An explicit refusal, so that the child does not take it for the end of the snapshot.
 void refuse(OwnedFd& control) noexcept {
   const Report report = failed(no_spawn, EAGAIN);
   send_packet(control.get(), &report, sizeof report, -1);
   control.reset();
 }
 
-// A child asks for children of its own: it sends one end of a control socket through the door, and
-// the kernel says who it is.
+// A child that asks for children of its own sends one end of a control socket through the
+// rendezvous socket.  The kernel supplies the pid of the sender.
 void accept_from_rendezvous() noexcept {
   char byte;
   Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
@@ -247,9 +249,9 @@ void accept_from_rendezvous() noexcept {
     refuse(packet.along);
 }
 
-// ---- the turns ----
+// ---- the loop ----
 
-// True once nobody is left.
+// True once `none_is_left` returns true.
 template <class F>
 bool wait_for_ends(std::int64_t ms, F none_is_left) noexcept {
   const std::int64_t until = later(now_ns(), ms);
@@ -268,17 +270,17 @@ bool no_child_lives() noexcept {
   return server->children.living() == 0;
 }
 
-// Whoever was a child, or comes from one, is killed already or is now.
+// All children and their orphans are dead already or are killed now.
 [[noreturn]] void end_with_all() noexcept {
-  server->orphans.look();  // who is here already has not to wait for the last child
+  server->orphans.look();  // orphans that are here already need not wait for the last child
   wait_for_ends(end_ms, [] { return no_child_lives() && !server->orphans.look(); });
   ::_exit(0);
 }
 
-// The parent is gone.  Children see end of file on their sockets; they get a moment to drain and
+// The parent is gone.  Children see end of file on their sockets and get `drain_ms` to drain and
 // flush.
 [[noreturn]] void leave() noexcept {
-  server->rendezvous.reset();  // who knocks now is refused, and can end
+  server->rendezvous.reset();  // a child that connects now is refused, and can end
   for (ClientIndex i = 0; i < server->clients.used(); ++i) {
     server->clients[i].open = false;
     server->clients[i].control.reset();
@@ -310,7 +312,7 @@ void on_signals() noexcept {
   reap();
 }
 
-// Of a client that is gone poll(2) skips the place.
+// poll(2) skips the place of a client that is gone, since its descriptor is -1.
 std::size_t gather_waits(pollfd* waits) noexcept {
   waits[0] = {server->signals.get(), POLLIN, 0};
   waits[1] = {server->rendezvous.get(), POLLIN, 0};
@@ -340,7 +342,7 @@ void turn(std::int64_t now) noexcept {
     const ClientEntry& client = server->clients[index];
     if (!client.open || !waits[i].revents) continue;
     if (waits[i].revents & POLLHUP)
-      lose(index);  // with all that it had still asked for
+      lose(index);  // with its unread requests
     else if (!client.behind())
       serve_request(index);
     if (client.gone) lose(index);
@@ -348,20 +350,20 @@ void turn(std::int64_t now) noexcept {
   if (waits[1].revents) accept_from_rendezvous();
 }
 
-// Memory that the program has freed and malloc keeps: each fork would copy its page tables.  Some is
-// left at the end of the heap, for children would ask the kernel for it.
+// Returns memory that the program has freed and malloc has kept: each fork would copy its page
+// tables.  Some is left at the end of the heap, because children would ask the kernel for it.
 void give_back_free_memory() noexcept {
   constexpr std::size_t left = 128 * 1024;
   ::malloc_trim(left);
 }
 
-// Returns 0 or an errno: it cannot serve, and the control socket is still in `given`.
+// Returns 0 or an errno: then it cannot serve, and the control socket is still in `given`.
 int set_up(ServerStart& given) noexcept {
   void* memory = ::mmap(nullptr, sizeof(Server), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return errno;
   ::madvise(memory, sizeof(Server), MADV_DONTFORK);
-  // Not value-initialised: children are zero pages that only use touches.
+  // Not value-initialised: the children are zero pages that are allocated as they are touched.
   server = static_cast<Server*>(memory);
   start = &given;
   new (&server->signals) OwnedFd(open_signal_descriptor());
@@ -381,7 +383,8 @@ int set_up(ServerStart& given) noexcept {
   return 0;
 }
 
-// The first that the parent hears.  The number is the one that children are told to it by.
+// The first report to the parent.  The pid in it is in the pid namespace in which children's pids
+// are reported.
 void tell_begun(const OwnedFd& control, int error) noexcept {
   Report report{};
   report.kind = ReportKind::begun;

@@ -1,8 +1,9 @@
-// server.hpp - the snapshot itself: it waits to be asked, forks, reaps, reports.
+// server.hpp - the snapshot itself: it waits for requests, forks, reaps, and reports.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// No libevent, no threads, and it never blocks in a write.  It calls up through one pointer only:
-// the life of a child. Its state is one fixed mapping; serving allocates nothing.
+// It uses no libevent and no threads, and it never blocks in a write.  It calls up through one
+// pointer only: the main function of a child.  Its state is one fixed mapping; serving allocates
+// nothing.
 #pragma once
 
 #include "system/descriptor.hpp"
@@ -19,17 +20,18 @@
 
 namespace evparallel {
 
-// What a child is born with.
+// What a child receives from the snapshot.
 struct ChildArgs {
   std::uint64_t id = 0;
   OwnedFd socket;          // its end of the data socket
-  StdioPlan streams;       // its standard streams, until they are in place
-  int no_null_device = 0;  // an errno: one was to be the null device, and there is none
-  OwnedFd rendezvous;      // to ask the snapshot for children of its own
-  Slot* slot = nullptr;    // shared with the one who asked for it
-  Slot* slots = nullptr;   // the arena
+  StdioPlan streams;       // its standard streams, until they are at 0, 1 and 2
+  int no_null_device = 0;  // an errno: a stream needs the null device, and there is none
+  OwnedFd rendezvous;      // the rendezvous socket, to ask for children of its own
+  Slot* slot = nullptr;    // shared with the client that asked for the child
+  Slot* slots = nullptr;   // all slots of the arena
   CancelTable* notes = nullptr;
-  // What was loaded when the snapshot was taken; the snapshot's own, which to share is to write.
+  // The modules that were loaded when the snapshot was taken.  This points to the snapshot's own
+  // object, because sharing it would write to its reference count.
   const std::shared_ptr<const Modules>* modules = nullptr;
   pid_t snapshot = 0;
   pid_t group = 0;  // the process group to join; 0: one of its own
@@ -42,13 +44,13 @@ struct ServerStart {
   std::shared_ptr<const Modules> modules;
   Program program;
   bool freeze = false;
-  unsigned siblings = 0;  // that are to be forked from it when it is frozen
-  int unprepared = 0;     // an errno: what its children would need could not be made
-  void (*child_main)(ChildArgs&&) = nullptr;  // the life of a child; does not return
+  unsigned siblings = 0;  // the number of replicas to fork from it once it is frozen
+  int unprepared = 0;     // an errno: something that its children need could not be made
+  void (*child_main)(ChildArgs&&) = nullptr;  // the main function of a child; does not return
 };
 
-// What is given stays where it is: children read it.  The parent hears whether it serves, once,
-// before anything else.
+// The argument stays in place, because children read it.  The first report to the parent says,
+// once, whether the snapshot serves.
 [[noreturn]] void serve(ServerStart&&);
 
 }  // namespace evparallel

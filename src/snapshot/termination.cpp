@@ -1,4 +1,4 @@
-// termination.cpp - signals and clocks of the snapshot.
+// termination.cpp - signals and timers of the snapshot.
 // Runs in: snapshot.  Licence: see COPYING.
 #include "snapshot/termination.hpp"
 
@@ -13,7 +13,8 @@ namespace evparallel {
 
 namespace {
 
-// Clocks are in nanoseconds: in milliseconds, one that was set late in one of them would be early.
+// Timers are in nanoseconds: in milliseconds, a timer that is set late in a millisecond would
+// expire early.
 constexpr std::int64_t ns_per_ms = 1000000;
 
 std::uint64_t bit_of(int signum) noexcept {
@@ -38,7 +39,7 @@ void Terminator::signal(ChildIndex index, int signum, Cause why) noexcept {
     (why == Cause::killed ? child.killed_with : child.terminated_with) |= bit_of(signum);
 }
 
-// ---- clocks ----
+// ---- timers ----
 
 void Terminator::set_clocks(ChildIndex index, const Request& request) noexcept {
   ChildEntry& child = (*children_)[index];
@@ -111,12 +112,12 @@ int Terminator::wait_time(std::int64_t now) const noexcept {
   return next_ == never ? -1 : wait_until(next_, now);
 }
 
-// ---- what it is called ----
+// ---- causes ----
 
 Cause Terminator::cause_of(ChildIndex index, int status) const noexcept {
   const ChildEntry& child = (*children_)[index];
   if (WIFEXITED(status)) {
-    // It was told to begin no other call and did as it was told: that is no end of its own.
+    // The child has a stop request and has obeyed it: it has not ended by itself.
     if (slots_[index].sentence.load() != StopRequest::none) return child.overdue_cause;
     return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
   }

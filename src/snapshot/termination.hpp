@@ -1,8 +1,8 @@
-// termination.hpp - how the snapshot ends children: signals, clocks, and what an end is called then.
+// termination.hpp - how the snapshot ends children: signals, timers, and the cause of an end.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// Lives in the snapshot alone.  Only here, and only what has not been reaped, is anything ever
-// killed.
+// The object lives in the snapshot alone.  Processes are killed only here, and only before they are
+// reaped.
 #pragma once
 
 #include "system/fork.hpp"
@@ -17,13 +17,13 @@ public:
   void set_up(ChildTable&, Slot* slots) noexcept;
 
   void signal(ChildIndex, int signum, Cause why) noexcept;
-  // Sets the clocks as a request of kind `terminate` or `strike` says.  A clock that would run out
-  // earlier is left alone, and so is a strike that would still hit.
+  // Sets the timers for a request of kind `terminate` or `kill_if_still_running`.  Keeps a timer
+  // that expires earlier, and a pending kill that still applies.
   void set_clocks(ChildIndex, const Request&) noexcept;
 
-  // Carries out what is due.
+  // Acts on the timers that have expired.
   void look_at_clocks(std::int64_t now) noexcept;
-  // Milliseconds from `now` until there is something due, as poll(2) wants them.
+  // Milliseconds from `now` until the next timer expires, in the form that poll(2) takes.
   int wait_time(std::int64_t now) const noexcept;
 
   Cause cause_of(ChildIndex, int wait_status) const noexcept;
@@ -37,7 +37,7 @@ private:
 
   ChildTable* children_;
   Slot* slots_;
-  std::int64_t next_;  // nothing is due before it
+  std::int64_t next_;  // no timer expires before it
 };
 
 }  // namespace evparallel

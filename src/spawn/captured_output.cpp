@@ -1,4 +1,4 @@
-// captured_output.cpp - bytes of a pipe to lines.
+// captured_output.cpp - splits the bytes of a pipe into lines.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/captured_output.hpp"
 
@@ -16,9 +16,9 @@ namespace evparallel {
 
 namespace {
 
-constexpr std::size_t read_size = 64 * 1024;  // what a pipe holds
+constexpr std::size_t read_size = 64 * 1024;  // the capacity of a pipe
 
-// Bytes that wait in a pipe.
+// The number of bytes that wait in a pipe.
 std::size_t waiting_in(int fd) noexcept {
   int count = 0;
   return ::ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? static_cast<std::size_t>(count) : 0;
@@ -26,13 +26,13 @@ std::size_t waiting_in(int fd) noexcept {
 
 }  // namespace
 
-// ---- the last of it ----
+// ---- the last lines ----
 
 void LastLines::add(std::string_view text, bool goes_on) {
   if (text.size() > bytes_) text.remove_prefix(text.size() - bytes_);
   kept_ += text;
   if (!goes_on) kept_ += '\n';
-  // With its newline, and a byte before that tells whether a line begins there.
+  // Keeps the newline at the end, and one byte in front that says whether a line begins there.
   if (kept_.size() > 2 * bytes_ + 2) kept_.erase(0, kept_.size() - bytes_ - 2);
 }
 
@@ -41,7 +41,7 @@ std::string LastLines::text() const {
   if (!last.empty() && last.back() == '\n') last.remove_suffix(1);
   if (last.size() > bytes_) {
     const std::size_t cut = last.size() - bytes_;
-    // From the beginning of a line, where there is one.
+    // From the beginning of a line, if there is one.
     const std::size_t begin = last[cut - 1] == '\n' ? cut : last.find('\n', cut) + 1;
     last.remove_prefix(begin == 0 ? cut : begin);
   }
@@ -68,7 +68,7 @@ int CapturedOutput::open(int number, DupFd& theirs) {
   Stream& stream = streams_[number - STDOUT_FILENO];
   stream.fd = OwnedFd(ends[0]);
   theirs = DupFd(ends[1]);
-  // Of this end alone: the child's blocks.
+  // Only this end: the child's end blocks.
   return ::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 ? 0 : errno;
 }
 
@@ -90,7 +90,7 @@ void CapturedOutput::let_go() {
   self_ = shared_from_this();
   try {
     start(pid_);
-  } catch (...) {  // the loop takes no descriptor more: then who writes finds nobody
+  } catch (...) {  // the loop can take no more descriptors: close, so that writes of the child fail
     for (Stream& stream : streams_) close(stream);
   }
 }
@@ -122,7 +122,7 @@ void CapturedOutput::on_readable(Stream& stream) {
   if (!cut(stream)) go_on_later();
 }
 
-// Returns how many bytes came; at the end of file tells the rest, and closes.
+// Returns how many bytes came.  At the end of file passes on the rest, and closes.
 std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
   if (!stream.fd) return 0;
   const std::size_t held = stream.held.size();
@@ -135,7 +135,7 @@ std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
   return static_cast<std::size_t>(std::max<ssize_t>(got, 0));
 }
 
-// What is there now, and no more: somebody may go on writing for ever.
+// Reads only what is in the pipe now, because the writers may go on for ever.
 bool CapturedOutput::take_what_is_there(Stream& stream) {
   if (!cut(stream)) return false;
   std::size_t left = stream.fd ? waiting_in(stream.fd.get()) : 0;
@@ -172,9 +172,9 @@ void CapturedOutput::go_on_later() {
   });
 }
 
-// ---- telling ----
+// ---- passing on ----
 
-// The whole lines that are held.  False: a callback has thrown or stopped the loop.
+// Passes on the complete lines.  False: a callback has thrown or stopped the loop.
 bool CapturedOutput::cut(Stream& stream) {
   const std::string_view held = stream.held;
   std::size_t from = 0;

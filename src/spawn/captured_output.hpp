@@ -1,9 +1,9 @@
-// captured_output.hpp - what a child writes to captured streams: read by the loop, told line by line, and the
-// last of it kept.
+// captured_output.hpp - what a child writes to captured streams: read by the loop, passed on by
+// line.
 // Runs in: parent.  Licence: see COPYING.
 //
-// Memory is bounded whatever the child writes: a line that is too long is told in pieces, and what
-// nobody has read yet waits in the pipe, and the child with it.
+// Memory is bounded whatever the child writes: a line that is too long is passed on in pieces, and
+// bytes that were not read yet wait in the pipe, and the child with them.
 #pragma once
 
 #include "base/callback_slot.hpp"
@@ -20,7 +20,7 @@
 
 namespace evparallel {
 
-// The last of what was written, bounded.
+// The last lines that were written, bounded.
 class LastLines {
 public:
   LastLines(std::size_t lines, std::size_t bytes) noexcept
@@ -31,33 +31,35 @@ public:
 private:
   std::size_t lines_;
   std::size_t bytes_;
-  std::string kept_;  // up to twice what is wanted, so that to add a line costs no move
+  std::string kept_;  // up to twice the limit, so that adding a line moves no bytes
 };
 
 // The captured streams of one child.
 class CapturedOutput final : public LoopObserver,
                              public std::enable_shared_from_this<CapturedOutput> {
 public:
-  static constexpr std::size_t line_limit = 64 * 1024;  // bytes; a longer line is told in pieces
+  static constexpr std::size_t line_limit = 64 * 1024;  // bytes; a longer line comes in pieces
 
   using OnLine = Callback<void(const OutputLine&)>;
   CapturedOutput(const std::shared_ptr<Loop>&, std::string name, OnLine, const LastLines&);
   ~CapturedOutput() override = default;
 
-  // Makes the pipe of standard stream 1 or 2, and gives the child's end.  Returns 0 or an errno.
+  // Makes the pipe of standard stream 1 or 2, and puts the child's end into `theirs`.  Returns 0 or
+  // an errno.
   int open(int number, DupFd& theirs);
   // Reads from now on: the pid is known.
   void start(pid_t);
-  // Reads what is there, so that it is told before what comes now.
+  // Reads what is in the pipes, so that it is passed on before what comes next.
   void catch_up();
-  // The child has ended: reads what is there, tells it with the unfinished last line, and closes;
-  // an end of file may never come, since somebody else may hold the pipe.  False: a callback has
-  // thrown or stopped the loop, and the rest is to be asked for again.
+  // Call this when the child has ended.  Reads what is in the pipes, passes it on with the
+  // unfinished last line, and closes.  It does not wait for an end of file, because another process
+  // may hold the pipe.  Returns false if a callback has thrown or stopped the loop: then call it
+  // again.
   bool finish();
-  // Nobody hears any more.  What still comes is dropped, so that no child dies of writing.
+  // Releases the callback.  Reads and drops what still comes, so that no child dies of a write.
   void let_go();
 
-  // Of standard error, or where nothing was written there, of standard output.
+  // The last lines of standard error, or of standard output if standard error is empty.
   std::string last_words() const;
 
 private:
@@ -66,7 +68,7 @@ private:
     int number = 0;
     OwnedFd fd{};
     Event event{};
-    std::string held{};  // not told yet
+    std::string held{};  // not passed on yet
     LastLines last;
     void on_readable() { output->on_readable(*this); }
   };
@@ -87,7 +89,7 @@ private:
   pid_t pid_ = 0;
   bool unheard_ = false;
   bool going_on_ = false;
-  std::shared_ptr<CapturedOutput> self_;  // let go, and still reading
+  std::shared_ptr<CapturedOutput> self_;  // set while it reads without a callback
 };
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// child_environment.cpp - Options to bytes and descriptors, and in the child back to what they ask for.
+// child_environment.cpp - turns Options into bytes and descriptors for the child.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/child_environment.hpp"
 
@@ -22,7 +22,7 @@ void check_text(const std::string& what, const std::string& text) {
     throw std::logic_error("evparallel: Options::" + what + " has a null byte in it");
 }
 
-// Numbers with commas between.
+// Numbers separated by commas.
 std::string text_of(const std::vector<int>& cpus) {
   std::string text;
   for (const int cpu : cpus) {
@@ -34,8 +34,8 @@ std::string text_of(const std::vector<int>& cpus) {
   return text;
 }
 
-// Name, directory, CPUs, and each variable as environ has it, with a null byte behind each; nothing
-// where there is none of it.
+// Name, directory, CPUs, and each variable as in environ, with a null byte behind each; empty if
+// none of them is set.
 std::string text_of(const Options& options) {
   check_text("name", options.name);
   check_text("cwd", options.cwd);

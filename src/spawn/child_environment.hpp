@@ -1,5 +1,5 @@
-// child_environment.hpp - what Options say about the surroundings of a child: name, directory,
-// environment, standard streams.
+// child_environment.hpp - the environment of a child as Options describe it: name, directory, CPUs,
+// environment variables, standard streams.
 // Runs in: parent.  Licence: see COPYING.  Manual: evparallel_child(3), evparallel_protocol(7).
 #pragma once
 
@@ -12,15 +12,15 @@
 
 namespace evparallel {
 
-// Made once for all children of one Remote: it holds copies of the descriptors that Options name.
+// Made once for all children of one Remote.  Holds copies of the descriptors that Options name.
 class ChildEnvironment {
 public:
-  // Fails: std::logic_error for what makes no sense; Error{spawn_failed} (no descriptors).
+  // Fails: std::logic_error for options that make no sense; Error{spawn_failed} (no descriptors).
   explicit ChildEnvironment(const Options&);
 
   const std::string& text() const noexcept { return text_; }
   bool captures() const noexcept;
-  // The streams of one child; `output`, if any is captured, gets the other ends.
+  // The streams of one child; `output` gets the other ends of those that are captured.
   // Fails: Error{spawn_failed} (no descriptors).
   StdioPlan open_streams(CapturedOutput* output) const;
 

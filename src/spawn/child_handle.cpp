@@ -1,4 +1,4 @@
-// child_handle.cpp - from the request for a child to its last word.
+// child_handle.cpp - from the request for a child to the report of its end.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/child_handle.hpp"
 
@@ -49,11 +49,11 @@ bool same_spec(const Stdio& one, const Stdio& other) noexcept {
 }  // namespace
 
 bool same_spec(const Options& one, const Options& other) {
-  // A member that is added has to be compared: the names are counted.
+  // This names every member, so that a new member does not compile until it is compared here.
   const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
                idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
                last_bytes, process_group, backtrace] = one;
-  static_cast<void>(snapshot);  // whoever asks has the snapshot itself
+  static_cast<void>(snapshot);  // the caller compares the snapshot itself
   return name == other.name && deadline == other.deadline && grace == other.grace &&
          linger == other.linger && max_message == other.max_message &&
          high_water == other.high_water && retries == other.retries &&
@@ -76,8 +76,8 @@ ChildHandle::~ChildHandle() {
 
 namespace {
 
-// A process begins by itself.  A remote function only waits for its first call, which mostly comes at
-// once: together they wake the child one time and not two.
+// A process begins by itself.  A remote function only waits for its first call, which mostly comes
+// at once: task and call together wake the child only once.
 PipeCore::FlushPolicy leave_of(ChildHandle::Use use) noexcept {
   return use == ChildHandle::Use::process ? PipeCore::FlushPolicy::at_once
                                           : PipeCore::FlushPolicy::with_the_next;
@@ -117,7 +117,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
                     leave_of(use));
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
-  // What is captured has the pid with it, and comes before the frames behind it.
+  // A captured line carries the pid, and is passed on before the frames behind it.
   if (!child->output_) child->pipe_->start();
   return child;
 }
@@ -164,7 +164,7 @@ bool ChildHandle::unused() const noexcept {
   return id_ >= Spares::first_id && !(slot && slot->has_task.load());
 }
 
-// Before the snapshot hears that we know of the end: see on_last_word.
+// This runs before the snapshot learns that this process knows of the end: see on_outcome().
 std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
   const CrashRecord* record = entry_->crash_record(slot_);
   const ExitStatus& status = end()->status;
@@ -217,7 +217,8 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
   if (owner_) owner_->on_started(pid);
 }
 
-// The slot is read before the snapshot hears that we know of the end and gives it to somebody else.
+// The slot is read before the snapshot learns that this process knows of the end, and reuses the
+// slot.
 void ChildHandle::on_outcome(const SpawnOutcome& word) {
   const auto keep = shared_from_this();
   const std::uint64_t begun = last_begun();
@@ -234,12 +235,12 @@ void ChildHandle::on_outcome(const SpawnOutcome& word) {
   conclude();
 }
 
-// What it has written is told before its end is.
+// The output of the child is passed on before its end is reported.
 void ChildHandle::conclude() {
   if (output_) {
     if (!output_->finish())
       return pipe_->loop()->defer([self = shared_from_this()] { self->conclude(); });
-    if (id_ == 0) return;  // dropped by who heard it
+    if (id_ == 0) return;  // a callback has dropped it
     end_->status.last_words = output_->last_words();
   }
   if (!end_->error) end_->error = error_of(end_->status);
@@ -264,7 +265,8 @@ void ChildHandle::on_frame(Frame& frame) {
   if (owner_) owner_->on_frame(frame);
 }
 
-// Its socket has ended, and it has not, as far as we know: it gets its time to end.
+// The socket of the child has ended, and the child has not, as far as is known: it gets its time to
+// end.
 void ChildHandle::on_broken() {
   release();
 }

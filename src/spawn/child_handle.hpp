@@ -1,4 +1,4 @@
-// child_handle.hpp - the parent's hold on one child: its pipe, its pid, and how it ended.
+// child_handle.hpp - the parent's handle of one child: its pipe, its pid, and how it ended.
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
@@ -11,46 +11,47 @@
 
 namespace evparallel {
 
-// What a Process or a Remote hears of its child.
+// The callbacks of a child to its Process or Remote.
 class ChildObserver {
 public:
   virtual void on_started(pid_t) {}
   virtual void on_task_error(const Error&) {}
   virtual void on_torn(std::uint64_t /*call*/) {}
   virtual void on_frame(Frame&) {}
-  // The last one, once: all messages were delivered.  `error` says it for those who wait for an
-  // answer.
+  // The last callback, called once, after all messages were delivered.  `error` describes the end
+  // for calls that wait for an answer.
   virtual void on_ended(const ExitStatus&, const Error& error) = 0;
 
 protected:
   ~ChildObserver() = default;
 };
 
-// Fails: std::logic_error, which names the member that is negative.
+// Fails: std::logic_error that names the negative member.
 const Options& checked(const Options&);
 
-// A copy for as long as children are made by it, which is shared by all of them; the snapshot need
-// not live so long.
+// A copy of Options, shared by all children that are made with it; it does not keep the snapshot.
 struct OwnedOptions : Options {
-  // Fails: as checked() and Surroundings.
+  // Fails: as checked() and ChildEnvironment.
   explicit OwnedOptions(const Options& options) : Options(checked(options)), environment(options) {
     snapshot = nullptr;
   }
   ChildEnvironment environment;
 };
 std::shared_ptr<const OwnedOptions> kept(const Options&);
-// Whether children made by the one are as those made by the other would be.  What cannot be compared
-// is not alike: a function, or a descriptor, whose number may be another file's by now.
+// Whether children made with one are the same as children made with the other.  Members that cannot
+// be compared count as different: a function, or a descriptor, whose number may belong to another
+// file by now.
 bool same_spec(const Options&, const Options&);
 
-// Made with spawn(); the entry and the pipe hear of it as long as it lives.
+// Made with spawn().  The SnapshotProcess and the pipe call it while it lives.
 class ChildHandle final : public SpawnObserver,
                           public PipeObserver,
                           public std::enable_shared_from_this<ChildHandle> {
 public:
-  // Options::deadline is a process's own, or each call's of a remote function.
+  // Options::deadline is that of a process, or of each call of a remote function.
   enum class Use { process, remote_function };
-  // Asks for a child and writes its task, or leaves that to the first call; nothing is waited for.
+  // Asks for a child and writes its task, or leaves the task to be written with the first call.
+  // Does not wait.
   // Fails: Error{spawn_failed} (no descriptors).
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotProcess>&,
                                             const std::shared_ptr<Loop>&, const detail::Task&,
@@ -63,25 +64,25 @@ public:
   bool ended() const noexcept { return end() != nullptr; }
   void kill(int signum);
   void terminate(std::chrono::milliseconds grace);
-  // Ends it if it is at `call` still when the clock runs out; for call 0, if it has not answered
-  // the ping by then.
+  // Ends the child if it still runs `call` when the timer expires; for call 0, if it has not
+  // answered the ping by then.
   void kill_if_still_running(const SnapshotProcess::Clock&, std::uint64_t call, std::uint64_t ping);
-  // How far a call has got whose frame began at `offset` of the pipe's bytes.
+  // How far a call has got whose frame began at `offset` of the bytes of the pipe.
   Delivery delivery(std::uint64_t call, std::uint64_t offset) const noexcept;
-  // Whether that can be known: not before the snapshot has told of the fork.
+  // Whether delivery() can know: not before the snapshot has reported the fork.
   bool slot_known() const noexcept { return slot_ != no_slot; }
   std::uint64_t owner_id() const noexcept { return owner_id_; }
-  // It was forked ahead, and as far as is known it has not even taken its task.
+  // True for a spare child that has not taken its task, as far as is known.
   bool unused() const noexcept;
-  // An error as it came from the child, with names for the addresses of its backtrace.
+  // An error from the child, with names for the addresses of its backtrace.
   Error explained(const Error&) const;
 
-  // Its time to end by itself begins.
+  // Starts the time in which the child has to end by itself.
   void release();
-  // Its owner is gone.  The pipe is closed, in the background where something is still to be
-  // written; the snapshot sees to it that the child ends in time.
+  // Releases the observer.  The pipe is closed, in the background if bytes are still to be written;
+  // the snapshot makes sure that the child ends in time.
   void drop();
-  // The same for an owner that waits for nothing.
+  // The same without waiting for anything to be written.
   void cut();
 
 private:
@@ -104,7 +105,7 @@ private:
   void on_closed() override;
   void on_over() override;
 
-  // What was known when the last word came.
+  // The state at the time of the spawn outcome.
   struct End {
     ExitStatus status{};
     std::optional<Error> error;
@@ -122,7 +123,7 @@ private:
   std::uint64_t owner_id_ = CancelTable::new_owner();
   Lazy<End> end_;
   std::shared_ptr<detail::PipeCore> pipe_;
-  std::shared_ptr<CapturedOutput> output_;  // where something is captured
+  std::shared_ptr<CapturedOutput> output_;  // null if nothing is captured
 };
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// control_client.cpp - requests out, reports in.
+// control_client.cpp - sends requests and receives reports.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/control_client.hpp"
 
@@ -8,7 +8,7 @@ namespace evparallel {
 
 namespace {
 
-// Each holds a descriptor, of which a process has a thousand or so.
+// Each holds a descriptor, and a process usually has about a thousand of them.
 constexpr std::size_t queue_limit = 65536;
 
 }  // namespace
@@ -41,8 +41,8 @@ bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
   fault_at(Hop::ask);
   request.streams = streams.plan;
   Queued item{request, std::move(along), std::move(streams)};
-  // The end of the socket is heard by take(): what cannot be sent because of it needs no answer of
-  // its own.
+  // take() reports the end of the socket, so a request that cannot be sent because of it needs no
+  // error of its own.
   if (queue_.empty() && send(item) != IoResult::would_block) return true;
   if (queue_.size() == queue_limit) return false;
   queue_.push_back(std::move(item));

@@ -1,8 +1,8 @@
-// control_client.hpp - the asking end of a control socket: the mirror of server.hpp.
+// control_client.hpp - the client's end of a control socket, the counterpart of server.hpp.
 // Runs in: parent.  Licence: see COPYING.
 //
-// Passive: it has no loop.  Its owner watches the socket, calls take() when it is readable and
-// flush() when it is writable.
+// Passive: it has no loop.  The owner of the object watches the socket, calls take() when it is
+// readable and flush() when it is writable.
 #pragma once
 
 #include "system/socket.hpp"
@@ -13,7 +13,7 @@
 
 namespace evparallel {
 
-// About that child, or none; all else is 0.
+// A request about that child, or about none; all other members are 0.
 Request request_of(RequestKind, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept;
 
 class ControlClient {
@@ -24,19 +24,21 @@ public:
   int fd() const noexcept { return control_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(control_); }
 
-  // Sends a request, with descriptors along where there are some; queues it where the socket is
-  // full.  They are this process's copies, and are dropped when they have been sent.  Returns
-  // false where the queue is full too: nothing was taken.
+  // Sends a request, with descriptors if there are any, or queues it if the socket is full.  The
+  // descriptors are copies that this process owns; they are dropped when they have been sent.
+  // Returns false if the queue is full, too: then nothing is taken.
   bool ask(Request, OwnedFd along = {}, StdioPlan streams = {});
-  // Sends what is queued.  Returns true when nothing is left to send.
+  // Sends what is queued.  Returns true if nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
-  // The socket has refused a request for ever: take() gives what was reported before, then the end.
+  // The socket has refused a request for good: take() returns what was reported before, then the
+  // end.
   bool ended() const noexcept { return ended_; }
 
   IoResult take(Report&);
-  // The other end is in another pid namespace: the number of a child that was spawned is what the kernel makes of
-  // it here.  It is that of the snapshot where the kernel was not asked.
+  // The other end is in another pid namespace: from now on the pid of a new child is the one that
+  // the kernel translates for this process.  It is the pid of the snapshot if the kernel was not
+  // asked to.
   void translate_numbers() noexcept;
 
   void close() noexcept;
@@ -51,7 +53,7 @@ private:
 
   OwnedFd control_;
   std::deque<Queued> queue_;
-  std::uint64_t seen_ = 0;  // exits heard of
+  std::uint64_t seen_ = 0;  // exits received
   bool ended_ = false;
   bool translated_ = false;
 };

@@ -1,4 +1,4 @@
-// known_functions.cpp - looks for each function of a task in the libraries that were there.
+// known_functions.cpp - looks up each function of a task in the libraries of the snapshot.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/known_functions.hpp"
 

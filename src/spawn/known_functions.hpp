@@ -10,8 +10,8 @@
 
 namespace evparallel {
 
-// Of its entry, and of the function that its callable points to: see loaded_modules.hpp.  What a lambda has
-// captured is not looked at.
+// Checks the entry of a task and the function that its callable points to: see loaded_modules.hpp.
+// What a lambda has captured is not checked.
 std::optional<Error> why_unknown(const Modules& then, const detail::Task&);
 
 }  // namespace evparallel

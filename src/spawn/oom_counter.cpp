@@ -12,7 +12,7 @@ namespace evparallel {
 
 namespace {
 
-// No counter: no value.
+// False: there is no counter.
 bool read_kills(const std::string& path, std::uint64_t& kills) {
   std::string text;
   read_text_file(path, text);
@@ -23,7 +23,7 @@ bool read_kills(const std::string& path, std::uint64_t& kills) {
   return false;
 }
 
-// In a container the path may be the host's, and the group the root of what is mounted.
+// In a container the path may be that of the host, and the group may be the root of the mount.
 std::string existing(const std::string& folder, const std::string& group, const char* name) {
   for (const std::string& path : {folder + group + "/" + name, folder + "/" + name})
     if (::access(path.c_str(), R_OK) == 0) return path;
@@ -40,7 +40,7 @@ bool has_controller(const std::string& list, const char* wanted) {
 
 }  // namespace
 
-// Lines are "number:controllers:group"; v2's has number 0 and no controllers.
+// The lines are "number:controllers:group"; that of v2 has number 0 and no controllers.
 std::string oom_counter_path(const std::string& cgroups, const std::string& mount) {
   std::istringstream lines(cgroups);
   std::string line;

@@ -1,10 +1,9 @@
-// oom_counter.hpp - whether the kernel's out-of-memory killer has been at work in our control
-// group.
+// oom_counter.hpp - whether the kernel's OOM killer has killed a process of our control group.
 // Runs in: parent.  Licence: see COPYING.
 //
-// A process that it kills looks like any that was killed by SIGKILL; but the group counts
-// (`oom_kill` in memory.events of cgroup v2, in memory.oom_control of v1).  Children live in the
-// group of the program, unless they leave it.
+// A process that it kills looks like any other that was killed by SIGKILL; but the group counts the
+// kills (`oom_kill` in memory.events of cgroup v2, in memory.oom_control of v1).  Children are in
+// the group of the program unless they leave it.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +13,10 @@ namespace evparallel {
 
 class OomCounter {
 public:
-  // From now on: what was counted before is none of ours.  Where there is no counter, nothing is
-  // ever told.
+  // Counts from now on; earlier kills are ignored.  If there is no counter, consume_kill() never
+  // returns true.
   void watch();
-  // True once for each kill that was counted since.
+  // Returns true once for each kill since.
   bool consume_kill();
 
 private:
@@ -25,7 +24,8 @@ private:
   std::uint64_t known_ = 0;
 };
 
-// The path of the counter, from the text of /proc/self/cgroup; `mount` stands for /sys/fs/cgroup.
+// The path of the counter, from the text of /proc/self/cgroup; `mount` is the path of
+// /sys/fs/cgroup.
 std::string oom_counter_path(const std::string& cgroups, const std::string& mount);
 
 }  // namespace evparallel

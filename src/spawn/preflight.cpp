@@ -1,4 +1,4 @@
-// preflight.cpp - looks at this process: threads, descriptors, signals, timers, streams.
+// preflight.cpp - examines this process: threads, descriptors, signals, timers, streams.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/preflight.hpp>
 
@@ -40,8 +40,8 @@ struct CloseDirectory {
   void operator()(DIR* directory) const noexcept { ::closedir(directory); }
 };
 
-// The numbers that name the entries of a folder, its own descriptor left out.  False: the folder is
-// not there.
+// Lists the entries of a folder whose names are numbers, except its own descriptor.  False: there
+// is no such folder.
 bool list_numbers(const char* path, std::vector<int>& numbers) {
   const int fd = open_file(path, O_RDONLY | O_DIRECTORY);
   if (fd < 0) return false;
@@ -67,14 +67,14 @@ std::string first_line(const std::string& path) {
   return all.substr(0, all.find('\n'));
 }
 
-// unshare(CLONE_VM) does nothing in a process of one thread and fails in another: the only test
+// unshare(CLONE_VM) does nothing in a single-threaded process and fails in another: the only test
 // that needs no /proc.
 bool kernel_says_threads() noexcept {
   if (::unshare(CLONE_VM) == 0) return false;
   return errno == EINVAL || !__libc_single_threaded;
 }
 
-// As /proc calls it, which may go by the numbers of another pid namespace.  0: it does not say.
+// The number in /proc, which may be that of another pid namespace.  0: /proc does not say.
 int number_of_this_thread() {
   char path[64] = {};
   if (::readlink("/proc/thread-self", path, sizeof path - 1) <= 0) return 0;
@@ -97,7 +97,7 @@ std::vector<PreflightReport::Thread> other_threads() {
   return threads;
 }
 
-// A thread that was just joined may still be listed for a moment.
+// A thread that was just joined may be listed for a short time.
 std::vector<PreflightReport::Thread> settled_threads() {
   constexpr int rounds = 50;
   std::vector<PreflightReport::Thread> threads = other_threads();
@@ -211,7 +211,7 @@ bool add_posix_timers(std::vector<PreflightReport::Timer>& timers) {
     constexpr std::string_view label = "ID: ";
     if (line.compare(0, label.size(), label) != 0) continue;
     const int id = std::atoi(line.c_str() + label.size());
-    itimerspec now{};  // not by timer_gettime(3), whose timer_t is the C library's own
+    itimerspec now{};  // not timer_gettime(3): its timer_t is private to the C library
     if (::syscall(SYS_timer_gettime, id, &now) != 0) continue;
     if (now.it_value.tv_sec == 0 && now.it_value.tv_nsec == 0) continue;
     timers.push_back({"posix", id, time_of(now.it_value), time_of(now.it_interval)});

@@ -1,4 +1,4 @@
-// preflight_text.cpp - a preflight report in words and as JSON.
+// preflight_text.cpp - a preflight report as text and as JSON.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/detail/json_text.hpp>
 #include <evparallel/preflight.hpp>
@@ -14,7 +14,7 @@ bool is_control(char c) noexcept {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
 
-// Names of threads and files are any bytes; here they are text of one line.
+// Names of threads and files are arbitrary bytes; the result is text of one line.
 std::string clean(std::string text) {
   std::replace_if(text.begin(), text.end(), is_control, '?');
   for (std::size_t bad; (bad = detail::find_bad_utf8(text)) < text.size();)
@@ -26,7 +26,7 @@ std::string named(const PreflightReport::Thread& thread) {
   return "thread " + std::to_string(thread.tid) + " (" + thread.name + ")";
 }
 
-// ---- words ----
+// ---- text ----
 
 std::string seconds_of(std::chrono::microseconds time) {
   std::string digits = std::to_string(time.count() % 1000000);
@@ -85,7 +85,7 @@ public:
     separate();
     detail::write_json(out_, name);
     out_.write(":");
-    first_ = true;  // of what follows
+    first_ = true;  // of the value that follows
     return *this;
   }
   template <class T>

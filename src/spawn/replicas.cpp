@@ -1,4 +1,4 @@
-// replicas.cpp - which process of a snapshot is asked, and what is heard of all of them.
+// replicas.cpp - which process of a snapshot gets a request, and the sums over all of them.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/replicas.hpp"
 

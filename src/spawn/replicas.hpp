@@ -1,9 +1,9 @@
-// replicas.hpp - the processes that one snapshot consists of: they stand in for each other.
+// replicas.hpp - the processes of one snapshot, any of which can fork a child.
 // Runs in: parent.  Licence: see COPYING.
 //
-// Each has a control socket and slots of its own, since a slot is a place in the table of one
-// process; they share the notes, whose owners are unique whoever forks them.  In a child there is
-// one: the one that forked it.
+// Each has a control socket and slots of its own, because a slot is an index into the table of one
+// process.  They share the cancel table, whose owner ids are unique whichever process forks the
+// child.  In a child there is one process: the snapshot that forked it.
 #pragma once
 
 #include "spawn/snapshot_process.hpp"
@@ -16,14 +16,14 @@ class Replicas {
 public:
   // Forks them.  Fails: Error, and none is left; std::logic_error.
   static std::shared_ptr<Replicas> take(const SnapshotOptions&);
-  // Those that `chosen` names, or the default ones.  Fails: Error{no_snapshot}.
+  // The processes of `chosen`, or those of the default snapshot.  Fails: Error{no_snapshot}.
   static std::shared_ptr<Replicas> choose(const Snapshot* chosen);
-  // In a child: from now on choose() knows the snapshot that forked it.  Done at the first use, which most
-  // children do not come to.
+  // In a child: makes the snapshot that forked it known to choose().  Called at the first use,
+  // because most children never use it.
   static void use_birth();
 
-  // The one that is to fork the next child: each in turn, of those that live.  Where none does, one
-  // that says so.  From now on this loop is the one that hears of all of them.
+  // The process that forks the next child: the living ones in rotation.  If none lives, one that
+  // reports it.  From now on this loop receives the reports of all of them.
   // Fails: std::logic_error if another reactor uses this snapshot.
   const std::shared_ptr<SnapshotProcess>& next(const std::shared_ptr<Loop>&);
 

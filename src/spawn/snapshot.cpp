@@ -1,4 +1,4 @@
-// snapshot.cpp - taking a snapshot: which one is meant, what is in its way, and its fork.
+// snapshot.cpp - taking a snapshot: which one is used, what prevents it, and its fork.
 // Runs in: parent.  Licence: see COPYING.
 #include <evparallel/child_hooks.hpp>
 #include <evparallel/snapshot.hpp>
@@ -20,7 +20,7 @@ namespace evparallel {
 
 namespace {
 
-// In static storage without a destructor: they must be there for whatever is destroyed last.
+// In static storage without a destructor, because objects that are destroyed last may use it.
 struct Registry {
   std::shared_ptr<Snapshot> default_snapshot;
   std::shared_ptr<Replicas> of_child;  // in a child: the snapshot that forked it
@@ -71,8 +71,8 @@ int prepared() noexcept {
   serve(std::move(birth.start));
 }
 
-// In the copy.  All that follows has its stack on a fresh page: it is the one that a child writes to,
-// where it would be two otherwise, as chance has it.
+// Runs in the snapshot.  All later stack frames are on a fresh page, so that a child writes to one
+// page of the stack and not, by chance, to two.
 void become_server(void* argument) {
   ServerArgs& birth = *static_cast<ServerArgs*>(argument);
   close_registered_except(birth.start.control.get(), birth.start.program.descriptor());
@@ -80,13 +80,13 @@ void become_server(void* argument) {
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
-  *rest = 0;  // so that it is there
+  *rest = 0;  // allocates the page
   begin_to_serve(birth);
 }
 
 }  // namespace
 
-// ---- taking one ----
+// ---- taking a snapshot ----
 
 namespace {
 
@@ -155,7 +155,7 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   start.siblings = options.replicas - 1;
   start.child_main = &child_main;
   const Forked forked = fork_clean(become_server, &birth);
-  start.control.drop();  // the snapshot's now; a second holder would hide its end
+  start.control.drop();  // the snapshot's now; a second holder would hide the end of the snapshot
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
   adopt(forked.pid, std::move(ours));
@@ -196,7 +196,7 @@ void Replicas::use_birth() {
 std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& birth) {
   const auto shared = std::make_shared<SnapshotShared>();
   shared->home =
-      birth.child;  // it may be asked for in a copy of the child first: not at home there
+      birth.child;  // the first call may come from a copy of the child, which is not the owner
   shared->notes = birth.notes;
   shared->modules = *birth.modules;
   shared->seed = child_seed();

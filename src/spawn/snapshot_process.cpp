@@ -1,4 +1,4 @@
-// snapshot_process.cpp - asking a process of a snapshot for children, and hearing of them.
+// snapshot_process.cpp - requests to a process of a snapshot, and its reports.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
@@ -26,10 +26,10 @@ Request with_clock(Request request, const SnapshotProcess::Clock& clock) noexcep
 
 }  // namespace
 
-// ---- at the door ----
+// ---- connecting ----
 
-// The door of the snapshot is open to all its children: through it goes one end of a fresh control
-// socket.
+// All children of the snapshot can send to its rendezvous socket: each sends one end of a new
+// control socket through it.
 // Returns 0 or an errno.
 int SnapshotProcess::connect() {
   OwnedFd ours;
@@ -67,7 +67,7 @@ Error SnapshotProcess::none_lives() const {
                                         std::to_string(shared_->replicas) + " replicas");
 }
 
-// ---- asking ----
+// ---- requests ----
 
 void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   if (loop_ != loop) {
@@ -90,7 +90,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   if (!client_.idle()) write_event_.add();
 }
 
-// Why no child can be asked for that would run this task.  Empty: it can.
+// Returns why no child can be requested that would run this task.  Empty: it can.
 std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
   if (std::optional<Error> unknown = why_unknown(*shared_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
@@ -137,7 +137,8 @@ void SnapshotProcess::ask_for_child(std::uint64_t id, const std::optional<Error>
     living_.find(id)->asked = !client_.ended();
 }
 
-// False: the queue is full.  In another process it does nothing: the socket is the program's.
+// False: the queue is full.  In a process that is not the owner it does nothing: the socket belongs
+// to the program.
 bool SnapshotProcess::ask(const Request& request, OwnedFd along, StdioPlan streams) {
   if (state_ == State::lost || !client_ || !home_.is_here()) return true;
   if (!client_.ask(request, std::move(along), std::move(streams))) return false;
@@ -187,7 +188,7 @@ const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noex
   return index < slot_count && slots_ ? &evparallel::crash_record(slots_, index) : nullptr;
 }
 
-// ---- hearing ----
+// ---- reports ----
 
 void SnapshotProcess::on_writable() {
   if (client_.flush()) write_event_.remove();
@@ -218,7 +219,8 @@ ExitStatus status_of(const Report& report) {
   return status;
 }
 
-// Of a child, by the number that came: that of the snapshot where the kernel did not translate it.
+// The pid of a child in this process, from the reported pid; a pid that the kernel did not
+// translate is that of the snapshot.
 pid_t SnapshotProcess::number_here(pid_t pid) const noexcept {
   return knows_numbers_ || pid != pid_ ? pid : 0;
 }
@@ -276,8 +278,8 @@ void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
   if (listener) loop_->call([&] { listener->on_outcome(word); });
 }
 
-// Until then the child's end of the data socket is kept: else each write to the other one would find
-// it dead, and each call would ask again, with two more descriptors.
+// The child's end of the data socket is kept until then.  Otherwise each write to the other end
+// would fail, and each call would ask for a child again, with two more descriptors.
 void SnapshotProcess::fail_later(std::uint64_t id, Error error, OwnedFd socket) {
   loop_->defer(
       [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {

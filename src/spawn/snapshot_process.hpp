@@ -1,9 +1,9 @@
-// snapshot_process.hpp - what the parent knows of one process of a snapshot: the mirror of its table.
+// snapshot_process.hpp - one process of a snapshot, as the parent knows it.
 // Runs in: parent.  Licence: see COPYING.
 //
-// An entry is complete before the fork and is found through static storage, so that a child
-// inherits no half-built object.  A child has an entry of its own for the snapshot that forked it;
-// it connects at the first use.
+// An object is complete before the fork and is found through static storage, so that a child
+// inherits no half-built object.  A child has an object of its own for the snapshot that forked it,
+// and connects at the first use.
 #pragma once
 
 #include "base/system_error.hpp"
@@ -31,8 +31,7 @@ namespace evparallel {
 
 struct FreezeReply;
 
-// What the processes of one snapshot have in common: what was true when it was taken, and what they
-// share.
+// The state shared by the processes of one snapshot, as of the time when it was taken.
 struct SnapshotShared {
   SnapshotShared() = default;
   SnapshotShared(const SnapshotShared&) = delete;
@@ -41,23 +40,23 @@ struct SnapshotShared {
 
   std::string name;
   unsigned replicas = 1;
-  std::shared_ptr<const Modules> modules;  // loaded then, so in children too
+  std::shared_ptr<const Modules> modules;  // loaded then, and so in children, too
   CancelTable* notes = nullptr;
   OomCounter out_of_memory;
   OwnerProcess home = OwnerProcess::here();
-  std::uint64_t frozen = 0;      // bytes
-  std::uint64_t seed = 0;        // from which children get theirs, by the number of their spawn
-  std::uint64_t next_spawn = 1;  // of all replicas: no two have the same
-  std::uint64_t next_spare = 0;  // so are these
+  std::uint64_t frozen = 0;      // in bytes
+  std::uint64_t seed = 0;        // the seed of a child comes from it and the number of its spawn
+  std::uint64_t next_spawn = 1;  // unique over all replicas
+  std::uint64_t next_spare = 0;  // unique over all replicas, too
 };
 
-// How a spawn ended, told exactly once for each.
+// How a spawn ended; reported exactly once for each spawn.
 struct SpawnOutcome {
   std::optional<ExitStatus> status;  // how the child ended
-  std::optional<Error> failure;      // without a status: there never was one; else what to say
+  std::optional<Error> failure;      // no status: there never was a child; else what to report
 };
 
-// Who asked for a child.
+// The callbacks of a spawn.
 class SpawnObserver {
 public:
   virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
@@ -72,13 +71,13 @@ public:
   // Forks one process.  Fails: Error{spawn_failed}.
   static std::shared_ptr<SnapshotProcess> take(std::shared_ptr<SnapshotShared>,
                                                const SnapshotOptions&);
-  // Forks one, waits until it is frozen, and forks the others from it.  Fails: Error{refused},
-  // Error{spawn_failed}.
+  // Forks one process, waits until it is frozen, and forks the others from it.  Fails:
+  // Error{refused}, Error{spawn_failed}.
   static std::vector<std::shared_ptr<SnapshotProcess>> take_frozen(std::shared_ptr<SnapshotShared>,
                                                                    const SnapshotOptions&);
   // In a child: the snapshot that forked it.
   static std::shared_ptr<SnapshotProcess> of_child(Inheritance&);
-  // Snapshots whose handles are gone, as far as they have ended.
+  // Reaps the snapshots whose handles are destroyed, as far as they have ended.
   static void reap_abandoned() noexcept;
 
   ~SnapshotProcess() override;
@@ -87,21 +86,20 @@ public:
   const std::shared_ptr<SnapshotShared>& shared() const noexcept { return shared_; }
 
   bool alive() const noexcept;
-  // The same, and its socket says nothing else either: that may be known before the loop hears it.
+  // The same, and its socket has not hung up; this may be known before the loop reports it.
   bool can_be_asked() const noexcept;
   void stop() noexcept;
 
-  // From now on this loop is the one that hears of it.
+  // From now on this loop receives its reports.
   // Fails: std::logic_error if another reactor uses this snapshot.
   void bind(const std::shared_ptr<Loop>&);
-  // Called once, from the loop, if it ends though nobody has stopped it.
+  // Called once, from the loop, if the process ends without being stopped.
   void set_on_lost(Callback<void(const ExitStatus&)>);
 
-  // Asks for a child with these standard streams, where this task is to run, or takes a spare for
-  // it; nothing is waited for.
-  // The listener hears from the loop, until forget().
+  // Asks for a child with these standard streams to run this task, or takes a spare child for it.
+  // Does not wait.  Calls the observer from the loop, until forget().
   // Fails: std::logic_error if another reactor uses this snapshot; Error{spawn_failed} (no
-  // descriptors), and nobody was asked.
+  // descriptors), and no request was sent.
   struct SpawnTicket {
     std::uint64_t id;  // of the spawn
     OwnedFd socket;    // this end of its data socket
@@ -112,30 +110,30 @@ public:
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
-  // After `linger`: SIGTERM, and SIGKILL `grace` later.  The snapshot keeps the clock, so that it
-  // needs no loop here.
+  // SIGTERM after `linger`, and SIGKILL `grace` later.  The timer is in the snapshot, so that it
+  // needs no loop in this process.
   struct Clock {
     std::chrono::milliseconds linger;
     std::chrono::milliseconds grace;
-    Cause cause;  // what it is called if it ends the child
+    Cause cause;  // the cause of the end if this timer ends the child
   };
   void terminate(std::uint64_t id, std::uint32_t slot, const Clock&);
-  // The same, if the child is at `call` then; or, for call 0, has not answered the ping.
+  // The same, if the child still runs `call` then; or, for call 0, has not answered the ping.
   void kill_if_still_running(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
                              std::uint64_t ping);
-  // Hears what there is to hear, soon, also where the loop does not tell of it: a program that
-  // closes descriptors that it does not know makes it deaf.
+  // Reads pending reports soon, even if the loop does not report the socket: if the program closes
+  // descriptors that it does not know, the loop reports nothing more about them.
   void look_later();
 
-  // From now on so many children are forked ahead, and each that a spawn takes is replaced.
+  // From now on `count` children are forked ahead, and each one that a spawn takes is replaced.
   // Fails: Error{spawn_failed} (no descriptors).
   void keep_spares(unsigned count);
 
-  // How many processes it has killed that its children had left behind, as far as it was heard.
+  // The number of orphans that it has killed, as of the last report.
   std::uint64_t orphans() const noexcept { return orphans_killed_; }
   const Slot* slot(std::uint32_t index) const noexcept;
   const CrashRecord* crash_record(std::uint32_t index) const noexcept;
-  // What was loaded when it was taken.
+  // The modules that were loaded when it was taken.
   const Modules& modules() const noexcept { return *shared_->modules; }
 
 private:
@@ -192,19 +190,19 @@ private:
   OwnedFd rendezvous_;
   ControlClient client_;
   std::shared_ptr<Loop> loop_;
-  // As long as there is a loop to hear of the end in, and to reap in.
+  // Set while there is a loop that receives the end and reaps the process.
   std::shared_ptr<SnapshotProcess> self_;
   Event read_event_;
   Event write_event_;
   Event reap_event_;
   bool reaped_ = false;
   bool knows_numbers_ = true;           // the snapshot has the same pids as this process
-  std::vector<SpawnRecord> survivors_;  // lived when it was lost; until it was reaped
-  std::optional<ExitStatus> loss_;  // how it has ended, though nobody stopped it; until it is told
+  std::vector<SpawnRecord> survivors_;  // children that lived when it was lost; until it is reaped
+  std::optional<ExitStatus> loss_;  // How it has ended without being stopped; until it is reported.
   Callback<void(const ExitStatus&)> on_lost_;
-  bool holds_loop_ = false;  // until it has been told
+  bool holds_loop_ = false;  // until its loss has been reported
   std::uint64_t orphans_killed_ = 0;
-  bool refused_ = false;  // in a child: it was not let in
+  bool refused_ = false;  // in a child: the snapshot has refused to accept it
   SpawnTable living_;
   std::optional<Spares> spares_;
   Event refill_event_;

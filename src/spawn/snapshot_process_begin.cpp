@@ -1,5 +1,5 @@
-// snapshot_process_begin.cpp - the beginning of a process of a snapshot, as its program sees it: it serves, or
-// says why it does not.
+// snapshot_process_begin.cpp - the start of a snapshot process: it serves, or reports why it
+// cannot.
 // Runs in: parent.  Licence: see COPYING.
 #include "system/polling.hpp"
 #include "system/socket.hpp"
@@ -31,7 +31,7 @@ void SnapshotProcess::hear_of_beginning() {
   throw Error(Errc::spawn_failed, "spawn failed: a snapshot ended before it could begin" + how);
 }
 
-// It ends at once: it has said why, or is dead already.
+// The snapshot ends at once: it has reported why, or is dead already.
 std::string SnapshotProcess::wait_for_end() {
   client_.close();
   constexpr int patience_ms = 2000;

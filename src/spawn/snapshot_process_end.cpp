@@ -1,5 +1,5 @@
-// snapshot_process_end.cpp - the end of a process of a snapshot, as its program sees it: given up, stopped, or
-// lost; then reaped.
+// snapshot_process_end.cpp - the end of a snapshot process: abandoned, stopped, or lost; then
+// reaped.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
@@ -11,14 +11,14 @@ namespace evparallel {
 
 namespace {
 
-// A snapshot that ends on its own, with its last child, and is still to be reaped.  Its control
-// socket stays open: to close it is to say that the program has ended.
+// A snapshot that ends by itself, with its last child, and is still to be reaped.  Its control
+// socket stays open: closing it would say that the program has ended.
 struct Abandoned {
   pid_t pid;
   ControlClient client;
 };
 
-// Never destroyed: it must be there for whatever is destroyed last.
+// Never destroyed, because objects that are destroyed last may use it.
 std::vector<Abandoned>& abandoned() {
   static auto* all = new std::vector<Abandoned>;
   return *all;
@@ -26,7 +26,7 @@ std::vector<Abandoned>& abandoned() {
 
 }  // namespace
 
-// ---- given up ----
+// ---- abandoned ----
 
 void SnapshotProcess::reap_abandoned() noexcept {
   std::vector<Abandoned>& all = abandoned();
@@ -44,7 +44,7 @@ SnapshotProcess::~SnapshotProcess() {
   if (slots_) unmap_slots(slots_);
   if (pid_ == 0 || reaped_) return;
   drop_spares();
-  // Where a child may live on, the socket stays open: its end would end the child.
+  // If a child may live on, the socket stays open: its end would end the child.
   if (living_.only_spares() || !client_.ask(request_of(RequestKind::stop_without_reports)) ||
       !client_.idle())
     client_.close();
@@ -81,8 +81,8 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
 
 // ---- lost ----
 
-// The control socket has ended: nobody can tell any more how those who live will end.  A child that
-// was only not let in may knock again.
+// The control socket has ended: no report will say how the living children end.  A child that was
+// only refused may connect again.
 void SnapshotProcess::lost() {
   read_event_.remove();
   write_event_.remove();
@@ -101,7 +101,7 @@ void SnapshotProcess::lost() {
     if (child.pid != 0)
       exit_report(id, {status, std::nullopt});
     else if (child.asked && !refused_)
-      exit_report(id, {status, why});  // forked, or not: what was sent to it may have been done
+      exit_report(id, {status, why});  // forked or not: its task may have run
     else
       exit_report(id, {std::nullopt, why});
   }
@@ -129,8 +129,9 @@ void SnapshotProcess::reap() {
   tell_loss();
 }
 
-// The kernel kills them with the snapshot, but for those whose ids have changed.  Not before it was
-// reaped: one that only has lost us sees to them itself, and lets them flush.
+// The kernel kills the children with the snapshot, except those whose ids have changed.  This runs
+// only after the snapshot is reaped: a snapshot that has only lost this process ends them itself,
+// and lets them flush.
 void SnapshotProcess::kill_survivors() noexcept {
   for (const SpawnRecord& child : survivors_) kill_born_by(child.pid, child.born_before);
   survivors_ = {};

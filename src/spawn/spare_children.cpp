@@ -1,5 +1,5 @@
-// spare_children.cpp - what the parent does about spares: rehearsals, and the part of a snapshot's entry that
-// keeps and hands them over.
+// spare_children.cpp - the parent's side of spare children: their warm-up, and taking them for a
+// spawn.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/spare_children.hpp"
 
@@ -18,21 +18,21 @@ namespace evparallel {
 
 namespace {
 
-// For ps(1).
+// Shown by ps(1).
 std::string only_name(const char* name) {
   Options options;
   options.name = name;
   return ChildEnvironment(options).text();
 }
 
-// A spawn looks at so many that have not answered yet, at most: one that hangs is not in the way of
-// the others, and a hundred that were just asked for do not cost a hundred looks.
+// A spawn checks at most this number of spares that have not answered yet: one that hangs does not
+// block the others, and a hundred new ones do not cost a hundred checks.
 constexpr int looks = 4;
 
-// Forks beside a spawn take the processor from it: it is left alone so long.
+// Forks right after a spawn would take the processor from it, so they wait this long.
 constexpr std::chrono::milliseconds refill_after{1};
 
-// As of Request::streams: those of Options{}, which most children have.
+// As in Request::streams: the streams of Options{}, which most children have.
 constexpr std::uint32_t streams_of_spare = stream_null(STDIN_FILENO);
 
 std::string bytes_of(const FrameQueue& queue) {
@@ -58,7 +58,7 @@ std::string rehearsal(const std::vector<const void*>& code) {
   return bytes_of(queue);
 }
 
-// The only one from it, until it has a task.
+// The only frame from a spare before it has a task.
 std::string answer_to_rehearsal() {
   FrameQueue queue;
   Writer body;
@@ -76,7 +76,7 @@ bool has_answered(int fd) {
 
 }  // namespace
 
-// ---- the spares of one process of a snapshot ----
+// ---- the spares of one snapshot process ----
 
 bool Spares::wants_more() const noexcept {
   return all_.size() < wanted_ && lost_ <= std::size_t{2} * wanted_;
@@ -87,7 +87,7 @@ int Spares::add(std::uint64_t id, OwnedFd& theirs) {
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
   const ByteSpan piece{bytes.data(), bytes.size()};
-  // A fresh socket has room for it.
+  // A new socket has room for these bytes.
   send(spare.socket.get(), &piece, 1, Wait::no);
   all_.push_back(std::move(spare));
   return 0;
@@ -127,7 +127,7 @@ void Spares::lose(std::uint64_t id) noexcept {
   ++lost_;
 }
 
-// ---- the entry's part ----
+// ---- SnapshotProcess: keeping and taking spares ----
 
 void SnapshotProcess::keep_spares(unsigned count) {
   spares_.emplace(count);
@@ -137,7 +137,7 @@ void SnapshotProcess::keep_spares(unsigned count) {
                        error);
 }
 
-// What is in the way of it later will be told to a spawn, which is forked then.
+// An error is not reported here: the next spawn finds no spare, asks for a fork, and reports it.
 void SnapshotProcess::refill() {
   spares_->look();
   fill_spares();
@@ -164,7 +164,8 @@ void SnapshotProcess::refill_soon() {
   refill_event_.add_in(refill_after);
 }
 
-// Its streams, and its process group, were settled at its fork; all else comes with a task.
+// The streams and the process group of a spare were fixed at its fork; everything else comes with
+// the task.
 std::optional<Spare> SnapshotProcess::take_spare(const detail::Task& task, const StdioPlan& streams,
                                                  Group group) {
   if (!spares_) return std::nullopt;
@@ -176,7 +177,7 @@ std::optional<Spare> SnapshotProcess::take_spare(const detail::Task& task, const
   return spare;
 }
 
-// What was heard of it before is told to its listener from the loop, as of any child.
+// What was reported of it before is passed to its observer from the loop, as for any child.
 void SnapshotProcess::hand_over(std::uint64_t id, SpawnObserver* listener) {
   SpawnRecord& living = *living_.find(id);
   living.listener = listener;

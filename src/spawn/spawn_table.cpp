@@ -1,4 +1,4 @@
-// spawn_table.cpp - the rows of that table.
+// spawn_table.cpp - the vectors of the table.
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/spawn_table.hpp"
 
@@ -32,7 +32,7 @@ SpawnRecord* SpawnTable::find(std::uint64_t id) noexcept {
   return found == all.end() || found->id != id || found->ended ? nullptr : &*found;
 }
 
-// Others are moved only when half of them have ended.
+// The other records are moved only when half of them have ended.
 void SpawnTable::erase(std::uint64_t id) noexcept {
   SpawnRecord* const found = find(id);
   if (!found) return;

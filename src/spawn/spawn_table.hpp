@@ -1,8 +1,8 @@
-// spawn_table.hpp - the children that a process of a snapshot was asked for and that have not ended, by id.
+// spawn_table.hpp - the requested children of one process of a snapshot that have not ended, by id.
 // Runs in: parent.  Licence: see COPYING.
 //
-// Passive: a table.  Ids rise as they are given, those of spares apart from all others, so that each
-// kind stands sorted in a row of its own.
+// Passive: a table.  Ids are given in increasing order, those of spares apart from all others, so
+// each kind is in a sorted vector of its own.
 #pragma once
 
 #include "codec/wire.hpp"
@@ -20,27 +20,28 @@ class SpawnObserver;
 struct SpawnRecord {
   std::uint64_t id = 0;
   SpawnObserver* listener = nullptr;  // null: forgotten, or a spare
-  pid_t pid = 0;                      // 0: as far as is known it was not forked yet
+  pid_t pid = 0;                      // 0: not forked yet, as far as is known
   std::uint32_t slot = no_slot;
-  std::int64_t born_before = 0;  // by boottime_ns(), where there is a pid
-  bool asked = false;            // the snapshot may have heard of it
+  std::int64_t born_before = 0;  // in the time of boottime_ns(), if there is a pid
+  bool asked = false;            // the snapshot may have received the request
   bool spare = false;            // no spawn has taken it yet
-  bool untold = false;           // one has, and is still to hear that it was forked
-  bool ended = false;            // its place is still to be given up
+  bool untold = false;           // a spawn has taken it, and its fork is still to be reported
+  bool ended = false;            // its place is still to be removed
 };
 
 class SpawnTable {
 public:
-  // Requires: an id above all of its kind before.  Valid until the next add() or erase().
+  // Requires: an id above all earlier ones of its kind.  The reference is valid until the next
+  // add() or erase().
   SpawnRecord& add(std::uint64_t id);
-  // nullptr: there is none, or none any more.
+  // nullptr: there is none, or it was erased.
   SpawnRecord* find(std::uint64_t id) noexcept;
   void erase(std::uint64_t id) noexcept;
 
-  // All of them, in order.
+  // The ids of all, in order.
   std::vector<std::uint64_t> ids() const;
   bool only_spares() const noexcept;
-  // The loop that they hang on is gone.
+  // Drops all observers: their loop is gone.
   void forget_listeners() noexcept;
 
 private:

@@ -1,5 +1,5 @@
-// take_frozen.cpp - a frozen snapshot, as its program takes it: waits until it is frozen, and has
-// its replicas forked from it.
+// take_frozen.cpp - the parent's side of a frozen snapshot: waits for it, and requests its
+// replicas.
 // Runs in: parent.  Licence: see COPYING.
 #include "snapshot/freeze_handshake.hpp"
 #include "spawn/replicas.hpp"

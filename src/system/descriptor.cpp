@@ -18,16 +18,17 @@ namespace evparallel {
 namespace {
 
 struct Registered {
-  std::uint32_t serial = 0;  // of the Descriptor that has this number; 0: none
+  std::uint32_t serial = 0;  // of the OwnedFd that has this number; 0: none
   pid_t owner = 0;           // the process that opened it, or that it was handed over to
 };
 
-// By number: the kernel gives out the lowest free ones.  Those of a snapshot and of its children
-// stand in static storage: a child writes there, and has that page to itself anyway.
+// Indexed by number, because the kernel gives out the lowest free ones.  The numbers of a snapshot
+// and of its children are in static storage: a child writes there, and has that page to itself
+// anyway.
 constexpr std::size_t low_count = 64;
 std::array<Registered, low_count> low_numbers;
 
-// From low_count on.  Never destroyed, since handles in static storage may outlive it otherwise.
+// From low_count on.  Never destroyed, because handles in static storage may outlive it otherwise.
 EVPARALLEL_EARLY std::vector<Registered>& high_numbers() {
   static auto* numbers = new std::vector<Registered>;
   return *numbers;
@@ -46,8 +47,8 @@ EVPARALLEL_EARLY std::uint32_t next_serial() noexcept {
   return last;
 }
 
-// Where `fd` stands, if it is still the one of that serial: not where a forked copy has closed it,
-// and the number may be somebody else's by now.
+// The entry of `fd`, if it still has this serial.  It has not if a forked copy has closed it, and
+// the number may be in use for something else by now.
 EVPARALLEL_EARLY Registered* find(int fd, std::uint32_t serial) noexcept {
   if (!is_registered(fd)) return nullptr;
   Registered& found = registered(static_cast<std::size_t>(fd));

@@ -1,8 +1,8 @@
 // descriptor.hpp - a descriptor of the library, and the register of all of them.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// The register is why a far process can close everything that belongs to the library and nothing of
-// the program.
+// With the register, a forked process can close every descriptor of the library and none of the
+// program.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,12 @@
 namespace evparallel {
 
 // Owns one descriptor.  A socket is shut down before it is closed: a plain fork() of the program
-// may hold a copy, and the other end must hear of the end all the same.  In such a copy it is only
-// closed, since the connection is the program's.
+// may hold a copy of it, and the other end must see the end nevertheless.  In such a forked copy it
+// is only closed, because the connection belongs to the program.
 class OwnedFd {
 public:
   OwnedFd() noexcept = default;
-  explicit OwnedFd(int fd) noexcept;  // takes it over; -1: none
+  explicit OwnedFd(int fd) noexcept;  // takes ownership; -1: none
   OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)), serial_(other.serial_) {}
   OwnedFd& operator=(OwnedFd&& other) noexcept;
   ~OwnedFd() { reset(); }
@@ -26,7 +26,7 @@ public:
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
   void reset() noexcept;
-  // Closes without a shutdown: for a copy whose original another process uses.
+  // Closes without a shutdown: for a copy whose original is used by another process.
   void drop() noexcept;
 
 private:
@@ -34,12 +34,12 @@ private:
   std::uint32_t serial_ = 0;
 };
 
-// A copy of a descriptor that others use as well, perhaps a socket of the program: it is closed, and
-// never shut down.
+// Owns a copy of a descriptor that others use as well, perhaps a socket of the program.  It is
+// closed, and never shut down.
 class DupFd {
 public:
   DupFd() noexcept = default;
-  explicit DupFd(int fd) noexcept : copy_(fd) {}  // takes it over; -1: none
+  explicit DupFd(int fd) noexcept : copy_(fd) {}  // takes ownership; -1: none
   DupFd(DupFd&&) noexcept = default;
   DupFd& operator=(DupFd&& other) noexcept {
     if (this != &other) {
@@ -58,14 +58,15 @@ private:
   OwnedFd copy_;
 };
 
-// In a forked copy that is the library's: closes every registered descriptor but these two (-1:
-// none), without a shutdown, and forgets it; those two are this process's own from now on.  Objects
-// that held another may still be destroyed, whatever their numbers are by then.
+// For a process that the library has forked: closes every registered descriptor except these two
+// (-1: none), without a shutdown, and removes it from the register.  The two belong to this process
+// from now on.  An object that held a closed descriptor may still be destroyed, even if its number
+// is in use again by then.
 void close_registered_except(int keep, int keep_too) noexcept;
 
 bool is_registered(int fd) noexcept;
 
-// Where the register stands, which is written whenever a descriptor is made or closed.
+// The memory of the register, which is written whenever a descriptor is made or closed.
 struct RegisterMemory {
   const void* from;
   std::size_t size;

@@ -1,4 +1,4 @@
-// failpoint.cpp - plans of faults, and ends at hops.
+// failpoint.cpp - plans of faults, and deeds at hops.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 
@@ -18,16 +18,16 @@ namespace evparallel {
 
 namespace {
 
-// Closed behind the back of whoever uses it, as closefrom(3) in a task does: a loop that watches it
-// hears nothing.  The number stays taken, by a socket without another end: the next one to be made
-// would get it, and pass for this one.
+// Closes a descriptor without the knowledge of the code that uses it, as closefrom(3) in a task
+// does: a loop that watches it receives no event.  The number stays in use, by a socket without
+// another end: the next descriptor would get it, and would be taken for this one.
 void close_behind(int fd) noexcept {
   OwnedFd dead;
   OwnedFd other;
   if (make_pair(PairKind::stream, dead, other) == 0) ::dup3(dead.get(), fd, O_CLOEXEC);
 }
 
-// No address is written to: a sanitizer would turn that into an exit.
+// Does not write to a bad address: a sanitizer would turn that into an exit.
 [[noreturn]] void crash() noexcept {
   ::signal(SIGSEGV, SIG_DFL);
   sigset_t set;
@@ -116,8 +116,8 @@ void pass_hop(Hop hop) noexcept {
   if (fault.gate && !fault.gate->open) return;
   if (++own_counts().passed != fault.passage) return;
   const pid_t self = ::getpid();
-  // Replicas have all been told the same, and so have their children: one does it, the first that
-  // comes or the one that was chosen before.
+  // All replicas have the same plan, and so have their children.  One process does the deed: the
+  // first that comes, or the one that was chosen before.
   const bool each_does_it = fault.role == Role::child && fault.child == 0;
   pid_t chosen = 0;
   if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(chosen, self) &&
@@ -133,7 +133,7 @@ void die_of_fault() noexcept {
   for (;;) ::pause();
 }
 
-// ---- what programs call ----
+// ---- interface of the program ----
 
 namespace fault {
 

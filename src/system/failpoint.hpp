@@ -1,9 +1,10 @@
-// failpoint.hpp - where the library looks whether a fault is due: a plan of the program's, or, for the
-// library's own tests, an end of any kind at any hop.
+// failpoint.hpp - the places where the library can make a fault happen.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// One structure in plain memory: what the program sets before a snapshot is inherited by it and by
-// its children, and a task may set what is to happen to its own process.  Inert until `armed`.
+// A fault is a plan of the program or, for the library's own tests, an end of any kind at any hop.
+// All of it is one structure in plain memory: the snapshot and its children inherit what the
+// program sets before it takes the snapshot, and a task may set what happens to its own process.
+// Nothing happens until `armed` is true.
 #pragma once
 
 #include "system/fork.hpp"
@@ -16,39 +17,39 @@
 
 namespace evparallel {
 
-// The places that a call passes on its way out and back, and an end on its way to whoever waits for
-// it; in their order.  The library passes all but those marked *, which stand in the program's own
-// code: there a codec, a task or a callback of a test passes them.
+// The hops: the places that a call passes on its way to the child and back, and that an end passes
+// on its way to its observer, in this order.  The library passes all but those marked *, which are
+// in the program's code: a codec, a task or a callback of a test passes them.
 enum class Hop : std::uint8_t {
   run,                  // parent: run() or process() begins
-  spawn,                // parent: a child is to be asked for
-  connect_to_snapshot,  // child: it asks for the first time, and goes to the door
+  spawn,                // parent: it is about to ask for a child
+  connect_to_snapshot,  // child: its first own request; it connects to the rendezvous socket
   ask,                  // parent: the request is made
-  send,                 // parent: it goes to the control socket
-  sent,                 // parent: it has gone
+  send,                 // parent: the request goes to the control socket
+  sent,                 // parent: the request has gone
   encode,               // *both: a value is written
-  put,                  // both: a frame is to be queued
-  write,                // both: what is queued goes to the data socket, or the next piece of it
+  put,                  // both: a frame is about to be queued
+  write,                // both: queued bytes, or the next piece of them, go to the data socket
   written,              // both: nothing is queued any more
-  turn,                 // snapshot: it looks for work
-  rendezvous,           // snapshot: a child has knocked
+  turn,                 // snapshot: it begins an iteration of its loop
+  rendezvous,           // snapshot: a child has connected
   serve,                // snapshot: it has read a request
-  fork,                 // whoever forks: just before, with all signals blocked
-  forked,               // whoever forks: just after
+  fork,                 // the process that forks: just before, with all signals blocked
+  forked,               // the process that forks: just after
   child_main,           // child: its first step of its own
-  read,                 // both: bytes came in
-  task,                 // child: it knows its task and is to enter it
+  read,                 // both: bytes have arrived
+  task,                 // child: it knows its task and is about to enter it
   decode,               // *both: a value is read
   call,                 // *child: the task is called
   finish,               // parent: an answer is matched to its call
-  callback,             // *parent: the caller hears
-  drain,                // child: its task is over, what it has written may not be
+  callback,             // *parent: the callback of the caller runs
+  drain,                // child: its task is over, its output may not be written yet
   leave,                // child: all is written
   reap,                 // snapshot: a child has been waited for
   report,               // snapshot: a report goes to a control socket
-  take,                 // parent: a report was read
-  exit_report,          // parent: how a child ended is known
-  ended,                // parent: and all that it sent was delivered
+  take,                 // parent: a report has been read
+  exit_report,          // parent: it is known how a child ended
+  ended,                // parent: and all that the child sent has been delivered
 };
 constexpr std::size_t hop_count = static_cast<std::size_t>(Hop::ended) + 1;
 
@@ -63,30 +64,30 @@ enum class Deed : std::uint8_t {
   close_data,     // child: its end of the data socket
 };
 
-// Shared memory between a test and the processes that it watches.
+// Memory shared by a test and the processes that it observes.
 struct FaultGate {
   std::atomic<bool> open{false};   // passages count from here on
-  std::atomic<pid_t> taken_by{0};  // who is to do the deed, where one is; 0: who comes first
-  // Who did the deed: told before the deed, or, where a socket is closed, after it.
+  std::atomic<pid_t> taken_by{0};  // the process that does the deed, or 0: the first that comes
+  // The process that did the deed.  Set before the deed, or after it if the deed closes a socket.
   std::atomic<pid_t> done_by{0};
 };
 
-// What is to happen to one process at one hop.
+// The deed that one process does at one hop.
 struct HopFault {
   Deed deed = Deed::none;
   Hop hop = Hop::run;
   Role role = Role::parent;   // of the process
-  unsigned child = 0;         // for Role::child: the k-th that its snapshot forks; 0: each of them
+  unsigned child = 0;         // for Role::child: the k-th that its snapshot forks; 0: each child
   std::uint64_t passage = 1;  // the k-th in that process; 1 is the first
   FaultGate* gate = nullptr;  // none: all passages count
 };
 
-// What is to happen to whoever freezes its memory.
+// The fault in a process that freezes its memory.
 struct FreezeFault {
-  std::uint64_t piece = 0;  // the k-th piece that is copied, of all regions; 0: none
-  // With which it fails; -1: the process is killed; -2: its parent is, just before.
+  std::uint64_t piece = 0;  // the k-th piece that is copied, over all regions; 0: none
+  // The errno of the failure; -1: the process is killed; -2: its parent is killed just before.
   int error = 0;
-  bool mapped = false;  // it is copied, and fails to be mapped; what was there is lost to it
+  bool mapped = false;  // the piece is copied, but cannot be mapped, and the old mapping is lost
 };
 
 struct Faults {
@@ -95,7 +96,7 @@ struct Faults {
   HopFault at_hop{};
   FreezeFault at_freeze{};
 
-  // What was counted, by the process `of`.  Another one has inherited it, and begins anew.
+  // The counts of the process `of`.  A process that has inherited them begins anew.
   struct Counts {
     pid_t of = 0;
     std::uint64_t messages = 0;
@@ -103,16 +104,16 @@ struct Faults {
     std::uint64_t passed = 0;  // passages of `at_hop` that counted
   };
   Counts counts{};
-  unsigned children = 0;  // forked by the snapshot so far; in a child: which one it is
+  unsigned children = 0;  // forked by the snapshot so far; in a child: its own number
   int control = -1;       // this process's end of its control socket; -1: none
   int data = -1;          // a child's end of its data socket
 };
 
 extern Faults faults;
 
-// Inline where nothing is armed: what a child passes is not to touch a page for it.
+// Inline for the case that nothing is armed: a child must not touch another page for a hop.
 
-// The errno that this fork is to fail with, or 0.
+// Returns the errno with which this fork has to fail, or 0.
 int count_fork() noexcept;
 inline int fault_at_fork() noexcept {
   return __builtin_expect(faults.armed, false) ? count_fork() : 0;

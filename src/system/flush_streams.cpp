@@ -23,7 +23,7 @@
 #endif
 
 #ifdef __GLIBC__
-// All streams of stdio: the name is public, its declaration is not.
+// All streams of stdio: the symbol is public, its declaration is not.
 extern "C" __attribute__((weak, visibility("default"))) std::FILE* _IO_list_all;
 #endif
 
@@ -32,11 +32,11 @@ namespace evparallel {
 namespace {
 
 std::ostream* const streams[] = {&std::cout, &std::cerr, &std::clog};
-// Where their buffers are asked for: to find that in a stream is to read a page more.
+// The streams as `std::ios`: to find that base through a stream object reads one more page.
 const std::ios* const insides[] = {&std::cout, &std::cerr, &std::clog};
 
-// Whether fflush(nullptr) would find anything: it locks each stream, and each lock is a write, of
-// which a child's first one in each page is a copy of that page.
+// Whether fflush(nullptr) would find anything.  fflush(nullptr) locks each stream, and a lock is a
+// write: the first write of a child to a page copies that page.
 EVPARALLEL_EARLY bool stdio_holds_something() noexcept {
 #ifdef __GLIBC__
   if (&_IO_list_all) {
@@ -50,7 +50,7 @@ EVPARALLEL_EARLY bool stdio_holds_something() noexcept {
 
 // Returns whether all of it was written.
 bool flush_stdio() noexcept {
-  // With other threads about, fflush(nullptr) would wait for one that sits in fgets(stdin).
+  // If there are other threads, fflush(nullptr) would wait for one that is blocked in fgets(stdin).
   if (__libc_single_threaded) return std::fflush(nullptr) == 0;
   const bool out = std::fflush(stdout) == 0;
   return std::fflush(stderr) == 0 && out;
@@ -61,7 +61,7 @@ EVPARALLEL_EARLY bool stdio_is_to_be_flushed() noexcept {
   return ::__fpending(stdout) > 0 || ::__fpending(stderr) > 0;
 }
 
-// A stream that is in step with stdio has no buffer of its own.
+// A stream that is synchronised with stdio has no buffer of its own.
 template <class Char>
 EVPARALLEL_EARLY bool is_in_step(
     [[maybe_unused]] const std::basic_streambuf<Char>* buffer) noexcept {
@@ -72,14 +72,14 @@ EVPARALLEL_EARLY bool is_in_step(
 #endif
 }
 
-// What a buffer keeps for those who derive from it.
+// Gives access to the protected members of a buffer.
 template <class Char>
 struct Inside : std::basic_filebuf<Char> {
   using File = std::basic_filebuf<Char>;
   static bool is_file(const std::basic_streambuf<Char>* buffer) {
     return dynamic_cast<const File*>(buffer) != nullptr;
   }
-  // Of one that is no file's nothing is waiting, as far as is known.
+  // A buffer that belongs to no file counts as empty, because its content is not known.
   static std::size_t waiting(const std::basic_streambuf<Char>* buffer) {
     const auto* file = dynamic_cast<const File*>(buffer);
     const Char* const from = file ? (file->*&Inside::pbase)() : nullptr;
@@ -95,12 +95,12 @@ bool flush(std::basic_ostream<Char>& stream) noexcept {
     stream.flush();
     return !was_good || stream.good();
   } catch (...) {
-    // The program asked this stream to throw.
+    // The program has set this stream to throw.
     return false;
   }
 }
 
-// Of a buffer that is no file's nothing is known.
+// True also for a buffer that belongs to no file, because its content is not known.
 template <class Char>
 bool may_hold_something(const std::basic_ostream<Char>& stream) {
   const std::basic_streambuf<Char>* const buffer = stream.rdbuf();
@@ -113,7 +113,7 @@ bool flush_if_apart(std::basic_ostream<Char>& stream) noexcept {
   return !may_hold_something(stream) || flush(stream);
 }
 
-// Wide ones leave step with stdio when the others do.
+// The wide streams stop being synchronised with stdio when the others do.
 std::wostream* const wide_streams[] = {&std::wcout, &std::wcerr, &std::wclog};
 
 bool apart_may_hold_something() {
@@ -123,7 +123,7 @@ bool apart_may_hold_something() {
                      [](const auto* stream) { return may_hold_something(*stream); });
 }
 
-// A reader that is gone is no reason to die of what the library does by itself.
+// A flush by the library must not kill the process because a reader is gone.
 class PipeSignalBlocked {
 public:
   PipeSignalBlocked() noexcept {
@@ -148,7 +148,7 @@ private:
   bool was_pending_ = false;
 };
 
-// Once in a process: each flush tries it again.
+// Once in a process, because each flush tries the write again.
 void report_lost_output(int error) noexcept {
   static pid_t reported = 0;
   if (std::exchange(reported, ::getpid()) == ::getpid()) return;
@@ -156,10 +156,10 @@ void report_lost_output(int error) noexcept {
   const int size =
       std::snprintf(text, sizeof text, "evparallel: process %d: what it has printed is lost: %s\n",
                     static_cast<int>(::getpid()), std::strerror(error));
-  if (::write(STDERR_FILENO, text, static_cast<std::size_t>(size)) < 0) return;  // nobody reads it
+  if (::write(STDERR_FILENO, text, static_cast<std::size_t>(size)) < 0) return;  // it has no reader
 }
 
-// All streams are tried, whatever becomes of the others.
+// Tries all streams, even if some of them fail.
 void write_out(bool stdio, bool apart) noexcept {
   const PipeSignalBlocked blocked;
   errno = 0;
@@ -176,7 +176,8 @@ void write_out(bool stdio, bool apart) noexcept {
 EVPARALLEL_EARLY void flush_streams() noexcept {
   const bool stdio = stdio_is_to_be_flushed();
   bool apart = false;
-  // The buffers that were found to be in step: to ask each time is to read what is far apart.
+  // The buffers that were found to be synchronised.  They are remembered, because each check reads
+  // memory that is far apart.
   static const std::streambuf* in_step[std::size(streams)];
   for (std::size_t i = 0; i < std::size(streams); ++i) {
     const std::streambuf* const buffer = insides[i]->rdbuf();

@@ -1,4 +1,4 @@
-// fork.cpp - fork, wait, signals of far processes.
+// fork.cpp - fork, wait, and signals to other processes.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/fork.hpp"
 
@@ -26,7 +26,7 @@
 #include <cstdlib>
 #include <utility>
 
-// Weak: it is there if the program was built with a sanitizer, however this library was.
+// Weak: it is defined if the program was built with a sanitizer, whether or not this library was.
 extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
 
 namespace evparallel {
@@ -34,31 +34,31 @@ namespace evparallel {
 namespace {
 
 Role current_role = Role::parent;
-pid_t snapshot_of_child = 0;   // in a child; 0 where none is to die with it
+pid_t snapshot_of_child = 0;   // in a child; 0: no snapshot to die with
 std::uint64_t steps_gone = 0;  // see check_death_signal()
 std::uint64_t next_look = 0;
 bool ids_changed = false;
 constexpr pid_t nobody = -1;
-pid_t program = 0;  // in a snapshot and its children: whose snapshot it is, or nobody
+pid_t program = 0;  // in a snapshot and its children: the pid of the program, or `nobody`
 
-// Blocked there and not ignored: a child then has nothing to do but to unblock them.
+// Blocked in the snapshot and not ignored: a child then only has to unblock them.
 constexpr int unheard_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
 
 void set_disposition(int signum, void (*to)(int)) noexcept {
   struct sigaction action {};
   action.sa_handler = to;
-  ::sigaction(signum, &action, nullptr);  // the C library refuses its own two signals: right so
+  ::sigaction(signum, &action, nullptr);  // the C library rightly refuses its own two signals
 }
 
-// Who stops a service may send this to each of its processes; children are to answer what the
-// program still waits for.
+// A service manager that stops a service may send this signal to each process of it, and children
+// have to answer calls for which the program still waits.
 void end_if_meant(int, siginfo_t* info, void*) noexcept {
   const pid_t from = info->si_pid;
   const bool sent = info->si_code <= 0 && info->si_code != SI_TIMER;
   if (sent && from != program && from != ::getppid() && from != ::getpid()) return;
   const int error = errno;
   set_disposition(SIGTERM, SIG_DFL);
-  ::kill(::getpid(), SIGTERM);  // blocked until this returns
+  ::kill(::getpid(), SIGTERM);  // blocked until this function returns
   errno = error;
 }
 
@@ -77,8 +77,8 @@ sigset_t snapshot_signals() noexcept {
   return set;
 }
 
-// By number: what wraps it stands where a child has nothing else to do, and to enter each other part
-// of the C library costs a page fault.
+// By system call number: the wrapper is on a page that a child does not use otherwise, and each new
+// page of the C library costs a page fault.
 EVPARALLEL_EARLY void unblock_all_signals() noexcept {
   constexpr sigset_t none{};
   ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, _NSIG / 8);
@@ -149,15 +149,16 @@ EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept 
   return fork_now(far, argument);
 }
 
-// The C library has no such fork.  It keeps the number of the thread, which the kernel is to write
-// anew, where it can be asked for the place.
+// The C library has no such fork.  It caches the number of the thread, and the kernel writes the
+// new number to that place if the place is known.
 Forked fork_sibling() noexcept {
   if (const int error = fault_at_fork()) return {-1, error};
   int* place = nullptr;
   const bool known = ::prctl(PR_GET_TID_ADDRESS, &place) == 0 && place != nullptr;
   const unsigned long flags =
       CLONE_PARENT | SIGCHLD | (known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
-  // Machines differ in which of the last two it is; the other one counts with CLONE_SETTLS alone.
+  // On some machines the last two arguments are swapped; the other one is used only with
+  // CLONE_SETTLS.
   const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, place, place));
   return {pid, pid < 0 ? errno : 0};
 }
@@ -168,12 +169,13 @@ void on_fork_in_child(void (*call)()) noexcept {
 
 bool become_snapshot(pid_t parent) noexcept {
   for (int signum = 1; signum < NSIG; ++signum) set_disposition(signum, SIG_DFL);
-  end_by_term_if_meant();  // in its children
+  end_by_term_if_meant();  // for its children
   ::setpgid(0, 0);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   program = parent != 0 ? parent : nobody;
   ::prctl(PR_SET_PDEATHSIG, SIGCONT);
-  return parent_is(parent);  // asked after the signal was ordered: one of both tells
+  // This is checked after the death signal is set, so that one of the two reports the death.
+  return parent_is(parent);
 }
 
 int open_signal_descriptor() noexcept {
@@ -201,7 +203,7 @@ void add_to_oom_score(int added) noexcept {
   if (added != 0 && retry_on_eintr([&] { return ::read(fd, text, sizeof text - 1); }) > 0) {
     const int wanted = std::clamp(std::atoi(text) + std::clamp(added, -most, most), -most, most);
     const int size = std::snprintf(text, sizeof text, "%d", wanted);
-    // Not allowed, to lower it: it stays as it is.
+    // The kernel does not permit a lower score: then it stays as it is.
     retry_on_eintr([&] { return ::pwrite(fd, text, static_cast<std::size_t>(size), 0); });
   }
   ::close(fd);
@@ -219,7 +221,7 @@ EVPARALLEL_EARLY bool become_child(pid_t snapshot, pid_t group) noexcept {
 
 namespace {
 
-constexpr std::uint64_t most_steps = 256;  // between two looks
+constexpr std::uint64_t most_steps = 256;  // between two checks
 
 // Returns true if the ids have changed.
 bool death_signal_is_gone() noexcept {
@@ -256,7 +258,7 @@ int open_null_device() noexcept {
   return open_file("/dev/null", O_RDWR);
 }
 
-// From now on `number` is what `fd` is, which is closed.
+// Makes `number` a duplicate of `fd`, and closes `fd`.
 void put_in_place(int fd, int number) noexcept {
   if (fd < 0) return;
   ::dup2(fd, number);
@@ -271,7 +273,7 @@ void detach_stdin() noexcept {
     why_no_null_device = errno;
     in = open_end_of_file();
   }
-  if (in < 0) ::close(STDIN_FILENO);  // what the program reads is not for children
+  if (in < 0) ::close(STDIN_FILENO);  // children must not read the program's input
   put_in_place(in, STDIN_FILENO);
 }
 
@@ -288,7 +290,8 @@ void open_missing_standard_descriptors() noexcept {
 }
 
 EVPARALLEL_EARLY void end_child(int status) noexcept {
-  // Without /proc it could not look, and in one with other numbers it looks for its threads for ever.
+  // Without /proc it cannot look for leaks; in a /proc with other pids it searches its threads for
+  // ever.
   if (__lsan_do_leak_check && proc_has_our_numbers()) __lsan_do_leak_check();
   ::_exit(status);
 }
@@ -321,8 +324,8 @@ void kill_opened(int process, pid_t pid) noexcept {
 
 }  // namespace
 
-// Opened first: what is compared then is who is killed.  Where one descriptor is left, it is for the
-// comparison.
+// The process is opened before its start time is compared, so the process that is compared is the
+// one that is killed.  If only one descriptor is left, it is used for the comparison.
 void kill_born_by(pid_t pid, std::int64_t boottime) noexcept {
   int process = open_process(pid);
   bool meant = was_born_by(pid, boottime);

@@ -1,4 +1,4 @@
-// new_descriptor.cpp - asks the kernel for descriptors, and once more where a number was too low.
+// new_descriptor.cpp - makes descriptors, and makes them again if a number was too low.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/new_descriptor.hpp"
 
@@ -37,8 +37,8 @@ int take_lowest() noexcept {
   return retry_on_eintr([] { return ::open("/", O_PATH | O_CLOEXEC); });
 }
 
-// The first one holds its number until there is another: it is not renamed, since somebody may have
-// written to it already.
+// The first descriptor keeps its number until there is a second one.  It is not renumbered, because
+// another thread may have written to it already.
 template <class Make>
 EVPARALLEL_EARLY int above(Make make) noexcept {
   const int fd = retry_on_eintr(make);
@@ -77,7 +77,7 @@ int open_copy(int fd) noexcept {
 
 int open_memory_file(const char* name) noexcept {
   constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  // MFD_NOEXEC_SEAL: Linux since 6.3; glibc has the word since 2.38.
+  // MFD_NOEXEC_SEAL: Linux has it since 6.3, glibc since 2.38.
   constexpr unsigned no_program = 8;
   const int fd = above([=] { return ::memfd_create(name, flags | no_program); });
   return fd < 0 && errno == EINVAL ? above([=] { return ::memfd_create(name, flags); }) : fd;

@@ -1,7 +1,8 @@
-// new_descriptor.hpp - the only calls that make descriptors.  None gets the number of a standard stream: the
-// program may have closed one, and what it prints would go to the library's descriptor, or what it
-// reads would come from there.
+// new_descriptor.hpp - the only calls that make descriptors.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
+//
+// No descriptor gets the number of a standard stream.  The program may have closed one: then its
+// output would go to a descriptor of the library, or its input would come from there.
 #pragma once
 
 #include <signal.h>
@@ -11,35 +12,36 @@
 
 namespace evparallel {
 
-// Each returns a number above those of the standard streams, close-on-exec, or -1 with errno.
+// Each function returns a number above those of the standard streams, close-on-exec, or -1 with
+// errno.
 
 int open_file(const char* path, int flags) noexcept;
 int open_file_at(int folder, const char* path, int flags) noexcept;
-// Another number of the same open file.
+// Duplicates a descriptor.
 int open_copy(int fd) noexcept;
-// A file in memory, without a name in any folder, that can be sealed, and not run where the kernel
-// knows how to see to that.
+// A file in memory without a name in any folder.  It can be sealed, and cannot be executed if the
+// kernel supports that.
 int open_memory_file(const char* name) noexcept;
 int open_counter() noexcept;                 // eventfd(2), non-blocking
 int open_signals(const sigset_t&) noexcept;  // signalfd(2), non-blocking
-// A process, so that its number is not another's meanwhile.  -1 also where the kernel knows no such
-// descriptors, or does not let us.
+// A descriptor of a process, so that its number cannot be reused unnoticed.  Returns -1 also if the
+// kernel has no such descriptors, or does not permit it.
 int open_process(pid_t) noexcept;
-// Read it and there is an end of file.
+// A descriptor that reads as end of file.
 int open_end_of_file() noexcept;
-// It takes a number and does nothing else: to read or to write fails with EBADF.
+// A descriptor that only occupies a number: reads and writes fail with EBADF.
 int open_nothing() noexcept;
 
-// Two of them.  Return 0 or an errno.
+// Make two descriptors.  Return 0 or an errno.
 int open_pipe(int (&ends)[2]) noexcept;
 int open_socket_pair(int type, int (&ends)[2]) noexcept;
 
-// For a descriptor whose number the kernel has chosen, as it does when one is received: what it is
-// called from now on.  -1: there was no room, and it is closed.
+// For a descriptor whose number the kernel has chosen, as it does for a received one.  Returns its
+// new number; -1: there was no room, and it is closed.
 int above_standard_streams(int fd) noexcept;
 
-// The numbers of standard streams that are free are taken as long as this lives: for descriptors
-// that others make, where there is room for so many.
+// Occupies the free numbers of standard streams while it lives, if `room` more descriptors can be
+// opened.  For calls of other libraries that make descriptors.
 class HeldNumbers {
 public:
   static constexpr int most_room = 8;
@@ -55,7 +57,7 @@ private:
   int error_ = 0;
 };
 
-// The number from which on this process is given none.
+// The limit of descriptor numbers: this process gets none from this number on.
 std::uint64_t number_limit() noexcept;
 
 }  // namespace evparallel

@@ -1,4 +1,4 @@
-// polling.cpp - waits, also where the kernel does not let us.
+// polling.cpp - waits, also if the kernel refuses poll(2).
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/polling.hpp"
 

@@ -24,7 +24,7 @@ std::size_t read_stat(const char* path, std::uint64_t* numbers, std::size_t room
   ::close(fd);
   if (size <= 0) return 0;
   text[size] = '\0';
-  const char* at = std::strrchr(text, ')');  // behind the name, which may have anything in it
+  const char* at = std::strrchr(text, ')');  // behind the name, which may contain anything
   std::size_t count = 0;
   while (at && count < room && (at = std::strchr(at, ' ')) != nullptr)
     numbers[count++] = std::strtoull(++at, nullptr, 10);

@@ -1,4 +1,4 @@
-// process_stat.hpp - what the kernel's table of processes says: /proc/PID/stat.
+// process_stat.hpp - the kernel's table of processes: /proc/PID/stat.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -9,19 +9,19 @@
 
 namespace evparallel {
 
-// The numbers of a file like /proc/self/stat from the third field on; a letter is 0.  Returns how many
-// there were; 0: the file cannot be read, and errno says why.
+// Reads the numbers of a file like /proc/self/stat from the third field on; a letter reads as 0.
+// Returns how many there were; 0: the file cannot be read, and errno says why.
 std::size_t read_stat(const char* path, std::uint64_t* numbers, std::size_t room) noexcept;
 
-// CLOCK_BOOTTIME in nanoseconds, by which the kernel notes when a process is born.
+// CLOCK_BOOTTIME in nanoseconds, the clock of the kernel's start times of processes.
 std::int64_t boottime_ns() noexcept;
 
-// Whether /proc goes by the numbers that processes have here: one that was mounted in another pid
-// namespace has others, and what it says of a number is about a stranger.
+// Whether /proc uses the same pids as this process.  If it was mounted in another pid namespace it
+// has others, and a pid in it is that of another process.
 bool proc_has_our_numbers() noexcept;
 
-// Whether the process with this number was born up to then.  False also where that cannot be known;
-// errno says why then, and is 0 else.
+// Whether the process with this pid was started at `boottime` or before.  Returns false also if
+// that cannot be known: then errno says why; otherwise errno is 0.
 bool was_born_by(pid_t, std::int64_t boottime) noexcept;
 
 }  // namespace evparallel

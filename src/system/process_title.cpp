@@ -21,24 +21,24 @@ constexpr std::size_t name_size = 64;
 
 // Written in the snapshot, inherited by its children.
 struct Titles {
-  ProcessTitle* title;  // nullptr: the kernel does not let us show one
-  char short_name[16];  // the program's, as the kernel has it
+  ProcessTitle* title;  // nullptr: the kernel does not permit a title
+  char short_name[16];  // of the program, as the kernel has it
   char snapshot[name_size];
-  ProcessTitle of_child;  // of one that has no name of its own
+  ProcessTitle of_child;  // of a child without a name of its own
 };
 Titles titles;
 
 char* name_at_start = nullptr;
 char copy_of_name[name_size];
 
-// Before main(): a program may show a title of its own where its arguments stand, and the C library's
-// name of it is a part of those.
+// Runs before main(): a program may overwrite its arguments with a title of its own, and the C
+// library's name of the program is a part of them.
 [[gnu::constructor]] void keep_name_of_program() noexcept {
   name_at_start = program_invocation_short_name;
   std::snprintf(copy_of_name, sizeof copy_of_name, "%s", name_at_start);
 }
 
-// Or what the program has put in its place.
+// The saved name, or the one that the program has set instead.
 const char* name_of_program() noexcept {
   return program_invocation_short_name == name_at_start ? copy_of_name
                                                         : program_invocation_short_name;
@@ -55,7 +55,8 @@ void set_short_name(std::string_view name) noexcept {
   ::prctl(PR_SET_NAME, text);
 }
 
-// The usual case, ready to be taken: to make it is to enter much of the C library.
+// The usual case, prepared in the snapshot: to build it in the child would enter much of the C
+// library.
 EVPARALLEL_EARLY void take_usual_name() noexcept {
   ::prctl(PR_SET_NAME, titles.short_name);
   if (titles.title) *titles.title = titles.of_child;
@@ -71,10 +72,10 @@ ProcessTitle title_of(std::string_view what) noexcept {
   return title;
 }
 
-// Lets the kernel show the arguments of this process from memory of ours, and leaves everything else
-// of its map as it is.  It needs no right.
+// Makes the kernel show the arguments of this process from memory of the library, and leaves the
+// rest of its memory map as it is.  Needs no privilege.
 bool show_arguments_at(const char* from, std::size_t size) noexcept {
-  constexpr std::size_t first = 3;  // fields are counted from 1, and two stand before
+  constexpr std::size_t first = 3;  // fields are counted from 1, and two precede the numbers
   std::uint64_t fields[64] = {};
   if (read_stat("/proc/self/stat", fields + first, 49) < 49) return false;
   prctl_mm_map map{};

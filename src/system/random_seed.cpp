@@ -1,4 +1,4 @@
-// random_seed.cpp - where seeds come from.
+// random_seed.cpp - makes seeds.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/random_seed.hpp"
 
@@ -16,7 +16,7 @@ namespace {
 std::uint64_t seed_of_this = 0;
 std::uint64_t seed_of_generators = 0;  // 0: they may be as the program has left them
 
-// SplitMix64: neighbours in, strangers out.
+// SplitMix64: similar inputs give unrelated outputs.
 std::uint64_t mixed(std::uint64_t x) noexcept {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
@@ -29,7 +29,7 @@ std::uint64_t fresh_seed() noexcept {
   std::uint64_t seed = 0;
   if (::getrandom(&seed, sizeof seed, GRND_NONBLOCK) == static_cast<ssize_t>(sizeof seed))
     return seed;
-  timespec now{};  // soon after the machine's start
+  timespec now{};  // the kernel has no random numbers soon after the machine's start
   ::clock_gettime(CLOCK_REALTIME, &now);
   return mixed(static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
                static_cast<std::uint64_t>(now.tv_nsec)) ^
@@ -43,7 +43,7 @@ std::uint64_t seed_of_child(std::uint64_t seed, std::uint64_t index) noexcept {
 EVPARALLEL_EARLY void seed_generators(std::uint64_t seed) noexcept {
   if (seed != 0 && seed == seed_of_generators) return;
   seed_of_generators = seed;
-  ::srandom(static_cast<unsigned>(seed));  // rand() as well
+  ::srandom(static_cast<unsigned>(seed));  // also seeds rand()
   ::srand48(static_cast<long>(seed >> 32));
 }
 

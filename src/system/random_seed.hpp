@@ -6,13 +6,13 @@
 
 namespace evparallel {
 
-// From the kernel.
+// A seed from the kernel.
 std::uint64_t fresh_seed() noexcept;
-// Of the `index`th child asked for by a process whose own is `seed`.
+// The seed of the `index`th child of a process whose own seed is `seed`.
 std::uint64_t seed_of_child(std::uint64_t seed, std::uint64_t index) noexcept;
-// The C library's generators, unless they were seeded with this last.
+// Seeds the C library's generators, unless this was their last seed.
 void seed_generators(std::uint64_t) noexcept;
-// In the child: it is child_seed() from now on, and what the C library's generators are seeded with.
+// In the child: sets child_seed(), and seeds the C library's generators with it.
 void take_seed(std::uint64_t) noexcept;
 std::uint64_t taken_seed() noexcept;
 

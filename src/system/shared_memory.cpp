@@ -6,8 +6,8 @@
 
 namespace evparallel {
 
-// Where the program locks what it maps from now on, the kernel makes all pages of it there at once, but
-// not those that nobody may touch yet.
+// If the program locks what it maps from now on, the kernel allocates all pages of a mapping at
+// once, except of one that is not accessible yet.
 void* map_shared(std::size_t size) noexcept {
   void* const memory =
       ::mmap(nullptr, size, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

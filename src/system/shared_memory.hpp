@@ -1,4 +1,4 @@
-// shared_memory.hpp - memory that this process shares with those that it forks.
+// shared_memory.hpp - memory that this process shares with the processes that it forks.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -6,10 +6,10 @@
 
 namespace evparallel {
 
-// All zero.  It costs memory only where it was touched, also in a program that has locked all its memory
-// (mlockall(2)).  nullptr: there is none.
+// Maps zeroed memory.  It is allocated only where it is touched, also in a program that has locked
+// all its memory (mlockall(2)).  Returns nullptr on failure.
 void* map_shared(std::size_t size) noexcept;
-// In this process only.
+// Unmaps it in this process only.
 void unmap_shared(void*, std::size_t size) noexcept;
 
 }  // namespace evparallel

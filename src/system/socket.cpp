@@ -22,7 +22,7 @@ namespace {
 
 constexpr int most_pieces = 16;
 
-// Room for what one packet may carry: descriptors and the sender's credentials.
+// Room for the control data of one packet: descriptors and the sender's credentials.
 union Control {
   cmsghdr align;
   char bytes[CMSG_SPACE(most_along * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
@@ -45,8 +45,9 @@ EVPARALLEL_EARLY IoResult flow_of_errno(int number) noexcept {
   }
 }
 
-// The other end was closed with something unread: the kernel says so once, on packets before what
-// is still to be read here, and asking again reads that, and then the end.
+// The other end was closed with unread bytes.  The kernel reports that once; on packet sockets it
+// does so before the packets that are still to be read here.  The next call reads these, and then
+// the end.
 template <class Call>
 ssize_t read_past_reset(Call call) noexcept {
   ssize_t result;
@@ -55,13 +56,13 @@ ssize_t read_past_reset(Call call) noexcept {
   return result;
 }
 
-// Room for what one write of a stream may bring along.
+// Room for the descriptors of one write to a stream.
 union StreamControl {
   cmsghdr align;
   char bytes[CMSG_SPACE(most_descriptors * sizeof(int))];
 };
 
-// Takes over all that came along, whatever becomes of it.
+// Takes ownership of all received descriptors, so that each is closed at the latest with its batch.
 void take_batch(msghdr& message, std::vector<ReceivedFds>* batches) noexcept {
   ReceivedFds batch;
   for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
@@ -72,13 +73,13 @@ void take_batch(msghdr& message, std::vector<ReceivedFds>* batches) noexcept {
   }
   bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
   for (int& fd : batch.descriptors) whole &= (fd = above_standard_streams(fd)) >= 0;
-  // Without those that were lost nobody could tell which ones these are.
+  // If some were lost, it is unknown which ones the others are.
   if (!whole) batch = ReceivedFds();
   if (batches) batches->push_back(std::move(batch));
 }
 
-// Returns where the numbers of `count` descriptors go that are to go along.  Requires: room in
-// `control` for so many.
+// Returns the place for the numbers of the `count` descriptors to send.  Requires: room in
+// `control` for `count` of them.
 unsigned char* room_along(msghdr& message, char* control, std::size_t count) noexcept {
   message.msg_control = control;
   message.msg_controllen = CMSG_SPACE(count * sizeof(int));
@@ -97,13 +98,13 @@ void put_along(msghdr& message, StreamControl& control,
     std::memcpy(to + i * sizeof(int), &along[i].fd, sizeof(int));
 }
 
-// Those of this user that are under way: nothing tells when the other side has taken some.
+// The user has too many descriptors in flight: no event says when the other side has taken some.
 void wait_for_room() noexcept {
   constexpr int a_moment_ms = 1;
   pause_for(a_moment_ms);
 }
 
-// False: it was lost here.
+// False: the descriptor was lost in this process.
 bool take_descriptor(int fd, Packet& packet) noexcept {
   DupFd superfluous;
   if (fd < 0) return false;
@@ -116,8 +117,7 @@ bool take_descriptor(int fd, Packet& packet) noexcept {
   return true;
 }
 
-// Everything that came along is taken over first, so that nothing leaks whatever the packet turns
-// out to be.
+// Takes ownership of all received descriptors first, so that none leaks if the packet is bad.
 void take_control(msghdr& message, Packet& packet) noexcept {
   bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
   for (cmsghdr* item = CMSG_FIRSTHDR(&message); item; item = CMSG_NXTHDR(&message, item)) {
@@ -241,7 +241,7 @@ IoResult send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size
   const ssize_t put =
       retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
   if (put >= 0) return IoResult::done;
-  const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: this user has no number here
+  const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: the user has no number here
   return refused ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
 }
 

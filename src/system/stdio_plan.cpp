@@ -1,4 +1,4 @@
-// stdio_plan.cpp - standard streams: a list that travels, and three places.
+// stdio_plan.cpp - the standard streams in a request and in the child.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/stdio_plan.hpp"
 
@@ -35,7 +35,7 @@ bool StdioPlan::claim(std::uint32_t wanted, Packet& packet) noexcept {
 
 EVPARALLEL_EARLY int StdioPlan::dup_into_place() const noexcept {
   if (plan == 0) return 0;
-  // First, as long as standard input is what it was: to open the null device here could fail.
+  // This comes before standard input changes: to open the null device here could fail.
   int error = 0;
   for (int number = STDOUT_FILENO; number < count; ++number) {
     if (!(plan & stream_null(number))) continue;
@@ -44,7 +44,7 @@ EVPARALLEL_EARLY int StdioPlan::dup_into_place() const noexcept {
   }
   for (int number = STDIN_FILENO; number < count; ++number)
     if (given[number]) ::dup2(given[number].get(), number);
-  // What a crash leaves in a buffer nobody reads.
+  // Output that a crash leaves in a buffer is lost.
   if (plan & stream_by_lines(STDOUT_FILENO)) std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   for (int number = STDOUT_FILENO; number < count; ++number)
     if (plan & stream_by_lines(number)) write_each_piece(number);

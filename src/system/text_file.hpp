@@ -1,4 +1,4 @@
-// text_file.hpp - small files that the kernel writes, read whole.
+// text_file.hpp - reads small files of the kernel as a whole.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace evparallel {
 
-// What can be read of it.  False: it cannot be opened.
+// Reads as much as can be read.  Returns false if the file cannot be opened.
 bool read_text_file(const std::string& path, std::string& text);
 
 }  // namespace evparallel

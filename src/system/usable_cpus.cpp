@@ -25,7 +25,7 @@ struct FreeSet {
 };
 
 struct CpuSet {
-  std::size_t size = 0;  // bytes; 0: there is none
+  std::size_t size = 0;  // in bytes; 0: there is no set
   std::unique_ptr<cpu_set_t, FreeSet> set;
 
   bool has(int cpu) const noexcept {
@@ -40,7 +40,8 @@ CpuSet empty_set(std::size_t count) {
   return made;
 }
 
-// More CPUs than a set of the usual size has room for are an error: then there is a larger one.
+// The call fails if there are more CPUs than the set has room for: then it is repeated with a
+// larger set.
 CpuSet affinity_of_this_process() {
   for (std::size_t count = CPU_SETSIZE; count <= std::size_t{highest_cpu} + 1; count *= 2) {
     CpuSet now = empty_set(count);
@@ -66,14 +67,14 @@ unsigned fewer(unsigned a, unsigned b) {
   return std::min(a, b);
 }
 
-// Empty: it is not there.
+// Empty: the file does not exist.
 std::istringstream text_of(const std::string& path) {
   std::string text;
   read_text_file(path, text);
   return std::istringstream(text);
 }
 
-// "max 100000", or "150000 100000".
+// The file contains "max 100000", or "150000 100000".
 unsigned quota_of_v2(const std::string& folder) {
   std::istringstream file = text_of(folder + "/cpu.max");
   std::string quota;
@@ -91,7 +92,7 @@ unsigned quota_of_v1(const std::string& folder) {
   return cpus_of(quota, period);
 }
 
-// What holds for a group holds for those below it.
+// A quota of a group applies to the groups below it.
 template <class F>
 unsigned least_on_the_way(const std::string& mount, std::string group, F quota_of) {
   unsigned least = no_quota;
@@ -103,7 +104,7 @@ unsigned least_on_the_way(const std::string& mount, std::string group, F quota_o
   }
 }
 
-// A line of /proc/self/cgroup: number, controllers and the group, by colons.
+// A line of /proc/self/cgroup: number, controllers and group, separated by colons.
 unsigned quota_of_line(const std::string& root, const std::string& line) {
   const std::size_t first = line.find(':');
   const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
@@ -140,7 +141,7 @@ unsigned usable_cpus(const std::vector<int>& affinity) {
   return fewer(by_affinity, cpus_by_quota(""));
 }
 
-// The kernel takes what it can of a set, and says nothing of the rest.
+// The kernel silently ignores the CPUs of a set that cannot be used.
 int use_cpus(const std::vector<int>& cpus) {
   const int highest = *std::max_element(cpus.begin(), cpus.end());
   const CpuSet wanted =

@@ -1,4 +1,4 @@
-// attachment.hpp - an open descriptor that travels beside the bytes of a message.
+// attachment.hpp - an open descriptor that is sent with the bytes of a message.
 // Licence: see COPYING.
 #pragma once
 

@@ -1,4 +1,4 @@
-// export.hpp - what leaves the shared library: everything else is hidden.
+// export.hpp - marks the symbols of the shared library that are visible; all others are hidden.
 // Licence: see COPYING.
 #pragma once
 
@@ -6,8 +6,8 @@
 
 #define EVPARALLEL_API __attribute__((visibility("default")))
 
-// A program whose standard containers are not those of the library would read its structures wrongly.
-// So each program asks for a function by name that only a library of its own kind has, and does not
+// A program with other standard containers than the library would misread its structures.  So each
+// program refers to a function whose name only a library of the same kind defines, and does not
 // link with another.
 namespace evparallel {
 

@@ -1,8 +1,9 @@
-// json_document.hpp - values to documents of nlohmann/json and back.  The only file that includes it.
+// json_document.hpp - values to documents of nlohmann/json and back.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
-// No json type appears in an exported symbol: its inline namespace changes with the user's macros.
-// What is here are templates, so that who needs no document does not compile its parts.
+// This is the only file that includes nlohmann/json.  No json type appears in an exported symbol,
+// because its inline namespace changes with the user's macros.  Everything here is a template, so
+// that a program that needs no document does not compile the document's code.
 #pragma once
 
 #include <evparallel/detail/json_text.hpp>
@@ -13,26 +14,26 @@ namespace evparallel {
 
 namespace detail {
 
-// ---- what a document is refused for ----
+// ---- refused documents ----
 
-// Arrays and objects in one another, in any form of message: above it a message is refused, since
-// most of what walks through a document uses the stack.
+// The limit of nested arrays and objects, in any form of message: a deeper message is refused,
+// because most code that walks through a document uses the stack.
 constexpr std::size_t json_depth_limit = 1000;
 
 // All of these fail with Errc::bad_message.
 [[noreturn]] EVPARALLEL_API void refuse_value(const char* what);
 [[noreturn]] EVPARALLEL_API void refuse_number();
 [[noreturn]] EVPARALLEL_API void refuse_depth();
-// `pointer`: where in the document the text is, as a JSON pointer.
+// `pointer`: the position of the text in the document, as a JSON pointer.
 [[noreturn]] EVPARALLEL_API void refuse_text(std::string_view text, std::size_t bad,
                                              const std::string& pointer);
 EVPARALLEL_API void check_json_depth(std::string_view text);
 // nlohmann takes a null byte outside of strings for the end of its input.
 EVPARALLEL_API void check_json_end(std::string_view text);
 
-// ---- the way through a document ----
+// ---- walking through a document ----
 
-// One level of it: the array or object, and the element that the walk is at.
+// One level of the document: the array or object, and the current element of the walk.
 template <class Json>
 struct JsonLevel {
   const Json* outer;
@@ -41,9 +42,9 @@ struct JsonLevel {
 template <class Json>
 using JsonPath = std::vector<JsonLevel<Json>>;
 
-// Calls visit(element, path) for the document and for each element, an array before what is in it.
-// Without a call in a call: a document may be deeper than any stack.
-// Fails: Errc::bad_message for one that is too deep.
+// Calls visit(element, path) for the document and for each element, an array before its elements.
+// Not recursive: a document may be deeper than any stack.
+// Fails: Errc::bad_message for a document that is too deep.
 template <class Json, class Visit>
 void walk_document(const Json& document, Visit visit) {
   JsonPath<Json> path;
@@ -68,7 +69,7 @@ void walk_document(const Json& document, Visit visit) {
 // Appends one step to a JSON pointer (RFC 6901).
 EVPARALLEL_API void append_step(std::string& pointer, std::string_view key);
 
-// The JSON pointer to what stands `depth` levels deep on the path.
+// The JSON pointer to the element `depth` levels deep on the path.
 template <class Json>
 std::string pointer_of(const JsonPath<Json>& path, std::size_t depth) {
   std::string pointer;
@@ -105,7 +106,7 @@ T value_of_json(std::string_view text) {
   return value;
 }
 
-// What JSON has no words for, refused as it is written: nlohmann would make null of it.
+// Refuses numbers that JSON cannot express when they are written: nlohmann would make null of them.
 template <class Json>
 void refuse_not_finite(const Json& document) {
   walk_document(document, [](const Json& element, const JsonPath<Json>&) {
@@ -115,8 +116,8 @@ void refuse_not_finite(const Json& document) {
   });
 }
 
-// Strings and keys that are no UTF-8: a binary form would carry them, and who makes JSON of the
-// document later could not.
+// Refuses strings and keys that are not UTF-8: a binary form could carry them, but they could not
+// be converted to JSON later.
 template <class Json>
 void refuse_bad_text(const Json& document) {
   walk_document(document, [](const Json& element, const JsonPath<Json>& path) {
@@ -131,16 +132,16 @@ void refuse_bad_text(const Json& document) {
   });
 }
 
-// Whether nlohmann's own adl_serializer converts T: a specialisation of the user's means that JSON
-// is to look different.  The form of its to_json has been the same in all releases since 3.0; with
-// another one no type would be plain, which is right, if slow.
+// Whether nlohmann's own adl_serializer converts T: a specialisation of the user means that the
+// JSON looks different.  The signature of its to_json has been the same in all releases since 3.0;
+// with another one no type would be plain, which is correct, but slow.
 template <class T, class = void>
 constexpr bool is_plain_json = false;
 template <class T>
 constexpr bool is_plain_json<T, std::void_t<decltype(&nlohmann::adl_serializer<T>::template to_json<
                                                      nlohmann::json, const T&>)>> = true;
 
-// Whether T goes without a document.
+// Whether T is converted without a document.
 template <class T>
 constexpr bool json_is_direct = JsonForm<T>::direct&& is_plain_json<T>;
 template <class T>

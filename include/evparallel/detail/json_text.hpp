@@ -1,9 +1,9 @@
 // json_text.hpp - numbers, booleans, strings and vectors of them as JSON, without a document.
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
-// What is written is what nlohmann/json would write, byte for byte.  What is read is that form
-// alone: of any other text a cursor says no, and nlohmann decides (JsonParsed).  So the meaning of
-// a text is nlohmann's in all cases, and programs that send nothing else do not compile a document.
+// The output is that of nlohmann/json, byte for byte.  The input is read only in that form: a
+// cursor refuses any other text, and nlohmann decides (JsonParsed).  So a text always means what it
+// means to nlohmann, and a program that sends nothing else does not compile the code of a document.
 #pragma once
 
 #include <evparallel/io.hpp>
@@ -27,13 +27,13 @@ EVPARALLEL_API void write_json(Writer&, std::int64_t);
 EVPARALLEL_API void write_json(Writer&, std::uint64_t);
 // Fails: Errc::bad_message for NaN and the infinities.
 EVPARALLEL_API void write_json(Writer&, double);
-// Fails: as nlohmann, with the place of what is no UTF-8.
+// Fails: as nlohmann, with the position of the byte that is not UTF-8.
 EVPARALLEL_API void write_json(Writer&, std::string_view);
 
 // ---- reading ----
 
-// Goes through a text from left to right.  False: not in the form that nlohmann writes; the cursor
-// is of no use then.
+// Reads a text from left to right.  A function returns false if the text is not in the form that
+// nlohmann writes; then the cursor must not be used any more.
 class EVPARALLEL_API JsonCursor {
 public:
   explicit JsonCursor(std::string_view text) noexcept
@@ -59,7 +59,7 @@ private:
   const char* end_;
 };
 
-// Any text, by nlohmann's document of it.  T: bool, an integer, float, double, std::string.
+// Any text, by way of nlohmann's document.  T: bool, an integer, float, double, std::string.
 template <class T>
 struct EVPARALLEL_API JsonParsed {
   static T get(std::string_view text);
@@ -94,12 +94,12 @@ struct JsonForm<T, std::enable_if_t<std::is_integral_v<T> && sizeof(T) <= sizeof
   static bool get(JsonCursor& in, T& value) {
     Wide wide = 0;
     if (!in.read(wide)) return false;
-    value = static_cast<T>(wide);  // of a number that is too large nlohmann takes the low bits, too
+    value = static_cast<T>(wide);  // nlohmann also truncates a number that is too large
     return true;
   }
 };
 
-// A double on its way, as with nlohmann.
+// Converted by way of a double, as nlohmann does.
 template <>
 struct JsonForm<float> {
   static constexpr bool direct = true;

@@ -1,4 +1,4 @@
-// short_text.hpp - bytes that are so few that they are copied and kept in line.
+// short_text.hpp - short byte strings, copied and stored inline.
 // Licence: see COPYING.
 #pragma once
 
@@ -11,8 +11,8 @@ namespace evparallel {
 
 namespace detail {
 
-// At most so many bytes are copied in line: to enter the C library for them is dear where a process
-// has not done so yet.
+// At most this number of bytes is copied inline: a first call of the C library is expensive in a
+// new process.
 constexpr std::size_t most_in_line = 32;
 
 template <class Word>
@@ -37,7 +37,7 @@ inline void copy_short(char* to, const char* from, std::size_t size) noexcept {
   if (size == 1) *to = *from;
 }
 
-// Up to most_in_line bytes, without a string.
+// Stores up to most_in_line bytes, without a string.
 class InlineBuffer {
 public:
   InlineBuffer() noexcept = default;
