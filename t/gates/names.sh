@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every public name has its place in the manual: what the headers declare outside of namespace detail, and what
-# the shared library exports.
+# the shared library exports. Every public header is in the list of evparallel(7).
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
@@ -88,6 +88,17 @@ sed -n -e '/::detail::/d' -e '/operator/d' -e '/~/d' -e 's/\[abi:[a-z0-9]*\]//g'
 sort -u "$tmp/declared" "$tmp/exported" >"$tmp/names"
 looked_at "$(wc -l <"$tmp/declared")" 'declared names'
 looked_at "$(wc -l <"$tmp/exported")" 'exported names'
+
+# ---- headers -------------------------------------------------------------------------------------
+
+# The list under HEADERS in evparallel(7) is what is installed beside evparallel.hpp, which includes all of it.
+awk '/^\.Sh/ { here = ($2 == "HEADERS") } here && /^\.It Pa / { print $3 }' man/evparallel.7 | sort >"$tmp/listed"
+for header in include/evparallel/*.hpp include/evparallel/version.hpp.in; do
+	header=${header##*/}
+	test "$header" = evparallel.hpp || echo "${header%.in}"
+done | sort -u >"$tmp/installed"
+looked_at "$(wc -l <"$tmp/installed")" 'public headers'
+check 'evparallel(7) lists the public headers' diff -u "$tmp/installed" "$tmp/listed"
 
 # ---- the pages -----------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The way of a call, as evparallel(7) tells it hop by hop, is the way that the sources take: each function is defined
+# The way of a call, as evparallel_internals(7) shows it hop by hop, is the way that the sources take: each function is defined
 # in the file that is named, and is called by one that stands above it in its table, or was handed on as a pointer by
 # one further up. The first of a table must be called, or handed on, by somebody.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
-page=man/evparallel.7
+page=man/evparallel_internals.7
 
 # "table function file" of each row.
 awk '
@@ -17,6 +17,12 @@ awk '
 looked_at "$(wc -l <"$tmp/hops")" 'hops'
 rows=$(awk '/^\.Sh/ { here = ($2 == "IMPLEMENTATION") } here && /^\.It/ { n++ } END { print n + 0 }' "$page")
 if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'each row is a hop'; else not_ok "there are $rows rows"; fi
+
+# The page has the folders of src, all of them, in the order of src/README.md.
+awk '/^\.S[sh]/ { here = ($0 == ".Ss The folders of src") } here && /^\.It Pa / { print $3 }' "$page" >"$tmp/folders"
+sed -n 's/^| `\([a-z]*\)` |.*/\1/p' src/README.md >"$tmp/rooms"
+looked_at "$(wc -l <"$tmp/rooms")" 'folders'
+check 'the page has the folders of src/README.md' diff -u "$tmp/rooms" "$tmp/folders"
 
 # "file function text" of each function that has a body.
 for file in include/evparallel/*.hpp src/*/*.[hc]pp; do

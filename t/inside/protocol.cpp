@@ -427,10 +427,10 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
 }
 
 BOOST_AUTO_TEST_CASE(a_slot) {
-  compare_shared("Slots", sizeof(Slot),
+  compare_shared("Child slots", sizeof(Slot),
                  {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, sentence),
                   FIELD(Slot, has_task)});
-  BOOST_TEST(says("Slots", "an arena of " + std::to_string(slot_count) + " slots"));
+  BOOST_TEST(says("Child slots", "an arena of " + std::to_string(slot_count) + " slots"));
   // In words on the page: twice the id, and 1 more; and what a sentence may be.
   BOOST_TEST((CallState{21, false}.word()) == 42U);
   BOOST_TEST((CallState{21, true}.word()) == 43U);
@@ -450,7 +450,7 @@ BOOST_AUTO_TEST_CASE(a_crash_record) {
 
 BOOST_AUTO_TEST_CASE(a_note) {
   compare_shared(
-      "Notes", sizeof(CancelEntry),
+      "Cancel table", sizeof(CancelEntry),
       {FIELD(CancelEntry, owner), FIELD(CancelEntry, call), FIELD(CancelEntry, deadline)});
   BOOST_TEST(revoked == INT64_MIN);
 }
