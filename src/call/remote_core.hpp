@@ -59,7 +59,8 @@ public:
   PendingCalls calls;
   std::unique_ptr<const Error> task_error;  // the task itself failed
   // The child died while it wrote the answer to this call; 0: the call is not known.
-  std::optional<std::uint64_t> torn;
+  static constexpr std::uint64_t not_torn = UINT64_MAX;
+  std::uint64_t torn = not_torn;
   // Calls that were given up and that the child may still reach: their cancel entries stay.  The
   // cause is needed if it was not known whether the child had begun the call.
   struct AbandonedCall {

@@ -55,7 +55,8 @@ Error torn_answer(const Error& end) {
 // the first one, provided that the task answers in order.
 std::uint64_t RemoteCore::answered_in_part(const RemoteChild& child,
                                            const std::vector<KeptCall>& calls) const noexcept {
-  if (!child.torn || *child.torn != 0) return child.torn.value_or(0);
+  if (child.torn == RemoteChild::not_torn) return 0;
+  if (child.torn != 0) return child.torn;
   return calls.empty() || pattern_->task->replies_later ? 0 : calls.front().id;
 }
 

@@ -109,7 +109,7 @@ void Child::keep_backtraces(const void* outermost) noexcept {
 std::shared_ptr<PipeCore> Child::pipe() {
   const std::shared_ptr<Loop>& loop = this_reactor().loop();
   core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
-                                     PipeCore::SpawnOutcome::none, this);
+                                     PipeCore::ExitReport::none, this);
   core_->start();
   return core_;
 }

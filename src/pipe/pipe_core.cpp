@@ -21,12 +21,12 @@ constexpr std::size_t gather_limit = 256 * 1024;
 }  // namespace
 
 PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::size_t high_water,
-                   SpawnOutcome exit_report, PipeObserver* owner, OtherEnd other_end)
+                   ExitReport exit_report, PipeObserver* owner, OtherEnd other_end)
     : loop_(loop),
       channel_(std::move(channel)),
       high_water_(high_water),
       owner_(owner),
-      last_word_(exit_report),
+      exit_report_(exit_report),
       other_end_(other_end) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
   attach(*loop_);
@@ -51,8 +51,8 @@ bool PipeCore::send(Writer& message) {
 // reported here.
 void PipeCore::tell_closed(Lost what) {
   if (!in_ended_ || !loop_->alive()) return;
-  if (what == Lost::is_sent) dropped_ = true;
-  if (std::exchange(closed_told_, true)) return;
+  if (what == Lost::is_sent) rare_->dropped = true;
+  if (std::exchange(rare_->closed_told, true)) return;
   loop_->defer([self = shared_from_this()] { self->report_closed(); });
 }
 
@@ -60,8 +60,8 @@ void PipeCore::tell_closed(Lost what) {
 // queued before may be lost as well; that is reported only to on_error, because the end of the
 // other side says it, too.
 void PipeCore::report_closed() {
-  closed_told_ = has_on_error() || dropped_;
-  if (!closed_told_ || std::exchange(error_told_, true)) return;
+  rare_->closed_told = has_on_error() || rare_->dropped;
+  if (!rare_->closed_told || std::exchange(error_told_, true)) return;
   const Error error(Errc::closed, "closed: the other side of the pipe sends and takes no more");
   tell_error(error);
 }
@@ -84,7 +84,7 @@ void PipeCore::put_task_error(const Error& error) {
 void PipeCore::close() {
   if (std::exchange(closed_, true) || channel_.finished()) return;
   end_put_off_ = true;
-  if (last_word_ == SpawnOutcome::comes)
+  if (exit_report_ == ExitReport::comes)
     end_out();
   else if (loop_->alive())
     loop_->defer([self = shared_from_this()] { self->end_out(); });

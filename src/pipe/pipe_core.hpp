@@ -35,12 +35,12 @@ namespace detail {
 class PipeCore : public LoopObserver, public std::enable_shared_from_this<PipeCore> {
 public:
   // In the parent the spawn outcome follows the end of file; in a child there is none.
-  enum class SpawnOutcome : std::uint8_t { comes, none };
+  enum class ExitReport : std::uint8_t { comes, none };
   // What a clean end of the other side does to this side's direction if neither on_end nor on_drain
   // is set: a pipe of messages closes it; a pipe of calls leaves that to its observer.
   enum class OtherEnd : std::uint8_t { closes, is_left };
 
-  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, SpawnOutcome,
+  PipeCore(const std::shared_ptr<Loop>&, Channel&&, std::size_t high_water, ExitReport,
            PipeObserver*, OtherEnd = OtherEnd::closes);
   ~PipeCore() override = default;
 
@@ -139,6 +139,8 @@ private:
     ReceivedFds held_along;
     std::optional<Error> conclusion;
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
+    bool dropped = false;            // frames were sent after the other side's end
+    bool closed_told = false;        // and Errc::closed was reported for that
   };
   bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
   bool has_on_drain() const noexcept {
@@ -160,7 +162,7 @@ private:
   Lazy<Handlers> handlers_;
   Lazy<Rare> rare_;
 
-  SpawnOutcome last_word_;
+  ExitReport exit_report_;
   OtherEnd other_end_;
   bool started_ = false;
   bool paused_ = false;
@@ -172,8 +174,6 @@ private:
   bool error_told_ = false;
   bool closed_ = false;       // by close()
   bool end_put_off_ = false;  // and the other side has not been informed
-  bool dropped_ = false;      // frames were sent after the other side's end
-  bool closed_told_ = false;
   bool over_told_ = false;
   bool above_mark_ = false;
   bool flush_deferred_ = false;

@@ -22,11 +22,11 @@ void PipeCore::fail_end(const Error& error) {
 
 void PipeCore::on_end_of_file() {
   if (clean_ || in_ended_) {
-    if (owner_ && last_word_ == SpawnOutcome::comes) owner_->on_closed();
+    if (owner_ && exit_report_ == ExitReport::comes) owner_->on_closed();
     return check_over();
   }
   if (std::exchange(broken_, true)) return;
-  if (last_word_ == SpawnOutcome::comes) {
+  if (exit_report_ == ExitReport::comes) {
     if (owner_) owner_->on_broken();
     return;
   }
@@ -47,7 +47,7 @@ void PipeCore::end_in() {
 // follows.
 bool PipeCore::closes_with_other() const noexcept {
   if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
-  return clean_ ? !has_on_drain() : last_word_ == SpawnOutcome::none;
+  return clean_ ? !has_on_drain() : exit_report_ == ExitReport::none;
 }
 
 void PipeCore::conclude(const Error& error) {
@@ -87,7 +87,7 @@ void PipeCore::check_over() {
   if (!in_ended_ && !discard_) return;
   if (!channel_.out_over()) return;
   if (abandoned()) return shut();
-  if (last_word_ == SpawnOutcome::comes || std::exchange(over_told_, true)) return;
+  if (exit_report_ == ExitReport::comes || std::exchange(over_told_, true)) return;
   if (owner_) owner_->on_over();
 }
 

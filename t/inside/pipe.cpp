@@ -39,7 +39,7 @@ using Pipe = par::Pipe<std::string, std::string>;
 
 // One end, and what it has heard.
 struct End {
-  End(par::Reactor& loop, par::OwnedFd socket, PipeCore::SpawnOutcome exit_report, std::size_t mark)
+  End(par::Reactor& loop, par::OwnedFd socket, PipeCore::ExitReport exit_report, std::size_t mark)
       : core(std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(socket), limit), mark,
                                         exit_report, &owner)),
         pipe(core, raw) {
@@ -67,8 +67,8 @@ struct Fixture {
     par::OwnedFd one;
     par::OwnedFd other;
     BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
-    parent = std::make_unique<End>(loop, std::move(one), PipeCore::SpawnOutcome::comes, mark);
-    child = std::make_unique<End>(loop, std::move(other), PipeCore::SpawnOutcome::none, mark);
+    parent = std::make_unique<End>(loop, std::move(one), PipeCore::ExitReport::comes, mark);
+    child = std::make_unique<End>(loop, std::move(other), PipeCore::ExitReport::none, mark);
     parent->listen();
     child->listen();
   }
@@ -294,7 +294,7 @@ BOOST_AUTO_TEST_CASE(too_large_is_refused_by_the_writer_and_skipped_by_the_reade
   par::OwnedFd one;
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
-  End reader(f.loop, std::move(one), PipeCore::SpawnOutcome::none, 1000);
+  End reader(f.loop, std::move(one), PipeCore::ExitReport::none, 1000);
   reader.listen();
   par::Channel generous(std::move(other), 10 * limit);
   for (const std::size_t size : {std::size_t{3}, limit + 1, std::size_t{4}}) {
@@ -314,7 +314,7 @@ BOOST_AUTO_TEST_CASE(a_stream_without_sense_ends_the_pipe) {
   par::OwnedFd one;
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
-  End reader(f.loop, std::move(one), PipeCore::SpawnOutcome::none, 1000);
+  End reader(f.loop, std::move(one), PipeCore::ExitReport::none, 1000);
   reader.listen();
   const std::string rubbish(64, '\xee');
   BOOST_REQUIRE(::send(other.get(), rubbish.data(), rubbish.size(), 0) == 64);
@@ -376,7 +376,7 @@ BOOST_AUTO_TEST_CASE(what_is_sent_leaves_at_once_and_calls_of_one_callback_leave
   par::OwnedFd one;
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
-  End writer(f.loop, std::move(one), PipeCore::SpawnOutcome::none, limit);
+  End writer(f.loop, std::move(one), PipeCore::ExitReport::none, limit);
   const auto waiting = [&] {
     char bytes[8192];
     return ::recv(other.get(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
@@ -412,9 +412,9 @@ BOOST_AUTO_TEST_CASE(eight_megabytes_moved_in) {
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
   auto writer = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), 1 << 24), 1000,
-                                           PipeCore::SpawnOutcome::none, nullptr);
+                                           PipeCore::ExitReport::none, nullptr);
   auto reader = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(other), 1 << 24),
-                                           1000, PipeCore::SpawnOutcome::none, nullptr);
+                                           1000, PipeCore::ExitReport::none, nullptr);
   std::string got;
   Pipe(reader, raw).on_message([&](std::string s) { got = std::move(s); });
   writer->start();
@@ -456,7 +456,7 @@ std::string frame_of(par::FrameKind kind, const std::string& body, std::uint64_t
 
 // One end of a pipe; the other one is a socket in the test's own hand.
 struct RawFixture {
-  explicit RawFixture(PipeCore::SpawnOutcome exit_report, std::size_t mark = 100000,
+  explicit RawFixture(PipeCore::ExitReport exit_report, std::size_t mark = 100000,
                       par::PairKind kind = par::PairKind::stream) {
     par::OwnedFd one;
     BOOST_REQUIRE(par::make_pair(kind, one, other) == 0);
@@ -542,7 +542,7 @@ BOOST_AUTO_TEST_CASE(every_false_is_followed_by_one_drain) {
 
 BOOST_AUTO_TEST_CASE(a_reader_that_takes_nothing_makes_the_writer_wait) {
   for (const bool paused : {true, false}) {
-    RawFixture f(PipeCore::SpawnOutcome::none);
+    RawFixture f(PipeCore::ExitReport::none);
     if (paused)
       f.end->pipe.pause();
     else
@@ -597,7 +597,7 @@ BOOST_AUTO_TEST_CASE(buffered_counts_what_is_not_written) {
 // The first message that cannot be written is the one that finds out.
 BOOST_AUTO_TEST_CASE(one_send_after_the_others_end_is_told) {
   for (const int sends : {1, 4}) {
-    RawFixture f(PipeCore::SpawnOutcome::none);
+    RawFixture f(PipeCore::ExitReport::none);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::end, ""));
     BOOST_TEST(f.until([&] { return f.end->heard.size() == 2; }));
     f.other.reset();
@@ -610,13 +610,13 @@ BOOST_AUTO_TEST_CASE(one_send_after_the_others_end_is_told) {
 }
 
 BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_heard_before_their_end) {
-  for (const auto exit_report : {PipeCore::SpawnOutcome::none, PipeCore::SpawnOutcome::comes}) {
+  for (const auto exit_report : {PipeCore::ExitReport::none, PipeCore::ExitReport::comes}) {
     RawFixture f(exit_report);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "b"));
     f.end->pipe.send("unread");  // so that the end is a reset
     f.other.reset();
     for (int i = 0; i < 3; ++i) f.end->pipe.send("unheard");
-    if (exit_report == PipeCore::SpawnOutcome::comes) {
+    if (exit_report == PipeCore::ExitReport::comes) {
       BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
       f.end->core->conclude(death());
     }
@@ -630,7 +630,7 @@ BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_heard_before_their_end) {
 }
 
 BOOST_AUTO_TEST_CASE(a_torn_frame_is_bad_and_an_end) {
-  for (const auto exit_report : {PipeCore::SpawnOutcome::none, PipeCore::SpawnOutcome::comes}) {
+  for (const auto exit_report : {PipeCore::ExitReport::none, PipeCore::ExitReport::comes}) {
     const std::string stream =
         frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "bcd");
     for (std::size_t cut = 17; cut <= stream.size(); ++cut) {
@@ -639,7 +639,7 @@ BOOST_AUTO_TEST_CASE(a_torn_frame_is_bad_and_an_end) {
       f.other.reset();
       const bool torn = cut != 17 && cut != stream.size();
       const std::string messages = cut == stream.size() ? "a bcd" : "a";
-      if (exit_report == PipeCore::SpawnOutcome::none) {
+      if (exit_report == PipeCore::ExitReport::none) {
         BOOST_TEST(f.until([&] { return count(f.end->heard, "END") == 1; }));
         BOOST_TEST(said(f.end->heard) ==
                    messages + (torn ? " ERROR bad_message END" : " ERROR closed END"));
@@ -659,7 +659,7 @@ BOOST_AUTO_TEST_CASE(a_torn_frame_is_bad_and_an_end) {
 }
 
 BOOST_AUTO_TEST_CASE(a_stream_without_sense_and_a_last_word) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   f.write(frame_of(par::FrameKind::message, "a") + std::string(64, '\xee'));
   BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
   BOOST_TEST(said(f.end->heard) == "a ERROR bad_message");
@@ -671,7 +671,7 @@ BOOST_AUTO_TEST_CASE(a_stream_without_sense_and_a_last_word) {
 }
 
 BOOST_AUTO_TEST_CASE(frames_behind_the_end_are_not_messages) {
-  RawFixture f(PipeCore::SpawnOutcome::none);
+  RawFixture f(PipeCore::ExitReport::none);
   f.write(frame_of(par::FrameKind::end, "") + frame_of(par::FrameKind::message, "late"));
   testing::turn(f.loop, 20);
   BOOST_TEST(f.until([&] { return !f.end->heard.empty(); }));
@@ -680,7 +680,7 @@ BOOST_AUTO_TEST_CASE(frames_behind_the_end_are_not_messages) {
 }
 
 BOOST_AUTO_TEST_CASE(a_last_word_while_paused_in_the_middle) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
     f.end->heard.push_back(s);
@@ -697,7 +697,7 @@ BOOST_AUTO_TEST_CASE(a_last_word_while_paused_in_the_middle) {
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_while_the_last_word_is_carried_out) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
     f.end->heard.push_back(s);
@@ -737,7 +737,7 @@ BOOST_AUTO_TEST_CASE(what_lies_unread_when_one_has_closed_is_dropped) {
 
 BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
   for (const int which : {0, 1, 2, 3}) {
-    RawFixture f(PipeCore::SpawnOutcome::none, 10);
+    RawFixture f(PipeCore::ExitReport::none, 10);
     int called = 0;
     const auto act = [&, big = std::string(100, 'b')] {
       f.end->core->shut();
@@ -767,7 +767,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
 
 BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
   for (const int which : {0, 1, 2}) {
-    RawFixture f(PipeCore::SpawnOutcome::comes);
+    RawFixture f(PipeCore::ExitReport::comes);
     int called = 0;
     const auto act = [&, big = std::string(100, 'b')] {
       f.end->core->abandon();
@@ -790,7 +790,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
 
 BOOST_AUTO_TEST_CASE(exceptions_of_every_callback) {
   for (const int which : {1, 2, 3}) {
-    RawFixture f(PipeCore::SpawnOutcome::none, 10);
+    RawFixture f(PipeCore::ExitReport::none, 10);
     if (which == 1)
       f.end->pipe.on_error([](const par::Error&) { throw std::runtime_error("error"); });
     if (which == 2) f.end->pipe.on_end([] { throw std::runtime_error("end"); });
@@ -826,7 +826,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_holds_itself_goes_with_the_reactor) {
   {
     par::Reactor loop;
     auto core = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), limit), 1000,
-                                           PipeCore::SpawnOutcome::none, nullptr);
+                                           PipeCore::ExitReport::none, nullptr);
     const Pipe pipe(core, raw);
     pipe.on_message([pipe, token](std::string) {});
     pipe.on_end([pipe, token] {});
@@ -849,7 +849,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_outlives_its_reactor_does_nothing) {
   {
     par::Reactor loop;
     auto core = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), limit), 1000,
-                                           PipeCore::SpawnOutcome::none, nullptr);
+                                           PipeCore::ExitReport::none, nullptr);
     pipe = Pipe(core, raw);
     core->start();
     pipe.on_message([&](std::string) { ++heard; });
@@ -883,7 +883,7 @@ BOOST_AUTO_TEST_CASE(frames_that_are_not_a_pipes_own) {
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
   auto core = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), limit), 1000,
-                                         PipeCore::SpawnOutcome::none, &owner);
+                                         PipeCore::ExitReport::none, &owner);
   core->start();
   const std::string bytes =
       frame_of(par::FrameKind::call, "a", 1) + frame_of(par::FrameKind::value, "b", 2) +
@@ -1010,7 +1010,7 @@ BOOST_AUTO_TEST_CASE(answers_to_answers) {
 // ---- messages that are not taken ----
 
 BOOST_AUTO_TEST_CASE(too_large_without_on_error_leaves_run_and_the_pipe_goes_on) {
-  RawFixture f(PipeCore::SpawnOutcome::none);
+  RawFixture f(PipeCore::ExitReport::none);
   f.end->pipe.on_error(nullptr);
   f.write(frame_of(par::FrameKind::message, "a"));
   f.write(header_of(par::FrameKind::message, 0, limit + 1));
@@ -1035,7 +1035,7 @@ BOOST_AUTO_TEST_CASE(too_large_without_on_error_leaves_run_and_the_pipe_goes_on)
 }
 
 BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_and_the_pipe_goes_on) {
-  RawFixture f(PipeCore::SpawnOutcome::none);
+  RawFixture f(PipeCore::ExitReport::none);
   f.end->pipe.on_error(nullptr);
   const par::Pipe<int, int> numbers(
       f.end->core, par::detail::pipe_codecs<int, int, par::RawIo<int>, par::RawIo<int>>);
@@ -1058,7 +1058,7 @@ BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_encoded_is_not_sent) {
     }
     static std::string get(par::Reader& in) { return std::string(in.rest()); }
   };
-  RawFixture f(PipeCore::SpawnOutcome::none);
+  RawFixture f(PipeCore::ExitReport::none);
   const Pipe pipe(f.end->core, par::detail::pipe_codecs<std::string, std::string, Picky, Picky>);
   BOOST_CHECK_EXCEPTION(pipe.send("bad"), par::Error,
                         [](const par::Error& e) { return e.code() == par::Errc::bad_message; });
@@ -1070,7 +1070,7 @@ BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_encoded_is_not_sent) {
 // ---- abandoned pipes ----
 
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_holds_run_until_it_is_written) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   const std::string large(900000, 'x');
   for (int i = 0; i < 5; ++i) f.end->pipe.send(large);
   f.end->core->abandon();
@@ -1086,7 +1086,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_holds_run_until_it_is_written) {
 
 // A peer that reads only after it has written must not wait for ever.
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_reads_on) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   for (int i = 0; i < 3; ++i) f.end->pipe.send(std::string(900000, 'x'));
   f.end->core->abandon();
   const std::string frame = frame_of(par::FrameKind::message, std::string(60000, 'y'));
@@ -1111,7 +1111,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_reads_on) {
 }
 
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_whose_reader_dies_is_over) {
-  RawFixture f(PipeCore::SpawnOutcome::comes);
+  RawFixture f(PipeCore::ExitReport::comes);
   const auto token = std::make_shared<int>(0);
   f.end->pipe.on_end([token] {});
   for (int i = 0; i < 5; ++i) f.end->pipe.send(std::string(900000, 'x'));
@@ -1131,7 +1131,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_goes_with_its_reactor) {
   {
     par::Reactor loop;
     auto core = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), limit), 1000,
-                                           PipeCore::SpawnOutcome::comes, nullptr);
+                                           PipeCore::ExitReport::comes, nullptr);
     alive = core;
     core->start();
     const Pipe pipe(core, raw);
@@ -1145,7 +1145,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_goes_with_its_reactor) {
 
 // Over packets each write is one to be counted.
 BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
-  RawFixture f(PipeCore::SpawnOutcome::none, limit, par::PairKind::packets);
+  RawFixture f(PipeCore::ExitReport::none, limit, par::PairKind::packets);
   f.loop.post([&] {
     for (int i = 0; i < 1000; ++i) {
       par::Writer message;
@@ -1169,7 +1169,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
 }
 
 BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) {
-  RawFixture f(PipeCore::SpawnOutcome::none, limit, par::PairKind::packets);
+  RawFixture f(PipeCore::ExitReport::none, limit, par::PairKind::packets);
   const auto put = [&](PipeCore::FlushPolicy leave) {
     par::Writer message;
     message.write("0123456789");
@@ -1186,7 +1186,7 @@ BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) 
 }
 
 BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
-  RawFixture f(PipeCore::SpawnOutcome::none, 100 * limit);
+  RawFixture f(PipeCore::ExitReport::none, 100 * limit);
   std::size_t inside = 0;
   f.loop.post([&] {
     for (int i = 0; i < 100; ++i) {
@@ -1205,7 +1205,7 @@ BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
 }
 
 BOOST_AUTO_TEST_CASE(a_message_of_one_end_is_heard_whole_however_it_is_written) {
-  RawFixture f(PipeCore::SpawnOutcome::none);
+  RawFixture f(PipeCore::ExitReport::none);
   std::string stream;
   Strings expected;
   for (const std::size_t size : {0u, 1u, 100u, 40000u, 3u}) {

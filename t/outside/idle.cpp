@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(an_idle_child_of_a_pool_takes_little_of_the_program) {
     return ready(pool) == many;
   };
   BOOST_TEST(testing::eventually(all_are_ready));
-  BOOST_TEST((memory_in_use() - before) / many <= 1088);
+  BOOST_TEST((memory_in_use() - before) / many <= 1024);
 }
 
 BOOST_AUTO_TEST_CASE(an_idle_remote_function_that_was_called_takes_little_of_the_program) {
