@@ -138,12 +138,19 @@ void write_json(Writer& out, std::uint64_t value) {
   write_integer(out, value);
 }
 
-// Not std::to_chars: nlohmann's output is sometimes one digit longer, and has a layout of its own.
+// The shortest text that reads as the same double.  A fraction or an exponent is always there, by
+// which a reader tells it from an integer.
 void write_json(Writer& out, double value) {
   if (!(value - value == 0)) refuse_number();
-  std::array<char, 64> text;
-  const char* const end = nlohmann::detail::to_chars(text.data(), text.data() + text.size(), value);
-  out.write(text.data(), static_cast<std::size_t>(end - text.data()));
+#ifdef __cpp_lib_to_chars
+  std::array<char, 32> text;
+  const auto done = std::to_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view number(text.data(), static_cast<std::size_t>(done.ptr - text.data()));
+  out.write(number);
+  if (number.find_first_of(".e") == number.npos) out.write(".0");
+#else
+  out.write(nlohmann::json(value).dump());
+#endif
 }
 
 void write_json(Writer& out, std::string_view value) {

@@ -1,5 +1,6 @@
 // preflight_text.cpp - a preflight report as text and as JSON.
 // Runs in: parent.  Licence: see COPYING.
+#include <evparallel/detail/json_document.hpp>
 #include <evparallel/detail/json_text.hpp>
 #include <evparallel/preflight.hpp>
 
@@ -68,55 +69,44 @@ void add_lines(std::string& text, const Things& things) {
 
 // ---- JSON ----
 
-class Json {
-public:
-  Json& open(char bracket) {
-    separate();
-    out_.write(std::string_view(&bracket, 1));
-    first_ = true;
-    return *this;
-  }
-  Json& close(char bracket) {
-    out_.write(std::string_view(&bracket, 1));
-    first_ = false;
-    return *this;
-  }
-  Json& key(std::string_view name) {
-    separate();
-    detail::write_json(out_, name);
-    out_.write(":");
-    first_ = true;  // of the value that follows
-    return *this;
-  }
-  template <class T>
-  Json& member(std::string_view name, const T& value) {
-    key(name);
-    if constexpr (std::is_same_v<T, std::string>)
-      detail::write_json(out_, std::string_view(clean(value)));
-    else
-      detail::JsonForm<T>::put(out_, value);
-    first_ = false;
-    return *this;
-  }
-  template <class Things, class Put>
-  Json& array(std::string_view name, const Things& things, Put put) {
-    key(name).open('[');
-    for (const auto& thing : things) {
-      open('{');
-      put(thing);
-      close('}');
-    }
-    return close(']');
-  }
-  std::string text() { return std::move(out_.bytes()); }
+using Json = nlohmann::ordered_json;
 
-private:
-  void separate() {
-    if (!std::exchange(first_, false)) out_.write(",");
-  }
-  Writer out_;
-  bool first_ = true;
-};
+Json json_of(const PreflightReport::Thread& thread) {
+  return {{"tid", thread.tid}, {"name", clean(thread.name)}};
+}
+
+Json json_of(const PreflightReport::Descriptor& descriptor) {
+  return {{"fd", descriptor.fd},
+          {"kind", clean(descriptor.kind)},
+          {"target", clean(descriptor.target)},
+          {"refused", descriptor.refused}};
+}
+
+Json json_of(const PreflightReport::Handler& handler) {
+  return {{"signum", handler.signum},
+          {"signal", clean(handler.signal)},
+          {"ignored", handler.ignored},
+          {"module", clean(handler.module)},
+          {"symbol", clean(handler.symbol)}};
+}
+
+Json json_of(const PreflightReport::Timer& timer) {
+  return {{"kind", clean(timer.kind)},
+          {"id", timer.id},
+          {"left_us", timer.left.count()},
+          {"interval_us", timer.interval.count()}};
+}
+
+Json json_of(const PreflightReport::Stream& stream) {
+  return {{"name", clean(stream.name)}, {"pending", stream.pending}};
+}
+
+template <class Things>
+Json list_of(const Things& things) {
+  Json list = Json::array();
+  for (const auto& thing : things) list.push_back(json_of(thing));
+  return list;
+}
 
 }  // namespace
 
@@ -148,31 +138,11 @@ std::string PreflightReport::text() const {
 }
 
 std::string PreflightReport::json() const {
-  Json json;
-  json.open('{').member("in_the_way", in_the_way());
-  json.array("threads", threads, [&](const Thread& thread) {
-    json.member("tid", thread.tid).member("name", thread.name);
-  });
-  json.array("descriptors", descriptors, [&](const Descriptor& descriptor) {
-    json.member("fd", descriptor.fd).member("kind", descriptor.kind);
-    json.member("target", descriptor.target).member("refused", descriptor.refused);
-  });
-  json.member("descriptors_known", descriptors_known);
-  json.array("handlers", handlers, [&](const Handler& handler) {
-    json.member("signum", handler.signum).member("signal", handler.signal);
-    json.member("ignored", handler.ignored).member("module", handler.module);
-    json.member("symbol", handler.symbol);
-  });
-  json.array("timers", timers, [&](const Timer& timer) {
-    json.member("kind", timer.kind).member("id", timer.id);
-    json.member("left_us", static_cast<std::int64_t>(timer.left.count()));
-    json.member("interval_us", static_cast<std::int64_t>(timer.interval.count()));
-  });
-  json.member("timers_known", timers_known);
-  json.array("streams", streams, [&](const Stream& stream) {
-    json.member("name", stream.name).member("pending", stream.pending);
-  });
-  return json.close('}').text();
+  return Json{{"in_the_way", in_the_way()},          {"threads", list_of(threads)},
+              {"descriptors", list_of(descriptors)}, {"descriptors_known", descriptors_known},
+              {"handlers", list_of(handlers)},       {"timers", list_of(timers)},
+              {"timers_known", timers_known},        {"streams", list_of(streams)}}
+      .dump();
 }
 
 }  // namespace evparallel
