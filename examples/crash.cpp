@@ -40,9 +40,10 @@ std::string work(const std::string& how) {
   return "all is well";
 }
 
-// The innermost functions, where some are told.
+// The innermost functions; if none is known, the reason.
 void print_backtrace(const par::Error& error) {
   const std::size_t count = std::min<std::size_t>(error.backtrace().size(), 2);
+  if (count == 0) std::printf("%-7s%s", "", error.describe_backtrace().c_str());
   for (std::size_t i = 0; i < count; ++i)
     std::printf("%-7s#%zu %s\n", "", i, error.backtrace()[i].describe().c_str());
 }

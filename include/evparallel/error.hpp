@@ -113,6 +113,8 @@ public:
   const std::string& last_words() const noexcept;  // of exit(); empty if there is none
   // With Options::backtrace: of the throw site of the exception, or of the crash of the child.
   const std::vector<StackFrame>& backtrace() const noexcept;
+  // One frame a line; if there is none, one line that says why.
+  std::string describe_backtrace() const;
 
   // The same error with one more detail.
   Error with_delivery(Delivery) const;

@@ -2,6 +2,10 @@
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/backtrace.hpp>
 
+#include "backtrace/throw_site.hpp"
+
+#include <evparallel/error.hpp>
+
 #include <signal.h>
 
 #include <cstdint>
@@ -71,6 +75,17 @@ std::string describe(const std::vector<StackFrame>& frames) {
   for (std::size_t i = 0; i < frames.size(); ++i)
     text += "#" + std::to_string(i) + " " + frames[i].describe() + "\n";
   return text;
+}
+
+std::string Error::describe_backtrace() const {
+  if (!backtrace().empty()) return evparallel::describe(backtrace());
+  if (exit() && exit()->signalled())
+    return "no backtrace: the child left no crash report; Options::backtrace asks for one\n";
+  if (code() != Errc::remote_exception) return "no backtrace: no exception left a task\n";
+  if (!has_throw_library())
+    return "no backtrace: the program is not linked with -levparallel-throw, which records where "
+           "exceptions are thrown\n";
+  return "no backtrace: Options::backtrace is not set, or the exception was never thrown\n";
 }
 
 std::string CrashReport::describe() const {

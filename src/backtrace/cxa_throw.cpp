@@ -1,8 +1,9 @@
 // cxa_throw.cpp - the function that `throw` calls, in front of the one of the C++ library.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// Only in the shared library: a program that is linked statically has one function of each name,
-// and so records no throw sites.
+// This is all that libevparallel-throw consists of: a library that everybody links must not stand in
+// front of the C++ runtime.  Only as a shared library: a program that is linked statically has one
+// function of each name, and so records no throw sites.
 #ifdef PIC  // defined by libtool for the shared library
 
 #include "backtrace/throw_site.hpp"
@@ -15,7 +16,7 @@
 
 namespace {
 
-using Throw = void (*)(void*, std::type_info*, evparallel::DestroyException);
+using Throw = void (*)(void*, std::type_info*, evparallel::detail::DestroyException);
 
 // The next function of this name in the loader's order: the C++ library's, or a sanitizer's before
 // it.
@@ -29,13 +30,18 @@ Throw real_throw() noexcept {
   return found;
 }
 
+// Before main(), in a program that is linked with this library.
+[[gnu::constructor]] void announce() noexcept {
+  evparallel::detail::announce_throw_library();
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"), noreturn)) void __cxa_throw(
-    void* exception, std::type_info* type, evparallel::DestroyException destroy) {
+    void* exception, std::type_info* type, evparallel::detail::DestroyException destroy) {
   const auto place = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   if (const Throw real = real_throw())
-    real(exception, type, evparallel::record_throw(exception, destroy, place));
+    real(exception, type, evparallel::detail::record_throw(exception, destroy, place));
   std::terminate();  // there is no such function
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 struct Site {
   std::atomic<void*> exception{nullptr};  // null: free
-  DestroyException destroy;
+  detail::DestroyException destroy;
   std::size_t count;
   std::uintptr_t frames[longest_trace];
 };
@@ -31,6 +31,7 @@ struct Sites {
 };
 Sites* sites = nullptr;
 std::atomic<bool> recording{false};
+std::atomic<bool> throw_library{false};
 const void* outermost_frame;
 
 Site* find(void* exception) noexcept {
@@ -59,7 +60,7 @@ bool take_frame(void* argument, std::uintptr_t address) {
 void forget_and_destroy(void* exception) {
   Site* site = find(exception);
   if (site == nullptr) return;
-  const DestroyException destroy = site->destroy;
+  const detail::DestroyException destroy = site->destroy;
   site->exception.store(nullptr, std::memory_order_release);
   if (destroy) destroy(exception);
 }
@@ -81,6 +82,8 @@ void record_throws(const void* outermost) noexcept {
   recording.store(sites != nullptr);
 }
 
+namespace detail {
+
 DestroyException record_throw(void* exception, DestroyException destroy,
                               std::uintptr_t place) noexcept {
   Site* site = recording.load(std::memory_order_relaxed) ? claim(exception) : nullptr;
@@ -89,6 +92,16 @@ DestroyException record_throw(void* exception, DestroyException destroy,
   site->count = 0;
   walk_stack(place, outermost_frame, take_frame, site);
   return forget_and_destroy;
+}
+
+void announce_throw_library() noexcept {
+  throw_library.store(true);
+}
+
+}  // namespace detail
+
+bool has_throw_library() noexcept {
+  return throw_library.load();
 }
 
 std::vector<std::uintptr_t> throw_site_of(const std::exception_ptr& pointer) {

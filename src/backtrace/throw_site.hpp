@@ -3,8 +3,11 @@
 //
 // Once an exception is caught its stack is gone.  So where `throw` is compiled to a call of
 // __cxa_throw, the function in cxa_throw.cpp is called before that of the C++ library, and the
-// stack is recorded here.  Only a child that asks for backtraces does this.
+// stack is recorded here.  Only a program that is linked with libevparallel-throw has that function,
+// and only a child that asks for backtraces records.
 #pragma once
+
+#include <evparallel/detail/export.hpp>
 
 #include <cstdint>
 #include <exception>
@@ -15,12 +18,22 @@ namespace evparallel {
 // Records throws of this process from now on.  `outermost` is in the last frame that is recorded.
 void record_throws(const void* outermost) noexcept;
 
+namespace detail {
+
+// ---- what libevparallel-throw calls ----
+
 using DestroyException = void (*)(void* exception);
 // `exception` is about to be thrown by a call that returns to `place`.  Returns the function to
 // call instead of `destroy`, which may be null, when the exception is destroyed; it may be
 // `destroy` itself.  Allocates nothing; any thread.
-DestroyException record_throw(void* exception, DestroyException destroy,
-                              std::uintptr_t place) noexcept;
+EVPARALLEL_API DestroyException record_throw(void* exception, DestroyException destroy,
+                                             std::uintptr_t place) noexcept;
+// That library is loaded.
+EVPARALLEL_API void announce_throw_library() noexcept;
+
+}  // namespace detail
+
+bool has_throw_library() noexcept;
 
 // The return addresses of its throw site, the innermost first; none if the throw was not recorded.
 // Valid however often it was caught, stored and thrown again since.

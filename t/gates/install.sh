@@ -18,7 +18,7 @@ looked_at "$(wc -l <"$tmp/said.installed")" 'installed files'
 # pkg-config reads where things are to be; here they are below $tmp.
 from_pc() {
 	PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG --define-variable=libdir="$(place libdir)" \
-		--define-variable=includedir="$(place includedir)" "$@" evparallel
+		--define-variable=includedir="$(place includedir)" "$@" "${module:-evparallel}"
 }
 check 'pkg-config knows it' from_pc --exists --print-errors
 version=$(from_pc --modversion || :)
@@ -48,9 +48,11 @@ for file in "$srcdir"/examples/*.cpp; do
 	echo "$name"
 done >"$tmp/said.examples"
 while read -r name; do
+	case $name in crash) module=evparallel-throw ;; *) module=evparallel ;; esac
 	queue $link -O0 -o "$tmp/said.$name" "$srcdir/examples/$name.cpp" $(from_pc --cflags --libs) $(more_libraries "$name") \
 		-Wl,-rpath,"$(place libdir)"
 done <"$tmp/said.examples"
+module=
 run_queue
 examples=0
 for name in $(cat "$tmp/said.examples"); do

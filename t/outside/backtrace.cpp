@@ -366,6 +366,7 @@ BOOST_AUTO_TEST_CASE(an_exception_says_where_it_was_thrown) {
   BOOST_TEST((error.code() == par::Errc::remote_exception));
   BOOST_TEST(error.what() == "std::runtime_error: thrown here");
   check_innermost(error.backtrace(), throw_here, "throw_here");
+  BOOST_TEST(error.describe_backtrace() == par::describe(error.backtrace()));
   check_innermost(error_of_call(throw_int, options).backtrace(), throw_int, "throw_int");
   const Ending ending = ending_of_process([](int x) { throw_here(x); }, options);
   check_innermost(ending.error.value().backtrace(), throw_here, "throw_here");

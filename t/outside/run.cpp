@@ -638,3 +638,37 @@ BOOST_AUTO_TEST_CASE(who_is_not_let_in_hears_it_and_may_repeat) {
   loop.run();
   BOOST_TEST(heard == "overloaded not_sent;overloaded not_sent;");
 }
+
+// ---- backtraces ----
+
+namespace {
+
+std::string backtrace_of(const par::Options& options, int (*task)(int)) {
+  par::Reactor loop;
+  auto f = par::run(loop, task, options);
+  std::string backtrace;
+  f(1, [&](par::Result<int> r) { backtrace = r.error().describe_backtrace(); });
+  loop.run();
+  return backtrace;
+}
+
+int fail(int) {
+  throw std::runtime_error("it failed");
+}
+
+int end_at_once(int) {
+  ::raise(SIGKILL);
+  return 0;
+}
+
+}  // namespace
+
+// This program is not linked with the library that stands in front of the C++ runtime.
+BOOST_AUTO_TEST_CASE(an_error_without_a_backtrace_says_why) {
+  par::Options options;
+  options.backtrace = true;
+  BOOST_TEST(testing::has(backtrace_of(options, fail), "not linked with -levparallel-throw"));
+  BOOST_TEST(testing::has(backtrace_of(options, end_at_once), "no crash report"));
+  const par::Error other(par::Errc::cancelled, "cancelled");
+  BOOST_TEST(other.describe_backtrace() == "no backtrace: no exception left a task\n");
+}
