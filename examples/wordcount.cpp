@@ -78,7 +78,7 @@ int read_blocks(int fd, Sink sink) {
 }
 
 struct Outcome {
-  int error = 0;  // errno: what was read until then counts
+  int error = 0;  // errno: the words before it count
   bool binary = false;
 };
 
