@@ -1,6 +1,6 @@
 #!/bin/sh
-# The programs of doc/tutorial.md run to their end and say something, and each piece of code that it quotes is in the
-# program that it has named last.
+# The programs of doc/tutorial.md run to their end and say something, and each piece of code that the tutorial or
+# README.md quotes is in the example that the page has named last.
 . "${srcdir:-.}/t/lib/gate.sh"
 page=$srcdir/doc/tutorial.md
 
@@ -18,7 +18,7 @@ looked_at "$programs" programs
 grep -o 'examples/tutorial/[a-z_]*\.cpp' "$page" | sort -u >"$tmp/named"
 check 'the page names each program, and no other' diff "$tmp/there" "$tmp/named"
 
-# "found" or "lost" for each quote, and the line where it begins. Indentation does not count.
+# "found" or "lost" for each quote, and where it begins. Indentation does not count.
 awk -v srcdir="$srcdir" '
 	function plain(line) { sub(/^ +/, "", line); return line "\n" }
 	function text_of(file,    line, text) {
@@ -27,12 +27,12 @@ awk -v srcdir="$srcdir" '
 		close(file)
 		return text
 	}
-	/^```cpp/ { reading = NR; quote = "\n"; next }
-	/^```/ && reading { print (index(program, quote) ? "found" : "lost") ": the quote of line " reading; reading = 0; next }
+	/^```cpp/ { reading = FNR; quote = "\n"; next }
+	/^```/ && reading { print (index(program, quote) ? "found" : "lost") ": " FILENAME ", line " reading; reading = 0; next }
 	reading { quote = quote plain($0); next }
-	match($0, /examples\/tutorial\/[a-z_]*\.cpp/) { program = text_of(srcdir "/" substr($0, RSTART, RLENGTH)) }
-' "$page" >"$tmp/quotes"
+	match($0, /examples\/[a-z_\/]*\.cpp/) { program = text_of(srcdir "/" substr($0, RSTART, RLENGTH)) }
+' "$page" "$srcdir/README.md" >"$tmp/quotes"
 looked_at "$(grep -c . "$tmp/quotes")" 'quotes'
 grep '^lost' "$tmp/quotes" >"$tmp/lost" || :
-empty 'each quote is in its program' "$tmp/lost"
+empty 'each quote is in its example' "$tmp/lost"
 finish
