@@ -1,13 +1,31 @@
-// clang-format off
+// hello.cpp - a function that runs in a child process, and both kinds of answer.
 #include <evparallel/evparallel.hpp>
+
+#include <unistd.h>
+
 #include <cstdio>
+#include <stdexcept>
 #include <string>
+
 namespace par = evparallel;
 
+static std::string greet(const std::string& name) {
+  if (name.empty()) throw std::invalid_argument("the name is empty");
+  return "hello, " + name + ", from process " + std::to_string(::getpid());
+}
+
+static void print(const par::Result<std::string>& answer) {
+  if (answer)
+    std::printf("%s\n", answer->c_str());
+  else
+    std::printf("error %s: %s\n", to_string(answer.error().code()), answer.error().what());
+}
+
 int main() {
-  par::init();                                       // once, in the beginning
-  par::Reactor loop;
-  auto puts = par::run(loop, [](const std::string& s) { return std::puts(s.c_str()); });
-  puts("hello", [](par::Result<int> r) { r.value(); });   // printed by a different process
-  loop.run();
+  par::init();                          // takes the snapshot
+  par::Reactor loop;                    // the event loop
+  auto remote = par::run(loop, greet);  // forks a child for greet()
+  remote("world", print);
+  remote("", print);  // greet() throws
+  loop.run();         // returns when both calls are answered
 }

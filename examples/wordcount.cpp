@@ -1,7 +1,7 @@
 // wordcount.cpp - counts the words of all files below directories, with one child per CPU.
 //
 // Shows: a pool and its map, which gives each child its next batch; a progress bar; codecs of one's
-// own; what is heard of a batch whose child dies.
+// own; the error of a batch whose child dies.
 #include <evparallel/evparallel.hpp>
 
 #include <fcntl.h>
@@ -67,21 +67,42 @@ private:
   std::string word_;
 };
 
-// Returns 0, or errno: what was read until then counts.
+// Calls sink(data, size) for each block of the file until it returns false.  Returns 0, or errno.
 template <class Sink>
-int split_file(const std::string& name, Sink sink) {
-  // Not blocked by what may have come into the place of a regular file since it was listed.
-  const int fd = ::open(name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return errno;
-  Splitter<Sink> splitter(std::move(sink));
+int read_blocks(int fd, Sink sink) {
   static char block[256 * 1024];
   ssize_t got;
-  while ((got = ::read(fd, block, sizeof block)) > 0)
-    splitter.put(block, static_cast<std::size_t>(got));
-  const int error = got < 0 ? errno : 0;
-  splitter.end();
+  for (off_t at = 0; (got = ::pread(fd, block, sizeof block, at)) > 0; at += got)
+    if (!sink(block, static_cast<std::size_t>(got))) return 0;
+  return got < 0 ? errno : 0;
+}
+
+struct Outcome {
+  int error = 0;  // errno: the words before it count
+  bool binary = false;
+};
+
+// A file with a NUL byte is binary: sink is not called for it.
+template <class Sink>
+Outcome split_file(const std::string& name, Sink sink) {
+  // Not blocked by what may have come into the place of a regular file since it was listed.
+  const int fd = ::open(name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return {errno};
+  Outcome outcome;
+  outcome.error = read_blocks(fd, [&](const char* data, std::size_t size) {
+    outcome.binary = std::memchr(data, '\0', size) != nullptr;
+    return !outcome.binary;
+  });
+  if (outcome.error == 0 && !outcome.binary) {
+    Splitter<Sink> splitter(std::move(sink));
+    outcome.error = read_blocks(fd, [&](const char* data, std::size_t size) {
+      splitter.put(data, size);
+      return true;
+    });
+    splitter.end();
+  }
   ::close(fd);
-  return error;
+  return outcome;
 }
 
 using Words = std::unordered_map<std::string, std::uint64_t>;
@@ -100,14 +121,17 @@ struct Batch {
 struct Counts {
   std::vector<std::pair<std::string, std::uint64_t>> words{};
   std::vector<Unreadable> unreadable{};
+  std::uint64_t binary = 0;  // files that were skipped
 };
 
 Counts count_words(const Batch& batch) {
   Counts counts;
   Words words;
-  for (const std::string& file : batch.files)
-    if (const int error = split_file(file, [&](const std::string& word) { ++words[word]; }))
-      counts.unreadable.push_back({file, error});
+  for (const std::string& file : batch.files) {
+    const Outcome outcome = split_file(file, [&](const std::string& word) { ++words[word]; });
+    if (outcome.error != 0) counts.unreadable.push_back({file, outcome.error});
+    if (outcome.binary) ++counts.binary;
+  }
   counts.words.assign(words.begin(), words.end());
   return counts;
 }
@@ -159,6 +183,7 @@ struct par::Io<Batch> {
 template <>
 struct par::Io<Counts> {
   static void put(par::Writer& out, const Counts& counts) {
+    put_number(out, counts.binary);
     put_number(out, counts.unreadable.size());
     for (const Unreadable& file : counts.unreadable) {
       put_text(out, file.name);
@@ -171,6 +196,7 @@ struct par::Io<Counts> {
   }
   static Counts get(par::Reader& in) {
     Counts counts;
+    counts.binary = get_number(in);
     for (std::uint64_t left = get_number(in); left > 0; --left) {
       std::string name = get_text(in);
       counts.unreadable.push_back({std::move(name), static_cast<int>(get_number(in))});
@@ -264,6 +290,7 @@ private:
 struct Count {
   Words words{};
   std::vector<Unreadable> unreadable{};
+  std::uint64_t binary = 0;
   std::vector<std::string> failures{};
 };
 
@@ -285,6 +312,7 @@ Count count_all(par::Reactor& loop, const std::vector<Batch>& batches, unsigned 
         } else {
           for (auto& [word, number] : counts->words) count.words[std::move(word)] += number;
           for (Unreadable& file : counts->unreadable) count.unreadable.push_back(std::move(file));
+          count.binary += counts->binary;
         }
         progress.add(batches[index].bytes);
       },
@@ -360,8 +388,9 @@ const char usage[] =
     "usage: wordcount [-q] [--check] [directory ...]\n"
     "Counts the words of all regular files below the directories with one child process per\n"
     "CPU, and prints the 20 most frequent.  A word is a run of letters, digits and bytes from\n"
-    "0x80 on, ASCII letters in lower case.  Symbolic links are not followed.  Without a\n"
-    "directory: the files that this program comes with, and /usr/share/doc.\n"
+    "0x80 on, ASCII letters in lower case.  Symbolic links are not followed, and files with a\n"
+    "NUL byte are skipped.  Without a directory: the files that this program comes with, and\n"
+    "/usr/share/doc.\n"
     "\n"
     "  -q, --quiet  no list, no progress line: what went wrong, and the result of --check\n"
     "      --check  count again in a single process; exit 1 if the result is not the same\n"
@@ -459,6 +488,7 @@ int wordcount(int argc, char** argv) {
     std::printf("%llu files, %.1f MB, %zu different words, counted by %u children\n",
                 static_cast<unsigned long long>(listing.files),
                 static_cast<double>(listing.bytes) / 1e6, different, children);
+    std::printf("%llu binary files skipped\n", static_cast<unsigned long long>(count.binary));
     for (const auto& [number, word] : top)
       std::printf("%10llu  %s\n", static_cast<unsigned long long>(number), printable(word).c_str());
   }

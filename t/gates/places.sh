@@ -98,7 +98,7 @@ nowhere_but '# *include *<mutex>' 'src/loop/reactor.cpp src/loop/event_loop.hpp'
 
 # ---- texts ---------------------------------------------------------------------------------------
 
-find include src t man examples bench NEWS README.md VERSION Makefile GNUmakefile.am configure.ac \
+find include src t man examples bench doc NEWS README.md CONTRIBUTING.md VERSION Makefile GNUmakefile.am configure.ac \
 	-name '*.t' -o -name '*.o' -o -name '*.lo' -o -name '*.la' -o -name '*.log' -o -name '*.trs' \
 	-o -path '*/.*' -o -type f -print | sort >"$tmp/texts"
 looked_at "$(wc -l <"$tmp/texts")" texts

@@ -22,9 +22,10 @@ for compiler in g++ clang++; do
 	case " $compile" in *[\ /]"$compiler "*) manual= ;; *) manual=$(ls "$tmp"/*.cpp) ;; esac
 	# The optimiser of g++ warns, too; that of clang does not.
 	case $compiler in clang++) how=-fsyntax-only ;; *) how='-c -o /dev/null' ;; esac
-	for file in "$srcdir"/examples/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
-		name=${file##*/}
-		case $name in render.cpp) test -n "$png" || continue ;; esac
+	for file in "$srcdir"/examples/*.cpp "$srcdir"/examples/tutorial/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
+		name=${file#"$srcdir"/}
+		name=${name#"$tmp"/}
+		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
 		queue $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
