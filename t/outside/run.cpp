@@ -1,5 +1,6 @@
 // run.cpp - remote functions, from outside: answers, order, ends, codecs; and inside a child, through the door.
 #include "calling.hpp"
+#include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
