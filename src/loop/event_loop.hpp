@@ -1,7 +1,7 @@
 // event_loop.hpp - one event of libevent, and the loop that it belongs to.
 // Runs in: parent, child.  Licence: see COPYING.
 //
-// With event_loop.cpp the only file that includes libevent.  No exception passes through libevent,
+// The only file that includes libevent.  No exception passes through libevent,
 // whatever a callback does.
 //
 // A process that the program forks by itself inherits loops that it does not own: the kernel's

@@ -1,8 +1,8 @@
 // termination.hpp - how the snapshot ends children: signals, timers, and the cause of an end.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// The object lives in the snapshot alone.  Processes are killed only here, and only before they are
-// reaped.
+// The object lives in the snapshot alone.  Children are killed only here, and only before they are
+// reaped; what is left of the process group of one, by reap_next(); orphans, by orphans.cpp.
 #pragma once
 
 #include "system/fork.hpp"

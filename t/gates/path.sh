@@ -65,4 +65,11 @@ awk '
 		hop[++n] = key
 	}' "$tmp/bodies" "$tmp/hops" >"$tmp/gaps"
 empty 'the way of a call is as the page tells it' "$tmp/gaps"
+
+# What src/README.md names behind a file is defined there.
+tr '\n' ' ' <src/README.md | grep -oE '`[a-z]+/[a-z_]+\.[ch]pp` +`[A-Za-z_:]+`' | tr -d '`' | tr -s ' ' | sort -u >"$tmp/named"
+looked_at "$(wc -l <"$tmp/named")" 'functions of src/README.md'
+awk 'NR == FNR { defined[$1 " " $2]; next } !(("src/" $0) in defined) { print $2 " is not defined in src/" $1 }' \
+	"$tmp/bodies" "$tmp/named" >"$tmp/stale"
+empty 'src/README.md names functions where they are' "$tmp/stale"
 finish
