@@ -36,7 +36,7 @@ public:
   Pooled() noexcept = default;
   explicit Pooled(std::unique_ptr<T> item) noexcept : item_(std::move(item)) {}
   // Requires: the pool lives longer.
-  explicit Pooled(ObjectPool<T>& shelf) noexcept : shelf_(&shelf) {}
+  explicit Pooled(ObjectPool<T>& shelf) noexcept : object_pool_(&shelf) {}
 
   T* operator->() { return &**this; }
   T& operator*() {
@@ -47,17 +47,19 @@ public:
   T* peek() noexcept { return item_.get(); }
   const T* peek() const noexcept { return item_.get(); }
   // It exists, and a pool can take it back.
-  bool can_be_given_back() const noexcept { return shelf_ && item_; }
+  bool can_be_given_back() const noexcept { return object_pool_ && item_; }
   // Requires: as ObjectPool::put().
   void give_back() noexcept {
-    if (can_be_given_back()) shelf_->put(std::move(item_));
+    if (can_be_given_back()) object_pool_->put(std::move(item_));
   }
 
 private:
   // Not inlined, so that the usual case is a check of a pointer.
-  [[gnu::noinline]] void begin() { item_ = shelf_ ? shelf_->take() : std::make_unique<T>(); }
+  [[gnu::noinline]] void begin() {
+    item_ = object_pool_ ? object_pool_->take() : std::make_unique<T>();
+  }
   std::unique_ptr<T> item_;
-  ObjectPool<T>* shelf_ = nullptr;
+  ObjectPool<T>* object_pool_ = nullptr;
 };
 
 }  // namespace evparallel

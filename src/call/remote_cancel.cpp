@@ -49,7 +49,7 @@ void RemoteCore::give_up(std::uint64_t id, const Error& error, Cause cause) {
   }
   const Delivery delivery = child->delivery(id, pending);  // read after the entry is written
   if (delivery == Delivery::started) kill_if_still_running(*child, id, cause);
-  tell_later(error.with_delivery(delivery), std::move(pending.answer));
+  complete_later(error.with_delivery(delivery), std::move(pending.answer));
 }
 
 // Safe even if the child begins the call at this moment: then it ignores the entry.
@@ -83,7 +83,7 @@ bool RemoteCore::is_given_up(std::uint64_t id) const noexcept {
 // calls overlap, if its loop has made no iteration by then.
 void RemoteCore::kill_if_still_running(RemoteChild& child, std::uint64_t id, Cause cause) {
   const SnapshotProcess::Clock clock = clock_for(cause, pattern_->options->grace);
-  child.given_up->struck = true;
+  child.given_up->kill_requested = true;
   if (!pattern_->task->replies_later) return child.handle->kill_if_still_running(clock, id, 0);
   if (closed_) {
     // No ping can be sent any more.  Calls that are still wanted come first.
@@ -123,7 +123,7 @@ void RemoteCore::forget_given_up(RemoteChild& child, std::uint64_t id) {
   on_given_up_answered(id);
 }
 
-void RemoteCore::erase_notes(RemoteChild& child) noexcept {
+void RemoteCore::erase_cancel_entries(RemoteChild& child) noexcept {
   if (!child.given_up.peek()) return;
   for (const auto& item : child.given_up->calls) erase(item.second.note);
   child.given_up->calls.clear();

@@ -72,7 +72,7 @@ std::uint64_t RemoteCore::call(Writer& argument, Answer&& answer, std::int64_t d
 void RemoteCore::place(std::uint64_t id, PendingCall& pending, Writer& argument) {
   const bool usable = current_ && current_->handle->pipe()->usable();
   pending.held = !usable && current_ &&
-                 (single() || current_->struck() || pattern_->options->retries > 0 ||
+                 (single() || current_->kill_requested() || pattern_->options->retries > 0 ||
                   current_->handle->unused());
   if (!usable && !pending.held) spawn();
   RemoteChild& child = *current_;
@@ -103,11 +103,11 @@ std::uint64_t RemoteCore::refuse(const Error& error, Answer answer) {
 // Not from inside the call: the callback runs later, from the loop.
 void RemoteCore::fail_later(const Error& error, Answer answer) {
   began();
-  tell_later(error, std::move(answer));
+  complete_later(error, std::move(answer));
 }
 
 // For a call that is counted in `pending_`.
-void RemoteCore::tell_later(const Error& error, Answer answer) {
+void RemoteCore::complete_later(const Error& error, Answer answer) {
   loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
     self->ended();  // first: a callback may throw
     answer(nullptr, &error);
@@ -193,7 +193,7 @@ void RemoteCore::drop_child(RemoteChild& child) noexcept {
     loop_->hold();
     ended();
   }
-  erase_notes(child);
+  erase_cancel_entries(child);
   child.handle->cut();
 }
 
@@ -202,13 +202,13 @@ void RemoteCore::on_loop_destroyed() noexcept {
   // The callbacks are destroyed without a call; they may own handles whose destructors come back
   // here.
   const std::vector<std::unique_ptr<RemoteChild>> all = take_all();
-  for (const auto& child : all) cut_unheard(*child);
+  for (const auto& child : all) abort_silently(*child);
   pending_ = 0;
 }
 
-void RemoteCore::cut_unheard(RemoteChild& child) noexcept {
+void RemoteCore::abort_silently(RemoteChild& child) noexcept {
   for (const auto& kept : child.calls.take_all()) erase(kept.call.note);
-  erase_notes(child);
+  erase_cancel_entries(child);
   child.handle->cut();
 }
 

@@ -70,10 +70,12 @@ public:
   struct GivenUp {
     std::unordered_map<std::uint64_t, AbandonedCall> calls;
     std::uint64_t pings = 0;
-    bool struck = false;  // the snapshot was asked to kill the child if it is still running
+    bool kill_requested = false;  // the snapshot was asked to kill the child if it is still running
   };
   Lazy<GivenUp> given_up;
-  bool struck() const noexcept { return given_up.peek() && given_up.peek()->struck; }
+  bool kill_requested() const noexcept {
+    return given_up.peek() && given_up.peek()->kill_requested;
+  }
 
 private:
   RemoteCore& remote_;
@@ -139,7 +141,7 @@ private:
   void place(std::uint64_t id, PendingCall&, Writer& argument);
   void began();
   void ended();
-  void tell_later(const Error&, Answer);
+  void complete_later(const Error&, Answer);
   void fail_later(const Error&, Answer);
 
   RemoteChild* child_of(std::uint64_t id) noexcept;
@@ -159,8 +161,8 @@ private:
   void stop_clock() noexcept;
   std::vector<std::unique_ptr<RemoteChild>> take_all() noexcept;
   void drop_child(RemoteChild&) noexcept;
-  void cut_unheard(RemoteChild&) noexcept;
-  void erase_notes(RemoteChild&) noexcept;
+  void abort_silently(RemoteChild&) noexcept;
+  void erase_cancel_entries(RemoteChild&) noexcept;
   void erase(CancelEntry*) noexcept;
   std::unique_ptr<RemoteChild> take(RemoteChild&) noexcept;
   void on_loop_destroyed() noexcept override;

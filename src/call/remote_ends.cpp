@@ -69,7 +69,7 @@ void RemoteCore::child_ended(RemoteChild& child, const ExitStatus& status, const
   Error told = child.task_error ? *child.task_error : error;
   if (ours) told = Error(Errc::child_killed, "child_killed: " + status.describe());
   if (!told.exit() && error.exit()) told = told.with_exit(*error.exit());
-  erase_notes(child);
+  erase_cancel_entries(child);
   on_child_ended(status, told);
 
   std::vector<KeptCall> again;
@@ -106,7 +106,7 @@ void RemoteCore::repeat(std::vector<KeptCall> calls) {
       place(id, pending, argument);
     } catch (const Error& error) {
       forget_deadline(id, pending);
-      tell_later(error, std::move(pending.answer));
+      complete_later(error, std::move(pending.answer));
     }
   }
   if (closed_ && !calls.empty() && current_) current_->handle->pipe()->close();

@@ -36,7 +36,7 @@ public:
 
   // ---- interface of the task's entry ----
   void answer(Callback<void(Reader&, Writer&)>);
-  void tell_ready();
+  void report_ready();
   // From now on each answer is written before the next call begins, even if the calls are short.
   void never_gather() noexcept { gathers_ = false; }
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
@@ -72,7 +72,7 @@ private:
   void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
   void wait_until_readable();
-  void note_readable() { readable_ = true; }
+  void record_readable() { readable_ = true; }
   bool take_call(Frame&, Callback<void(Reader&, Writer&)>&);
   void answer_one(Frame&, Callback<void(Reader&, Writer&)>&);
   void answer_later_one(Frame&);
@@ -80,7 +80,7 @@ private:
   void write_answers();
   void write_between_calls();
   bool may_gather() const noexcept;
-  void note_time() noexcept;
+  void record_time() noexcept;
 
   void on_frame(Frame&) override;
   void on_over() override { over_ = true; }

@@ -117,7 +117,7 @@ EVPARALLEL_EARLY bool Child::wait_for_frame(Frame& frame) {
 // outside of the loop, so that a task may run the loop itself.
 void Child::wait_until_readable() {
   Loop& loop = *this_reactor().loop();
-  readable_event_.set<&Child::note_readable>(loop, channel_.fd(), EV_READ, this);
+  readable_event_.set<&Child::record_readable>(loop, channel_.fd(), EV_READ, this);
   readable_ = false;
   readable_event_.add();
   while (!readable_ && !is_forked_copy_) loop.turn();
@@ -146,7 +146,7 @@ EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writ
   if (is_forked_copy_) return false;
   current_ = 0;
   slot_->finish(frame.id);
-  if (timed_) note_time();
+  if (timed_) record_time();
   return true;
 }
 
@@ -168,7 +168,7 @@ EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Wri
   }
 }
 
-EVPARALLEL_EARLY void Child::note_time() noexcept {
+EVPARALLEL_EARLY void Child::record_time() noexcept {
   const std::int64_t now = now_ns();
   short_calls_ = now - call_ended_at_ <= short_call_ns ? short_calls_ + 1 : 0;
   call_ended_at_ = now;
@@ -200,7 +200,7 @@ void Child::write_between_calls() {
 }
 
 // Reports that the preparation that serves all calls is done.  Sent before the first call.
-void Child::tell_ready() {
+void Child::report_ready() {
   message_.clear();
   channel_.put(FrameKind::value, 0, message_);
 }

@@ -47,7 +47,7 @@ void pipe_on_drain(PipeCore& core, Callback<void()> callback) {
   core.set_on_drain(std::move(callback));
 }
 void pipe_bad_message(PipeCore& core, const Error& error) {
-  core.tell_error(error);
+  core.report_error(error);
 }
 
 }  // namespace detail

@@ -37,11 +37,11 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 bool PipeCore::send(Writer& message) {
   if (closed_) throw std::logic_error("evparallel: send on a pipe after its close()");
   if (closed() || !loop_->alive()) {
-    tell_closed(Lost::is_sent);
+    report_closed_later(Lost::is_sent);
     return true;
   }
   put(FrameKind::message, 0, message);
-  if (channel_.out_dead()) tell_closed(Lost::is_sent);
+  if (channel_.out_dead()) report_closed_later(Lost::is_sent);
   if (channel_.queued() <= high_water_) return true;
   above_mark_ = true;
   return false;
@@ -49,10 +49,10 @@ bool PipeCore::send(Writer& message) {
 
 // If frames of the other side are still to be read, they are followed by its end, and nothing is
 // reported here.
-void PipeCore::tell_closed(Lost what) {
+void PipeCore::report_closed_later(Lost what) {
   if (!in_ended_ || !loop_->alive()) return;
   if (what == Lost::is_sent) rare_->dropped = true;
-  if (std::exchange(rare_->closed_told, true)) return;
+  if (std::exchange(rare_->closed_reported, true)) return;
   loop_->defer([self = shared_from_this()] { self->report_closed(); });
 }
 
@@ -60,10 +60,10 @@ void PipeCore::tell_closed(Lost what) {
 // queued before may be lost as well; that is reported only to on_error, because the end of the
 // other side says it, too.
 void PipeCore::report_closed() {
-  rare_->closed_told = has_on_error() || rare_->dropped;
-  if (!rare_->closed_told || std::exchange(error_told_, true)) return;
+  rare_->closed_reported = has_on_error() || rare_->dropped;
+  if (!rare_->closed_reported || std::exchange(error_reported_, true)) return;
   const Error error(Errc::closed, "closed: the other side of the pipe sends and takes no more");
-  tell_error(error);
+  report_error(error);
 }
 
 void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, FlushPolicy leave,
@@ -141,7 +141,7 @@ void PipeCore::flush() {
   const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
   const IoResult flow = channel_.flush(Wait::no);
   wait_to_write(flow);
-  if (flow == IoResult::closed && !only_end) tell_closed(Lost::was_queued);
+  if (flow == IoResult::closed && !only_end) report_closed_later(Lost::was_queued);
   // on_drain is called even if the other side reads no more: a user that waits for it with a paused
   // pipe would otherwise never receive the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
@@ -244,9 +244,9 @@ void PipeCore::on_task_error(const Error& error) {
 }
 
 void PipeCore::on_message_frame(Frame& frame) {
-  if (frame.skipped == Frame::Skipped::no_memory) return tell_error(no_memory("for a message"));
+  if (frame.skipped == Frame::Skipped::no_memory) return report_error(no_memory("for a message"));
   if (frame.skipped == Frame::Skipped::too_large)
-    return tell_error(
+    return report_error(
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
   if (discard_ || clean_) return;
   if (!has_on_message()) {
@@ -284,7 +284,7 @@ void PipeCore::bad_stream(const Error& error) {
 }
 
 // For one message: the pipe goes on.
-void PipeCore::tell_error(const Error& error) {
+void PipeCore::report_error(const Error& error) {
   loop_->call([&] {
     if (handlers_->error.is_set())
       handlers_->error(error);

@@ -60,7 +60,7 @@ public:
   void set_on_error(Callback<void(const Error&)> c) { handlers_->error.set(std::move(c)); }
   void set_on_drain(Callback<void()> c) { handlers_->drain.set(std::move(c)); }
   // Reports that one message could not be read; the pipe goes on.
-  void tell_error(const Error&);
+  void report_error(const Error&);
   bool has_on_message() const noexcept {
     return handlers_.peek() && handlers_.peek()->message.is_set();
   }
@@ -108,7 +108,7 @@ private:
   void cut_frames();
   void dispatch(Frame&);
   enum class Lost : bool { was_queued, is_sent };
-  void tell_closed(Lost);
+  void report_closed_later(Lost);
   void report_closed();
   void finish();
   bool closes_with_other() const noexcept;
@@ -140,7 +140,7 @@ private:
     std::optional<Error> conclusion;
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
     bool dropped = false;            // frames were sent after the other side's end
-    bool closed_told = false;        // and Errc::closed was reported for that
+    bool closed_reported = false;    // and Errc::closed was reported for that
   };
   bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
   bool has_on_drain() const noexcept {
@@ -171,10 +171,10 @@ private:
   bool clean_ = false;     // the other side has sent an end frame
   bool in_ended_ = false;  // on_end was called
   bool broken_ = false;
-  bool error_told_ = false;
+  bool error_reported_ = false;
   bool closed_ = false;       // by close()
   bool end_put_off_ = false;  // and the other side has not been informed
-  bool over_told_ = false;
+  bool over_reported_ = false;
   bool above_mark_ = false;
   bool flush_deferred_ = false;
   bool continue_deferred_ = false;

@@ -16,7 +16,7 @@ Error torn_frame() {
 
 // Reports the error of the end: at most once, because on_end and on_exit report the end, too.
 void PipeCore::fail_end(const Error& error) {
-  if (std::exchange(error_told_, true)) return;
+  if (std::exchange(error_reported_, true)) return;
   if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
 }
 
@@ -60,7 +60,7 @@ void PipeCore::conclude(const Error& error) {
 // because another process may hold the socket.
 void PipeCore::drain_and_end() {
   const auto keep = shared_from_this();
-  if (over_told_) return;
+  if (over_reported_) return;
   for (;;) {
     cut_frames();
     if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
@@ -75,8 +75,8 @@ void PipeCore::drain_and_end() {
   }
   if (!clean_) fail_end(conclusion);
   end_in();
-  if (has_on_error()) error_told_ = true;  // on_over is the last callback
-  over_told_ = true;
+  if (has_on_error()) error_reported_ = true;  // on_over is the last callback
+  over_reported_ = true;
   PipeObserver* owner = std::exchange(owner_, nullptr);
   shut();
   if (owner) owner->on_over();
@@ -87,7 +87,7 @@ void PipeCore::check_over() {
   if (!in_ended_ && !discard_) return;
   if (!channel_.out_over()) return;
   if (abandoned()) return shut();
-  if (exit_report_ == ExitReport::comes || std::exchange(over_told_, true)) return;
+  if (exit_report_ == ExitReport::comes || std::exchange(over_reported_, true)) return;
   if (owner_) owner_->on_over();
 }
 

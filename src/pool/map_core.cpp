@@ -204,7 +204,7 @@ void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t c
 
 // ---- results ----
 
-void MapCore::note_cost(std::int64_t spent_ns, std::size_t items) noexcept {
+void MapCore::record_cost(std::int64_t spent_ns, std::size_t items) noexcept {
   const double cost = std::max(static_cast<double>(spent_ns) / static_cast<double>(items), 1.0);
   cost_ns_ = cost_ns_ <= 0 ? cost : cost_ns_ + (cost - cost_ns_) / 4;
   if (pool_) pool_->counts().run.add(static_cast<std::int64_t>(cost), items);
@@ -253,7 +253,7 @@ void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
                 Error(Errc::bad_message, "bad message: the answer to a chunk makes no sense")
                     .with_delivery(Delivery::started));
   }
-  if (ready.count > 0) note_cost(spent_ns, ready.count);
+  if (ready.count > 0) record_cost(spent_ns, ready.count);
   if (!again_.empty()) pool_->pump_later();
   const bool at_once = !delivering_ && ready_.empty() && ready.count > 0 &&
                        (!options_.ordered || ready.first == next_);

@@ -76,7 +76,7 @@ private:
   void bisect(const Chunk&);
   void fail(std::uint64_t first, std::uint32_t count, const Error&);
   void keep(Ready&&);
-  void note_cost(std::int64_t spent_ns, std::size_t items) noexcept;
+  void record_cost(std::int64_t spent_ns, std::size_t items) noexcept;
 
   void deliver();
   void deliver_later();

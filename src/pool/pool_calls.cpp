@@ -90,12 +90,12 @@ std::uint64_t PoolCore::refuse(const Error& error, Answer answer) {
   check_open();
   began();
   ++counts_.failed;
-  tell_later(error, std::move(answer));
+  complete_later(error, std::move(answer));
   return next_id_++;
 }
 
 // For a call that is counted in `pending_`.
-void PoolCore::tell_later(const Error& error, Answer answer) {
+void PoolCore::complete_later(const Error& error, Answer answer) {
   loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
     self->ended();  // first: a callback may throw
     self->end_if_closed();
@@ -134,7 +134,7 @@ void PoolCore::give_up_waiting(std::uint64_t id, const Error& error) {
   PoolCall& call = calls_.at(id);
   dequeue(id, call);
   ++counts_.failed;
-  tell_later(error, std::move(call.answer));
+  complete_later(error, std::move(call.answer));
   calls_.erase(id);
   check_drained();
 }
@@ -182,10 +182,10 @@ void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* i
       unhealthy_.reset();
     }
   }
-  if (in) note_run(worker, what, now);
+  if (in) record_run(worker, what, now);
   if (in || error->delivery() == Delivery::started) worker.answered += what.items;
   worker.last_answer_at = now;
-  if (!what.chunk) return call_heard(worker, what.id, in, error);
+  if (!what.chunk) return call_answered(worker, what.id, in, error);
 
   const auto found = chunks_.find(what.id);
   Chunk chunk = std::move(found->second);
@@ -207,7 +207,7 @@ Error PoolCore::explained(const Error& error) const {
                                   : error;
 }
 
-void PoolCore::call_heard(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {
+void PoolCore::call_answered(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {
   const auto found = calls_.find(id);
   PoolCall& waiting = found->second;
   if (error && again(id, waiting, *error)) return fill(worker);

@@ -103,7 +103,7 @@ void pool_serve(Child& child, Reader& rest, Callback<void(Reader&, Writer&)> cal
   if (tail.start) tail.start(rest);
   // Answers are not gathered: if a call ends the child, no other answer may be lost with it.
   child.never_gather();
-  child.tell_ready();
+  child.report_ready();
   child.answer(PoolAnswer(std::move(call), tail.max_message));
 }
 

@@ -78,10 +78,10 @@ private:
   void check_open() const;
   void began();
   void ended();
-  void tell_later(const Error&, Answer);
+  void complete_later(const Error&, Answer);
   void enqueue(std::uint64_t id, PoolCall&);
   void dequeue(std::uint64_t id, PoolCall&);
-  void call_heard(PoolWorker&, std::uint64_t id, Reader*, const Error*);
+  void call_answered(PoolWorker&, std::uint64_t id, Reader*, const Error*);
   bool again(std::uint64_t id, PoolCall&, const Error&);
   void fail_waiting(const Error&);
   void check_drained();
@@ -104,7 +104,7 @@ private:
   void balance();
   void make_way(int priority);
   void give_up_chunks(const MapCore&);
-  void note_run(PoolWorker&, const PoolWorker::Sent&, std::int64_t now) noexcept;
+  void record_run(PoolWorker&, const PoolWorker::Sent&, std::int64_t now) noexcept;
   void set_idle(PoolWorker&);
   void set_busy(PoolWorker&) noexcept;
 

@@ -196,8 +196,8 @@ void PoolCore::unsend(const PoolWorker::Sent& what) noexcept {
   if (--found->second == 0) sent_priorities_.erase(found);
 }
 
-void PoolCore::note_run(PoolWorker& worker, const PoolWorker::Sent& what,
-                        std::int64_t now) noexcept {
+void PoolCore::record_run(PoolWorker& worker, const PoolWorker::Sent& what,
+                          std::int64_t now) noexcept {
   if (what.chunk) return;
   const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
   counts_.run.add(spent);

@@ -49,9 +49,9 @@ void PoolCore::end_stopping() {
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
   for (const auto& map : maps) map->cancel();
   for (auto& item : calls_)
-    tell_later(Error(Errc::cancelled, "cancelled: the pool was shut down")
-                   .with_delivery(Delivery::started),
-               std::move(item.second.answer));
+    complete_later(Error(Errc::cancelled, "cancelled: the pool was shut down")
+                       .with_delivery(Delivery::started),
+                   std::move(item.second.answer));
   counts_.failed += calls_.size();
   calls_.clear();
   for (const auto& worker : let_go()) {

@@ -24,32 +24,32 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
 
 bool Slot::begin_against(std::uint64_t before, std::uint64_t id) noexcept {
   call.store(before);
-  StopRequest expected = StopRequest::condemned;
-  if (sentence.compare_exchange_strong(expected, StopRequest::obeyed)) return false;
-  if (expected == StopRequest::obeyed) return false;
+  StopRequest expected = StopRequest::requested;
+  if (stop_request.compare_exchange_strong(expected, StopRequest::acknowledged)) return false;
+  if (expected == StopRequest::acknowledged) return false;
   call.store(CallState{id, true}.word());  // the request was taken back
   return true;
 }
 
 // False: the child has already read a request, and ends.
-bool Slot::set_sentence() noexcept {
+bool Slot::set_stop_request() noexcept {
   StopRequest expected = StopRequest::none;
-  return sentence.compare_exchange_strong(expected, StopRequest::condemned) ||
-         expected == StopRequest::condemned;
+  return stop_request.compare_exchange_strong(expected, StopRequest::requested) ||
+         expected == StopRequest::requested;
 }
 
-bool Slot::condemn_in_call(std::uint64_t id) noexcept {
-  if (!set_sentence()) return false;
+bool Slot::request_stop_in_call(std::uint64_t id) noexcept {
+  if (!set_stop_request()) return false;
   if (call.load() == CallState{id, true}.word()) return true;
-  StopRequest expected = StopRequest::condemned;
-  sentence.compare_exchange_strong(expected, StopRequest::none);
+  StopRequest expected = StopRequest::requested;
+  stop_request.compare_exchange_strong(expected, StopRequest::none);
   return false;
 }
 
 void Slot::clear() noexcept {
   call.store(0, std::memory_order_relaxed);
   answered_ping.store(0, std::memory_order_relaxed);
-  sentence.store(StopRequest::none, std::memory_order_relaxed);
+  stop_request.store(StopRequest::none, std::memory_order_relaxed);
   has_task.store(false, std::memory_order_relaxed);
 }
 

@@ -27,15 +27,15 @@ struct CallState {
 
 // Whether the child may begin another call.
 enum class StopRequest : std::uint32_t {
-  none,       // it may
-  condemned,  // the snapshot is about to end the child: it must not begin another call
-  obeyed,     // the child has read the request, and ends by itself
+  none,          // it may
+  requested,     // the snapshot is about to end the child: it must not begin another call
+  acknowledged,  // the child has read the request, and ends by itself
 };
 
 struct alignas(64) Slot {
   std::atomic<std::uint64_t> call{0};           // a CallState.  Written by the child
   std::atomic<std::uint64_t> answered_ping{0};  // the last ping of its loop.  Written by the child
-  std::atomic<StopRequest> sentence{StopRequest::none};
+  std::atomic<StopRequest> stop_request{StopRequest::none};
   std::atomic<bool> has_task{false};  // the child has read its task.  Written by the child
 
   // ---- in the child ----
@@ -43,7 +43,7 @@ struct alignas(64) Slot {
   // call.
   bool begin(std::uint64_t id) noexcept {
     const std::uint64_t before = call.exchange(CallState{id, true}.word());
-    return sentence.load() == StopRequest::none || begin_against(before, id);
+    return stop_request.load() == StopRequest::none || begin_against(before, id);
   }
   void finish(std::uint64_t id) noexcept {
     call.store(CallState{id, false}.word(), std::memory_order_release);
@@ -54,13 +54,13 @@ struct alignas(64) Slot {
   // From now on the child begins no other call.  Returns false if the child does not run call `id`
   // any more, so that another call would be hit: then it may go on, or has already ended because of
   // this.
-  bool condemn_in_call(std::uint64_t id) noexcept;
+  bool request_stop_in_call(std::uint64_t id) noexcept;
   // The same, whatever the child runs.
-  void request_stop() noexcept { set_sentence(); }
+  void request_stop() noexcept { set_stop_request(); }
 
 private:
   bool begin_against(std::uint64_t before, std::uint64_t id) noexcept;
-  bool set_sentence() noexcept;
+  bool set_stop_request() noexcept;
 };
 
 // A new arena, all zero, for one snapshot and all its children: the slots, and behind them a crash

@@ -58,8 +58,8 @@ void ClientTable::answer(ClientIndex index, const Report& report) noexcept {
 
 void ClientTable::report_orphans(std::uint64_t count) noexcept {
   ClientEntry& parent = clients_[0];
-  if (count == orphans_told_ || parent.stuck || parent.gone) return;
-  orphans_told_ = count;
+  if (count == orphans_reported_ || parent.stuck || parent.gone) return;
+  orphans_reported_ = count;
   Report report{};
   report.kind = ReportKind::orphans;
   report.slot = no_slot;
@@ -69,8 +69,8 @@ void ClientTable::report_orphans(std::uint64_t count) noexcept {
 
 void ClientTable::report_refusal(int error) noexcept {
   const ClientEntry& parent = clients_[0];
-  if (error == 0 || refusal_told_ || parent.stuck || parent.gone) return;
-  refusal_told_ = true;
+  if (error == 0 || refusal_reported_ || parent.stuck || parent.gone) return;
+  refusal_reported_ = true;
   Report report{};
   report.kind = ReportKind::refused_to_wait;
   report.slot = no_slot;

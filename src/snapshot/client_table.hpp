@@ -59,8 +59,8 @@ private:
 
   ChildTable* children_;
   ClientIndex used_;
-  std::uint64_t orphans_told_;
-  bool refusal_told_;
+  std::uint64_t orphans_reported_;
+  bool refusal_reported_;
   bool parent_is_elsewhere_;
   ClientEntry clients_[client_limit];
 };

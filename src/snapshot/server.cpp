@@ -385,7 +385,7 @@ int set_up(ServerStart& given) noexcept {
 
 // The first report to the parent.  The pid in it is in the pid namespace in which children's pids
 // are reported.
-void tell_begun(const OwnedFd& control, int error) noexcept {
+void report_begun(const OwnedFd& control, int error) noexcept {
   Report report{};
   report.kind = ReportKind::begun;
   report.slot = no_slot;
@@ -402,17 +402,17 @@ void serve(ServerStart&& given) {
   give_back_free_memory();
   if (given.freeze && !become_frozen(given)) ::_exit(71);
   if (const int error = given.unprepared ? given.unprepared : set_up(given)) {
-    tell_begun(given.control, error);
+    report_begun(given.control, error);
     ::_exit(71);
   }
   detach_stdin();
-  tell_begun(server->clients[0].control, 0);
+  report_begun(server->clients[0].control, 0);
   for (;;) {
     fault_at(Hop::turn);
     report();
     if (nothing_left_to_do()) end_with_all();
     const std::int64_t now = now_ns();
-    server->terminator.look_at_clocks(now);
+    server->terminator.check_timers(now);
     server->orphans.scan_if_due(now);
     turn(now);
   }

@@ -73,7 +73,7 @@ void Terminator::kill_if_still_running(ChildIndex index) noexcept {
   if (!is_still_running(index)) return;
   if (child.overdue_call == 0)
     slots_[index].request_stop();
-  else if (!slots_[index].condemn_in_call(child.overdue_call))
+  else if (!slots_[index].request_stop_in_call(child.overdue_call))
     return;
   terminate(index, now_ns(), child.overdue_grace_ms, child.overdue_cause);
 }
@@ -101,7 +101,7 @@ void Terminator::look_at(ChildIndex index, std::int64_t now) noexcept {
   next_ = std::min({next_, child.overdue_at, child.terminate_at, child.kill_at});
 }
 
-void Terminator::look_at_clocks(std::int64_t now) noexcept {
+void Terminator::check_timers(std::int64_t now) noexcept {
   if (now < next_) return;
   next_ = never;
   for (ChildIndex i = 0; i < children_->used(); ++i)
@@ -118,7 +118,7 @@ Cause Terminator::cause_of(ChildIndex index, int status) const noexcept {
   const ChildEntry& child = (*children_)[index];
   if (WIFEXITED(status)) {
     // The child has a stop request and has obeyed it: it has not ended by itself.
-    if (slots_[index].sentence.load() != StopRequest::none) return child.overdue_cause;
+    if (slots_[index].stop_request.load() != StopRequest::none) return child.overdue_cause;
     return WEXITSTATUS(status) == 0 ? Cause::normal : Cause::error;
   }
   const std::uint64_t bit = bit_of(WTERMSIG(status));

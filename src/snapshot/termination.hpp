@@ -22,7 +22,7 @@ public:
   void set_clocks(ChildIndex, const Request&) noexcept;
 
   // Acts on the timers that have expired.
-  void look_at_clocks(std::int64_t now) noexcept;
+  void check_timers(std::int64_t now) noexcept;
   // Milliseconds from `now` until the next timer expires, in the form that poll(2) takes.
   int wait_time(std::int64_t now) const noexcept;
 

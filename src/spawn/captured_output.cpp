@@ -58,7 +58,7 @@ CapturedOutput::CapturedOutput(const std::shared_ptr<Loop>& loop, std::string na
     : loop_(loop),
       name_(std::move(name)),
       streams_{{this, STDOUT_FILENO, {}, {}, {}, last}, {this, STDERR_FILENO, {}, {}, {}, last}} {
-  hear_.set(std::move(hear));
+  on_line_.set(std::move(hear));
   attach(*loop_);
 }
 
@@ -82,8 +82,8 @@ void CapturedOutput::start(pid_t pid) {
 }
 
 void CapturedOutput::let_go() {
-  unheard_ = true;
-  hear_.release();
+  silenced_ = true;
+  on_line_.release();
   for (Stream& stream : streams_)
     if (!loop_->alive()) close(stream);
   if (!streams_[0].fd && !streams_[1].fd) return;
@@ -97,8 +97,8 @@ void CapturedOutput::let_go() {
 
 void CapturedOutput::on_loop_destroyed() noexcept {
   const auto keep = std::move(self_);
-  unheard_ = true;
-  hear_.release();
+  silenced_ = true;
+  on_line_.release();
   for (Stream& stream : streams_) close(stream);
 }
 
@@ -131,7 +131,7 @@ std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
     return ::read(stream.fd.get(), stream.held.data() + held, stream.held.size() - held);
   });
   stream.held.resize(held + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-  if (got == 0) tell_rest(stream);
+  if (got == 0) emit_remainder(stream);
   return static_cast<std::size_t>(std::max<ssize_t>(got, 0));
 }
 
@@ -158,7 +158,7 @@ bool CapturedOutput::finish() {
   const auto keep = shared_from_this();
   for (Stream& stream : streams_) {
     if (!take_what_is_there(stream)) return false;
-    tell_rest(stream);
+    emit_remainder(stream);
   }
   return true;
 }
@@ -179,27 +179,27 @@ bool CapturedOutput::cut(Stream& stream) {
   const std::string_view held = stream.held;
   std::size_t from = 0;
   bool on = true;
-  while (!unheard_ && from < held.size() && (on = !loop_->interrupted())) {
+  while (!silenced_ && from < held.size() && (on = !loop_->interrupted())) {
     const std::size_t end = held.find('\n', from);
     if (end == held.npos && held.size() - from < line_limit) break;
     const bool piece = end == held.npos || end - from > line_limit;
     tell(stream, held.substr(from, piece ? line_limit : end - from), piece);
     from = piece ? from + line_limit : end + 1;
   }
-  stream.held.erase(0, unheard_ ? held.size() : from);
+  stream.held.erase(0, silenced_ ? held.size() : from);
   return on;
 }
 
 void CapturedOutput::tell(Stream& stream, std::string_view text, bool goes_on) {
   stream.last.add(text, goes_on);
-  loop_->call([&] { hear_(OutputLine{pid_, name_, stream.number, text, goes_on}); });
+  loop_->call([&] { on_line_(OutputLine{pid_, name_, stream.number, text, goes_on}); });
 }
 
-void CapturedOutput::tell_rest(Stream& stream) {
+void CapturedOutput::emit_remainder(Stream& stream) {
   const std::string rest = std::move(stream.held);
   stream.held.clear();
   close(stream);
-  if (!rest.empty() && !unheard_) tell(stream, rest, false);
+  if (!rest.empty() && !silenced_) tell(stream, rest, false);
 }
 
 }  // namespace evparallel

@@ -78,16 +78,16 @@ private:
   bool take_what_is_there(Stream&);
   bool cut(Stream&);
   void tell(Stream&, std::string_view text, bool goes_on);
-  void tell_rest(Stream&);
+  void emit_remainder(Stream&);
   void go_on_later();
   void close(Stream&) noexcept;
 
   std::shared_ptr<Loop> loop_;
   std::string name_;
-  CallbackSlot<void(const OutputLine&)> hear_;
+  CallbackSlot<void(const OutputLine&)> on_line_;
   Stream streams_[2];
   pid_t pid_ = 0;
-  bool unheard_ = false;
+  bool silenced_ = false;
   bool going_on_ = false;
   std::shared_ptr<CapturedOutput> self_;  // set while it reads without a callback
 };

@@ -20,7 +20,7 @@ public:
   static std::shared_ptr<Replicas> choose(const Snapshot* chosen);
   // In a child: makes the snapshot that forked it known to choose().  Called at the first use,
   // because most children never use it.
-  static void use_birth();
+  static void use_inheritance();
 
   // The process that forks the next child: the living ones in rotation.  If none lives, one that
   // reports it.  From now on this loop receives the reports of all of them.

@@ -63,25 +63,25 @@ int prepared() noexcept {
   }
 }
 
-[[gnu::noinline]] void begin_to_serve(ServerArgs& birth) {
+[[gnu::noinline]] void begin_to_serve(ServerArgs& inheritance) {
   ProcessTitle title;
-  set_snapshot_title(title, birth.options->name);
-  birth.start.unprepared = prepared();
-  add_to_oom_score(birth.options->oom_score_adj);
-  serve(std::move(birth.start));
+  set_snapshot_title(title, inheritance.options->name);
+  inheritance.start.unprepared = prepared();
+  add_to_oom_score(inheritance.options->oom_score_adj);
+  serve(std::move(inheritance.start));
 }
 
 // Runs in the snapshot.  All later stack frames are on a fresh page, so that a child writes to one
 // page of the stack and not, by chance, to two.
 void become_server(void* argument) {
-  ServerArgs& birth = *static_cast<ServerArgs*>(argument);
-  close_registered_except(birth.start.control.get(), birth.start.program.descriptor());
+  ServerArgs& inheritance = *static_cast<ServerArgs*>(argument);
+  close_registered_except(inheritance.start.control.get(), inheritance.start.program.descriptor());
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
   *rest = 0;  // allocates the page
-  begin_to_serve(birth);
+  begin_to_serve(inheritance);
 }
 
 }  // namespace
@@ -130,7 +130,7 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::take(std::shared_ptr<SnapshotS
                                                        const SnapshotOptions& options) {
   std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(std::move(shared)));
   entry->fork_server(options);
-  entry->hear_of_beginning();
+  entry->wait_until_serving();
   return entry;
 }
 
@@ -140,9 +140,9 @@ void SnapshotProcess::map_own_slots() {
 }
 
 void SnapshotProcess::fork_server(const SnapshotOptions& options) {
-  ServerArgs birth;
-  birth.options = &options;
-  ServerStart& start = birth.start;
+  ServerArgs inheritance;
+  inheritance.options = &options;
+  ServerStart& start = inheritance.start;
   OwnedFd ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
@@ -154,7 +154,7 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   start.freeze = options.freeze;
   start.siblings = options.replicas - 1;
   start.child_main = &child_main;
-  const Forked forked = fork_clean(become_server, &birth);
+  const Forked forked = fork_clean(become_server, &inheritance);
   start.control.drop();  // the snapshot's now; a second holder would hide the end of the snapshot
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
@@ -171,7 +171,7 @@ void SnapshotProcess::adopt(pid_t pid, OwnedFd ours) {
 
 std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   if (chosen && chosen->replicas() && chosen->replicas()->is_at_home()) return chosen->replicas();
-  use_birth();
+  use_inheritance();
   if (registry().of_child) return registry().of_child;
   if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
   if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
@@ -183,28 +183,29 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   return replicas;
 }
 
-void Replicas::use_birth() {
-  Inheritance* const birth = take_inheritance();
-  if (!birth) return;
-  const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*birth);
+void Replicas::use_inheritance() {
+  Inheritance* const inheritance = take_inheritance();
+  if (!inheritance) return;
+  const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*inheritance);
   std::shared_ptr<Replicas> replicas(new Replicas(entry->shared()));
   replicas->all_.push_back(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
 }
 
-std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& birth) {
+std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& inheritance) {
   const auto shared = std::make_shared<SnapshotShared>();
   shared->home =
-      birth.child;  // the first call may come from a copy of the child, which is not the owner
-  shared->notes = birth.notes;
-  shared->modules = *birth.modules;
+      inheritance
+          .child;  // the first call may come from a copy of the child, which is not the owner
+  shared->notes = inheritance.notes;
+  shared->modules = *inheritance.modules;
   shared->seed = child_seed();
   std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(shared));
-  entry->home_ = birth.child;
-  entry->pid_ = birth.snapshot;
-  entry->slots_ = birth.slots;
-  entry->rendezvous_ = std::move(birth.rendezvous);
+  entry->home_ = inheritance.child;
+  entry->pid_ = inheritance.snapshot;
+  entry->slots_ = inheritance.slots;
+  entry->rendezvous_ = std::move(inheritance.rendezvous);
   return entry;
 }
 
@@ -247,7 +248,7 @@ void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
 }
 
 void init(const SnapshotOptions& options) {
-  Replicas::use_birth();
+  Replicas::use_inheritance();
   const Snapshot* taken = registry().default_snapshot.get();
   if (taken && taken->replicas()->is_at_home())
     throw std::logic_error("evparallel: init() was called already");
@@ -255,7 +256,7 @@ void init(const SnapshotOptions& options) {
 }
 
 Snapshot& default_snapshot() {
-  Replicas::use_birth();
+  Replicas::use_inheritance();
   if (!registry().default_snapshot)
     throw Error(Errc::no_snapshot, "no snapshot: call evparallel::init() first");
   return *registry().default_snapshot;

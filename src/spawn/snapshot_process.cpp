@@ -268,7 +268,7 @@ void SnapshotProcess::take_report(const Report& report) {
 
 void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
   fault_at(Hop::exit_report);
-  tell_spawned(id);
+  report_spawned(id);
   const SpawnRecord* const child = living_.find(id);
   if (!child) return;
   SpawnObserver* const listener = child->listener;

@@ -146,8 +146,8 @@ private:
   void fork_server(const SnapshotOptions&);
   void adopt(pid_t, OwnedFd ours);
   Packet wait_for_word(void* word, std::size_t size);
-  FreezeReply hear_of_freezing();
-  void hear_of_beginning();
+  FreezeReply wait_until_frozen();
+  void wait_until_serving();
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
   std::string described() const;
@@ -168,7 +168,7 @@ private:
   void reap();
   void kill_survivors() noexcept;
   ExitStatus loss_of(const Reaped&);
-  void tell_loss();
+  void report_loss();
   void fail_later(std::uint64_t id, Error, OwnedFd socket = {});
   void exit_report(std::uint64_t id, const SpawnOutcome&);
 
@@ -178,7 +178,7 @@ private:
   void refill_soon();
   std::optional<Spare> take_spare(const detail::Task&, const StdioPlan&, Group);
   void hand_over(std::uint64_t id, SpawnObserver*);
-  void tell_spawned(std::uint64_t id);
+  void report_spawned(std::uint64_t id);
   void lose_spare(std::uint64_t id);
   void drop_spares() noexcept;
 

@@ -16,7 +16,7 @@ Packet SnapshotProcess::wait_for_word(void* word, std::size_t size) {
   }
 }
 
-void SnapshotProcess::hear_of_beginning() {
+void SnapshotProcess::wait_until_serving() {
   Report report{};
   const Packet packet = wait_for_word(&report, sizeof report);
   const bool told = packet.flow == IoResult::done && report.kind == ReportKind::begun;

@@ -126,7 +126,7 @@ void SnapshotProcess::reap() {
   const auto keep = std::move(self_);
   if (std::exchange(holds_loop_, false)) loop_->release();
   if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
-  tell_loss();
+  report_loss();
 }
 
 // The kernel kills the children with the snapshot, except those whose ids have changed.  This runs
@@ -149,7 +149,7 @@ ExitStatus SnapshotProcess::loss_of(const Reaped& how) {
   return status;
 }
 
-void SnapshotProcess::tell_loss() {
+void SnapshotProcess::report_loss() {
   if (!loss_ || !on_lost_) return;
   const ExitStatus status = *std::exchange(loss_, std::nullopt);
   Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
@@ -160,7 +160,7 @@ void SnapshotProcess::set_on_lost(Callback<void(const ExitStatus&)> callback) {
   if (state_ == State::stopped) return;
   on_lost_ = std::move(callback);
   if (loss_ && loop_ && loop_->alive())
-    loop_->defer([self = shared_from_this()] { self->tell_loss(); });
+    loop_->defer([self = shared_from_this()] { self->report_loss(); });
 }
 
 }  // namespace evparallel

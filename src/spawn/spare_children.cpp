@@ -41,7 +41,7 @@ std::string bytes_of(const FrameQueue& queue) {
 }
 
 // The first two frames to a spare.
-std::string rehearsal(const std::vector<const void*>& code) {
+std::string warm_up_frames(const std::vector<const void*>& code) {
   TaskFrame task;
   task.entry = &warm_up;
   task.max_message = frame_length_limit;
@@ -59,7 +59,7 @@ std::string rehearsal(const std::vector<const void*>& code) {
 }
 
 // The only frame from a spare before it has a task.
-std::string answer_to_rehearsal() {
+std::string warm_up_answer() {
   FrameQueue queue;
   Writer body;
   body.write(warm_up_text);
@@ -68,7 +68,7 @@ std::string answer_to_rehearsal() {
 }
 
 bool has_answered(int fd) {
-  static const std::string expected = answer_to_rehearsal();
+  static const std::string expected = warm_up_answer();
   char bytes[64];
   const Transfer got = receive(fd, bytes, sizeof bytes, Wait::no);
   return got.flow == IoResult::done && std::string_view(bytes, got.size) == expected;
@@ -83,7 +83,7 @@ bool Spares::wants_more() const noexcept {
 }
 
 int Spares::add(std::uint64_t id, OwnedFd& theirs) {
-  const std::string bytes = rehearsal(code_);
+  const std::string bytes = warm_up_frames(code_);
   Spare spare{id, {}, false};
   if (const int error = make_pair(PairKind::stream, spare.socket, theirs)) return error;
   const ByteSpan piece{bytes.data(), bytes.size()};
@@ -183,13 +183,14 @@ void SnapshotProcess::hand_over(std::uint64_t id, SpawnObserver* listener) {
   living.listener = listener;
   living.asked = true;
   living.spare = false;
-  living.untold = living.pid != 0;
-  if (living.untold) loop_->defer([self = shared_from_this(), id] { self->tell_spawned(id); });
+  living.start_unreported = living.pid != 0;
+  if (living.start_unreported)
+    loop_->defer([self = shared_from_this(), id] { self->report_spawned(id); });
 }
 
-void SnapshotProcess::tell_spawned(std::uint64_t id) {
+void SnapshotProcess::report_spawned(std::uint64_t id) {
   SpawnRecord* const found = living_.find(id);
-  if (!found || !std::exchange(found->untold, false)) return;
+  if (!found || !std::exchange(found->start_unreported, false)) return;
   const SpawnRecord child = *found;
   if (child.listener) loop_->call([&] { child.listener->on_spawned(child.pid, child.slot); });
 }

@@ -22,11 +22,11 @@ struct SpawnRecord {
   SpawnObserver* listener = nullptr;  // null: forgotten, or a spare
   pid_t pid = 0;                      // 0: not forked yet, as far as is known
   std::uint32_t slot = no_slot;
-  std::int64_t born_before = 0;  // in the time of boottime_ns(), if there is a pid
-  bool asked = false;            // the snapshot may have received the request
-  bool spare = false;            // no spawn has taken it yet
-  bool untold = false;           // a spawn has taken it, and its fork is still to be reported
-  bool ended = false;            // its place is still to be removed
+  std::int64_t born_before = 0;   // in the time of boottime_ns(), if there is a pid
+  bool asked = false;             // the snapshot may have received the request
+  bool spare = false;             // no spawn has taken it yet
+  bool start_unreported = false;  // a spawn has taken it, and its fork is still to be reported
+  bool ended = false;             // its place is still to be removed
 };
 
 class SpawnTable {

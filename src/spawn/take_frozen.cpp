@@ -24,13 +24,13 @@ std::vector<std::shared_ptr<SnapshotProcess>> SnapshotProcess::take_frozen(
   }
   SnapshotProcess& first = *all.front();
   first.fork_server(options);
-  shared->frozen = first.hear_of_freezing().outcome.bytes;
+  shared->frozen = first.wait_until_frozen().outcome.bytes;
   for (std::size_t i = 1; i < all.size(); ++i) all[i]->fork_from(first);
-  for (const auto& one : all) one->hear_of_beginning();
+  for (const auto& one : all) one->wait_until_serving();
   return all;
 }
 
-FreezeReply SnapshotProcess::hear_of_freezing() {
+FreezeReply SnapshotProcess::wait_until_frozen() {
   FreezeReply told{};
   const Packet packet = wait_for_word(&told, sizeof told);
   if (packet.flow != IoResult::done) told.outcome = {FreezeStep::end, 0, 0};
@@ -49,8 +49,8 @@ void SnapshotProcess::fork_from(SnapshotProcess& first) {
       send_packet(first.client_.fd(), &wanted, sizeof wanted, theirs.get()) == IoResult::done;
   theirs.drop();
   if (!sent) throw first.is_dead();
-  adopt(first.hear_of_freezing().pid, std::move(ours));
-  hear_of_freezing();
+  adopt(first.wait_until_frozen().pid, std::move(ours));
+  wait_until_frozen();
 }
 
 }  // namespace evparallel

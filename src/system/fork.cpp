@@ -42,7 +42,7 @@ constexpr pid_t nobody = -1;
 pid_t program = 0;  // in a snapshot and its children: the pid of the program, or `nobody`
 
 // Blocked in the snapshot and not ignored: a child then only has to unblock them.
-constexpr int unheard_by_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
+constexpr int blocked_in_snapshot[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP};
 
 void set_disposition(int signum, void (*to)(int)) noexcept {
   struct sigaction action {};
@@ -181,7 +181,7 @@ bool become_snapshot(pid_t parent) noexcept {
 int open_signal_descriptor() noexcept {
   const sigset_t set = snapshot_signals();
   sigset_t blocked = set;
-  for (const int signum : unheard_by_snapshot) sigaddset(&blocked, signum);
+  for (const int signum : blocked_in_snapshot) sigaddset(&blocked, signum);
   ::pthread_sigmask(SIG_SETMASK, &blocked, nullptr);
   return open_signals(set);
 }

@@ -171,18 +171,18 @@ BOOST_AUTO_TEST_CASE(a_child_begins_unless_it_is_condemned) {
   BOOST_TEST(CallState::of(slot.call).running);
   slot.finish(5);
   BOOST_TEST(!CallState::of(slot.call).running);
-  BOOST_TEST(!slot.condemn_in_call(5));  // it is not at it any more
-  BOOST_TEST((slot.sentence == StopRequest::none));
+  BOOST_TEST(!slot.request_stop_in_call(5));  // it is not at it any more
+  BOOST_TEST((slot.stop_request == StopRequest::none));
   BOOST_TEST(slot.begin(6));
-  BOOST_TEST(!slot.condemn_in_call(5));
-  BOOST_TEST(slot.condemn_in_call(6));
-  BOOST_TEST(slot.condemn_in_call(6));  // twice is once
+  BOOST_TEST(!slot.request_stop_in_call(5));
+  BOOST_TEST(slot.request_stop_in_call(6));
+  BOOST_TEST(slot.request_stop_in_call(6));  // twice is once
   BOOST_TEST(!slot.begin(7));
   BOOST_TEST(CallState::of(slot.call).id == 6u);
-  BOOST_TEST((slot.sentence == StopRequest::obeyed));
+  BOOST_TEST((slot.stop_request == StopRequest::acknowledged));
   BOOST_TEST(!slot.begin(7));
-  BOOST_TEST(!slot.condemn_in_call(6));  // it ends by itself
-  BOOST_TEST((slot.sentence == StopRequest::obeyed));
+  BOOST_TEST(!slot.request_stop_in_call(6));  // it ends by itself
+  BOOST_TEST((slot.stop_request == StopRequest::acknowledged));
   slot.clear();
   BOOST_TEST(slot.begin(1));
 }
@@ -194,12 +194,12 @@ BOOST_AUTO_TEST_CASE(a_race_for_the_next_call) {
     Slot slot;
     slot.begin(1);
     bool hit = false;
-    std::thread snapshot([&] { hit = slot.condemn_in_call(1); });
+    std::thread snapshot([&] { hit = slot.request_stop_in_call(1); });
     slot.finish(1);
     const bool begun = slot.begin(2);
     snapshot.join();
     BOOST_TEST(!(hit && begun));
-    BOOST_TEST((begun == (slot.sentence == StopRequest::none)));
+    BOOST_TEST((begun == (slot.stop_request == StopRequest::none)));
   }
 }
 

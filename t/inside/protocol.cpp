@@ -428,15 +428,15 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
 
 BOOST_AUTO_TEST_CASE(a_slot) {
   compare_shared("Child slots", sizeof(Slot),
-                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, sentence),
+                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, stop_request),
                   FIELD(Slot, has_task)});
   BOOST_TEST(says("Child slots", "an arena of " + std::to_string(slot_count) + " slots"));
   // In words on the page: twice the id, and 1 more; and what a sentence may be.
   BOOST_TEST((CallState{21, false}.word()) == 42U);
   BOOST_TEST((CallState{21, true}.word()) == 43U);
   BOOST_TEST(static_cast<unsigned>(StopRequest::none) == 0U);
-  BOOST_TEST(static_cast<unsigned>(StopRequest::condemned) == 1U);
-  BOOST_TEST(static_cast<unsigned>(StopRequest::obeyed) == 2U);
+  BOOST_TEST(static_cast<unsigned>(StopRequest::requested) == 1U);
+  BOOST_TEST(static_cast<unsigned>(StopRequest::acknowledged) == 2U);
 }
 
 BOOST_AUTO_TEST_CASE(a_crash_record) {

@@ -1025,11 +1025,11 @@ BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
   kid.ask(ignore_term);
   BOOST_TEST(kid.ask(begin_call, 7) == 1);
   far.kill_if_still_running(kid, Cause::deadline, 7, 0, 0);
-  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != StopRequest::none; }));
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].stop_request != StopRequest::none; }));
   kid.ask(finish_call, 7);
   BOOST_TEST(kid.ask(begin_call, 8) == 0);
   BOOST_TEST(CallState::of(far.slots[kid.slot].call).id == 7U);
-  BOOST_TEST((far.slots[kid.slot].sentence == StopRequest::obeyed));
+  BOOST_TEST((far.slots[kid.slot].stop_request == StopRequest::acknowledged));
   kid.order(leave, 0);
   check_exited(far.next(), kid, 0, Cause::deadline);
   far.seen = far.exits;
@@ -1058,7 +1058,7 @@ BOOST_AUTO_TEST_CASE(the_first_reason_to_end_it_is_told) {
   kid.ask(ignore_term);
   kid.ask(begin_call, 7);
   far.kill_if_still_running(kid, Cause::deadline, 7, 0, 0, 50);
-  BOOST_TEST(eventually([&] { return far.slots[kid.slot].sentence != StopRequest::none; }));
+  BOOST_TEST(eventually([&] { return far.slots[kid.slot].stop_request != StopRequest::none; }));
   far.direct(RequestKind::terminate, kid, 0, 0, 60000);
   check_killed(far.next(), kid, SIGKILL, Cause::deadline);
 }
