@@ -183,7 +183,7 @@ public:
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
     static_assert(!std::is_void_v<Out>, "evparallel: the function of a map takes an argument");
     static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const MapSummary&>,
-                  "evparallel: on_done of a map is void(const Summary&)");
+                  "evparallel: on_done of a map is void(const MapSummary&)");
     if constexpr (!detail::is_generator<R>)
       if (!options.total) options.total = detail::size_of_range(range);
     detail::MapTask task;
@@ -200,7 +200,7 @@ public:
     static_assert(std::is_invocable_v<Fold&, T&, Inc>,
                   "evparallel: the fold of a reduce is void(T&, Inc)");
     static_assert(std::is_invocable_v<OnDone&, T, const MapSummary&>,
-                  "evparallel: on_done of a reduce is void(T, const Summary&)");
+                  "evparallel: on_done of a reduce is void(T, const MapSummary&)");
     auto value = std::make_shared<T>(std::move(init));
     return map(
         std::forward<R>(range),

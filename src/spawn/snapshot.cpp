@@ -34,7 +34,7 @@ Registry& registry() {
 void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   if (living_loops() > 0)
     throw Error(Errc::refused,
-                "refused: a snapshot must be taken before the first Reactor is made");
+                "refused: a snapshot must be taken while the program has no Reactor");
   if (options.preflight == Preflight::off) return;
   const PreflightReport report = preflight();
   if (!report.in_the_way()) return;
