@@ -1,7 +1,8 @@
 // clock.hpp - points in time that the processes of one program exchange.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// They are nanoseconds of CLOCK_MONOTONIC, which is the same clock in all processes.
+// They are nanoseconds of CLOCK_MONOTONIC, which is the same clock in all processes.  In
+// milliseconds, a timer that is set late in a millisecond would expire early.
 #pragma once
 
 #include <chrono>

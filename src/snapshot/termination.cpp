@@ -13,10 +13,6 @@ namespace evparallel {
 
 namespace {
 
-// Timers are in nanoseconds: in milliseconds, a timer that is set late in a millisecond would
-// expire early.
-constexpr std::int64_t ns_per_ms = 1000000;
-
 std::uint64_t bit_of(int signum) noexcept {
   return std::uint64_t{1} << (signum - 1);
 }
