@@ -1,4 +1,4 @@
-// exception_text.hpp - the text of a program's exception, as far as it is put into an error.
+// exception_text.hpp - the part of an exception's text that goes into an error.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 

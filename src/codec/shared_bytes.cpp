@@ -3,6 +3,7 @@
 #include <evparallel/shared_bytes.hpp>
 
 #include "base/retry_eintr.hpp"
+#include "base/system_error.hpp"
 #include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
@@ -13,7 +14,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 namespace evparallel {
 
@@ -22,8 +22,7 @@ namespace {
 constexpr int all_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
 
 Error no_room(const char* what, int number) {
-  return Error(Errc::overloaded, std::string("overloaded: ") + what + ": " + std::strerror(number))
-      .with_os_error(number);
+  return system_error(Errc::overloaded, std::string("overloaded: ") + what, number);
 }
 
 Fd open_memory() {

@@ -223,8 +223,8 @@ void Loop::mark_all_inherited() noexcept {
 }
 
 // Removing an event also removes it from the kernel's queue, which is shared with the program until
-// libevent is told of the fork.  Returns false if it cannot be told: it would end the process if it
-// got no descriptors in place of those that it closes.  Then nothing is removed.
+// Calls event_reinit(), so that libevent knows of the fork.  Returns false, and removes nothing, if
+// there are no descriptors for it: libevent would end the process.
 bool Loop::part() noexcept {
   if (parted_) return true;
   const HeldNumbers held(descriptors_of_base);

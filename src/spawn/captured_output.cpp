@@ -53,12 +53,12 @@ std::string LastLines::text() const {
 
 // ---- its life ----
 
-CapturedOutput::CapturedOutput(const std::shared_ptr<Loop>& loop, std::string name, OnLine hear,
+CapturedOutput::CapturedOutput(const std::shared_ptr<Loop>& loop, std::string name, OnLine on_line,
                                const LastLines& last)
     : loop_(loop),
       name_(std::move(name)),
       streams_{{this, STDOUT_FILENO, {}, {}, {}, last}, {this, STDERR_FILENO, {}, {}, {}, last}} {
-  on_line_.set(std::move(hear));
+  on_line_.set(std::move(on_line));
   attach(*loop_);
 }
 

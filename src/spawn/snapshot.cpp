@@ -63,25 +63,25 @@ int prepared() noexcept {
   }
 }
 
-[[gnu::noinline]] void begin_to_serve(ServerArgs& inheritance) {
+[[gnu::noinline]] void begin_to_serve(ServerArgs& args) {
   ProcessTitle title;
-  set_snapshot_title(title, inheritance.options->name);
-  inheritance.start.unprepared = prepared();
-  add_to_oom_score(inheritance.options->oom_score_adj);
-  serve(std::move(inheritance.start));
+  set_snapshot_title(title, args.options->name);
+  args.start.unprepared = prepared();
+  add_to_oom_score(args.options->oom_score_adj);
+  serve(std::move(args.start));
 }
 
 // Runs in the snapshot.  All later stack frames are on a fresh page, so that a child writes to one
 // page of the stack and not, by chance, to two.
 void become_server(void* argument) {
-  ServerArgs& inheritance = *static_cast<ServerArgs*>(argument);
-  close_registered_except(inheritance.start.control.get(), inheritance.start.program.descriptor());
+  ServerArgs& args = *static_cast<ServerArgs*>(argument);
+  close_registered_except(args.start.control.get(), args.start.program.descriptor());
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
   *rest = 0;  // allocates the page
-  begin_to_serve(inheritance);
+  begin_to_serve(args);
 }
 
 }  // namespace
@@ -140,9 +140,9 @@ void SnapshotProcess::map_own_slots() {
 }
 
 void SnapshotProcess::fork_server(const SnapshotOptions& options) {
-  ServerArgs inheritance;
-  inheritance.options = &options;
-  ServerStart& start = inheritance.start;
+  ServerArgs args;
+  args.options = &options;
+  ServerStart& start = args.start;
   OwnedFd ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
     throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
@@ -154,7 +154,7 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   start.freeze = options.freeze;
   start.siblings = options.replicas - 1;
   start.child_main = &child_main;
-  const Forked forked = fork_clean(become_server, &inheritance);
+  const Forked forked = fork_clean(become_server, &args);
   start.control.drop();  // the snapshot's now; a second holder would hide the end of the snapshot
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);

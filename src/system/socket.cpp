@@ -78,16 +78,21 @@ void take_batch(msghdr& message, std::vector<ReceivedFds>* batches) noexcept {
   if (batches) batches->push_back(std::move(batch));
 }
 
+// Returns where the `size` bytes of the only control item go.  Requires: room in `control` for them.
+unsigned char* room_for(msghdr& message, char* control, int type, std::size_t size) noexcept {
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(size);
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = type;
+  item->cmsg_len = CMSG_LEN(size);
+  return CMSG_DATA(item);
+}
+
 // Returns the place for the numbers of the `count` descriptors to send.  Requires: room in
 // `control` for `count` of them.
 unsigned char* room_along(msghdr& message, char* control, std::size_t count) noexcept {
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-  cmsghdr* item = CMSG_FIRSTHDR(&message);
-  item->cmsg_level = SOL_SOCKET;
-  item->cmsg_type = SCM_RIGHTS;
-  item->cmsg_len = CMSG_LEN(count * sizeof(int));
-  return CMSG_DATA(item);
+  return room_for(message, control, SCM_RIGHTS, count * sizeof(int));
 }
 
 void put_along(msghdr& message, StreamControl& control,
@@ -210,6 +215,16 @@ void half_close(int fd) noexcept {
   ::shutdown(fd, SHUT_WR);
 }
 
+namespace {
+
+IoResult put_packet(int fd, const msghdr& message) noexcept {
+  const ssize_t put =
+      retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
+  return put >= 0 ? IoResult::done : flow_of_errno(errno);
+}
+
+}  // namespace
+
 IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* along,
                      std::size_t count) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
@@ -219,30 +234,21 @@ IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* alo
   message.msg_iovlen = 1;
   if (count > 0)
     std::memcpy(room_along(message, control.bytes, count), along, count * sizeof *along);
-  const ssize_t put =
-      retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
-  return put >= 0 ? IoResult::done : flow_of_errno(errno);
+  return put_packet(fd, message);
 }
 
 IoResult send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
-  alignas(cmsghdr) char bytes_along[CMSG_SPACE(sizeof(ucred))] = {};
+  Control control{};
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;
-  message.msg_control = bytes_along;
-  message.msg_controllen = sizeof bytes_along;
-  cmsghdr* const item = CMSG_FIRSTHDR(&message);
-  item->cmsg_level = SOL_SOCKET;
-  item->cmsg_type = SCM_CREDENTIALS;
-  item->cmsg_len = CMSG_LEN(sizeof(ucred));
   const ucred credentials{pid, ::getuid(), ::getgid()};
-  std::memcpy(CMSG_DATA(item), &credentials, sizeof credentials);
-  const ssize_t put =
-      retry_on_eintr([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
-  if (put >= 0) return IoResult::done;
+  std::memcpy(room_for(message, control.bytes, SCM_CREDENTIALS, sizeof credentials), &credentials,
+              sizeof credentials);
+  const IoResult put = put_packet(fd, message);
   const bool refused = errno == EPERM || errno == EINVAL;  // EINVAL: the user has no number here
-  return refused ? send_packet(fd, bytes, size, -1) : flow_of_errno(errno);
+  return put == IoResult::closed && refused ? send_packet(fd, bytes, size, -1) : put;
 }
 
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
