@@ -175,20 +175,29 @@ using shape_of = Shape<typename Signature<F>::result, typename Signature<F>::par
 
 // ---- how a callable is sent ----
 
+// What the bytes between the members of an object hold.
+enum class Padding : bool { zeros, stale };
+
 // Fails: std::logic_error if one of the words in these bytes points into the stack of this thread.
-EVPARALLEL_API void check_captures(const void* bytes, std::size_t size);
+// Where padding is stale, half of a word may be left from an address, and the other half a number:
+// only addresses in the frames that are active count then.
+EVPARALLEL_API void check_captures(const void* bytes, std::size_t size, Padding padding);
 
 using AnyFunction = void (*)();
 
-// Padding must not be taken for an address.  If the compiler cannot clear it (clang 14), it may be.
+// Padding must not be taken for an address.  Not all compilers can clear it (clang 14 cannot).
 template <class F>
-void clear_padding(F* f) {
+Padding clear_padding(F* f) {
   static_cast<void>(f);
 #if defined __has_builtin
 #if __has_builtin(__builtin_clear_padding)
-  if constexpr (std::is_trivially_copyable_v<F>) __builtin_clear_padding(f);
+  if constexpr (std::is_trivially_copyable_v<F>) {
+    __builtin_clear_padding(f);
+    return Padding::zeros;
+  }
 #endif
 #endif
+  return std::has_unique_object_representations_v<F> ? Padding::zeros : Padding::stale;
 }
 
 template <class F>
@@ -205,8 +214,8 @@ struct Travel {
     if constexpr (size > 0) {
       alignas(F) unsigned char bytes[sizeof(F)];
       F* copy = new (bytes) F(f);
-      clear_padding(copy);
-      if (checked) check_captures(bytes, size);
+      const Padding padding = clear_padding(copy);
+      if (checked) check_captures(bytes, size, padding);
       out.write(bytes, size);
     }
   }

@@ -66,10 +66,12 @@ Range stack_of_this_thread() noexcept {
 
 }  // namespace
 
-void check_captures(const void* bytes, std::size_t size) {
+void check_captures(const void* bytes, std::size_t size, Padding padding) {
   if (size < sizeof(std::uintptr_t)) return;
-  const Range of_thread = stack_of_this_thread();
+  Range of_thread = stack_of_this_thread();
   const Range of_coroutine = frames_of_another_stack(of_thread);
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  if (padding == Padding::stale && of_thread.has(here)) of_thread.from = here;
   for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= size; at += sizeof(std::uintptr_t)) {
     std::uintptr_t word;
     std::memcpy(&word, static_cast<const char*>(bytes) + at, sizeof word);
