@@ -42,8 +42,14 @@ struct JsonIo : detail::DocumentIo {
       T value{};
       if (detail::JsonForm<T>::get(cursor, value) && cursor.at_end()) return value;
     }
-    if constexpr (is_direct && (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>)) {
-      return detail::JsonParsed<T>::get(text);
+    if constexpr (is_direct && detail::json_has_overload<T>) {
+      T value{};
+      detail::parse_json(text, value);
+      return value;
+    } else if constexpr (is_direct && std::is_arithmetic_v<T>) {
+      detail::JsonNumber number;
+      detail::parse_json(text, number);
+      return number.to<T>();
     } else {
       const CodecScope scope(in);
       return detail::value_of_json<T>(text);

@@ -45,9 +45,6 @@ struct MapOptions {
 
 namespace detail {
 
-class MapCore;
-class PoolCore;
-
 // Pulls the next item of a map: writes it and returns true.
 using PullItem = Callback<bool(Writer&, std::optional<Error>& refused)>;
 using ItemResult = Callback<void(std::size_t index, Reader*, const Error*)>;
@@ -58,9 +55,15 @@ struct MapTask {
   Callback<void(const MapSummary&)> on_done;
 };
 
-EVPARALLEL_API std::shared_ptr<MapCore> pool_map(PoolCore&, MapTask, MapOptions);
-EVPARALLEL_API void map_cancel(const std::weak_ptr<MapCore>&);
-EVPARALLEL_API Progress map_progress(const std::weak_ptr<MapCore>&);
+// A map that runs.
+class MapInterface {
+public:
+  virtual void cancel() = 0;
+  virtual Progress progress() const = 0;
+
+protected:
+  ~MapInterface() = default;
+};
 
 }  // namespace detail
 
@@ -68,16 +71,21 @@ EVPARALLEL_API Progress map_progress(const std::weak_ptr<MapCore>&);
 class MapHandle {
 public:
   MapHandle() noexcept = default;
-  explicit MapHandle(const std::shared_ptr<detail::MapCore>& core) noexcept : core_(core) {}
+  explicit MapHandle(const std::shared_ptr<detail::MapInterface>& core) noexcept : core_(core) {}
 
   // From now on no result comes; on_done is called soon, from the loop.  Items that a child runs
   // are given up like calls: see Call::cancel.
-  void cancel() const { detail::map_cancel(core_); }
+  void cancel() const {
+    if (const auto core = core_.lock()) core->cancel();
+  }
   // Returns an empty Progress if the map is over.
-  Progress progress() const { return detail::map_progress(core_); }
+  Progress progress() const {
+    const auto core = core_.lock();
+    return core ? core->progress() : Progress{};
+  }
 
 private:
-  std::weak_ptr<detail::MapCore> core_;
+  std::weak_ptr<detail::MapInterface> core_;
 };
 
 namespace detail {

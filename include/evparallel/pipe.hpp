@@ -12,21 +12,25 @@ namespace evparallel {
 
 namespace detail {
 
-class PipeCore;
+// The owner of a loop's buffer for the one message that is being written.
+class DraftBuffer {
+public:
+  virtual Writer* begin_draft() noexcept = 0;  // nullptr: it is in use
+  virtual void end_draft() noexcept = 0;
 
-// The loop's buffer for the one message that is being written.  nullptr: it is in use.
-EVPARALLEL_API Writer* draft_begin(Loop&) noexcept;
-EVPARALLEL_API void draft_end(Loop&) noexcept;
+protected:
+  ~DraftBuffer() = default;
+};
 
 // A message that is being written in that buffer; if a codec itself sends a message, that one has a
 // buffer of its own.
 class Draft {
 public:
-  explicit Draft(Loop& loop) : loop_(loop), writer_(draft_begin(loop)) {
+  explicit Draft(DraftBuffer& buffer) : buffer_(buffer), writer_(buffer.begin_draft()) {
     if (!writer_) own_.emplace();
   }
   ~Draft() {
-    if (writer_) draft_end(loop_);
+    if (writer_) buffer_.end_draft();
   }
   Draft(const Draft&) = delete;
   Draft& operator=(const Draft&) = delete;
@@ -34,25 +38,30 @@ public:
   Writer& operator*() noexcept { return writer_ ? *writer_ : *own_; }
 
 private:
-  Loop& loop_;
+  DraftBuffer& buffer_;
   Writer* writer_;
   std::optional<Writer> own_{};
 };
 
-// The functions of a Pipe, independent of its types.
-EVPARALLEL_API Loop& pipe_loop(PipeCore&) noexcept;
-EVPARALLEL_API bool pipe_send(PipeCore&, Writer&);
-EVPARALLEL_API void pipe_close(PipeCore&);
-EVPARALLEL_API void pipe_pause(PipeCore&);
-EVPARALLEL_API void pipe_resume(PipeCore&);
-EVPARALLEL_API std::size_t pipe_buffered(const PipeCore&) noexcept;
-EVPARALLEL_API bool pipe_closed(const PipeCore&) noexcept;
-EVPARALLEL_API void pipe_on_message(PipeCore&, Callback<void(Reader&)>);
-EVPARALLEL_API void pipe_on_end(PipeCore&, Callback<void()>);
-EVPARALLEL_API void pipe_on_error(PipeCore&, Callback<void(const Error&)>);
-EVPARALLEL_API void pipe_on_drain(PipeCore&, Callback<void()>);
-// Reports that one message could not be decoded.
-EVPARALLEL_API void pipe_bad_message(PipeCore&, const Error&);
+// A Pipe, independent of its types.
+class PipeInterface : public DraftBuffer {
+public:
+  virtual bool send(Writer&) = 0;
+  virtual void close() = 0;
+  virtual void pause() noexcept = 0;
+  virtual void resume() = 0;
+  virtual std::size_t buffered() const noexcept = 0;
+  virtual bool closed() const noexcept = 0;
+  virtual void set_on_message(Callback<void(Reader&)>) = 0;
+  virtual void set_on_end(Callback<void()>) = 0;
+  virtual void set_on_error(Callback<void(const Error&)>) = 0;
+  virtual void set_on_drain(Callback<void()>) = 0;
+  // Reports that one message could not be read; the pipe goes on.
+  virtual void report_error(const Error&) = 0;
+
+protected:
+  ~PipeInterface() = default;
+};
 
 // The codecs of a pipe are chosen where it is made and are not part of its type: a task has a
 // Pipe<In, Out> with any codecs.
@@ -90,7 +99,8 @@ public:
   using out_type = Out;
 
   Pipe() noexcept = default;
-  Pipe(std::shared_ptr<detail::PipeCore> core, const detail::PipeCodecs<In, Out>& codecs) noexcept
+  Pipe(std::shared_ptr<detail::PipeInterface> core,
+       const detail::PipeCodecs<In, Out>& codecs) noexcept
       : core_(std::move(core)), codecs_(&codecs) {}
 
   // Always accepts the message.  Returns false if more than Options::high_water bytes wait;
@@ -101,60 +111,54 @@ public:
   // Fails: Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after
   // close().
   bool send(const Out& value) const {
-    detail::Draft draft(detail::pipe_loop(*core_));
+    detail::Draft draft(*core_);
     codecs_->put(*draft, value);
-    return detail::pipe_send(*core_, *draft);
+    return core_->send(*draft);
   }
   bool send(Out&& value) const {
-    detail::Draft draft(detail::pipe_loop(*core_));
+    detail::Draft draft(*core_);
     codecs_->put_moved(*draft, std::move(value));
-    return detail::pipe_send(*core_, *draft);
+    return core_->send(*draft);
   }
 
   // This side sends no more messages; the other side's on_end is called.
-  void close() const { detail::pipe_close(*core_); }
+  void close() const { core_->close(); }
 
   // Until it is set, the first message waits, and so does the writer when the kernel's buffer is
   // full.
   void on_message(Callback<void(In)> callback) const {
-    if (!callback) return detail::pipe_on_message(*core_, nullptr);
-    detail::pipe_on_message(*core_, [core = core_.get(), get = codecs_->get,
-                                     callback = std::move(callback)](Reader& in) mutable {
+    if (!callback) return core_->set_on_message(nullptr);
+    core_->set_on_message([core = core_.get(), get = codecs_->get,
+                           callback = std::move(callback)](Reader& in) mutable {
       std::optional<In> value;
       try {
         value.emplace(get(in));
       } catch (const Error& error) {
-        return detail::pipe_bad_message(*core, error);
+        return core->report_error(error);
       }
       callback(std::move(*value));
     });
   }
   // The other side sends no more messages.  A callback that does nothing keeps this direction open.
-  void on_end(Callback<void()> callback) const { detail::pipe_on_end(*core_, std::move(callback)); }
+  void on_end(Callback<void()> callback) const { core_->set_on_end(std::move(callback)); }
   void on_error(Callback<void(const Error&)> callback) const {
-    detail::pipe_on_error(*core_, std::move(callback));
+    core_->set_on_error(std::move(callback));
   }
   // Called when, after send() has returned false, at most half of Options::high_water is left to
   // write.
-  void on_drain(Callback<void()> callback) const {
-    detail::pipe_on_drain(*core_, std::move(callback));
-  }
+  void on_drain(Callback<void()> callback) const { core_->set_on_drain(std::move(callback)); }
 
   // Stops reading, so that the writer has to wait.  on_end waits, too.
-  void pause() const { detail::pipe_pause(*core_); }
-  void resume() const { detail::pipe_resume(*core_); }
+  void pause() const { core_->pause(); }
+  void resume() const { core_->resume(); }
 
-  std::size_t buffered() const noexcept {
-    return detail::pipe_buffered(*core_);
-  }  // bytes not yet written
-  bool closed() const noexcept {
-    return detail::pipe_closed(*core_);
-  }  // send() makes no sense any more
+  std::size_t buffered() const noexcept { return core_->buffered(); }  // bytes not yet written
+  bool closed() const noexcept { return core_->closed(); }  // send() makes no sense any more
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
 private:
-  std::shared_ptr<detail::PipeCore> core_;
+  std::shared_ptr<detail::PipeInterface> core_;
   const detail::PipeCodecs<In, Out>* codecs_ = nullptr;
 };
 

@@ -103,26 +103,38 @@ struct PoolStats {
 
 namespace detail {
 
-EVPARALLEL_API std::shared_ptr<PoolCore> pool_start(Reactor&, Task, const PoolOptions&);
-EVPARALLEL_API Call pool_submit(PoolCore&, Writer& argument, Answer, int priority);
-EVPARALLEL_API Call pool_refuse(PoolCore&, const Error&, Answer);
-EVPARALLEL_API bool pool_full(const PoolCore&) noexcept;
-EVPARALLEL_API void pool_on_drain(PoolCore&, Callback<void()>);
-EVPARALLEL_API PoolStats pool_stats(const PoolCore&);
-EVPARALLEL_API std::size_t pool_pending(const PoolCore&) noexcept;
-EVPARALLEL_API void pool_close(PoolCore&);
-EVPARALLEL_API void pool_shutdown(PoolCore&, std::chrono::milliseconds grace);
-EVPARALLEL_API void pool_drop(PoolCore&) noexcept;
-// The first byte of each argument: the rest is the argument of a call.
-EVPARALLEL_API void pool_begin_argument(Writer&);
+// A Pool, independent of its types.
+class PoolInterface {
+public:
+  virtual Call submit(Writer& argument, Answer, int priority) = 0;
+  virtual Call refuse(const Error&, Answer) = 0;  // a call whose argument could not be written
+  virtual bool full() const noexcept = 0;
+  virtual void set_on_drain(Callback<void()>) = 0;
+  virtual std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) = 0;
+  virtual PoolStats stats() const = 0;
+  virtual std::size_t pending() const noexcept = 0;
+  virtual void close() = 0;
+  virtual void shutdown(std::chrono::milliseconds grace) = 0;
+  virtual void drop() noexcept = 0;  // its handle is gone
+
+protected:
+  ~PoolInterface() = default;
+};
+
+EVPARALLEL_API std::shared_ptr<PoolInterface> start_pool(Reactor&, Task, const PoolOptions&);
+
+// The first byte of an argument.
+constexpr char single_call = 0;  // the argument follows; the answer is the bare value
+constexpr char chunk_of_calls = 1;
 
 // In a child: runs `start` once, then answers calls, alone or in chunks.
-EVPARALLEL_API void pool_serve(Child&, Reader& start, Callback<void(Reader&, Writer&)> call);
+EVPARALLEL_API void serve_pool(ChildInterface&, Reader& start,
+                               Callback<void(Reader&, Writer&)> call);
 
 template <class F, class IncCodec, class OutCodec>
-void pool_entry(Child& child, Reader& callable) {
+void pool_entry(ChildInterface& child, Reader& callable) {
   F f = Travel<F>::thaw(callable);
-  pool_serve(child, callable,
+  serve_pool(child, callable,
              [&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
 }
 
@@ -171,9 +183,9 @@ public:
     return call(Sent{}, std::forward<F>(callback), priority);
   }
   // True if submit() would refuse a call.
-  bool full() const noexcept { return detail::pool_full(*core_); }
+  bool full() const noexcept { return core_->full(); }
   // Called after a refusal, when half of the limit is free again.
-  void on_drain(Callback<void()> callback) { detail::pool_on_drain(*core_, std::move(callback)); }
+  void on_drain(Callback<void()> callback) { core_->set_on_drain(std::move(callback)); }
 
   // Makes one call for each item: `on_result(index, Result<Inc>)`; at the end `on_done(const
   // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
@@ -190,7 +202,7 @@ public:
     task.pull = detail::pull_from<R, Sent>(std::forward<R>(range), codecs_);
     task.on_result = detail::item_result<Inc>(codecs_.get, std::forward<OnResult>(on_result));
     task.on_done = std::forward<OnDone>(on_done);
-    return MapHandle(detail::pool_map(*core_, std::move(task), std::move(options)));
+    return MapHandle(core_->start_map(std::move(task), std::move(options)));
   }
 
   // Folds the values as they come: `fold(T&, Inc)`, and at the end `on_done(T, const MapSummary&)`.
@@ -213,31 +225,31 @@ public:
         std::move(options));
   }
 
-  std::size_t pending() const noexcept { return core_ ? detail::pool_pending(*core_) : 0; }
-  PoolStats stats() const { return core_ ? detail::pool_stats(*core_) : PoolStats{}; }
+  std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
+  PoolStats stats() const { return core_ ? core_->stats() : PoolStats{}; }
 
   // Accepts no more calls.  Calls in progress run to their end; then the children end.
-  void close() { detail::pool_close(*core_); }
+  void close() { core_->close(); }
   // The same, but nothing more is begun: calls that no child runs fail with `cancelled`, the others
   // fail after `grace`, and the children end.
-  void shutdown(std::chrono::milliseconds grace) { detail::pool_shutdown(*core_, grace); }
+  void shutdown(std::chrono::milliseconds grace) { core_->shutdown(grace); }
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
-  Pool(std::shared_ptr<detail::PoolCore> core, const Codecs& codecs)
+  Pool(std::shared_ptr<detail::PoolInterface> core, const Codecs& codecs)
       : core_(std::move(core)), codecs_(codecs) {}
 
 private:
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback, int priority) {
     Writer message;
-    detail::pool_begin_argument(message);
+    message.write(&detail::single_call, sizeof detail::single_call);
     try {
       codecs_.put(message, std::forward<Argument>(argument));
     } catch (const Error& error) {
-      return detail::pool_refuse(*core_, error, answer(std::forward<F>(callback)));
+      return core_->refuse(error, answer(std::forward<F>(callback)));
     }
-    return detail::pool_submit(*core_, message, answer(std::forward<F>(callback)), priority);
+    return core_->submit(message, answer(std::forward<F>(callback)), priority);
   }
 
   template <class F>
@@ -251,10 +263,10 @@ private:
   }
 
   void drop() noexcept {
-    if (core_) detail::pool_drop(*core_);
+    if (core_) core_->drop();
     core_.reset();
   }
-  std::shared_ptr<detail::PoolCore> core_;
+  std::shared_ptr<detail::PoolInterface> core_;
   Codecs codecs_{};
 };
 
@@ -272,7 +284,7 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
   using P = Pool<Inc, Out>;
   using Put = detail::PutArgument<OutCodec, Out>;
-  return P(detail::pool_start(
+  return P(detail::start_pool(
                reactor, detail::make_task(f, &detail::pool_entry<F, IncCodec, OutCodec>), options),
            typename P::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
 }

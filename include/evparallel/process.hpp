@@ -10,17 +10,24 @@ namespace evparallel {
 
 namespace detail {
 
-class ProcessCore;
+// A Process, independent of its types.
+class ProcessInterface {
+public:
+  virtual std::shared_ptr<PipeInterface> pipe() = 0;
+  virtual pid_t pid() const noexcept = 0;
+  virtual void kill(int signum) = 0;
+  virtual void terminate(std::chrono::milliseconds grace) = 0;
+  virtual void detach() = 0;
+  virtual void drop() noexcept = 0;  // its handle is gone
+  virtual void set_on_start(Callback<void(pid_t)>) = 0;
+  virtual void set_on_exit(Callback<void(const ExitStatus&)>) = 0;
 
-EVPARALLEL_API std::shared_ptr<ProcessCore> process_start(Reactor&, const Task&, const Options&);
-EVPARALLEL_API std::shared_ptr<PipeCore> process_pipe(ProcessCore&);
-EVPARALLEL_API pid_t process_pid(const ProcessCore&) noexcept;
-EVPARALLEL_API void process_kill(ProcessCore&, int signum);
-EVPARALLEL_API void process_terminate(ProcessCore&, std::chrono::milliseconds grace);
-EVPARALLEL_API void process_detach(ProcessCore&);
-EVPARALLEL_API void process_drop(ProcessCore&) noexcept;
-EVPARALLEL_API void process_on_start(ProcessCore&, Callback<void(pid_t)>);
-EVPARALLEL_API void process_on_exit(ProcessCore&, Callback<void(const ExitStatus&)>);
+protected:
+  ~ProcessInterface() = default;
+};
+
+EVPARALLEL_API std::shared_ptr<ProcessInterface> start_process(Reactor&, const Task&,
+                                                               const Options&);
 
 template <class R, class Parameters>
 struct Conversation {
@@ -51,8 +58,9 @@ template <class Inc, class Out>
 class Process : public Pipe<Inc, Out> {
 public:
   Process() noexcept = default;
-  Process(std::shared_ptr<detail::ProcessCore> core, const detail::PipeCodecs<Inc, Out>& codecs)
-      : Pipe<Inc, Out>(detail::process_pipe(*core), codecs), process_(std::move(core)) {}
+  Process(std::shared_ptr<detail::ProcessInterface> core,
+          const detail::PipeCodecs<Inc, Out>& codecs)
+      : Pipe<Inc, Out>(core->pipe(), codecs), process_(std::move(core)) {}
   Process(Process&&) noexcept = default;
   Process& operator=(Process&& other) noexcept {
     if (this != &other) {
@@ -64,36 +72,30 @@ public:
   }
   ~Process() { drop(); }
 
-  pid_t pid() const noexcept {
-    return process_ ? detail::process_pid(*process_) : 0;
-  }  // 0 until on_start
-  void on_start(Callback<void(pid_t)> callback) {
-    detail::process_on_start(*process_, std::move(callback));
-  }
+  pid_t pid() const noexcept { return process_ ? process_->pid() : 0; }  // 0 until on_start
+  void on_start(Callback<void(pid_t)> callback) { process_->set_on_start(std::move(callback)); }
   // The last callback, called once.  Cause::not_started if there never was a child.
   void on_exit(Callback<void(const ExitStatus&)> callback) {
-    detail::process_on_exit(*process_, std::move(callback));
+    process_->set_on_exit(std::move(callback));
   }
 
   // May be called before on_start: then it takes effect after the fork.  Has no effect on a child
   // that has ended.
-  void kill(int signum) { detail::process_kill(*process_, signum); }
+  void kill(int signum) { process_->kill(signum); }
   // SIGTERM now, SIGKILL after `grace`; the timer is in the snapshot.
-  void terminate(std::chrono::milliseconds grace = Options{}.grace) {
-    detail::process_terminate(*process_, grace);
-  }
+  void terminate(std::chrono::milliseconds grace = Options{}.grace) { process_->terminate(grace); }
   // Releases the handle: callbacks are called until the child ends.
   void detach() {
-    detail::process_detach(*process_);
+    process_->detach();
     process_.reset();
   }
 
 private:
   void drop() noexcept {
-    if (process_) detail::process_drop(*process_);
+    if (process_) process_->drop();
     process_.reset();
   }
-  std::shared_ptr<detail::ProcessCore> process_;
+  std::shared_ptr<detail::ProcessInterface> process_;
 };
 
 // Forks a child and runs f(Pipe<Out, Inc>) in it.  The child lives until both directions are closed
@@ -110,7 +112,7 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
   detail::Task task = detail::make_task(f, &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>);
-  return Process<Inc, Out>(detail::process_start(reactor, task, options),
+  return Process<Inc, Out>(detail::start_process(reactor, task, options),
                            detail::pipe_codecs<Inc, Out, IncCodec, OutCodec>);
 }
 

@@ -16,6 +16,7 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <utility>
 
 struct event_base;
 
@@ -24,45 +25,60 @@ namespace evparallel {
 class Loop;
 
 namespace detail {
-class LoopHandle;
-}
+
+// A timer or a watch of a loop.
+class EventSource {
+public:
+  virtual void cancel() noexcept = 0;
+  virtual void detach_handle() noexcept = 0;  // from now on it keeps itself alive
+  virtual bool active() const noexcept = 0;
+
+protected:
+  ~EventSource() = default;
+};
+
+// The handle of one; it cancels what it holds.
+class EventHandle {
+public:
+  EventHandle() noexcept = default;
+  explicit EventHandle(std::shared_ptr<EventSource> source) noexcept : source_(std::move(source)) {}
+  EventHandle(EventHandle&&) noexcept = default;
+  EventHandle& operator=(EventHandle&& other) noexcept {
+    if (this != &other) {
+      cancel();
+      source_ = std::move(other.source_);
+    }
+    return *this;
+  }
+  ~EventHandle() { cancel(); }
+
+  void cancel() noexcept {
+    if (source_) source_->cancel();
+    source_.reset();
+  }
+  // Releases the handle: the source goes on without one.
+  void detach() noexcept {
+    if (source_) source_->detach_handle();
+    source_.reset();
+  }
+  bool active() const noexcept { return source_ && source_->active(); }  // will fire (again)
+
+private:
+  std::shared_ptr<EventSource> source_{};
+};
+
+}  // namespace detail
 
 // A timer.  Dropping it cancels it; detach() lets it run without a handle.
 // May outlive its Reactor and does nothing then.
-class EVPARALLEL_API Timer {
-public:
-  Timer() noexcept = default;
-  Timer(Timer&&) noexcept;
-  Timer& operator=(Timer&&) noexcept;
-  ~Timer();
-
-  void cancel() noexcept;
-  void detach() noexcept;
-  bool active() const noexcept;  // will fire (again)
-
-private:
-  friend class Reactor;
-  explicit Timer(std::shared_ptr<detail::LoopHandle>) noexcept;
-  std::shared_ptr<detail::LoopHandle> source_;
+class Timer : public detail::EventHandle {
+  using EventHandle::EventHandle;
 };
 
 // A watch on a descriptor or signal; it fires until it is dropped.  The caller still owns the
 // descriptor, which must be open while the watch exists.
-class EVPARALLEL_API Watch {
-public:
-  Watch() noexcept = default;
-  Watch(Watch&&) noexcept;
-  Watch& operator=(Watch&&) noexcept;
-  ~Watch();
-
-  void cancel() noexcept;
-  void detach() noexcept;
-  bool active() const noexcept;
-
-private:
-  friend class Reactor;
-  explicit Watch(std::shared_ptr<detail::LoopHandle>) noexcept;
-  std::shared_ptr<detail::LoopHandle> source_;
+class Watch : public detail::EventHandle {
+  using EventHandle::EventHandle;
 };
 
 // Keeps run() from returning while it lives: for a thread that will post.  May be dropped in any

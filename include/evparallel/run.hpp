@@ -14,20 +14,21 @@ namespace evparallel {
 
 namespace detail {
 
-class RemoteCore;
-class CallTarget;
-
 // Called with the bytes of the answer of a call, or with an error.
 using Answer = Callback<void(Reader*, const Error*)>;
 
-EVPARALLEL_API std::shared_ptr<RemoteCore> remote_start(Reactor&, const Task&, const Options&);
-EVPARALLEL_API pid_t remote_pid(const RemoteCore&) noexcept;
-EVPARALLEL_API std::size_t remote_pending(const RemoteCore&) noexcept;
-EVPARALLEL_API void call_cancel(const std::weak_ptr<CallTarget>&, std::uint64_t id);
-EVPARALLEL_API void call_deadline(const std::weak_ptr<CallTarget>&, std::uint64_t id,
-                                  std::chrono::nanoseconds);
-EVPARALLEL_API void remote_close(RemoteCore&);
-EVPARALLEL_API void remote_drop(RemoteCore&) noexcept;
+// The object that a Call refers to.
+class CallTarget {
+public:
+  virtual void cancel(std::uint64_t id) = 0;
+  virtual void set_deadline(std::uint64_t id, std::chrono::nanoseconds) = 0;
+
+protected:
+  ~CallTarget() = default;
+};
+
+// Fails: std::logic_error for a negative time.
+EVPARALLEL_API void check_call_deadline(std::chrono::nanoseconds);
 
 }  // namespace detail
 
@@ -43,12 +44,15 @@ public:
   // it never does.  If it has, this_call::cancelled() says so in the child.  A synchronous task
   // that does not return within Options::grace is ended, and so is an asynchronous one whose loop
   // makes no iteration in that time; the calls behind it go to another child.
-  void cancel() const { detail::call_cancel(target_, id_); }
+  void cancel() const {
+    if (const auto target = target_.lock()) target->cancel(id_);
+  }
   // Counts from now on; replaces Options::deadline or an earlier deadline.  Then its callback
   // receives `deadline`, never early; the rest is as for cancel(), with half of Options::grace
   // between the steps.
   Call set_deadline(std::chrono::nanoseconds time) const {
-    detail::call_deadline(target_, id_, time);
+    detail::check_call_deadline(time);
+    if (const auto target = target_.lock()) target->set_deadline(id_, time);
     return *this;
   }
   std::uint64_t id() const noexcept { return id_; }  // unique within its Remote or Pool, increasing
@@ -60,10 +64,22 @@ private:
 
 namespace detail {
 
-EVPARALLEL_API Call remote_call(RemoteCore&, Writer& argument, Answer&&);
-EVPARALLEL_API Call remote_refuse(RemoteCore&, const Error&, Answer);
+// A Remote, independent of its types.
+class RemoteInterface : public DraftBuffer {
+public:
+  // The memory of a short `argument` stays with the caller.
+  virtual Call call(Writer& argument, Answer&&) = 0;
+  virtual Call refuse(const Error&, Answer) = 0;  // a call whose argument could not be written
+  virtual pid_t pid() const noexcept = 0;
+  virtual std::size_t pending() const noexcept = 0;
+  virtual void close() = 0;
+  virtual void drop() noexcept = 0;  // its handle is gone
 
-EVPARALLEL_API Loop& remote_loop(RemoteCore&) noexcept;
+protected:
+  ~RemoteInterface() = default;
+};
+
+EVPARALLEL_API std::shared_ptr<RemoteInterface> start_remote(Reactor&, const Task&, const Options&);
 
 // The result of a call whose answer was received; a codec may refuse it.
 template <class Inc>
@@ -132,18 +148,18 @@ public:
     static_assert(std::is_void_v<Out>,
                   "evparallel: this remote function takes an argument: f(argument, callback)");
     Writer message;
-    return detail::remote_call(*core_, message, answer(std::forward<F>(callback)));
+    return core_->call(message, answer(std::forward<F>(callback)));
   }
 
-  pid_t pid() const noexcept { return core_ ? detail::remote_pid(*core_) : 0; }  // 0 until known
-  std::size_t pending() const noexcept { return core_ ? detail::remote_pending(*core_) : 0; }
+  pid_t pid() const noexcept { return core_ ? core_->pid() : 0; }  // 0 until known
+  std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
   // Accepts no more calls.  Calls in progress are answered, then the child ends.
-  void close() { detail::remote_close(*core_); }
+  void close() { core_->close(); }
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
   struct Codecs;
-  Remote(std::shared_ptr<detail::RemoteCore> core, const Codecs& codecs)
+  Remote(std::shared_ptr<detail::RemoteInterface> core, const Codecs& codecs)
       : core_(std::move(core)), codecs_(codecs) {}
 
   // The codecs are chosen where the function is made and are not part of its type.
@@ -158,13 +174,13 @@ public:
 private:
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback) {
-    detail::Draft draft(detail::remote_loop(*core_));
+    detail::Draft draft(*core_);
     try {
       codecs_.put(*draft, std::forward<Argument>(argument));
     } catch (const Error& error) {
-      return detail::remote_refuse(*core_, error, answer(std::forward<F>(callback)));
+      return core_->refuse(error, answer(std::forward<F>(callback)));
     }
-    return detail::remote_call(*core_, *draft, answer(std::forward<F>(callback)));
+    return core_->call(*draft, answer(std::forward<F>(callback)));
   }
 
   template <class F>
@@ -178,10 +194,10 @@ private:
   }
 
   void drop() noexcept {
-    if (core_) detail::remote_drop(*core_);
+    if (core_) core_->drop();
     core_.reset();
   }
-  std::shared_ptr<detail::RemoteCore> core_;
+  std::shared_ptr<detail::RemoteInterface> core_;
   Codecs codecs_{};
 };
 
@@ -221,14 +237,14 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using Out = typename S::Out;
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
-  void (*entry)(detail::Child&, Reader&);
+  void (*entry)(detail::ChildInterface&, Reader&);
   if constexpr (S::replies_later)
     entry = &detail::run_later_entry<F, IncCodec, OutCodec>;
   else
     entry = &detail::run_entry<F, IncCodec, OutCodec>;
   using R = Remote<Inc, Out>;
   using Put = detail::PutArgument<OutCodec, Out>;
-  return R(detail::remote_start(reactor, detail::make_task(f, entry, S::replies_later), options),
+  return R(detail::start_remote(reactor, detail::make_task(f, entry, S::replies_later), options),
            typename R::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
 }
 

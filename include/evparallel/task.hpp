@@ -18,11 +18,36 @@ namespace evparallel {
 
 namespace detail {
 
-class Child;
+// One call of an asynchronous task, independent of the type of its answer.
+class ReplyInterface {
+public:
+  // Return false if the call was answered before: then nothing is sent.
+  virtual bool value(Writer&) = 0;
+  virtual bool error(const Error&) = 0;
+  virtual bool exception(std::exception_ptr) = 0;
+  virtual std::chrono::nanoseconds remaining() const noexcept = 0;
+
+protected:
+  ~ReplyInterface() = default;
+};
+
+// What the entry of a task asks of the child that it is in.
+class ChildInterface {
+public:
+  // Answer calls until the parent closes: at once, or when the task replies.
+  virtual void answer(Callback<void(Reader& argument, Writer& answer)>) = 0;
+  virtual void answer_later(Callback<void(Reader& argument, std::shared_ptr<ReplyInterface>)>) = 0;
+  // The pipe of a process; and its loop, until both directions are over.
+  virtual std::shared_ptr<PipeInterface> open_pipe() = 0;
+  virtual void converse() = 0;
+
+protected:
+  ~ChildInterface() = default;
+};
 
 // A task, independent of its types.
 struct Task {
-  void (*entry)(Child&, Reader& callable) = nullptr;
+  void (*entry)(ChildInterface&, Reader& callable) = nullptr;
   // The function that the callable points to; it may be in another library than the entry.
   std::optional<AnyFunction> function{};
   std::string callable{};
@@ -32,26 +57,11 @@ struct Task {
 };
 
 template <class F>
-Task make_task(const F& f, void (*entry)(Child&, Reader&), bool replies_later = false) {
+Task make_task(const F& f, void (*entry)(ChildInterface&, Reader&), bool replies_later = false) {
   Writer callable;
   Travel<F>::freeze(callable, f);
   return Task{entry, Travel<F>::function(f), std::move(callable.bytes()), replies_later, {}};
 }
-
-class ReplyCore;
-
-// Answers calls until the parent closes: at once, or when the task replies.
-EVPARALLEL_API void child_answer(Child&, Callback<void(Reader& argument, Writer& answer)>);
-EVPARALLEL_API void child_answer_later(
-    Child&, Callback<void(Reader& argument, std::shared_ptr<ReplyCore>)>);
-// The pipe of a process; and its loop, until both directions are over.
-EVPARALLEL_API std::shared_ptr<PipeCore> child_pipe(Child&);
-EVPARALLEL_API void child_converse(Child&);
-
-EVPARALLEL_API bool reply_value(ReplyCore&, Writer&);
-EVPARALLEL_API bool reply_error(ReplyCore&, const Error&);
-EVPARALLEL_API bool reply_exception(ReplyCore&, std::exception_ptr);
-EVPARALLEL_API std::chrono::nanoseconds reply_remaining(const ReplyCore&) noexcept;
 
 // Distinguishes an exception of the task itself from one of a codec: it becomes an
 // Error{remote_exception}.
@@ -87,17 +97,16 @@ void answer_call(F& f, Reader& in, Writer& out) {
 }
 
 template <class F, class IncCodec, class OutCodec>
-void run_entry(Child& child, Reader& callable) {
+void run_entry(ChildInterface& child, Reader& callable) {
   F f = Travel<F>::thaw(callable);
-  child_answer(child,
-               [&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
+  child.answer([&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
 }
 
 template <class F, class IncCodec, class OutCodec>
-void run_later_entry(Child& child, Reader& callable) {
+void run_later_entry(ChildInterface& child, Reader& callable) {
   using S = shape_of<F>;
   F f = Travel<F>::thaw(callable);
-  child_answer_later(child, [&f](Reader& in, std::shared_ptr<ReplyCore> core) {
+  child.answer_later([&f](Reader& in, std::shared_ptr<ReplyInterface> core) {
     Reply<typename S::Inc> reply = Reply<typename S::Inc>::template with<IncCodec>(std::move(core));
     if constexpr (std::is_void_v<typename S::Out>) {
       in.expect_end();
@@ -110,10 +119,10 @@ void run_later_entry(Child& child, Reader& callable) {
 }
 
 template <class F, class InCodec, class OutCodec, class In, class Out>
-void process_entry(Child& child, Reader& callable) {
+void process_entry(ChildInterface& child, Reader& callable) {
   F f = Travel<F>::thaw(callable);
-  call_task(f, Pipe<In, Out>(child_pipe(child), pipe_codecs<In, Out, InCodec, OutCodec>));
-  child_converse(child);
+  call_task(f, Pipe<In, Out>(child.open_pipe(), pipe_codecs<In, Out, InCodec, OutCodec>));
+  child.converse();
 }
 
 }  // namespace detail
@@ -124,20 +133,18 @@ namespace detail {
 class ReplyHandle {
 public:
   // Returns false if the call was answered before: then nothing is sent.
-  bool fail(std::exception_ptr exception) const {
-    return reply_exception(*core_, std::move(exception));
-  }
+  bool fail(std::exception_ptr exception) const { return core_->exception(std::move(exception)); }
   // As in this_call, for the call of this Reply: whether it was given up, and the time until its
   // deadline.
   bool cancelled() const noexcept { return remaining() == std::chrono::nanoseconds::zero(); }
-  std::chrono::nanoseconds remaining() const noexcept { return reply_remaining(*core_); }
+  std::chrono::nanoseconds remaining() const noexcept { return core_->remaining(); }
 
 protected:
-  explicit ReplyHandle(std::shared_ptr<ReplyCore> core) noexcept : core_(std::move(core)) {}
-  ReplyCore& core() const noexcept { return *core_; }
+  explicit ReplyHandle(std::shared_ptr<ReplyInterface> core) noexcept : core_(std::move(core)) {}
+  ReplyInterface& core() const noexcept { return *core_; }
 
 private:
-  std::shared_ptr<ReplyCore> core_;
+  std::shared_ptr<ReplyInterface> core_;
 };
 
 }  // namespace detail
@@ -154,20 +161,20 @@ public:
     try {
       put_(out, value);
     } catch (const Error& error) {
-      return detail::reply_error(core(), error);
+      return core().error(error);
     }
-    return detail::reply_value(core(), out);
+    return core().value(out);
   }
 
   template <class Codec>
-  static Reply with(std::shared_ptr<detail::ReplyCore> core) {
+  static Reply with(std::shared_ptr<detail::ReplyInterface> core) {
     return Reply(std::move(core),
                  [](Writer& out, const Inc& value) { detail::encode<Codec>(out, value); });
   }
 
 private:
   using Put = void (*)(Writer&, const Inc&);
-  Reply(std::shared_ptr<detail::ReplyCore> core, Put put) noexcept
+  Reply(std::shared_ptr<detail::ReplyInterface> core, Put put) noexcept
       : ReplyHandle(std::move(core)), put_(put) {}
   Put put_;
 };
@@ -177,11 +184,11 @@ class Reply<void> : public detail::ReplyHandle {
 public:
   bool operator()() const {
     Writer out;
-    return detail::reply_value(core(), out);
+    return core().value(out);
   }
 
   template <class Codec>
-  static Reply with(std::shared_ptr<detail::ReplyCore> core) {
+  static Reply with(std::shared_ptr<detail::ReplyInterface> core) {
     return Reply(std::move(core));
   }
 

@@ -25,7 +25,7 @@ struct PendingCall {
   std::int64_t deadline = no_deadline;
   CancelEntry* note = nullptr;
   unsigned attempts = 0;  // number of repetitions up to now
-  bool held = false;      // not put into the pipe yet
+  bool held = false;      // not sent, because the child may have ended
 };
 
 // A call with its argument, so that it can be made again.

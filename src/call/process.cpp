@@ -13,9 +13,10 @@ namespace detail {
 
 // Lives as long as its handle or, if it is detached, until the child has ended.  While it is open,
 // it keeps run() from returning.
-class ProcessCore : public ChildObserver,
-                    public LoopObserver,
-                    public std::enable_shared_from_this<ProcessCore> {
+class ProcessCore final : public ProcessInterface,
+                          public ChildObserver,
+                          public LoopObserver,
+                          public std::enable_shared_from_this<ProcessCore> {
 public:
   explicit ProcessCore(const std::shared_ptr<Loop>& loop) : loop_(loop) {}
   ~ProcessCore() override { settle(); }
@@ -28,16 +29,21 @@ public:
     open_ = true;
   }
 
-  ChildHandle& child() noexcept { return *child_; }
-  const ChildHandle& child() const noexcept { return *child_; }
-  void set_on_start(Callback<void(pid_t)> c) { start_.set(std::move(c)); }
-  void set_on_exit(Callback<void(const ExitStatus&)> c) { exit_.set(std::move(c)); }
+  std::shared_ptr<PipeInterface> pipe() override { return child_->pipe(); }
+  pid_t pid() const noexcept override { return child_->pid(); }
+  void kill(int signum) override { child_->kill(signum); }
+  void terminate(std::chrono::milliseconds grace) override {
+    refuse_negative("Process::terminate", grace);
+    child_->terminate(grace);
+  }
+  void set_on_start(Callback<void(pid_t)> c) override { start_.set(std::move(c)); }
+  void set_on_exit(Callback<void(const ExitStatus&)> c) override { exit_.set(std::move(c)); }
 
-  void give_up() {
+  void detach() override {
     if (open_) self_ = shared_from_this();
   }
 
-  void drop() {
+  void drop() noexcept override {
     if (!open_) return;
     child_->drop();
     settle();
@@ -81,38 +87,12 @@ private:
   std::shared_ptr<ProcessCore> self_;  // set if it is detached
 };
 
-std::shared_ptr<ProcessCore> process_start(Reactor& reactor, const Task& task,
-                                           const Options& options) {
+std::shared_ptr<ProcessInterface> start_process(Reactor& reactor, const Task& task,
+                                                const Options& options) {
   fault_at(Hop::run);
   auto core = std::make_shared<ProcessCore>(reactor.loop());
   core->start(*Replicas::choose(options.snapshot), task, options);
   return core;
-}
-
-std::shared_ptr<PipeCore> process_pipe(ProcessCore& core) {
-  return core.child().pipe();
-}
-pid_t process_pid(const ProcessCore& core) noexcept {
-  return core.child().pid();
-}
-void process_kill(ProcessCore& core, int signum) {
-  core.child().kill(signum);
-}
-void process_terminate(ProcessCore& core, std::chrono::milliseconds grace) {
-  refuse_negative("Process::terminate", grace);
-  core.child().terminate(grace);
-}
-void process_detach(ProcessCore& core) {
-  core.give_up();
-}
-void process_drop(ProcessCore& core) noexcept {
-  core.drop();
-}
-void process_on_start(ProcessCore& core, Callback<void(pid_t)> callback) {
-  core.set_on_start(std::move(callback));
-}
-void process_on_exit(ProcessCore& core, Callback<void(const ExitStatus&)> callback) {
-  core.set_on_exit(std::move(callback));
 }
 
 }  // namespace detail

@@ -21,7 +21,7 @@ namespace detail {
 // Made in the snapshot, before the fork: a first allocation in the child would write to four pages.
 extern std::unique_ptr<ChannelBuffers> traffic_of_child;
 
-class Child final : public PipeObserver {
+class Child final : public ChildInterface, public PipeObserver {
 public:
   EVPARALLEL_EARLY explicit Child(ChildArgs&& spawn)
       : slot_(spawn.slot),
@@ -35,13 +35,13 @@ public:
   void warm_up(Reader& code);
 
   // ---- interface of the task's entry ----
-  void answer(Callback<void(Reader&, Writer&)>);
+  void answer(Callback<void(Reader&, Writer&)>) override;
   void report_ready();
   // From now on each answer is written before the next call begins, even if the calls are short.
   void never_gather() noexcept { gathers_ = false; }
-  void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)>);
-  std::shared_ptr<PipeCore> pipe();
-  void converse();
+  void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)>) override;
+  std::shared_ptr<PipeInterface> open_pipe() override;
+  void converse() override;
   void will_exec();
 
   // ---- its calls ----
@@ -112,7 +112,7 @@ private:
   bool readable_ = false;
 
   std::shared_ptr<PipeCore> core_;
-  Callback<void(Reader&, std::shared_ptr<ReplyCore>)> later_;
+  Callback<void(Reader&, std::shared_ptr<ReplyInterface>)> later_;
   std::size_t unanswered_ = 0;
   bool ended_by_parent_ = false;
   bool over_ = false;

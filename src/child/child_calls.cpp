@@ -58,7 +58,7 @@ std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
 }  // namespace
 
 // One call of an asynchronous task.  It is destroyed with the last copy of its Reply.
-class ReplyCore {
+class ReplyCore final : public ReplyInterface {
 public:
   ReplyCore(Child& child, std::uint64_t id) noexcept : child_(child), id_(id) {}
   ~ReplyCore() {
@@ -69,7 +69,7 @@ public:
   ReplyCore(const ReplyCore&) = delete;
   ReplyCore& operator=(const ReplyCore&) = delete;
 
-  bool value(Writer& out) {
+  bool value(Writer& out) override {
     if (std::exchange(answered_, true)) return false;
     try {
       check_wanted(deadline(), Delivery::started);
@@ -80,7 +80,7 @@ public:
     }
     return true;
   }
-  bool error(const Error& error) {
+  bool error(const Error& error) override {
     if (std::exchange(answered_, true)) return false;
     Writer out;
     write_error(out, error);
@@ -88,9 +88,18 @@ public:
     return true;
   }
 
-  std::int64_t deadline() const noexcept { return child_.deadline_of(id_); }
+  bool exception(std::exception_ptr exception) override {
+    try {
+      std::rethrow_exception(std::move(exception));
+    } catch (...) {
+      return error(current_exception_as_remote());
+    }
+  }
+  std::chrono::nanoseconds remaining() const noexcept override { return time_until(deadline()); }
 
 private:
+  std::int64_t deadline() const noexcept { return child_.deadline_of(id_); }
+
   Child& child_;
   std::uint64_t id_;
   bool answered_ = false;
@@ -207,9 +216,9 @@ void Child::report_ready() {
 
 // ---- asynchronous calls ----
 
-void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
+void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)> call) {
   later_ = std::move(call);
-  pipe();
+  open_pipe();
   // Calls that are in progress are answered before this direction is closed, too.
   core_->set_on_end([this] {
     if (unanswered_ == 0) core_->close();
@@ -261,33 +270,9 @@ void Child::reply_gone() noexcept {
   core_->close();
 }
 
-// ---- interface of a task's entry and of a Reply ----
-
-EVPARALLEL_EARLY void child_answer(Child& child, Callback<void(Reader&, Writer&)> call) {
-  child.answer(std::move(call));
-}
-void child_answer_later(Child& child, Callback<void(Reader&, std::shared_ptr<ReplyCore>)> call) {
-  child.answer_later(std::move(call));
-}
 void rethrow_as_remote() {
   if (thread_is_leaving()) throw;
   throw current_exception_as_remote();
-}
-bool reply_value(ReplyCore& core, Writer& out) {
-  return core.value(out);
-}
-bool reply_error(ReplyCore& core, const Error& error) {
-  return core.error(error);
-}
-bool reply_exception(ReplyCore& core, std::exception_ptr exception) {
-  try {
-    std::rethrow_exception(std::move(exception));
-  } catch (...) {
-    return core.error(current_exception_as_remote());
-  }
-}
-std::chrono::nanoseconds reply_remaining(const ReplyCore& core) noexcept {
-  return time_until(core.deadline());
 }
 
 }  // namespace detail

@@ -106,7 +106,7 @@ void Child::keep_backtraces(const void* outermost) noexcept {
 
 // ---- a process ----
 
-std::shared_ptr<PipeCore> Child::pipe() {
+std::shared_ptr<PipeInterface> Child::open_pipe() {
   const std::shared_ptr<Loop>& loop = this_reactor().loop();
   core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
                                      PipeCore::ExitReport::none, this);
@@ -119,7 +119,7 @@ void Child::converse() {
 }
 
 void Child::loop_until_over() {
-  Loop& loop = *core_->loop();
+  Loop& loop = *this_reactor().loop();
   while (!over_ && !is_forked_copy_) loop.turn();
 }
 
@@ -179,13 +179,6 @@ void Child::will_exec() {
     core_->end_out();
   }
   flush_all();
-}
-
-std::shared_ptr<PipeCore> child_pipe(Child& child) {
-  return child.pipe();
-}
-void child_converse(Child& child) {
-  child.converse();
 }
 
 }  // namespace detail

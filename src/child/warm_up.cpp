@@ -50,8 +50,8 @@ void Child::warm_up(Reader& code) {
 
 }  // namespace detail
 
-void warm_up(detail::Child& child, Reader& code) {
-  child.warm_up(code);
+void warm_up(detail::ChildInterface& child, Reader& code) {
+  static_cast<detail::Child&>(child).warm_up(code);
 }
 
 }  // namespace evparallel

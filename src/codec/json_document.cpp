@@ -6,29 +6,36 @@ namespace evparallel {
 
 namespace detail {
 
-template <class T>
-T JsonParsed<T>::get(std::string_view text) {
-  return value_of_json<T>(text);
+void parse_json(std::string_view text, bool& value) {
+  value = value_of_json<bool>(text);
+}
+void parse_json(std::string_view text, std::int64_t& value) {
+  value = value_of_json<std::int64_t>(text);
+}
+void parse_json(std::string_view text, std::uint64_t& value) {
+  value = value_of_json<std::uint64_t>(text);
+}
+void parse_json(std::string_view text, double& value) {
+  value = value_of_json<double>(text);
+}
+void parse_json(std::string_view text, std::string& value) {
+  value = value_of_json<std::string>(text);
 }
 
-template struct JsonParsed<bool>;
-template struct JsonParsed<char>;
-template struct JsonParsed<signed char>;
-template struct JsonParsed<unsigned char>;
-template struct JsonParsed<short>;
-template struct JsonParsed<unsigned short>;
-template struct JsonParsed<int>;
-template struct JsonParsed<unsigned>;
-template struct JsonParsed<long>;
-template struct JsonParsed<unsigned long>;
-template struct JsonParsed<long long>;
-template struct JsonParsed<unsigned long long>;
-template struct JsonParsed<wchar_t>;
-template struct JsonParsed<char16_t>;
-template struct JsonParsed<char32_t>;
-template struct JsonParsed<float>;
-template struct JsonParsed<double>;
-template struct JsonParsed<std::string>;
+void parse_json(std::string_view text, JsonNumber& number) {
+  const auto document = value_of_json<nlohmann::json>(text);
+  if (document.is_number_unsigned()) {
+    number.kind = JsonNumber::Kind::natural;
+    number.natural = document.get<std::uint64_t>();
+  } else if (document.is_number_float()) {
+    number.kind = JsonNumber::Kind::real;
+    number.real = document.get<double>();
+  } else if (document.is_boolean()) {
+    number.integer = document.get<bool>();
+  } else {
+    number.integer = document.get<std::int64_t>();  // throws for what is no number
+  }
+}
 
 void refuse_value(const char* what) {
   throw Error(Errc::bad_message, std::string("bad message: ") + what);

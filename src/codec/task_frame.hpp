@@ -11,11 +11,11 @@
 namespace evparallel {
 
 namespace detail {
-class Child;
+class ChildInterface;
 }
 
 struct TaskFrame {
-  void (*entry)(detail::Child&, Reader& callable) = nullptr;
+  void (*entry)(detail::ChildInterface&, Reader& callable) = nullptr;
   std::size_t max_message = 0;
   std::size_t high_water = 0;
   std::uint64_t owner_id = 0;    // of this child's entries in the cancel table

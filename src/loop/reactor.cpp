@@ -14,7 +14,9 @@ namespace detail {
 
 // A timer or a watch.  While it is active it keeps run() from returning and, if it is detached,
 // keeps itself alive.
-class LoopHandle : public LoopObserver, public std::enable_shared_from_this<LoopHandle> {
+class LoopHandle final : public EventSource,
+                         public LoopObserver,
+                         public std::enable_shared_from_this<LoopHandle> {
 public:
   using Clock = std::chrono::steady_clock;
 
@@ -45,17 +47,17 @@ public:
     activate();
   }
 
-  void cancel() noexcept {
+  void cancel() noexcept override {
     event_.remove();
     // The callback may own the handle of this object.
     callback_.release();
     if (std::exchange(signal_, false)) loop_->unwatch_signals();
     deactivate();
   }
-  void detach_handle() {
+  void detach_handle() noexcept override {
     if (active_) self_ = shared_from_this();
   }
-  bool active() const noexcept { return active_; }
+  bool active() const noexcept override { return active_; }
 
 private:
   void activate() {
@@ -109,66 +111,6 @@ private:
 }  // namespace detail
 
 using detail::LoopHandle;
-
-// ---- Timer and Watch ----
-
-namespace {
-
-void cancel_source(std::shared_ptr<LoopHandle>& source) noexcept {
-  if (source) source->cancel();
-  source.reset();
-}
-
-void detach_source(std::shared_ptr<LoopHandle>& source) noexcept {
-  if (source) source->detach_handle();
-  source.reset();
-}
-
-}  // namespace
-
-Timer::Timer(std::shared_ptr<LoopHandle> source) noexcept : source_(std::move(source)) {}
-Timer::Timer(Timer&&) noexcept = default;
-Timer& Timer::operator=(Timer&& other) noexcept {
-  if (this != &other) {
-    cancel();
-    source_ = std::move(other.source_);
-  }
-  return *this;
-}
-Timer::~Timer() {
-  cancel();
-}
-void Timer::cancel() noexcept {
-  cancel_source(source_);
-}
-void Timer::detach() noexcept {
-  detach_source(source_);
-}
-bool Timer::active() const noexcept {
-  return source_ && source_->active();
-}
-
-Watch::Watch(std::shared_ptr<LoopHandle> source) noexcept : source_(std::move(source)) {}
-Watch::Watch(Watch&&) noexcept = default;
-Watch& Watch::operator=(Watch&& other) noexcept {
-  if (this != &other) {
-    cancel();
-    source_ = std::move(other.source_);
-  }
-  return *this;
-}
-Watch::~Watch() {
-  cancel();
-}
-void Watch::cancel() noexcept {
-  cancel_source(source_);
-}
-void Watch::detach() noexcept {
-  detach_source(source_);
-}
-bool Watch::active() const noexcept {
-  return source_ && source_->active();
-}
 
 // ---- Hold ----
 

@@ -35,7 +35,8 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 // ---- out ----
 
 bool PipeCore::send(Writer& message) {
-  if (closed_) throw std::logic_error("evparallel: send on a pipe after its close()");
+  if (output_ != Output::open)
+    throw std::logic_error("evparallel: send on a pipe after its close()");
   if (closed() || !loop_->alive()) {
     report_closed_later(Lost::is_sent);
     return true;
@@ -50,7 +51,7 @@ bool PipeCore::send(Writer& message) {
 // If frames of the other side are still to be read, they are followed by its end, and nothing is
 // reported here.
 void PipeCore::report_closed_later(Lost what) {
-  if (!in_ended_ || !loop_->alive()) return;
+  if (!input_over() || !loop_->alive()) return;
   if (what == Lost::is_sent) rare_->dropped = true;
   if (std::exchange(rare_->closed_reported, true)) return;
   loop_->defer([self = shared_from_this()] { self->report_closed(); });
@@ -74,7 +75,7 @@ void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, FlushPolic
 }
 
 void PipeCore::put_task_error(const Error& error) {
-  end_put_off_ = false;
+  if (output_ == Output::closing) output_ = Output::closed;
   if (channel_.finished()) return;
   Writer out;
   write_error(out, error);
@@ -82,8 +83,10 @@ void PipeCore::put_task_error(const Error& error) {
 }
 
 void PipeCore::close() {
-  if (std::exchange(closed_, true) || channel_.finished()) return;
-  end_put_off_ = true;
+  if (output_ != Output::open) return;
+  output_ = Output::closed;
+  if (channel_.finished()) return;
+  output_ = Output::closing;
   if (exit_report_ == ExitReport::comes)
     end_out();
   else if (loop_->alive())
@@ -93,7 +96,8 @@ void PipeCore::close() {
 }
 
 void PipeCore::end_out() {
-  if (!std::exchange(end_put_off_, false)) return;
+  if (output_ != Output::closing) return;
+  output_ = Output::closed;
   finish();
 }
 
@@ -103,31 +107,13 @@ void PipeCore::finish() {
 }
 
 void PipeCore::schedule_flush(FlushPolicy leave) {
-  if (!loop_->alive() || (write_event_.peek() && write_event_->added()) || retry_.peek()) return;
+  if (!loop_->alive() || written_ == IoResult::would_block || written_ == IoResult::retry_later)
+    return;
   const bool waits = leave == FlushPolicy::with_the_next ||
                      (leave == FlushPolicy::with_the_turn && loop_->in_callback());
   if (!waits || channel_.queued() > gather_limit) return flush();
   if (std::exchange(flush_deferred_, true)) return;
   loop_->defer([self = shared_from_this()] { self->flush(); });
-}
-
-// For the case that something is left to write.
-void PipeCore::wait_to_write(IoResult flow) {
-  if (flow == IoResult::would_block) {
-    retry_.reset();
-    if (!write_event_.peek())
-      write_event_->set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
-    return write_event_->add();
-  }
-  leave_writing();
-  if (flow != IoResult::retry_later) return;
-  retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
-  retry_->add_in(std::chrono::milliseconds(1));
-}
-
-void PipeCore::leave_writing() noexcept {
-  if (write_event_.peek()) write_event_->remove();
-  retry_.reset();
 }
 
 void PipeCore::on_writable() {
@@ -139,9 +125,9 @@ void PipeCore::flush() {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
   const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
-  const IoResult flow = channel_.flush(Wait::no);
-  wait_to_write(flow);
-  if (flow == IoResult::closed && !only_end) report_closed_later(Lost::was_queued);
+  written_ = channel_.flush(Wait::no);
+  update_interest();
+  if (written_ == IoResult::closed && !only_end) report_closed_later(Lost::was_queued);
   // on_drain is called even if the other side reads no more: a user that waits for it with a paused
   // pipe would otherwise never receive the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
@@ -154,7 +140,7 @@ void PipeCore::flush() {
 // ---- in ----
 
 void PipeCore::start() {
-  started_ = true;
+  if (input_ == Input::not_started) input_ = Input::open;
   continue_later();
 }
 
@@ -165,7 +151,7 @@ void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
 
 void PipeCore::pause() noexcept {
   paused_ = true;
-  read_event_.remove();
+  update_interest();
 }
 
 void PipeCore::resume() {
@@ -174,21 +160,40 @@ void PipeCore::resume() {
 }
 
 bool PipeCore::reading_wanted() const noexcept {
-  return started_ && !paused_ && !stopped_at_message_ && !channel_.in_over() && channel_.is_open();
+  return input_ != Input::not_started && !paused_ && !stopped_at_message_ && !channel_.in_over() &&
+         channel_.is_open();
 }
 
-void PipeCore::watch_reading() {
+// Waits for what the state calls for: the only place that adds events.
+void PipeCore::update_interest() {
   if (!loop_->alive()) return;
-  if (reading_wanted())
-    read_event_.add();
-  else
-    read_event_.remove();
+  if (const bool wanted = reading_wanted(); wanted != read_event_.added())
+    wanted ? read_event_.add() : read_event_.remove();
+  const bool writing = written_ == IoResult::would_block && channel_.is_open();
+  if (writing && !write_event_.peek())
+    write_event_->set<&PipeCore::on_writable>(*loop_, channel_.fd(), EV_WRITE | EV_PERSIST, this);
+  if (write_event_.peek() && writing != write_event_->added())
+    writing ? write_event_->add() : write_event_->remove();
+  if (written_ != IoResult::retry_later || !channel_.is_open()) return retry_.reset();
+  if (retry_.peek() && retry_->added()) return;
+  retry_->set<&PipeCore::on_writable>(*loop_, -1, 0, this);
+  retry_->add_in(std::chrono::milliseconds(1));
+}
+
+// Before the descriptor goes, so does what waits for it: a process that the program has forked may
+// hold the same socket, and the kernel would go on reporting it.
+void PipeCore::close_channel() noexcept {
+  read_event_.remove();
+  if (write_event_.peek()) write_event_->remove();
+  retry_.reset();
+  channel_.close();
 }
 
 // No event announces frames that were received already; and no callback is called from inside a
 // call of the user.
 void PipeCore::continue_later() {
-  if (!loop_->alive() || !started_ || std::exchange(continue_deferred_, true)) return;
+  if (!loop_->alive() || input_ == Input::not_started || std::exchange(continue_deferred_, true))
+    return;
   loop_->defer([self = shared_from_this()] {
     self->continue_deferred_ = false;
     self->cut_frames();
@@ -215,22 +220,21 @@ void PipeCore::cut_frames() {
     return bad_stream(error);
   }
   channel_.keep();
-  if (paused_ || stopped_at_message_ || !channel_.is_open()) return watch_reading();
+  if (paused_ || stopped_at_message_ || !channel_.is_open()) return update_interest();
   if (loop_->interrupted()) return continue_later();
   if (channel_.in_over() && !concluded()) on_end_of_file();
-  watch_reading();
+  update_interest();
 }
 
 void PipeCore::dispatch(Frame& frame) {
   switch (frame.kind) {
     case FrameKind::message: return on_message_frame(frame);
     case FrameKind::end:
-      clean_ = true;
       // Also in the parent on_end is called at once, because the child may live on for long.
-      return end_in();
+      return end_in(Input::ended_cleanly);
     case FrameKind::error:
       if (frame.id != 0) break;
-      if (clean_) return;  // on_end was called
+      if (input_ == Input::ended_cleanly) return;  // on_end was called
       return on_task_error(read_error(frame.reader()));
     default: break;
   }
@@ -248,7 +252,7 @@ void PipeCore::on_message_frame(Frame& frame) {
   if (frame.skipped == Frame::Skipped::too_large)
     return report_error(
         Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
-  if (discard_ || clean_) return;
+  if (discard_ || input_ == Input::ended_cleanly) return;
   if (!has_on_message()) {
     if (concluded() || ending()) return;
     stopped_at_message_ = true;
@@ -276,9 +280,7 @@ void PipeCore::deliver_held() {
 
 // After a stream that makes no sense there is no way to find the next frame, so the pipe is over.
 void PipeCore::bad_stream(const Error& error) {
-  channel_.close();
-  read_event_.remove();
-  leave_writing();
+  close_channel();
   on_task_error(error);
   on_end_of_file();
 }

@@ -32,7 +32,9 @@ protected:
 
 namespace detail {
 
-class PipeCore : public LoopObserver, public std::enable_shared_from_this<PipeCore> {
+class PipeCore final : public PipeInterface,
+                       public LoopObserver,
+                       public std::enable_shared_from_this<PipeCore> {
 public:
   // In the parent the spawn outcome follows the end of file; in a child there is none.
   enum class ExitReport : std::uint8_t { comes, none };
@@ -45,27 +47,28 @@ public:
   ~PipeCore() override = default;
 
   // ---- interface of the user ----
-  bool send(Writer&);  // one message.  False: above the high-water mark
+  bool send(Writer&) override;  // one message.  False: above the high-water mark
   // In a child the end frame is sent in the next iteration of its loop: if the task, or the
   // callback that is running, throws before that, its error is sent instead.
-  void close();
-  void pause() noexcept;
-  void resume();
-  std::size_t buffered() const noexcept { return channel_.queued(); }
-  bool closed() const noexcept { return ending() || channel_.out_dead(); }
-  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
+  void close() override;
+  void pause() noexcept override;
+  void resume() override;
+  std::size_t buffered() const noexcept override { return channel_.queued(); }
+  bool closed() const noexcept override { return ending() || channel_.out_dead(); }
+  Writer* begin_draft() noexcept override { return loop_->begin_draft(); }
+  void end_draft() noexcept override { loop_->end_draft(); }
 
-  void set_on_message(Callback<void(Reader&)>);
-  void set_on_end(Callback<void()> c) { handlers_->end.set(std::move(c)); }
-  void set_on_error(Callback<void(const Error&)> c) { handlers_->error.set(std::move(c)); }
-  void set_on_drain(Callback<void()> c) { handlers_->drain.set(std::move(c)); }
-  // Reports that one message could not be read; the pipe goes on.
-  void report_error(const Error&);
+  void set_on_message(Callback<void(Reader&)>) override;
+  void set_on_end(Callback<void()> c) override { handlers_->end.set(std::move(c)); }
+  void set_on_error(Callback<void(const Error&)> c) override { handlers_->error.set(std::move(c)); }
+  void set_on_drain(Callback<void()> c) override { handlers_->drain.set(std::move(c)); }
+  void report_error(const Error&) override;
   bool has_on_message() const noexcept {
     return handlers_.peek() && handlers_.peek()->message.is_set();
   }
 
   // ---- interface of the observer ----
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
   // Also reads what came before the loop took over.
   void start();
   // Queues a frame and schedules its write.  at_once: now, because the sender may compute for ever;
@@ -92,18 +95,24 @@ public:
   void shut() noexcept;
   // A call can still be sent and answered.
   bool usable() const noexcept {
-    return channel_.is_open() && !broken_ && !channel_.out_dead() && !concluded();
+    return channel_.is_open() && input_ != Input::broken && !channel_.out_dead() && !concluded();
   }
 
 private:
+  // not_started: what comes waits in the socket; broken: end of file without an end frame, and the
+  // exit report is to come; ended: on_end was called; ended_cleanly: because of an end frame.
+  enum class Input : std::uint8_t { not_started, open, broken, ended, ended_cleanly };
+  // closing: close() was called, and the end frame is to be sent.
+  enum class Output : std::uint8_t { open, closing, closed };
+
   void on_loop_destroyed() noexcept override;
   void on_readable();
   void on_writable();
   void schedule_flush(FlushPolicy);
   void flush();
-  void wait_to_write(IoResult);
   bool reading_wanted() const noexcept;
-  void watch_reading();
+  void update_interest();
+  void close_channel() noexcept;
   void continue_later();
   void cut_frames();
   void dispatch(Frame&);
@@ -113,18 +122,18 @@ private:
   void finish();
   bool closes_with_other() const noexcept;
   // Nothing is sent any more.
-  bool ending() const noexcept { return closed_ || channel_.finished(); }
+  bool ending() const noexcept { return output_ != Output::open || channel_.finished(); }
+  bool input_over() const noexcept { return input_ >= Input::ended; }
   void on_task_error(const Error&);
   void on_message_frame(Frame&);
   void deliver_held();
   void bad_stream(const Error&);
   void fail_end(const Error&);
   void on_end_of_file();
-  void end_in();
+  void end_in(Input);
   void drain_and_end();
   void check_over();
   void release_handlers() noexcept;
-  void leave_writing() noexcept;
 
   // The callbacks of a Pipe; a remote function has none.
   struct Handlers {
@@ -164,16 +173,13 @@ private:
 
   ExitReport exit_report_;
   OtherEnd other_end_;
-  bool started_ = false;
+  Input input_ = Input::not_started;
+  Output output_ = Output::open;
+  IoResult written_ = IoResult::done;  // of the last write
   bool paused_ = false;
   bool stopped_at_message_ = false;  // on_message is not set
-  bool discard_ = false;
-  bool clean_ = false;     // the other side has sent an end frame
-  bool in_ended_ = false;  // on_end was called
-  bool broken_ = false;
+  bool discard_ = false;             // abandoned: messages are dropped
   bool error_reported_ = false;
-  bool closed_ = false;       // by close()
-  bool end_put_off_ = false;  // and the other side has not been informed
   bool over_reported_ = false;
   bool above_mark_ = false;
   bool flush_deferred_ = false;

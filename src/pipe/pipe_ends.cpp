@@ -21,22 +21,24 @@ void PipeCore::fail_end(const Error& error) {
 }
 
 void PipeCore::on_end_of_file() {
-  if (clean_ || in_ended_) {
+  if (input_over()) {
     if (owner_ && exit_report_ == ExitReport::comes) owner_->on_closed();
     return check_over();
   }
-  if (std::exchange(broken_, true)) return;
+  if (input_ == Input::broken) return;
+  input_ = Input::broken;
   if (exit_report_ == ExitReport::comes) {
     if (owner_) owner_->on_broken();
     return;
   }
   if (channel_.torn()) fail_end(torn_frame());
   fail_end(Error(Errc::closed, "closed: the other side ended without closing the pipe"));
-  end_in();
+  end_in(Input::ended);
 }
 
-void PipeCore::end_in() {
-  if (std::exchange(in_ended_, true)) return;
+void PipeCore::end_in(Input how) {
+  if (input_over()) return;
+  input_ = how;
   if (closes_with_other()) finish();
   if (handlers_.peek()) loop_->call([&] { handlers_->end(); });
   check_over();
@@ -47,12 +49,12 @@ void PipeCore::end_in() {
 // follows.
 bool PipeCore::closes_with_other() const noexcept {
   if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
-  return clean_ ? !has_on_drain() : exit_report_ == ExitReport::none;
+  return input_ == Input::ended_cleanly ? !has_on_drain() : exit_report_ == ExitReport::none;
 }
 
 void PipeCore::conclude(const Error& error) {
   rare_->conclusion = error;
-  started_ = true;
+  if (input_ == Input::not_started) input_ = Input::open;
   drain_and_end();
 }
 
@@ -73,8 +75,8 @@ void PipeCore::drain_and_end() {
     if (owner_) owner_->on_torn(channel_.torn_id());
     fail_end(conclusion.exit() ? torn_frame().with_exit(*conclusion.exit()) : torn_frame());
   }
-  if (!clean_) fail_end(conclusion);
-  end_in();
+  if (input_ != Input::ended_cleanly) fail_end(conclusion);
+  end_in(Input::ended);
   if (has_on_error()) error_reported_ = true;  // on_over is the last callback
   over_reported_ = true;
   PipeObserver* owner = std::exchange(owner_, nullptr);
@@ -84,7 +86,7 @@ void PipeCore::drain_and_end() {
 
 // Without a spawn outcome to come, a pipe is over when both directions are.
 void PipeCore::check_over() {
-  if (!in_ended_ && !discard_) return;
+  if (!input_over() && !discard_) return;
   if (!channel_.out_over()) return;
   if (abandoned()) return shut();
   if (exit_report_ == ExitReport::comes || std::exchange(over_reported_, true)) return;
@@ -98,13 +100,13 @@ void PipeCore::abandon() {
   if (!loop_->alive() || !channel_.is_open()) return shut();
   discard_ = true;
   paused_ = false;
-  closed_ = true;
+  output_ = Output::closed;
   channel_.finish();
-  const IoResult flow = channel_.flush(Wait::no);
-  if (flow != IoResult::would_block && flow != IoResult::retry_later) return shut();
+  written_ = channel_.flush(Wait::no);
+  if (written_ != IoResult::would_block && written_ != IoResult::retry_later) return shut();
   rare_->self = keep;
   loop_->hold();
-  wait_to_write(flow);
+  update_interest();
   continue_later();
 }
 
@@ -119,9 +121,7 @@ void PipeCore::release_handlers() noexcept {
 void PipeCore::shut() noexcept {
   owner_ = nullptr;                           // events that a stop() has put off may still come
   const auto keep = weak_from_this().lock();  // a callback of its own may own the last handle
-  read_event_.remove();
-  leave_writing();
-  channel_.close();
+  close_channel();
   release_handlers();
   detach();
   if (!abandoned()) return;

@@ -134,7 +134,7 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
     alone.first = pulled_ - 1;
     alone.count = 1;
     alone.single = true;
-    pool_begin_argument(alone.argument);
+    alone.argument.write(&single_call, sizeof single_call);
     alone.argument.write(item_.written());
     if (item_.attached())
       for (const Attachment& one : *item_.attached()) alone.argument.attach(one.fd, one.owner);
@@ -308,21 +308,6 @@ void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error)
   ready.error = error;
   keep(std::move(ready));
   deliver_later();
-}
-
-// ---- interface of a Pool and a MapHandle ----
-
-std::shared_ptr<MapCore> pool_map(PoolCore& pool, MapTask task, MapOptions options) {
-  auto map = std::make_shared<MapCore>(pool, pool.loop(), std::move(task), std::move(options));
-  pool.add_map(map);
-  return map;
-}
-void map_cancel(const std::weak_ptr<MapCore>& map) {
-  if (const auto living = map.lock()) living->cancel();
-}
-Progress map_progress(const std::weak_ptr<MapCore>& map) {
-  const auto living = map.lock();
-  return living ? living->progress() : Progress{};
 }
 
 }  // namespace detail

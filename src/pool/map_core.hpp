@@ -13,6 +13,8 @@ namespace evparallel {
 
 namespace detail {
 
+class MapCore;
+
 // Consecutive items that are sent together.
 struct Chunk {
   std::shared_ptr<MapCore> map;
@@ -23,7 +25,9 @@ struct Chunk {
   bool single = false;  // one item, in the form of a call
 };
 
-class MapCore : public std::enable_shared_from_this<MapCore> {
+class PoolCore;
+
+class MapCore final : public MapInterface, public std::enable_shared_from_this<MapCore> {
 public:
   MapCore(PoolCore&, const std::shared_ptr<Loop>&, MapTask, MapOptions);
 
@@ -49,11 +53,11 @@ public:
   void failed(Chunk&&, const Error&);
 
   // ---- ends ----
-  void cancel();
+  void cancel() override;
   void stop(const std::optional<Error>&);  // begins nothing more
   void pool_gone() noexcept;               // the same as cancel()
   void on_loop_destroyed() noexcept;
-  Progress progress() const;
+  Progress progress() const override;
 
 private:
   // Results that are ready for delivery.

@@ -55,7 +55,7 @@ bool PoolCore::full() const noexcept {
          (options_.max_queue_bytes > 0 && queue_bytes_ >= options_.max_queue_bytes);
 }
 
-std::uint64_t PoolCore::submit(Writer& argument, Answer answer, int priority) {
+Call PoolCore::submit(Writer& argument, Answer answer, int priority) {
   check_open();
   if (argument.size() - 1 > options_.child.max_message)
     return refuse(
@@ -83,15 +83,15 @@ std::uint64_t PoolCore::submit(Writer& argument, Answer answer, int priority) {
   enqueue(id, call);
   make_way(priority);
   pump();
-  return id;
+  return Call(weak_from_this(), id);
 }
 
-std::uint64_t PoolCore::refuse(const Error& error, Answer answer) {
+Call PoolCore::refuse(const Error& error, Answer answer) {
   check_open();
   began();
   ++counts_.failed;
   complete_later(error, std::move(answer));
-  return next_id_++;
+  return Call(weak_from_this(), next_id_++);
 }
 
 // For a call that is counted in `pending_`.
@@ -168,10 +168,10 @@ void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
 
 // ---- answers ----
 
-void PoolCore::heard(PoolWorker& worker, const PoolWorker::Sent& what, Reader* in,
-                     const Error* error) {
+void PoolCore::on_result(PoolWorker& worker, const PoolWorker::Sent& what, Reader* in,
+                         const Error* error) {
   const auto keep = shared_from_this();
-  const auto keep_worker = worker.self();
+  const auto keep_worker = worker.shared_from_this();
   unsend(what);
   const std::int64_t now = now_ns();
   const std::int64_t spent = now - std::max(what.sent_at, worker.last_answer_at);
@@ -240,7 +240,7 @@ bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
 
 // ---- interface of a Pool ----
 
-std::shared_ptr<PoolCore> pool_start(Reactor& reactor, Task task, const PoolOptions& options) {
+std::shared_ptr<PoolInterface> start_pool(Reactor& reactor, Task task, const PoolOptions& options) {
   std::vector<std::shared_ptr<Replicas>> snapshots;
   for (const Snapshot* snapshot : options.snapshots)
     snapshots.push_back(Replicas::choose(snapshot));
@@ -249,33 +249,6 @@ std::shared_ptr<PoolCore> pool_start(Reactor& reactor, Task task, const PoolOpti
       std::make_shared<PoolCore>(reactor.loop(), std::move(snapshots), std::move(task), options);
   core->begin();
   return core;
-}
-Call pool_submit(PoolCore& core, Writer& argument, Answer answer, int priority) {
-  return Call(core.weak_from_this(), core.submit(argument, std::move(answer), priority));
-}
-Call pool_refuse(PoolCore& core, const Error& error, Answer answer) {
-  return Call(core.weak_from_this(), core.refuse(error, std::move(answer)));
-}
-bool pool_full(const PoolCore& core) noexcept {
-  return core.full();
-}
-void pool_on_drain(PoolCore& core, Callback<void()> callback) {
-  core.set_on_drain(std::move(callback));
-}
-PoolStats pool_stats(const PoolCore& core) {
-  return core.stats();
-}
-std::size_t pool_pending(const PoolCore& core) noexcept {
-  return core.pending();
-}
-void pool_close(PoolCore& core) {
-  core.close();
-}
-void pool_shutdown(PoolCore& core, std::chrono::milliseconds grace) {
-  core.shutdown(grace);
-}
-void pool_drop(PoolCore& core) noexcept {
-  core.drop();
 }
 
 }  // namespace detail

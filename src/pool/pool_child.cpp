@@ -93,11 +93,8 @@ private:
 
 }  // namespace
 
-void pool_begin_argument(Writer& out) {
-  out.write(&single_call, sizeof single_call);
-}
-
-void pool_serve(Child& child, Reader& rest, Callback<void(Reader&, Writer&)> call) {
+void serve_pool(ChildInterface& interface, Reader& rest, Callback<void(Reader&, Writer&)> call) {
+  Child& child = static_cast<Child&>(interface);
   PoolTail tail;
   rest.read(&tail, sizeof tail);
   if (tail.start) tail.start(rest);

@@ -25,28 +25,29 @@ struct PoolCall {
   std::shared_ptr<PoolWorker> worker{};  // the child that has it; null: it waits
 };
 
-class PoolCore : public LoopObserver,
-                 public CallTarget,
-                 public std::enable_shared_from_this<PoolCore> {
+class PoolCore final : public PoolInterface,
+                       public LoopObserver,
+                       public CallTarget,
+                       public std::enable_shared_from_this<PoolCore> {
 public:
   PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
            const PoolOptions&);
   ~PoolCore() override { drop(); }
 
   // ---- calls (pool_calls.cpp) ----
-  std::uint64_t submit(Writer& argument, Answer, int priority);
-  std::uint64_t refuse(const Error&, Answer);
-  bool full() const noexcept;
-  void set_on_drain(Callback<void()> c) { drain_.set(std::move(c)); }
+  Call submit(Writer& argument, Answer, int priority) override;
+  Call refuse(const Error&, Answer) override;
+  bool full() const noexcept override;
+  void set_on_drain(Callback<void()> c) override { drain_.set(std::move(c)); }
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
-  std::size_t pending() const noexcept { return pending_; }
+  std::size_t pending() const noexcept override { return pending_; }
   // An answer, or an error, from a child.
-  void heard(PoolWorker&, const PoolWorker::Sent&, Reader*, const Error*);
+  void on_result(PoolWorker&, const PoolWorker::Sent&, Reader*, const Error*);
 
   // ---- maps ----
   const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
-  void add_map(const std::shared_ptr<MapCore>&);
+  std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) override;
   void forget_map(const MapCore&);
   void pump_later();
   const Options& call_options() const noexcept { return options_.child; }
@@ -62,10 +63,10 @@ public:
   void child_free(PoolWorker&);
 
   // ---- ends ----
-  void close();
-  void shutdown(std::chrono::milliseconds grace);
-  void drop() noexcept;
-  PoolStats stats() const;
+  void close() override;
+  void shutdown(std::chrono::milliseconds grace) override;
+  void drop() noexcept override;
+  PoolStats stats() const override;
 
 private:
   using Key = std::pair<std::int64_t, std::uint64_t>;  // priority, negated; id

@@ -2,8 +2,7 @@
 // Runs in: parent, child.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #pragma once
 
-#include <evparallel/error.hpp>
-#include <evparallel/io.hpp>
+#include <evparallel/pool.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -18,11 +17,7 @@ struct PoolTail {
   std::uint64_t max_message = 0;  // for the answer of one item; that of the channel is for chunks
 };
 
-// The first byte of an argument.
-constexpr char single_call = 0;  // the argument follows; the answer is the bare value
-constexpr char chunk_of_calls = 1;
-
-// Follows that byte; then come, for each item, its length (ItemLength) and its argument.
+// Follows the first byte of an argument that is a chunk; then come, for each item, its length (ItemLength) and its argument.
 struct ChunkHead {
   std::int64_t cut_ns = 0;  // after this time no further item is begun; 0: all are begun
 };

@@ -171,7 +171,7 @@ void PoolCore::child_free(PoolWorker& worker) {
 // ---- the end of a child ----
 
 void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const Error& error) {
-  const auto keep = worker.self();
+  const auto keep = worker.shared_from_this();
   set_busy(worker);
   counts_.add(status.usage);
   const bool expected = worker.stage == PoolWorker::Stage::retiring;

@@ -149,7 +149,7 @@ bool PoolCore::send_call(PoolWorker& worker) {
   const std::uint64_t id = queue_.begin()->first.second;
   PoolCall& call = *queue_.begin()->second;
   dequeue(id, call);
-  call.worker = worker.self();
+  call.worker = worker.shared_from_this();
   const std::int64_t now = now_ns();
   counts_.wait.add(now - call.since);
   ++calls_in_a_row_;

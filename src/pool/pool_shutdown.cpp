@@ -147,11 +147,13 @@ PoolStats PoolCore::stats() const {
 
 // ---- maps ----
 
-void PoolCore::add_map(const std::shared_ptr<MapCore>& map) {
+std::shared_ptr<MapInterface> PoolCore::start_map(MapTask task, MapOptions options) {
   check_open();
+  auto map = std::make_shared<MapCore>(*this, loop_, std::move(task), std::move(options));
   began();
   maps_.push_back(map);
   pump_later();
+  return map;
 }
 
 void PoolCore::forget_map(const MapCore& map) {

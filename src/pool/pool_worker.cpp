@@ -10,21 +10,31 @@ namespace detail {
 
 void PoolWorker::start() {
   started_at = last_answer_at = now_ns();
-  spawn();
+  callee_.spawn();
 }
 
 void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline) {
-  sent.push_back(what);
-  Sent& added = sent.back();
-  // The child's id of a call is known only after it is sent, and it may be answered at once.
-  struct Heard {
+  struct OnResult {
     std::shared_ptr<PoolWorker> worker;
     std::uint64_t id;
-    void operator()(Reader* in, const Error* error) { worker->heard(id, in, error); }
+    void operator()(Reader* in, const Error* error) { worker->on_result(id, in, error); }
   };
-  added.remote_id = call(argument, Heard{self(), what.id}, deadline);
+  sent.push_back(what);
   taken += what.items;
   chunks += what.chunk;
+  // The ids of the pool do not rise here: a call may come back from another child.
+  const std::uint64_t id = sent.back().remote_id = next_id_++;
+  PendingCall pending;
+  pending.answer = OnResult{shared_from_this(), what.id};
+  pending.deadline = deadline;
+  try {
+    if (callee_.usable())
+      callee_.send(id, pending, argument, Callee::Keep::nothing);
+    else
+      callee_.defer(id, pending, argument, Callee::Keep::nothing);
+  } catch (const Error& error) {
+    complete_later(error, std::move(pending.answer));
+  }
 }
 
 std::vector<PoolWorker::Sent>::iterator PoolWorker::find_sent(std::uint64_t id) {
@@ -51,19 +61,19 @@ std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
 
 bool PoolWorker::take_back_sent(std::uint64_t id) {
   const auto found = find_sent(id);
-  if (found == sent.end() || !take_back(found->remote_id)) return false;
+  if (found == sent.end() || !callee_.take_back(found->remote_id)) return false;
   taken -= take_sent(id)->items;
   return true;
 }
 
 void PoolWorker::cancel_sent(std::uint64_t id) {
   const auto found = find_sent(id);
-  if (found != sent.end()) cancel(found->remote_id);
+  if (found != sent.end()) callee_.cancel(found->remote_id);
 }
 
 void PoolWorker::set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds time) {
   const auto found = find_sent(id);
-  if (found != sent.end()) set_deadline(found->remote_id, time);
+  if (found != sent.end()) callee_.set_deadline(found->remote_id, time);
 }
 
 void PoolWorker::retire() {
@@ -73,40 +83,54 @@ void PoolWorker::retire() {
 
 // Not earlier, because close_in_time() starts the time in which the child has to end.
 void PoolWorker::end_if_done() {
-  if (stage == Stage::retiring && free()) close_in_time();
+  if (stage == Stage::retiring && free()) callee_.close_in_time();
 }
 
 void PoolWorker::leave() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
-  drop();
+  callee_.abort();
 }
 
 // The callback of a call that was given up comes before the child has finished the call.
-void PoolWorker::heard(std::uint64_t id, Reader* in, const Error* error) {
-  const auto keep = self();
+void PoolWorker::on_result(std::uint64_t id, Reader* in, const Error* error) {
+  const auto keep = shared_from_this();
   if (!pool_) return;
   const std::optional<Sent> what = take_sent(id);
   if (!what) return;
   if (error && error->delivery() == Delivery::started) {
     begun = true;
-    if (is_given_up(what->remote_id)) lost_calls->push_back(what->remote_id);
+    if (callee_.is_abandoned(what->remote_id)) lost_calls->push_back(what->remote_id);
   }
-  pool_->heard(*this, *what, in, error);
+  pool_->on_result(*this, *what, in, error);
   end_if_done();
 }
 
-void PoolWorker::on_child_ready() {
+// The pool counts the call as pending.
+void PoolWorker::complete_later(const Error& error, Answer answer) {
+  loop_->defer([error, answer = std::move(answer)]() mutable { answer(nullptr, &error); });
+}
+
+void PoolWorker::on_ready() {
+  const auto keep = shared_from_this();
   if (pool_) pool_->child_ready(*this);
 }
 
-void PoolWorker::on_child_ended(const ExitStatus& status, const Error& error) {
-  const auto keep = self();
-  if (pool_) pool_->child_ended(*this, status, error);
+void PoolWorker::on_ended(Callee&, const ExitStatus& status, const Error& end) {
+  const auto keep = shared_from_this();
+  std::vector<UnansweredCall> calls = callee_.take_unanswered(status, end);
+  if (pool_) pool_->child_ended(*this, status, end);
+  for (UnansweredCall& one : calls) {
+    // The pool decides by the delivery alone whether a call is made again.
+    if (one.delivery == Delivery::sent && !callee_.handle().slot_known())
+      one.delivery = Delivery::started;
+    const Error error = error_of(one, end);
+    loop_->call([&] { one.kept.call.answer(nullptr, &error); });
+  }
 }
 
-void PoolWorker::on_given_up_answered(std::uint64_t remote_id) {
-  const auto keep = self();
+void PoolWorker::on_abandoned_call_done(std::uint64_t remote_id) {
+  const auto keep = shared_from_this();
   const auto found = std::find(lost_calls->begin(), lost_calls->end(), remote_id);
   if (found == lost_calls->end()) return;
   lost_calls->erase(found);

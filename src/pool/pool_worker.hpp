@@ -2,8 +2,10 @@
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
-#include "call/remote_core.hpp"
+#include "call/callee.hpp"
 
+#include <memory>
+#include <optional>
 #include <vector>
 
 namespace evparallel {
@@ -12,14 +14,14 @@ namespace detail {
 
 class PoolCore;
 
-class PoolWorker final : public RemoteCore {
+class PoolWorker final : public CalleeOwner, public std::enable_shared_from_this<PoolWorker> {
 public:
   enum class Stage : std::uint8_t { starting, ready, retiring, ended };
 
   // A call, or a chunk of a map.
   struct Sent {
     std::uint64_t id;         // in the pool
-    std::uint64_t remote_id;  // in the child
+    std::uint64_t remote_id;  // in the callee
     std::int64_t sent_at;
     std::uint32_t items;
     int priority;
@@ -27,12 +29,12 @@ public:
   };
 
   PoolWorker(PoolCore& pool, const std::shared_ptr<Loop>& loop,
-             std::shared_ptr<const ChildSpec> pattern)
-      : RemoteCore(loop, std::move(pattern), ChildTable::single), pool_(&pool) {}
+             std::shared_ptr<const ChildSpec> spec)
+      : pool_(&pool), loop_(loop), spec_(std::move(spec)), callee_(*this) {}
+  ~PoolWorker() { callee_.abort(); }
 
   // Asks for the child.  Fails: Error.
   void start();
-  // Fails: std::logic_error, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // Takes back what the child has not begun, and returns it, the last one first; only what has a
   // priority lower than `below`.
@@ -42,15 +44,16 @@ public:
   void set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds);
   // Sends nothing more; the child ends when it has answered.
   void retire();
+  void terminate(std::chrono::milliseconds grace) { callee_.terminate(grace); }
   // Ends the child without further callbacks.
   void leave() noexcept;
+  pid_t pid() const noexcept { return callee_.pid(); }
 
   // Removes a call or chunk.  Returns nothing if it is not here.
   std::optional<Sent> take_sent(std::uint64_t id);
 
-  std::shared_ptr<PoolWorker> self() {
-    return std::static_pointer_cast<PoolWorker>(shared_from_this());
-  }
+  // It accepts calls.
+  bool usable() const noexcept { return callee_.usable(); }
   bool free() const noexcept { return sent.empty() && !has_lost_calls(); }
   // Some calls were given up that the child may still run.
   bool has_lost_calls() const noexcept { return lost_calls.peek() && !lost_calls.peek()->empty(); }
@@ -78,12 +81,20 @@ public:
 private:
   std::vector<Sent>::iterator find_sent(std::uint64_t id);
   void end_if_done();
-  void heard(std::uint64_t id, Reader*, const Error*);
-  void on_child_ready() override;
-  void on_child_ended(const ExitStatus&, const Error&) override;
-  void on_given_up_answered(std::uint64_t remote_id) override;
+  void on_result(std::uint64_t id, Reader*, const Error*);
+
+  const std::shared_ptr<Loop>& loop() const noexcept override { return loop_; }
+  const ChildSpec& spec() const noexcept override { return *spec_; }
+  void on_ready() override;
+  void complete_later(const Error&, Answer) override;
+  void on_abandoned_call_done(std::uint64_t remote_id) override;
+  void on_ended(Callee&, const ExitStatus&, const Error&) override;
 
   PoolCore* pool_;
+  std::shared_ptr<Loop> loop_;
+  std::shared_ptr<const ChildSpec> spec_;
+  std::uint64_t next_id_ = 1;
+  Callee callee_;
 };
 
 }  // namespace detail

@@ -2,7 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_io(3).
 //
 // The output is that of nlohmann/json, byte for byte.  The input is read only in that form: a
-// cursor refuses any other text, and nlohmann decides (JsonParsed).  So a text always means what it
+// cursor refuses any other text, and nlohmann decides (parse_json).  So a text always means what it
 // means to nlohmann, and a program that sends nothing else does not compile the code of a document.
 #pragma once
 
@@ -59,11 +59,32 @@ private:
   const char* end_;
 };
 
-// Any text, by way of nlohmann's document.  T: bool, an integer, float, double, std::string.
-template <class T>
-struct EVPARALLEL_API JsonParsed {
-  static T get(std::string_view text);
+// A number of nlohmann's document, in the type that it has there.
+struct JsonNumber {
+  enum class Kind : std::uint8_t { integer, natural, real };
+  Kind kind = Kind::integer;
+  union {
+    std::int64_t integer = 0;
+    std::uint64_t natural;
+    double real;
+  };
+  // Converts it as nlohmann does.
+  template <class T>
+  T to() const noexcept {
+    if (kind == Kind::real) return static_cast<T>(real);
+    return kind == Kind::natural ? static_cast<T>(natural) : static_cast<T>(integer);
+  }
 };
+
+// Any text, by way of nlohmann's document.
+// Fail: as value_of_json.
+EVPARALLEL_API void parse_json(std::string_view text, bool&);
+EVPARALLEL_API void parse_json(std::string_view text, std::int64_t&);
+EVPARALLEL_API void parse_json(std::string_view text, std::uint64_t&);
+EVPARALLEL_API void parse_json(std::string_view text, double&);
+EVPARALLEL_API void parse_json(std::string_view text, std::string&);
+// A number or a boolean, for all other arithmetic types.
+EVPARALLEL_API void parse_json(std::string_view text, JsonNumber&);
 
 // ---- which types ----
 
@@ -135,6 +156,12 @@ struct JsonForm<std::vector<T>, std::enable_if_t<JsonForm<T>::direct>> {
     return in.skip(']');
   }
 };
+
+// The overload of parse_json for one of these types.
+template <class T>
+constexpr bool json_has_overload =
+    std::is_same_v<T, bool> || std::is_same_v<T, std::int64_t> ||
+    std::is_same_v<T, std::uint64_t> || std::is_same_v<T, double> || std::is_same_v<T, std::string>;
 
 // The index of the first byte that belongs to no UTF-8 sequence; text.size() if there is none.
 EVPARALLEL_API std::size_t find_bad_utf8(std::string_view text) noexcept;

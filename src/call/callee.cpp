@@ -1,0 +1,169 @@
+// callee.cpp - the calls of one child: sent, answered, or left when it ends.
+// Runs in: parent.  Licence: see COPYING.
+#include "call/callee.hpp"
+
+#include "base/no_memory.hpp"
+#include "system/failpoint.hpp"
+#include "codec/remote_error.hpp"
+
+namespace evparallel {
+
+namespace detail {
+
+Callee::Callee(CalleeOwner& owner) noexcept
+    : owner_(owner),
+      calls_(
+          Pooled<PendingCalls::Waiting>(owner.loop()->own<ObjectPool<PendingCalls::Waiting>>())) {}
+
+void Callee::spawn() {
+  const ChildSpec& spec = owner_.spec();
+  handle_ = ChildHandle::spawn(spec.replicas->next(owner_.loop()), owner_.loop(), *spec.task,
+                               spec.options, ChildHandle::Use::remote_function, this);
+}
+
+// ---- to the child ----
+
+void Callee::send(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
+  PipeCore& pipe = *handle_->pipe();
+  pending.held = false;
+  pending.offset = pipe.bytes_put();
+  if (pending.deadline != no_deadline) publish_deadline(id, pending, pending.deadline);
+  try {
+    pipe.put(FrameKind::call, id, argument, PipeCore::FlushPolicy::with_the_turn,
+             Channel::Message::kept);
+  } catch (...) {
+    erase(std::exchange(pending.note, nullptr));
+    throw;
+  }
+  add(id, pending, argument, keep);
+}
+
+void Callee::defer(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
+  pending.held = true;
+  pending.offset = handle_->pipe()->bytes_put();
+  add(id, pending, argument, keep);
+}
+
+void Callee::add(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
+  const std::int64_t deadline = pending.deadline;
+  PendingCall& added =
+      calls_.add(id, std::move(pending), keep == Keep::argument ? &argument : nullptr);
+  if (deadline != no_deadline) keep_deadline(id, added, deadline);
+}
+
+// ---- from the child ----
+
+namespace {
+
+void answer_error(Answer& answer, const Error& error, Delivery delivery) {
+  const Error complete = error.with_delivery(delivery);
+  answer(nullptr, &complete);
+}
+
+void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
+  if (frame.skipped == Frame::Skipped::no_memory)
+    return answer_error(answer, no_memory("for the answer"), Delivery::started);
+  if (frame.skipped == Frame::Skipped::too_large)
+    return answer_error(
+        answer, Error(Errc::too_large, "too large: the answer is above the limit of the parent"),
+        Delivery::started);
+  Reader in = frame.reader();
+  if (frame.kind == FrameKind::value) return answer(&in, nullptr);
+  const Error error = child.explained(error_in(in));
+  // A child that refused to begin the call has set another delivery.
+  answer_error(answer, error,
+               error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started);
+}
+
+}  // namespace
+
+// The callback comes last: it may destroy this object.
+void Callee::on_frame(Frame& frame) {
+  if (frame.kind != FrameKind::value && frame.kind != FrameKind::error) return;
+  fault_at(Hop::finish);
+  if (frame.id == 0) return owner_.on_ready();
+  PendingCall pending = calls_.take(frame.id);
+  if (!pending.answer) return forget_abandoned(frame.id);
+  forget_deadline(frame.id, pending);
+  erase(pending.note);
+  owner_.on_answer();
+  finish(frame, pending.answer, *handle_);
+}
+
+// An error of the task itself is passed to all calls, instead of the exit status that follows.
+void Callee::on_task_error(const Error& error) {
+  task_error_ = std::make_unique<const Error>(error);
+}
+
+// ---- the end of the child ----
+
+void Callee::on_ended(const ExitStatus& status, const Error& error) {
+  fault_at(Hop::ended);
+  Error end = task_error_ ? *task_error_ : error;
+  if (is_ended_for_a_call(status))
+    end = Error(Errc::child_killed, "child_killed: " + status.describe());
+  if (!end.exit() && error.exit()) end = end.with_exit(*error.exit());
+  erase_cancel_entries();
+  ended_ = true;
+  owner_.on_ended(*this, status, end);
+}
+
+// The call whose answer was received in part; 0: none.  If that part does not name the call, it is
+// the first one, provided that the task answers in order.
+std::uint64_t Callee::answered_in_part(const std::vector<UnansweredCall>& calls) const noexcept {
+  if (torn_ == not_torn) return 0;
+  if (torn_ != 0) return torn_;
+  return calls.empty() || owner_.spec().task->replies_later ? 0 : calls.front().kept.id;
+}
+
+std::vector<UnansweredCall> Callee::take_unanswered(const ExitStatus& status, const Error& end) {
+  std::vector<UnansweredCall> calls = take_calls();
+  // The loss of the snapshot explains more than the answer that it cut short.
+  if (is_ended_for_a_call(status) || end.code() == Errc::snapshot_lost) return calls;
+  const std::uint64_t torn = answered_in_part(calls);
+  for (UnansweredCall& one : calls) one.answered_in_part = one.kept.id == torn;
+  return calls;
+}
+
+std::vector<UnansweredCall> Callee::take_calls() {
+  stop_clock();
+  std::vector<UnansweredCall> calls;
+  for (KeptCall& kept : calls_.take_all()) {
+    erase(std::exchange(kept.call.note, nullptr));
+    const Delivery far = delivery(kept.id, kept.call);
+    calls.push_back({std::move(kept), far, false});
+  }
+  return calls;
+}
+
+Error error_of(const UnansweredCall& call, const Error& end) {
+  if (!call.answered_in_part) return end.with_delivery(call.delivery);
+  const Error error(Errc::bad_message,
+                    std::string("bad message: the stream ended inside the answer: ") + end.what());
+  return (end.exit() ? error.with_exit(*end.exit()) : error).with_delivery(call.delivery);
+}
+
+void Callee::close() {
+  closed_ = true;
+  if (handle_) handle_->pipe()->close();
+}
+
+void Callee::close_in_time() {
+  close();
+  if (handle_) handle_->release();
+}
+
+void Callee::terminate(std::chrono::milliseconds grace) {
+  if (handle_) handle_->terminate(grace);
+}
+
+std::vector<UnansweredCall> Callee::abort() noexcept {
+  std::vector<UnansweredCall> calls = take_calls();
+  erase_cancel_entries();
+  if (handle_ && !ended_) handle_->cut();
+  return calls;
+}
+
+}  // namespace detail
+
+}  // namespace evparallel
