@@ -80,7 +80,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
 // The callback comes last: it may destroy this object.
 void Callee::on_frame(Frame& frame) {
   if (frame.kind != FrameKind::value && frame.kind != FrameKind::error) return;
-  fault_at(Hop::finish);
+  fault_at(Failpoint::finish);
   if (frame.id == 0) return owner_.on_ready();
   PendingCall pending = calls_.take(frame.id);
   if (!pending.answer) return forget_abandoned(frame.id);
@@ -98,7 +98,7 @@ void Callee::on_task_error(const Error& error) {
 // ---- the end of the child ----
 
 void Callee::on_ended(const ExitStatus& status, const Error& error) {
-  fault_at(Hop::ended);
+  fault_at(Failpoint::ended);
   Error end = task_error_ ? *task_error_ : error;
   if (is_ended_for_a_call(status))
     end = Error(Errc::child_killed, "child_killed: " + status.describe());

@@ -56,7 +56,7 @@ private:
   }
 
   void on_ended(const ExitStatus& status, const Error&) override {
-    fault_at(Hop::ended);
+    fault_at(Failpoint::ended);
     const auto keep = shared_from_this();
     settle();
     loop_->call([&] { exit_(status); });
@@ -89,7 +89,7 @@ private:
 
 std::shared_ptr<ProcessInterface> start_process(Reactor& reactor, const Task& task,
                                                 const Options& options) {
-  fault_at(Hop::run);
+  fault_at(Failpoint::run);
   auto core = std::make_shared<ProcessCore>(reactor.loop());
   core->start(*Replicas::choose(options.snapshot), task, options);
   return core;

@@ -189,7 +189,7 @@ std::shared_ptr<const ChildSpec> spec_of(Loop& loop, const Task& task, const Opt
 
 std::shared_ptr<RemoteInterface> start_remote(Reactor& reactor, const Task& task,
                                               const Options& options) {
-  fault_at(Hop::run);
+  fault_at(Failpoint::run);
   const std::shared_ptr<Loop>& loop = reactor.loop();
   auto core = std::make_shared<RemoteCore>(loop, spec_of(*loop, task, options));
   core->spawn();

@@ -2,7 +2,6 @@
 // Runs in: child.  Licence: see COPYING.
 #include "base/no_memory.hpp"
 #include "base/startup_path.hpp"
-#include "system/failpoint.hpp"
 #include "system/flush_streams.hpp"
 #include "system/fork.hpp"
 #include "codec/remote_error.hpp"

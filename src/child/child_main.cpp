@@ -77,7 +77,7 @@ EVPARALLEL_EARLY bool Child::take_task() {
   has_task_ = task.entry != &evparallel::warm_up;
   if (has_task_) slot_->has_task.store(true);
   prepare(task, callable.read(task.environment));
-  fault_at(Hop::task);
+  fault_at(Failpoint::task);
   task.entry(*this, callable);
   return true;
 }
@@ -238,13 +238,13 @@ void prepare_child_main() {
 }
 
 EVPARALLEL_EARLY void child_main(ChildArgs&& spawn) {
-  fault_at(Hop::child_main);
+  fault_at(Failpoint::child_main);
   keep_inheritance(spawn);
   detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
   int status = run_child(*detail::this_child);
-  fault_at(Hop::drain);
+  fault_at(Failpoint::drain);
   status = detail::this_child->end(status);
-  fault_at(Hop::leave);
+  fault_at(Failpoint::leave);
   end_child(status);
 }
 

@@ -36,7 +36,7 @@ void prewake() noexcept {
 // Faults count only for what the program asks for; so do the call in the slot and the number of
 // short calls.
 void Child::warm_up(Reader& code) {
-  const bool armed = std::exchange(faults.armed, false);
+  const FailpointHook hook = std::exchange(failpoint_hook, nullptr);
   prefault(code);  // first: the next frame overwrites it
   Callback<void(Reader&, Writer&)> echo = [](Reader& in, Writer& out) { out.write(in.rest()); };
   Frame frame;
@@ -45,7 +45,7 @@ void Child::warm_up(Reader& code) {
   short_calls_ = 0;
   write_answers();
   prewake();
-  faults.armed = armed;
+  failpoint_hook = hook;
 }
 
 }  // namespace detail

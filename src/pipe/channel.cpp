@@ -15,7 +15,7 @@ EVPARALLEL_EARLY bool is_limited(FrameKind kind) noexcept {
 }
 
 // True for what users send, and for answers; false for the library's own frames.
-EVPARALLEL_EARLY bool is_message(FrameKind kind, std::uint64_t id) noexcept {
+bool is_message(FrameKind kind, std::uint64_t id) noexcept {
   return kind == FrameKind::message || kind == FrameKind::call || kind == FrameKind::value ||
          (kind == FrameKind::error && id != 0);
 }
@@ -53,25 +53,26 @@ EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& mes
     if (which == Message::taken) message.clear();
     return;
   }
-  fault_at(Hop::put);
   FrameQueue& out = traffic_->out;
   const std::size_t before = out.size();
-  const FrameFault fault = is_message(kind, id) ? fault_at_message() : FrameFault::none;
   if (which == Message::taken)
     out.push(kind, id, message);
   else
     out.push_kept(kind, id, message);
-  if (fault == FrameFault::cut) {
-    out.cut(before + faults.plan.cut_to);
-    flush(Wait::yes);
-    die_of_fault();
-  }
+  if (has_failpoint_hook()) fault_at_put(kind, id, before);
+}
+
+void Channel::fault_at_put(FrameKind kind, std::uint64_t id, std::size_t before) {
+  if (fault_at(Failpoint::put, is_message(kind, id)) == 0) return;
+  traffic_->out.cut(before + size_of_cut_frame());
+  flush(Wait::yes);
+  die_of_fault();
 }
 
 EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
   while (queued() > 0) {
     FrameQueue& out = traffic_->out;
-    fault_at(Hop::write);
+    fault_at(Failpoint::write);
     ByteSpan pieces[16];
     const Transfer sent = send(socket_.get(), pieces, out.front(pieces, 16), wait, out.along());
     if (sent.flow == IoResult::would_block || sent.flow == IoResult::retry_later) return sent.flow;
@@ -85,7 +86,7 @@ EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
     }
     out.written(sent.size);
     bytes_written_ += sent.size;
-    if (out.empty()) fault_at(Hop::written);
+    if (out.empty()) fault_at(Failpoint::written);
   }
   settle();
   if (finishing_) half_close(socket_.get());
@@ -116,7 +117,7 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
     settle();
     return got.flow;
   }
-  fault_at(Hop::read);
+  fault_at(Failpoint::read);
   if (direct)
     in.filled(got.size);
   else

@@ -82,6 +82,7 @@ private:
   static void check_along(const Writer& message);
   [[noreturn]] void refuse_size(Writer& message) const;
   void match_along(Frame&);
+  void fault_at_put(FrameKind, std::uint64_t id, std::size_t before);
   void settle() noexcept;
 
   OwnedFd socket_;

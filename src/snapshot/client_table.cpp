@@ -41,7 +41,7 @@ void ClientTable::close(ClientIndex index) noexcept {
 
 // False: the socket is full, or the client is gone.
 bool ClientTable::send(ClientIndex index, const Report& report) noexcept {
-  fault_at(Hop::report);
+  fault_at(Failpoint::report);
   const int control = clients_[index].control.get();
   const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == ReportKind::spawned;
   const IoResult flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)

@@ -175,7 +175,6 @@ struct Freezer {
   bool (*go_on)(const void*);
   const void* argument;
   ResidentPages& touched;
-  std::uint64_t pieces = 0;
   FreezeOutcome outcome{};
 
   bool fail(FreezeStep step, int error) noexcept {
@@ -185,14 +184,13 @@ struct Freezer {
   }
 
   bool freeze_piece(const Piece& piece) noexcept {
-    const FreezeFault& plan = faults.at_freeze;
-    const int fault = faults.armed && plan.piece == ++pieces ? plan.error : 0;
-    if (fault == -1) die_of_fault();
-    if (fault < -1) ::kill(::getppid(), SIGKILL);
+    // Both before the copy: it would not have what a hook writes after it.
+    const int no_room = fault_at(Failpoint::freeze_copy);
+    const int no_mapping = fault_at(Failpoint::freeze_map);
     if (!go_on(argument)) return fail(FreezeStep::end, 0);
-    if (const int error = fault > 0 && !plan.mapped ? fault : copy(piece, touched))
+    if (const int error = no_room != 0 ? no_room : copy(piece, touched))
       return fail(FreezeStep::copy, error);
-    if (const int error = map(piece, plan.mapped ? fault : 0)) return fail(FreezeStep::map, error);
+    if (const int error = map(piece, no_mapping)) return fail(FreezeStep::map, error);
     outcome.bytes += piece.to - piece.from;
     return true;
   }

@@ -105,7 +105,7 @@ bool is_child(pid_t pid) noexcept {
 void reap() noexcept {
   Reaped ended;
   while (reap_next(ended, is_child)) {
-    fault_at(Hop::reap);
+    fault_at(Failpoint::reap);
     server->orphans.scan_soon();
     const ChildIndex index = server->children.find_pid(ended.pid);
     if (index == no_child) {
@@ -135,7 +135,7 @@ void enter_child(void* argument) {
   ChildArgs& spawn = *static_cast<ChildArgs*>(argument);
   spawn.no_null_device = spawn.streams.dup_into_place();
   close_registered_except(spawn.socket.get(), spawn.rendezvous.get());
-  faults.data = spawn.socket.get();
+  fault_at(Failpoint::data_socket, spawn.socket.get());
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
   start->child_main(std::move(spawn));
@@ -217,7 +217,7 @@ void serve_request(ClientIndex client) noexcept {
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == IoResult::would_block) return;
   if (packet.flow == IoResult::closed || packet.size != sizeof request) return lose(client);
-  fault_at(Hop::serve);
+  fault_at(Failpoint::serve);
   server->clients.free_seen(client, request.seen);
   switch (request.kind) {
     case RequestKind::spawn: spawn_child(client, request, packet); break;
@@ -242,7 +242,7 @@ void accept_from_rendezvous() noexcept {
   char byte;
   Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
   if (packet.flow != IoResult::done) return;
-  fault_at(Hop::rendezvous);
+  fault_at(Failpoint::rendezvous);
   const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
   if (!packet.along || owner == no_child ||
       server->clients.accept_client(packet.along, owner) == no_client)
@@ -379,7 +379,7 @@ int set_up(ServerStart& given) noexcept {
   server->orphans.set_up(server->children);
   server->clients.set_up(server->children, std::move(given.control), given.program.pid() == 0);
   server->self = ::getpid();
-  faults.control = server->clients[0].control.get();
+  fault_at(Failpoint::control_socket, server->clients[0].control.get());
   return 0;
 }
 
@@ -408,7 +408,7 @@ void serve(ServerStart&& given) {
   detach_stdin();
   report_begun(server->clients[0].control, 0);
   for (;;) {
-    fault_at(Hop::turn);
+    fault_at(Failpoint::turn);
     report();
     if (nothing_left_to_do()) end_with_all();
     const std::int64_t now = now_ns();

@@ -22,7 +22,7 @@ Request request_of(RequestKind kind, std::uint64_t id, std::uint32_t slot) noexc
 }
 
 IoResult ControlClient::send(Queued& item) noexcept {
-  fault_at(Hop::send);
+  fault_at(Failpoint::send);
   item.request.seen = seen_;
   int along[most_along] = {item.along.get()};
   const std::size_t count = item.along ? 1 + item.streams.list(along + 1) : 0;
@@ -33,12 +33,12 @@ IoResult ControlClient::send(Queued& item) noexcept {
     item.streams = {};
   }
   if (flow == IoResult::closed) ended_ = true;
-  fault_at(Hop::sent);
+  fault_at(Failpoint::sent);
   return flow;
 }
 
 bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
-  fault_at(Hop::ask);
+  fault_at(Failpoint::ask);
   request.streams = streams.plan;
   Queued item{request, std::move(along), std::move(streams)};
   // take() reports the end of the socket, so a request that cannot be sent because of it needs no
@@ -61,7 +61,7 @@ IoResult ControlClient::take(Report& report) {
   Packet packet = receive_packet(control_.get(), &report, sizeof report);
   packet.along.drop();
   if (packet.flow != IoResult::done) return packet.flow;
-  fault_at(Hop::take);
+  fault_at(Failpoint::take);
   if (packet.size != sizeof report) return IoResult::closed;
   if (report.kind == ReportKind::exited) ++seen_;
   if (translated_ && report.kind == ReportKind::spawned) report.pid = packet.sender;

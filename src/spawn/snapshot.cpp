@@ -165,7 +165,7 @@ void SnapshotProcess::adopt(pid_t pid, OwnedFd ours) {
   make_group(pid);
   pid_ = pid;
   client_ = ControlClient(std::move(ours));
-  faults.control = client_.fd();
+  fault_at(Failpoint::control_socket, client_.fd());
   state_ = State::connected;
 }
 

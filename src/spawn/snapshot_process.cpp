@@ -35,7 +35,7 @@ int SnapshotProcess::connect() {
   OwnedFd ours;
   OwnedFd theirs;
   if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
-  fault_at(Hop::connect_to_snapshot);
+  fault_at(Failpoint::connect_to_snapshot);
   const char byte = 0;
   if (send_packet(rendezvous_.get(), &byte, sizeof byte, theirs.get()) != IoResult::done)
     return EAGAIN;
@@ -105,7 +105,7 @@ std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
 SnapshotProcess::SpawnTicket SnapshotProcess::spawn(const std::shared_ptr<Loop>& loop,
                                                     const detail::Task& task, StdioPlan streams,
                                                     Group group, SpawnObserver* listener) {
-  fault_at(Hop::spawn);
+  fault_at(Failpoint::spawn);
   reap_abandoned();
   const std::optional<Error> failure = why_not(task);
   bind(loop);
@@ -267,7 +267,7 @@ void SnapshotProcess::take_report(const Report& report) {
 }
 
 void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
-  fault_at(Hop::exit_report);
+  fault_at(Failpoint::exit_report);
   report_spawned(id);
   const SpawnRecord* const child = living_.find(id);
   if (!child) return;

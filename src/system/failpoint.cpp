@@ -1,11 +1,10 @@
-// failpoint.cpp - plans of faults, and deeds at hops.
+// failpoint.cpp - the hook of the failpoints, and the plan of faults of the program.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/failpoint.hpp"
 
 #include "base/negative.hpp"
-#include "system/socket.hpp"
+#include "system/fork.hpp"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,73 +15,28 @@
 
 namespace evparallel {
 
-namespace {
-
-// Closes a descriptor without the knowledge of the code that uses it, as closefrom(3) in a task
-// does: a loop that watches it receives no event.  The number stays in use, by a socket without
-// another end: the next descriptor would get it, and would be taken for this one.
-void close_behind(int fd) noexcept {
-  OwnedFd dead;
-  OwnedFd other;
-  if (make_pair(PairKind::stream, dead, other) == 0) ::dup3(dead.get(), fd, O_CLOEXEC);
-}
-
-// Does not write to a bad address: a sanitizer would turn that into an exit.
-[[noreturn]] void crash() noexcept {
-  ::signal(SIGSEGV, SIG_DFL);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGSEGV);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  ::raise(SIGSEGV);
-  for (;;) ::pause();
-}
-
-void do_deed(Deed deed) noexcept {
-  switch (deed) {
-    case Deed::none: return;
-    case Deed::kill: die_of_fault();
-    case Deed::stop: ::kill(::getpid(), SIGSTOP); return;
-    case Deed::exit_0: ::_exit(0);
-    case Deed::exit_3: ::_exit(3);
-    case Deed::crash: crash();
-    case Deed::close_control: return close_behind(faults.control);
-    case Deed::close_data: return close_behind(faults.data);
-  }
-}
-
-bool closes(Deed deed) noexcept {
-  return deed == Deed::close_control || deed == Deed::close_data;
-}
-
-}  // namespace
-
-Faults faults;
+FailpointHook failpoint_hook = nullptr;
 
 namespace {
 
-Faults::Counts& own_counts() noexcept {
+fault::Plan armed_plan;
+unsigned children = 0;  // forked by the snapshot so far; in a child: its own number
+
+// The counts of the process `of`.  A process that has inherited them begins anew.
+struct Counts {
+  pid_t of = 0;
+  std::uint64_t messages = 0;
+  std::uint64_t forks = 0;
+};
+Counts counts;
+
+Counts& own_counts() noexcept {
   const pid_t self = ::getpid();
-  if (faults.counts.of != self) {
-    faults.counts = {};
-    faults.counts.of = self;
+  if (counts.of != self) {
+    counts = {};
+    counts.of = self;
   }
-  return faults.counts;
-}
-
-bool is_meant(Role role_of_victim, unsigned child) noexcept {
-  if (role() != role_of_victim) return false;
-  return role() != Role::child || child == 0 || child == faults.children;
-}
-
-bool plan_is_ours() noexcept {
-  const fault::Plan& plan = faults.plan;
-  switch (plan.victim) {
-    case fault::Victim::parent: return is_meant(Role::parent, 0);
-    case fault::Victim::snapshot: return is_meant(Role::snapshot, 0);
-    case fault::Victim::child: return is_meant(Role::child, plan.child);
-  }
-  return false;
+  return counts;
 }
 
 void stand_still(std::chrono::milliseconds time) noexcept {
@@ -91,41 +45,41 @@ void stand_still(std::chrono::milliseconds time) noexcept {
   while (::nanosleep(&left, &left) != 0 && errno == EINTR) {}
 }
 
-}  // namespace
+int count_message() noexcept {
+  const std::uint64_t number = ++own_counts().messages;
+  if (number == armed_plan.delay_message) stand_still(armed_plan.delay);
+  if (number == armed_plan.die_at_message) die_of_fault();
+  return number == armed_plan.cut_message ? EPIPE : 0;
+}
 
 int count_fork() noexcept {
-  if (!plan_is_ours()) return 0;
-  Faults::Counts& counts = own_counts();
-  ++counts.forks;
-  if (counts.forks == faults.plan.die_at_fork) die_of_fault();
-  return counts.forks <= faults.plan.fork_failures ? faults.plan.fork_errno : 0;
+  const std::uint64_t number = ++own_counts().forks;
+  if (number == armed_plan.die_at_fork) die_of_fault();
+  return number <= armed_plan.fork_failures ? armed_plan.fork_errno : 0;
 }
 
-FrameFault count_message() noexcept {
-  if (!plan_is_ours()) return FrameFault::none;
-  const fault::Plan& plan = faults.plan;
-  const std::uint64_t number = ++own_counts().messages;
-  if (number == plan.delay_message) stand_still(plan.delay);
-  if (number == plan.die_at_message) die_of_fault();
-  return number == plan.cut_message ? FrameFault::cut : FrameFault::none;
+}  // namespace
+
+bool is_victim(fault::Victim victim, unsigned child) noexcept {
+  switch (victim) {
+    case fault::Victim::parent: return role() == Role::parent;
+    case fault::Victim::snapshot: return role() == Role::snapshot;
+    case fault::Victim::child: return role() == Role::child && (child == 0 || child == children);
+  }
+  return false;
 }
 
-void pass_hop(Hop hop) noexcept {
-  const HopFault& fault = faults.at_hop;
-  if (fault.deed == Deed::none || fault.hop != hop || !is_meant(fault.role, fault.child)) return;
-  if (fault.gate && !fault.gate->open) return;
-  if (++own_counts().passed != fault.passage) return;
-  const pid_t self = ::getpid();
-  // All replicas have the same plan, and so have their children.  One process does the deed: the
-  // first that comes, or the one that was chosen before.
-  const bool each_does_it = fault.role == Role::child && fault.child == 0;
-  pid_t chosen = 0;
-  if (fault.gate && !each_does_it && !fault.gate->taken_by.compare_exchange_strong(chosen, self) &&
-      chosen != self)
-    return;
-  if (fault.gate && !closes(fault.deed)) fault.gate->done_by = self;
-  do_deed(fault.deed);
-  if (fault.gate && closes(fault.deed)) fault.gate->done_by = self;
+int follow_plan(Failpoint failpoint, int value) noexcept {
+  const bool is_ours = is_victim(armed_plan.victim, armed_plan.child);
+  if (failpoint == Failpoint::put) return is_ours && value != 0 ? count_message() : 0;
+  if (failpoint != Failpoint::try_fork) return 0;
+  const int error = is_ours ? count_fork() : 0;
+  if (error == 0 && value != 0) ++children;
+  return error;
+}
+
+std::size_t size_of_cut_frame() noexcept {
+  return armed_plan.cut_to;
 }
 
 void die_of_fault() noexcept {
@@ -157,16 +111,14 @@ void check(const Plan& plan) {
 void arm(const Plan& plan) {
   check(plan);
   disarm();
-  faults.plan = plan;
-  faults.armed = true;
+  armed_plan = plan;
+  failpoint_hook = follow_plan;
 }
 
 void disarm() noexcept {
-  faults.armed = false;
-  faults.plan = {};
-  faults.at_hop = {};
-  faults.at_freeze = {};
-  faults.counts = {};
+  failpoint_hook = nullptr;
+  armed_plan = {};
+  counts = {};
 }
 
 }  // namespace fault

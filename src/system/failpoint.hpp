@@ -1,26 +1,23 @@
-// failpoint.hpp - the places where the library can make a fault happen.
+// failpoint.hpp - the places where a test can make a process end or an operation fail.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
-// A fault is a plan of the program or, for the library's own tests, an end of any kind at any hop.
-// All of it is one structure in plain memory: the snapshot and its children inherit what the
-// program sets before it takes the snapshot, and a task may set what happens to its own process.
-// Nothing happens until `armed` is true.
+// Each place calls the hook, if there is one.  The hook is a pointer in plain memory: the snapshot
+// and its children inherit what the program installs before it takes the snapshot, and a task may
+// install a hook in its own process.  fault::arm() installs follow_plan(), fault::disarm() removes
+// any hook.  The library's own tests install a hook of their own, which calls follow_plan(), too.
 #pragma once
-
-#include "system/fork.hpp"
 
 #include <evparallel/fault.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 namespace evparallel {
 
-// The hops: the places that a call passes on its way to the child and back, and that an end passes
-// on its way to its observer, in this order.  The library passes all but those marked *, which are
-// in the program's code: a codec, a task or a callback of a test passes them.
-enum class Hop : std::uint8_t {
+// In the order in which a call passes them on its way to the child and back, and an end on its way
+// to its observer.  The library passes all but those marked *, which are in the program's code: a
+// codec, a task or a callback of a test passes them.
+enum class Failpoint : std::uint8_t {
   run,                  // parent: run() or process() begins
   spawn,                // parent: it is about to ask for a child
   connect_to_snapshot,  // child: its first own request; it connects to the rendezvous socket
@@ -28,7 +25,7 @@ enum class Hop : std::uint8_t {
   send,                 // parent: the request goes to the control socket
   sent,                 // parent: the request has gone
   encode,               // *both: a value is written
-  put,                  // both: a frame is about to be queued
+  put,                  // both: a frame is queued; `value`: 1 for a message.  Error: it is cut.
   write,                // both: queued bytes, or the next piece of them, go to the data socket
   written,              // both: nothing is queued any more
   turn,                 // snapshot: it begins an iteration of its loop
@@ -50,88 +47,32 @@ enum class Hop : std::uint8_t {
   take,                 // parent: a report has been read
   exit_report,          // parent: it is known how a child ended
   ended,                // parent: and all that the child sent has been delivered
-};
-constexpr std::size_t hop_count = static_cast<std::size_t>(Hop::ended) + 1;
-
-enum class Deed : std::uint8_t {
-  none,
-  kill,  // SIGKILL
-  stop,  // SIGSTOP
-  exit_0,
-  exit_3,
-  crash,          // a real SIGSEGV
-  close_control,  // parent, snapshot: its end of the control socket
-  close_data,     // child: its end of the data socket
+  // These are on neither way.
+  control_socket,  // parent, snapshot: it gets its end of the control socket, `value`
+  data_socket,     // child: it gets its end of the data socket, `value`
+  try_fork,        // the process that forks; `value`: 1 for a child.  Error: the fork fails.
+  freeze_copy,     // snapshot: a piece of memory is to be copied.  Error: there is no room.
+  freeze_map,      // snapshot: the copy is to be mapped.  Error: the old mapping is lost.
 };
 
-// Memory shared by a test and the processes that it observes.
-struct FaultGate {
-  std::atomic<bool> open{false};   // passages count from here on
-  std::atomic<pid_t> taken_by{0};  // the process that does the deed, or 0: the first that comes
-  // The process that did the deed.  Set before the deed, or after it if the deed closes a socket.
-  std::atomic<pid_t> done_by{0};
-};
+// Returns 0, or the errno with which the operation at this failpoint fails.
+using FailpointHook = int (*)(Failpoint, int value) noexcept;
+extern FailpointHook failpoint_hook;
 
-// The deed that one process does at one hop.
-struct HopFault {
-  Deed deed = Deed::none;
-  Hop hop = Hop::run;
-  Role role = Role::parent;   // of the process
-  unsigned child = 0;         // for Role::child: the k-th that its snapshot forks; 0: each child
-  std::uint64_t passage = 1;  // the k-th in that process; 1 is the first
-  FaultGate* gate = nullptr;  // none: all passages count
-};
-
-// The fault in a process that freezes its memory.
-struct FreezeFault {
-  std::uint64_t piece = 0;  // the k-th piece that is copied, over all regions; 0: none
-  // The errno of the failure; -1: the process is killed; -2: its parent is killed just before.
-  int error = 0;
-  bool mapped = false;  // the piece is copied, but cannot be mapped, and the old mapping is lost
-};
-
-struct Faults {
-  bool armed = false;
-  fault::Plan plan{};
-  HopFault at_hop{};
-  FreezeFault at_freeze{};
-
-  // The counts of the process `of`.  A process that has inherited them begins anew.
-  struct Counts {
-    pid_t of = 0;
-    std::uint64_t messages = 0;
-    std::uint64_t forks = 0;
-    std::uint64_t passed = 0;  // passages of `at_hop` that counted
-  };
-  Counts counts{};
-  unsigned children = 0;  // forked by the snapshot so far; in a child: its own number
-  int control = -1;       // this process's end of its control socket; -1: none
-  int data = -1;          // a child's end of its data socket
-};
-
-extern Faults faults;
-
-// Inline for the case that nothing is armed: a child must not touch another page for a hop.
-
-// Returns the errno with which this fork has to fail, or 0.
-int count_fork() noexcept;
-inline int fault_at_fork() noexcept {
-  return __builtin_expect(faults.armed, false) ? count_fork() : 0;
+// Inline for the case that there is no hook: a child must not touch another page for a failpoint.
+inline bool has_failpoint_hook() noexcept {
+  return __builtin_expect(failpoint_hook != nullptr, false);
+}
+inline int fault_at(Failpoint failpoint, int value = 0) noexcept {
+  return has_failpoint_hook() ? failpoint_hook(failpoint, value) : 0;
 }
 
-enum class FrameFault { none, cut };
-// Called for each message before it is queued.
-FrameFault count_message() noexcept;
-inline FrameFault fault_at_message() noexcept {
-  return __builtin_expect(faults.armed, false) ? count_message() : FrameFault::none;
-}
-
-// Called at each hop.
-void pass_hop(Hop) noexcept;
-inline void fault_at(Hop hop) noexcept {
-  if (__builtin_expect(faults.armed, false)) pass_hop(hop);
-}
-
+// The hook for the plan of the program.
+int follow_plan(Failpoint, int value) noexcept;
+// `child`: the number of a child, counted by its snapshot while there is a hook; 0: each child.
+bool is_victim(fault::Victim, unsigned child) noexcept;
+// The number of bytes of the cut frame that are still sent.
+std::size_t size_of_cut_frame() noexcept;
 [[noreturn]] void die_of_fault() noexcept;
 
 }  // namespace evparallel

@@ -117,21 +117,21 @@ bool OwnerProcess::is_here() const noexcept {
 namespace {
 
 EVPARALLEL_EARLY Forked fork_now(void (*far)(void*), void* argument) noexcept {
-  fault_at(Hop::fork);
+  fault_at(Failpoint::fork);
   const pid_t pid = ::fork();
   const int error = pid < 0 ? errno : 0;
   if (pid == 0) {
     far(argument);
     ::_exit(70);
   }
-  fault_at(Hop::forked);
+  fault_at(Failpoint::forked);
   return {pid, error};
 }
 
 }  // namespace
 
 Forked fork_clean(void (*far)(void*), void* argument) noexcept {
-  if (const int error = fault_at_fork()) return {-1, error};
+  if (const int error = fault_at(Failpoint::try_fork)) return {-1, error};
   flush_streams();
   sigset_t all;
   sigset_t before;
@@ -143,8 +143,7 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept {
 }
 
 EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept {
-  if (const int error = fault_at_fork()) return {-1, error};
-  if (faults.armed) ++faults.children;
+  if (const int error = fault_at(Failpoint::try_fork, 1)) return {-1, error};
   flush_streams();
   return fork_now(far, argument);
 }
@@ -152,7 +151,7 @@ EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept 
 // The C library has no such fork.  It caches the number of the thread, and the kernel writes the
 // new number to that place if the place is known.
 Forked fork_sibling() noexcept {
-  if (const int error = fault_at_fork()) return {-1, error};
+  if (const int error = fault_at(Failpoint::try_fork)) return {-1, error};
   int* place = nullptr;
   const bool known = ::prctl(PR_GET_TID_ADDRESS, &place) == 0 && place != nullptr;
   const unsigned long flags =

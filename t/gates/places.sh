@@ -73,7 +73,7 @@ only_in     '# *include *<backtrace.h>' 'src/backtrace/symbolizer.cpp'
 only_in     'sigaltstack *\(' 'src/backtrace/crash_record.cpp'
 only_in     '# *include *<event2/' 'src/loop/event_loop.hpp src/loop/event_loop.cpp'
 only_in     '# *include *<nlohmann/' 'include/evparallel/detail/json_document.hpp'
-only_in     '_[eE]xit *\(' 'src/system/fork.cpp src/snapshot/server.cpp src/system/failpoint.cpp'
+only_in     '_[eE]xit *\(' 'src/system/fork.cpp src/snapshot/server.cpp'
 # What a kernel may be without: t/gates/without-memfd.sh runs what uses it as on such a kernel.
 only_in     'memfd_create *\(' 'src/system/new_descriptor.cpp'
 # None of the library's descriptors has the number of a standard stream: they come from one place.
@@ -84,7 +84,7 @@ nowhere_but '::(socket|accept4?|pipe|dup|mkstemp|mkostemp|tmpfile|shm_open|scand
 nowhere_but '(opendir|fopen|freopen|popen|SYS_open[a-z0-9]*|SYS_dup[23]?)([^a-z_]|$)'
 nowhere_but 'std::[io]?fstream'
 # Where one is put in the place of another.
-only_in     '::dup[23] *\(' 'src/system/fork.cpp src/system/stdio_plan.cpp src/system/failpoint.cpp'
+only_in     '::dup[23] *\(' 'src/system/fork.cpp src/system/stdio_plan.cpp'
 # Where the kernel refuses to wait, nobody may spin.
 only_in     '::poll *\(' 'src/system/polling.cpp'
 nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo) *\('

@@ -72,7 +72,7 @@ public:
       if (!ended_ && now - begun > waits_in_a_program * testing::patience()) story_.hung = true;
       if (story_.orphans || story_.hung) return end_by_force();
     }
-    story_.done = page_.gate.done_by != 0;
+    story_.done = page_.trigger.done_by != 0;
     return story_;
   }
 
@@ -95,16 +95,16 @@ private:
   }
 
   void look_after_target() {
-    const pid_t target = page_.gate.done_by;
+    const pid_t target = page_.trigger.done_by;
     if (target == 0 || let_go_) return;
     if (!has_happened(cell_, page_)) return;
     let_go_ = true;
     page_.go = true;
-    if (cell_.deed == Deed::stop_then_kill) ::kill(target, SIGKILL);
+    if (cell_.action == Action::stop_then_kill) ::kill(target, SIGKILL);
   }
 
   Story end_by_force() {
-    story_.done = page_.gate.done_by != 0;
+    story_.done = page_.trigger.done_by != 0;
     testing::eventually([&] {
       for (const pid_t pid : testing::children_of(::getpid())) {
         const std::string whom = std::to_string(pid) + " " + testing::state_of(pid);
@@ -182,7 +182,7 @@ private:
   void take_losses(int losses) {
     const bool lost = cell_.target == Target::snapshot;
     const bool may_be_lost = lost || cell_.target == Target::parent;
-    const bool certain = lost && cell_.moment != Moment::at_hop;
+    const bool certain = lost && cell_.moment != Moment::at_failpoint;
     if (losses > (may_be_lost ? 1 : 0) || (certain && losses != 1))
       complain("on_lost was told ", losses, " times");
   }
@@ -257,22 +257,22 @@ private:
     const bool spared = (cell_.replicas > 1 && cell_.moment == Moment::before_request) ||
                         (cell_.spares > 0 && cell_.moment <= Moment::after_request);
     const bool may_end_well =
-        cell_.target != Target::snapshot || cell_.moment == Moment::at_hop || spared;
+        cell_.target != Target::snapshot || cell_.moment == Moment::at_failpoint || spared;
     if (cause == par::Cause::normal && status == 0 && may_end_well) return;
     bool fits = false;
     if (cell_.target == Target::child) {
-      switch (cell_.deed) {
-        case Deed::kill:
-        case Deed::stop_then_kill:
+      switch (cell_.action) {
+        case Action::kill:
+        case Action::stop_then_kill:
           fits = cause == par::Cause::crash && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
           break;
-        case Deed::crash:
+        case Action::crash:
           fits = cause == par::Cause::crash && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
           break;
-        case Deed::exit_0: break;
-        case Deed::exit_3: fits = cause == par::Cause::error && WEXITSTATUS(status) == 3; break;
+        case Action::exit_0: break;
+        case Action::exit_3: fits = cause == par::Cause::error && WEXITSTATUS(status) == 3; break;
         // It is ended after `linger`, or its loop refuses the descriptor (an exception, 70).
-        case Deed::close:
+        case Action::close:
           fits = cause == par::Cause::terminated ||
                  (cause == par::Cause::error && WEXITSTATUS(status) == 70);
           break;
@@ -286,18 +286,19 @@ private:
   void judge_program() {
     if (story_.hung) return complain("the program hangs;", story_.left);
     if (story_.orphans) complain("somebody outlives the program:", story_.left);
-    const bool may_die = cell_.target == Target::parent && cell_.deed != Deed::close && story_.done;
+    const bool may_die =
+        cell_.target == Target::parent && cell_.action != Action::close && story_.done;
     if (!may_die) {
       if (!finished_[Who::program] || story_.status != 0)
         complain("the program ended with wait status ", story_.status);
       return;
     }
     const int status = story_.status;
-    const bool right = cell_.deed == Deed::exit_0   ? status == 0
-                       : cell_.deed == Deed::exit_3 ? WIFEXITED(status) && WEXITSTATUS(status) == 3
-                       : cell_.deed == Deed::crash
-                           ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV
-                           : WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    const bool right =
+        cell_.action == Action::exit_0   ? status == 0
+        : cell_.action == Action::exit_3 ? WIFEXITED(status) && WEXITSTATUS(status) == 3
+        : cell_.action == Action::crash  ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV
+                                         : WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     if (!right) complain("the program died of something else: wait status ", status);
   }
 
@@ -345,10 +346,10 @@ Allowed allowed_anywhere(const Cell& cell, Who who, int index) {
   // The last call has a child of its own, but in a nested use.
   const bool other_child = index >= spare_call && (cell.use != Use::nested || who == Who::child);
   if (!own_worker || other_child) return {answered, 0};
-  switch (cell.deed) {
-    case Deed::exit_0:
-    case Deed::exit_3: return {answered | set_of(par::Errc::child_exited), anything};
-    case Deed::close:
+  switch (cell.action) {
+    case Action::exit_0:
+    case Action::exit_3: return {answered | set_of(par::Errc::child_exited), anything};
+    case Action::close:
       return {answered | set_of(par::Errc::child_exited) | set_of(par::Errc::child_killed),
               anything};
     default: return {answered | set_of(par::Errc::child_killed), anything};
@@ -378,7 +379,7 @@ void remark(const std::string& text) {
 std::string name_of(const Cell& cell) {
   static const char* const uses[] = {"run", "process", "nested"};
   static const char* const targets[] = {"parent", "snapshot", "child", "grandchild"};
-  static const char* const deeds[] = {
+  static const char* const actions[] = {
       "SIGKILL", "SIGSTOP, then SIGKILL", "exit 0", "exit 3", "segfault", "close"};
   static const char* const moments[] = {
       "before the request", "after the request", "before the first message", "mid message",
@@ -387,19 +388,24 @@ std::string name_of(const Cell& cell) {
                      (cell.spares > 0 ? std::to_string(cell.spares) + " spares, " : "") +
                      std::string(uses[static_cast<int>(cell.use)]) + ", " +
                      targets[static_cast<int>(cell.target)] + ", " +
-                     deeds[static_cast<int>(cell.deed)] + ", ";
-  if (cell.moment != Moment::at_hop) return name + moments[static_cast<int>(cell.moment)];
-  return name + "at " + name_of(cell.hop) + ", passage " + std::to_string(cell.passage);
+                     actions[static_cast<int>(cell.action)] + ", ";
+  if (cell.moment != Moment::at_failpoint) return name + moments[static_cast<int>(cell.moment)];
+  return name + "at " + name_of(cell.failpoint) + ", hit " + std::to_string(cell.hit);
 }
 
-const char* name_of(par::Hop hop) {
-  static const char* const names[] = {"run",    "spawn",  "knock",  "ask",       "send",  "sent",
-                                      "encode", "put",    "write",  "written",   "turn",  "door",
-                                      "serve",  "fork",   "forked", "live",      "read",  "task",
-                                      "decode", "call",   "finish", "callback",  "drain", "leave",
-                                      "reap",   "report", "take",   "last_word", "ended"};
-  static_assert(sizeof names / sizeof *names == par::hop_count, "each hop has a name");
-  return names[static_cast<int>(hop)];
+const char* name_of(Failpoint failpoint) {
+  static const char* const names[] = {"run",         "spawn",  "connect_to_snapshot",
+                                      "ask",         "send",   "sent",
+                                      "encode",      "put",    "write",
+                                      "written",     "turn",   "rendezvous",
+                                      "serve",       "fork",   "forked",
+                                      "child_main",  "read",   "task",
+                                      "decode",      "call",   "finish",
+                                      "callback",    "drain",  "leave",
+                                      "reap",        "report", "take",
+                                      "exit_report", "ended"};
+  static_assert(sizeof names / sizeof *names == failpoints::count, "each failpoint has a name");
+  return names[static_cast<int>(failpoint)];
 }
 
 }  // namespace cell

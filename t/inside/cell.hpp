@@ -5,7 +5,7 @@
 // writing end of that pipe, so its end of file is the proof that none of them is left.
 #pragma once
 
-#include "system/failpoint.hpp"
+#include "failpoint_actions.hpp"
 
 #include <evparallel/error.hpp>
 
@@ -15,6 +15,7 @@
 namespace cell {
 
 namespace par = evparallel;
+using failpoints::Failpoint;
 
 enum class Use {
   run,      // the program calls a remote function
@@ -25,7 +26,7 @@ enum class Use {
 // Whom it happens to.  The child of a nested use is the one that calls, the grandchild the one that is called.
 enum class Target { parent, snapshot, child, grandchild };
 
-enum class Deed { kill, stop_then_kill, exit_0, exit_3, crash, close };
+enum class Action { kill, stop_then_kill, exit_0, exit_3, crash, close };
 
 // When it happens, seen from whoever calls (in a nested use: from the child).
 enum class Moment {
@@ -37,22 +38,22 @@ enum class Moment {
   one_pending,           // one is being worked on
   hundred_pending,       // one is being worked on, and 99 wait
   draining,              // the caller has closed, and the answers fill the socket
-  at_hop,  // not at a moment but at `hop`, somewhere in all of the above, one after the other
+  at_failpoint,  // not at a moment but at `failpoint`, somewhere in all of the above, one after the other
 };
 
 struct Cell {
   Use use = Use::run;
   Target target = Target::child;
-  Deed deed = Deed::kill;
-  Moment moment = Moment::at_hop;
-  par::Hop hop = par::Hop::run;  // for Moment::at_hop
-  std::uint64_t passage = 1;     // of that hop
-  unsigned replicas = 1;         // of the snapshot; it happens to one of them
-  unsigned spares = 0;           // of the snapshot; all wait before the script begins
+  Action action = Action::kill;
+  Moment moment = Moment::at_failpoint;
+  Failpoint failpoint = Failpoint::run;  // for Moment::at_failpoint
+  std::uint64_t hit = 1;                 // of that failpoint
+  unsigned replicas = 1;                 // of the snapshot; it happens to one of them
+  unsigned spares = 0;                   // of the snapshot; all wait before the script begins
 };
 
 std::string name_of(const Cell&);
-const char* name_of(par::Hop);
+const char* name_of(Failpoint);
 
 // Outcomes and how far the calls got, as sets.
 using Set = unsigned;

@@ -1,11 +1,10 @@
 // faults.cpp - what the caller hears where a plan of faults comes true: ends at a chosen message, forks that fail,
-// a snapshot that dies; and ends at a chosen hop.
+// a snapshot that dies; and ends at a chosen failpoint.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "failpoint_actions.hpp"
 #include "testing.hpp"
-
-#include "system/failpoint.hpp"
 
 #include <evparallel/evparallel.hpp>
 
@@ -309,16 +308,13 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_of_that_and_how_its_child
 BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
-  par::HopFault wanted;
-  wanted.deed = par::Deed::exit_3;
-  wanted.hop = par::Hop::put;
-  wanted.role = par::Role::child;
-  wanted.passage = 4;
-  const auto with = [&](const par::HopFault& chosen) {
-    return events_of(snapshot, [chosen] {
-      par::faults.armed = true;
-      par::faults.at_hop = chosen;
-    });
+  failpoints::Fault wanted;
+  wanted.action = failpoints::Action::exit_3;
+  wanted.failpoint = failpoints::Failpoint::put;
+  wanted.victim = failpoints::Victim::child;
+  wanted.hit = 4;
+  const auto with = [&](const failpoints::Fault& chosen) {
+    return events_of(snapshot, [chosen] { failpoints::load(chosen); });
   };
   const Strings events = with(wanted);
   BOOST_REQUIRE(events.size() == 6u);
@@ -328,8 +324,8 @@ BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
   BOOST_TEST(events[4] == "end");
   BOOST_TEST(events[5] == "error");
   // Another process's fault, and another child's, are none of its own.
-  par::HopFault others = wanted;
-  others.role = par::Role::snapshot;
+  failpoints::Fault others = wanted;
+  others.victim = failpoints::Victim::snapshot;
   BOOST_TEST(with(others).back() == "normal");
   others = wanted;
   others.child = 7;

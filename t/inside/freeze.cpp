@@ -1,8 +1,8 @@
 // freeze.cpp - frozen memory: what is frozen and what is not, and what a process may do with it.
 #include "elsewhere.hpp"
+#include "failpoint_actions.hpp"
 #include "testing.hpp"
 
-#include "system/failpoint.hpp"
 #include "snapshot/freeze_memory.hpp"
 #include "snapshot/freezable_regions.hpp"
 
@@ -24,6 +24,7 @@
 #include <thread>
 
 namespace par = evparallel;
+using failpoints::Failpoint;
 using par::FreezeStep;
 using testing::elsewhere;
 
@@ -496,22 +497,26 @@ BOOST_AUTO_TEST_CASE(what_was_never_touched_takes_no_memory) {
 
 namespace {
 
-// Three pieces at least, and the fault in one of them; then all goes on as if nothing had been.
-int fails(const par::FreezeFault& fault, FreezeStep step) {
+// Three pieces at least, and one of them fails; then all goes on as if nothing had been.
+int fails(std::uint64_t piece, int error, FreezeStep step) {
   return elsewhere([&] {
     char* block = filled(150 * mb);
-    par::faults.armed = true;
-    par::faults.at_freeze = fault;
+    failpoints::Fault fault;
+    fault.action = failpoints::Action::fail;
+    fault.failpoint = step == FreezeStep::copy ? Failpoint::freeze_copy : Failpoint::freeze_map;
+    fault.hit = piece;
+    fault.error = error;
+    failpoints::load(fault);
     const par::FreezeOutcome outcome = freeze();
-    par::faults.armed = false;
-    if (outcome.failed_at != step || outcome.error != fault.error) return 1;
+    par::fault::disarm();
+    if (outcome.failed_at != step || outcome.error != error) return 1;
     if (!is_filled(block, 150 * mb)) return 2;
     block = static_cast<char*>(std::realloc(block, 160 * mb));
     std::memset(block + 150 * mb, 1, 10 * mb);
     if (!is_filled(block, 150 * mb)) return 3;
     if (in_fork([&] { return is_filled(block, 150 * mb); }) != 0) return 4;
     std::free(block);
-    return is_filled(filled(mb), mb) && par::error_of(outcome).os_error() == fault.error ? 0 : 5;
+    return is_filled(filled(mb), mb) && par::error_of(outcome).os_error() == error ? 0 : 5;
   });
 }
 
@@ -520,13 +525,13 @@ int fails(const par::FreezeFault& fault, FreezeStep step) {
 BOOST_AUTO_TEST_CASE(where_there_is_no_room_for_a_copy_memory_is_as_it_was) {
   if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
-    BOOST_TEST(fails({piece, ENOSPC, false}, FreezeStep::copy) == 0);
+    BOOST_TEST(fails(piece, ENOSPC, FreezeStep::copy) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(where_a_copy_cannot_be_mapped_memory_is_as_it_was) {
   if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
-    BOOST_TEST(fails({piece, ENOMEM, true}, FreezeStep::map) == 0);
+    BOOST_TEST(fails(piece, ENOMEM, FreezeStep::map) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_an_error_and_no_signal) {

@@ -1,10 +1,10 @@
 // freezing.cpp - snapshots that cannot be frozen, or die of it, and what the program hears.
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "failpoint_actions.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
-#include "system/failpoint.hpp"
 #include "spawn/snapshot_process.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -17,6 +17,8 @@
 #include <cstring>
 
 namespace par = evparallel;
+using failpoints::Action;
+using failpoints::Failpoint;
 using testing::elsewhere;
 using testing::error_of;
 using testing::has;
@@ -25,26 +27,30 @@ namespace {
 
 constexpr std::size_t size = std::size_t{100} << 20;
 
-par::Faults at_piece(const par::FreezeFault& fault) {
-  par::Faults faults;
-  faults.armed = true;
-  faults.at_freeze = fault;
-  return faults;
+// What the snapshot does at its k-th piece.
+void load_at_piece(std::uint64_t k, Action action, Failpoint failpoint, int error = 0) {
+  failpoints::Fault fault;
+  fault.action = action;
+  fault.failpoint = failpoint;
+  fault.victim = failpoints::Victim::snapshot;
+  fault.hit = k;
+  fault.error = error;
+  failpoints::load(fault);
 }
 
-par::Faults at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
-  par::Faults faults;
-  faults.armed = true;
-  faults.plan.victim = par::fault::Victim::snapshot;
-  faults.plan.fork_failures = failures;
-  faults.plan.fork_errno = EAGAIN;
-  faults.plan.die_at_fork = death;
-  return faults;
+void arm_at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
+  par::fault::Plan plan;
+  plan.victim = par::fault::Victim::snapshot;
+  plan.fork_failures = failures;
+  plan.fork_errno = EAGAIN;
+  plan.die_at_fork = death;
+  par::fault::arm(plan);
 }
 
-// What the constructor throws when this happens to the snapshot; and nothing is left of it.
-std::optional<par::Error> error_with(const par::Faults& faults) {
-  par::faults = faults;
+// What the constructor throws when what `arm` prepares happens to the snapshot; and nothing is left of it.
+template <class Arm>
+std::optional<par::Error> error_with(Arm arm) {
+  arm();
   par::SnapshotOptions options;
   options.freeze = true;
   options.replicas = 3;
@@ -59,13 +65,14 @@ std::optional<par::Error> error_with(const par::Faults& faults) {
 }
 
 // The same in a program with a large block, which goes on with a snapshot that is not frozen.
-int heard(const par::Faults& faults, const char* text, int os_error) {
+template <class Arm>
+int heard(Arm arm, const char* text, int os_error) {
   return elsewhere([&] {
     static char* block;
     block = static_cast<char*>(std::malloc(size));
     std::memset(block, 'a', size);
     const std::size_t descriptors = testing::count_descriptors();
-    const auto error = error_with(faults);
+    const auto error = error_with(arm);
     if (!error || error->code() != par::Errc::spawn_failed) return 1;
     std::printf("# %s\n", error->what());
     if (!has(error->what(), text) || error->os_error() != os_error) return 2;
@@ -87,26 +94,31 @@ int heard(const par::Faults& faults, const char* text, int os_error) {
 
 BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_said) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard(at_piece({1, ENOSPC, false}), "no memory for a copy", ENOSPC) == 0);
-  BOOST_TEST(heard(at_piece({2, ENOSPC, false}), "could not be frozen", ENOSPC) == 0);
+  BOOST_TEST(heard([] { load_at_piece(1, Action::fail, Failpoint::freeze_copy, ENOSPC); },
+                   "no memory for a copy", ENOSPC) == 0);
+  BOOST_TEST(heard([] { load_at_piece(2, Action::fail, Failpoint::freeze_copy, ENOSPC); },
+                   "could not be frozen", ENOSPC) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_is_said) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard(at_piece({2, ENOMEM, true}), "could not be mapped", ENOMEM) == 0);
+  BOOST_TEST(heard([] { load_at_piece(2, Action::fail, Failpoint::freeze_map, ENOMEM); },
+                   "could not be mapped", ENOMEM) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_of_it_is_said) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard(at_piece({2, -1, false}), "SIGKILL", 0) == 0);
+  BOOST_TEST(heard([] { load_at_piece(2, Action::kill, Failpoint::freeze_copy); }, "SIGKILL", 0) ==
+             0);
 }
 
 // Those that were forked before end with it.
 BOOST_AUTO_TEST_CASE(a_replica_that_cannot_be_forked_is_said) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard(at_fork_of_a_replica(1, 0), "a replica could not be forked", EAGAIN) == 0);
-  BOOST_TEST(heard(at_fork_of_a_replica(0, 1), "SIGKILL", 0) == 0);
-  BOOST_TEST(heard(at_fork_of_a_replica(0, 2), "SIGKILL", 0) == 0);
+  BOOST_TEST(
+      heard([] { arm_at_fork_of_a_replica(1, 0); }, "a replica could not be forked", EAGAIN) == 0);
+  BOOST_TEST(heard([] { arm_at_fork_of_a_replica(0, 1); }, "SIGKILL", 0) == 0);
+  BOOST_TEST(heard([] { arm_at_fork_of_a_replica(0, 2); }, "SIGKILL", 0) == 0);
 }
 
 // The program is killed while it waits: its snapshot, half frozen, ends before the next piece.
@@ -119,7 +131,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
     static char* volatile block;
     block = static_cast<char*>(std::malloc(2 * size));
     std::memset(block, 'a', 2 * size);
-    par::faults = at_piece({2, -2, false});  // it kills the program
+    load_at_piece(2, Action::kill_parent, Failpoint::freeze_copy);
     par::SnapshotOptions options;
     options.freeze = true;
     const par::Snapshot snapshot(options);

@@ -1,4 +1,4 @@
-// hops.cpp - an end at every hop on the way of a call, of each process that passes it; and ends that come to the
+// hops.cpp - an end at every failpoint on the way of a call, of each process that passes it; and ends that come to the
 // parent in an odd order: a report without end of file, an end of file without report.
 #include "cell.hpp"
 #include "elsewhere.hpp"
@@ -20,41 +20,45 @@ namespace {
 
 namespace par = evparallel;
 using namespace cell;
-using par::Hop;
 
 // ---- who passes what ------------------------------------------------------------------------------
 
-bool is_one_of(Hop hop, std::initializer_list<Hop> hops) {
-  return std::find(hops.begin(), hops.end(), hop) != hops.end();
+bool is_one_of(Failpoint failpoint, std::initializer_list<Failpoint> set) {
+  return std::find(set.begin(), set.end(), failpoint) != set.end();
 }
 
-bool passed_by_caller(Hop hop, Use use) {
+bool passed_by_caller(Failpoint failpoint, Use use) {
   // That a child has ended is waited for by nobody but a process.
-  if (is_one_of(hop, {Hop::exit_report, Hop::ended})) return use == Use::process;
-  if (hop == Hop::finish) return use != Use::process;
-  return is_one_of(
-      hop, {Hop::run, Hop::spawn, Hop::ask, Hop::send, Hop::sent, Hop::encode, Hop::put, Hop::write,
-            Hop::written, Hop::read, Hop::decode, Hop::callback, Hop::take});
+  if (is_one_of(failpoint, {Failpoint::exit_report, Failpoint::ended})) return use == Use::process;
+  if (failpoint == Failpoint::finish) return use != Use::process;
+  return is_one_of(failpoint, {Failpoint::run, Failpoint::spawn, Failpoint::ask, Failpoint::send,
+                               Failpoint::sent, Failpoint::encode, Failpoint::put, Failpoint::write,
+                               Failpoint::written, Failpoint::read, Failpoint::decode,
+                               Failpoint::callback, Failpoint::take});
 }
 
-bool passed_by_worker(Hop hop) {
-  return is_one_of(hop, {Hop::child_main, Hop::read, Hop::task, Hop::decode, Hop::call, Hop::encode,
-                         Hop::put, Hop::write, Hop::written, Hop::drain, Hop::leave});
+bool passed_by_worker(Failpoint failpoint) {
+  return is_one_of(failpoint,
+                   {Failpoint::child_main, Failpoint::read, Failpoint::task, Failpoint::decode,
+                    Failpoint::call, Failpoint::encode, Failpoint::put, Failpoint::write,
+                    Failpoint::written, Failpoint::drain, Failpoint::leave});
 }
 
-bool is_passed(Hop hop, Use use, Target target) {
+bool is_passed(Failpoint failpoint, Use use, Target target) {
   const bool nested = use == Use::nested;
   switch (target) {
     case Target::parent:  // forks the snapshot
-      return passed_by_caller(hop, use) || is_one_of(hop, {Hop::fork, Hop::forked});
+      return passed_by_caller(failpoint, use) ||
+             is_one_of(failpoint, {Failpoint::fork, Failpoint::forked});
     case Target::snapshot:
-      if (hop == Hop::rendezvous) return nested;
-      return is_one_of(hop,
-                       {Hop::turn, Hop::serve, Hop::fork, Hop::forked, Hop::reap, Hop::report});
+      if (failpoint == Failpoint::rendezvous) return nested;
+      return is_one_of(failpoint, {Failpoint::turn, Failpoint::serve, Failpoint::fork,
+                                   Failpoint::forked, Failpoint::reap, Failpoint::report});
     case Target::child:  // of a nested use: works, and calls
-      if (!nested) return passed_by_worker(hop);
-      return passed_by_worker(hop) || passed_by_caller(hop, use) || hop == Hop::connect_to_snapshot;
-    default: return nested && passed_by_worker(hop);
+      if (!nested) return passed_by_worker(failpoint);
+      return passed_by_worker(failpoint) || passed_by_caller(failpoint, use) ||
+             failpoint == Failpoint::connect_to_snapshot;
+    default: return nested && passed_by_worker(failpoint);
   }
 }
 
@@ -63,20 +67,21 @@ bool is_passed(Hop hop, Use use, Target target) {
 constexpr Use uses[] = {Use::run, Use::process, Use::nested};
 constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, Target::grandchild};
 
-// In a nested use the second passage is about the grandchild.
-std::uint64_t passages(Hop hop, Use use, Target target) {
-  return use == Use::nested && target == Target::snapshot && hop != Hop::rendezvous ? 2 : 1;
+// In a nested use the second hit is about the grandchild.
+std::uint64_t hits(Failpoint failpoint, Use use, Target target) {
+  return use == Use::nested && target == Target::snapshot && failpoint != Failpoint::rendezvous ? 2
+                                                                                                : 1;
 }
 
-std::vector<Cell> ends_by(Deed deed) {
+std::vector<Cell> ends_by(Action action) {
   std::vector<Cell> all;
   for (const Use use : uses) {
     for (const Target target : targets) {
-      for (std::size_t i = 0; i < par::hop_count; ++i) {
-        const Hop hop = static_cast<Hop>(i);
-        if (!is_passed(hop, use, target)) continue;
-        for (std::uint64_t k = 1; k <= passages(hop, use, target); ++k)
-          all.push_back({use, target, deed, Moment::at_hop, hop, k});
+      for (std::size_t i = 0; i < failpoints::count; ++i) {
+        const Failpoint failpoint = static_cast<Failpoint>(i);
+        if (!is_passed(failpoint, use, target)) continue;
+        for (std::uint64_t k = 1; k <= hits(failpoint, use, target); ++k)
+          all.push_back({use, target, action, Moment::at_failpoint, failpoint, k});
       }
     }
   }
@@ -84,9 +89,9 @@ std::vector<Cell> ends_by(Deed deed) {
 }
 
 // Its shards play a part of the ends each.
-void check_all(Deed deed) {
+void check_all(Action action) {
   const testing::Shard shard = testing::own_shard();
-  const std::vector<Cell> cells = ends_by(deed);
+  const std::vector<Cell> cells = ends_by(action);
   std::size_t count = 0;
   for (std::size_t i = 0; i < cells.size(); ++i) {
     if (!shard.has(i)) continue;
@@ -102,27 +107,27 @@ void check_all(Deed deed) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(every_hop_is_passed_by_somebody) {
-  for (std::size_t i = 0; i < par::hop_count; ++i) {
+BOOST_AUTO_TEST_CASE(every_failpoint_is_passed_by_somebody) {
+  for (std::size_t i = 0; i < failpoints::count; ++i) {
     bool passed = false;
     for (const Use use : uses)
       for (const Target target : targets)
-        passed = passed || is_passed(static_cast<Hop>(i), use, target);
-    BOOST_TEST(passed, name_of(static_cast<Hop>(i)));
+        passed = passed || is_passed(static_cast<Failpoint>(i), use, target);
+    BOOST_TEST(passed, name_of(static_cast<Failpoint>(i)));
   }
 }
 
-BOOST_AUTO_TEST_CASE(killed_at_each_hop) {
-  check_all(Deed::kill);
+BOOST_AUTO_TEST_CASE(killed_at_each_failpoint) {
+  check_all(Action::kill);
 }
-BOOST_AUTO_TEST_CASE(stopped_at_each_hop_then_killed) {
-  check_all(Deed::stop_then_kill);
+BOOST_AUTO_TEST_CASE(stopped_at_each_failpoint_then_killed) {
+  check_all(Action::stop_then_kill);
 }
-BOOST_AUTO_TEST_CASE(a_socket_closed_at_each_hop) {
-  check_all(Deed::close);
+BOOST_AUTO_TEST_CASE(a_socket_closed_at_each_failpoint) {
+  check_all(Action::close);
 }
-BOOST_AUTO_TEST_CASE(exit_at_each_hop) {
-  check_all(Deed::exit_3);
+BOOST_AUTO_TEST_CASE(exit_at_each_failpoint) {
+  check_all(Action::exit_3);
 }
 
 // ---- ends that come in an odd order ---------------------------------------------------------------
@@ -158,26 +163,22 @@ BOOST_AUTO_TEST_CASE(a_report_without_end_of_file, *testing::guarantee("2.1")) {
 
 namespace {
 
-par::FaultGate& fresh_gate() {
-  return testing::shared<par::FaultGate>();
-}
-
 // For the snapshots that are taken from now on.
-par::FaultGate& arm_snapshots(par::Deed deed, Hop hop) {
-  par::faults.armed = true;
-  par::HopFault& fault = par::faults.at_hop;
-  fault.deed = deed;
-  fault.hop = hop;
-  fault.role = par::Role::snapshot;
-  fault.gate = &fresh_gate();
-  return *fault.gate;
+failpoints::Trigger& load_for_snapshots(failpoints::Action action, Failpoint failpoint) {
+  failpoints::Fault fault;
+  fault.action = action;
+  fault.failpoint = failpoint;
+  fault.victim = failpoints::Victim::snapshot;
+  fault.trigger = &testing::shared<failpoints::Trigger>();
+  failpoints::load(fault);
+  return *fault.trigger;
 }
 
 // A child ends while its snapshot is stopped, so that nobody can say how.  Then the snapshot gets
 // `signum`.  What the caller heard before and after.
 std::string end_of_file_without_report(int signum) {
-  par::FaultGate& gate = arm_snapshots(par::Deed::stop, Hop::reap);
-  gate.open = true;
+  failpoints::Trigger& trigger = load_for_snapshots(failpoints::Action::stop, Failpoint::reap);
+  trigger.active = true;
   par::init();
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(
@@ -190,7 +191,7 @@ std::string end_of_file_without_report(int signum) {
                                            : std::string(" ") + par::to_string(s.cause);
   });
   p.send(3);
-  while (gate.done_by == 0 || testing::state_of(gate.done_by) != 'T')
+  while (trigger.done_by == 0 || testing::state_of(trigger.done_by) != 'T')
     loop.run_for(std::chrono::milliseconds(1));
   testing::turn(loop, 20);  // the end of file has come
   events += "; ";
@@ -214,7 +215,7 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) 
 // Else a slow start of one replica decides to whom it happens.
 BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
   const int status = testing::elsewhere([] {
-    par::FaultGate& gate = arm_snapshots(par::Deed::exit_3, Hop::turn);
+    failpoints::Trigger& trigger = load_for_snapshots(failpoints::Action::exit_3, Failpoint::turn);
     par::SnapshotOptions two;
     two.replicas = 2;
     par::Snapshot snapshot(two);
@@ -223,8 +224,8 @@ BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
     par::Reactor loop;
     const par::Hold hold = loop.hold();  // a loss is heard also where no call is pending
     snapshot.on_lost([&](const par::ExitStatus& how) { lost = how.pid; });
-    gate.taken_by = chosen;
-    gate.open = true;
+    trigger.taken_by = chosen;
+    trigger.active = true;
     // The first replica turns for this one, and lives.
     par::Options options;
     options.snapshot = &snapshot;
@@ -233,11 +234,11 @@ BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
     pid_t asked = 0;
     f([&](par::Result<pid_t> r) { asked = r.value_or(-1); });
     while (asked == 0) loop.run_for(std::chrono::milliseconds(1));
-    if (asked != snapshot.pid() || gate.done_by == asked) return 1;
+    if (asked != snapshot.pid() || trigger.done_by == asked) return 1;
     // Unless its first turn was late, and has done it.
-    if (gate.done_by == 0) ::kill(chosen, SIGCONT);
+    if (trigger.done_by == 0) ::kill(chosen, SIGCONT);
     while (lost == 0) loop.run_for(std::chrono::milliseconds(1));
-    return lost == chosen && gate.done_by == chosen ? 0 : 2;
+    return lost == chosen && trigger.done_by == chosen ? 0 : 2;
   });
   BOOST_TEST(status == 0);
 }

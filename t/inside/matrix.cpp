@@ -1,4 +1,4 @@
-// matrix.cpp - the fault matrix: every target x deed x moment x use, with one replica and with two, each in a
+// matrix.cpp - the fault matrix: every target x action x moment x use, with one replica and with two, each in a
 // program of its own.
 //
 // The axes are multiplied, not typed.  Where the parent is the target and dies, nobody is left to hear: processes
@@ -26,8 +26,8 @@ using namespace cell;
 
 constexpr Use uses[] = {Use::run, Use::process, Use::nested};
 constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, Target::grandchild};
-constexpr Deed deeds[] = {Deed::kill,   Deed::stop_then_kill, Deed::exit_0,
-                          Deed::exit_3, Deed::crash,          Deed::close};
+constexpr Action actions[] = {Action::kill,   Action::stop_then_kill, Action::exit_0,
+                              Action::exit_3, Action::crash,          Action::close};
 constexpr Moment moments[] = {Moment::before_request,       Moment::after_request,
                               Moment::before_first_message, Moment::mid_message,
                               Moment::between_messages,     Moment::one_pending,
@@ -50,10 +50,10 @@ std::vector<Cell> all_combinations() {
   std::vector<Cell> all;
   for (const Use use : uses)
     for (const Target target : targets)
-      for (const Deed deed : deeds)
+      for (const Action action : actions)
         for (const Moment moment : moments)
           for (const unsigned count : replicas) {
-            all.push_back({use, target, deed, moment});
+            all.push_back({use, target, action, moment});
             all.back().replicas = count;
           }
   return all;
@@ -80,14 +80,14 @@ constexpr Allowed well{answered, 0};
 // The one who works dies.
 Allowed when_worker_ends(const Cell& cell, int index) {
   Allowed allowed;
-  switch (cell.deed) {
-    case Deed::kill:
-    case Deed::stop_then_kill:
-    case Deed::crash: allowed.outcomes = killed; break;
-    case Deed::exit_0:
-    case Deed::exit_3: allowed.outcomes = exited; break;
+  switch (cell.action) {
+    case Action::kill:
+    case Action::stop_then_kill:
+    case Action::crash: allowed.outcomes = killed; break;
+    case Action::exit_0:
+    case Action::exit_3: allowed.outcomes = exited; break;
     // It may find its socket gone and end, or be ended after `linger`.
-    case Deed::close: allowed.outcomes = exited | killed; break;
+    case Action::close: allowed.outcomes = exited | killed; break;
   }
   switch (cell.moment) {
     // The message follows the end.  A caller that has seen it has the call answered by another child.
@@ -103,16 +103,16 @@ Allowed when_worker_ends(const Cell& cell, int index) {
     // One is in the task, and the others are in the socket.
     case Moment::one_pending:
     case Moment::hundred_pending: allowed.deliveries = index == 1 ? started : sent; break;
-    // The deed comes with the second answer, and what was written before is read before the end.  A
-    // process answers without waiting for its socket: it does the deed with the first answer torn.
+    // The action comes with the second answer, and what was written before is read before the end.  A
+    // process answers without waiting for its socket: it does the action with the first answer torn.
     case Moment::draining:
       if (cell.use != Use::process && index == 1) return well;
       allowed.deliveries = index == 3 ? sent : started;
       break;
-    case Moment::at_hop: break;
+    case Moment::at_failpoint: break;
   }
   // Without a socket, the calls that it has read already are worked on all the same.
-  if (cell.deed == Deed::close && index > 1) allowed.deliveries |= started;
+  if (cell.action == Action::close && index > 1) allowed.deliveries |= started;
   return allowed;
 }
 
@@ -135,9 +135,9 @@ Allowed when_snapshot_ends(const Cell& cell, int index) {
                        cell.moment == Moment::hundred_pending || cell.moment == Moment::draining;
   if (at_work) allowed.deliveries = index == 1 ? started : sent;
   // While it is stopped, or leaves slowly because its socket is gone, its children work on.
-  if (cell.deed == Deed::stop_then_kill || cell.deed == Deed::close) {
+  if (cell.action == Action::stop_then_kill || cell.action == Action::close) {
     // The one that is stopped before it forks never does.
-    const bool forks = cell.moment != Moment::after_request || cell.deed == Deed::close;
+    const bool forks = cell.moment != Moment::after_request || cell.action == Action::close;
     if (forks) allowed.outcomes |= answered;
     allowed.deliveries |= not_sent | sent | started;
   }
@@ -172,9 +172,9 @@ Allowed allowed_for_program(const Cell& cell, int index) {
     case Target::child:
       if (index == last_call) return well;  // a child that is dead is replaced
       if (!nested) return when_worker_ends(cell, index);
-      return {cell.deed == Deed::exit_0 || cell.deed == Deed::exit_3 ? exited
-              : cell.deed == Deed::close                             ? exited | killed
-                                                                     : killed,
+      return {cell.action == Action::exit_0 || cell.action == Action::exit_3 ? exited
+              : cell.action == Action::close                                 ? exited | killed
+                                                                             : killed,
               started};
     default: return well;
   }
@@ -205,8 +205,8 @@ void check(const Cell& cell) {
   BOOST_TEST(verdict.done, name_of(cell) << ": it did not happen");
 }
 
-// Which cells of a case this program plays.  Neighbours differ in the replicas, then in the moment, then in the deed; a
-// step that has no divisor in common with the numbers of those meets all of them.
+// Which cells of a case this program plays.  Neighbours differ in the replicas, then in the moment, then in the
+// action; a step that has no divisor in common with the numbers of those meets all of them.
 bool is_played(std::size_t index) {
   static const testing::Shard shard = testing::own_shard();
   static const bool all = !testing::sanitized || std::getenv("EVPARALLEL_ALL_CELLS");
@@ -320,14 +320,14 @@ std::size_t below(Random& random, std::size_t limit) {
   return random() % limit;
 }
 
-// One of the matrix, or an end at any passage of any hop, where it is passed at all.
+// One of the matrix, or an end at any hit of any failpoint, where it is passed at all.
 template <class Random>
 Cell any_cell(Random& random, const std::vector<Cell>& matrix) {
   const Cell cell = matrix[below(random, matrix.size())];
-  const auto hop = static_cast<par::Hop>(below(random, par::hop_count));
-  const std::uint64_t passage = 1 + below(random, 30);
+  const auto failpoint = static_cast<Failpoint>(below(random, failpoints::count));
+  const std::uint64_t hit = 1 + below(random, 30);
   if (below(random, 2) == 0) return cell;
-  return {cell.use, cell.target, cell.deed, Moment::at_hop, hop, passage, cell.replicas};
+  return {cell.use, cell.target, cell.action, Moment::at_failpoint, failpoint, hit, cell.replicas};
 }
 
 }  // namespace
@@ -348,11 +348,11 @@ BOOST_AUTO_TEST_CASE(soak, *boost::unit_test::disabled()) {
   unsigned long count = 0;
   for (; std::chrono::steady_clock::now() < end; ++count) {
     const Cell cell = any_cell(random, matrix);
-    const bool at_hop = cell.moment == Moment::at_hop;
-    const Verdict verdict = play(cell, at_hop ? allowed_anywhere : allowed);
+    const bool at_failpoint = cell.moment == Moment::at_failpoint;
+    const Verdict verdict = play(cell, at_failpoint ? allowed_anywhere : allowed);
     BOOST_TEST(verdict.complaints.empty(),
                "SEED=" << seed << ", cell " << count << ": " << name_of(cell) << verdict.text());
-    if (!at_hop) BOOST_TEST(verdict.done, name_of(cell) << ": it did not happen");
+    if (!at_failpoint) BOOST_TEST(verdict.done, name_of(cell) << ": it did not happen");
   }
   remark(std::to_string(count) + " cells");
   BOOST_TEST(count > 0);

@@ -46,11 +46,11 @@ void say(Who who, Said what, int index = 0, int a = 0, int b = 0, bool wrong = f
   if (::write(said, &record, sizeof record) != sizeof record) ::_exit(98);
 }
 
-void open_gate() {
-  page->gate.open = true;
+void activate_trigger() {
+  page->trigger.active = true;
 }
 bool is_done() {
-  return page->gate.done_by != 0;
+  return page->trigger.done_by != 0;
 }
 
 // The open ones of a process but for files, which the library has none of, and valgrind has.  What
@@ -95,7 +95,7 @@ bool is_right(const Parcel& parcel, std::size_t size) {
 Parcel work(const Parcel&);
 
 void on_encode() {
-  par::fault_at(par::Hop::encode);
+  par::fault_at(Failpoint::encode);
   if (par::in_child()) ++page->encoded;
 }
 
@@ -103,7 +103,7 @@ void on_encode() {
 
 }  // namespace cell
 
-// The hops that stand in a program's own code.
+// The failpoints that stand in a program's own code.
 template <>
 struct evparallel::Io<cell::Parcel> {
   static void put(Writer& out, const cell::Parcel& parcel) {
@@ -113,7 +113,7 @@ struct evparallel::Io<cell::Parcel> {
     out.write(parcel.bulk);
   }
   static cell::Parcel get(Reader& in) {
-    fault_at(Hop::decode);
+    fault_at(Failpoint::decode);
     Head head;
     in.read(&head, sizeof head);
     cell::Parcel parcel{head.index, head.held != 0, head.script != 0, head.who, head.answer};
@@ -222,7 +222,7 @@ void Script::play() {
 }
 
 bool Script::wants(Moment moment) {
-  if (now.moment != Moment::at_hop) return now.moment == moment;
+  if (now.moment != Moment::at_failpoint) return now.moment == moment;
   base_ += calls_at_most;  // each has numbers of its own
   return true;
 }
@@ -231,15 +231,15 @@ bool Script::wants(Moment moment) {
 void Script::begin() {
   const bool by_itself =
       now.moment == Moment::before_first_message || now.moment == Moment::between_messages;
-  if (now.moment == Moment::after_request || (target_works() && by_itself)) open_gate();
+  if (now.moment == Moment::after_request || (target_works() && by_itself)) activate_trigger();
   strike(Moment::before_request);
 }
 
-// Now is the moment.  A target that does not call has done its deed when this returns, but for a
+// Now is the moment.  A target that does not call has done its action when this returns, but for a
 // child that is draining, which needs somebody who reads.
 void Script::strike(Moment moment) {
   if (now.moment == moment) {
-    open_gate();
+    activate_trigger();
     // These two wait for something; to be woken does no more to them.
     if (now.target == Target::snapshot) ::kill(par::in_child() ? ::getppid() : snapshot, SIGCONT);
     if (now.use == Use::nested && now.target == Target::parent && ::write(wake[1], "", 1) != 1)
@@ -256,9 +256,9 @@ void Script::strike_at_work(Moment moment) {
   eventually([] { return page->begun > 0 || is_done(); });
   if (now.moment != moment || !target_calls()) return strike(moment);
   // The caller's own end comes in a callback, while the call waits.
-  open_gate();
+  activate_trigger();
   bell_ = reactor_.after(std::chrono::milliseconds(0), [] {
-    par::fault_at(par::Hop::callback);
+    par::fault_at(Failpoint::callback);
     page->go = true;
   });
 }
@@ -276,7 +276,7 @@ void Script::strike_at_draining() {
 // Where neither end stops in the middle by itself, the child is busy with another one meanwhile.
 void Script::send_large() {
   const bool by_itself = target_calls() || target_works();
-  if (now.moment == Moment::mid_message && by_itself) open_gate();
+  if (now.moment == Moment::mid_message && by_itself) activate_trigger();
   if (now.moment == Moment::mid_message && !by_itself) {
     send_held(1, 0);
     eventually([] { return page->begun > 0; });
@@ -290,7 +290,7 @@ void Script::send_held(int count, std::size_t answer) {
   page->begun = 0;
   page->encoded = 0;
   page->go = false;
-  if (answer > 0 && now.moment == Moment::draining && target_works()) open_gate();
+  if (answer > 0 && now.moment == Moment::draining && target_works()) activate_trigger();
   for (int i = 1; i <= count; ++i) send({base_ + i, true, false, Who::program, answer});
 }
 
@@ -306,7 +306,7 @@ public:
     par::Watch told = reactor_.on_readable(wake[0], [] {
       char byte;
       if (::read(wake[0], &byte, 1) != 1) ::_exit(96);
-      par::fault_at(par::Hop::callback);
+      par::fault_at(Failpoint::callback);
     });
     send({first_call, false, true});
     settle();
@@ -321,7 +321,7 @@ public:
 
   // Where one replica is known to be lost the other one does its work.
   void play_spare() {
-    const bool one_is_lost = now.target == Target::snapshot && now.moment != Moment::at_hop;
+    const bool one_is_lost = now.target == Target::snapshot && now.moment != Moment::at_failpoint;
     if (one_is_lost) loop_until([] { return losses > 0; });
     play_last(spare_call);
     say(who_, Said::losses, 0, losses);
@@ -346,7 +346,7 @@ private:
     ++pending_;
     say(who_, Said::accepted, index);
     remote_(std::move(parcel), [this, index, size](par::Result<Parcel> r) {
-      par::fault_at(par::Hop::callback);
+      par::fault_at(Failpoint::callback);
       if (--pending_ == 0) reactor_.stop();
       if (r) return say(who_, Said::answer, index, 0, 0, r->index != index || !is_right(*r, size));
       say(who_, Said::answer, index, static_cast<int>(r.error().code()),
@@ -371,7 +371,7 @@ Parcel work(const Parcel& in) {
     ++page->begun;
     eventually([] { return page->go.load(); });
   }
-  par::fault_at(par::Hop::call);
+  par::fault_at(Failpoint::call);
   Parcel out{in.index};
   out.bulk = bulk_of(in.index, in.answer);
   return out;
@@ -396,7 +396,7 @@ private:
   void start() override {
     process_ = par::process(reactor_, echo, options_);
     process_.on_message([this](const Parcel& in) {
-      par::fault_at(par::Hop::callback);
+      par::fault_at(Failpoint::callback);
       say(who_, Said::message, in.index, 0, 0, !is_right(in, in.bulk.empty() ? 0 : large));
       if (--pending_ == 0) reactor_.stop();
     });
@@ -426,68 +426,74 @@ private:
 // ---- the program ----------------------------------------------------------------------------------
 
 struct Place {
-  par::Hop hop;
-  std::uint64_t passage;
+  Failpoint failpoint;
+  std::uint64_t hit;
 };
 
 // Where a process that calls, or one that works, does by itself what is to be done.
 Place place_in_caller(Moment moment) {
   switch (moment) {
-    case Moment::before_request: return {par::Hop::run, 1};
-    case Moment::after_request: return {par::Hop::sent, 1};
-    case Moment::mid_message: return {par::Hop::write, 2};  // a part has gone
+    case Moment::before_request: return {Failpoint::run, 1};
+    case Moment::after_request: return {Failpoint::sent, 1};
+    case Moment::mid_message: return {Failpoint::write, 2};  // a part has gone
     case Moment::one_pending:
-    case Moment::hundred_pending: return {par::Hop::callback, 1};
-    case Moment::draining: return {par::Hop::read, 1};
-    default: return {par::Hop::put, 1};
+    case Moment::hundred_pending: return {Failpoint::callback, 1};
+    case Moment::draining: return {Failpoint::read, 1};
+    default: return {Failpoint::put, 1};
   }
 }
 
 Place place_in_worker(Moment moment) {
   switch (moment) {
-    case Moment::after_request: return {par::Hop::child_main, 1};
-    case Moment::before_first_message: return {par::Hop::task, 1};
-    case Moment::mid_message: return {par::Hop::read, 2};  // a part has come
-    case Moment::between_messages: return {par::Hop::written, 1};
-    case Moment::draining: return {par::Hop::write, 2};  // a part has gone, or one of the answers
-    default: return {par::Hop::call, 1};
+    case Moment::after_request: return {Failpoint::child_main, 1};
+    case Moment::before_first_message: return {Failpoint::task, 1};
+    case Moment::mid_message: return {Failpoint::read, 2};  // a part has come
+    case Moment::between_messages: return {Failpoint::written, 1};
+    case Moment::draining: return {Failpoint::write, 2};  // a part has gone, or one of the answers
+    default: return {Failpoint::call, 1};
   }
 }
 
 Place place_of(const Cell& cell) {
-  if (cell.moment == Moment::at_hop) return {cell.hop, cell.passage};
+  if (cell.moment == Moment::at_failpoint) return {cell.failpoint, cell.hit};
   if (cell.target == caller_of(cell.use)) return place_in_caller(cell.moment);
   if (cell.target == worker_of(cell.use)) return place_in_worker(cell.moment);
-  if (cell.target == Target::parent) return {par::Hop::callback, 1};
-  return {cell.moment == Moment::after_request ? par::Hop::serve : par::Hop::turn, 1};
+  if (cell.target == Target::parent) return {Failpoint::callback, 1};
+  return {cell.moment == Moment::after_request ? Failpoint::serve : Failpoint::turn, 1};
 }
 
-par::Deed deed_of(const Cell& cell) {
-  switch (cell.deed) {
-    case Deed::kill: return par::Deed::kill;
-    case Deed::stop_then_kill: return par::Deed::stop;
-    case Deed::exit_0: return par::Deed::exit_0;
-    case Deed::exit_3: return par::Deed::exit_3;
-    case Deed::crash: return par::Deed::crash;
+failpoints::Action action_of(const Cell& cell) {
+  switch (cell.action) {
+    case Action::kill: return failpoints::Action::kill;
+    case Action::stop_then_kill: return failpoints::Action::stop;
+    case Action::exit_0: return failpoints::Action::exit_0;
+    case Action::exit_3: return failpoints::Action::exit_3;
+    case Action::crash: return failpoints::Action::crash;
     default: break;
   }
   const bool far = cell.target == Target::child || cell.target == Target::grandchild;
-  return far ? par::Deed::close_data : par::Deed::close_control;
+  return far ? failpoints::Action::close_data : failpoints::Action::close_control;
 }
 
-void arm() {
-  par::faults.armed = true;
-  par::HopFault& fault = par::faults.at_hop;
+failpoints::Victim victim_of(const Cell& cell) {
+  switch (cell.target) {
+    case Target::parent: return failpoints::Victim::parent;
+    case Target::snapshot: return failpoints::Victim::snapshot;
+    default: return failpoints::Victim::child;
+  }
+}
+
+void load_fault() {
   const Place place = place_of(now);
-  fault.deed = deed_of(now);
-  fault.hop = place.hop;
-  fault.passage = place.passage;
-  fault.gate = &page->gate;
-  fault.role = now.target == Target::parent     ? par::Role::parent
-               : now.target == Target::snapshot ? par::Role::snapshot
-                                                : par::Role::child;
+  failpoints::Fault fault;
+  fault.action = action_of(now);
+  fault.failpoint = place.failpoint;
+  fault.victim = victim_of(now);
   fault.child = now.target == Target::grandchild ? 2 : 1;
-  if (now.moment == Moment::at_hop) open_gate();
+  fault.hit = place.hit;
+  fault.trigger = &page->trigger;
+  failpoints::load(fault);
+  if (now.moment == Moment::at_failpoint) activate_trigger();
 }
 
 void play_script() {
@@ -553,8 +559,8 @@ void perform_all() {
     snapshot = taken.pid();
     snapshot_handle = &taken;
     // The one that is asked first; another replica may well be slower to come to its first turn.
-    if (now.target == Target::snapshot && now.moment != Moment::at_hop)
-      page->gate.taken_by = snapshot;
+    if (now.target == Target::snapshot && now.moment != Moment::at_failpoint)
+      page->trigger.taken_by = snapshot;
     if (now.spares > 0) eventually([&] { return is_done() || spares_wait(taken); });
     if (now.replicas > 1) taken.on_lost([](const par::ExitStatus&) { ++losses; });
     play_script();
@@ -580,7 +586,7 @@ void perform(const Cell& cell, Page& shared, int to) {
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
   if (::pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) ::_exit(95);
-  arm();
+  load_fault();
   try {
     perform_all();
     say(Who::program, Said::finished);
@@ -594,9 +600,9 @@ void perform(const Cell& cell, Page& shared, int to) {
 // ---- states ---------------------------------------------------------------------------------------
 
 bool has_happened(const Cell& cell, const Page& shared) {
-  const pid_t pid = shared.gate.done_by;
+  const pid_t pid = shared.trigger.done_by;
   if (pid == 0) return false;
-  if (cell.deed == Deed::close) return true;
+  if (cell.action == Action::close) return true;
   const char state = testing::state_of(pid);
   return state == '-' || state == 'T' || state == 'Z' || state == 'X';
 }

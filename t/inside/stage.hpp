@@ -9,7 +9,7 @@
 namespace cell {
 
 struct Page {
-  par::FaultGate gate;
+  failpoints::Trigger trigger;
   std::atomic<int> begun{0};    // held calls that a child has begun
   std::atomic<bool> go{false};  // they may go on
   std::atomic<int> encoded{0};  // values that a child has encoded

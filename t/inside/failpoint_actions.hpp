@@ -1,0 +1,56 @@
+// failpoint_actions.hpp - what the library's own tests make one process do at a failpoint.
+#pragma once
+
+#include "system/failpoint.hpp"
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace failpoints {
+
+using evparallel::Failpoint;
+using evparallel::fault::Victim;
+
+// The failpoints on the way of a call and of an end.
+constexpr std::size_t count = static_cast<std::size_t>(Failpoint::ended) + 1;
+
+enum class Action : std::uint8_t {
+  none,
+  kill,         // SIGKILL
+  kill_parent,  // SIGKILL, for the parent of the process
+  stop,         // SIGSTOP
+  exit_0,
+  exit_3,
+  crash,          // a real SIGSEGV
+  close_control,  // parent, snapshot: its end of the control socket
+  close_data,     // child: its end of the data socket
+  fail,           // the operation at the failpoint, where one can fail
+};
+
+// Memory shared by a test and the processes that it observes.
+struct Trigger {
+  std::atomic<bool> active{false};  // hits count from here on
+  std::atomic<pid_t> taken_by{0};   // the process that acts, or 0: the first that comes
+  // The process that has acted.  Set before the action, or after it if the action closes a socket.
+  std::atomic<pid_t> done_by{0};
+};
+
+// The action of one process at one failpoint.
+struct Fault {
+  Action action = Action::none;
+  Failpoint failpoint = Failpoint::run;
+  Victim victim = Victim::parent;
+  unsigned child = 0;          // for Victim::child: the k-th that its snapshot forks; 0: each child
+  std::uint64_t hit = 1;       // the k-th in that process; 1 is the first
+  Trigger* trigger = nullptr;  // none: all hits count
+  int error = 0;               // of Action::fail
+};
+
+// Installs a hook with this fault; hits are counted anew.  A plan of the program that was armed before stays.
+// fault::disarm() removes both.
+void load(const Fault&) noexcept;
+
+}  // namespace failpoints
