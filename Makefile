@@ -18,6 +18,12 @@ jobs := $(shell awk -v cpus="$$(nproc)" '/^MemTotal:/ { memory = int($$2 / 10485
 # Make shows a -j in MAKEFLAGS inside recipes only.
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(jobs) --output-sync=target --no-print-directory)
 
+# The first goal of a newcomer says in one line that it configures. V=1 shows all, as other goals do.
+quiet =
+told =
+demo: parallel += --no-print-directory
+demo: quiet = $(if $(filter-out 0,$(V)),,@$(if $(told),,$(eval told := yes)$(info configuring (log in config.log))))
+
 .PHONY: all deps jobs clean distclean maintainer-clean uninstall
 
 # GNUmakefile is a prerequisite and never an included file: make remakes included files before any
@@ -28,15 +34,16 @@ all: GNUmakefile
 %: GNUmakefile
 	+@$(MAKE) $(parallel) -f GNUmakefile $@
 
+# configure -q still says what is wrong; the end of its log would be a list of variables.
 GNUmakefile: configure
-	./configure
+	$(quiet)./configure$(if $(quiet), -q)
 
 configure: configure.ac GNUmakefile.am VERSION | $(filter deps,$(MAKECMDGOALS))
 	@command -v autoreconf >/dev/null && command -v libtoolize >/dev/null && \
 	  command -v pkg-config >/dev/null || \
 	  { echo 'autoreconf, libtoolize or pkg-config is missing: run "make deps" first' >&2; exit 1; }
-	mkdir -p m4
-	autoreconf -i
+	$(quiet)mkdir -p m4
+	$(quiet)autoreconf -i$(if $(quiet), >config.log 2>&1 || { tail -n 20 config.log >&2; exit 1; })
 
 deps:
 	@command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || \

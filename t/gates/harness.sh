@@ -1,5 +1,6 @@
 #!/bin/sh
 # A test that fails says why in its last lines: the case, the assertion, the seed, and the processes that are left.
+# `make demo` says in a line for each folder what it builds, and in one that it configures.
 . "${srcdir:-.}/t/lib/gate.sh"
 ulimit -S -c 0
 
@@ -34,4 +35,65 @@ ends 'after a crash' 9 '^# in case a_crash$' '^#   .*failing.cpp(47): error: ' '
 fail --run_test=an_exit
 ends 'after an exit' 5 '^# in case an_exit$' '^#   .*failing.cpp(53): error: ' '^#   process [0-9]* .* is left$' \
 	'^# the test program calls exit()$'
+
+# ---- make demo -----------------------------------------------------------------------------------
+
+# A dry run in which all objects of these folders are out of date.
+: >"$tmp/folders"
+stamps=
+for folder in "$srcdir"/src/*/ "$srcdir"/examples/; do
+	folder=${folder#"$srcdir/"}
+	folder=${folder%/}
+	stamps="$stamps -W $folder/.dirstamp"
+	files=$(ls "$srcdir/$folder" | grep -c '\.cpp$')
+	test "$folder" != examples || test -n "$png" || files=$((files - 1))
+	echo "building $folder ($files files)" >>"$tmp/folders"
+done
+sort -o "$tmp/folders" "$tmp/folders"
+said_for() {
+	V=0 MAKEFLAGS= MAKELEVEL= "$MAKE" -n $stamps "$@" >"$tmp/log" 2>&1 || :
+	sed -n -e '/^building /p' -e 's/^echo "  \(CXX[LD]*\).*/\1/p' "$tmp/log" | sort
+}
+said_for demo >"$tmp/named"
+check 'demo names each folder once' diff "$tmp/folders" "$tmp/named"
+said_for V=1 demo >"$tmp/named"
+empty 'none with V=1' "$tmp/named"
+ends 'which shows commands' 1000 'libtool.* -c '
+said_for all | uniq >"$tmp/named"
+check 'other goals name each file' test "$(tr '\n' ' ' <"$tmp/named")" = 'CXX CXXLD '
+
+# The front door in a bare tree, with an autoreconf and a configure that say much.
+mkdir "$tmp/bin" "$tmp/bare"
+cp "$srcdir/Makefile" "$tmp/bare"
+touch "$tmp/bare/configure.ac" "$tmp/bare/GNUmakefile.am" "$tmp/bare/VERSION"
+cat >"$tmp/bin/autoreconf" <<'TOY'
+#!/bin/sh
+seq -f 'line %.0f.' 99
+test ! -e broken || exit 1
+cat >configure <<'CONFIGURE'
+#!/bin/sh
+test "$*" = -q || echo 'checking much'
+printf 'all demo:\n\t@echo $@ is made\n' >GNUmakefile
+CONFIGURE
+chmod +x configure
+TOY
+chmod +x "$tmp/bin/autoreconf"
+cp "$tmp/bin/autoreconf" "$tmp/bin/libtoolize"
+cp "$tmp/bin/autoreconf" "$tmp/bin/pkg-config"
+front_door() {
+	rm -f "$tmp/bare/configure" "$tmp/bare/GNUmakefile"
+	(cd "$tmp/bare" && PATH=$tmp/bin:$PATH V=0 MAKEFLAGS= MAKELEVEL= "$MAKE" "$@") >"$tmp/log" 2>&1 || :
+}
+printf '%s\n' 'configuring (log in config.log)' 'demo is made' >"$tmp/quiet"
+front_door demo
+check 'demo configures quietly' diff "$tmp/quiet" "$tmp/log"
+front_door -j2 demo
+check 'with -j, too' diff "$tmp/quiet" "$tmp/log"
+front_door V=1 demo
+ends 'not with V=1' 104 '^autoreconf -i$' '^line 1\.$' '^\./configure$' '^checking much$' '^demo is made$'
+front_door all
+ends 'nor for other goals' 104 '^autoreconf -i$' '^line 1\.$' '^\./configure$' '^checking much$' '^all is made$'
+: >"$tmp/bare/broken"
+front_door demo
+ends 'the end of the log when it fails' 21 '^line 80\.$' '^line 99\.$' 'Error 1$'
 finish
