@@ -60,9 +60,9 @@ template <class F>
 struct Signature {
   static_assert(
       !std::is_member_pointer_v<F>,
-      "evparallel: a member function has no object in the child; pass a lambda that makes one");
+      "evparallel: a member function has no object in the child; pass a lambda that creates one");
   static_assert(is_function_pointer<F> || std::is_class_v<F> || std::is_member_pointer_v<F>,
-                "evparallel: this is no function");
+                "evparallel: this is not a function");
   static_assert(!std::is_class_v<F> || has_one_call_operator<F>,
                 "evparallel: a generic lambda or an overloaded call operator has many signatures; "
                 "name one with "
@@ -132,7 +132,7 @@ struct Parameter {
   static_assert(!std::is_lvalue_reference_v<P> || std::is_const_v<std::remove_reference_t<P>>,
                 "evparallel: a task cannot write into its caller's variable; take the argument by "
                 "value or by const&, "
-                "and return what has changed");
+                "and return the new value");
   using type = std::decay_t<P>;
 };
 
@@ -141,9 +141,8 @@ struct Parameter {
 template <class R, class Parameters>
 struct Shape {
   static_assert(always_false<Parameters>,
-                "evparallel: a remote function takes one argument, or none, and perhaps a "
-                "Reply<Inc> behind it; bind "
-                "the others with bind(f, args...), or take a struct or a tuple");
+                "evparallel: a remote function takes at most one argument, which a Reply<Inc> may "
+                "follow; bind the others with bind(f, args...), or take a struct or a tuple");
 };
 template <class R>
 struct Shape<R, Types<>> {
@@ -276,7 +275,7 @@ private:
     Writer one;
     encode<checked_codec_t<DefaultIo, T>>(one, value);
     if (one.attached())
-      throw std::logic_error("evparallel: bind cannot take a descriptor: send it as an argument");
+      throw std::logic_error("evparallel: bind() cannot take a descriptor; send it as an argument");
     const std::uint64_t size = one.size();
     out.write(&size, sizeof size);
     out.write(one.written());
@@ -315,7 +314,7 @@ namespace detail {
 template <std::size_t n, class Taken, class Parameters>
 struct Take {
   static_assert(always_false<Parameters>,
-                "evparallel: bind was given more arguments than the function takes");
+                "evparallel: bind() has more arguments than the function takes");
 };
 template <class... Taken, class... Rest>
 struct Take<0, Types<Taken...>, Types<Rest...>> {

@@ -271,7 +271,7 @@ struct RawIo<bool> {
   static bool get(Reader& in) {
     const char byte = in.read(1)[0];
     if (byte != 0 && byte != 1)
-      throw Error(Errc::bad_message, "bad message: a bool that is neither 0 nor 1");
+      throw Error(Errc::bad_message, "bad message: a bool is neither 0 nor 1");
     return byte == 1;
   }
 };
@@ -288,9 +288,9 @@ struct RawIo<std::string> {
 
 template <class T, class A>
 struct RawIo<std::vector<T, A>> {
-  static_assert(
-      std::is_trivially_copyable_v<T> && !detail::is_view<T> && !std::is_same_v<T, bool>,
-      "evparallel: RawIo of a vector takes elements that are trivially copyable and no pointers");
+  static_assert(std::is_trivially_copyable_v<T> && !detail::is_view<T> && !std::is_same_v<T, bool>,
+                "evparallel: RawIo takes vectors only of elements that are trivially copyable and "
+                "not pointers");
 
   static void put(Writer& out, const std::vector<T, A>& value) {
     out.write(value.data(), value.size() * sizeof(T));
@@ -303,7 +303,7 @@ struct RawIo<std::vector<T, A>> {
     const std::string_view bytes = in.rest();
     if (bytes.size() % sizeof(T) != 0)
       throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes.size()) +
-                                         " bytes are no whole number of elements of " +
+                                         " bytes are not a whole number of elements of " +
                                          std::to_string(sizeof(T)));
     const std::size_t count = bytes.size() / sizeof(T);
     // Aligned elements are copied without a default construction.
@@ -355,7 +355,7 @@ template <class T>
 struct CheckedValue {
   static_assert(!is_view<T>,
                 "evparallel: a pointer, string_view or reference_wrapper means nothing in another "
-                "process; take or return the value itself, say std::string");
+                "process; take or return the value itself, such as a std::string");
   using type = T;
 };
 template <class T>

@@ -137,8 +137,8 @@ struct JsonConvertible : std::true_type {
                 "and a from_json, or "
                 "NLOHMANN_DEFINE_TYPE_..., or name another codec");
   static_assert(!json_holds<IsWideNumber, T>(),
-                "evparallel: nlohmann/json has no number as wide as this one (long double): send a "
-                "double, or name another codec, say RawIo");
+                "evparallel: nlohmann/json has no number type as wide as long double; send a "
+                "double, or name another codec, such as RawIo");
 };
 
 template <class T>

@@ -212,7 +212,7 @@ PullItem pull_from(R&& given, const Codecs& codecs) {
 template <class Inc, class F>
 ItemResult item_result(Inc (*get)(Reader&), F&& on_result) {
   static_assert(std::is_invocable_v<std::decay_t<F>&, std::size_t, Result<Inc>>,
-                "evparallel: on_result of a map is void(std::size_t index, Result<Inc>)");
+                "evparallel: on_result of a map must be void(std::size_t index, Result<Inc>)");
   return [get, on_result = std::forward<F>(on_result)](std::size_t index, Reader* in,
                                                        const Error* error) mutable {
     on_result(index, in ? decoded(get, *in) : Result<Inc>(*error));

@@ -16,8 +16,9 @@ public:
   // Fails: std::logic_error for a callable that cannot be sent; Error{bad_message} from bind().
   template <class F, class = std::enable_if_t<!std::is_same_v<F, StartTask>>>
   StartTask(F f) : entry_(&run<F>), function_(detail::Travel<F>::function(f)) {
-    static_assert(std::is_invocable_v<F&>,
-                  "evparallel: on_start takes no argument; bind them: bind(f, args...)");
+    static_assert(
+        std::is_invocable_v<F&>,
+        "evparallel: on_start is called without arguments; bind them with bind(f, args...)");
     Writer callable;
     detail::Travel<F>::freeze(callable, f);
     callable_ = std::move(callable.bytes());
@@ -193,9 +194,9 @@ public:
   // std::optional<Out>.
   template <class R, class OnResult, class OnDone>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
-    static_assert(!std::is_void_v<Out>, "evparallel: the function of a map takes an argument");
+    static_assert(!std::is_void_v<Out>, "evparallel: the function of a map must take an argument");
     static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const MapSummary&>,
-                  "evparallel: on_done of a map is void(const MapSummary&)");
+                  "evparallel: on_done of a map must be void(const MapSummary&)");
     if constexpr (!detail::is_generator<R>)
       if (!options.total) options.total = detail::size_of_range(range);
     detail::MapTask task;
@@ -210,9 +211,9 @@ public:
   template <class R, class T, class Fold, class OnDone>
   MapHandle reduce(R&& range, T init, Fold fold, OnDone on_done, MapOptions options = {}) {
     static_assert(std::is_invocable_v<Fold&, T&, Inc>,
-                  "evparallel: the fold of a reduce is void(T&, Inc)");
+                  "evparallel: the fold of a reduce must be void(T&, Inc)");
     static_assert(std::is_invocable_v<OnDone&, T, const MapSummary&>,
-                  "evparallel: on_done of a reduce is void(T, const MapSummary&)");
+                  "evparallel: on_done of a reduce must be void(T, const MapSummary&)");
     auto value = std::make_shared<T>(std::move(init));
     return map(
         std::forward<R>(range),
@@ -255,7 +256,7 @@ private:
   template <class F>
   detail::Answer answer(F&& callback) const {
     static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
-                  "evparallel: the callback of a call is void(Result<Inc>)");
+                  "evparallel: the callback of a call must be void(Result<Inc>)");
     return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
                                                                      const Error* error) mutable {
       callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));
@@ -276,8 +277,9 @@ private:
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
   using S = detail::shape_of<F>;
-  static_assert(!S::replies_later,
-                "evparallel: the function of a pool returns its answer; a Reply is for run()");
+  static_assert(
+      !S::replies_later,
+      "evparallel: the function of a pool must return its answer; only run() takes a Reply");
   using Inc = typename S::Inc;
   using Out = typename S::Out;
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;

@@ -31,9 +31,9 @@ EVPARALLEL_API std::shared_ptr<ProcessInterface> start_process(Reactor&, const T
 
 template <class R, class Parameters>
 struct Conversation {
-  static_assert(
-      always_false<Parameters>,
-      "evparallel: the task of a process is void(Pipe<Out, Inc>): it reads what the parent writes");
+  static_assert(always_false<Parameters>,
+                "evparallel: the task of a process must be void(Pipe<Out, Inc>): it reads what the "
+                "parent writes");
 };
 template <class In, class Out>
 struct Conversation<void, Types<Pipe<In, Out>>> {

@@ -140,13 +140,14 @@ public:
   template <class Argument, class F, class O = Out, class = std::enable_if_t<std::is_void_v<O>>>
   Call operator()(const Argument&, F&&) {
     static_assert(!std::is_void_v<O>,
-                  "evparallel: this remote function takes no argument: f(callback)");
+                  "evparallel: this remote function takes no argument; call it as f(callback)");
     return {};
   }
   template <class F>
   Call operator()(F&& callback) {
-    static_assert(std::is_void_v<Out>,
-                  "evparallel: this remote function takes an argument: f(argument, callback)");
+    static_assert(
+        std::is_void_v<Out>,
+        "evparallel: this remote function takes an argument; call it as f(argument, callback)");
     Writer message;
     return core_->call(message, answer(std::forward<F>(callback)));
   }
@@ -186,7 +187,7 @@ private:
   template <class F>
   detail::Answer answer(F&& callback) const {
     static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
-                  "evparallel: the callback of a call is void(Result<Inc>)");
+                  "evparallel: the callback of a call must be void(Result<Inc>)");
     return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
                                                                      const Error* error) mutable {
       callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));

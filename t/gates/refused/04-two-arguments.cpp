@@ -1,4 +1,4 @@
-// expect: a remote function takes one argument, or none, and perhaps a Reply<Inc> behind it
+// expect: a remote function takes at most one argument, which a Reply<Inc> may follow
 #include <evparallel/evparallel.hpp>
 #include <tuple>
 namespace par = evparallel;

@@ -1,4 +1,4 @@
-// expect: a member function has no object in the child; pass a lambda that makes one
+// expect: a member function has no object in the child; pass a lambda that creates one
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: bind was given more arguments than the function takes
+// expect: bind() has more arguments than the function takes
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: the task of a process is void(Pipe<Out, Inc>): it reads what the parent writes
+// expect: the task of a process must be void(Pipe<Out, Inc>): it reads what the parent writes
 #include <evparallel/process.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: this remote function takes an argument: f(argument, callback)
+// expect: this remote function takes an argument; call it as f(argument, callback)
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: this remote function takes no argument: f(callback)
+// expect: this remote function takes no argument; call it as f(callback)
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

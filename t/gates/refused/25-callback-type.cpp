@@ -1,4 +1,4 @@
-// expect: the callback of a call is void(Result<Inc>)
+// expect: the callback of a call must be void(Result<Inc>)
 #include <evparallel/run.hpp>
 #include <string>
 namespace par = evparallel;

@@ -1,4 +1,4 @@
-// expect: this is no function
+// expect: this is not a function
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: the function of a pool returns its answer; a Reply is for run()
+// expect: the function of a pool must return its answer; only run() takes a Reply
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: on_start takes no argument; bind them: bind(f, args...)
+// expect: on_start is called without arguments; bind them with bind(f, args...)
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 

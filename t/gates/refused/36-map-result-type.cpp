@@ -1,4 +1,4 @@
-// expect: on_result of a map is void(std::size_t index, Result<Inc>)
+// expect: on_result of a map must be void(std::size_t index, Result<Inc>)
 #include <evparallel/evparallel.hpp>
 #include <vector>
 namespace par = evparallel;

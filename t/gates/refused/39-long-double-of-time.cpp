@@ -1,4 +1,4 @@
-// expect: nlohmann/json has no number as wide as this one (long double)
+// expect: nlohmann/json has no number type as wide as long double
 #include <evparallel/evparallel.hpp>
 #include <chrono>
 namespace par = evparallel;
