@@ -48,7 +48,7 @@ struct StdJson<std::optional<T>> {
     json = Json(*value);
     if (json.is_null())
       refuse_value(
-          "an optional holds what is null in JSON, and could not be told from an empty one");
+          "an optional holds a value that is null in JSON and would be read as an empty optional");
   }
   template <class Json, if_json_can_get<Json, T> = 0>
   static std::optional<T> from_json(const Json& json) {
@@ -63,7 +63,7 @@ struct StdJson<std::variant<T...>> {
 
   template <class Json, if_json_can_put<Json, T...> = 0>
   static void to_json(Json& json, const Variant& value) {
-    if (value.valueless_by_exception()) refuse_value("a variant without a value");
+    if (value.valueless_by_exception()) refuse_value("a variant has no value");
     json = Json::object();
     json["index"] = value.index();
     std::visit([&](const auto& alternative) { json["value"] = Json(alternative); }, value);
@@ -80,7 +80,7 @@ private:
     static constexpr Make make[] = {&alternative<i, Json>...};
     const Json& index = json.at("index");
     if (!index.is_number_unsigned() || index.template get<std::uint64_t>() >= sizeof...(T))
-      refuse_value("no index of an alternative of the variant");
+      refuse_value("the index of a variant names none of its alternatives");
     return make[index.template get<std::size_t>()](json.at("value"));
   }
   template <std::size_t i, class Json>
@@ -98,7 +98,7 @@ struct StdJson<std::monostate> {
   }
   template <class Json>
   static std::monostate from_json(const Json& json) {
-    if (!json.is_null()) refuse_value("a monostate that is not null");
+    if (!json.is_null()) refuse_value("the JSON value of a monostate is not null");
     return {};
   }
 };

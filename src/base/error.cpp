@@ -149,13 +149,14 @@ namespace {
 const char* reason(const ExitStatus& status) {
   switch (status.cause) {
     case Cause::killed: return ", sent by its handle";
-    case Cause::terminated: return ", sent when its time to end was over";
-    case Cause::cancelled: return ", since it did not leave a cancelled call";
-    case Cause::deadline: return ", since its deadline had passed";
-    case Cause::cpu_limit: return ": its limit of processor time was reached";
+    case Cause::terminated: return ", because it did not end in time";
+    case Cause::cancelled: return ", because it did not leave a cancelled call";
+    case Cause::deadline: return ", because its deadline had passed";
+    case Cause::cpu_limit: return ": it reached its limit of processor time";
     case Cause::out_of_memory: return ": out of memory";
     case Cause::crash:
-      return status.signal() == SIGKILL ? ", from outside, perhaps out of memory" : "";
+      return status.signal() == SIGKILL ? ", sent from outside, perhaps because memory ran out"
+                                        : "";
     default: return "";
   }
 }

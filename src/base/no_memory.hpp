@@ -11,7 +11,7 @@ namespace evparallel {
 
 // `what`: such as "for the answer".  The process goes on, and may succeed with something smaller.
 inline Error no_memory(const std::string& what) {
-  return Error(Errc::overloaded, "overloaded: no memory " + what).with_os_error(ENOMEM);
+  return Error(Errc::overloaded, "overloaded: there is no memory " + what).with_os_error(ENOMEM);
 }
 
 }  // namespace evparallel

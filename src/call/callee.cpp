@@ -65,7 +65,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
     return answer_error(answer, no_memory("for the answer"), Delivery::started);
   if (frame.skipped == Frame::Skipped::too_large)
     return answer_error(
-        answer, Error(Errc::too_large, "too large: the answer is above the limit of the parent"),
+        answer, Error(Errc::too_large, "too large: the answer exceeds the limit of the parent"),
         Delivery::started);
   Reader in = frame.reader();
   if (frame.kind == FrameKind::value) return answer(&in, nullptr);

@@ -77,10 +77,9 @@ void check_captures(const void* bytes, std::size_t size, Padding padding) {
     std::memcpy(&word, static_cast<const char*>(bytes) + at, sizeof word);
     if (of_thread.has(word) || of_coroutine.has(word))
       throw std::logic_error(
-          "evparallel: this callable captures a local by reference, or a pointer to one, and the "
-          "child has no such "
-          "variable; capture by value, or pass it with bind(f, args...); as_is(f) switches this "
-          "check off");
+          "evparallel: this callable captures a local variable by reference, or a pointer to one, "
+          "and the child has no such variable; capture by value, or pass it with bind(f, args...); "
+          "as_is(f) disables this check");
   }
 }
 

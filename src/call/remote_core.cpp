@@ -20,9 +20,10 @@ RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const 
 
 void RemoteCore::check_open() const {
   if (!closed_ && loop_->alive()) return;
-  if (closed_) throw std::logic_error("evparallel: a call on a remote function after its close()");
+  if (closed_) throw std::logic_error("evparallel: a remote function was called after its close()");
   loop_->check_at_home();
-  throw std::logic_error("evparallel: a call on a remote function whose Reactor is destroyed");
+  throw std::logic_error(
+      "evparallel: a remote function was called after its Reactor was destroyed");
 }
 
 void RemoteCore::add_pending() {

@@ -9,14 +9,17 @@
 #include <cerrno>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 
 namespace evparallel {
 
 Fd Fd::dup(int fd) {
   const int copy = open_copy(fd);
   if (copy >= 0) return Fd(copy);
-  if (errno == EBADF) throw std::logic_error("evparallel: a descriptor is copied that is not open");
-  throw Error(Errc::overloaded, "overloaded: too many open files to copy a descriptor")
+  if (errno == EBADF)
+    throw std::logic_error("evparallel: descriptor " + std::to_string(fd) +
+                           " cannot be copied: it is not open");
+  throw Error(Errc::overloaded, "overloaded: a descriptor could not be copied: too many open files")
       .with_os_error(errno);
 }
 
@@ -32,7 +35,7 @@ std::size_t attach(Writer& out, const Fd& fd) {
 }
 
 std::size_t attach(Writer& out, Fd&& fd) {
-  if (!fd) throw std::logic_error("evparallel: an Fd that holds none is sent");
+  if (!fd) throw std::logic_error("evparallel: an empty Fd cannot be sent");
   auto kept = std::make_shared<const Fd>(std::move(fd));
   const int number = kept->get();
   return out.attach(number, std::move(kept));

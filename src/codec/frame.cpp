@@ -117,7 +117,8 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
   const std::uint64_t kind = word >> 48 & 0xff;
   attached_ = static_cast<unsigned>(word >> 56);
   if (!is_known(kind))
-    throw Error(Errc::bad_message, "bad message: a frame of unknown kind " + std::to_string(kind));
+    throw Error(Errc::bad_message,
+                "bad message: a frame has the unknown kind " + std::to_string(kind));
   kind_ = static_cast<FrameKind>(kind);
   consume(frame_header_size);
   // An error is reported whatever the user's limit is.

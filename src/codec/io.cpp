@@ -21,7 +21,8 @@ void Writer::adopt(std::shared_ptr<const void> owner, const void* data, std::siz
 }
 
 void Writer::refuse_more() {
-  throw std::logic_error("evparallel: a message can adopt one value only, and ends with it");
+  throw std::logic_error(
+      "evparallel: a message can adopt only one value, and that value must be its last");
 }
 
 std::size_t Writer::attach(int fd, std::shared_ptr<const void> owner) {
@@ -56,9 +57,9 @@ EVPARALLEL_EARLY void Writer::clear() noexcept {
 }
 
 void Reader::refuse(std::size_t wanted) const {
-  throw Error(Errc::bad_message,
-              "bad message: " + std::to_string(wanted) + " bytes wanted at offset " +
-                  std::to_string(total_ - bytes_.size()) + " of " + std::to_string(total_));
+  throw Error(Errc::bad_message, "bad message: the codec reads " + std::to_string(wanted) +
+                                     " bytes at offset " + std::to_string(total_ - bytes_.size()) +
+                                     " of a message of " + std::to_string(total_) + " bytes");
 }
 
 char Reader::take_byte() {
@@ -81,21 +82,22 @@ std::string Reader::take_rest() {
 int Reader::take_descriptor(std::size_t index) {
   const std::size_t count = descriptors_ ? descriptors_->size() : 0;
   if (index >= count)
-    throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(index) +
-                                       " is not among the " + std::to_string(count) +
-                                       " that came along; where they are lost, this process has "
-                                       "too many open files");
+    throw Error(
+        Errc::bad_message,
+        "bad message: descriptor " + std::to_string(index) +
+            " is missing: " + std::to_string(count) +
+            " arrived with the message; if some were lost, this process has too many open files");
   const int fd = std::exchange((*descriptors_)[index], -1);
   if (fd < 0)
     throw Error(Errc::bad_message,
-                "bad message: descriptor " + std::to_string(index) + " is taken twice");
+                "bad message: descriptor " + std::to_string(index) + " is used twice");
   return fd;
 }
 
 EVPARALLEL_EARLY void Reader::expect_end() const {
   if (!bytes_.empty())
     throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes_.size()) +
-                                       " bytes left over at offset " +
+                                       " bytes are left over at offset " +
                                        std::to_string(total_ - bytes_.size()));
 }
 
@@ -117,13 +119,13 @@ CodecScope::~CodecScope() {
 
 Writer& CodecScope::writer() {
   if (!writer_under_way)
-    throw std::logic_error("evparallel: this value can be written to a message only");
+    throw std::logic_error("evparallel: this value can be written only to a message");
   return *writer_under_way;
 }
 
 Reader& CodecScope::reader() {
   if (!reader_under_way)
-    throw std::logic_error("evparallel: this value can be read from a message only");
+    throw std::logic_error("evparallel: this value can be read only from a message");
   return *reader_under_way;
 }
 
@@ -132,7 +134,7 @@ namespace detail {
 namespace {
 
 [[noreturn]] void refuse_message(const char* verb, std::string_view why) {
-  if (why.empty()) why = "the codec threw";
+  if (why.empty()) why = "the codec threw an exception without a text";
   throw Error(Errc::bad_message,
               std::string("bad message: could not ") + verb + ": " + std::string(why));
 }

@@ -42,12 +42,12 @@ void refuse_value(const char* what) {
 }
 
 void refuse_number() {
-  refuse_value("JSON has no word for NaN or an infinity");
+  refuse_value("JSON cannot represent NaN or infinity");
 }
 
 void refuse_depth() {
-  throw Error(Errc::bad_message, "bad message: more than " + std::to_string(json_depth_limit) +
-                                     " arrays and objects in one another");
+  throw Error(Errc::bad_message, "bad message: arrays and objects are nested more than " +
+                                     std::to_string(json_depth_limit) + " levels deep");
 }
 
 void append_step(std::string& pointer, std::string_view key) {
@@ -91,7 +91,7 @@ void check_json_depth(std::string_view text) {
 void check_json_end(std::string_view text) {
   if (const std::size_t end = text.find('\0'); end != std::string_view::npos)
     throw Error(Errc::bad_message, "bad message: " + std::to_string(text.size() - end) +
-                                       " bytes left over at offset " + std::to_string(end));
+                                       " bytes are left over at offset " + std::to_string(end));
 }
 
 }  // namespace detail

@@ -108,7 +108,7 @@ void write_escaped(Writer& out, char c) {
 // Throws nlohmann's own error.
 [[noreturn]] void refuse_as_nlohmann(std::string_view text) {
   static_cast<void>(nlohmann::json(std::string(text)).dump());
-  throw Error(Errc::bad_message, "bad message: a string that is no UTF-8");
+  throw Error(Errc::bad_message, "bad message: a string is not UTF-8");
 }
 
 }  // namespace

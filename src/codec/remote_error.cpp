@@ -49,11 +49,11 @@ void append_nested(std::string& text, const std::exception& outer) {
   try {
     std::rethrow_if_nested(outer);
   } catch (const std::exception& inner) {
-    append(text, "; because of ");
+    append(text, "; caused by ");
     append_what(text, current_type(), inner);
     append_nested(text, inner);
   } catch (...) {
-    append(text, "; because of ");
+    append(text, "; caused by ");
     append(text, current_type());
   }
 }
@@ -96,7 +96,7 @@ std::vector<StackFrame> get_addresses(Reader& in) {
   std::uint64_t count;
   in.read(&count, sizeof count);
   if (count > longest_trace)
-    throw Error(Errc::bad_message, "bad message: an error with a backtrace that is too long");
+    throw Error(Errc::bad_message, "bad message: the backtrace of an error is too long");
   std::vector<std::uintptr_t> addresses;
   for (std::uint64_t i = 0; i < count; ++i) {
     std::uint64_t address;

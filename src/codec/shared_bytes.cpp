@@ -28,15 +28,15 @@ Error no_room(const char* what, int number) {
 Fd open_memory() {
   Fd memory(open_memory_file("evparallel"));
   if (memory) return memory;
-  if (errno != ENOSYS) throw no_room("no descriptor for shared bytes", errno);
-  throw Error(Errc::refused, "refused: there is no memfd_create, and so there are no shared bytes");
+  if (errno != ENOSYS) throw no_room("shared bytes need a descriptor", errno);
+  throw Error(Errc::refused, "refused: shared bytes need memfd_create, which is not available");
 }
 
 // Above the limit the kernel does not only refuse: it sends SIGXFSZ.
 void check_file_size(std::size_t size) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)
-    throw no_room("no shared bytes above the limit of file sizes", EFBIG);
+    throw no_room("shared bytes exceed the file size limit (RLIMIT_FSIZE)", EFBIG);
 }
 
 // Allocates the memory: a shortage fails here, and not by SIGBUS in the middle of a write.
@@ -46,14 +46,14 @@ Fd memory_of(std::size_t size) {
   int failed;
   do failed = ::posix_fallocate(memory.get(), 0, static_cast<off_t>(size));
   while (failed == EINTR);
-  if (failed != 0) throw no_room("no memory for shared bytes", failed);
+  if (failed != 0) throw no_room("there is no memory for shared bytes", failed);
   return memory;
 }
 
 void write_all(int fd, const char* data, std::size_t size) {
   while (size > 0) {
     const ssize_t put = retry_on_eintr([&] { return ::write(fd, data, size); });
-    if (put <= 0) throw no_room("no memory for shared bytes", put < 0 ? errno : ENOSPC);
+    if (put <= 0) throw no_room("there is no memory for shared bytes", put < 0 ? errno : ENOSPC);
     data += put;
     size -= static_cast<std::size_t>(put);
   }
@@ -69,7 +69,7 @@ public:
     // Private, because before Linux 6.7 a shared mapping of a sealed file is refused even for
     // reading.
     data_ = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, memory_.get(), 0);
-    if (data_ == MAP_FAILED) throw no_room("no room to map shared bytes", errno);
+    if (data_ == MAP_FAILED) throw no_room("shared bytes could not be mapped", errno);
   }
   ~Mapping() {
     if (size_ > 0) ::munmap(data_, size_);
@@ -101,7 +101,7 @@ public:
   Writable(const Fd& memory, std::size_t size)
       : data_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0)),
         size_(size) {
-    if (data_ == MAP_FAILED) throw no_room("no room to map shared bytes", errno);
+    if (data_ == MAP_FAILED) throw no_room("shared bytes could not be mapped", errno);
   }
   ~Writable() { ::munmap(data_, size_); }
   Writable(const Writable&) = delete;
@@ -136,12 +136,15 @@ SharedBytes SharedBytes::create(std::size_t size, const std::function<void(void*
 SharedBytes SharedBytes::from_memfd(Fd memfd) {
   const int seals = ::fcntl(memfd.get(), F_GET_SEALS);
   if (seals < 0)
-    throw Error(Errc::bad_message, "bad message: shared bytes that are no sealed memory");
+    throw Error(Errc::bad_message,
+                "bad message: the descriptor of shared bytes is not sealed memory");
   constexpr int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   if ((seals & wanted) != wanted)
-    throw Error(Errc::bad_message, "bad message: shared bytes that somebody could still change");
+    throw Error(Errc::bad_message,
+                "bad message: the memory of shared bytes is not sealed and could still be changed");
   struct stat status {};
-  if (::fstat(memfd.get(), &status) != 0) throw no_room("shared bytes of no size", errno);
+  if (::fstat(memfd.get(), &status) != 0)
+    throw no_room("the size of shared bytes could not be read", errno);
   return SharedBytes(
       std::make_shared<const Mapping>(std::move(memfd), static_cast<std::size_t>(status.st_size)));
 }

@@ -29,18 +29,18 @@ constexpr std::size_t most_batches = 8;
 void Channel::check_along(const Writer& message) {
   const std::vector<Attachment>& attached = *message.attached();
   if (attached.size() > most_descriptors)
-    throw Error(Errc::too_large, "too large: a message with " + std::to_string(attached.size()) +
-                                     " descriptors, where " + std::to_string(most_descriptors) +
-                                     " is the limit");
+    throw Error(Errc::too_large, "too large: the message has " + std::to_string(attached.size()) +
+                                     " descriptors, and the limit is " +
+                                     std::to_string(most_descriptors));
   for (const Attachment& one : attached)
     if (!descriptor_is_open(one.fd))
       throw Error(Errc::bad_message, "bad message: descriptor " + std::to_string(one.fd) +
-                                         ", which is to go along, is not open");
+                                         " in the message is not open");
 }
 
 void Channel::refuse_size(Writer& message) const {
-  const std::string text = "too large: a message of " + std::to_string(message.size()) +
-                           " bytes, where " + std::to_string(max_message_) + " is the limit";
+  const std::string text = "too large: the message has " + std::to_string(message.size()) +
+                           " bytes, and the limit is " + std::to_string(max_message_);
   message.clear();
   throw Error(Errc::too_large, text);
 }
@@ -131,7 +131,7 @@ EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
   traffic.in.set_max_body(max_message_);
   if (!traffic.in.next(frame)) {
     if (traffic.along.size() > most_batches)
-      throw Error(Errc::bad_message, "bad message: descriptors came that belong to no frame");
+      throw Error(Errc::bad_message, "bad message: descriptors arrived that belong to no frame");
     return false;
   }
   cutting_ = true;

@@ -36,7 +36,7 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
 
 bool PipeCore::send(Writer& message) {
   if (output_ != Output::open)
-    throw std::logic_error("evparallel: send on a pipe after its close()");
+    throw std::logic_error("evparallel: send() was called on a pipe after close()");
   if (closed() || !loop_->alive()) {
     report_closed_later(Lost::is_sent);
     return true;
@@ -63,7 +63,7 @@ void PipeCore::report_closed_later(Lost what) {
 void PipeCore::report_closed() {
   rare_->closed_reported = has_on_error() || rare_->dropped;
   if (!rare_->closed_reported || std::exchange(error_reported_, true)) return;
-  const Error error(Errc::closed, "closed: the other side of the pipe sends and takes no more");
+  const Error error(Errc::closed, "closed: the other side of the pipe no longer sends or receives");
   report_error(error);
 }
 
@@ -251,7 +251,8 @@ void PipeCore::on_message_frame(Frame& frame) {
   if (frame.skipped == Frame::Skipped::no_memory) return report_error(no_memory("for a message"));
   if (frame.skipped == Frame::Skipped::too_large)
     return report_error(
-        Error(Errc::too_large, "too large: a message above the limit of this side was skipped"));
+        Error(Errc::too_large,
+              "too large: a received message exceeds the limit of this side and was skipped"));
   if (discard_ || input_ == Input::ended_cleanly) return;
   if (!has_on_message()) {
     if (concluded() || ending()) return;

@@ -118,9 +118,8 @@ bool MapCore::pull_item() {
   const std::uint64_t index = pulled_++;
   const std::size_t limit = pool_->call_options().max_message;
   if (!refused && item_.size() > limit)
-    refused =
-        Error(Errc::too_large, "too large: a message of " + std::to_string(item_.size()) +
-                                   " bytes, where " + std::to_string(limit) + " is the limit");
+    refused = Error(Errc::too_large, "too large: the message has " + std::to_string(item_.size()) +
+                                         " bytes, and the limit is " + std::to_string(limit));
   if (!refused) return true;
   fail(index, 1, *refused);
   return false;
@@ -250,7 +249,7 @@ void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
     ready.bytes = ready.own;
   } else if (!count_answers(chunk, in, ready, spent_ns)) {
     return fail(chunk.first, chunk.count,
-                Error(Errc::bad_message, "bad message: the answer to a chunk makes no sense")
+                Error(Errc::bad_message, "bad message: the answer to a chunk is malformed")
                     .with_delivery(Delivery::started));
   }
   if (ready.count > 0) record_cost(spent_ns, ready.count);

@@ -35,10 +35,10 @@ bool is_end_of_child(Errc code) noexcept {
 
 void PoolCore::check_open() const {
   if (stage_ != Stage::open)
-    throw std::logic_error("evparallel: a call of a pool after its close()");
+    throw std::logic_error("evparallel: a pool was called after its close()");
   loop_->check_at_home();
   if (!loop_->alive())
-    throw std::logic_error("evparallel: a call of a pool whose Reactor is destroyed");
+    throw std::logic_error("evparallel: a pool was called after its Reactor was destroyed");
 }
 
 void PoolCore::began() {
@@ -59,14 +59,14 @@ Call PoolCore::submit(Writer& argument, Answer answer, int priority) {
   check_open();
   if (argument.size() - 1 > options_.child.max_message)
     return refuse(
-        Error(Errc::too_large, "too large: a message of " + std::to_string(argument.size() - 1) +
-                                   " bytes, where " + std::to_string(options_.child.max_message) +
-                                   " is the limit"),
+        Error(Errc::too_large, "too large: the message has " + std::to_string(argument.size() - 1) +
+                                   " bytes, and the limit is " +
+                                   std::to_string(options_.child.max_message)),
         std::move(answer));
   if (full()) {
     refused_ = true;
-    return refuse(Error(Errc::overloaded,
-                        "overloaded: " + std::to_string(queue_.size()) + " calls wait in the pool"),
+    return refuse(Error(Errc::overloaded, "overloaded: " + std::to_string(queue_.size()) +
+                                              " calls are waiting in the pool"),
                   std::move(answer));
   }
   if (unhealthy_ && now_ns() < start_at_ && !proven())

@@ -24,8 +24,8 @@ void settle(Writer& out) {
 
 void check_answer(std::size_t size, std::uint64_t limit) {
   if (size > limit)
-    throw Error(Errc::too_large, "too large: an answer of " + std::to_string(size) +
-                                     " bytes, where " + std::to_string(limit) + " is the limit");
+    throw Error(Errc::too_large, "too large: the answer has " + std::to_string(size) +
+                                     " bytes, and the limit is " + std::to_string(limit));
 }
 
 class PoolAnswer {

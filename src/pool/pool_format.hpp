@@ -39,7 +39,8 @@ constexpr std::size_t chunk_bytes = std::size_t{256} << 10;
 // process.
 inline Error no_descriptors_in_results() {
   return Error(Errc::bad_message,
-               "bad message: the result of an item of a map has descriptors: submit() such calls")
+               "bad message: the result of an item of a map contains descriptors; use submit() for "
+               "such calls")
       .with_delivery(Delivery::started);
 }
 

@@ -34,7 +34,8 @@ void append_tail(Task& task, const PoolOptions& options) {
 void check_measurable(const PoolOptions& options) {
   if (options.max_rss_growth > 0 && own_memory(::getpid()) == 0)
     throw Error(Errc::refused,
-                "refused: PoolOptions::max_rss_growth, since /proc does not tell memory here");
+                "refused: PoolOptions::max_rss_growth needs the memory use in /proc, which is not "
+                "available");
 }
 
 }  // namespace
@@ -213,7 +214,7 @@ void PoolCore::start_failed(const Error& error) {
   unhealthy_ =
       Error(Errc::overloaded,
             "overloaded: the pool is unhealthy: " + std::to_string(failed_starts_) +
-                " children in a row ended before their first call; the last: " + error.what())
+                " children in a row ended before their first call; the last error: " + error.what())
           .with_remote_type(error.remote_type())
           .with_os_error(error.os_error());
   if (error.exit()) unhealthy_ = unhealthy_->with_exit(*error.exit());

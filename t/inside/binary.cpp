@@ -92,7 +92,7 @@ json nested_object(std::size_t depth) {
 }
 
 constexpr std::size_t limit = detail::json_depth_limit;
-const std::string too_deep = "more than 1000 arrays and objects in one another";
+const std::string too_deep = "arrays and objects are nested more than 1000 levels deep";
 
 }  // namespace
 

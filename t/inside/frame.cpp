@@ -1365,7 +1365,7 @@ BOOST_AUTO_TEST_CASE(nested_exceptions) {
   });
   BOOST_TEST(error.remote_type() == "std::runtime_error");
   BOOST_TEST(std::string(error.what()) ==
-             "std::runtime_error: outer; because of std::domain_error: middle; because of "
+             "std::runtime_error: outer; caused by std::domain_error: middle; caused by "
              "std::invalid_argument: innermost");
 }
 

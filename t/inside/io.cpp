@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(leftover_bytes_are_bad_input) {
   Reader in("abcde");
   in.read(3);
   const std::string text = bad_message([&] { in.expect_end(); });
-  BOOST_TEST(has(text, "2 bytes left over"));
+  BOOST_TEST(has(text, "2 bytes are left over"));
   BOOST_TEST(has(text, "offset 3"));
 }
 
@@ -451,7 +451,7 @@ BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
 BOOST_AUTO_TEST_CASE(trailing_bytes) {
   const std::string text =
       bad_message([] { decoded<RawIo<int>, int>(std::string(sizeof(int) + 3, '\0')); });
-  BOOST_TEST(has(text, "3 bytes left over"));
+  BOOST_TEST(has(text, "3 bytes are left over"));
   BOOST_TEST(has(text, "offset 4"));
 }
 
@@ -818,7 +818,7 @@ BOOST_AUTO_TEST_CASE(io_can_be_specialised) {
   BOOST_TEST((encoded<detail::codec_t<DefaultIo, Coin>>(coin) == "h"));
   BOOST_TEST((decoded<Io<Coin>, Coin>("h").heads));
   BOOST_TEST((!decoded<Io<Coin>, Coin>("t").heads));
-  BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>("hh"); }), "1 bytes left over"));
+  BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>("hh"); }), "1 bytes are left over"));
   BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>(""); }), "offset 0 of 0"));
 }
 
@@ -842,8 +842,10 @@ BOOST_AUTO_TEST_CASE(whatever_a_codec_throws_is_bad_message) {
   struct {
     int what;
     const char* text;
-  } const table[] = {
-      {1, "no such coin"}, {2, "the codec threw"}, {3, "odd choice"}, {4, "edge up"}};
+  } const table[] = {{1, "no such coin"},
+                     {2, "the codec threw an exception without a text"},
+                     {3, "odd choice"},
+                     {4, "edge up"}};
   for (const auto& row : table) {
     Throwing::what = row.what;
     const std::string out = bad_message([] { encoded<Throwing>(Coin{}); });

@@ -461,7 +461,7 @@ BOOST_AUTO_TEST_CASE(long_decimals_mean_the_nearest_number) {
 
 BOOST_AUTO_TEST_CASE(numbers_without_a_word_are_refused) {
   using Limits = std::numeric_limits<double>;
-  const std::string says = "bad message: JSON has no word for NaN or an infinity";
+  const std::string says = "bad message: JSON cannot represent NaN or infinity";
   for (const double value : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
                              -Limits::quiet_NaN(), of_bits<double>(0x7ff0000000000001U)}) {
     BOOST_TEST(our_put(value) == says);
@@ -695,7 +695,7 @@ std::string nested(std::size_t depth) {
 // nlohmann takes a null byte for the end of what it reads.
 BOOST_AUTO_TEST_CASE(what_stands_behind_a_null_byte_is_left_over) {
   const std::string behind("\0rest", 5);
-  const std::string says = "bad message: 5 bytes left over at offset ";
+  const std::string says = "bad message: 5 bytes are left over at offset ";
   BOOST_TEST(our_get<int>("12" + behind) == says + "2");
   BOOST_TEST(our_get<std::string>("\"a\"" + behind) == says + "3");
   BOOST_TEST(our_get<std::vector<int>>("[1]" + behind) == says + "3");
@@ -705,7 +705,7 @@ BOOST_AUTO_TEST_CASE(what_stands_behind_a_null_byte_is_left_over) {
 
 BOOST_AUTO_TEST_CASE(a_document_may_be_so_deep_and_no_deeper) {
   const std::size_t limit = detail::json_depth_limit;
-  const std::string says = "bad message: more than 1000 arrays and objects in one another";
+  const std::string says = "bad message: arrays and objects are nested more than 1000 levels deep";
   BOOST_TEST(our_get<json>(nested(limit)) == "value " + nested(limit));
   BOOST_TEST(our_get<json>(nested(limit + 1)) == says);
   BOOST_TEST(our_get<json>(nested(1000000)) == says);
@@ -731,7 +731,8 @@ BOOST_AUTO_TEST_CASE(what_is_too_deep_to_be_read_is_not_written) {
   for (std::size_t i = 1; i < detail::json_depth_limit; ++i) document = json::array({document});
   BOOST_TEST(our_put(document) == nested(detail::json_depth_limit));
   document = json{{"a", document}};
-  BOOST_TEST(our_put(document) == "bad message: more than 1000 arrays and objects in one another");
+  BOOST_TEST(our_put(document) ==
+             "bad message: arrays and objects are nested more than 1000 levels deep");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -416,7 +416,7 @@ bool is_refused(const F& f) {
     return false;
   } catch (const std::logic_error& error) {
     const std::string text = error.what();
-    BOOST_TEST(text.find("captures a local by reference") != std::string::npos);
+    BOOST_TEST(text.find("captures a local variable by reference") != std::string::npos);
     BOOST_TEST(text.find("by value") != std::string::npos);
     BOOST_TEST(text.find("bind") != std::string::npos);
     return true;

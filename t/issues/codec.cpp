@@ -27,7 +27,7 @@ void testing_main_init() {
 
 namespace {
 
-const std::string too_deep = "more than 1000 arrays and objects in one another";
+const std::string too_deep = "arrays and objects are nested more than 1000 levels deep";
 constexpr std::size_t most = 1000;
 constexpr std::size_t deep = 100000;
 constexpr std::size_t small_stack = 64 * 1024;

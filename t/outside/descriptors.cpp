@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
     pool.map(
         all,
         [&](std::size_t, par::Result<par::Fd> r) {
-          refused += !r && testing::has(r.error().what(), "submit() such calls");
+          refused += !r && testing::has(r.error().what(), "use submit() for such calls");
         },
         [](const par::MapSummary&) {});
     loop.run();
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
     making.map(
         numbers,
         [&](std::size_t, par::Result<par::Fd> r) {
-          refused += !r && testing::has(r.error().what(), "submit() such calls");
+          refused += !r && testing::has(r.error().what(), "use submit() for such calls");
         },
         [](const par::MapSummary&) {});
     loop.run();
@@ -346,5 +346,5 @@ BOOST_AUTO_TEST_CASE(shared_bytes_that_are_not_sealed_fail_the_call) {
     if (error) text = error->what();
   });
   loop.run();
-  BOOST_TEST(testing::has(text, "no sealed memory"));
+  BOOST_TEST(testing::has(text, "is not sealed memory"));
 }

@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(crashes, *testing::guarantee("4.1")) {
   is_crash([] { std::abort(); }, SIGABRT, "SIGABRT");
   is_crash([] { std::terminate(); }, SIGABRT, "SIGABRT");
   is_crash([] { ::raise(SIGTERM); }, SIGTERM, "SIGTERM");
-  is_crash([] { ::raise(SIGKILL); }, SIGKILL, "from outside, perhaps out of memory");
+  is_crash([] { ::raise(SIGKILL); }, SIGKILL, "sent from outside, perhaps because memory ran out");
 }
 
 BOOST_AUTO_TEST_CASE(the_core_flag) {
@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(nested_exceptions_are_told_with_their_types) {
   BOOST_TEST(errors[0].remote_type() == "std::out_of_range");
   BOOST_TEST(errors[1].remote_type() == "std::runtime_error");
   BOOST_TEST(std::string(errors[1].what()) ==
-             "std::runtime_error: level 2; because of std::runtime_error: level 1; because of "
+             "std::runtime_error: level 2; caused by std::runtime_error: level 1; caused by "
              "std::out_of_range: the innermost");
   BOOST_TEST(errors[2].remote_type() == "int");
 }

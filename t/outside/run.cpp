@@ -150,7 +150,7 @@ BOOST_AUTO_TEST_CASE(an_exception_reaches_the_caller_and_the_child_lives_on) {
   BOOST_TEST(errors[1].remote_type() == "int");
   BOOST_TEST(errors[2].remote_type() == "std::logic_error");
   BOOST_TEST(std::string(errors[2].what()) ==
-             "std::logic_error: cannot save; because of std::runtime_error: disk full");
+             "std::logic_error: cannot save; caused by std::runtime_error: disk full");
   BOOST_TEST(before == after);
 }
 
