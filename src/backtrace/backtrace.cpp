@@ -80,7 +80,7 @@ std::string describe(const std::vector<StackFrame>& frames) {
 std::string Error::describe_backtrace() const {
   if (!backtrace().empty()) return evparallel::describe(backtrace());
   if (exit() && exit()->signalled())
-    return "no backtrace: the child left no crash report; Options::backtrace asks for one\n";
+    return "no backtrace: the child left no crash report; set Options::backtrace to get one\n";
   if (code() != Errc::remote_exception) return "no backtrace: no exception left a task\n";
   if (!has_throw_library())
     return "no backtrace: the program is not linked with -levparallel-throw, which records where "

@@ -145,8 +145,9 @@ Error nowhere(const Module* before) {
 
 Error late(const Module& now, const Module* before) {
   if (before)
-    return unknown("it is in " + name_of(now) + ", and the snapshot has " + name_of(*before) +
-                   " in that place; load libraries before the snapshot is taken, and keep them");
+    return unknown(
+        "it is in " + name_of(now) + ", and the snapshot has " + name_of(*before) +
+        " at that address; load libraries before the snapshot is taken, and keep them loaded");
   return unknown("it is in " + name_of(now) +
                  ", which was loaded after the snapshot was taken; load it before");
 }

@@ -34,18 +34,18 @@ EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   const bool begun = delivery == Delivery::started;
   if (deadline == reassigned && begun) return;
   if (deadline == revoked || deadline == reassigned)
-    throw Error(Errc::cancelled, begun ? "cancelled: while the task was at it"
-                                       : "cancelled: before the task had begun")
+    throw Error(Errc::cancelled, begun ? "cancelled: the call was cancelled while the task ran"
+                                       : "cancelled: the call was cancelled before the task began")
         .with_delivery(delivery);
-  throw Error(Errc::deadline, begun ? "deadline: it passed while the task was at it"
-                                    : "deadline: it passed before the task had begun")
+  throw Error(Errc::deadline, begun ? "deadline: it passed while the task ran"
+                                    : "deadline: it passed before the task began")
       .with_delivery(delivery);
 }
 
 EVPARALLEL_EARLY void check_size(const Frame& frame) {
   if (frame.skipped == Frame::Skipped::no) return;
   if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the argument");
-  throw Error(Errc::too_large, "too large: the argument is above the limit of the child");
+  throw Error(Errc::too_large, "too large: the argument exceeds the limit of the child");
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {

@@ -35,13 +35,14 @@ constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
 // A limit that the kernel refuses fails the spawn: otherwise it would silently not apply.
 void check(const char* option, int error) {
   if (error != 0)
-    throw system_error(Errc::spawn_failed, std::string("spawn failed: ") + option, error);
+    throw system_error(Errc::spawn_failed, std::string("spawn failed: cannot set ") + option,
+                       error);
 }
 
 void enter_limits(const TaskFrame& task) {
   if (task.cpu_seconds > 0) check("Limits::cpu", limit_cpu(task.cpu_seconds));
   if (task.nice != 0)
-    check(("Options::nice, " + std::to_string(task.nice)).c_str(), add_to_niceness(task.nice));
+    check(("Options::nice to " + std::to_string(task.nice)).c_str(), add_to_niceness(task.nice));
   if (task.memory > 0) check("Limits::memory", limit_memory(task.memory));
 }
 
@@ -90,7 +91,8 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view env
   take_seed(task.seed);
   apply_environment(environment);
   if (no_null_device_ != 0)
-    throw system_error(Errc::spawn_failed, "spawn failed: no /dev/null for a standard stream",
+    throw system_error(Errc::spawn_failed,
+                       "spawn failed: /dev/null could not be opened for a standard stream",
                        no_null_device_);
   if (!has_task_) return;  // the rest happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
@@ -173,7 +175,8 @@ void Child::fail_task(const Error& error) noexcept {
 // The end frame of the pipe is sent first: then the parent takes the end of the socket, which the
 // next program closes, for that of a process that is about to end.
 void Child::will_exec() {
-  if (!core_ || later_) throw std::logic_error("evparallel: will_exec() outside of a process");
+  if (!core_ || later_)
+    throw std::logic_error("evparallel: will_exec() can be called only by the task of a process");
   if (!is_forked_copy_) {
     core_->close();
     core_->end_out();
@@ -185,7 +188,7 @@ void Child::will_exec() {
 
 std::uint64_t child_seed() {
   if (role() != Role::child)
-    throw std::logic_error("evparallel: child_seed() in a process that is no child");
+    throw std::logic_error("evparallel: child_seed() was called in a process that is not a child");
   return taken_seed();
 }
 
@@ -193,7 +196,7 @@ namespace this_child {
 
 void will_exec() {
   if (!detail::this_child)
-    throw std::logic_error("evparallel: will_exec() in a process that is no child");
+    throw std::logic_error("evparallel: will_exec() was called in a process that is not a child");
   detail::this_child->will_exec();
 }
 

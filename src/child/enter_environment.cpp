@@ -34,7 +34,8 @@ void enter_affinity(const std::string& text) {
   }
   const int error = cpus.empty() ? 0 : use_cpus(cpus);
   if (error != 0)
-    throw system_error(Errc::spawn_failed, "spawn failed: Options::affinity, " + text, error);
+    throw system_error(Errc::spawn_failed,
+                       "spawn failed: Options::affinity cannot be set to " + text, error);
 }
 
 }  // namespace
@@ -52,9 +53,7 @@ EVPARALLEL_EARLY void apply_environment(std::string_view text) {
   if (directory.empty() || ::chdir(directory.c_str()) == 0) return;
   const int error = errno;
   throw system_error(Errc::spawn_failed,
-                     error == ENOENT ? "spawn failed: no such directory: " + directory
-                                     : "spawn failed: directory " + directory,
-                     error);
+                     "spawn failed: the child cannot enter the directory " + directory, error);
 }
 
 }  // namespace evparallel

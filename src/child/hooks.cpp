@@ -52,7 +52,8 @@ EVPARALLEL_EARLY std::optional<Error> call_exit_hooks() noexcept {
 
 void at_child_start(Callback<void()> hook) {
   if (role() == Role::child)
-    throw std::logic_error("evparallel: at_child_start() in a child, which has started already");
+    throw std::logic_error(
+        "evparallel: at_child_start() was called in a child, which has already started");
   add(start_hooks, std::move(hook));
 }
 

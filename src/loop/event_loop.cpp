@@ -147,7 +147,7 @@ Loop::Loop(event_base* base, bool owned)
   if (owned) base_ = new_base();
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
-                            "evparallel: no event base");
+                            "evparallel: the event base could not be created");
   wake_ = OwnedFd(open_counter());
   if (!wake_) {
     const int error = errno;
@@ -237,7 +237,7 @@ bool Loop::part() noexcept {
 void Loop::check_at_home() const {
   if (inherited_)
     throw std::logic_error(
-        "evparallel: this Reactor is another process's, from which this one was forked");
+        "evparallel: this Reactor belongs to another process, from which this one was forked");
 }
 
 // ---- memory of large messages ----
@@ -304,14 +304,15 @@ void Loop::turn_again() {
   if (errno != 0)
     throw std::system_error(errno, std::generic_category(),
                             "evparallel: the event loop cannot wait for its descriptors");
-  throw std::logic_error("evparallel: Reactor::run inside a callback of its event_base");
+  throw std::logic_error("evparallel: Reactor::run was called inside a callback of its event_base");
 }
 
 void Loop::run(const std::chrono::nanoseconds* limit) {
   check_at_home();
   const auto keep = shared_from_this();
   if (running_ || depth_ > 0)
-    throw std::logic_error("evparallel: Reactor::run inside a callback of the same reactor");
+    throw std::logic_error(
+        "evparallel: Reactor::run was called inside a callback of the same reactor");
   struct Running {
     explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
     ~Running() {
@@ -371,7 +372,7 @@ void Loop::rethrow() {
 
 void Loop::watch_signals() {
   if (signal_loop && signal_loop != this)
-    throw std::logic_error("evparallel: another reactor of this process watches signals already");
+    throw std::logic_error("evparallel: another reactor of this process already watches signals");
   signal_loop = this;
   ++signal_watches;
 }

@@ -7,6 +7,7 @@
 #include "loop/event_loop.hpp"
 
 #include <stdexcept>
+#include <string>
 
 namespace evparallel {
 
@@ -37,7 +38,9 @@ public:
 
   void start_watch(int fd, short what) {
     loop_->check_at_home();
-    if (fd < 0) throw std::logic_error("evparallel: a watch on a negative number");
+    if (fd < 0)
+      throw std::logic_error("evparallel: a watch needs a descriptor or a signal, and " +
+                             std::to_string(fd) + " is negative");
     if ((what & EV_SIGNAL) != 0) {
       loop_->watch_signals();
       signal_ = true;  // only now: a refused watch must not be released
@@ -136,7 +139,7 @@ void Hold::release() noexcept {
 Reactor::Reactor() : loop_(std::make_shared<Loop>(nullptr, true)) {}
 
 Reactor::Reactor(event_base* base) {
-  if (!base) throw std::logic_error("evparallel: Reactor of a null event_base");
+  if (!base) throw std::logic_error("evparallel: the event_base of a Reactor is null");
   loop_ = std::make_shared<Loop>(base, false);
 }
 
@@ -168,7 +171,7 @@ Timer Reactor::after(duration time, Callback<void()> callback) {
 
 Timer Reactor::every(duration time, Callback<void()> callback) {
   if (time <= duration::zero())
-    throw std::logic_error("evparallel: Reactor::every needs a period above zero");
+    throw std::logic_error("evparallel: the period of Reactor::every must be above zero");
   auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_timer(time, true);
   return Timer(std::move(source));
@@ -209,7 +212,7 @@ event_base* Reactor::base() const noexcept {
 
 Reactor& this_reactor() {
   if (role() != Role::child)
-    throw std::logic_error("evparallel: this_reactor() is for the task of a child");
+    throw std::logic_error("evparallel: this_reactor() can be called only by the task of a child");
   static auto* reactor = new Reactor;  // never destroyed: a child ends by _exit
   return *reactor;
 }

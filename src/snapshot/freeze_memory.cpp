@@ -43,7 +43,8 @@ namespace evparallel {
 void freezable(const void* from, std::size_t size) {
   const auto address = reinterpret_cast<std::uintptr_t>(from);
   if (address + size < address || (!from && size > 0))
-    throw std::logic_error("evparallel: freezable() of what cannot be memory");
+    throw std::logic_error(
+        "evparallel: freezable() needs a range of memory: this one begins at null or wraps around");
   name_region(from, size);
 }
 
@@ -95,13 +96,12 @@ Error refused(const std::string& why) {
 
 std::optional<Error> why_not_frozen() {
   if (_vgnU_freeres) return refused("it runs under valgrind");
-  if (const char* name = name_of_sanitizer()) return refused(std::string("it has ") + name);
+  if (const char* name = name_of_sanitizer()) return refused(std::string("it runs with ") + name);
   if (const char* name = name_of_allocator())
-    return refused(std::string("its memory is not that of glibc's malloc: it has ") + name);
-  if (!glibc_gives_memory())
-    return refused("its memory is not that of glibc's malloc, but of another allocator");
+    return refused(std::string("it uses ") + name + " instead of glibc's malloc");
+  if (!glibc_gives_memory()) return refused("it uses another allocator instead of glibc's malloc");
   const int memory = open_memory_file(memory_name);
-  if (memory < 0 && errno == ENOSYS) return refused("there is no memfd_create");
+  if (memory < 0 && errno == ENOSYS) return refused("memfd_create is not available");
   if (memory >= 0) ::close(memory);  // freeze() reports other failures
   return std::nullopt;
 }
@@ -257,19 +257,18 @@ Error error_of(const FreezeOutcome& outcome) {
         .with_os_error(outcome.error);
   };
   switch (outcome.failed_at) {
-    case FreezeStep::look: return says("its memory could not be looked at in /proc");
-    case FreezeStep::memfd: return says("no file in memory");
+    case FreezeStep::look: return says("the map of its memory in /proc could not be read");
+    case FreezeStep::memfd: return says("a file in memory could not be created");
     case FreezeStep::copy:
-      return says(
-          outcome.error == EFBIG
-              ? "there is a limit of file sizes (RLIMIT_FSIZE), which is one of its memory, too"
-              : "no memory for a copy");
+      return says(outcome.error == EFBIG
+                      ? "the file size limit (RLIMIT_FSIZE) is smaller than its memory"
+                      : "there is no memory for a copy");
     case FreezeStep::map: return says("a copy could not be mapped");
     case FreezeStep::fork: return says("a replica could not be forked");
     case FreezeStep::none:
     case FreezeStep::end: break;
   }
-  return says("it has died");
+  return says("it died");
 }
 
 }  // namespace evparallel

@@ -19,7 +19,7 @@ constexpr const char* names_of_streams[] = {"in", "out", "err"};
 
 void check_text(const std::string& what, const std::string& text) {
   if (text.find('\0') != text.npos)
-    throw std::logic_error("evparallel: Options::" + what + " has a null byte in it");
+    throw std::logic_error("evparallel: Options::" + what + " contains a null byte");
 }
 
 // Numbers separated by commas.
@@ -27,7 +27,7 @@ std::string text_of(const std::vector<int>& cpus) {
   std::string text;
   for (const int cpu : cpus) {
     if (cpu < 0 || cpu > highest_cpu)
-      throw std::logic_error("evparallel: Options::affinity has a CPU that cannot be: " +
+      throw std::logic_error("evparallel: Options::affinity contains an invalid CPU number: " +
                              std::to_string(cpu));
     text += (text.empty() ? "" : ",") + std::to_string(cpu);
   }
@@ -45,7 +45,7 @@ std::string text_of(const Options& options) {
   std::string text = options.name + '\0' + options.cwd + '\0' + text_of(options.affinity) + '\0';
   for (const auto& [name, value] : options.env) {
     if (name.empty() || name.find('=') != name.npos)
-      throw std::logic_error("evparallel: Options::env has a name that cannot be: \"" + name + '"');
+      throw std::logic_error("evparallel: Options::env contains an invalid name: \"" + name + '"');
     check_text("env", name + value);
     text += name + '=' + value + '\0';
   }
@@ -53,9 +53,10 @@ std::string text_of(const Options& options) {
 }
 
 Error no_stream(int number, int error) {
-  return system_error(
-      Errc::spawn_failed,
-      std::string("spawn failed: no descriptor for Options::") + names_of_streams[number], error);
+  return system_error(Errc::spawn_failed,
+                      std::string("spawn failed: there is no descriptor left for Options::") +
+                          names_of_streams[number],
+                      error);
 }
 
 DupFd copy_of(int fd, int number) {

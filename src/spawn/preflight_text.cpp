@@ -59,7 +59,7 @@ std::string line_of(const PreflightReport::Timer& timer) {
 }
 
 std::string line_of(const PreflightReport::Stream& stream) {
-  return "stream " + stream.name + ": " + std::to_string(stream.pending) + " bytes to be flushed";
+  return "stream " + stream.name + ": " + std::to_string(stream.pending) + " bytes are not flushed";
 }
 
 template <class Things>

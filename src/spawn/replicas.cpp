@@ -48,9 +48,9 @@ void Replicas::on_lost(Callback<void(const ExitStatus&)> callback) {
 
 Error Replicas::another_process_has_it() const {
   return Error(Errc::no_snapshot,
-               "no snapshot: it was taken by process " + std::to_string(shared_->home.pid) +
-                   " and this is " + std::to_string(OwnerProcess::here().pid) +
-                   "; a program that daemonises or forks by itself must take it afterwards");
+               "no snapshot: process " + std::to_string(shared_->home.pid) +
+                   " took it, and this is process " + std::to_string(OwnerProcess::here().pid) +
+                   "; a program that daemonises or forks must take its snapshot afterwards");
 }
 
 }  // namespace evparallel

@@ -50,7 +50,8 @@ struct ServerArgs {
 };
 
 Error no_memory() {
-  return system_error(Errc::spawn_failed, "spawn failed: no memory to share with children", ENOMEM);
+  return system_error(Errc::spawn_failed, "spawn failed: there is no memory to share with children",
+                      ENOMEM);
 }
 
 // Returns 0 or an errno.
@@ -97,14 +98,14 @@ constexpr unsigned most_replicas = 4096;
 std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
   if (options.replicas == 0)
-    throw std::logic_error("evparallel: a snapshot has one replica at least");
+    throw std::logic_error("evparallel: SnapshotOptions::replicas is 0, and the minimum is 1");
   if (options.replicas > most_replicas)
     throw std::logic_error("evparallel: SnapshotOptions::replicas is " +
-                           std::to_string(options.replicas) + ", and the most is " +
+                           std::to_string(options.replicas) + ", and the maximum is " +
                            std::to_string(most_replicas));
   if (options.spares > Spares::most)
     throw std::logic_error("evparallel: SnapshotOptions::spares is " +
-                           std::to_string(options.spares) + ", and the most is " +
+                           std::to_string(options.spares) + ", and the maximum is " +
                            std::to_string(Spares::most));
   SnapshotProcess::reap_abandoned();
   open_missing_standard_descriptors();
@@ -145,7 +146,8 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   ServerStart& start = args.start;
   OwnedFd ours;
   if (const int error = make_pair(PairKind::packets, ours, start.control))
-    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
+    throw system_error(Errc::spawn_failed,
+                       "spawn failed: the socket pair for a snapshot could not be created", error);
   if (!slots_) map_own_slots();
   start.slots = slots_;
   start.notes = shared_->notes;
@@ -157,7 +159,8 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   const Forked forked = fork_clean(become_server, &args);
   start.control.drop();  // the snapshot's now; a second holder would hide the end of the snapshot
   if (forked.pid < 0)
-    throw system_error(Errc::spawn_failed, "spawn failed: fork of a snapshot", forked.error);
+    throw system_error(Errc::spawn_failed, "spawn failed: a snapshot could not be forked",
+                       forked.error);
   adopt(forked.pid, std::move(ours));
 }
 
@@ -174,7 +177,8 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   use_inheritance();
   if (registry().of_child) return registry().of_child;
   if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
-  if (chosen) throw Error(Errc::no_snapshot, "no snapshot: the handle that was named is empty");
+  if (chosen)
+    throw Error(Errc::no_snapshot, "no snapshot: the Snapshot that the options name is empty");
   if (!registry().default_snapshot)
     throw Error(Errc::no_snapshot,
                 "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
@@ -251,7 +255,7 @@ void init(const SnapshotOptions& options) {
   Replicas::use_inheritance();
   const Snapshot* taken = registry().default_snapshot.get();
   if (taken && taken->replicas()->is_at_home())
-    throw std::logic_error("evparallel: init() was called already");
+    throw std::logic_error("evparallel: init() has already been called");
   registry().default_snapshot = std::make_shared<Snapshot>(options);
 }
 

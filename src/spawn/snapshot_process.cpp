@@ -62,8 +62,7 @@ Error SnapshotProcess::is_dead() const {
 
 Error SnapshotProcess::none_lives() const {
   if (shared_->replicas == 1) return is_dead();
-  return Error(Errc::snapshot_lost, "snapshot lost: " + described() +
-                                        " is dead, and so is each of " +
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead, and so are all " +
                                         std::to_string(shared_->replicas) + " replicas");
 }
 
@@ -73,8 +72,8 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   if (loop_ != loop) {
     if (loop_ && loop_->alive())
       throw std::logic_error(
-          "evparallel: a snapshot is used by one Reactor at a time, and another one uses it");
-    if (!loop->alive()) throw std::logic_error("evparallel: the Reactor is destroyed");
+          "evparallel: another Reactor uses this snapshot, and only one can use it at a time");
+    if (!loop->alive()) throw std::logic_error("evparallel: the Reactor has been destroyed");
     loop_ = loop;
     self_ = shared_from_this();
     attach(*loop_);
@@ -95,7 +94,7 @@ std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
   if (std::optional<Error> unknown = why_unknown(*shared_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
   if (unreachable)
-    return system_error(Errc::overloaded, "overloaded: the snapshot cannot be asked now",
+    return system_error(Errc::overloaded, "overloaded: the snapshot cannot be contacted now",
                         unreachable);
   if (state_ == State::stopped) return was_stopped();
   if (state_ == State::lost) return none_lives();
@@ -113,7 +112,8 @@ SnapshotProcess::SpawnTicket SnapshotProcess::spawn(const std::shared_ptr<Loop>&
   OwnedFd ours = spare ? std::move(spare->socket) : OwnedFd();
   OwnedFd theirs;
   if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))
-    throw system_error(Errc::spawn_failed, "spawn failed: no socket pair for a child", error);
+    throw system_error(Errc::spawn_failed,
+                       "spawn failed: the socket pair for a child could not be created", error);
   const std::uint64_t number = shared_->next_spawn++;
   const std::uint64_t id = spare ? spare->id : number;
   if (spare)
@@ -132,7 +132,8 @@ void SnapshotProcess::ask_for_child(std::uint64_t id, const std::optional<Error>
   request.group = group;
   request.seed = seed_of_child(shared_->seed, id);
   if (!ask(request, std::move(socket), std::move(streams)))
-    fail_later(id, Error(Errc::overloaded, "overloaded: too many requests wait for the snapshot"));
+    fail_later(
+        id, Error(Errc::overloaded, "overloaded: too many requests are waiting for the snapshot"));
   else
     living_.find(id)->asked = !client_.ended();
 }
@@ -232,7 +233,8 @@ void SnapshotProcess::take_report(const Report& report) {
   }
   if (report.kind == ReportKind::refused_to_wait) {
     std::fprintf(stderr,
-                 "evparallel: snapshot (%s) cannot wait, and looks now and then: poll: %s\n",
+                 "evparallel: snapshot (%s) cannot wait for events and checks for them "
+                 "periodically: poll: %s\n",
                  described().c_str(), std::strerror(report.code));
     return;
   }
@@ -252,8 +254,9 @@ void SnapshotProcess::take_report(const Report& report) {
       break;
     case ReportKind::failed:
       exit_report(report.id,
-                  {std::nullopt, system_error(Errc::spawn_failed,
-                                              "spawn failed: fork in the snapshot", report.code)});
+                  {std::nullopt,
+                   system_error(Errc::spawn_failed,
+                                "spawn failed: the snapshot could not fork a child", report.code)});
       break;
     case ReportKind::exited: {
       ExitStatus status = status_of(report);

@@ -27,8 +27,9 @@ void SnapshotProcess::wait_until_serving() {
   }
   const std::string how = wait_for_end();
   if (told)
-    throw system_error(Errc::spawn_failed, "spawn failed: a snapshot cannot begin", report.code);
-  throw Error(Errc::spawn_failed, "spawn failed: a snapshot ended before it could begin" + how);
+    throw system_error(Errc::spawn_failed, "spawn failed: the snapshot could not start",
+                       report.code);
+  throw Error(Errc::spawn_failed, "spawn failed: the snapshot ended before it was ready" + how);
 }
 
 // The snapshot ends at once: it has reported why, or is dead already.

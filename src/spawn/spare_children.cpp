@@ -133,7 +133,8 @@ void SnapshotProcess::keep_spares(unsigned count) {
   spares_.emplace(count);
   if (const int error = fill_spares())
     throw system_error(Errc::spawn_failed,
-                       "spawn failed: no socket pairs for " + std::to_string(count) + " spares",
+                       "spawn failed: the socket pairs for " + std::to_string(count) +
+                           " spares could not be created",
                        error);
 }
 

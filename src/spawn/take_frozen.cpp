@@ -9,7 +9,8 @@ namespace evparallel {
 namespace {
 
 Error no_socket(int error) {
-  return system_error(Errc::spawn_failed, "spawn failed: no socket pair for a snapshot", error);
+  return system_error(Errc::spawn_failed,
+                      "spawn failed: the socket pair for a snapshot could not be created", error);
 }
 
 }  // namespace

@@ -95,14 +95,16 @@ namespace {
 
 void check(const Plan& plan) {
   const auto refuse_if = [](bool wrong, const char* why) {
-    if (wrong) throw std::logic_error(std::string("evparallel: a fault that cannot be: ") + why);
+    if (wrong) throw std::logic_error(std::string("evparallel: an impossible fault: ") + why);
   };
   const bool of_messages = plan.die_at_message || plan.cut_message || plan.delay_message;
   const bool of_forks = plan.fork_failures || plan.die_at_fork;
   refuse_if(of_messages && plan.victim == Victim::snapshot, "a snapshot sends no messages");
-  refuse_if(of_forks && plan.victim == Victim::child, "it is the snapshot that forks for a child");
-  refuse_if(plan.child != 0 && plan.victim != Victim::child, "the victim is no child");
-  refuse_if(plan.fork_failures != 0 && plan.fork_errno <= 0, "fork_failures without fork_errno");
+  refuse_if(of_forks && plan.victim == Victim::child, "the snapshot forks, not the child");
+  refuse_if(plan.child != 0 && plan.victim != Victim::child,
+            "child is set, but the victim is not a child");
+  refuse_if(plan.fork_failures != 0 && plan.fork_errno <= 0,
+            "fork_failures is set, but fork_errno is not");
   refuse_negative("fault::Plan::delay", plan.delay);
 }
 

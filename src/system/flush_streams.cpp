@@ -154,7 +154,7 @@ void report_lost_output(int error) noexcept {
   if (std::exchange(reported, ::getpid()) == ::getpid()) return;
   char text[128];
   const int size =
-      std::snprintf(text, sizeof text, "evparallel: process %d: what it has printed is lost: %s\n",
+      std::snprintf(text, sizeof text, "evparallel: process %d: its output is lost: %s\n",
                     static_cast<int>(::getpid()), std::strerror(error));
   if (::write(STDERR_FILENO, text, static_cast<std::size_t>(size)) < 0) return;  // it has no reader
 }

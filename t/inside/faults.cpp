@@ -252,9 +252,12 @@ BOOST_AUTO_TEST_CASE(what_cannot_happen_is_misuse) {
   const auto fork = [](Plan& plan) { plan.fork_failures = 1; };
   const auto at_fork = [](Plan& plan) { plan.die_at_fork = 1; };
   BOOST_TEST(testing::has(refused(as(Victim::snapshot, die)), "no messages"));
-  BOOST_TEST(testing::has(refused(as(Victim::child, at_fork)), "forks for a child"));
-  BOOST_TEST(testing::has(refused(as(Victim::snapshot, fork)), "without fork_errno"));
-  BOOST_TEST(testing::has(refused(as(Victim::parent, [](Plan& p) { p.child = 1; })), "no child"));
+  BOOST_TEST(
+      testing::has(refused(as(Victim::child, at_fork)), "the snapshot forks, not the child"));
+  BOOST_TEST(testing::has(refused(as(Victim::snapshot, fork)),
+                          "fork_failures is set, but fork_errno is not"));
+  BOOST_TEST(testing::has(refused(as(Victim::parent, [](Plan& p) { p.child = 1; })),
+                          "the victim is not a child"));
   BOOST_TEST(testing::has(refused([](Plan& p) { p.delay = std::chrono::milliseconds(-1); }),
                           "fault::Plan::delay is negative"));
   BOOST_TEST(refused(die) == "");

@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(another_library_in_the_same_place_is_told_apart) {
   BOOST_TEST(changed([](Module&) {}) == "known");
   const std::string text = changed([](Module& module) { module.path = "/before.so"; });
   BOOST_TEST(says(text, "it is in " + library.path + ","));
-  BOOST_TEST(says(text, "the snapshot has /before.so in that place"));
+  BOOST_TEST(says(text, "the snapshot has /before.so at that address"));
   BOOST_TEST(changed([](Module& module) { module.identity += "x"; }) != "known");
   BOOST_TEST(changed([](Module& module) { module.identity.clear(); }) != "known");
   BOOST_TEST(changed([](Module& module) { module.base += 4096; }) != "known");

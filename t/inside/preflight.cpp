@@ -506,7 +506,7 @@ BOOST_AUTO_TEST_CASE(a_line_for_each_thing) {
              "signal SIGTERM: handled\n"
              "timer real: 1.5 s left\n"
              "timer posix 3: 0.00002 s left, then every 2 s\n"
-             "stream stdout: 12 bytes to be flushed\n");
+             "stream stdout: 12 bytes are not flushed\n");
   BOOST_TEST(sample().describe() == "thread 77 (odd?\xEF\xBF\xBD\"name), descriptor 5 (eventpoll)");
   BOOST_TEST(PreflightReport{}.text() == "");
 }

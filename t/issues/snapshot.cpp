@@ -152,7 +152,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_without_memory_for_its_tables_is_refused_by_name
         par::init();
       } catch (const par::Error& error) {
         if (error.code() != par::Errc::spawn_failed || error.os_error() != ENOMEM) return 1;
-        return std::string(error.what()).find("cannot begin") == std::string::npos ? 2 : 3;
+        return std::string(error.what()).find("could not start") == std::string::npos ? 2 : 3;
       } catch (const std::bad_alloc&) {
         return 2;
       }

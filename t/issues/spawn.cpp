@@ -441,7 +441,7 @@ BOOST_AUTO_TEST_CASE(a_niceness_that_the_kernel_refuses_fails_the_spawn_by_name)
       if (*result) return 1;
       const par::Error& error = result->error();
       if (error.code() != par::Errc::spawn_failed || error.os_error() != EACCES) return 2;
-      return std::string(error.what()).find("Options::nice, -3") == std::string::npos ? 3 : 0;
+      return std::string(error.what()).find("Options::nice to -3") == std::string::npos ? 3 : 0;
     });
     BOOST_TEST(status == 0, "with " << spares << " spares: " << status);
   }
