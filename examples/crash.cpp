@@ -130,6 +130,6 @@ int main() {
   par::init();
   par::Reactor loop;
   const int surprises = calls(loop) + conversation(loop);
-  std::puts(surprises == 0 ? "and the program goes on" : "that was not what was meant to happen");
+  std::puts(surprises == 0 ? "the program continues" : "some results are not the expected ones");
   return surprises == 0 ? 0 : 1;
 }

@@ -44,7 +44,7 @@ static double time_of_child(par::Reactor& loop, par::Snapshot& snapshot, std::si
     auto remote = par::run(loop, look_up, options);
     remote(word(number), [number](par::Result<std::size_t> r) {
       if (r.value() == number) return;
-      std::fprintf(stderr, "frozen: a child has found something else\n");
+      std::fprintf(stderr, "frozen: a child found a different value\n");
       std::exit(1);
     });
     loop.run();

@@ -142,10 +142,10 @@ const char usage[] =
     "  -w, --workers N   children; default: one for each CPU\n"
     "      --frames      a frame around each tile, its colour by the child that drew it\n"
     "      --check       draw again in a single process; exit 1 if a byte is different\n"
-    "  -q, --quiet       no progress, no words\n"
+    "  -q, --quiet       no progress and no other output\n"
     "  -h, --help        this text\n"
     "\n"
-    "Exit status: 0 well, 1 a tile or the check has failed, 2 wrong usage.\n";
+    "Exit status: 0 success, 1 a tile or the check failed, 2 wrong usage.\n";
 
 struct Wishes {
   int width = 1600;
@@ -173,16 +173,16 @@ void take_option(Wishes& wishes, int option, const char* value) {
       if (std::sscanf(value, "%dx%d%c", &wishes.width, &wishes.height, &more) != 2 ||
           wishes.width < 1 || wishes.height < 1 || wishes.width > largest ||
           wishes.height > largest)
-        refuse("a size is WIDTHxHEIGHT, each up to 30000");
+        refuse("--size must be WIDTHxHEIGHT, each at most 30000");
       break;
     case 'j':
       if (std::sscanf(value, "%lf,%lf%c", &real, &imaginary, &more) != 2)
-        refuse("a constant is RE,IM");
+        refuse("--julia must be RE,IM");
       wishes.julia = std::complex<double>(real, imaginary);
       break;
     case 'w':
       if (std::sscanf(value, "%u%c", &wishes.workers, &more) != 1 || wishes.workers == 0)
-        refuse("workers are a number from 1 on");
+        refuse("--workers must be at least 1");
       break;
     case 'f': wishes.frames = true; break;
     case 'c': wishes.check = true; break;
@@ -202,7 +202,7 @@ Wishes wishes_of(int argc, char** argv) {
   int c;
   while ((c = ::getopt_long(argc, argv, "s:j:w:qh", options, nullptr)) != -1)
     take_option(wishes, c, optarg);
-  if (optind + 1 != argc) refuse("one file is to be named");
+  if (optind + 1 != argc) refuse("exactly one file must be named");
   wishes.file = argv[optind];
   return wishes;
 }
@@ -231,7 +231,7 @@ std::vector<Tile> tiles_of(const Wishes& wishes) {
 
 void put_tile(Picture& picture, const Tile& tile, const std::vector<Pixel>& pixels) {
   if (pixels.size() != static_cast<std::size_t>(tile.width) * static_cast<std::size_t>(tile.height))
-    throw std::runtime_error("a tile of the wrong size");
+    throw std::runtime_error("a tile has the wrong size");
   for (int y = 0; y < tile.height; ++y)
     std::copy_n(pixels.begin() + static_cast<std::ptrdiff_t>(y) * tile.width, tile.width,
                 &picture.at(tile.x, tile.y + y));

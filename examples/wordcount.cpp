@@ -392,11 +392,11 @@ const char usage[] =
     "NUL byte are skipped.  Without a directory: the files that this program comes with, and\n"
     "/usr/share/doc.\n"
     "\n"
-    "  -q, --quiet  no list, no progress line: what went wrong, and the result of --check\n"
+    "  -q, --quiet  no list, no progress line: only errors, and the result of --check\n"
     "      --check  count again in a single process; exit 1 if the result is not the same\n"
     "  -h, --help   this text\n"
     "\n"
-    "Exit status: 0 well, 1 a batch or the check has failed, 2 wrong usage.\n";
+    "Exit status: 0 success, 1 a batch or the check failed, 2 wrong usage.\n";
 
 struct Wishes {
   bool quiet = false;
@@ -425,7 +425,7 @@ Wishes wishes_of(int argc, char** argv) {
     std::error_code error;
     if (fs::is_directory(directory, error)) continue;
     std::fprintf(stderr, "wordcount: %s: %s\n%s", directory.c_str(),
-                 error ? error.message().c_str() : "is no directory", usage);
+                 error ? error.message().c_str() : "is not a directory", usage);
     std::exit(2);
   }
   return wishes;
@@ -439,7 +439,7 @@ std::vector<std::string> default_directories(const char* program) {
   if (fs::is_directory(documents))
     directories.push_back(documents);
   else
-    std::fprintf(stderr, "wordcount: %s is not there: skipped\n", documents.c_str());
+    std::fprintf(stderr, "wordcount: %s does not exist; it is skipped\n", documents.c_str());
   return directories;
 }
 
@@ -494,7 +494,7 @@ int wordcount(int argc, char** argv) {
   }
   if (checked)
     std::puts(equal ? "equal to a single process"
-                    : "NOT equal to a single process, unless files have changed meanwhile");
+                    : "NOT equal to a single process, unless files changed in the meantime");
   if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "stdout");
   return count.failures.empty() && equal ? 0 : 1;
 }
