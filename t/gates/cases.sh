@@ -18,14 +18,14 @@ if test "${1-}" = --list; then
 	exit
 fi
 
-check 'every program says which cases it has' cases
+check 'every program lists its cases' cases
 sort "$tmp/said" >"$tmp/cases"
 looked_at "$(wc -l <"$tmp/cases")" cases
 uniq -d "$tmp/cases" >"$tmp/twice"
-empty 'no case has the name of another in its program' "$tmp/twice"
+empty 'every case name is unique in its program' "$tmp/twice"
 sort "$srcdir/t/gates/cases.txt" >"$tmp/list"
 comm -23 "$tmp/list" "$tmp/cases" >"$tmp/lost"
-empty 'no case is lost (make cases, and the commit says which goes, and why)' "$tmp/lost"
+empty 'every case of t/gates/cases.txt exists (after a removal run make cases, and give the reason in the commit)' "$tmp/lost"
 comm -13 "$tmp/list" "$tmp/cases" >"$tmp/new"
-empty 'every new case is in t/gates/cases.txt (make cases)' "$tmp/new"
+empty 'every case is in t/gates/cases.txt (after an addition run make cases)' "$tmp/new"
 finish

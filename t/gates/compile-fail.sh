@@ -33,20 +33,20 @@ while read -r file; do
 	name=${file##*/}
 	expect=$(sed -n '1s|^// expect: ||p' "$file")
 	if test -z "$expect"; then
-		not_ok "$name: its first line is not // expect: TEXT"
+		not_ok "$name: the first line must be // expect: TEXT"
 	elif test "$(status_of "$job")" = 0; then
-		not_ok "$name: was accepted"
+		not_ok "$name: the compiler accepted it"
 	elif grep -q -F -e "$expect" "$(said_by "$job")"; then
-		ok "$name: refused with: $expect"
+		ok "$name: the compiler refuses it with: $expect"
 	else
-		not_ok "$name: refused, but not with: $expect" "$(said_by "$job")"
+		not_ok "$name: the compiler refuses it, but not with: $expect" "$(said_by "$job")"
 	fi
 	job=$((job + 1))
 done <"$tmp/files"
-checked "$(grep -c '^namespace file_' "$tmp/accepted.cpp") are right otherwise" "$job"
+checked "$(grep -c '^namespace file_' "$tmp/accepted.cpp") compile in their right form" "$job"
 while read -r file; do
 	job=$((job + 1))
-	checked "${file##*/}: is right otherwise" "$job"
+	checked "${file##*/}: compiles in its right form" "$job"
 done <"$tmp/alone"
 looked_at "$(wc -l <"$tmp/files")" 'refused programs'
 finish

@@ -9,5 +9,5 @@ looked_at "$(wc -l <"$tmp/files")" files
 while read -r file; do
 	clang-format --dry-run -Werror "$file" >>"$tmp/said" 2>&1 || echo "$file" >>"$tmp/astray"
 done <"$tmp/files"
-if test -s "$tmp/astray"; then not_ok 'as clang-format has it' "$tmp/said"; else ok 'as clang-format has it'; fi
+if test -s "$tmp/astray"; then not_ok 'every file is formatted as clang-format does' "$tmp/said"; else ok 'every file is formatted as clang-format does'; fi
 finish

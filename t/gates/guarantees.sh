@@ -16,16 +16,16 @@ awk '
 	/^\.Sh/ { here = ($2 == "GUARANTEES"); next }
 	!here { next }
 	/^\.Ss/ { group++; item = 0; if ($2 != group ".") print "the heading of group " group " is " $2; next }
-	/^\.Bl/ || /^\.El/ { if (item && !ended) print number " does not end"; number = ""; next }
+	/^\.Bl/ || /^\.El/ { if (item && !ended) print number " does not end with a full stop"; number = ""; next }
 	/^\.It/ {
-		if (number != "" && !ended) print number " does not end"
+		if (number != "" && !ended) print number " does not end with a full stop"
 		number = group "." ++item
 		ended = 0
 		if ($2 != number) print $2 " should be " number
 		next
 	}
-	number != "" { if (ended) print number " is more than a sentence: " $0; ended = /\.$/ }' "$page" >"$tmp/disorder"
-empty 'they are numbered in order, a sentence each' "$tmp/disorder"
+	number != "" { if (ended) print number " has more than one sentence: " $0; ended = /\.$/ }' "$page" >"$tmp/disorder"
+empty 'the guarantees are numbered in order, and each is one sentence' "$tmp/disorder"
 
 # "number file" of all that cases name.
 for file in t/inside/*.cpp t/outside/*.cpp t/issues/*.cpp; do
@@ -34,8 +34,8 @@ for file in t/inside/*.cpp t/outside/*.cpp t/issues/*.cpp; do
 done >"$tmp/named"
 looked_at "$(wc -l <"$tmp/named")" 'names in tests'
 
-awk 'NR == FNR { told[$1]; next } !($1 in told) { print $2 " names " $1 ", which is none" }' "$tmp/told" "$tmp/named" >"$tmp/unknown"
-empty 'what tests name is in the page' "$tmp/unknown"
+awk 'NR == FNR { told[$1]; next } !($1 in told) { print $2 " names " $1 ", which is not a guarantee" }' "$tmp/told" "$tmp/named" >"$tmp/unknown"
+empty 'every guarantee that a test names is in the page' "$tmp/unknown"
 awk 'NR == FNR { named[$1]; next } !($1 in named)' "$tmp/named" "$tmp/told" >"$tmp/untested"
-empty 'each is named by a test' "$tmp/untested"
+empty 'every guarantee is named by a test' "$tmp/untested"
 finish

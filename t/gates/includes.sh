@@ -29,12 +29,12 @@ awk -F'|' '/^\| `/ {
 
 cut -d' ' -f2 "$tmp/folders" | sort >"$tmp/named"
 find src -mindepth 1 -maxdepth 1 -type d ! -name '.*' | sort >"$tmp/there"
-check 'the table has the folders that are there' diff "$tmp/named" "$tmp/there"
+check 'the table lists the folders of src' diff "$tmp/named" "$tmp/there"
 cut -d' ' -f2 "$tmp/public" | sort >"$tmp/named"
 { find include -name '*.hpp' ! -name version.hpp; echo include/evparallel/version.hpp; } | sort >"$tmp/there"
-check 'the table has the public headers that are there' diff "$tmp/named" "$tmp/there"
+check 'the table lists the public headers' diff "$tmp/named" "$tmp/there"
 grep '^src/[^/]*$' "$tmp/files" >"$tmp/homeless" || :
-empty 'no file of src/ is outside of a folder' "$tmp/homeless"
+empty 'every file of src/ is in a folder' "$tmp/homeless"
 
 # ---- includes ------------------------------------------------------------------------------------
 
@@ -46,18 +46,18 @@ awk '
 		return folder in floor ? floor[folder] : 0
 	}
 	FILENAME != pairs { floor[$2] = $1; next }
-	!floor_of($1) || !floor_of($2) { print $1 " includes " $2 ", and one of them has no floor"; next }
+	!floor_of($1) || !floor_of($2) { print $1 " includes " $2 ", and one of them is not in the table"; next }
 	floor_of($2) > floor_of($1) { print $1 " includes " $2 }
 ' pairs="$tmp/pairs" "$tmp/folders" "$tmp/public" "$tmp/pairs" >"$tmp/upward"
-empty 'no include goes up' "$tmp/upward"
+empty 'no file includes one of a higher floor' "$tmp/upward"
 
 awk '$1 ~ /^include/ && $2 ~ /^src/ { print $1 " includes " $2 }' "$tmp/pairs" >"$tmp/private"
-empty 'nothing public includes something private' "$tmp/private"
+empty 'no public header includes a private one' "$tmp/private"
 
-check 'no circle' tsort "$tmp/pairs"
+check 'the includes have no cycle' tsort "$tmp/pairs"
 
 sed -n 's|.*/||p' "$tmp/files" | grep '\.hpp$' | sort | uniq -d >"$tmp/twice"
-empty 'no two headers have one name' "$tmp/twice"
+empty 'no two headers have the same name' "$tmp/twice"
 
 # ---- processes -----------------------------------------------------------------------------------
 
@@ -68,10 +68,10 @@ grep '^src/' "$tmp/files" | while read -r file; do
 	allowed=" $(sed -n "s|^${folder%%/*} ||p" "$tmp/processes") "
 	test -n "$runs" || echo "$file does not say where it runs"
 	for process in $runs; do
-		case $allowed in *" $process "*) ;; *) echo "$file runs in $process, its folder in$allowed" ;; esac
+		case $allowed in *" $process "*) ;; *) echo "$file runs in $process, but its folder only in$allowed" ;; esac
 	done
 done >"$tmp/astray"
-empty 'every file says where it runs, as its folder does' "$tmp/astray"
+empty 'every file says in which processes it runs, and its folder allows them' "$tmp/astray"
 
 # ---- who sees what -------------------------------------------------------------------------------
 
@@ -84,5 +84,5 @@ while read -r file; do own_includes "$file"; done <"$tmp/outside" |
 		src/*) test -f "t/lib/${included#src/}" || echo "$file includes \"${included#src/}\"" ;;
 		esac
 	done >"$tmp/peeking"
-empty 'outside programs see public headers only' "$tmp/peeking"
+empty 'outside programs include only public headers' "$tmp/peeking"
 finish

@@ -20,9 +20,9 @@ from_pc() {
 	PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG --define-variable=libdir="$(place libdir)" \
 		--define-variable=includedir="$(place includedir)" "$@" "${module:-evparallel}"
 }
-check 'pkg-config knows it' from_pc --exists --print-errors
+check 'pkg-config finds the library' from_pc --exists --print-errors
 version=$(from_pc --modversion || :)
-if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "it is version $version"; else not_ok "pkg-config says version $version"; fi
+if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "pkg-config gives version $version"; else not_ok "pkg-config gives version $version, not that of VERSION"; fi
 
 # What an example is called with, and in which it finds something.
 mkdir "$tmp/said.texts"
@@ -59,7 +59,7 @@ for name in $(cat "$tmp/said.examples"); do
 	examples=$((examples + 1))
 	checked "$name compiles against it" "$examples"
 	runs "$name runs" "$tmp/said.$name" $(arguments "$name")
-	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
+	if test -s "$tmp/said"; then ok "$name prints something"; else not_ok "$name prints nothing"; fi
 done
 looked_at "$examples" examples
 
@@ -71,14 +71,14 @@ if test -f "$(place libdir)/libevparallel.a"; then
 		mkdir "$tmp/said.static"
 		cp "$(place libdir)/libevparallel.a" "$tmp/said.static"
 	fi
-	check 'the hello compiles against the static library' $link -O0 $whole -o "$tmp/said.alone" \
+	check 'hello compiles against the static library' $link -O0 $whole -o "$tmp/said.alone" \
 		"$srcdir/examples/hello.cpp" $(from_pc --static --cflags --libs)
 	runs 'and runs' "$tmp/said.alone"
-	if test -s "$tmp/said"; then ok 'and says something'; else not_ok 'and says nothing'; fi
+	if test -s "$tmp/said"; then ok 'the static hello prints something'; else not_ok 'the static hello prints nothing'; fi
 fi
 
 check 'make uninstall' quiet_make uninstall
 rm -rf "$tmp"/said* "$tmp"/job.*
 find "$tmp" ! -type d ! -path "$tmp/left" ! -path "$tmp/failed" >"$tmp/left"
-empty 'nothing is left of it' "$tmp/left"
+empty 'make uninstall leaves no file' "$tmp/left"
 finish

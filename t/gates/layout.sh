@@ -17,7 +17,7 @@ empty 'every source is built' "$tmp/unbuilt"
 for program in $programs; do
 	test -f "${program%.t}.cpp" || echo "$program"
 done >"$tmp/without"
-empty 'every program has the source of its name' "$tmp/without"
+empty 'every program has a source file of the same name' "$tmp/without"
 
 # The valgrind gate has a goal of its own, since it takes minutes.
 while read -r gate; do
@@ -26,7 +26,7 @@ done <"$tmp/gates" >"$tmp/unrun"
 empty 'every gate is run' "$tmp/unrun"
 
 grep '[0-9]' "$tmp/sources" "$tmp/gates" >"$tmp/numbers" || :
-empty 'names in place of numbers' "$tmp/numbers"
+empty 'names have no numbers' "$tmp/numbers"
 grep -v '^t/issues/' "$tmp/sources" | sed 's|.*/||' | sort | uniq -d >"$tmp/twice"
-empty 'no name twice; in t/issues they are those of the floors' "$tmp/twice"
+empty 'every name is unique, and t/issues has one name for each floor' "$tmp/twice"
 finish

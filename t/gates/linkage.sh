@@ -30,7 +30,7 @@ answers() {
 	expected=$2
 	shift 2
 	"$tmp/$name" "$@" >"$tmp/said.$name" 2>&1 || echo "exit status $?" >>"$tmp/said.$name"
-	check "$name: answers${1+, and says which library is late}" diff -u "$expected" "$tmp/said.$name"
+	check "$name: answers${1+, and names the library that was loaded late}" diff -u "$expected" "$tmp/said.$name"
 }
 
 # has_type NAME NUMBER WORD: e_type of its ELF header, so that a flag that does nothing is noticed.
@@ -43,11 +43,11 @@ has_type() {
 no_library_for() {
 	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
 	if $link -o "$tmp/$1" "$tmp/$1.o" $shared >"$tmp/said.$1" 2>&1; then
-		not_ok "$1: does not link"
+		not_ok "$1: links, but must not"
 	elif grep -q "undefined reference to .evparallel::detail::$1::library_is_built" "$tmp/said.$1"; then
-		ok "$1: does not link, and the linker says why"
+		ok "$1: does not link, and the linker gives the reason"
 	else
-		not_ok "$1: the linker says why" "$tmp/said.$1"
+		not_ok "$1: the linker gives another reason" "$tmp/said.$1"
 	fi
 }
 

@@ -75,7 +75,7 @@ value Colour::red
 value fits
 EXPECTED
 names_of "$tmp/sample.hpp" | sort -u >"$tmp/found"
-check 'a sample header is read as it is meant' diff -u "$tmp/expected" "$tmp/found"
+check 'the sample header is parsed correctly' diff -u "$tmp/expected" "$tmp/found"
 
 # ---- names ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ awk '
 	}' "$page" >"$tmp/hops"
 looked_at "$(wc -l <"$tmp/hops")" 'hops'
 rows=$(awk '/^\.Sh/ { here = ($2 == "IMPLEMENTATION") } here && /^\.It/ { n++ } END { print n + 0 }' "$page")
-if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'each row is a hop'; else not_ok "there are $rows rows"; fi
+if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'every row is a hop'; else not_ok "the page has $rows rows that are not all hops"; fi
 
 # The page has the folders of src, all of them, in the order of src/README.md.
 awk '/^\.S[sh]/ { here = ($0 == ".Ss The folders of src") } here && /^\.It Pa / { print $3 }' "$page" >"$tmp/folders"
@@ -59,17 +59,17 @@ awk '
 			found = 0
 			for (i = n; i >= first && !found; i--) found = calls(body[hop[i]], $2)
 			for (i = n; i >= 1 && !found; i--) found = hands_on(body[hop[i]], $2)
-			if (!found) print $2 " in " $3 " is called by nothing above it; the last was " hop[n]
+			if (!found) print $2 " in " $3 " is not called by any function above it; the last hop was " hop[n]
 		}
-		if (!found && first == n + 1) print $2 " in " $3 " begins a table and is called by nobody"
+		if (!found && first == n + 1) print $2 " in " $3 " begins a table, but nothing calls it"
 		hop[++n] = key
 	}' "$tmp/bodies" "$tmp/hops" >"$tmp/gaps"
-empty 'the way of a call is as the page tells it' "$tmp/gaps"
+empty 'the path of a call is the one in the page' "$tmp/gaps"
 
 # What src/README.md names behind a file is defined there.
 tr '\n' ' ' <src/README.md | grep -oE '`[a-z]+/[a-z_]+\.[ch]pp` +`[A-Za-z_:]+`' | tr -d '`' | tr -s ' ' | sort -u >"$tmp/named"
 looked_at "$(wc -l <"$tmp/named")" 'functions of src/README.md'
 awk 'NR == FNR { defined[$1 " " $2]; next } !(("src/" $0) in defined) { print $2 " is not defined in src/" $1 }' \
 	"$tmp/bodies" "$tmp/named" >"$tmp/stale"
-empty 'src/README.md names functions where they are' "$tmp/stale"
+empty 'src/README.md names functions in the files that define them' "$tmp/stale"
 finish

@@ -35,9 +35,9 @@ pid = ::fork(); // here
 SAMPLE
 code_of "$tmp/sample.cpp" >"$tmp/sample"
 if test "$(grep -c fork "$tmp/sample")" = 1 && grep -q "1'000; say" "$tmp/sample"; then
-	ok 'comments and texts are taken out'
+	ok 'comments and strings are removed'
 else
-	not_ok 'comments and texts are taken out' "$tmp/sample"
+	not_ok 'comments and strings are removed' "$tmp/sample"
 fi
 
 while read -r file; do code_of "$file" | sed "s|^|$file:|"; done <"$tmp/files" >"$tmp/code"
@@ -52,7 +52,7 @@ only_in() {
 	uses "$1" >"$tmp/uses"
 	printf '%s\n' $2 >"$tmp/allowed"
 	awk -F: 'NR == FNR { allowed[$1]; next } !($1 in allowed)' "$tmp/allowed" "$tmp/uses" >"$tmp/astray"
-	if ! test -s "$tmp/uses"; then echo "nobody uses it" >"$tmp/astray"; fi
+	if ! test -s "$tmp/uses"; then echo "nothing uses it" >"$tmp/astray"; fi
 	empty "only in $2: $1" "$tmp/astray"
 }
 
@@ -105,12 +105,12 @@ looked_at "$(wc -l <"$tmp/texts")" texts
 while read -r file; do
 	grep -I -n "[^ -~$(printf '\t')]" "$file" /dev/null || :
 done <"$tmp/texts" >"$tmp/foreign"
-empty 'texts are ASCII' "$tmp/foreign"
+empty 'every file is ASCII' "$tmp/foreign"
 
 while read -r file; do
 	test "$file" = t/gates/places.sh || grep -I -n -F 'TODO(now)' "$file" /dev/null || :
 done <"$tmp/texts" >"$tmp/now"
-empty 'nothing is left to be done now' "$tmp/now"
+empty 'no file has a TODO(now)' "$tmp/now"
 
 version=$(cat VERSION)
 read -r first rest <NEWS || :

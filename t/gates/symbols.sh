@@ -21,14 +21,14 @@ fi
 tool "${NM%% *}"
 exported >"$tmp/exported" || :
 looked_at "$(wc -l <"$tmp/exported")" 'exported names'
-check 'as in t/gates/symbols.txt (if a change is meant: make symbols)' diff -u "$srcdir/t/gates/symbols.txt" "$tmp/exported"
+check 'the exported names are those of t/gates/symbols.txt (if the change is intended: make symbols)' diff -u "$srcdir/t/gates/symbols.txt" "$tmp/exported"
 
 # The library that stands in front of the C++ runtime, for programs that ask for it, does nothing else.
 ${NM:-nm} -DC --defined-only .libs/libevparallel-throw.so | sed 's/^[0-9a-f]* *[A-Za-z] //' >"$tmp/exported_by_throw"
 echo __cxa_throw >"$tmp/meant"
-check 'libevparallel-throw exports __cxa_throw alone' diff "$tmp/meant" "$tmp/exported_by_throw"
+check 'libevparallel-throw exports only __cxa_throw' diff "$tmp/meant" "$tmp/exported_by_throw"
 
 # Nothing else may slip through the map.
 names | grep -v -x -F -f "$tmp/exported" >"$tmp/strangers" || :
-empty 'no name of anybody else' "$tmp/strangers"
+empty 'no other name is exported' "$tmp/strangers"
 finish

@@ -11,12 +11,12 @@ for file in "$srcdir"/examples/tutorial/*.cpp; do
 	programs=$((programs + 1))
 	echo "examples/tutorial/$name.cpp" >>"$tmp/there"
 	runs "$name runs" "examples/tutorial/$name"
-	if test -s "$tmp/said"; then ok "$name says something"; else not_ok "$name says nothing"; fi
+	if test -s "$tmp/said"; then ok "$name prints something"; else not_ok "$name prints nothing"; fi
 done
 looked_at "$programs" programs
 
 grep -o 'examples/tutorial/[a-z_]*\.cpp' "$page" | sort -u >"$tmp/named"
-check 'the page names each program, and no other' diff "$tmp/there" "$tmp/named"
+check 'the page names every program and no other' diff "$tmp/there" "$tmp/named"
 
 # "found" or "lost" for each quote, and where it begins. Indentation does not count.
 awk -v srcdir="$srcdir" '
@@ -34,5 +34,5 @@ awk -v srcdir="$srcdir" '
 ' "$page" "$srcdir/README.md" >"$tmp/quotes"
 looked_at "$(grep -c . "$tmp/quotes")" 'quotes'
 grep '^lost' "$tmp/quotes" >"$tmp/lost" || :
-empty 'each quote is in its example' "$tmp/lost"
+empty 'every quote is in its example' "$tmp/lost"
 finish

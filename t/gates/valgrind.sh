@@ -10,12 +10,12 @@ export TEST_TIME_SCALE
 valgrind --child-silent-after-fork=no --trace-children=no --log-file="$tmp/logs/%p" --gen-suppressions=all \
 	--suppressions="$srcdir/t/gates/valgrind.supp" ./t/inside/matrix.t --run_test=sample_of_cells >"$tmp/said" 2>&1 || :
 grep '^# .* cells$' "$tmp/said" || :
-if grep -q '^ok 1' "$tmp/said"; then ok 'the cells go as they should'; else not_ok 'the cells go as they should' "$tmp/said"; fi
+if grep -q '^ok 1' "$tmp/said"; then ok 'the cells pass'; else not_ok 'the cells pass' "$tmp/said"; fi
 
 looked_at "$(ls "$tmp/logs" | wc -l)" logs
 for log in "$tmp"/logs/*; do
 	grep -q insert_a_suppression_name_here "$log" && cat "$log" >>"$tmp/errors"
 done
 touch "$tmp/errors"
-empty 'valgrind has nothing to say' "$tmp/errors"
+empty 'valgrind reports no error' "$tmp/errors"
 finish

@@ -19,5 +19,5 @@ for program in inside/preflight inside/fd inside/freeze inside/freezing outside/
 	fi
 	grep '^ok.* # SKIP no memfd' "$tmp/said.program" >>"$tmp/skipped" || :
 done
-looked_at "$(wc -l <"$tmp/skipped")" 'cases that need memfd_create, and were skipped'
+looked_at "$(wc -l <"$tmp/skipped")" 'skipped cases that need memfd_create'
 finish
