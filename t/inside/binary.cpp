@@ -158,15 +158,15 @@ void values_come_back() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(values_by_cbor) {
+BOOST_AUTO_TEST_CASE(cbor_preserves_values) {
   values_come_back<Cbor>();
 }
 
-BOOST_AUTO_TEST_CASE(values_by_msgpack) {
+BOOST_AUTO_TEST_CASE(msgpack_preserves_values) {
   values_come_back<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(the_bytes_are_those_of_the_standards) {
+BOOST_AUTO_TEST_CASE(the_encoded_bytes_follow_the_standards) {
   const auto cbor = [](const json& document) { return bytes_of<CborIo<json>>(document); };
   BOOST_TEST(cbor(10) == "\x0a");
   BOOST_TEST(cbor(-500) == "\x39\x01\xf3");
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(the_bytes_are_those_of_the_standards) {
 }
 
 // Unlike JSON, both have bytes for them.
-BOOST_AUTO_TEST_CASE(nan_and_infinities_travel) {
+BOOST_AUTO_TEST_CASE(nan_and_infinities_are_sent_unchanged) {
   const auto there_and_back = [](auto codec, double value) {
     using C = decltype(codec);
     return value_of<C, double>(bytes_of<C>(value));
@@ -294,32 +294,32 @@ void utf_8_is_checked_both_ways() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
+BOOST_AUTO_TEST_CASE(input_truncated_at_any_byte_is_refused) {
   cut_anywhere<Cbor>();
   cut_anywhere<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(leftover_bytes) {
+BOOST_AUTO_TEST_CASE(leftover_bytes_are_bad_input) {
   leftover_is_told<Cbor>();
   leftover_is_told<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(every_byte_changed) {
+BOOST_AUTO_TEST_CASE(a_changed_byte_does_no_harm) {
   changed_anywhere<Cbor>();
   changed_anywhere<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(missing_fields_and_wrong_types) {
+BOOST_AUTO_TEST_CASE(missing_fields_and_wrong_types_are_named) {
   wrong_shapes_are_named<Cbor>();
   wrong_shapes_are_named<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(strings_that_are_no_utf_8) {
+BOOST_AUTO_TEST_CASE(strings_that_are_not_utf_8_are_refused) {
   utf_8_is_checked_both_ways<Cbor>();
   utf_8_is_checked_both_ways<Msgpack>();
 }
 
-BOOST_AUTO_TEST_CASE(what_json_has_no_place_for) {
+BOOST_AUTO_TEST_CASE(input_that_json_cannot_represent_is_refused) {
   BOOST_TEST(has((not_read<Cbor, json>("\xc0\x61x")), "0xC0"));     // a tag
   BOOST_TEST(has((not_read<Cbor, json>("\xa1\x01\x01")), "0x01"));  // a key that is a number
   BOOST_TEST(has((not_read<Cbor, json>("\xf7")), "0xF7"));          // undefined
@@ -329,13 +329,13 @@ BOOST_AUTO_TEST_CASE(what_json_has_no_place_for) {
 }
 
 // A tag says what it is, and a tag is refused.
-BOOST_AUTO_TEST_CASE(binary_values_with_a_subtype) {
+BOOST_AUTO_TEST_CASE(a_binary_value_keeps_its_subtype) {
   const json document = json::binary({1, 2}, 42);
   comes_back<Msgpack>(document);
   BOOST_TEST(has((not_read<Cbor, json>(bytes_of<CborIo<json>>(document))), "0xD8"));
 }
 
-BOOST_AUTO_TEST_CASE(lengths_are_not_believed) {
+BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory) {
   for (const char* bytes :
        {"\x7b\x7f\xff\xff\xff\xff\xff\xff\xff", "\x5b\xff\xff\xff\xff\xff\xff\xff\xfe",
         "\x7a\xff\xff\xff\xff", "\x9a\xff\xff\xff\xff", "\xba\xff\xff\xff\xff"})
@@ -375,13 +375,13 @@ void so_deep_and_no_deeper() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(depth_of_what_we_write) {
+BOOST_AUTO_TEST_CASE(values_that_are_too_deep_are_not_written) {
   so_deep_and_no_deeper<Cbor>();
   so_deep_and_no_deeper<Msgpack>();
 }
 
 // All that can be said in CBOR and that we would not write: pieces of strings inside of pieces, too.
-BOOST_AUTO_TEST_CASE(depth_of_cbor_by_others) {
+BOOST_AUTO_TEST_CASE(cbor_that_others_wrote_too_deep_is_refused) {
   const auto deep = [](const std::string& open, std::size_t count) {
     return has(not_read<Cbor, json>(repeated(open, count)), too_deep);
   };
@@ -406,7 +406,7 @@ BOOST_AUTO_TEST_CASE(depth_of_cbor_by_others) {
   BOOST_TEST((value_of<CborIo<json>, json>(pieces).size()) == 6000U);
 }
 
-BOOST_AUTO_TEST_CASE(depth_of_msgpack_by_others) {
+BOOST_AUTO_TEST_CASE(msgpack_that_others_wrote_too_deep_is_refused) {
   const auto deep = [](const std::string& open, std::size_t count) {
     return has(not_read<Msgpack, json>(repeated(open, count)), too_deep);
   };
@@ -430,7 +430,7 @@ BOOST_AUTO_TEST_CASE(depth_of_msgpack_by_others) {
 }
 
 // Whatever the bytes are: nlohmann's word, and never the end of the stack.
-BOOST_AUTO_TEST_CASE(any_bytes) {
+BOOST_AUTO_TEST_CASE(any_bytes_are_decoded_or_refused) {
   std::mt19937_64 random_bits(testing::seed(1));
   const auto check = [](auto form, const std::string& bytes) {
     using Form = decltype(form);
@@ -458,7 +458,7 @@ BOOST_AUTO_TEST_CASE(any_bytes) {
 
 // ---- as a codec ----
 
-BOOST_AUTO_TEST_CASE(they_are_codecs_by_template_and_by_type) {
+BOOST_AUTO_TEST_CASE(codecs_are_named_by_template_or_by_type) {
   using detail::checked_codec_t;
   using detail::TemplateIo;
   static_assert(std::is_same_v<checked_codec_t<TemplateIo<CborIo>, int>, CborIo<int>>);

@@ -77,7 +77,7 @@ void testing_main_init() {
 
 BOOST_AUTO_TEST_SUITE(rows)
 
-BOOST_AUTO_TEST_CASE(a_row_is_a_queue) {
+BOOST_AUTO_TEST_CASE(a_ring_buffer_is_a_queue) {
   std::mt19937 random(testing::seed(1));
   RingBuffer<std::string> row;
   std::vector<std::string> expected;
@@ -111,7 +111,7 @@ std::string all_of(const ByteQueue& row) {
 }
 
 // Sizes around that of a piece, and small ones in large numbers.
-BOOST_AUTO_TEST_CASE(bytes_come_at_the_end_and_go_at_the_front) {
+BOOST_AUTO_TEST_CASE(a_byte_queue_appends_at_the_end_and_removes_at_the_front) {
   std::mt19937 random(testing::seed(2));
   ByteQueue row;
   std::string expected;
@@ -145,7 +145,7 @@ BOOST_AUTO_TEST_CASE(bytes_come_at_the_end_and_go_at_the_front) {
 }
 
 // A queue that never empties costs memory for what is in it, and none for what has gone by.
-BOOST_AUTO_TEST_CASE(bytes_that_go_by_leave_nothing) {
+BOOST_AUTO_TEST_CASE(bytes_that_have_left_the_queue_use_no_memory) {
   ByteQueue row;
   const std::string bytes(1000, 'b');
   for (int i = 0; i < 1000; ++i) row.append(bytes);
@@ -213,7 +213,7 @@ BOOST_AUTO_TEST_CASE(arguments_are_kept_until_the_answer) {
   expect_all(calls.take_all(), {40000});
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_is_never_made_again_keeps_no_argument) {
+BOOST_AUTO_TEST_CASE(a_call_without_retries_keeps_no_argument) {
   PendingCalls calls;
   PendingCall call;
   call.answer = [](Reader*, const Error*) {};
@@ -278,7 +278,7 @@ BOOST_AUTO_TEST_CASE(calls_in_the_steady_state_allocate_nothing) {
 // How many frames come with one read, and how many leave with one write, is the scheduler's decision.  So a buffer may
 // grow at any time, up to what 64 calls need: a row of so many places, and some 6 kB each of arguments, of frames that
 // leave and of frames that come.  None of that is ever given back, and what grows is doubled.
-BOOST_AUTO_TEST_CASE(many_calls_in_the_steady_state_allocate_for_wider_buffers_only) {
+BOOST_AUTO_TEST_CASE(many_calls_in_the_steady_state_allocate_only_wider_buffers) {
   Reactor loop;
   auto remote = run<RawIo, RawIo>(loop, counted);
   const Counts first = flood(loop, remote, 3000, 64);
@@ -311,7 +311,7 @@ BOOST_AUTO_TEST_CASE(messages_in_the_steady_state_allocate_nothing) {
 }
 
 // Of 80 bytes each; the rest is what one call costs while it waits.
-BOOST_AUTO_TEST_CASE(many_calls_under_way_cost_little_and_leave_nothing) {
+BOOST_AUTO_TEST_CASE(many_pending_calls_need_little_memory_and_release_it) {
   Reactor loop;
   auto remote = run<RawIo, RawIo>(loop, counted);
   flood(loop, remote, 1000, 64);

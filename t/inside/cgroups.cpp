@@ -48,12 +48,12 @@ private:
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(nothing_is_known) {
+BOOST_AUTO_TEST_CASE(there_is_no_cpu_limit_without_files) {
   const Root root;
   BOOST_TEST(root.cpus() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(version_2) {
+BOOST_AUTO_TEST_CASE(cpu_limits_of_cgroup_version_2_apply) {
   const Root root;
   root.write("/proc/self/cgroup", "0::/a/b\n");
   root.write("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
@@ -67,14 +67,14 @@ BOOST_AUTO_TEST_CASE(version_2) {
   BOOST_TEST(root.cpus() == 1u);
 }
 
-BOOST_AUTO_TEST_CASE(version_2_in_a_namespace) {
+BOOST_AUTO_TEST_CASE(cpu_limits_of_cgroup_version_2_apply_in_a_namespace) {
   const Root root;
   root.write("/proc/self/cgroup", "0::/\n");
   root.write("/sys/fs/cgroup/cpu.max", "400000 100000\n");
   BOOST_TEST(root.cpus() == 4u);
 }
 
-BOOST_AUTO_TEST_CASE(version_1) {
+BOOST_AUTO_TEST_CASE(cpu_limits_of_cgroup_version_1_apply) {
   const Root root;
   root.write("/proc/self/cgroup", "5:memory:/m\n4:cpu,cpuacct:/c\n0::/\n");
   root.write("/sys/fs/cgroup/cpu/c/cpu.cfs_quota_us", "-1\n");
@@ -84,7 +84,7 @@ BOOST_AUTO_TEST_CASE(version_1) {
   BOOST_TEST(root.cpus() == 2u);
 }
 
-BOOST_AUTO_TEST_CASE(what_makes_no_sense_limits_nothing) {
+BOOST_AUTO_TEST_CASE(malformed_limits_are_ignored) {
   const Root root;
   root.write("/proc/self/cgroup", "nonsense\n0:\n:::\n0::/a\n");
   root.write("/sys/fs/cgroup/a/cpu.max", "many few\n");
@@ -93,7 +93,7 @@ BOOST_AUTO_TEST_CASE(what_makes_no_sense_limits_nothing) {
   BOOST_TEST(root.cpus() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(affinity) {
+BOOST_AUTO_TEST_CASE(the_affinity_limits_the_usable_cpus) {
   cpu_set_t before;
   BOOST_REQUIRE(::sched_getaffinity(0, sizeof before, &before) == 0);
   BOOST_TEST(par::usable_cpus() >= 1u);
@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(affinity) {
 
 // ---- out of memory ----
 
-BOOST_AUTO_TEST_CASE(where_the_kills_are_counted) {
+BOOST_AUTO_TEST_CASE(the_file_that_counts_kills_is_found) {
   char folder[] = "/tmp/evparallel-cgroup-XXXXXX";
   BOOST_REQUIRE(::mkdtemp(folder) != nullptr);
   const std::string mount = folder;
@@ -164,7 +164,7 @@ void leave_group(const std::string& group) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(out_of_memory) {
+BOOST_AUTO_TEST_CASE(a_kill_for_lack_of_memory_has_its_cause) {
   if (testing::sanitized) return testing::skip("a sanitizer needs more memory than the group has");
   const int status = testing::elsewhere([] {
     const std::string group = make_small_group();

@@ -53,7 +53,7 @@ int crash(const SharedRecord& record, F f) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_is_written_is_read) {
+BOOST_AUTO_TEST_CASE(a_written_record_is_read_back) {
   const SharedRecord record;
   BOOST_TEST(crash(record, [] { ::raise(SIGABRT); }) == 100 + SIGABRT);
   const std::optional<Crash> crash = read_crash(*record, owner, SIGABRT);
@@ -65,14 +65,14 @@ BOOST_AUTO_TEST_CASE(what_is_written_is_read) {
   for (const std::uintptr_t address : crash->frames) BOOST_TEST(address != 0U);
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_written_as_long_as_all_is_well) {
+BOOST_AUTO_TEST_CASE(nothing_is_written_without_a_crash) {
   const SharedRecord record;
   BOOST_TEST(crash(record, [] {}) == 0);
   BOOST_TEST(record->owner.load() == 0U);
   BOOST_TEST(!read_crash(*record, owner, SIGABRT).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(what_cannot_be_true_is_not_believed) {
+BOOST_AUTO_TEST_CASE(an_impossible_record_is_ignored) {
   const SharedRecord record;
   crash(record, [] { ::raise(SIGABRT); });
   const std::uint64_t count = record->count.load();
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_true_is_not_believed) {
 }
 
 // Whoever else can write there does not lead the handler out of the record.
-BOOST_AUTO_TEST_CASE(the_handler_believes_nothing) {
+BOOST_AUTO_TEST_CASE(the_handler_does_not_trust_the_record) {
   const SharedRecord record;
   record->count.store(UINT64_MAX / 2);
   record->owner.store(owner + 1);
@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(the_handler_believes_nothing) {
 }
 
 // It has no room left, and ends at once by the same signal.
-BOOST_AUTO_TEST_CASE(a_fault_in_the_handler) {
+BOOST_AUTO_TEST_CASE(a_fault_in_the_handler_ends_the_child) {
   const SharedRecord record;
   BOOST_TEST(crash(record, [&] {
                ::mprotect(&*record, 4096, PROT_READ);
@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(a_fault_in_the_handler) {
   BOOST_TEST(!read_crash(*record, owner, SIGABRT).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(each_slot_has_a_record_of_its_own) {
+BOOST_AUTO_TEST_CASE(each_slot_has_its_own_record) {
   Slot* const arena = map_slots();
   BOOST_REQUIRE(arena != nullptr);
   auto* const first = reinterpret_cast<char*>(&crash_record(arena, 0));
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(each_slot_has_a_record_of_its_own) {
 
 // ---- names ----
 
-BOOST_AUTO_TEST_CASE(addresses_of_nothing) {
+BOOST_AUTO_TEST_CASE(addresses_outside_of_code_have_no_function) {
   const std::shared_ptr<const Modules> modules = modules_now();
   const auto heap = std::make_unique<char[]>(100);
   const std::vector<std::uintptr_t> addresses = {0,
@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(addresses_of_nothing) {
 }
 
 // The child had something else there, or nothing: its libraries are those of the snapshot.
-BOOST_AUTO_TEST_CASE(what_was_loaded_later_is_not_named) {
+BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_later_is_not_named) {
   const auto address = reinterpret_cast<std::uintptr_t>(&::getppid);
   const Modules none{};
   const Modules all = *modules_now();
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(what_was_loaded_later_is_not_named) {
 }
 
 // What a call that never returns would return to belongs to the next function.
-BOOST_AUTO_TEST_CASE(a_return_address_is_in_what_stands_before_it) {
+BOOST_AUTO_TEST_CASE(a_return_address_belongs_to_the_call_before_it) {
   const Modules all = *modules_now();
   const auto address = reinterpret_cast<std::uintptr_t>(&::getppid);
   const std::vector<StackFrame> frames = symbolised(all, {address}, First::return_address);
@@ -172,7 +172,7 @@ BOOST_AUTO_TEST_CASE(a_return_address_is_in_what_stands_before_it) {
 
 // ---- in words ----
 
-BOOST_AUTO_TEST_CASE(frames_in_words) {
+BOOST_AUTO_TEST_CASE(frames_are_described_as_text) {
   StackFrame frame;
   frame.address = reinterpret_cast<const void*>(std::uintptr_t{0x1234});
   BOOST_TEST(frame.describe() == "0x1234 in an unknown function");
@@ -192,7 +192,7 @@ BOOST_AUTO_TEST_CASE(frames_in_words) {
       "#0 0x1234 in f(int) (inlined) at x.cpp:7\n#1 0x1234 in f(int) (inlined) at x.cpp:7\n");
 }
 
-BOOST_AUTO_TEST_CASE(reports_in_words) {
+BOOST_AUTO_TEST_CASE(reports_are_described_as_text) {
   const auto words = [](int signal, int code) {
     CrashReport report;
     report.signal = signal;

@@ -67,7 +67,7 @@ Strings head(int messages) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(death_at_each_message) {
+BOOST_AUTO_TEST_CASE(a_child_dies_at_any_message) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   for (int k = 1; k <= 10; ++k) {
@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(death_at_each_message) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_frame_torn_at_every_byte) {
+BOOST_AUTO_TEST_CASE(a_frame_torn_at_any_byte_is_handled) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   for (std::size_t at = 0; at < 20; ++at) {
@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(a_frame_torn_at_every_byte) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(no_fault_no_change) {
+BOOST_AUTO_TEST_CASE(an_empty_plan_changes_nothing) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   Strings expected = head(10);
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(no_fault_no_change) {
   BOOST_TEST(events_of(snapshot, disarmed) == expected, boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_plan_is_inherited_and_counts_in_each_child_anew) {
+BOOST_AUTO_TEST_CASE(a_plan_is_inherited_and_counts_from_zero_in_each_child) {
   fault::Plan plan;
   plan.die_at_message = 3;
   par::Snapshot snapshot = snapshot_with(plan);
@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(a_plan_is_inherited_and_counts_in_each_child_anew) {
   BOOST_TEST(events_of(later).back() == "normal");
 }
 
-BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
+BOOST_AUTO_TEST_CASE(only_the_chosen_child_has_the_fault) {
   fault::Plan plan;
   plan.child = 2;
   plan.die_at_message = 1;
@@ -142,7 +142,7 @@ BOOST_AUTO_TEST_CASE(of_all_children_the_one_that_was_meant) {
   BOOST_TEST(ends == (Strings{"normal", "crash", "normal"}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_message_that_is_delayed) {
+BOOST_AUTO_TEST_CASE(a_message_is_delayed) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -174,7 +174,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_delayed) {
   BOOST_TEST((told[0] == 0 && told[2] == 0 && told[3] == 0));
 }
 
-BOOST_AUTO_TEST_CASE(the_messages_of_a_parent) {
+BOOST_AUTO_TEST_CASE(a_fault_applies_to_the_messages_of_the_parent) {
   for (const int calls : {2, 3}) {
     const int status = testing::elsewhere([calls] {
       par::init();
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(the_messages_of_a_parent) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_at_a_fork) {
+BOOST_AUTO_TEST_CASE(a_snapshot_dies_at_a_fork) {
   fault::Plan plan;
   plan.victim = fault::Victim::snapshot;
   plan.die_at_fork = 2;
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_at_a_fork) {
   BOOST_TEST(!snapshot.alive());
 }
 
-BOOST_AUTO_TEST_CASE(what_cannot_happen_is_misuse) {
+BOOST_AUTO_TEST_CASE(an_impossible_plan_is_misuse) {
   const auto refused = [](auto change) {
     fault::Plan plan;
     change(plan);
@@ -268,7 +268,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_happen_is_misuse) {
   BOOST_TEST(events_of(snapshot).back() == "normal");
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_told) {
+BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_an_error) {
   fault::Plan plan;
   plan.victim = fault::Victim::parent;
   plan.fork_failures = 1;
@@ -282,7 +282,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_told) {
   BOOST_TEST(snapshot.alive());
 }
 
-BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_of_that_and_how_its_child_died) {
+BOOST_AUTO_TEST_CASE(a_call_with_a_torn_answer_gets_an_error_and_the_end_of_its_child) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -308,7 +308,7 @@ BOOST_AUTO_TEST_CASE(a_call_whose_answer_is_torn_hears_of_that_and_how_its_child
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_task_may_choose_what_happens_to_it_and_where) {
+BOOST_AUTO_TEST_CASE(a_task_may_arm_a_fault_for_itself) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   failpoints::Fault wanted;
@@ -372,7 +372,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_fails_in_the_snapshot_fails_one_spawn_and_passe
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_call_hears_that_its_child_could_not_be_forked) {
+BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_cannot_be_forked) {
   par::Snapshot snapshot = snapshot_without_fork(ENOMEM, 1000);
   par::Reactor loop;
   par::Options options;
@@ -391,7 +391,7 @@ BOOST_AUTO_TEST_CASE(a_call_hears_that_its_child_could_not_be_forked) {
 }
 
 // A call that could not even get a child is made again.
-BOOST_AUTO_TEST_CASE(retries_where_the_fork_fails) {
+BOOST_AUTO_TEST_CASE(a_failed_fork_is_retried) {
   par::Snapshot snapshot = snapshot_without_fork(EAGAIN, 2);
   par::Reactor loop;
   par::Options options;

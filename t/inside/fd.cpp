@@ -103,7 +103,7 @@ void receive_all(Channel& channel, F f, std::size_t most = 64 * 1024) {
 
 BOOST_AUTO_TEST_SUITE(owner)
 
-BOOST_AUTO_TEST_CASE(closes_what_it_owns) {
+BOOST_AUTO_TEST_CASE(an_fd_closes_the_descriptor_it_owns) {
   const std::size_t before = count_descriptors();
   Fd one = file_of(1);
   const int number = one.get();
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(closes_what_it_owns) {
   BOOST_TEST(!other);
 }
 
-BOOST_AUTO_TEST_CASE(releases_what_it_owns) {
+BOOST_AUTO_TEST_CASE(an_fd_releases_the_descriptor_it_owns) {
   Fd file = file_of(1);
   const int number = file.release();
   BOOST_TEST(!file);
@@ -128,7 +128,7 @@ BOOST_AUTO_TEST_CASE(releases_what_it_owns) {
   BOOST_TEST(is_open(number));
 }
 
-BOOST_AUTO_TEST_CASE(copies_are_of_the_same_file_and_close_on_exec) {
+BOOST_AUTO_TEST_CASE(copies_refer_to_the_same_file_and_are_close_on_exec) {
   const Fd file = file_of(77);
   const Fd copy = Fd::dup(file.get());
   BOOST_TEST(copy.get() != file.get());
@@ -136,11 +136,11 @@ BOOST_AUTO_TEST_CASE(copies_are_of_the_same_file_and_close_on_exec) {
   BOOST_TEST(is_close_on_exec(copy.get()));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_not_open_cannot_be_copied) {
+BOOST_AUTO_TEST_CASE(a_closed_descriptor_cannot_be_copied) {
   BOOST_CHECK_THROW(Fd::dup(-1), std::logic_error);
 }
 
-BOOST_AUTO_TEST_CASE(no_room_for_a_copy_is_an_error_that_passes) {
+BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_for_a_copy_is_a_temporary_error) {
   const int status = testing::elsewhere([] {
     const Fd file = file_of(1);
     rlimit limit{};
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_arrives_with_its_message) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(each_message_gets_its_own_whatever_stands_between) {
+BOOST_AUTO_TEST_CASE(each_message_gets_its_own_descriptors) {
   const std::string large(200 * 1024, 'x');
   for (const std::size_t most :
        {std::size_t{1}, std::size_t{7}, std::size_t{16}, std::size_t{65536}}) {
@@ -207,7 +207,7 @@ BOOST_AUTO_TEST_CASE(each_message_gets_its_own_whatever_stands_between) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(they_go_once_where_a_write_is_cut_short) {
+BOOST_AUTO_TEST_CASE(descriptors_are_sent_once_if_a_write_is_cut_short) {
   Ends ends = channels();
   put(ends.left, message_with({5}, std::string(4 << 20, 'x')));  // more than a socket takes
   put(ends.left, message_with({6}));
@@ -234,7 +234,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_kept_can_be_sent_twice) {
   BOOST_TEST(frames == 2);
 }
 
-BOOST_AUTO_TEST_CASE(what_nobody_takes_is_closed) {
+BOOST_AUTO_TEST_CASE(descriptors_that_nobody_takes_are_closed) {
   const std::size_t before = count_descriptors();
   Ends ends = channels();
   put(ends.left, message_with({1, 2, 3}));
@@ -249,7 +249,7 @@ BOOST_AUTO_TEST_CASE(what_nobody_takes_is_closed) {
   BOOST_TEST(count_descriptors() == before + 2);
 }
 
-BOOST_AUTO_TEST_CASE(a_closed_channel_holds_none) {
+BOOST_AUTO_TEST_CASE(a_closed_channel_holds_no_descriptors) {
   const std::size_t before = count_descriptors();
   {
     Ends ends = channels();
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE(a_closed_channel_holds_none) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(a_message_above_the_limit_leaves_none_behind) {
+BOOST_AUTO_TEST_CASE(a_message_above_the_limit_leaves_no_descriptors_open) {
   const std::size_t before = count_descriptors();
   Ends ends = channels();
   ends.right.set_max_message(10);
@@ -280,7 +280,7 @@ BOOST_AUTO_TEST_CASE(a_message_above_the_limit_leaves_none_behind) {
   BOOST_TEST(count_descriptors() == before + 2);
 }
 
-BOOST_AUTO_TEST_CASE(as_many_as_the_kernel_takes_and_not_one_more) {
+BOOST_AUTO_TEST_CASE(a_message_has_at_most_as_many_descriptors_as_the_kernel_takes) {
   Ends ends = channels();
   std::vector<std::size_t> sizes(most_descriptors);
   std::iota(sizes.begin(), sizes.end(), std::size_t{1});
@@ -297,7 +297,7 @@ BOOST_AUTO_TEST_CASE(as_many_as_the_kernel_takes_and_not_one_more) {
   BOOST_TEST(got == most_descriptors);
 }
 
-BOOST_AUTO_TEST_CASE(what_was_closed_meanwhile_is_refused_before_it_is_sent) {
+BOOST_AUTO_TEST_CASE(a_descriptor_that_was_closed_meanwhile_is_refused) {
   Ends ends = channels();
   Fd file = file_of(1);
   const int number = file.get();
@@ -316,7 +316,7 @@ BOOST_AUTO_TEST_CASE(what_was_closed_meanwhile_is_refused_before_it_is_sent) {
   BOOST_TEST(frames == 1);
 }
 
-BOOST_AUTO_TEST_CASE(an_index_that_is_not_there_is_bad_and_so_is_one_twice) {
+BOOST_AUTO_TEST_CASE(a_missing_or_repeated_index_is_bad_input) {
   Ends ends = channels();
   Writer message;
   Io<Fd>::put(message, file_of(1));
@@ -337,7 +337,7 @@ BOOST_AUTO_TEST_CASE(an_index_that_is_not_there_is_bad_and_so_is_one_twice) {
   BOOST_TEST(has(bad_message([&] { Io<Fd>::get(none); }), "is missing: 0 arrived"));
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_sent_for_an_empty_one) {
+BOOST_AUTO_TEST_CASE(an_empty_fd_is_not_sent) {
   Writer out;
   BOOST_CHECK_THROW(Io<Fd>::put(out, Fd()), std::logic_error);
   const Fd none;
@@ -363,7 +363,7 @@ std::string frame_of(std::uint8_t attached, const std::string& body) {
   return bytes + body;
 }
 
-BOOST_AUTO_TEST_CASE(a_liar_about_their_number_gives_none) {
+BOOST_AUTO_TEST_CASE(a_false_count_of_descriptors_gives_none) {
   const std::size_t before = count_descriptors();
   {
     Ends ends = channels();
@@ -381,7 +381,7 @@ BOOST_AUTO_TEST_CASE(a_liar_about_their_number_gives_none) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(descriptors_of_no_frame_end_the_stream) {
+BOOST_AUTO_TEST_CASE(descriptors_without_a_frame_end_the_stream) {
   const std::size_t before = count_descriptors();
   {
     Ends ends = channels();
@@ -395,7 +395,7 @@ BOOST_AUTO_TEST_CASE(descriptors_of_no_frame_end_the_stream) {
 }
 
 // Where the receiver has no room the kernel drops them; the message comes, the next one too.
-BOOST_AUTO_TEST_CASE(lost_ones_fail_their_message_and_no_other) {
+BOOST_AUTO_TEST_CASE(lost_descriptors_fail_only_their_own_message) {
   const int status = testing::elsewhere([] {
     Ends ends = channels();
     put(ends.left, message_with({1, 2, 3}));
@@ -430,7 +430,7 @@ BOOST_AUTO_TEST_CASE(lost_ones_fail_their_message_and_no_other) {
 }
 
 // An ordinary user may have as many under way as it may have open.
-BOOST_AUTO_TEST_CASE(too_many_under_way_wait_until_some_are_taken) {
+BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_wait_until_some_are_received) {
   if (::geteuid() != 0) return testing::skip("needs root, to become a user without other files");
   const int status = testing::elsewhere([] {
     Ends ends = channels();
@@ -499,13 +499,13 @@ void there_and_back() {
   BOOST_TEST(size_of(job.input) == 10);  // still the sender's
 }
 
-BOOST_AUTO_TEST_CASE(a_structure_of_descriptors_in_every_form) {
+BOOST_AUTO_TEST_CASE(descriptors_travel_inside_structures_of_every_form) {
   there_and_back<JsonIo<Job>>();
   there_and_back<CborIo<Job>>();
   there_and_back<MsgpackIo<Job>>();
 }
 
-BOOST_AUTO_TEST_CASE(outside_of_a_message_there_is_none) {
+BOOST_AUTO_TEST_CASE(a_descriptor_cannot_be_written_outside_of_a_message) {
   const Fd file = file_of(1);
   BOOST_CHECK_THROW(nlohmann::json{file}, std::logic_error);
   const nlohmann::json number = 0;
@@ -526,7 +526,7 @@ Fd memory(const std::string& text, unsigned flags, int seals) {
   return fd;
 }
 
-BOOST_AUTO_TEST_CASE(copies_have_the_bytes) {
+BOOST_AUTO_TEST_CASE(copies_contain_the_same_bytes) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const std::string text = "some bytes\0and more";
   const SharedBytes bytes = SharedBytes::copy_of(text);
@@ -537,7 +537,7 @@ BOOST_AUTO_TEST_CASE(copies_have_the_bytes) {
   BOOST_TEST(same.data() == bytes.data());
 }
 
-BOOST_AUTO_TEST_CASE(made_bytes_are_what_was_filled_in) {
+BOOST_AUTO_TEST_CASE(created_bytes_are_the_ones_that_were_filled_in) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const SharedBytes bytes =
       SharedBytes::create(100000, [](void* data) { static_cast<char*>(data)[99999] = 'z'; });
@@ -546,7 +546,7 @@ BOOST_AUTO_TEST_CASE(made_bytes_are_what_was_filled_in) {
   BOOST_TEST(bytes.view().back() == 'z');
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_while_they_are_made_leaves_nothing) {
+BOOST_AUTO_TEST_CASE(an_exception_during_creation_leaves_nothing_open) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const std::size_t before = count_descriptors();
   BOOST_CHECK_THROW(SharedBytes::create(10, [](void*) { throw std::range_error("no"); }),
@@ -554,7 +554,7 @@ BOOST_AUTO_TEST_CASE(an_exception_while_they_are_made_leaves_nothing) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(nobody_can_change_them) {
+BOOST_AUTO_TEST_CASE(shared_bytes_cannot_be_changed) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const SharedBytes bytes = SharedBytes::copy_of("abc");
   BOOST_TEST(::write(bytes.fd(), "x", 1) == -1);
@@ -566,7 +566,7 @@ BOOST_AUTO_TEST_CASE(nobody_can_change_them) {
   BOOST_TEST((seals & ~no_program) == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
 }
 
-BOOST_AUTO_TEST_CASE(they_are_no_programs) {
+BOOST_AUTO_TEST_CASE(shared_bytes_are_not_executable) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const auto status = testing::elsewhere_without_programs_in_memory(
       [] { return SharedBytes::copy_of("abc").view() == "abc" ? 0 : 1; });
@@ -574,7 +574,7 @@ BOOST_AUTO_TEST_CASE(they_are_no_programs) {
   BOOST_TEST(*status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(empty_ones_travel_too) {
+BOOST_AUTO_TEST_CASE(empty_shared_bytes_can_be_sent) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   BOOST_TEST(SharedBytes().empty());
   BOOST_TEST(SharedBytes().fd() == -1);
@@ -593,7 +593,7 @@ BOOST_AUTO_TEST_CASE(empty_ones_travel_too) {
   BOOST_TEST(frames == 1);
 }
 
-BOOST_AUTO_TEST_CASE(they_travel_as_one_descriptor_and_outlive_their_sender) {
+BOOST_AUTO_TEST_CASE(shared_bytes_travel_as_one_descriptor_and_outlive_their_sender) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const std::size_t before = count_descriptors();
   {
@@ -617,7 +617,7 @@ BOOST_AUTO_TEST_CASE(they_travel_as_one_descriptor_and_outlive_their_sender) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(what_somebody_could_still_change_is_refused) {
+BOOST_AUTO_TEST_CASE(memory_that_can_still_be_changed_is_refused) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   constexpr int enough = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   BOOST_TEST(SharedBytes::from_memfd(memory("ok", MFD_ALLOW_SEALING, enough)).view() == "ok");
@@ -634,7 +634,7 @@ BOOST_AUTO_TEST_CASE(what_somebody_could_still_change_is_refused) {
   BOOST_TEST(has(bad_message([] { SharedBytes::from_memfd(Fd()); }), "is not sealed memory"));
 }
 
-BOOST_AUTO_TEST_CASE(above_the_limit_of_file_sizes_is_an_error_and_no_signal) {
+BOOST_AUTO_TEST_CASE(exceeding_the_file_size_limit_is_an_error_without_a_signal) {
   if (testing::no_memfd()) return testing::skip("no memfd");
   const int status = testing::elsewhere([] {
     const rlimit small{4096, 4096};
@@ -653,7 +653,7 @@ BOOST_AUTO_TEST_CASE(above_the_limit_of_file_sizes_is_an_error_and_no_signal) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(they_are_refused_by_name_where_there_is_no_memfd) {
+BOOST_AUTO_TEST_CASE(shared_bytes_are_refused_by_name_without_memfd_create) {
   for (const bool filled : {false, true}) {
     const auto error = error_of([&] {
       if (filled)

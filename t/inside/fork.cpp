@@ -188,7 +188,7 @@ bool is_dev_null(int fd) {
 BOOST_AUTO_TEST_SUITE(clean_forks)
 
 // Where nothing waits nothing is done: what waits must be seen, wherever it is.
-BOOST_AUTO_TEST_CASE(what_waits_is_found) {
+BOOST_AUTO_TEST_CASE(buffered_output_is_found_in_any_stream) {
   const File wide(std::tmpfile());
   std::fwide(wide.get(), 1);
   std::fputws(L"wide", wide.get());
@@ -208,12 +208,12 @@ BOOST_AUTO_TEST_CASE(what_waits_is_found) {
   BOOST_TEST(own.synced == 2);
 }
 
-BOOST_AUTO_TEST_CASE(far_runs_in_the_copy) {
+BOOST_AUTO_TEST_CASE(the_function_runs_in_the_forked_process) {
   const pid_t parent = ::getpid();
   BOOST_TEST(in_copy([&] { return ::getppid() == parent && ::getpid() != parent ? 17 : 1; }) == 17);
 }
 
-BOOST_AUTO_TEST_CASE(far_must_not_return) {
+BOOST_AUTO_TEST_CASE(the_function_of_a_fork_must_not_return) {
   const Forked forked = fork_clean([](void*) {}, nullptr);
   BOOST_REQUIRE(forked.pid > 0);
   BOOST_TEST(end_of(forked.pid) == 70);
@@ -235,7 +235,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_printed_twice, *testing::guarantee("6.1")) {
   BOOST_TEST(content_of(::fileno(file.get())) == "once child parent");
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_by_streams, *testing::guarantee("6.1")) {
+BOOST_AUTO_TEST_CASE(streams_print_nothing_twice, *testing::guarantee("6.1")) {
   for (std::ostream* stream : {&std::cout, &std::cerr, &std::clog}) {
     char path[] = "/tmp/evparallel-21-XXXXXX";
     const int fd = ::mkstemp(path);
@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_by_streams, *testing::guarantee("6
 }
 
 // A stream that throws where it cannot write must not end the program in a fork.
-BOOST_AUTO_TEST_CASE(a_stream_that_throws_is_no_harm) {
+BOOST_AUTO_TEST_CASE(a_stream_that_throws_does_no_harm) {
   struct Broken : std::streambuf {
     int sync() override { return -1; }
   } broken;
@@ -275,7 +275,7 @@ BOOST_AUTO_TEST_CASE(a_stream_that_throws_is_no_harm) {
   BOOST_TEST(status == 5);
 }
 
-BOOST_AUTO_TEST_CASE(signals_are_blocked_in_the_copy_only) {
+BOOST_AUTO_TEST_CASE(signals_are_blocked_only_in_the_forked_process) {
   sigset_t usr2;
   sigset_t before;
   sigemptyset(&usr2);
@@ -291,7 +291,7 @@ BOOST_AUTO_TEST_CASE(signals_are_blocked_in_the_copy_only) {
                  (signum == SIGUSR2 || sigismember(&before, signum) == 1 ? 1 : 0));
 }
 
-BOOST_AUTO_TEST_CASE(a_fault_is_an_errno) {
+BOOST_AUTO_TEST_CASE(an_injected_fault_is_an_errno) {
   fault::Plan plan;
   plan.victim = fault::Victim::parent;
   plan.fork_failures = 2;
@@ -320,7 +320,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(every_copy_is_told_first_thing) {
+BOOST_AUTO_TEST_CASE(every_fork_runs_its_hooks_first) {
   static int told;
   told = 0;
   on_fork_in_child([] { ++told; });
@@ -336,7 +336,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(far_processes)
 
-BOOST_AUTO_TEST_CASE(a_snapshot) {
+BOOST_AUTO_TEST_CASE(a_snapshot_has_default_signals_and_its_own_group) {
   const Disposition handled(SIGUSR1, [](int) {});
   const Disposition ignored(SIGUSR2, SIG_IGN);
   const Disposition deaf(SIGCHLD, SIG_DFL);
@@ -355,7 +355,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_child_of_a_snapshot) {
+BOOST_AUTO_TEST_CASE(a_child_has_default_signals_and_dies_with_its_snapshot) {
   const Disposition handled(SIGUSR1, [](int) {});
   const Disposition ignored(SIGUSR2, SIG_IGN);
   const pid_t parent = ::getpid();
@@ -377,7 +377,7 @@ BOOST_AUTO_TEST_CASE(a_child_of_a_snapshot) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_stranger_is_no_parent) {
+BOOST_AUTO_TEST_CASE(only_the_real_parent_is_accepted_as_parent) {
   BOOST_TEST(in_copy([] { return become_snapshot(::getpid()) ? 1 : 0; }) == 0);
   BOOST_TEST(in_copy([] { return become_child(::getpid()) ? 1 : 0; }) == 0);
   BOOST_TEST(parent_is(::getppid()));
@@ -385,7 +385,7 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_no_parent) {
 }
 
 // The parent has died before the copy could order a signal.
-BOOST_AUTO_TEST_CASE(a_parent_that_is_dead_already) {
+BOOST_AUTO_TEST_CASE(a_parent_that_is_already_dead_is_noticed) {
   for (const bool snapshot : {true, false}) {
     Tube life;
     Tube said;
@@ -408,7 +408,7 @@ BOOST_AUTO_TEST_CASE(a_parent_that_is_dead_already) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_signal_descriptor) {
+BOOST_AUTO_TEST_CASE(the_signal_descriptor_receives_blocked_signals) {
   const pid_t parent = ::getpid();
   const int status = in_copy([&] {
     become_snapshot(parent);
@@ -516,7 +516,7 @@ BOOST_AUTO_TEST_CASE(a_child_dies_with_its_snapshot) {
   BOOST_TEST(end_of(child) == 1000 + SIGKILL);  // it came to us
 }
 
-BOOST_AUTO_TEST_CASE(roles) {
+BOOST_AUTO_TEST_CASE(a_process_has_one_role) {
   BOOST_TEST((role() == Role::parent));
   const int status = in_copy([] {
     if (role() != Role::parent) return 1;
@@ -532,7 +532,7 @@ BOOST_AUTO_TEST_CASE(roles) {
   BOOST_TEST((role() == Role::parent));
 }
 
-BOOST_AUTO_TEST_CASE(home) {
+BOOST_AUTO_TEST_CASE(an_owner_process_recognises_only_itself) {
   const OwnerProcess here = OwnerProcess::here();
   BOOST_TEST(here.is_here());
   BOOST_TEST(here.pid == ::getpid());
@@ -547,7 +547,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(standard_descriptors)
 
-BOOST_AUTO_TEST_CASE(missing_ones_are_opened) {
+BOOST_AUTO_TEST_CASE(missing_standard_descriptors_are_opened) {
   for (unsigned closed = 0; closed < 8; ++closed) {
     const File file(std::tmpfile());
     const int status = in_copy([&] {
@@ -592,7 +592,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(ends)
 
-BOOST_AUTO_TEST_CASE(nobody_has_ended) {
+BOOST_AUTO_TEST_CASE(no_end_is_reported_while_all_children_live) {
   Reaped none;
   BOOST_TEST(!reap_next(none, any_of_them));
   Tube life;
@@ -608,7 +608,7 @@ BOOST_AUTO_TEST_CASE(nobody_has_ended) {
   BOOST_TEST(end_of(child.pid) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(each_end_is_told_once) {
+BOOST_AUTO_TEST_CASE(each_end_is_reported_once) {
   const Forked by_status = fork_into([] { return 3; });
   const Forked by_signal = fork_into([] {
     sigset_t none;
@@ -637,7 +637,7 @@ BOOST_AUTO_TEST_CASE(each_end_is_told_once) {
   BOOST_TEST(!reap_next(none, any_of_them));
 }
 
-BOOST_AUTO_TEST_CASE(what_a_child_has_used) {
+BOOST_AUTO_TEST_CASE(the_resource_use_of_a_child_is_reported) {
   using std::chrono::milliseconds;
   constexpr std::size_t size = 8 << 20;
   const Forked child = fork_into([] {
@@ -696,7 +696,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(one_certain_child) {
+BOOST_AUTO_TEST_CASE(one_chosen_child_is_reaped) {
   const Forked other = fork_into([] { return 1; });
   const Forked child = fork_into([] { return 2; });
   Reaped got;
@@ -706,7 +706,7 @@ BOOST_AUTO_TEST_CASE(one_certain_child) {
   BOOST_TEST(end_of(other.pid) == 1);  // untouched
 }
 
-BOOST_AUTO_TEST_CASE(a_status_that_was_lost) {
+BOOST_AUTO_TEST_CASE(a_lost_status_is_reported) {
   const int status = in_copy([] {
     ::signal(SIGCHLD, SIG_IGN);
     Tube life;
@@ -724,7 +724,7 @@ BOOST_AUTO_TEST_CASE(a_status_that_was_lost) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(groups_and_processes_are_killed) {
+BOOST_AUTO_TEST_CASE(process_groups_and_processes_are_killed) {
   Tube said;
   const Forked child = fork_into([&] {
     make_group(::getpid());
@@ -754,7 +754,7 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(with_threads)
 
 // A thread that waits for input holds the lock of its stream.
-BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_thread_that_reads) {
+BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_reading_thread) {
   Tube tube;
   const File input(::fdopen(::dup(tube.fds[0]), "r"));
   std::atomic<pid_t> tid{0};
@@ -771,7 +771,8 @@ BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_thread_that_reads) {
 }
 
 // With threads about, the lock of another stream may be held by one of them.
-BOOST_AUTO_TEST_CASE(with_threads_about_two_streams_are_flushed, *testing::guarantee("6.5")) {
+BOOST_AUTO_TEST_CASE(standard_output_and_error_are_flushed_while_threads_run,
+                     *testing::guarantee("6.5")) {
   Tube tube;
   std::thread another([&] {
     char byte;
@@ -797,7 +798,7 @@ BOOST_AUTO_TEST_CASE(with_threads_about_two_streams_are_flushed, *testing::guara
 }
 
 // Threads that have gone are no reason to print twice.
-BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_after_threads) {
+BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_after_threads_have_ended) {
   std::thread([] {}).join();
   const File file(std::tmpfile());
   std::fputs("once", file.get());

@@ -238,7 +238,7 @@ std::string drained(FrameQueue& queue) {
 
 BOOST_AUTO_TEST_SUITE(frames_in)
 
-BOOST_AUTO_TEST_CASE(a_frame_is_its_header_and_its_body) {
+BOOST_AUTO_TEST_CASE(a_frame_consists_of_a_header_and_a_body) {
   FrameQueue queue;
   Writer message = message_of("body");
   queue.push(FrameKind::message, 0x0102030405060708U, message);
@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE(a_frame_is_its_header_and_its_body) {
   BOOST_TEST((drained(queue) == std::string("\4\0\0\0\0\0\5\0\x08\7\6\5\4\3\2\1", 16) + "body"));
 }
 
-BOOST_AUTO_TEST_CASE(pieces_of_every_size) {
+BOOST_AUTO_TEST_CASE(frames_may_arrive_in_pieces_of_any_size) {
   const Stream stream =
       stream_of({0, 1, 0, 0, 15, 16, 17, 100, 2, 32 * kib - 1, 3, 32 * kib, 0, 32 * kib + 1, 1, 5});
   for (const Direct direct : {Direct::no, Direct::yes})
@@ -256,7 +256,7 @@ BOOST_AUTO_TEST_CASE(pieces_of_every_size) {
                       stream.frames));
 }
 
-BOOST_AUTO_TEST_CASE(pieces_of_large_frames) {
+BOOST_AUTO_TEST_CASE(large_frames_may_arrive_in_pieces) {
   const Stream stream =
       stream_of({256 * kib - 1, 3, 256 * kib, 0, 256 * kib + 1, mib, 1, mib + 1, 7});
   for (const Direct direct : {Direct::no, Direct::yes})
@@ -267,7 +267,7 @@ BOOST_AUTO_TEST_CASE(pieces_of_large_frames) {
                       stream.frames));
 }
 
-BOOST_AUTO_TEST_CASE(pieces_of_random_sizes) {
+BOOST_AUTO_TEST_CASE(frames_may_arrive_in_pieces_of_random_sizes) {
   for (unsigned seed = 1; seed <= 40; ++seed) {
     std::mt19937 random(testing::seed(seed));
     std::vector<std::size_t> sizes;
@@ -282,7 +282,7 @@ BOOST_AUTO_TEST_CASE(pieces_of_random_sizes) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(cut_at_every_byte) {
+BOOST_AUTO_TEST_CASE(a_frame_may_be_cut_at_any_byte) {
   const Stream stream = stream_of({0, 1, 20, 0, 3, 33});
   for (std::size_t cut = 0; cut <= stream.bytes.size(); ++cut) {
     FrameReader reader(mib);
@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(cut_at_every_byte) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(cut_at_every_two_bytes) {
+BOOST_AUTO_TEST_CASE(a_frame_may_be_cut_at_any_two_bytes) {
   const Stream stream = stream_of({2, 0, 19, 1});
   for (std::size_t first = 0; first <= stream.bytes.size(); ++first) {
     for (std::size_t second = first; second <= stream.bytes.size(); ++second) {
@@ -315,7 +315,7 @@ BOOST_AUTO_TEST_CASE(cut_at_every_two_bytes) {
   BOOST_TEST(true);
 }
 
-BOOST_AUTO_TEST_CASE(a_large_frame_cut_at_every_byte) {
+BOOST_AUTO_TEST_CASE(a_large_frame_may_be_cut_at_any_byte) {
   const Stream stream = stream_of({5, 32 * kib, 5});
   for (std::size_t cut = 0; cut <= stream.bytes.size(); ++cut) {
     FrameReader reader(mib);
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(a_large_frame_cut_at_every_byte) {
   BOOST_TEST(true);
 }
 
-BOOST_AUTO_TEST_CASE(a_body_is_where_it_says) {
+BOOST_AUTO_TEST_CASE(a_body_is_found_at_its_offset) {
   const std::string stream =
       frame_of(FrameKind::value, 1, body_of(64 * kib)) + frame_of(FrameKind::value, 2, "small");
   FrameReader reader(mib);
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE(a_body_is_where_it_says) {
 }
 
 // A large frame behind one whose memory was taken.
-BOOST_AUTO_TEST_CASE(memory_that_was_taken_is_not_used_again) {
+BOOST_AUTO_TEST_CASE(memory_that_was_taken_is_not_reused) {
   FrameReader reader(mib);
   std::vector<std::string> taken;
   for (unsigned i = 0; i < 3; ++i) {
@@ -364,7 +364,7 @@ BOOST_AUTO_TEST_CASE(memory_that_was_taken_is_not_used_again) {
   for (unsigned i = 0; i < 3; ++i) BOOST_TEST((taken[i] == body_of(100 * kib, i)));
 }
 
-BOOST_AUTO_TEST_CASE(kept_frames_wait) {
+BOOST_AUTO_TEST_CASE(kept_frames_wait_to_be_taken) {
   const Stream stream = stream_of({3, 10, 0, 40 * kib, 7, 25});
   // The reader is left after each number of frames, and again after each of what is left.
   for (std::size_t first = 0; first <= stream.frames.size(); ++first) {
@@ -398,7 +398,7 @@ BOOST_AUTO_TEST_CASE(kept_frames_wait) {
 }
 
 // More is received while whole frames wait.
-BOOST_AUTO_TEST_CASE(kept_frames_and_more) {
+BOOST_AUTO_TEST_CASE(kept_frames_do_not_block_later_frames) {
   const Stream stream = stream_of({3, 10, 0, 4, 7, 25, 33 * kib, 1, 2});
   FrameReader reader(mib);
   std::vector<Seen> got;
@@ -413,7 +413,7 @@ BOOST_AUTO_TEST_CASE(kept_frames_and_more) {
   BOOST_TEST(same(got, stream.frames));
 }
 
-BOOST_AUTO_TEST_CASE(room_is_offered_inside_a_large_frame_only) {
+BOOST_AUTO_TEST_CASE(only_a_large_frame_offers_room_for_direct_reads) {
   const std::string body = body_of(700 * kib);
   FrameReader reader(mib);
   BOOST_TEST(reader.room().size == 0U);
@@ -454,7 +454,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(bad_input)
 
-BOOST_AUTO_TEST_CASE(unknown_kinds) {
+BOOST_AUTO_TEST_CASE(unknown_kinds_are_refused) {
   for (unsigned kind = 0; kind < 0x100; ++kind) {
     if (kind >= 1 && kind <= 7) continue;
     std::string bytes = header_of(FrameKind::end, 1, 0);
@@ -474,7 +474,7 @@ BOOST_AUTO_TEST_CASE(unknown_kinds) {
   BOOST_TEST(true);
 }
 
-BOOST_AUTO_TEST_CASE(how_many_descriptors_are_said_to_come_along) {
+BOOST_AUTO_TEST_CASE(the_header_gives_the_number_of_descriptors) {
   for (unsigned attached = 0; attached < 0x100; ++attached) {
     std::string bytes = header_of(FrameKind::message, 1, 0);
     bytes[7] = static_cast<char>(attached);
@@ -486,7 +486,7 @@ BOOST_AUTO_TEST_CASE(how_many_descriptors_are_said_to_come_along) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(every_bit_flipped) {
+BOOST_AUTO_TEST_CASE(a_flipped_bit_does_no_harm) {
   const Stream stream = stream_of({0, 1, 20, 3, 33, 0});
   constexpr std::size_t limit = 4 * kib;
   unsigned thrown = 0;
@@ -514,7 +514,7 @@ BOOST_AUTO_TEST_CASE(every_bit_flipped) {
   BOOST_TEST(thrown > 0U);
 }
 
-BOOST_AUTO_TEST_CASE(bytes_at_random) {
+BOOST_AUTO_TEST_CASE(random_bytes_do_no_harm) {
   for (unsigned seed = 0; seed < 3000; ++seed) {
     std::mt19937 random(testing::seed(seed));
     std::string bytes(random() % 300, '\0');
@@ -537,7 +537,7 @@ BOOST_AUTO_TEST_CASE(bytes_at_random) {
 }
 
 // The limit of the reader allows it: memory must follow what has arrived.
-BOOST_AUTO_TEST_CASE(a_length_is_not_believed, *testing::guarantee("7.2")) {
+BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory, *testing::guarantee("7.2")) {
   for (const std::uint64_t length : {std::uint64_t{1} << 47, frame_length_limit,
                                      std::uint64_t{1} << 32, std::uint64_t{1} << 28}) {
     const std::string header = header_of(FrameKind::message, 1, length);
@@ -554,7 +554,7 @@ BOOST_AUTO_TEST_CASE(a_length_is_not_believed, *testing::guarantee("7.2")) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(memory_grows_with_what_has_arrived, *testing::guarantee("7.2")) {
+BOOST_AUTO_TEST_CASE(memory_grows_with_the_bytes_that_have_arrived, *testing::guarantee("7.2")) {
   const std::string piece(100 * kib, 'p');
   for (const Direct direct : {Direct::no, Direct::yes}) {
     FrameReader reader(frame_length_limit);
@@ -572,7 +572,7 @@ BOOST_AUTO_TEST_CASE(memory_grows_with_what_has_arrived, *testing::guarantee("7.
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_large_message_takes_no_more_than_it_needs) {
+BOOST_AUTO_TEST_CASE(a_large_message_uses_no_more_memory_than_it_needs) {
   const std::string stream = frame_of(FrameKind::message, 1, body_of(mib));
   const Watched watched;
   const auto got = read_in_pieces(
@@ -582,7 +582,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_takes_no_more_than_it_needs) {
 }
 
 // What has come is moved each time it gets more memory.
-BOOST_AUTO_TEST_CASE(a_large_message_is_moved_by_a_third) {
+BOOST_AUTO_TEST_CASE(receiving_a_large_message_moves_at_most_a_third_of_it) {
   constexpr std::size_t pieces[] = {4 * kib, 100 * kib, 208 * kib, mib};
   for (const std::size_t size : {mib, 8 * mib, 8 * mib + 1, 13 * mib + 57}) {
     const std::string frame = frame_of(FrameKind::value, 1, std::string(size, 'x'));
@@ -612,7 +612,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_is_moved_by_a_third) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_is_too_large_is_skipped, *testing::guarantee("7.2")) {
+BOOST_AUTO_TEST_CASE(a_message_that_is_too_large_is_skipped, *testing::guarantee("7.2")) {
   constexpr std::size_t limit = 1000;
   std::string stream;
   std::vector<Seen> frames;
@@ -638,7 +638,7 @@ BOOST_AUTO_TEST_CASE(what_is_too_large_is_skipped, *testing::guarantee("7.2")) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_skipped_frame_cut_at_every_byte) {
+BOOST_AUTO_TEST_CASE(a_skipped_frame_may_be_cut_at_any_byte) {
   const std::string stream =
       frame_of(FrameKind::call, 1, body_of(50)) + frame_of(FrameKind::call, 2, "in");
   for (std::size_t cut = 1; cut < stream.size(); ++cut) {
@@ -685,7 +685,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(frames_out)
 
-BOOST_AUTO_TEST_CASE(an_empty_queue_has_nothing_in_front) {
+BOOST_AUTO_TEST_CASE(an_empty_queue_has_no_front) {
   FrameQueue queue;
   ByteSpan pieces[4];
   BOOST_TEST(queue.empty());
@@ -745,11 +745,11 @@ void push_and_write_at_random(unsigned seed) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(random_pushes_and_partial_writes) {
+BOOST_AUTO_TEST_CASE(random_pushes_and_partial_writes_keep_the_order) {
   for (unsigned seed = 0; seed < 300; ++seed) push_and_write_at_random(seed);
 }
 
-BOOST_AUTO_TEST_CASE(written_byte_by_byte) {
+BOOST_AUTO_TEST_CASE(a_queue_may_be_written_byte_by_byte) {
   FrameQueue queue;
   const auto owner = std::make_shared<const std::string>(body_of(200));
   std::string expected;
@@ -773,7 +773,7 @@ BOOST_AUTO_TEST_CASE(written_byte_by_byte) {
   BOOST_TEST((all == expected));
 }
 
-BOOST_AUTO_TEST_CASE(what_was_adopted_is_sent_from_where_it_is_and_let_go) {
+BOOST_AUTO_TEST_CASE(an_adopted_value_is_sent_in_place_and_released) {
   auto owner = std::make_shared<const std::string>(body_of(100 * kib));
   const std::weak_ptr<const std::string> alive = owner;
   const char* const data = owner->data();
@@ -803,7 +803,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_is_not_copied) {
 }
 
 // What may have to be sent again is kept, and its large parts are shared, not copied.
-BOOST_AUTO_TEST_CASE(a_message_that_is_kept) {
+BOOST_AUTO_TEST_CASE(a_message_can_be_kept_and_sent_again) {
   FrameQueue queue;
   std::string expected;
   std::vector<Writer> kept(3);
@@ -837,7 +837,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_kept) {
   BOOST_TEST(times == 2);
 }
 
-BOOST_AUTO_TEST_CASE(cleared) {
+BOOST_AUTO_TEST_CASE(clearing_a_queue_releases_its_messages) {
   auto owner = std::make_shared<const std::string>("owned");
   FrameQueue queue;
   Writer message;
@@ -855,7 +855,7 @@ BOOST_AUTO_TEST_CASE(cleared) {
 }
 
 // An adopted value of no bytes is a message like any other.
-BOOST_AUTO_TEST_CASE(adopted_nothing) {
+BOOST_AUTO_TEST_CASE(an_adopted_value_may_be_empty) {
   auto owner = std::make_shared<const std::string>();
   std::string expected;
   FrameQueue queue;
@@ -872,7 +872,7 @@ BOOST_AUTO_TEST_CASE(adopted_nothing) {
   BOOST_TEST((drained(queue) == frame_of(FrameKind::message, 9, "last")));
 }
 
-BOOST_AUTO_TEST_CASE(cut_to_every_size) {
+BOOST_AUTO_TEST_CASE(a_queue_may_be_cut_to_any_size) {
   const auto owner = std::make_shared<const std::string>(body_of(60));
   std::string expected;
   std::size_t total = 1;
@@ -904,7 +904,7 @@ BOOST_AUTO_TEST_CASE(cut_to_every_size) {
 }
 
 // Small messages behind a large one that waits must not move it.
-BOOST_AUTO_TEST_CASE(a_large_message_that_waits_is_not_moved) {
+BOOST_AUTO_TEST_CASE(a_waiting_large_message_is_not_moved) {
   FrameQueue queue;
   Writer large = message_of(body_of(4 * mib));
   queue.push(FrameKind::message, 1, large);
@@ -919,7 +919,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_that_waits_is_not_moved) {
   BOOST_TEST((drained(queue) == expected));
 }
 
-BOOST_AUTO_TEST_CASE(memory_is_given_back) {
+BOOST_AUTO_TEST_CASE(memory_of_sent_messages_is_released) {
   FrameQueue queue;
   const Watched watched;
   const std::size_t before = memory.live;
@@ -971,7 +971,7 @@ void receive_into(Channel& channel, std::vector<Seen>& got, std::size_t scratch_
 BOOST_AUTO_TEST_SUITE(channel)
 
 // Of a thousand sockets few have something under way.
-BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
+BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   ObjectPool<ChannelBuffers> shelf;
   OwnedFd one;
   OwnedFd other;
@@ -1039,7 +1039,7 @@ BOOST_AUTO_TEST_CASE(traffic_is_given_back_when_there_is_none) {
   BOOST_TEST(shelf.take()->none());
 }
 
-BOOST_AUTO_TEST_CASE(frames_of_many_sizes_both_ways) {
+BOOST_AUTO_TEST_CASE(frames_of_many_sizes_arrive_both_ways) {
   Ends ends = channels();
   std::vector<Seen> sent;
   std::vector<Seen> to_right;
@@ -1072,7 +1072,7 @@ BOOST_AUTO_TEST_CASE(frames_of_many_sizes_both_ways) {
   BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
 }
 
-BOOST_AUTO_TEST_CASE(a_message_above_the_limit_is_refused_whole) {
+BOOST_AUTO_TEST_CASE(a_message_above_the_limit_is_refused_entirely) {
   Ends ends = channels(100);
   Writer message = message_of(body_of(101));
   try {
@@ -1106,7 +1106,7 @@ BOOST_AUTO_TEST_CASE(a_message_above_the_limit_is_refused_whole) {
   BOOST_TEST(ends.left.queued() > 0U);
 }
 
-BOOST_AUTO_TEST_CASE(finished_and_read_to_the_end) {
+BOOST_AUTO_TEST_CASE(a_finished_channel_is_read_to_the_end) {
   Ends ends = channels();
   put(ends.left, FrameKind::message, 1, "last");
   ends.left.finish();
@@ -1133,7 +1133,7 @@ BOOST_AUTO_TEST_CASE(finished_and_read_to_the_end) {
   BOOST_TEST(!ends.left.in_over());
 }
 
-BOOST_AUTO_TEST_CASE(an_end_inside_a_frame_has_torn_it) {
+BOOST_AUTO_TEST_CASE(an_end_inside_a_frame_tears_it) {
   const std::string stream = frame_of(FrameKind::message, 1, body_of(40)) +
                              frame_of(FrameKind::message, 2, body_of(40 * kib));
   for (std::size_t cut = 0; cut < stream.size(); cut += cut < 150 ? 1 : 1013) {
@@ -1152,7 +1152,7 @@ BOOST_AUTO_TEST_CASE(an_end_inside_a_frame_has_torn_it) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_read) {
+BOOST_AUTO_TEST_CASE(bytes_from_a_dead_process_are_read) {
   Ends ends = channels();
   put(ends.left, FrameKind::message, 1, body_of(1000));
   put(ends.left, FrameKind::message, 2, body_of(40 * kib));
@@ -1177,7 +1177,7 @@ BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_read) {
   BOOST_TEST(!ends.right.torn());
 }
 
-BOOST_AUTO_TEST_CASE(a_large_frame_is_received_where_it_stays) {
+BOOST_AUTO_TEST_CASE(a_large_frame_is_received_in_place) {
   Ends ends = channels();
   const std::string body = body_of(150 * kib);
   put(ends.left, FrameKind::message, 1, body);
@@ -1197,7 +1197,7 @@ BOOST_AUTO_TEST_CASE(a_large_frame_is_received_where_it_stays) {
 }
 
 // A process that dies in the middle of a frame.
-BOOST_AUTO_TEST_CASE(faults_cut_a_frame_and_kill) {
+BOOST_AUTO_TEST_CASE(a_fault_cuts_a_frame_and_kills) {
   for (const std::size_t cut_to : {std::size_t{0}, std::size_t{5}, std::size_t{16}, std::size_t{20},
                                    std::size_t{500}, 40 * kib}) {
     Ends ends = channels();
@@ -1225,7 +1225,7 @@ BOOST_AUTO_TEST_CASE(faults_cut_a_frame_and_kill) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(faults_kill_at_a_frame) {
+BOOST_AUTO_TEST_CASE(a_fault_kills_at_a_frame) {
   Ends ends = channels();
   const pid_t pid = ::fork();
   if (pid == 0) {
@@ -1271,7 +1271,7 @@ struct Odd {};
 
 BOOST_AUTO_TEST_SUITE(remote_errors)
 
-BOOST_AUTO_TEST_CASE(there_and_back) {
+BOOST_AUTO_TEST_CASE(an_error_is_decoded_as_it_was_encoded) {
   for (const Errc code : {Errc::no_snapshot, Errc::bad_message, Errc::too_large, Errc::deadline}) {
     const Error error = Error(code, std::string("text with\0nul", 13))
                             .with_os_error(-7)
@@ -1286,7 +1286,7 @@ BOOST_AUTO_TEST_CASE(there_and_back) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
+BOOST_AUTO_TEST_CASE(an_error_truncated_at_any_byte_is_refused) {
   Writer out;
   write_error(out, Error(Errc::closed, "some text").with_remote_type("Type"));
   for (std::size_t size = 0; size < out.size(); ++size) {
@@ -1299,7 +1299,7 @@ BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(backtraces_as_addresses) {
+BOOST_AUTO_TEST_CASE(backtraces_are_sent_as_addresses) {
   std::vector<StackFrame> frames(1000);
   for (std::size_t i = 0; i < frames.size(); ++i) {
     frames[i].address = reinterpret_cast<const void*>(i);
@@ -1317,7 +1317,7 @@ BOOST_AUTO_TEST_CASE(backtraces_as_addresses) {
 }
 
 // A child may write anything.
-BOOST_AUTO_TEST_CASE(backtraces_that_are_none) {
+BOOST_AUTO_TEST_CASE(malformed_backtraces_are_refused) {
   Writer out;
   write_error(out, Error(Errc::closed, "text"));
   std::string bytes = out.bytes();
@@ -1329,7 +1329,7 @@ BOOST_AUTO_TEST_CASE(backtraces_that_are_none) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(long_texts_fit_into_a_frame) {
+BOOST_AUTO_TEST_CASE(long_texts_are_cut_to_fit_into_a_frame) {
   Writer out;
   write_error(
       out,
@@ -1339,7 +1339,7 @@ BOOST_AUTO_TEST_CASE(long_texts_fit_into_a_frame) {
   BOOST_TEST(std::string(back.what()).size() > 1000U);
 }
 
-BOOST_AUTO_TEST_CASE(exceptions_of_the_task) {
+BOOST_AUTO_TEST_CASE(exceptions_of_a_task_become_errors) {
   const Error plain = as_remote([] { throw std::out_of_range("too far"); });
   BOOST_TEST((plain.code() == Errc::remote_exception));
   BOOST_TEST(plain.remote_type() == "std::out_of_range");
@@ -1351,7 +1351,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_the_task) {
   BOOST_TEST(odd.remote_type().find("Odd") != std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(nested_exceptions) {
+BOOST_AUTO_TEST_CASE(nested_exceptions_are_all_named) {
   const Error error = as_remote([] {
     try {
       try {

@@ -106,7 +106,7 @@ bool finds(const void* address) {
 
 // ---- what is found ----
 
-BOOST_AUTO_TEST_CASE(found_are_the_heap_and_what_malloc_has_mapped) {
+BOOST_AUTO_TEST_CASE(the_heap_and_memory_mapped_by_malloc_are_found) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* mapped = filled(2 * mb);
@@ -126,7 +126,7 @@ BOOST_AUTO_TEST_CASE(found_are_the_heap_and_what_malloc_has_mapped) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(found_are_blocks_that_were_aligned_and_the_arenas_of_threads) {
+BOOST_AUTO_TEST_CASE(aligned_blocks_and_arenas_of_threads_are_found) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     void* aligned = nullptr;
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(found_are_blocks_that_were_aligned_and_the_arenas_of_thread
 }
 
 // The program may rely on what such memory does, and it is not malloc's.
-BOOST_AUTO_TEST_CASE(not_found_is_what_the_program_has_mapped_itself_unless_it_is_named) {
+BOOST_AUTO_TEST_CASE(memory_mapped_by_the_program_is_found_only_if_it_is_named) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* own = fill(map_pages(4 * mb), 4 * mb);
@@ -173,7 +173,7 @@ BOOST_AUTO_TEST_CASE(not_found_is_what_the_program_has_mapped_itself_unless_it_i
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(naming_what_cannot_be_memory_is_misuse) {
+BOOST_AUTO_TEST_CASE(naming_an_impossible_range_is_misuse) {
   BOOST_CHECK_THROW(par::freezable(nullptr, 1), std::logic_error);
   int local = 0;
   BOOST_CHECK_THROW(par::freezable(&local, SIZE_MAX), std::logic_error);
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(naming_what_cannot_be_memory_is_misuse) {
 }
 
 // Though it was named, and though some of these hold blocks of malloc.
-BOOST_AUTO_TEST_CASE(not_found_is_memory_that_is_special) {
+BOOST_AUTO_TEST_CASE(special_memory_is_not_found) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     const auto advised = [](int advice) {
@@ -212,7 +212,7 @@ BOOST_AUTO_TEST_CASE(not_found_is_memory_that_is_special) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_small_or_was_never_touched_is_left_as_it_is) {
+BOOST_AUTO_TEST_CASE(small_or_untouched_memory_is_left_alone) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     // Without neighbours, which the kernel would make one mapping of.
@@ -238,7 +238,7 @@ BOOST_AUTO_TEST_CASE(what_is_small_or_was_never_touched_is_left_as_it_is) {
 
 // ---- contents, and what malloc goes on to do ----
 
-BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_goes_on_allocating) {
+BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_can_still_allocate) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     std::map<int, std::string> map;
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(a_large_block_can_grow) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(what_was_named_grows_by_zeros) {
+BOOST_AUTO_TEST_CASE(named_memory_that_grows_is_filled_with_zeros) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* one = fill(map_pages(2 * mb), 2 * mb);
@@ -325,7 +325,7 @@ BOOST_AUTO_TEST_CASE(copies_of_the_process_do_not_see_each_other) {
 
 // ---- what changes, as the manual says ----
 
-BOOST_AUTO_TEST_CASE(memory_that_is_thrown_away_comes_back_as_it_was_frozen) {
+BOOST_AUTO_TEST_CASE(discarded_memory_returns_with_its_frozen_contents) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = fill(map_pages(mb), mb);
@@ -339,7 +339,7 @@ BOOST_AUTO_TEST_CASE(memory_that_is_thrown_away_comes_back_as_it_was_frozen) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(memory_that_a_fork_wipes_is_wiped_still) {
+BOOST_AUTO_TEST_CASE(memory_that_is_wiped_on_fork_is_still_wiped) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* secret = fill(map_pages(mb), mb);
@@ -373,7 +373,7 @@ BOOST_AUTO_TEST_CASE(huge_pages_are_frozen_like_others_and_their_advice_stays) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(cores_have_what_is_frozen_where_they_have_private_memory) {
+BOOST_AUTO_TEST_CASE(cores_contain_frozen_memory_if_they_contain_private_memory) {
   if (testing::skipped_unfrozen()) return;
   const auto filter_after = [](const char* before) {
     return elsewhere([&] {
@@ -464,7 +464,7 @@ bool look_at_memory(const void* argument) {
 }  // namespace
 
 // Before each piece there is no more than there was at first: what was copied is given back.
-BOOST_AUTO_TEST_CASE(no_more_than_a_piece_is_there_twice) {
+BOOST_AUTO_TEST_CASE(no_more_than_one_piece_exists_twice) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(300 * mb);
@@ -479,7 +479,7 @@ BOOST_AUTO_TEST_CASE(no_more_than_a_piece_is_there_twice) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(what_was_never_touched_takes_no_memory) {
+BOOST_AUTO_TEST_CASE(untouched_memory_takes_no_memory) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = static_cast<char*>(std::malloc(400 * mb));
@@ -522,19 +522,19 @@ int fails(std::uint64_t piece, int error, FreezeStep step) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(where_there_is_no_room_for_a_copy_memory_is_as_it_was) {
+BOOST_AUTO_TEST_CASE(a_lack_of_room_for_a_copy_leaves_memory_unchanged) {
   if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
     BOOST_TEST(fails(piece, ENOSPC, FreezeStep::copy) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(where_a_copy_cannot_be_mapped_memory_is_as_it_was) {
+BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_leaves_memory_unchanged) {
   if (testing::skipped_unfrozen()) return;
   for (std::uint64_t piece = 1; piece <= 3; ++piece)
     BOOST_TEST(fails(piece, ENOMEM, FreezeStep::map) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_an_error_and_no_signal) {
+BOOST_AUTO_TEST_CASE(exceeding_the_file_size_limit_is_an_error_without_a_signal) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(8 * mb);
@@ -551,7 +551,7 @@ BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_an_error_and_no_signal) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(no_descriptor_is_an_error) {
+BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_is_an_error) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(8 * mb);
@@ -565,7 +565,7 @@ BOOST_AUTO_TEST_CASE(no_descriptor_is_an_error) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_not_to_go_on_stops) {
+BOOST_AUTO_TEST_CASE(freezing_stops_when_the_callback_says_so) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     char* block = filled(100 * mb);
@@ -577,7 +577,7 @@ BOOST_AUTO_TEST_CASE(who_is_not_to_go_on_stops) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_sanitizer_is_in_the_way_or_that_there_is_no_memfd) {
+BOOST_AUTO_TEST_CASE(a_sanitizer_or_a_missing_memfd_create_prevents_freezing) {
   const std::optional<par::Error> why = par::why_not_frozen();
   BOOST_TEST(why.has_value() == (testing::no_memfd() || testing::sanitized));
   if (!why) return;

@@ -9,13 +9,13 @@
 using evparallel::detail::Histogram;
 using std::chrono::nanoseconds;
 
-BOOST_AUTO_TEST_CASE(nothing) {
+BOOST_AUTO_TEST_CASE(an_empty_histogram_has_no_percentiles) {
   const Histogram histogram;
   BOOST_TEST((histogram.percentiles().p50 == nanoseconds(0)));
   BOOST_TEST((histogram.percentiles().p99 == nanoseconds(0)));
 }
 
-BOOST_AUTO_TEST_CASE(exact_to_an_eighth_at_every_size) {
+BOOST_AUTO_TEST_CASE(percentiles_are_exact_to_one_eighth) {
   for (std::int64_t value = 1; value < INT64_MAX / 3; value = value * 3 / 2 + 1) {
     Histogram histogram;
     histogram.add(value);
@@ -25,7 +25,7 @@ BOOST_AUTO_TEST_CASE(exact_to_an_eighth_at_every_size) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(parts_of_many) {
+BOOST_AUTO_TEST_CASE(percentiles_of_many_values_are_right) {
   Histogram histogram;
   for (int i = 1; i <= 1000; ++i) histogram.add(i * 1000);
   const evparallel::Percentiles all = histogram.percentiles();
@@ -36,7 +36,7 @@ BOOST_AUTO_TEST_CASE(parts_of_many) {
   BOOST_TEST((histogram.percentiles().p99 == nanoseconds(5)));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_no_time_counts_as_none) {
+BOOST_AUTO_TEST_CASE(a_negative_time_counts_as_zero) {
   Histogram histogram;
   histogram.add(-5);
   BOOST_TEST((histogram.percentiles().p50 == nanoseconds(0)));
@@ -44,7 +44,7 @@ BOOST_AUTO_TEST_CASE(what_is_no_time_counts_as_none) {
   BOOST_TEST((histogram.percentiles().p50 > nanoseconds(INT64_MAX / 2)));
 }
 
-BOOST_AUTO_TEST_CASE(memory_of_a_process) {
+BOOST_AUTO_TEST_CASE(the_memory_of_a_process_is_measured) {
   BOOST_TEST(evparallel::detail::own_memory(::getpid()) > 0u);
   BOOST_TEST(evparallel::detail::own_memory(-1) == 0u);
 }

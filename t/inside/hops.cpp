@@ -107,7 +107,7 @@ void check_all(Action action) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(every_failpoint_is_passed_by_somebody) {
+BOOST_AUTO_TEST_CASE(every_failpoint_is_passed_by_a_process) {
   for (std::size_t i = 0; i < failpoints::count; ++i) {
     bool passed = false;
     for (const Use use : uses)
@@ -117,22 +117,22 @@ BOOST_AUTO_TEST_CASE(every_failpoint_is_passed_by_somebody) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(killed_at_each_failpoint) {
+BOOST_AUTO_TEST_CASE(a_process_may_be_killed_at_any_failpoint) {
   check_all(Action::kill);
 }
-BOOST_AUTO_TEST_CASE(stopped_at_each_failpoint_then_killed) {
+BOOST_AUTO_TEST_CASE(a_process_may_be_stopped_at_any_failpoint_and_then_killed) {
   check_all(Action::stop_then_kill);
 }
-BOOST_AUTO_TEST_CASE(a_socket_closed_at_each_failpoint) {
+BOOST_AUTO_TEST_CASE(a_socket_may_be_closed_at_any_failpoint) {
   check_all(Action::close);
 }
-BOOST_AUTO_TEST_CASE(exit_at_each_failpoint) {
+BOOST_AUTO_TEST_CASE(a_process_may_exit_at_any_failpoint) {
   check_all(Action::exit_3);
 }
 
 // ---- ends that come in an odd order ---------------------------------------------------------------
 
-BOOST_AUTO_TEST_CASE(a_report_without_end_of_file, *testing::guarantee("2.1")) {
+BOOST_AUTO_TEST_CASE(an_exit_report_may_come_without_an_end_of_file, *testing::guarantee("2.1")) {
   // Somebody whom the task has started holds its socket, out of reach of the snapshot.
   const int status = testing::elsewhere([] {
     par::init();
@@ -202,7 +202,7 @@ std::string end_of_file_without_report(int signum) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) {
+BOOST_AUTO_TEST_CASE(an_end_of_file_may_come_without_an_exit_report, *testing::guarantee("2.1")) {
   const int goes_on = testing::elsewhere(
       [] { return end_of_file_without_report(SIGCONT) == "; child_exited end exit 3" ? 0 : 1; });
   BOOST_TEST(goes_on == 0);
@@ -213,7 +213,7 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_without_report, *testing::guarantee("2.1")) 
 }
 
 // Else a slow start of one replica decides to whom it happens.
-BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
+BOOST_AUTO_TEST_CASE(a_fault_for_one_replica_does_not_affect_another) {
   const int status = testing::elsewhere([] {
     failpoints::Trigger& trigger = load_for_snapshots(failpoints::Action::exit_3, Failpoint::turn);
     par::SnapshotOptions two;
@@ -243,7 +243,7 @@ BOOST_AUTO_TEST_CASE(what_is_meant_for_one_replica_happens_to_no_other) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
+BOOST_AUTO_TEST_CASE(a_client_that_connects_while_the_snapshot_ends_is_refused) {
   // The parent is gone, and its snapshot waits for the children: one that asks for a child of its
   // own must not wait with it.
   int said[2];
@@ -279,7 +279,7 @@ BOOST_AUTO_TEST_CASE(who_knocks_while_the_snapshot_leaves_is_refused) {
               code == static_cast<int>(par::Errc::overloaded)));
 }
 
-BOOST_AUTO_TEST_CASE(what_was_put_off_by_a_stop_does_not_come_to_one_who_is_gone) {
+BOOST_AUTO_TEST_CASE(events_deferred_by_a_stop_do_not_reach_a_destroyed_handle) {
   // The end of a child is told in pieces where callbacks stop the loop; its Remote is dropped
   // between two of them.
   for (int drop_at = 1; drop_at <= 9; ++drop_at) {

@@ -86,7 +86,7 @@ bool same_bits(const T& a, const T& b) {
 
 BOOST_AUTO_TEST_SUITE(writer)
 
-BOOST_AUTO_TEST_CASE(appends_in_order) {
+BOOST_AUTO_TEST_CASE(a_writer_appends_in_order) {
   Writer out;
   BOOST_TEST(out.size() == 0U);
   out.write("ab");
@@ -98,7 +98,7 @@ BOOST_AUTO_TEST_CASE(appends_in_order) {
 }
 
 // Up to 32 bytes stand in the writer itself, and go where the rest is when more come.
-BOOST_AUTO_TEST_CASE(what_is_short_becomes_long_in_order) {
+BOOST_AUTO_TEST_CASE(a_short_writer_that_becomes_long_keeps_its_order) {
   for (std::size_t first = 0; first <= 40; ++first)
     for (std::size_t second = 0; second <= 40; ++second) {
       std::string expected;
@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(what_is_short_becomes_long_in_order) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(a_short_one_is_copied_moved_and_shared) {
+BOOST_AUTO_TEST_CASE(a_short_writer_can_be_copied_moved_and_shared) {
   Writer out;
   out.write("short");
   Writer copy = out;
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(a_short_one_is_copied_moved_and_shared) {
   BOOST_TEST(out.bytes().empty());
 }
 
-BOOST_AUTO_TEST_CASE(adopts_without_a_copy) {
+BOOST_AUTO_TEST_CASE(a_writer_adopts_without_a_copy) {
   const auto owner = std::make_shared<const std::string>("adopted");
   Writer out;
   out.write("head");
@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(adopting_twice_is_misuse) {
   BOOST_TEST(out.size() == 3U);
 }
 
-BOOST_AUTO_TEST_CASE(writing_behind_what_was_adopted_is_misuse) {
+BOOST_AUTO_TEST_CASE(writing_after_an_adopted_value_is_misuse) {
   const auto owner = std::make_shared<const std::string>("adopted");
   Writer out;
   out.adopt(owner, owner->data(), owner->size());
@@ -192,7 +192,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(reader)
 
-BOOST_AUTO_TEST_CASE(reads_in_order) {
+BOOST_AUTO_TEST_CASE(a_reader_reads_in_order) {
   Reader in("abcdef");
   BOOST_TEST(in.remaining() == 6U);
   BOOST_TEST(in.read(2) == "ab");
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(reads_in_order) {
   in.expect_end();
 }
 
-BOOST_AUTO_TEST_CASE(past_the_end_says_where) {
+BOOST_AUTO_TEST_CASE(reading_beyond_the_end_names_the_position) {
   for (std::size_t size = 0; size < 8; ++size) {
     const std::string bytes(size, 'x');
     Reader in(bytes);
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(past_the_end_says_where) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_huge_size_is_past_the_end) {
+BOOST_AUTO_TEST_CASE(a_huge_size_is_beyond_the_end) {
   Reader in("abc");
   in.read(1);
   for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, std::size_t{3}}) {
@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(leftover_bytes_are_bad_input) {
   BOOST_TEST(has(text, "offset 3"));
 }
 
-BOOST_AUTO_TEST_CASE(the_whole_may_be_moved_from) {
+BOOST_AUTO_TEST_CASE(a_whole_message_may_be_moved_from) {
   std::string whole(100000, 'x');
   const void* const data = whole.data();
   Reader in(whole, &whole);
@@ -261,7 +261,7 @@ BOOST_AUTO_TEST_CASE(the_whole_may_be_moved_from) {
   BOOST_TEST(in.remaining() == 0U);
 }
 
-BOOST_AUTO_TEST_CASE(the_rest_of_the_whole_is_a_copy) {
+BOOST_AUTO_TEST_CASE(the_rest_of_a_message_is_a_copy) {
   std::string whole = "head" + std::string(100000, 'x');
   Reader in(whole, &whole);
   BOOST_TEST(in.read(4) == "head");
@@ -270,7 +270,7 @@ BOOST_AUTO_TEST_CASE(the_rest_of_the_whole_is_a_copy) {
   BOOST_TEST(whole.size() == 100004U);  // still the owner's
 }
 
-BOOST_AUTO_TEST_CASE(what_was_taken_as_a_view_is_not_moved) {
+BOOST_AUTO_TEST_CASE(bytes_taken_as_a_view_are_not_moved) {
   std::string whole = "some bytes";
   Reader in(whole, &whole);
   const std::string_view view = in.rest();
@@ -345,7 +345,7 @@ void floating_bits() {
 
 BOOST_AUTO_TEST_SUITE(raw)
 
-BOOST_AUTO_TEST_CASE(integers) {
+BOOST_AUTO_TEST_CASE(integers_are_preserved) {
   integer_limits<char>();
   integer_limits<signed char>();
   integer_limits<unsigned char>();
@@ -362,7 +362,7 @@ BOOST_AUTO_TEST_CASE(integers) {
   integer_limits<char32_t>();
 }
 
-BOOST_AUTO_TEST_CASE(floating_point_numbers) {
+BOOST_AUTO_TEST_CASE(floating_point_numbers_are_preserved) {
   floating_bits<float>();
   floating_bits<double>();
   // A signalling NaN with a payload: only the bytes will do.
@@ -377,7 +377,7 @@ BOOST_AUTO_TEST_CASE(floating_point_numbers) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(bools) {
+BOOST_AUTO_TEST_CASE(bools_are_preserved) {
   round_trip<RawIo<bool>>(true);
   round_trip<RawIo<bool>>(false);
   BOOST_TEST(encoded<RawIo<bool>>(true) == std::string("\1", 1));
@@ -389,7 +389,7 @@ BOOST_AUTO_TEST_CASE(bools) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(enums) {
+BOOST_AUTO_TEST_CASE(enums_are_preserved) {
   round_trip<RawIo<Plain>>(Plain::one);
   round_trip<RawIo<Signed>>(Signed::low);
   round_trip<RawIo<Signed>>(Signed::high);
@@ -397,7 +397,7 @@ BOOST_AUTO_TEST_CASE(enums) {
   round_trip<RawIo<Old>>(old_value);
 }
 
-BOOST_AUTO_TEST_CASE(structs) {
+BOOST_AUTO_TEST_CASE(structs_are_preserved) {
   round_trip<RawIo<Point>>(Point{INT32_MIN, INT32_MAX});
   round_trip<RawIo<Mixed>>(Mixed{'m', -0.5, {{-1, 0, 1}}, {3, 4}});
   round_trip<RawIo<NoDefault>>(NoDefault(42));
@@ -406,7 +406,7 @@ BOOST_AUTO_TEST_CASE(structs) {
   round_trip<RawIo<std::array<int, 3>>>(std::array<int, 3>{{1, 2, 3}});
 }
 
-BOOST_AUTO_TEST_CASE(strings) {
+BOOST_AUTO_TEST_CASE(raw_strings_are_preserved) {
   for (const std::string& value :
        {std::string(), std::string("x"), std::string("with\0nul\0s", 10), std::string(1, '\0'),
         std::string("\xff\xfe\x80"), std::string(70000, 'y'), std::string(1 << 20, '\0')}) {
@@ -415,7 +415,7 @@ BOOST_AUTO_TEST_CASE(strings) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(vectors) {
+BOOST_AUTO_TEST_CASE(vectors_are_preserved) {
   round_trip<RawIo<std::vector<int>>>(std::vector<int>{});
   round_trip<RawIo<std::vector<int>>>(std::vector<int>{INT32_MIN, -1, 0, 1, INT32_MAX});
   round_trip<RawIo<std::vector<char>>>(std::vector<char>{'\0', 'a', '\xff'});
@@ -424,7 +424,7 @@ BOOST_AUTO_TEST_CASE(vectors) {
   round_trip<RawIo<std::vector<Aligned>>>(std::vector<Aligned>{Aligned{1}, Aligned{2}});
 }
 
-BOOST_AUTO_TEST_CASE(a_vector_takes_whole_elements_only) {
+BOOST_AUTO_TEST_CASE(a_vector_takes_only_whole_elements) {
   for (std::size_t size = 0; size <= 24; ++size) {
     const std::string bytes(size, 'z');
     if (size % 8 == 0) {
@@ -439,7 +439,7 @@ BOOST_AUTO_TEST_CASE(a_vector_takes_whole_elements_only) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
+BOOST_AUTO_TEST_CASE(raw_input_truncated_at_any_byte_is_refused) {
   const std::string bytes = encoded<RawIo<Mixed>>(Mixed{'m', 2.0, {{1, 2, 3}}, {4, 5}});
   for (std::size_t size = 0; size < bytes.size(); ++size) {
     const std::string text =
@@ -448,14 +448,14 @@ BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(trailing_bytes) {
+BOOST_AUTO_TEST_CASE(trailing_bytes_are_refused) {
   const std::string text =
       bad_message([] { decoded<RawIo<int>, int>(std::string(sizeof(int) + 3, '\0')); });
   BOOST_TEST(has(text, "3 bytes are left over"));
   BOOST_TEST(has(text, "offset 4"));
 }
 
-BOOST_AUTO_TEST_CASE(a_large_value_that_is_moved_in_is_adopted) {
+BOOST_AUTO_TEST_CASE(a_large_moved_value_is_adopted) {
   std::string text(detail::adopt_threshold, 't');
   const void* const text_data = text.data();
   Writer out;
@@ -471,7 +471,7 @@ BOOST_AUTO_TEST_CASE(a_large_value_that_is_moved_in_is_adopted) {
   BOOST_TEST(static_cast<const void*>(out.adopted().data()) == numbers_data);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_kept_or_small_is_copied) {
+BOOST_AUTO_TEST_CASE(kept_or_small_values_are_copied) {
   const std::string kept(2 * detail::adopt_threshold, 'k');
   Writer out;
   detail::encode<RawIo<std::string>>(out, kept);
@@ -485,7 +485,7 @@ BOOST_AUTO_TEST_CASE(what_is_kept_or_small_is_copied) {
   BOOST_TEST(out.size() == detail::adopt_threshold - 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_large_string_is_received_where_it_is) {
+BOOST_AUTO_TEST_CASE(a_large_string_is_received_in_place) {
   std::string whole(1 << 20, 'w');
   const void* const data = whole.data();
   Reader in(whole, &whole);
@@ -578,7 +578,7 @@ std::string json_refused(const std::string& text) {
 
 BOOST_AUTO_TEST_SUITE(json)
 
-BOOST_AUTO_TEST_CASE(numbers_and_words) {
+BOOST_AUTO_TEST_CASE(numbers_and_words_are_decoded) {
   json_integer_limits<signed char>();
   json_integer_limits<unsigned char>();
   json_integer_limits<short>();
@@ -600,7 +600,7 @@ BOOST_AUTO_TEST_CASE(numbers_and_words) {
   for (const float value : {0.1F, std::numeric_limits<float>::max(), -1.5F}) json_round_trip(value);
 }
 
-BOOST_AUTO_TEST_CASE(strings) {
+BOOST_AUTO_TEST_CASE(json_strings_are_preserved) {
   for (const std::string& value :
        {std::string(), std::string("plain"), std::string("with\0nul", 8),
         std::string("\"quoted\" \\ / \b\f\n\r\t \x01 \x1f"),
@@ -608,7 +608,7 @@ BOOST_AUTO_TEST_CASE(strings) {
     json_round_trip(value);
 }
 
-BOOST_AUTO_TEST_CASE(containers) {
+BOOST_AUTO_TEST_CASE(containers_are_preserved) {
   json_round_trip(std::vector<int>{});
   json_round_trip(std::vector<int>{1, -2, 3});
   json_round_trip(std::vector<bool>{true, false, true});
@@ -629,7 +629,7 @@ BOOST_AUTO_TEST_CASE(containers) {
       std::map<std::string, std::map<std::string, std::pair<int, int>>>{{"x", {{"y", {1, 2}}}}});
 }
 
-BOOST_AUTO_TEST_CASE(types_of_the_user) {
+BOOST_AUTO_TEST_CASE(types_of_the_user_are_preserved) {
   json_round_trip(shapes::Celsius{36.6});
   json_round_trip(shapes::Person{"Ada", 36, {{1.5}, {-2}}});
   json_round_trip(shapes::Account("Bob", -5));
@@ -639,7 +639,7 @@ BOOST_AUTO_TEST_CASE(types_of_the_user) {
   json_round_trip(std::map<std::string, shapes::Account>{{"a", {"A", 1}}});
 }
 
-BOOST_AUTO_TEST_CASE(json_itself) {
+BOOST_AUTO_TEST_CASE(json_documents_are_preserved) {
   json_round_trip(nlohmann::json());
   json_round_trip(nlohmann::json::parse(R"({"a":[1,2.5,"x",null,true],"b":{}})"));
 }
@@ -650,11 +650,11 @@ BOOST_AUTO_TEST_CASE(the_default_codec_is_json) {
   static_assert(std::is_same_v<detail::checked_codec_t<DefaultIo, std::string>, Io<std::string>>);
 }
 
-BOOST_AUTO_TEST_CASE(white_space_around_it_is_no_leftover) {
+BOOST_AUTO_TEST_CASE(surrounding_white_space_is_accepted) {
   BOOST_TEST((decoded<JsonIo<int>, int>(" \n\t 12 \r\n ")) == 12);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_not_utf_8_cannot_be_written) {
+BOOST_AUTO_TEST_CASE(strings_that_are_not_utf_8_cannot_be_written) {
   for (const char* bad : {"\xff", "a\x80z", "\xc3", "\xe2\x82", "\xed\xa0\x80", "\xc0\x80"}) {
     const std::string value = bad;
     std::string text = bad_message([&] { encoded<JsonIo<std::string>>(value); });
@@ -667,7 +667,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_utf_8_cannot_be_written) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(numbers_that_json_has_no_word_for_cannot_be_written) {
+BOOST_AUTO_TEST_CASE(numbers_that_json_cannot_represent_are_refused) {
   const double infinity = std::numeric_limits<double>::infinity();
   for (const double value : {infinity, -infinity, std::nan("")}) {
     BOOST_TEST(has(bad_message([&] { encoded<JsonIo<double>>(value); }), "NaN"));
@@ -706,7 +706,7 @@ BOOST_AUTO_TEST_CASE(a_wrong_type_is_named) {
   json_refused<std::array<int, 3>>("[1,2]");
 }
 
-BOOST_AUTO_TEST_CASE(syntax_says_where) {
+BOOST_AUTO_TEST_CASE(a_syntax_error_names_its_position) {
   for (const char* text : {"", " ", "x", "12 x", "1 2", "[1,2", "[1,2]]", "{\"a\"}", "{\"a\":}",
                            "[1,]", "\"open", "'single'", "tru", "01", "+1", "// comment\n1"}) {
     const std::string why = json_refused<nlohmann::json>(text);
@@ -717,14 +717,14 @@ BOOST_AUTO_TEST_CASE(syntax_says_where) {
   BOOST_TEST(has(json_refused<std::vector<int>>("[1,2,,3]"), "column 6"));
 }
 
-BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
+BOOST_AUTO_TEST_CASE(json_truncated_at_any_byte_is_refused) {
   const std::string bytes = encoded<JsonIo<shapes::Person>>(shapes::Person{"\xc3\xa4", 3, {{1}}});
   for (std::size_t size = 0; size < bytes.size(); ++size)
     BOOST_TEST(has(json_refused<shapes::Person>(bytes.substr(0, size)), "column"));
   BOOST_TEST((decoded<JsonIo<shapes::Person>, shapes::Person>(bytes).age) == 3);
 }
 
-BOOST_AUTO_TEST_CASE(every_bit_flipped_gives_a_value_or_bad_message) {
+BOOST_AUTO_TEST_CASE(a_flipped_bit_gives_a_value_or_bad_message) {
   const std::string bytes =
       encoded<JsonIo<shapes::Person>>(shapes::Person{"Ada", 36, {{1.5}, {-2}}});
   unsigned refused = 0;
@@ -742,7 +742,7 @@ BOOST_AUTO_TEST_CASE(every_bit_flipped_gives_a_value_or_bad_message) {
 }
 
 // The other side may be wrong in any way: it must not be able to exhaust our stack.
-BOOST_AUTO_TEST_CASE(brackets_nested_very_deep) {
+BOOST_AUTO_TEST_CASE(deeply_nested_brackets_are_refused) {
   const std::string open(200000, '[');
   const std::string close(200000, ']');
   json_refused<std::vector<int>>(open);
@@ -822,14 +822,14 @@ BOOST_AUTO_TEST_CASE(io_can_be_specialised) {
   BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>(""); }), "offset 0 of 0"));
 }
 
-BOOST_AUTO_TEST_CASE(a_template_can_be_named) {
+BOOST_AUTO_TEST_CASE(a_codec_template_can_be_named) {
   static_assert(std::is_same_v<detail::codec_t<detail::TemplateIo<Shouting>, int>, Shouting<int>>);
   static_assert(std::is_same_v<detail::codec_t<OneByte, Coin>, OneByte>);
   static_assert(std::is_void_v<detail::checked_codec_t<OneByte, void>>);
   round_trip<detail::codec_t<detail::TemplateIo<Shouting>, int>>(12);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_no_codec_is_told_apart) {
+BOOST_AUTO_TEST_CASE(types_that_are_not_codecs_are_recognised) {
   static_assert(detail::can_put<OneByte, Coin> && detail::can_get<OneByte, Coin>);
   static_assert(detail::can_put<WriteOnly, Coin> && !detail::can_get<WriteOnly, Coin>);
   static_assert(!detail::can_put<ReadOnly, Coin> && detail::can_get<ReadOnly, Coin>);
@@ -838,7 +838,7 @@ BOOST_AUTO_TEST_CASE(what_is_no_codec_is_told_apart) {
   BOOST_TEST(true);  // the compiler has said it
 }
 
-BOOST_AUTO_TEST_CASE(whatever_a_codec_throws_is_bad_message) {
+BOOST_AUTO_TEST_CASE(any_exception_of_a_codec_is_bad_message) {
   struct {
     int what;
     const char* text;
@@ -860,7 +860,7 @@ BOOST_AUTO_TEST_CASE(whatever_a_codec_throws_is_bad_message) {
   BOOST_TEST(encoded<Throwing>(Coin{}) == "beforet");
 }
 
-BOOST_AUTO_TEST_CASE(what_a_codec_has_no_memory_for_is_overloaded) {
+BOOST_AUTO_TEST_CASE(a_codec_without_memory_gives_overloaded) {
   Throwing::what = 5;
   for (const auto act : {+[] { encoded<Throwing>(Coin{}); },
                          +[] { static_cast<void>(decoded<Throwing, Coin>("x")); }}) {

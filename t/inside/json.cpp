@@ -292,33 +292,33 @@ void integer_is_the_same() {
 
 BOOST_AUTO_TEST_SUITE(numbers)
 
-BOOST_AUTO_TEST_CASE(integers_of_8_bits) {
+BOOST_AUTO_TEST_CASE(integers_of_8_bits_match_nlohmann) {
   integer_is_the_same<char>();
   integer_is_the_same<signed char>();
   integer_is_the_same<unsigned char>();
 }
 
-BOOST_AUTO_TEST_CASE(integers_of_16_bits) {
+BOOST_AUTO_TEST_CASE(integers_of_16_bits_match_nlohmann) {
   integer_is_the_same<short>();
   integer_is_the_same<unsigned short>();
   integer_is_the_same<char16_t>();
 }
 
-BOOST_AUTO_TEST_CASE(integers_of_32_bits) {
+BOOST_AUTO_TEST_CASE(integers_of_32_bits_match_nlohmann) {
   integer_is_the_same<int>();
   integer_is_the_same<unsigned>();
   integer_is_the_same<wchar_t>();
   integer_is_the_same<char32_t>();
 }
 
-BOOST_AUTO_TEST_CASE(integers_of_64_bits) {
+BOOST_AUTO_TEST_CASE(integers_of_64_bits_match_nlohmann) {
   integer_is_the_same<long>();
   integer_is_the_same<unsigned long>();
   integer_is_the_same<long long>();
   integer_is_the_same<unsigned long long>();
 }
 
-BOOST_AUTO_TEST_CASE(booleans) {
+BOOST_AUTO_TEST_CASE(booleans_match_nlohmann) {
   static_assert(JsonIo<bool>::is_direct);
   Same same;
   same_both_ways(same, true);
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(booleans) {
 }
 
 // One is sent per call: a small message has room in the string itself.
-BOOST_AUTO_TEST_CASE(an_int_needs_no_memory) {
+BOOST_AUTO_TEST_CASE(writing_an_int_allocates_no_memory) {
   Writer out;
   detail::encode<JsonIo<int>>(out, std::numeric_limits<int>::min());
   BOOST_TEST(out.bytes() == "-2147483648");
@@ -410,15 +410,15 @@ void floats_are_the_same() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(doubles) {
+BOOST_AUTO_TEST_CASE(doubles_match_nlohmann) {
   floats_are_the_same<double>();
 }
 
-BOOST_AUTO_TEST_CASE(floats) {
+BOOST_AUTO_TEST_CASE(floats_match_nlohmann) {
   floats_are_the_same<float>();
 }
 
-BOOST_AUTO_TEST_CASE(floating_point_of_any_bits) {
+BOOST_AUTO_TEST_CASE(floating_point_numbers_of_any_bits_match_nlohmann) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 100000; ++i) {
@@ -428,7 +428,7 @@ BOOST_AUTO_TEST_CASE(floating_point_of_any_bits) {
 }
 
 // The numbers that are used most: few digits, small exponents.
-BOOST_AUTO_TEST_CASE(short_decimals) {
+BOOST_AUTO_TEST_CASE(short_decimals_match_nlohmann) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 100000; ++i) {
@@ -438,7 +438,7 @@ BOOST_AUTO_TEST_CASE(short_decimals) {
 }
 
 // Nobody writes as many digits, but who reads must find the nearest double: half-way cases, too.
-BOOST_AUTO_TEST_CASE(long_decimals_mean_the_nearest_number) {
+BOOST_AUTO_TEST_CASE(long_decimals_are_read_as_the_nearest_number) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
   for (int i = 0; i < 50000; ++i) {
@@ -459,7 +459,7 @@ BOOST_AUTO_TEST_CASE(long_decimals_mean_the_nearest_number) {
     same_get<double>(same, text);
 }
 
-BOOST_AUTO_TEST_CASE(numbers_without_a_word_are_refused) {
+BOOST_AUTO_TEST_CASE(nan_and_infinities_are_refused) {
   using Limits = std::numeric_limits<double>;
   const std::string says = "bad message: JSON cannot represent NaN or infinity";
   for (const double value : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
@@ -486,7 +486,7 @@ void same_string(Same& same, const std::string& value) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(every_byte_and_every_pair) {
+BOOST_AUTO_TEST_CASE(all_bytes_and_pairs_of_bytes_match_nlohmann) {
   static_assert(JsonIo<std::string>::is_direct);
   Same same;
   same_string(same, "");
@@ -497,7 +497,7 @@ BOOST_AUTO_TEST_CASE(every_byte_and_every_pair) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(every_byte_at_every_place) {
+BOOST_AUTO_TEST_CASE(all_bytes_at_all_positions_match_nlohmann) {
   Same same;
   for (int byte = 0; byte < 256; ++byte)
     for (const std::size_t size : {1U, 7U, 8U, 9U, 16U, 17U})
@@ -509,7 +509,7 @@ BOOST_AUTO_TEST_CASE(every_byte_at_every_place) {
 }
 
 // All lengths, overlong forms, surrogates, beyond U+10FFFF, cut short and followed by more.
-BOOST_AUTO_TEST_CASE(every_boundary_of_utf_8) {
+BOOST_AUTO_TEST_CASE(boundaries_of_utf_8_match_nlohmann) {
   Same same;
   const std::string next = "\x41\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff";
   for (int lead = 0xbf; lead < 256; ++lead)
@@ -531,7 +531,7 @@ BOOST_AUTO_TEST_CASE(every_boundary_of_utf_8) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(escapes) {
+BOOST_AUTO_TEST_CASE(escapes_match_nlohmann) {
   Same same;
   for (int byte = 0; byte < 256; ++byte) {
     const std::string escaped{'"', '\\', static_cast<char>(byte), '"'};
@@ -551,7 +551,7 @@ BOOST_AUTO_TEST_CASE(escapes) {
   same_get<std::string>(same, "\"");
 }
 
-BOOST_AUTO_TEST_CASE(mutated) {
+BOOST_AUTO_TEST_CASE(mutated_strings_match_nlohmann) {
   Same same;
   same_strange_texts<std::string>(same);
   same_when_mutated<std::string>(same, "\"plain text that is longer than eight\"");
@@ -559,7 +559,7 @@ BOOST_AUTO_TEST_CASE(mutated) {
   same_when_mutated<std::string>(same, "\"\xc3\xa4 \xe2\x82\xac \xf0\x9f\x98\x80\"");
 }
 
-BOOST_AUTO_TEST_CASE(of_any_bytes) {
+BOOST_AUTO_TEST_CASE(strings_of_any_bytes_match_nlohmann) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
   const std::vector<std::string> pieces = {"a",
@@ -586,7 +586,7 @@ BOOST_AUTO_TEST_CASE(of_any_bytes) {
   same_string(same, std::string(1 << 20, 'x'));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_not_utf_8_says_where) {
+BOOST_AUTO_TEST_CASE(an_error_in_utf_8_names_its_position) {
   BOOST_TEST(our_put(std::string("ab\xff")) ==
              "bad message: could not encode: [json.exception.type_error.316] invalid UTF-8 byte at "
              "index 2: 0xFF");
@@ -598,7 +598,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(vectors)
 
-BOOST_AUTO_TEST_CASE(of_each_type) {
+BOOST_AUTO_TEST_CASE(vectors_of_each_type_match_nlohmann) {
   Same same;
   const auto check = [&same](const auto& value) {
     static_assert(JsonIo<std::decay_t<decltype(value)>>::is_direct);
@@ -622,7 +622,7 @@ BOOST_AUTO_TEST_CASE(of_each_type) {
   check(std::vector<std::vector<bool>>{{true}, {}});
 }
 
-BOOST_AUTO_TEST_CASE(mutated) {
+BOOST_AUTO_TEST_CASE(mutated_vectors_match_nlohmann) {
   Same same;
   same_strange_texts<std::vector<int>>(same);
   same_strange_texts<std::vector<double>>(same);
@@ -637,7 +637,7 @@ BOOST_AUTO_TEST_CASE(mutated) {
   same_when_mutated<std::vector<std::vector<int>>>(same, "[[1],[],[2,3]]");
 }
 
-BOOST_AUTO_TEST_CASE(of_any_length) {
+BOOST_AUTO_TEST_CASE(vectors_of_any_length_match_nlohmann) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
   for (std::size_t size = 0; size < 300; ++size) {
@@ -650,7 +650,7 @@ BOOST_AUTO_TEST_CASE(of_any_length) {
 }
 
 // A codec that is made of this one may go another way when it fails.
-BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_could_not_be_written) {
+BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_written_leaves_no_bytes) {
   Writer out;
   out.write("head");
   const std::vector<std::string> words{"fine", "a\xff"};
@@ -693,7 +693,7 @@ std::string nested(std::size_t depth) {
 }  // namespace
 
 // nlohmann takes a null byte for the end of what it reads.
-BOOST_AUTO_TEST_CASE(what_stands_behind_a_null_byte_is_left_over) {
+BOOST_AUTO_TEST_CASE(bytes_after_a_null_byte_are_left_over) {
   const std::string behind("\0rest", 5);
   const std::string says = "bad message: 5 bytes are left over at offset ";
   BOOST_TEST(our_get<int>("12" + behind) == says + "2");
@@ -703,7 +703,7 @@ BOOST_AUTO_TEST_CASE(what_stands_behind_a_null_byte_is_left_over) {
   BOOST_TEST(our_get<json>("null" + behind) == says + "4");
 }
 
-BOOST_AUTO_TEST_CASE(a_document_may_be_so_deep_and_no_deeper) {
+BOOST_AUTO_TEST_CASE(a_document_has_a_limit_of_depth) {
   const std::size_t limit = detail::json_depth_limit;
   const std::string says = "bad message: arrays and objects are nested more than 1000 levels deep";
   BOOST_TEST(our_get<json>(nested(limit)) == "value " + nested(limit));
@@ -726,7 +726,7 @@ BOOST_AUTO_TEST_CASE(a_document_may_be_so_deep_and_no_deeper) {
   BOOST_TEST(our_get<json>(flat + ']') == "value " + flat + ']');
 }
 
-BOOST_AUTO_TEST_CASE(what_is_too_deep_to_be_read_is_not_written) {
+BOOST_AUTO_TEST_CASE(a_value_too_deep_to_be_read_is_not_written) {
   json document = json::array();
   for (std::size_t i = 1; i < detail::json_depth_limit; ++i) document = json::array({document});
   BOOST_TEST(our_put(document) == nested(detail::json_depth_limit));

@@ -234,7 +234,7 @@ void check_all(Use use, Target target) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(cells_that_cannot_exist) {
+BOOST_AUTO_TEST_CASE(impossible_cells_are_excluded) {
   std::vector<std::string> reasons;
   std::size_t left_out = 0;
   const std::vector<Cell> all = all_combinations();

@@ -103,7 +103,7 @@ BOOST_AUTO_TEST_CASE(the_identity_is_the_build_id) {
   BOOST_TEST(module->identity == "\x5e\xed\x5e\xed\x5e\xed");
 }
 
-BOOST_AUTO_TEST_CASE(without_a_build_id_it_is_the_program_headers) {
+BOOST_AUTO_TEST_CASE(the_identity_without_a_build_id_is_the_program_headers) {
   const Loaded library("without_id.so");
   const auto now = modules_now();
   const Module* module = module_with(*now, library.function);
@@ -112,7 +112,7 @@ BOOST_AUTO_TEST_CASE(without_a_build_id_it_is_the_program_headers) {
   BOOST_TEST(module->identity.size() % sizeof(ElfW(Phdr)) == 0U);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_loaded_is_known) {
+BOOST_AUTO_TEST_CASE(functions_of_loaded_modules_are_known) {
   const auto now = modules_now();
   BOOST_TEST(text_of(why_unknown(*now, address(&here))) == "known");
   BOOST_TEST(text_of(why_unknown(*now, address(&::getenv))) == "known");
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(what_is_loaded_is_known) {
   BOOST_TEST(text_of(why_unknown(outdated(*now), address(&here))) == "known");
 }
 
-BOOST_AUTO_TEST_CASE(the_loader_counts_and_only_what_it_has_counted_is_looked_at) {
+BOOST_AUTO_TEST_CASE(modules_are_scanned_only_if_the_loader_counts_a_change) {
   Modules then = *modules_now();
   BOOST_REQUIRE(then.counts.has_value());
   {
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(the_loader_counts_and_only_what_it_has_counted_is_looked_at
   BOOST_TEST(text_of(why_unknown(outdated(then), address(&here))) != "known");
 }
 
-BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_since_is_named) {
+BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_later_is_named) {
   const auto then = modules_now();
   const Loaded library("with_id.so");
   const std::string text = text_of(why_unknown(*then, library.function));
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_since_is_named) {
   BOOST_TEST(text_of(why_unknown(*modules_now(), library.function)) == "known");
 }
 
-BOOST_AUTO_TEST_CASE(a_library_that_was_unloaded_since_is_named) {
+BOOST_AUTO_TEST_CASE(a_library_that_was_unloaded_later_is_named) {
   std::optional<Loaded> library(std::in_place, "with_id.so");
   const auto then = modules_now();
   const std::uintptr_t function = library->function;
@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(a_library_that_was_unloaded_since_is_named) {
   BOOST_TEST(says(text, "unloaded after the snapshot"));
 }
 
-BOOST_AUTO_TEST_CASE(another_library_in_the_same_place_is_told_apart) {
+BOOST_AUTO_TEST_CASE(another_library_at_the_same_address_is_recognised) {
   const Loaded library("with_id.so");
   const Modules now = *modules_now();
   const auto is_it = [&](const Module& module) { return module.path == library.path; };
@@ -180,7 +180,7 @@ BOOST_AUTO_TEST_CASE(another_library_in_the_same_place_is_told_apart) {
   BOOST_TEST(changed([](Module& module) { module.base += 4096; }) != "known");
 }
 
-BOOST_AUTO_TEST_CASE(no_library_at_all) {
+BOOST_AUTO_TEST_CASE(an_address_outside_of_all_libraries_is_unknown) {
   const auto now = modules_now();
   BOOST_TEST(says(text_of(why_unknown(*now, 0)), "null"));
   int on_the_stack = 0;
@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(no_library_at_all) {
   BOOST_TEST(says(text_of(why_unknown(without(program), address(&here))), "it is in the program"));
 }
 
-BOOST_AUTO_TEST_CASE(the_edges_of_a_segment) {
+BOOST_AUTO_TEST_CASE(the_edges_of_a_segment_are_exact) {
   const Loaded library("with_id.so");
   const auto now = modules_now();
   const Module* module = module_with(*now, library.function);

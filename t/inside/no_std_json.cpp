@@ -49,7 +49,7 @@ void check(const T& value, const std::string& bytes) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(the_programs_own_is_used) {
+BOOST_AUTO_TEST_CASE(the_serializer_of_the_program_is_used) {
   check<Io<std::optional<int>>>(std::optional<int>(), "{}");
   check<Io<std::optional<int>>>(std::optional<int>(5), R"({"some":5})");
   check<Io<std::vector<std::optional<int>>>>(std::vector<std::optional<int>>{1, {}},
@@ -58,7 +58,7 @@ BOOST_AUTO_TEST_CASE(the_programs_own_is_used) {
   check<MsgpackIo<std::optional<int>>>(std::optional<int>(5), "\x81\xa4some\x05");
 }
 
-BOOST_AUTO_TEST_CASE(what_has_none_cannot_be_converted) {
+BOOST_AUTO_TEST_CASE(types_without_a_serializer_cannot_be_converted) {
   using nlohmann::json;
   static_assert(!std::is_constructible_v<json, const std::variant<int, bool>&>);
   static_assert(!std::is_constructible_v<json, const std::monostate&>);
@@ -67,13 +67,13 @@ BOOST_AUTO_TEST_CASE(what_has_none_cannot_be_converted) {
   BOOST_TEST(true);  // the compiler has said it
 }
 
-BOOST_AUTO_TEST_CASE(all_else_is_as_ever) {
+BOOST_AUTO_TEST_CASE(other_types_are_encoded_as_usual) {
   check<Io<int>>(5, "5");
   check<Io<std::vector<std::string>>>(std::vector<std::string>{"a"}, "[\"a\"]");
   check<Io<std::pair<int, bool>>>(std::pair<int, bool>(1, true), "[1,true]");
 }
 
-BOOST_AUTO_TEST_CASE(with_diagnostics_an_error_has_its_path) {
+BOOST_AUTO_TEST_CASE(errors_have_a_path_with_diagnostics) {
   const auto says = [](auto get, const std::string& bytes) -> std::string {
     Reader in(bytes);
     try {

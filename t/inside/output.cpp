@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(the_last_lines_are_right_after_any_number_of_lines) {
 
 // ---- lines ----
 
-BOOST_AUTO_TEST_CASE(lines_are_cut_at_newlines_whatever_the_writes_were) {
+BOOST_AUTO_TEST_CASE(lines_are_split_at_newlines_and_not_at_writes) {
   Captured c;
   c.write(c.out, "one\ntw");
   c.write(c.err, "bad\n");
@@ -109,14 +109,14 @@ BOOST_AUTO_TEST_CASE(lines_are_cut_at_newlines_whatever_the_writes_were) {
   BOOST_TEST(c.output->last_words() == "bad");
 }
 
-BOOST_AUTO_TEST_CASE(without_a_word_on_standard_error_the_output_counts) {
+BOOST_AUTO_TEST_CASE(standard_output_gives_the_last_words_if_standard_error_is_empty) {
   Captured c;
   c.write(c.out, "one\ntwo\nthree\nfour");
   BOOST_TEST(c.output->finish());
   BOOST_TEST(c.output->last_words() == "two\nthree\nfour");
 }
 
-BOOST_AUTO_TEST_CASE(a_long_line_comes_in_pieces) {
+BOOST_AUTO_TEST_CASE(a_long_line_is_delivered_in_pieces) {
   Captured c;
   const std::string whole(par::CapturedOutput::line_limit, 'x');
   c.write(c.out, whole);
@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(a_long_line_comes_in_pieces) {
   BOOST_TEST(c.lines.back().back() == '9');
 }
 
-BOOST_AUTO_TEST_CASE(an_end_of_file_tells_the_rest_and_closes) {
+BOOST_AUTO_TEST_CASE(an_end_of_file_delivers_the_rest_and_closes) {
   Captured c;
   const std::size_t before = testing::count_descriptors();
   c.write(c.out, "no newline");
@@ -150,14 +150,14 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_tells_the_rest_and_closes) {
   BOOST_TEST(c.lines.size() == 1U);
 }
 
-BOOST_AUTO_TEST_CASE(the_end_waits_for_nobody_who_holds_the_pipe) {
+BOOST_AUTO_TEST_CASE(the_end_does_not_wait_for_others_who_hold_the_pipe) {
   Captured c;
   c.write(c.out, "last");
   BOOST_TEST(c.output->finish());  // c.out and c.err are open still
   BOOST_TEST((c.lines == Strings{"out 7 last"}));
 }
 
-BOOST_AUTO_TEST_CASE(catching_up_reads_what_is_there) {
+BOOST_AUTO_TEST_CASE(catching_up_reads_the_available_output) {
   Captured c;
   c.write(c.out, "one\ntwo\nthr");
   c.output->catch_up();
@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(catching_up_reads_what_is_there) {
 
 // ---- callbacks that interrupt ----
 
-BOOST_AUTO_TEST_CASE(what_a_callback_throws_ends_run_and_no_line_is_lost_or_told_twice) {
+BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_ends_run_and_loses_or_repeats_no_line) {
   Strings lines;
   Captured c([&](const par::OutputLine& line) {
     lines.push_back(std::string(line.text));
@@ -198,7 +198,7 @@ BOOST_AUTO_TEST_CASE(a_stop_leaves_the_rest_for_the_next_run) {
 
 // ---- nobody hears ----
 
-BOOST_AUTO_TEST_CASE(let_go_it_reads_on_so_that_nobody_dies_of_writing) {
+BOOST_AUTO_TEST_CASE(a_released_capture_reads_on_so_that_no_writer_dies) {
   Captured c;
   const std::size_t before = testing::count_descriptors();
   const std::weak_ptr<par::CapturedOutput> still = c.output;
@@ -218,7 +218,7 @@ BOOST_AUTO_TEST_CASE(let_go_it_reads_on_so_that_nobody_dies_of_writing) {
   BOOST_TEST(testing::count_descriptors() == before - 4);
 }
 
-BOOST_AUTO_TEST_CASE(let_go_by_its_own_callback_it_is_silent_at_once) {
+BOOST_AUTO_TEST_CASE(a_capture_released_by_its_callback_is_silent_at_once) {
   int heard = 0;
   std::shared_ptr<par::CapturedOutput>* output = nullptr;
   Captured c([&](const par::OutputLine&) {
@@ -234,7 +234,7 @@ BOOST_AUTO_TEST_CASE(let_go_by_its_own_callback_it_is_silent_at_once) {
   BOOST_TEST(heard == 1);
 }
 
-BOOST_AUTO_TEST_CASE(with_its_loop_it_ends) {
+BOOST_AUTO_TEST_CASE(a_capture_ends_with_its_loop) {
   const std::size_t before = testing::count_descriptors();
   std::shared_ptr<par::CapturedOutput> output;
   std::weak_ptr<par::CapturedOutput> let_go;

@@ -110,34 +110,34 @@ void check(const T& value, const std::string& text) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_serializer_that_was_there_first) {
+BOOST_AUTO_TEST_CASE(a_serializer_that_is_declared_first_is_used) {
   check(std::variant<int, bool>(5), "[5]");
 }
 
-BOOST_AUTO_TEST_CASE(a_serializer_that_comes_later) {
+BOOST_AUTO_TEST_CASE(a_serializer_that_is_declared_later_is_used) {
   check(std::optional<int>(), "[]");
   check(std::optional<int>(5), "[5]");
   check(std::vector<std::optional<std::string>>{"a", {}}, R"([["a"],[]])");
   check(std::optional<std::optional<int>>(std::optional<int>()), "[[]]");
 }
 
-BOOST_AUTO_TEST_CASE(serializers_of_one_type) {
+BOOST_AUTO_TEST_CASE(a_serializer_of_one_type_is_used) {
   check(chrono::milliseconds(5), "\"5 ms\"");
   check(std::vector<chrono::milliseconds>{chrono::milliseconds(1)}, "[\"1 ms\"]");
   check(std::filesystem::path("/a"), "\"file:/a\"");
   check(std::monostate{}, "\"nothing\"");
 }
 
-BOOST_AUTO_TEST_CASE(functions_found_by_look_up) {
+BOOST_AUTO_TEST_CASE(functions_found_by_argument_dependent_look_up_are_used) {
   check(shapes::Clock::time_point(chrono::nanoseconds(7)), R"({"clock":7})");
 }
 
-BOOST_AUTO_TEST_CASE(ours_are_still_there_for_the_others) {
+BOOST_AUTO_TEST_CASE(serializers_of_the_library_apply_to_other_types) {
   check(chrono::seconds(5), "5");
   check(chrono::steady_clock::time_point(chrono::nanoseconds(3)), "3");
 }
 
-BOOST_AUTO_TEST_CASE(serializers_of_what_goes_without_a_document) {
+BOOST_AUTO_TEST_CASE(own_serializers_apply_to_types_without_a_document) {
   static_assert(!JsonIo<float>::is_direct && !JsonIo<std::vector<float>>::is_direct);
   static_assert(!JsonIo<std::vector<short>>::is_direct && JsonIo<short>::is_direct);
   check(1.5F, "1.5");
@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(serializers_of_what_goes_without_a_document) {
 }
 
 // The binary forms are made of the same documents.
-BOOST_AUTO_TEST_CASE(in_binary_too) {
+BOOST_AUTO_TEST_CASE(own_serializers_apply_to_binary_codecs) {
   Writer out;
   detail::encode<CborIo<std::optional<int>>>(out, std::optional<int>(5));
   BOOST_TEST(out.bytes() == "\x81\x05");

@@ -89,7 +89,7 @@ par::Error death() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(messages_arrive_in_order_both_ways) {
+BOOST_AUTO_TEST_CASE(messages_arrive_in_order_in_both_directions) {
   Fixture f;
   for (int i = 0; i < 100; ++i) {
     f.parent->pipe.send("p" + std::to_string(i));
@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(either_side_may_half_close_and_the_other_goes_on) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_last_word_where_one_comes) {
+BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_exit_report) {
   Fixture f;
   f.child->pipe.send("last");
   f.child->core->shut();
@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_last_word_where_one_comes) {
   BOOST_TEST(f.parent->owner.over == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_broken_end_is_told_at_once_where_no_last_word_comes) {
+BOOST_AUTO_TEST_CASE(a_broken_end_is_reported_at_once_without_an_exit_report) {
   Fixture f;
   f.parent->pipe.send("last");
   f.parent->core->shut();
@@ -145,7 +145,7 @@ BOOST_AUTO_TEST_CASE(a_broken_end_is_told_at_once_where_no_last_word_comes) {
   BOOST_TEST((f.child->heard == Strings{"last", "ERROR closed", "END"}));
 }
 
-BOOST_AUTO_TEST_CASE(the_last_word_is_enough_where_the_end_of_file_never_comes) {
+BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
   Fixture f;
   f.child->pipe.send("a");
   f.child->pipe.send("b");
@@ -154,7 +154,7 @@ BOOST_AUTO_TEST_CASE(the_last_word_is_enough_where_the_end_of_file_never_comes) 
   BOOST_TEST(f.parent->owner.over == 1);
 }
 
-BOOST_AUTO_TEST_CASE(pause_keeps_messages_and_ends_back) {
+BOOST_AUTO_TEST_CASE(pause_holds_back_messages_and_ends) {
   Fixture f;
   f.parent->pipe.pause();
   f.child->pipe.send("a");
@@ -184,7 +184,7 @@ BOOST_AUTO_TEST_CASE(pausing_inside_a_callback_stops_before_the_next_message) {
   BOOST_TEST((f.parent->heard == Strings{"a", "b", "c"}));
 }
 
-BOOST_AUTO_TEST_CASE(the_high_water_mark_and_the_drain) {
+BOOST_AUTO_TEST_CASE(the_high_water_mark_is_followed_by_a_drain) {
   Fixture f(50000);
   f.child->pipe.pause();
   int drains = 0;
@@ -204,7 +204,7 @@ BOOST_AUTO_TEST_CASE(the_high_water_mark_and_the_drain) {
   BOOST_TEST(f.child->heard.back() == "also taken");
 }
 
-BOOST_AUTO_TEST_CASE(send_after_ones_own_close_is_misuse) {
+BOOST_AUTO_TEST_CASE(send_after_own_close_is_misuse) {
   Fixture f;
   f.parent->pipe.close();
   BOOST_CHECK_THROW(f.parent->pipe.send("x"), std::logic_error);
@@ -212,7 +212,7 @@ BOOST_AUTO_TEST_CASE(send_after_ones_own_close_is_misuse) {
   BOOST_TEST(f.until([&] { return f.child->heard.size() == 1; }));
 }
 
-BOOST_AUTO_TEST_CASE(send_after_the_others_end_is_dropped_and_told_once) {
+BOOST_AUTO_TEST_CASE(send_after_the_end_of_the_other_side_is_dropped_and_reported_once) {
   Fixture f;
   f.parent->core->shut();
   BOOST_TEST(f.until([&] { return f.child->heard.size() == 2; }));
@@ -236,7 +236,7 @@ BOOST_AUTO_TEST_CASE(in_a_child_without_on_end_the_parents_end_closes_the_child)
   BOOST_TEST(f.until([&] { return f.parent->heard == Strings{"END"}; }));
 }
 
-BOOST_AUTO_TEST_CASE(the_first_message_waits_until_somebody_listens) {
+BOOST_AUTO_TEST_CASE(the_first_message_waits_for_a_callback) {
   Fixture f;
   f.parent->pipe.on_message(nullptr);
   f.child->pipe.send("a");
@@ -250,7 +250,7 @@ BOOST_AUTO_TEST_CASE(the_first_message_waits_until_somebody_listens) {
   BOOST_TEST((f.parent->heard == Strings{"a", "b", "END"}));
 }
 
-BOOST_AUTO_TEST_CASE(what_nobody_ever_listens_to_does_not_hold_the_end_back) {
+BOOST_AUTO_TEST_CASE(messages_without_a_callback_do_not_hold_back_the_end) {
   Fixture f;
   f.parent->pipe.on_message(nullptr);
   f.child->pipe.send("a");
@@ -259,7 +259,7 @@ BOOST_AUTO_TEST_CASE(what_nobody_ever_listens_to_does_not_hold_the_end_back) {
   BOOST_TEST((f.parent->heard == Strings{"ERROR child_killed", "END"}));
 }
 
-BOOST_AUTO_TEST_CASE(one_bad_message_is_told_and_the_next_one_comes) {
+BOOST_AUTO_TEST_CASE(a_bad_message_is_reported_and_the_next_one_arrives) {
   Fixture f;
   const par::detail::PipeCodecs<int, int>& numbers =
       par::detail::pipe_codecs<int, int, par::RawIo<int>, par::RawIo<int>>;
@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(one_bad_message_is_told_and_the_next_one_comes) {
   BOOST_TEST((f.parent->heard == Strings{"ERROR bad_message", "ERROR bad_message"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_leaves_run) {
+BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_is_thrown_out_of_run) {
   Fixture f;
   f.parent->pipe.on_error(nullptr);
   par::Pipe<int, int>(f.parent->core,
@@ -283,7 +283,7 @@ BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_leaves_run) {
   BOOST_CHECK_THROW(f.until([] { return false; }), par::Error);
 }
 
-BOOST_AUTO_TEST_CASE(too_large_is_refused_by_the_writer_and_skipped_by_the_reader) {
+BOOST_AUTO_TEST_CASE(a_too_large_message_is_refused_by_the_writer_and_skipped_by_the_reader) {
   Fixture f;
   BOOST_CHECK_EXCEPTION(f.parent->pipe.send(std::string(limit + 1, 'x')), par::Error,
                         [](const par::Error& e) { return e.code() == par::Errc::too_large; });
@@ -309,7 +309,7 @@ BOOST_AUTO_TEST_CASE(too_large_is_refused_by_the_writer_and_skipped_by_the_reade
   BOOST_TEST((reader.heard == Strings{"yyy", "ERROR too_large", "yyyy"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_stream_without_sense_ends_the_pipe) {
+BOOST_AUTO_TEST_CASE(a_malformed_stream_ends_the_pipe) {
   Fixture f;
   par::OwnedFd one;
   par::OwnedFd other;
@@ -350,7 +350,7 @@ BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_loses_no_message) {
   BOOST_TEST((f.parent->heard == Strings{"a", "b", "c", "d"}));
 }
 
-BOOST_AUTO_TEST_CASE(an_abandoned_pipe_writes_what_was_sent) {
+BOOST_AUTO_TEST_CASE(an_abandoned_pipe_writes_all_sent_messages) {
   Fixture f;
   for (int i = 0; i < 20; ++i) f.parent->pipe.send(std::string(100000, 'x'));
   BOOST_TEST(f.parent->pipe.buffered() > 0u);
@@ -370,7 +370,7 @@ BOOST_AUTO_TEST_CASE(handlers_are_released_at_the_end) {
   BOOST_TEST(token.use_count() == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_sent_leaves_at_once_and_calls_of_one_callback_leave_together) {
+BOOST_AUTO_TEST_CASE(a_message_is_sent_at_once_and_calls_of_one_callback_together) {
   Fixture f;
   // Looked at in the socket.
   par::OwnedFd one;
@@ -406,7 +406,7 @@ BOOST_AUTO_TEST_CASE(what_is_sent_leaves_at_once_and_calls_of_one_callback_leave
   BOOST_TEST(waiting() == 102 * 26);
 }
 
-BOOST_AUTO_TEST_CASE(eight_megabytes_moved_in) {
+BOOST_AUTO_TEST_CASE(eight_megabytes_are_sent_without_a_copy) {
   par::Reactor loop;
   par::OwnedFd one;
   par::OwnedFd other;
@@ -493,7 +493,7 @@ struct RawFixture {
 
 // The way to pass messages on: what cannot be written stops the reading.  When the other side dies there is
 // no drain to come by writing; the end must come all the same.
-BOOST_AUTO_TEST_CASE(who_waits_for_a_drain_hears_of_the_end) {
+BOOST_AUTO_TEST_CASE(a_writer_that_waits_for_a_drain_gets_the_end) {
   for (const bool parent_waits : {false, true}) {
     Fixture f(50000);
     End& waiting = parent_waits ? *f.parent : *f.child;
@@ -512,7 +512,7 @@ BOOST_AUTO_TEST_CASE(who_waits_for_a_drain_hears_of_the_end) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(every_false_is_followed_by_one_drain) {
+BOOST_AUTO_TEST_CASE(every_refused_send_is_followed_by_one_drain) {
   Fixture f(20000);
   int refusals = 0;
   int drains = 0;
@@ -540,7 +540,7 @@ BOOST_AUTO_TEST_CASE(every_false_is_followed_by_one_drain) {
       BOOST_ERROR("message " + std::to_string(i));
 }
 
-BOOST_AUTO_TEST_CASE(a_reader_that_takes_nothing_makes_the_writer_wait) {
+BOOST_AUTO_TEST_CASE(a_reader_that_does_not_read_makes_the_writer_wait) {
   for (const bool paused : {true, false}) {
     RawFixture f(PipeCore::ExitReport::none);
     if (paused)
@@ -574,7 +574,7 @@ BOOST_AUTO_TEST_CASE(a_reader_that_takes_nothing_makes_the_writer_wait) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(buffered_counts_what_is_not_written) {
+BOOST_AUTO_TEST_CASE(buffered_counts_the_bytes_that_are_not_written) {
   Fixture f(10);
   f.child->pipe.pause();
   BOOST_TEST(f.parent->pipe.buffered() == 0u);
@@ -595,7 +595,7 @@ BOOST_AUTO_TEST_CASE(buffered_counts_what_is_not_written) {
 // ---- the other side's end ----
 
 // The first message that cannot be written is the one that finds out.
-BOOST_AUTO_TEST_CASE(one_send_after_the_others_end_is_told) {
+BOOST_AUTO_TEST_CASE(a_send_after_the_end_of_the_other_side_is_reported) {
   for (const int sends : {1, 4}) {
     RawFixture f(PipeCore::ExitReport::none);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::end, ""));
@@ -609,7 +609,7 @@ BOOST_AUTO_TEST_CASE(one_send_after_the_others_end_is_told) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_heard_before_their_end) {
+BOOST_AUTO_TEST_CASE(messages_of_a_dead_process_arrive_before_its_end) {
   for (const auto exit_report : {PipeCore::ExitReport::none, PipeCore::ExitReport::comes}) {
     RawFixture f(exit_report);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "b"));
@@ -629,7 +629,7 @@ BOOST_AUTO_TEST_CASE(what_the_dead_have_written_is_heard_before_their_end) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_torn_frame_is_bad_and_an_end) {
+BOOST_AUTO_TEST_CASE(a_torn_frame_is_an_error_and_ends_the_pipe) {
   for (const auto exit_report : {PipeCore::ExitReport::none, PipeCore::ExitReport::comes}) {
     const std::string stream =
         frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "bcd");
@@ -658,7 +658,7 @@ BOOST_AUTO_TEST_CASE(a_torn_frame_is_bad_and_an_end) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_stream_without_sense_and_a_last_word) {
+BOOST_AUTO_TEST_CASE(a_malformed_stream_and_an_exit_report_end_the_pipe) {
   RawFixture f(PipeCore::ExitReport::comes);
   f.write(frame_of(par::FrameKind::message, "a") + std::string(64, '\xee'));
   BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
@@ -670,7 +670,7 @@ BOOST_AUTO_TEST_CASE(a_stream_without_sense_and_a_last_word) {
   BOOST_TEST(f.end->owner.over == 1);
 }
 
-BOOST_AUTO_TEST_CASE(frames_behind_the_end_are_not_messages) {
+BOOST_AUTO_TEST_CASE(frames_after_the_end_are_not_messages) {
   RawFixture f(PipeCore::ExitReport::none);
   f.write(frame_of(par::FrameKind::end, "") + frame_of(par::FrameKind::message, "late"));
   testing::turn(f.loop, 20);
@@ -679,7 +679,7 @@ BOOST_AUTO_TEST_CASE(frames_behind_the_end_are_not_messages) {
   BOOST_TEST(count(f.end->heard, "late") == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(a_last_word_while_paused_in_the_middle) {
+BOOST_AUTO_TEST_CASE(an_exit_report_may_come_while_the_pipe_is_paused) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
@@ -696,7 +696,7 @@ BOOST_AUTO_TEST_CASE(a_last_word_while_paused_in_the_middle) {
   BOOST_TEST(said(f.end->heard) == "a b c ERROR child_killed END");
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_while_the_last_word_is_carried_out) {
+BOOST_AUTO_TEST_CASE(an_exception_during_the_exit_report_loses_nothing) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
@@ -721,7 +721,7 @@ BOOST_AUTO_TEST_CASE(an_exception_while_the_last_word_is_carried_out) {
   BOOST_TEST(f.end->owner.over == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_lies_unread_when_one_has_closed_is_dropped) {
+BOOST_AUTO_TEST_CASE(unread_messages_are_dropped_after_close) {
   Fixture f;
   f.parent->pipe.on_message(nullptr);
   for (int i = 0; i < 3; ++i) f.child->pipe.send(std::string(50000, 'x'));
@@ -788,7 +788,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(exceptions_of_every_callback) {
+BOOST_AUTO_TEST_CASE(exceptions_of_every_callback_are_thrown_out_of_run) {
   for (const int which : {1, 2, 3}) {
     RawFixture f(PipeCore::ExitReport::none, 10);
     if (which == 1)
@@ -818,7 +818,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_callback) {
 }
 
 // The only one who knows the pipe is its own callback.
-BOOST_AUTO_TEST_CASE(a_pipe_that_holds_itself_goes_with_the_reactor) {
+BOOST_AUTO_TEST_CASE(a_pipe_that_holds_itself_is_destroyed_with_the_reactor) {
   auto token = std::make_shared<int>(0);
   par::OwnedFd one;
   par::OwnedFd other;
@@ -869,7 +869,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_outlives_its_reactor_does_nothing) {
   BOOST_TEST(heard == 0);
 }
 
-BOOST_AUTO_TEST_CASE(frames_that_are_not_a_pipes_own) {
+BOOST_AUTO_TEST_CASE(frames_of_other_kinds_go_to_the_observer) {
   struct Other final : par::PipeObserver {
     void on_frame(par::Frame& frame) override {
       frames.push_back(std::to_string(static_cast<int>(frame.kind)) + ":" +
@@ -906,7 +906,7 @@ BOOST_AUTO_TEST_CASE(frames_that_are_not_a_pipes_own) {
 
 // ---- pause and resume ----
 
-BOOST_AUTO_TEST_CASE(resumed_in_the_same_callback_nothing_is_lost) {
+BOOST_AUTO_TEST_CASE(resuming_in_the_same_callback_loses_nothing) {
   Fixture f;
   f.parent->pipe.on_message([&](std::string s) {
     f.parent->pipe.pause();
@@ -920,7 +920,7 @@ BOOST_AUTO_TEST_CASE(resumed_in_the_same_callback_nothing_is_lost) {
   BOOST_TEST(f.parent->heard.back() == "END");
 }
 
-BOOST_AUTO_TEST_CASE(paused_before_anything_was_read) {
+BOOST_AUTO_TEST_CASE(a_pipe_may_be_paused_before_the_first_read) {
   Fixture f;
   f.parent->pipe.pause();
   f.parent->pipe.pause();
@@ -935,7 +935,7 @@ BOOST_AUTO_TEST_CASE(paused_before_anything_was_read) {
   BOOST_TEST(f.until([&] { return f.parent->heard.size() == 1; }));
 }
 
-BOOST_AUTO_TEST_CASE(the_listener_comes_and_goes) {
+BOOST_AUTO_TEST_CASE(the_callback_may_be_set_and_removed) {
   Fixture f;
   int heard = 0;
   f.parent->pipe.on_message([&](std::string s) {
@@ -953,7 +953,7 @@ BOOST_AUTO_TEST_CASE(the_listener_comes_and_goes) {
 }
 
 // Everything at random: what was sent is heard, in order, once.
-BOOST_AUTO_TEST_CASE(random_traffic) {
+BOOST_AUTO_TEST_CASE(random_traffic_arrives_in_order) {
   for (unsigned seed = 1; seed <= 25; ++seed) {
     std::mt19937 random(testing::seed(seed));
     Fixture f(5000);
@@ -992,7 +992,7 @@ BOOST_AUTO_TEST_CASE(random_traffic) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(answers_to_answers) {
+BOOST_AUTO_TEST_CASE(a_message_may_be_answered_by_another_message) {
   Fixture f;
   int rounds = 0;
   f.child->pipe.on_message([&](std::string s) { f.child->pipe.send(s + "."); });
@@ -1009,7 +1009,7 @@ BOOST_AUTO_TEST_CASE(answers_to_answers) {
 
 // ---- messages that are not taken ----
 
-BOOST_AUTO_TEST_CASE(too_large_without_on_error_leaves_run_and_the_pipe_goes_on) {
+BOOST_AUTO_TEST_CASE(a_too_large_message_without_on_error_is_thrown_out_of_run) {
   RawFixture f(PipeCore::ExitReport::none);
   f.end->pipe.on_error(nullptr);
   f.write(frame_of(par::FrameKind::message, "a"));
@@ -1034,7 +1034,7 @@ BOOST_AUTO_TEST_CASE(too_large_without_on_error_leaves_run_and_the_pipe_goes_on)
   BOOST_TEST(said(f.end->heard) == "a b");
 }
 
-BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_and_the_pipe_goes_on) {
+BOOST_AUTO_TEST_CASE(a_pipe_continues_after_a_bad_message_without_on_error) {
   RawFixture f(PipeCore::ExitReport::none);
   f.end->pipe.on_error(nullptr);
   const par::Pipe<int, int> numbers(
@@ -1085,7 +1085,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_holds_run_until_it_is_written) {
 }
 
 // A peer that reads only after it has written must not wait for ever.
-BOOST_AUTO_TEST_CASE(an_abandoned_pipe_reads_on) {
+BOOST_AUTO_TEST_CASE(an_abandoned_pipe_continues_to_read) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (int i = 0; i < 3; ++i) f.end->pipe.send(std::string(900000, 'x'));
   f.end->core->abandon();
@@ -1110,7 +1110,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_reads_on) {
   BOOST_TEST(f.end->heard.empty());
 }
 
-BOOST_AUTO_TEST_CASE(an_abandoned_pipe_whose_reader_dies_is_over) {
+BOOST_AUTO_TEST_CASE(an_abandoned_pipe_ends_when_its_reader_dies) {
   RawFixture f(PipeCore::ExitReport::comes);
   const auto token = std::make_shared<int>(0);
   f.end->pipe.on_end([token] {});
@@ -1123,7 +1123,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_whose_reader_dies_is_over) {
   BOOST_TEST(f.end->core->buffered() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(an_abandoned_pipe_goes_with_its_reactor) {
+BOOST_AUTO_TEST_CASE(an_abandoned_pipe_is_destroyed_with_its_reactor) {
   par::OwnedFd one;
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
@@ -1144,7 +1144,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_goes_with_its_reactor) {
 // ---- how much is written at a time ----
 
 // Over packets each write is one to be counted.
-BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
+BOOST_AUTO_TEST_CASE(a_thousand_calls_in_one_callback_need_few_writes) {
   RawFixture f(PipeCore::ExitReport::none, limit, par::PairKind::packets);
   f.loop.post([&] {
     for (int i = 0; i < 1000; ++i) {
@@ -1168,7 +1168,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_of_one_callback_are_few_writes) {
   BOOST_TEST(writes <= 3);
 }
 
-BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) {
+BOOST_AUTO_TEST_CASE(a_frame_that_may_wait_is_sent_with_the_next_one_or_in_the_next_turn) {
   RawFixture f(PipeCore::ExitReport::none, limit, par::PairKind::packets);
   const auto put = [&](PipeCore::FlushPolicy leave) {
     par::Writer message;
@@ -1185,7 +1185,7 @@ BOOST_AUTO_TEST_CASE(what_may_wait_leaves_with_the_next_frame_or_the_next_turn) 
   BOOST_TEST(f.read().size() == 26u);
 }
 
-BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
+BOOST_AUTO_TEST_CASE(a_batch_of_calls_has_a_limit) {
   RawFixture f(PipeCore::ExitReport::none, 100 * limit);
   std::size_t inside = 0;
   f.loop.post([&] {
@@ -1204,7 +1204,7 @@ BOOST_AUTO_TEST_CASE(calls_are_not_gathered_without_limit) {
   BOOST_TEST(inside > 0u);
 }
 
-BOOST_AUTO_TEST_CASE(a_message_of_one_end_is_heard_whole_however_it_is_written) {
+BOOST_AUTO_TEST_CASE(a_message_is_received_whole_however_it_is_written) {
   RawFixture f(PipeCore::ExitReport::none);
   std::string stream;
   Strings expected;

@@ -109,7 +109,7 @@ void check(int fd, const std::string& kind, bool refused) {
 
 BOOST_AUTO_TEST_SUITE(threads)
 
-BOOST_AUTO_TEST_CASE(there_are_none) {
+BOOST_AUTO_TEST_CASE(a_program_without_threads_lists_none) {
   const PreflightReport report = preflight();
   BOOST_TEST(report.threads.empty());
   BOOST_TEST(report.descriptors_known);
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(there_are_none) {
   BOOST_TEST(report.describe() == "");
 }
 
-BOOST_AUTO_TEST_CASE(they_are_named) {
+BOOST_AUTO_TEST_CASE(threads_are_listed_with_their_names) {
   {
     const Waiting first("worker one");
     const Waiting second("odd ) (name");
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(joined_threads_are_not_in_the_way) {
 }
 
 // Asked by a thread, the first one is another.
-BOOST_AUTO_TEST_CASE(the_calling_thread_is_left_out) {
+BOOST_AUTO_TEST_CASE(the_calling_thread_is_not_listed) {
   PreflightReport report;
   pid_t caller = 0;
   std::thread([&] {
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(descriptors)
 
-BOOST_AUTO_TEST_CASE(those_of_event_loops_are_refused) {
+BOOST_AUTO_TEST_CASE(descriptors_of_event_loops_are_refused) {
   {
     const Own epoll(::epoll_create1(EPOLL_CLOEXEC));
     check(epoll.get(), "eventpoll", true);
@@ -179,7 +179,7 @@ BOOST_AUTO_TEST_CASE(those_of_event_loops_are_refused) {
   BOOST_TEST(!preflight().in_the_way());
 }
 
-BOOST_AUTO_TEST_CASE(rarer_ones_are_refused) {
+BOOST_AUTO_TEST_CASE(rare_kinds_of_descriptors_are_refused) {
   const long faults = ::syscall(SYS_userfaultfd, O_CLOEXEC);
   if (faults >= 0) {
     const Own owned(static_cast<int>(faults));
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(rarer_ones_are_refused) {
   BOOST_TEST(!preflight().in_the_way());
 }
 
-BOOST_AUTO_TEST_CASE(the_others_are_only_listed) {
+BOOST_AUTO_TEST_CASE(other_descriptors_are_only_listed) {
   const Own file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   check(file.get(), "file", false);
   const Own folder(::open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -225,7 +225,7 @@ BOOST_AUTO_TEST_CASE(the_others_are_only_listed) {
 }
 
 // A name is no kind.
-BOOST_AUTO_TEST_CASE(a_file_may_be_called_anything) {
+BOOST_AUTO_TEST_CASE(a_file_may_have_any_name) {
   char folder[] = "/tmp/evparallel-22-XXXXXX";
   BOOST_REQUIRE(::mkdtemp(folder) != nullptr);
   const std::string path = std::string(folder) + "/anon_inode:[eventpoll]";
@@ -238,7 +238,7 @@ BOOST_AUTO_TEST_CASE(a_file_may_be_called_anything) {
   ::rmdir(folder);
 }
 
-BOOST_AUTO_TEST_CASE(they_come_in_order) {
+BOOST_AUTO_TEST_CASE(descriptors_are_listed_in_order) {
   const Own low(::dup(STDERR_FILENO));
   const Own high(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200));
   const PreflightReport report = preflight();
@@ -248,7 +248,7 @@ BOOST_AUTO_TEST_CASE(they_come_in_order) {
   for (const int fd : {0, 1, 2, low.get(), high.get()}) BOOST_TEST(find(report, fd) != nullptr);
 }
 
-BOOST_AUTO_TEST_CASE(those_of_the_library_are_left_out) {
+BOOST_AUTO_TEST_CASE(descriptors_of_the_library_are_left_out) {
   OwnedFd one;
   OwnedFd other;
   BOOST_REQUIRE(make_pair(PairKind::packets, one, other) == 0);
@@ -266,7 +266,7 @@ BOOST_AUTO_TEST_CASE(looking_opens_nothing) {
   BOOST_TEST(testing::count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(all_that_is_in_the_way_is_described) {
+BOOST_AUTO_TEST_CASE(everything_in_the_way_is_described) {
   const Own epoll(::epoll_create1(EPOLL_CLOEXEC));
   const Own inotify(::inotify_init1(IN_CLOEXEC));
   const Waiting thread("busy");
@@ -316,7 +316,7 @@ std::optional<PreflightReport::Handler> handler_of(int signum) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(those_at_their_default_are_not_told) {
+BOOST_AUTO_TEST_CASE(signals_at_their_default_are_not_listed) {
   BOOST_TEST(!handler_of(SIGUSR1).has_value());
   BOOST_TEST(!handler_of(SIGRTMIN + 3).has_value());
 }
@@ -336,7 +336,7 @@ BOOST_AUTO_TEST_CASE(handlers_are_named_by_their_library) {
   BOOST_TEST(cpp->symbol == "std::terminate()");
 }
 
-BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals) {
+BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals_are_listed) {
   const At plain(SIGUSR1, heard);
   const At detailed(SIGRTMIN + 3, heard_with_details);
   const At ignored(SIGUSR2, SIG_IGN);
@@ -370,7 +370,7 @@ std::vector<PreflightReport::Timer> timers_of(const std::string& kind) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(interval_timers) {
+BOOST_AUTO_TEST_CASE(interval_timers_are_listed) {
   const std::pair<__itimer_which, std::string> kinds[] = {{ITIMER_VIRTUAL, "virtual"},
                                                           {ITIMER_PROF, "profile"}};
   for (const auto& [which, kind] : kinds) {
@@ -389,7 +389,7 @@ BOOST_AUTO_TEST_CASE(interval_timers) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(an_alarm_is_one) {
+BOOST_AUTO_TEST_CASE(an_alarm_is_listed_as_a_timer) {
   const unsigned left = ::alarm(0);  // of the test program's own
   BOOST_TEST(timers_of("real").empty());
   ::alarm(1000);
@@ -400,7 +400,7 @@ BOOST_AUTO_TEST_CASE(an_alarm_is_one) {
   BOOST_TEST((armed[0].interval == std::chrono::seconds(0)));
 }
 
-BOOST_AUTO_TEST_CASE(posix_timers) {
+BOOST_AUTO_TEST_CASE(posix_timers_are_listed) {
   if (!preflight().timers_known) return testing::skip("this kernel does not list timers");
   timer_t timer{};
   sigevent silent{};
@@ -435,7 +435,7 @@ std::size_t pending(const std::string& name) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_is_printed_and_not_written) {
+BOOST_AUTO_TEST_CASE(unwritten_output_is_listed) {
   BOOST_TEST(preflight().streams.empty());
   std::setvbuf(stderr, nullptr, _IOFBF, 64);
   for (const auto& [stream, name] : {std::pair{stdout, "stdout"}, std::pair{stderr, "stderr"}}) {
@@ -451,7 +451,7 @@ BOOST_AUTO_TEST_CASE(what_is_printed_and_not_written) {
 }
 
 // As std::ios::sync_with_stdio(false) has it: a buffer of their own.
-BOOST_AUTO_TEST_CASE(streams_of_cpp_with_a_buffer_of_their_own) {
+BOOST_AUTO_TEST_CASE(cpp_streams_with_their_own_buffer_are_listed) {
   const std::pair<std::ostream*, const char*> all[] = {
       {&std::cout, "std::cout"}, {&std::cerr, "std::cerr"}, {&std::clog, "std::clog"}};
   for (const auto& [stream, name] : all) {
@@ -496,7 +496,7 @@ PreflightReport sample() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_line_for_each_thing) {
+BOOST_AUTO_TEST_CASE(the_text_has_a_line_for_each_finding) {
   BOOST_TEST(sample().text() ==
              "thread 77 (odd?\xEF\xBF\xBD\"name): in the way\n"
              "descriptor 0 (file) /dev/null\n"
@@ -511,7 +511,7 @@ BOOST_AUTO_TEST_CASE(a_line_for_each_thing) {
   BOOST_TEST(PreflightReport{}.text() == "");
 }
 
-BOOST_AUTO_TEST_CASE(as_json) {
+BOOST_AUTO_TEST_CASE(the_report_is_available_as_json) {
   const auto json = nlohmann::json::parse(sample().json());
   const auto expected = nlohmann::json::parse(R"json({
     "in_the_way": true,

@@ -139,7 +139,7 @@ struct Terminal {
 
 // ---- the meter ----
 
-BOOST_AUTO_TEST_CASE(a_meter_knows_no_rate_before_it_has_seen_time_pass) {
+BOOST_AUTO_TEST_CASE(a_meter_has_no_rate_before_time_has_passed) {
   ProgressMeter meter(100, start);
   meter.add(10, 2);
   const Progress progress = meter.sample(start + milliseconds(50));
@@ -150,7 +150,7 @@ BOOST_AUTO_TEST_CASE(a_meter_knows_no_rate_before_it_has_seen_time_pass) {
   BOOST_TEST(!progress.left.has_value());
 }
 
-BOOST_AUTO_TEST_CASE(a_steady_rate_is_that_rate) {
+BOOST_AUTO_TEST_CASE(a_steady_rate_is_measured_exactly) {
   ProgressMeter meter(1000, start);
   Progress progress;
   for (int second = 1; second <= 5; ++second) {
@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(a_steady_rate_is_that_rate) {
   BOOST_TEST(std::abs((*progress.left - seconds(5)).count()) <= 1000);
 }
 
-BOOST_AUTO_TEST_CASE(a_rate_follows_what_happens_and_forgets_what_was) {
+BOOST_AUTO_TEST_CASE(a_rate_follows_recent_progress) {
   ProgressMeter meter(0, start);
   meter.add(1000);
   BOOST_TEST(meter.sample(start + seconds(1)).rate == 1000, boost::test_tools::tolerance(1e-9));
@@ -173,7 +173,7 @@ BOOST_AUTO_TEST_CASE(a_rate_follows_what_happens_and_forgets_what_was) {
   BOOST_TEST(after_a_minute < 1);
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_is_done) {
+BOOST_AUTO_TEST_CASE(a_finished_task_has_no_time_left) {
   ProgressMeter meter(10, start);
   meter.add(12);  // more than was said
   const Progress progress = meter.sample(start + seconds(1));
@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_left_of_what_is_done) {
   BOOST_TEST(progress.left->count() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(an_end_beyond_all_time_is_not_told) {
+BOOST_AUTO_TEST_CASE(an_infinite_remaining_time_is_not_shown) {
   ProgressMeter meter(UINT64_MAX, start);
   meter.add(1);
   const Progress progress = meter.sample(start + seconds(1));
@@ -191,7 +191,7 @@ BOOST_AUTO_TEST_CASE(an_end_beyond_all_time_is_not_told) {
 
 // ---- lines ----
 
-BOOST_AUTO_TEST_CASE(a_line_says_all_that_is_known) {
+BOOST_AUTO_TEST_CASE(a_line_contains_all_figures) {
   BOOST_TEST(line_of(progress_of(123, 400)) == "30 % (123 of 400)\n");
   BOOST_TEST(line_of(progress_of(123, 0)) == "123\n");
   BOOST_TEST(line_of(progress_of(0, 400, 5.5)) == "0 % (0 of 400), 5.50/s, 1:13 left\n");
@@ -208,13 +208,13 @@ BOOST_AUTO_TEST_CASE(bytes_have_units) {
   BOOST_TEST(line_of(progress_of(UINT64_MAX, 0), true) == "18.4 EB\n");
 }
 
-BOOST_AUTO_TEST_CASE(long_times_are_in_hours_and_days) {
+BOOST_AUTO_TEST_CASE(long_times_are_shown_in_hours_and_days) {
   BOOST_TEST(line_of(progress_of(0, 3600, 1)) == "0 % (0 of 3600), 1/s, 1:00:00 left\n");
   BOOST_TEST(line_of(progress_of(0, 3599, 1)) == "0 % (0 of 3599), 1/s, 59:59 left\n");
   BOOST_TEST(line_of(progress_of(0, 864000, 1)) == "0 % (0 of 864000), 1/s, 10 d left\n");
 }
 
-BOOST_AUTO_TEST_CASE(lines_come_now_and_then_and_at_the_end) {
+BOOST_AUTO_TEST_CASE(lines_are_printed_at_intervals_and_at_the_end) {
   const Written written;
   ProgressOptions options = options_for(written, ProgressForm::lines);
   options.label = "counted";
@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(lines_come_now_and_then_and_at_the_end) {
   BOOST_TEST(written.text() == "counted: 50 % (2 of 4)\ncounted: 75 % (3 of 4)\n");
 }
 
-BOOST_AUTO_TEST_CASE(what_was_shown_is_not_shown_again_at_the_end) {
+BOOST_AUTO_TEST_CASE(the_last_line_is_not_repeated_at_the_end) {
   const Written written;
   {
     ProgressBar bar(options_for(written, ProgressForm::lines));
@@ -241,7 +241,7 @@ BOOST_AUTO_TEST_CASE(what_was_shown_is_not_shown_again_at_the_end) {
   BOOST_TEST(written.text() == "100 % (4 of 4)\n");
 }
 
-BOOST_AUTO_TEST_CASE(quiet_is_quiet) {
+BOOST_AUTO_TEST_CASE(quiet_prints_nothing) {
   const Written written;
   {
     ProgressBar bar(options_for(written, ProgressForm::quiet));
@@ -252,14 +252,14 @@ BOOST_AUTO_TEST_CASE(quiet_is_quiet) {
 
 // ---- the bar ----
 
-BOOST_AUTO_TEST_CASE(a_bar_is_drawn_over_itself) {
+BOOST_AUTO_TEST_CASE(a_bar_overwrites_itself) {
   BOOST_TEST(bar_of(progress_of(10, 20), 41) == "\rwork  [=====>    ]   50%  10/20         \n");
   BOOST_TEST(bar_of(progress_of(20, 20), 41) == "\rwork  [==========]  100%  20/20         \n");
   BOOST_TEST(bar_of(progress_of(0, 20), 41) == "\rwork  [>         ]    0%  0/20          \n");
   BOOST_TEST(bar_of(progress_of(7, 0), 41) == "\rwork  7                                 \n");
 }
 
-BOOST_AUTO_TEST_CASE(a_bar_never_goes_beyond_its_line) {
+BOOST_AUTO_TEST_CASE(a_bar_never_exceeds_its_line) {
   Progress progress = progress_of(123456789, 1234567890, 98765);
   progress.failed = 77;
   for (unsigned width = 1; width < 130; ++width) {
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(a_bar_never_goes_beyond_its_line) {
       std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(a_bar_is_drawn_so_often) {
+BOOST_AUTO_TEST_CASE(a_bar_is_redrawn_at_its_interval) {
   const Written written;
   ProgressOptions options = options_for(written, ProgressForm::bar);
   ProgressBar bar(options);
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(a_bar_is_drawn_so_often) {
   BOOST_TEST(written.text().find("3/4") != std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(characters_of_many_bytes_have_one_column) {
+BOOST_AUTO_TEST_CASE(characters_of_several_bytes_have_one_column) {
   const std::string plain = bar_of(progress_of(1, 2), 41, "zahl");
   const std::string wide = bar_of(progress_of(1, 2), 41, "z\xc3\xa4hl");
   BOOST_TEST(wide.size() == plain.size() + 1);
@@ -300,7 +300,7 @@ BOOST_AUTO_TEST_CASE(a_bar_that_was_never_shown_leaves_no_line) {
   BOOST_TEST(written.text().empty());
 }
 
-BOOST_AUTO_TEST_CASE(a_stream_that_takes_nothing_does_no_harm) {
+BOOST_AUTO_TEST_CASE(a_stream_that_cannot_be_written_does_no_harm) {
   const File full(std::fopen("/dev/full", "we"));
   BOOST_REQUIRE(full);
   ProgressOptions options;
@@ -313,7 +313,7 @@ BOOST_AUTO_TEST_CASE(a_stream_that_takes_nothing_does_no_harm) {
 
 // ---- on a terminal ----
 
-BOOST_AUTO_TEST_CASE(on_a_terminal_it_is_a_bar_of_its_width) {
+BOOST_AUTO_TEST_CASE(a_terminal_gets_a_bar_of_its_width) {
   const Variable kind("TERM", "xterm");
   Terminal terminal;
   ProgressOptions options;
@@ -326,7 +326,7 @@ BOOST_AUTO_TEST_CASE(on_a_terminal_it_is_a_bar_of_its_width) {
   BOOST_TEST(shown.find("50%  1/2") != std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(elsewhere_it_is_lines) {
+BOOST_AUTO_TEST_CASE(output_that_is_not_a_terminal_gets_lines) {
   const Variable kind("TERM", "xterm");
   const Written written;
   BOOST_CHECK(ProgressBar(options_for(written, ProgressForm::automatic)).form() ==
@@ -341,7 +341,7 @@ BOOST_AUTO_TEST_CASE(a_terminal_that_cannot_move_its_cursor_gets_lines) {
   BOOST_CHECK(ProgressBar(options).form() == ProgressForm::lines);
 }
 
-BOOST_AUTO_TEST_CASE(failures_are_red_unless_nobody_wants_colour) {
+BOOST_AUTO_TEST_CASE(failures_are_red_unless_colour_is_disabled) {
   Progress failing = progress_of(1, 2);
   failing.failed = 1;
   const Variable kind("TERM", "xterm");

@@ -257,7 +257,7 @@ std::uint64_t number_at(const std::string& bytes, std::size_t offset, std::size_
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_row_is_cut_into_its_cells) {
+BOOST_AUTO_TEST_CASE(a_table_row_is_split_into_cells) {
   BOOST_TEST(row_of("8 Ta 8 Ta id Ta Li exited : No a wait status") ==
                  (TableRow{"8", "8", "id", "exited : No a wait status"}),
              boost::test_tools::per_element());
@@ -265,7 +265,7 @@ BOOST_AUTO_TEST_CASE(a_row_is_cut_into_its_cells) {
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_request) {
+BOOST_AUTO_TEST_CASE(a_request_has_its_documented_layout) {
   compare("Request", sizeof(Request),
           {FIELD(Request, kind), FIELD(Request, slot), FIELD(Request, id), FIELD(Request, seen),
            FIELD(Request, signum), FIELD(Request, cause), FIELD(Request, grace_ms),
@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(a_request) {
   BOOST_TEST(says("Request", "One packet of " + std::to_string(sizeof(Request)) + " bytes."));
 }
 
-BOOST_AUTO_TEST_CASE(a_report) {
+BOOST_AUTO_TEST_CASE(a_report_has_its_documented_layout) {
   compare("Report", sizeof(Report),
           {FIELD(Report, kind), FIELD(Report, slot), FIELD(Report, id), FIELD(Report, pid),
            FIELD(Report, code), FIELD(Report, cause), FIELD(Report, reserved),
@@ -286,14 +286,14 @@ BOOST_AUTO_TEST_CASE(a_report) {
   BOOST_TEST(says("Report", "One packet of " + std::to_string(sizeof(Report)) + " bytes."));
 }
 
-BOOST_AUTO_TEST_CASE(kinds) {
+BOOST_AUTO_TEST_CASE(kinds_have_their_documented_numbers) {
   BOOST_TEST(text_of(told_numbers("Request")) == text_of(numbers_of<RequestKind>()));
   BOOST_TEST(text_of(told_numbers("Report")) == text_of(numbers_of<ReportKind>()));
   BOOST_TEST(text_of(told_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
 }
 
 // They stand in the row of their field: "0 normal, 1 error, ...".
-BOOST_AUTO_TEST_CASE(causes) {
+BOOST_AUTO_TEST_CASE(causes_have_their_documented_numbers) {
   std::string told;
   for (const TableRow& row : rows_of("Report", "Offset"))
     if (row.at(2) == "cause") told = row.at(3);
@@ -305,7 +305,7 @@ BOOST_AUTO_TEST_CASE(causes) {
   BOOST_TEST(told == "exited : No " + all);
 }
 
-BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
+BOOST_AUTO_TEST_CASE(the_header_of_a_frame_has_its_documented_layout) {
   const std::uint64_t id = 0x0102030405060708;
   const std::string body(300, 'x');
   Writer message;
@@ -348,7 +348,7 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame) {
   BOOST_TEST(says("Frames", "A header of " + std::to_string(frame_header_size) + " bytes"));
 }
 
-BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
+BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   compare("Body of a task", sizeof(TaskFrame),
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
            FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
@@ -370,7 +370,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task) {
   BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 10...the callable");
 }
 
-BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
+BOOST_AUTO_TEST_CASE(the_body_of_an_error_has_its_documented_layout) {
   std::vector<StackFrame> frames(3);
   frames[0].address = reinterpret_cast<const void*>(std::uintptr_t{0x1234});
   frames[1].address = frames[2].address = reinterpret_cast<const void*>(std::uintptr_t{0x5678});
@@ -426,7 +426,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error) {
   BOOST_TEST(at == bytes.size());
 }
 
-BOOST_AUTO_TEST_CASE(a_slot) {
+BOOST_AUTO_TEST_CASE(a_slot_has_its_documented_layout) {
   compare_shared("Child slots", sizeof(Slot),
                  {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, stop_request),
                   FIELD(Slot, has_task)});
@@ -439,7 +439,7 @@ BOOST_AUTO_TEST_CASE(a_slot) {
   BOOST_TEST(static_cast<unsigned>(StopRequest::acknowledged) == 2U);
 }
 
-BOOST_AUTO_TEST_CASE(a_crash_record) {
+BOOST_AUTO_TEST_CASE(a_crash_record_has_its_documented_layout) {
   compare(
       "Crash records", sizeof(CrashRecord),
       {FIELD(CrashRecord, owner), FIELD(CrashRecord, signal), FIELD(CrashRecord, code),
@@ -448,7 +448,7 @@ BOOST_AUTO_TEST_CASE(a_crash_record) {
   BOOST_TEST(says("Crash records", " the " + std::to_string(longest_trace) + " innermost"));
 }
 
-BOOST_AUTO_TEST_CASE(a_note) {
+BOOST_AUTO_TEST_CASE(a_cancel_entry_has_its_documented_layout) {
   compare_shared(
       "Cancel table", sizeof(CancelEntry),
       {FIELD(CancelEntry, owner), FIELD(CancelEntry, call), FIELD(CancelEntry, deadline)});

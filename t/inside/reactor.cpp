@@ -93,7 +93,7 @@ BOOST_AUTO_TEST_CASE(run_returns_when_nothing_is_pending) {
 }
 
 // As a base has it that the program makes.
-BOOST_AUTO_TEST_CASE(settings_of_libevent_in_the_environment_count) {
+BOOST_AUTO_TEST_CASE(libevent_settings_in_the_environment_are_respected) {
   const auto method = [] { return std::string(::event_base_get_method(par::Reactor().base())); };
   BOOST_TEST(method() == "epoll");
   ::setenv("EVENT_NOEPOLL", "1", 1);
@@ -207,7 +207,7 @@ BOOST_AUTO_TEST_CASE(descriptors_are_watched_until_the_watch_is_dropped) {
   BOOST_TEST(got == "ab");
 }
 
-BOOST_AUTO_TEST_CASE(signals_are_watched_by_one_reactor_only) {
+BOOST_AUTO_TEST_CASE(only_one_reactor_watches_signals) {
   par::Reactor loop;
   int heard = 0;
   par::Watch watch = loop.on_signal(SIGUSR1, [&] {
@@ -225,7 +225,7 @@ BOOST_AUTO_TEST_CASE(signals_are_watched_by_one_reactor_only) {
   BOOST_TEST(heard == 2);
 }
 
-BOOST_AUTO_TEST_CASE(post_from_threads_in_order_with_a_hold) {
+BOOST_AUTO_TEST_CASE(posts_from_threads_run_in_order_under_a_hold) {
   par::Reactor loop;
   constexpr int each = 1000;
   std::vector<std::vector<int>> heard(3);
@@ -244,7 +244,7 @@ BOOST_AUTO_TEST_CASE(post_from_threads_in_order_with_a_hold) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(post_takes_what_can_only_be_moved_and_runs_what_was_posted_before_run) {
+BOOST_AUTO_TEST_CASE(post_takes_move_only_callbacks_and_runs_earlier_posts) {
   par::Reactor loop;
   int value = 0;
   loop.post([&, owned = std::make_unique<int>(5)] { value = *owned; });
@@ -265,7 +265,7 @@ BOOST_AUTO_TEST_CASE(a_hold_dropped_in_a_thread_lets_run_return) {
   BOOST_TEST(true);  // it came here
 }
 
-BOOST_AUTO_TEST_CASE(run_for_tells_whether_work_is_left) {
+BOOST_AUTO_TEST_CASE(run_for_returns_whether_work_is_left) {
   par::Reactor loop;
   BOOST_TEST(!loop.run_for(1ms));
   bool fired = false;
@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(run_for_tells_whether_work_is_left) {
   BOOST_TEST(fired);
 }
 
-BOOST_AUTO_TEST_CASE(stop_returns_after_the_callback_under_way_and_is_nothing_outside) {
+BOOST_AUTO_TEST_CASE(stop_returns_after_the_running_callback_and_has_no_effect_outside) {
   par::Reactor loop;
   loop.stop();
   std::string order;
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(run_inside_a_callback_is_misuse) {
   BOOST_TEST(refused);
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_leaves_run_and_the_loop_is_as_good_as_before) {
+BOOST_AUTO_TEST_CASE(an_exception_is_thrown_out_of_run_and_the_loop_still_works) {
   par::Reactor loop;
   par::Timer timer = loop.after(0ms, [] { throw std::runtime_error("mine"); });
   bool later = false;
@@ -344,11 +344,11 @@ BOOST_AUTO_TEST_CASE(handles_outlive_their_reactor_and_do_nothing) {
   BOOST_TEST(token.use_count() == 1);
 }
 
-BOOST_AUTO_TEST_CASE(this_reactor_is_for_children) {
+BOOST_AUTO_TEST_CASE(this_reactor_is_available_only_in_children) {
   BOOST_CHECK_THROW(par::this_reactor(), std::logic_error);
 }
 
-BOOST_AUTO_TEST_CASE(a_borrowed_base_is_run_together_with_the_programs_own_events) {
+BOOST_AUTO_TEST_CASE(a_borrowed_base_also_runs_events_of_the_program) {
   const Base base(::event_base_new());
   int own = 0;
   event* timer = ::event_new(
@@ -369,7 +369,7 @@ BOOST_AUTO_TEST_CASE(a_borrowed_base_is_run_together_with_the_programs_own_event
   BOOST_CHECK_THROW(par::Reactor(nullptr), std::logic_error);
 }
 
-BOOST_AUTO_TEST_CASE(a_borrowed_base_that_the_program_dispatches) {
+BOOST_AUTO_TEST_CASE(the_program_may_dispatch_a_borrowed_base) {
   const Base base(::event_base_new());
   {
     par::Reactor loop(base.get());
@@ -388,7 +388,7 @@ BOOST_AUTO_TEST_CASE(a_borrowed_base_that_the_program_dispatches) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_is_deferred_runs_in_order_and_not_inside_the_caller) {
+BOOST_AUTO_TEST_CASE(deferred_callbacks_run_in_order_and_not_inside_the_caller) {
   par::Reactor loop;
   par::Loop& inner = *loop.loop();
   std::string order;
@@ -402,7 +402,7 @@ BOOST_AUTO_TEST_CASE(what_is_deferred_runs_in_order_and_not_inside_the_caller) {
   BOOST_TEST(order == "abc");
 }
 
-BOOST_AUTO_TEST_CASE(callbacks_hold_what_is_big_and_what_can_only_be_moved) {
+BOOST_AUTO_TEST_CASE(callbacks_hold_big_and_move_only_objects) {
   struct Big {
     char bytes[200];
   };
@@ -475,7 +475,7 @@ BOOST_AUTO_TEST_CASE(many_timers_fire_in_order) {
     BOOST_TEST((order[i].to + 15ms >= order[i - 1].from));
 }
 
-BOOST_AUTO_TEST_CASE(odd_durations) {
+BOOST_AUTO_TEST_CASE(negative_and_huge_durations_are_handled) {
   par::Reactor loop;
   std::vector<par::Timer> timers;
   int fired = 0;
@@ -512,7 +512,7 @@ BOOST_AUTO_TEST_CASE(every_is_never_early_and_missed_periods_are_not_made_up_for
   if (fired[1] < 198ms) BOOST_TEST((fired[2] >= 5 * period));
 }
 
-BOOST_AUTO_TEST_CASE(a_timer_that_is_due_may_be_cancelled_by_another) {
+BOOST_AUTO_TEST_CASE(a_due_timer_may_be_cancelled_by_another) {
   par::Reactor loop;
   std::string fired;
   par::Timer first;
@@ -540,7 +540,7 @@ BOOST_AUTO_TEST_CASE(a_timer_may_own_itself) {
   BOOST_TEST(*token == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_a_timer_holds_is_let_go_with_it) {
+BOOST_AUTO_TEST_CASE(a_timer_releases_the_objects_of_its_callback) {
   par::Reactor loop;
   auto token = std::make_shared<int>(0);
   par::Timer timer = loop.after(1h, [token] {});
@@ -584,7 +584,7 @@ BOOST_AUTO_TEST_CASE(a_watch_fires_again_until_the_bytes_are_read) {
   BOOST_TEST(fired == 103);
 }
 
-BOOST_AUTO_TEST_CASE(two_watches_of_one_descriptor) {
+BOOST_AUTO_TEST_CASE(one_descriptor_may_have_two_watches) {
   int fds[2];
   BOOST_REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
   {
@@ -607,7 +607,7 @@ BOOST_AUTO_TEST_CASE(two_watches_of_one_descriptor) {
   ::close(fds[1]);
 }
 
-BOOST_AUTO_TEST_CASE(a_watch_that_is_ready_may_be_dropped_by_another) {
+BOOST_AUTO_TEST_CASE(a_ready_watch_may_be_dropped_by_another) {
   par::Reactor loop;
   PipeEnds one;
   PipeEnds other;
@@ -627,7 +627,7 @@ BOOST_AUTO_TEST_CASE(a_watch_that_is_ready_may_be_dropped_by_another) {
   BOOST_TEST(fired == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_cannot_be_watched_is_refused) {
+BOOST_AUTO_TEST_CASE(an_unwatchable_descriptor_is_refused) {
   const int regular = ::open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   {
     par::Reactor loop;
@@ -640,7 +640,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_watched_is_refused) {
   ::close(regular);
 }
 
-BOOST_AUTO_TEST_CASE(a_signal_goes_back_to_whom_it_belonged) {
+BOOST_AUTO_TEST_CASE(a_dropped_watch_restores_the_signal_handler) {
   static volatile sig_atomic_t heard;
   heard = 0;
   struct sigaction action = {};
@@ -673,7 +673,7 @@ BOOST_AUTO_TEST_CASE(a_signal_goes_back_to_whom_it_belonged) {
 
 // ---- posts, more of them ----
 
-BOOST_AUTO_TEST_CASE(what_a_callback_posts_is_run_before_run_returns) {
+BOOST_AUTO_TEST_CASE(posts_of_a_callback_run_before_run_returns) {
   par::Reactor loop;
   std::string order;
   loop.post([&] {
@@ -692,7 +692,7 @@ BOOST_AUTO_TEST_CASE(what_a_callback_posts_is_run_before_run_returns) {
 }
 
 // The thread has done both before the callback under way ends: only looking finds the post.
-BOOST_AUTO_TEST_CASE(what_was_posted_before_the_last_hold_was_dropped_is_run) {
+BOOST_AUTO_TEST_CASE(posts_before_the_last_hold_is_dropped_run) {
   par::Reactor loop;
   par::Hold hold = loop.hold();
   bool run = false;
@@ -721,7 +721,7 @@ BOOST_AUTO_TEST_CASE(stop_leaves_the_next_post_for_the_next_run) {
   BOOST_TEST(order == "abct");
 }
 
-BOOST_AUTO_TEST_CASE(each_exception_of_several_posts_is_heard) {
+BOOST_AUTO_TEST_CASE(each_exception_of_several_posts_is_reported) {
   par::Reactor loop;
   std::string order;
   for (const char* name : {"a", "b", "c"})
@@ -737,7 +737,7 @@ BOOST_AUTO_TEST_CASE(each_exception_of_several_posts_is_heard) {
   BOOST_TEST(order == "abc");
 }
 
-BOOST_AUTO_TEST_CASE(posts_while_the_loop_sleeps) {
+BOOST_AUTO_TEST_CASE(a_post_wakes_a_sleeping_loop) {
   par::Reactor loop;
   int heard = 0;
   std::thread thread([&, hold = loop.hold()]() mutable {
@@ -756,7 +756,7 @@ BOOST_AUTO_TEST_CASE(posts_while_the_loop_sleeps) {
   BOOST_TEST(heard == 200);
 }
 
-BOOST_AUTO_TEST_CASE(holds) {
+BOOST_AUTO_TEST_CASE(a_hold_keeps_run_from_returning) {
   par::Reactor loop;
   par::Hold first = loop.hold();
   par::Hold second = loop.hold();
@@ -774,7 +774,7 @@ BOOST_AUTO_TEST_CASE(holds) {
   BOOST_TEST(!loop.run_for(1ms));
 }
 
-BOOST_AUTO_TEST_CASE(a_hold_that_a_thread_drops_after_the_reactor) {
+BOOST_AUTO_TEST_CASE(a_thread_may_drop_a_hold_after_the_reactor) {
   std::atomic<bool> gone{false};
   std::thread thread;
   {
@@ -791,7 +791,7 @@ BOOST_AUTO_TEST_CASE(a_hold_that_a_thread_drops_after_the_reactor) {
 
 // ---- exceptions and stop, more of them ----
 
-BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback) {
+BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_thrown_out_of_run) {
   par::Reactor loop;
   PipeEnds ends;
   par::Timer timer = loop.after(0ms, [] { throw std::runtime_error("timer"); });
@@ -816,7 +816,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback) {
   BOOST_TEST(what_leaves(loop) == "nothing");
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_that_is_none_of_ours) {
+BOOST_AUTO_TEST_CASE(a_foreign_exception_is_thrown_out_of_run) {
   par::Reactor loop;
   loop.post([] { throw 42; });
   BOOST_CHECK_THROW(loop.run(), int);
@@ -825,7 +825,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_is_none_of_ours) {
   loop.run();
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_ends_the_turn) {
+BOOST_AUTO_TEST_CASE(an_exception_ends_the_turn_of_the_loop) {
   par::Reactor loop;
   std::string order;
   std::vector<par::Timer> timers;
@@ -843,7 +843,7 @@ BOOST_AUTO_TEST_CASE(an_exception_ends_the_turn) {
   BOOST_TEST(what_leaves(loop) == "nothing");
 }
 
-BOOST_AUTO_TEST_CASE(stop_and_an_exception_together) {
+BOOST_AUTO_TEST_CASE(stop_and_an_exception_may_come_together) {
   par::Reactor loop;
   bool later = false;
   loop.post([&] {
@@ -898,7 +898,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_by_its_callback) {
 }
 
 // What is destroyed with a reactor may own handles of it.
-BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_go_with_their_reactor) {
+BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_are_destroyed_with_their_reactor) {
   auto token = std::make_shared<int>(0);
   PipeEnds ends;
   {
@@ -918,7 +918,7 @@ BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_go_with_their_reactor) {
 
 // ---- borrowed bases, more of them ----
 
-BOOST_AUTO_TEST_CASE(run_on_a_borrowed_base_throws_too) {
+BOOST_AUTO_TEST_CASE(run_on_a_borrowed_base_throws_exceptions) {
   const Base base(::event_base_new());
   par::Reactor loop(base.get());
   bool told = false;
@@ -931,7 +931,7 @@ BOOST_AUTO_TEST_CASE(run_on_a_borrowed_base_throws_too) {
   BOOST_TEST(what_leaves(loop) == "nothing");
 }
 
-BOOST_AUTO_TEST_CASE(events_of_the_program_hold_run) {
+BOOST_AUTO_TEST_CASE(events_of_the_program_keep_run_from_returning) {
   const Base base(::event_base_new());
   PipeEnds ends;
   struct Program {
@@ -961,7 +961,7 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_hold_run) {
   BOOST_TEST(written == 3);
 }
 
-BOOST_AUTO_TEST_CASE(a_borrowed_base_is_as_it_was_when_the_reactor_is_gone) {
+BOOST_AUTO_TEST_CASE(a_reactor_leaves_a_borrowed_base_as_it_was) {
   const Base base(::event_base_new());
   int fired = 0;
   const OwnEvent own(::event_new(
@@ -979,7 +979,7 @@ BOOST_AUTO_TEST_CASE(a_borrowed_base_is_as_it_was_when_the_reactor_is_gone) {
   BOOST_TEST(fired == 1);
 }
 
-BOOST_AUTO_TEST_CASE(dispatched_by_the_program_everything_works) {
+BOOST_AUTO_TEST_CASE(everything_works_if_the_program_dispatches) {
   const Base base(::event_base_new());
   par::Reactor loop(base.get());
   std::string order;
@@ -1013,7 +1013,7 @@ BOOST_AUTO_TEST_CASE(on_exception_may_replace_itself) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(without_on_exception_it_ends_the_program) {
+BOOST_AUTO_TEST_CASE(an_exception_without_on_exception_ends_the_program) {
   const int status = in_copy([] {
     event_base* const base = ::event_base_new();
     par::Reactor loop(base);
@@ -1093,7 +1093,7 @@ struct InUse {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_inherited_reactor_is_not_alive_and_leaves_the_parents_alone) {
+BOOST_AUTO_TEST_CASE(an_inherited_reactor_is_not_alive_and_does_not_disturb_the_parent) {
   for (const bool borrows : {false, true}) {
     const Base base(borrows ? ::event_base_new() : nullptr);
     auto loop =
@@ -1123,7 +1123,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_reactor_is_not_alive_and_leaves_the_parents_al
   }
 }
 
-BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_nobody) {
+BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_no_callback) {
   const Base base(::event_base_new());
   par::Reactor loop(base.get());
   InUse use(loop);
@@ -1143,7 +1143,7 @@ BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_nobody) {
 }
 
 // That thread is not in the copy, and will never let go.
-BOOST_AUTO_TEST_CASE(a_copy_made_while_a_thread_was_posting) {
+BOOST_AUTO_TEST_CASE(a_fork_may_happen_while_a_thread_posts) {
   auto loop = std::make_unique<par::Reactor>();
   std::atomic<bool> enough{false};
   std::thread thread([&] {
@@ -1161,7 +1161,7 @@ BOOST_AUTO_TEST_CASE(a_copy_made_while_a_thread_was_posting) {
   BOOST_TEST(right == 20);
 }
 
-BOOST_AUTO_TEST_CASE(a_copy_that_comes_back_from_a_callback_is_thrown_out_of_run) {
+BOOST_AUTO_TEST_CASE(a_fork_that_returns_from_a_callback_gets_an_exception_from_run) {
   par::Reactor loop;
   InUse use(loop);
   const pid_t home = ::getpid();
@@ -1181,7 +1181,7 @@ BOOST_AUTO_TEST_CASE(a_copy_that_comes_back_from_a_callback_is_thrown_out_of_run
   BOOST_TEST(use.goes_on());
 }
 
-BOOST_AUTO_TEST_CASE(a_signal_goes_back_in_a_copy_that_drops_its_watch) {
+BOOST_AUTO_TEST_CASE(a_fork_that_drops_its_watch_restores_the_signal) {
   par::Reactor loop;
   int heard = 0;
   par::Watch watch = loop.on_signal(SIGUSR1, [&] { ++heard; });
@@ -1207,7 +1207,7 @@ BOOST_AUTO_TEST_CASE(a_signal_goes_back_in_a_copy_that_drops_its_watch) {
 
 // ---- deferred callbacks ----
 
-BOOST_AUTO_TEST_CASE(deferred_callbacks_come_after_those_that_are_ready) {
+BOOST_AUTO_TEST_CASE(deferred_callbacks_run_after_ready_ones) {
   par::Reactor loop;
   std::string order;
   std::vector<par::Timer> timers;
@@ -1221,7 +1221,7 @@ BOOST_AUTO_TEST_CASE(deferred_callbacks_come_after_those_that_are_ready) {
   BOOST_TEST(order == "tttddd");
 }
 
-BOOST_AUTO_TEST_CASE(deferred_outside_of_run) {
+BOOST_AUTO_TEST_CASE(callbacks_may_be_deferred_outside_of_run) {
   par::Reactor loop;
   std::string order;
   loop.loop()->defer([&] { order += "a"; });
@@ -1231,7 +1231,7 @@ BOOST_AUTO_TEST_CASE(deferred_outside_of_run) {
   BOOST_TEST(order == "ab");
 }
 
-BOOST_AUTO_TEST_CASE(exceptions_of_deferred_callbacks_lose_none) {
+BOOST_AUTO_TEST_CASE(exceptions_of_deferred_callbacks_lose_no_callback) {
   par::Reactor loop;
   std::string order;
   for (const char* name : {"a", "b", "c"})
@@ -1307,7 +1307,7 @@ int three(int x) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(callbacks_of_many_shapes) {
+BOOST_AUTO_TEST_CASE(callbacks_may_have_many_shapes) {
   par::Callback<int(int)> pointer(&three);
   BOOST_TEST(pointer(2) == 6);
   par::Callback<long(int)> wider([](int x) { return x + 1; });
@@ -1334,7 +1334,7 @@ BOOST_AUTO_TEST_CASE(callbacks_of_many_shapes) {
   static_assert(!std::is_copy_constructible_v<par::Callback<void()>>);
 }
 
-BOOST_AUTO_TEST_CASE(callbacks_keep_alignment_and_count) {
+BOOST_AUTO_TEST_CASE(callbacks_preserve_alignment_and_are_destroyed_once) {
   int living = 0;
   struct alignas(64) Wide {
     char bytes[64];
@@ -1364,7 +1364,7 @@ BOOST_AUTO_TEST_CASE(callbacks_keep_alignment_and_count) {
   BOOST_TEST(living == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_capture_that_cannot_be_copied_in_leaks_nothing) {
+BOOST_AUTO_TEST_CASE(a_capture_whose_copy_throws_leaks_nothing) {
   struct Throws {
     explicit Throws(int& n) : counted(n) {}
     Throws(const Throws& other) : counted(other.counted) { throw std::runtime_error("no copy"); }
@@ -1398,7 +1398,7 @@ BOOST_AUTO_TEST_CASE(a_handler_keeps_its_callback_when_it_throws) {
   BOOST_TEST(sum == 7);
 }
 
-BOOST_AUTO_TEST_CASE(a_handler_lets_its_callback_go_after_it_has_run) {
+BOOST_AUTO_TEST_CASE(a_handler_releases_its_callback_after_it_has_run) {
   int living = 0;
   par::CallbackSlot<void()> handler;
   int seen = 0;
@@ -1416,7 +1416,7 @@ BOOST_AUTO_TEST_CASE(a_handler_lets_its_callback_go_after_it_has_run) {
   BOOST_TEST(!handler.is_set());
 }
 
-BOOST_AUTO_TEST_CASE(a_handler_that_is_called_by_itself) {
+BOOST_AUTO_TEST_CASE(a_running_handler_does_not_call_itself) {
   par::CallbackSlot<void()> handler;
   int depth = 0;
   handler.set([&] {
@@ -1431,7 +1431,7 @@ BOOST_AUTO_TEST_CASE(a_handler_that_is_called_by_itself) {
 
 // ---- memory of large messages ----
 
-BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_used_again) {
+BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_reused) {
   constexpr std::size_t size = std::size_t{1} << 20;
   par::Reactor reactor;
   par::Loop& loop = *reactor.loop();
@@ -1470,7 +1470,7 @@ BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_used_again) {
   BOOST_TEST(drafts < 100);
 }
 
-BOOST_AUTO_TEST_CASE(memory_of_a_huge_message_is_given_back) {
+BOOST_AUTO_TEST_CASE(memory_of_a_huge_message_is_released) {
   par::Reactor reactor;
   par::Loop& loop = *reactor.loop();
   par::Writer* draft = loop.begin_draft();

@@ -455,7 +455,7 @@ private:
 
 BOOST_AUTO_TEST_SUITE(spawning)
 
-BOOST_AUTO_TEST_CASE(spawned_and_exited) {
+BOOST_AUTO_TEST_CASE(a_child_is_spawned_and_exits) {
   Far far;
   for (const int code : {0, 3}) {
     const Kid kid = far.spawn();
@@ -472,7 +472,7 @@ BOOST_AUTO_TEST_CASE(spawned_and_exited) {
   BOOST_TEST(far.says_nothing());
 }
 
-BOOST_AUTO_TEST_CASE(many_at_a_time) {
+BOOST_AUTO_TEST_CASE(many_children_are_spawned_at_the_same_time) {
   Far far;
   std::vector<Kid> kids;
   for (int i = 0; i < 30; ++i) kids.push_back(far.ask_for_child());
@@ -501,7 +501,7 @@ BOOST_AUTO_TEST_CASE(many_at_a_time) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_a_child_has_used_is_told) {
+BOOST_AUTO_TEST_CASE(the_resource_use_of_a_child_is_reported) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(burn);
@@ -512,7 +512,7 @@ BOOST_AUTO_TEST_CASE(what_a_child_has_used_is_told) {
   BOOST_TEST(report.minor_faults > 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_child_is_born_into_its_place) {
+BOOST_AUTO_TEST_CASE(a_child_starts_in_its_own_group_under_its_snapshot) {
   Far far;
   const Kid kid = far.spawn();
   BOOST_TEST(::getpgid(kid.pid) == kid.pid);
@@ -529,7 +529,7 @@ BOOST_AUTO_TEST_CASE(a_child_is_born_into_its_place) {
   BOOST_TEST(std::string(target) == "/dev/null");
 }
 
-BOOST_AUTO_TEST_CASE(what_a_child_inherits) {
+BOOST_AUTO_TEST_CASE(a_child_inherits_only_descriptors_of_the_program) {
   const OwnedFd of_the_library(::dup(STDERR_FILENO));
   const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   std::vector<int> expected = descriptors_of(::getpid());
@@ -550,7 +550,7 @@ BOOST_AUTO_TEST_CASE(what_a_child_inherits) {
   ::close(of_the_program);
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_collects_no_descriptors) {
+BOOST_AUTO_TEST_CASE(a_snapshot_accumulates_no_descriptors) {
   Far far;
   BOOST_TEST(far.works());
   const auto before = descriptors_of(far.pid).size();
@@ -571,7 +571,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_collects_no_descriptors) {
   BOOST_TEST(eventually([&] { return descriptors_of(far.pid).size() == before; }));
 }
 
-BOOST_AUTO_TEST_CASE(a_fork_that_fails_is_told_and_the_next_one_works) {
+BOOST_AUTO_TEST_CASE(a_failed_fork_is_reported_and_the_next_one_works) {
   Far far([] {
     fault::Plan plan;
     plan.victim = fault::Victim::snapshot;
@@ -642,7 +642,7 @@ bool no_other_end(const OwnedFd& end) {
   return ::poll(&wait, 1, 0) == 1 && (wait.revents & (POLLHUP | POLLERR)) != 0;
 }
 
-BOOST_AUTO_TEST_CASE(standard_streams_come_along_and_only_the_child_keeps_them) {
+BOOST_AUTO_TEST_CASE(only_the_child_keeps_the_standard_streams_of_a_spawn) {
   Far far;
   const std::int64_t plain = far.spawn().ask(list);
   far.next();
@@ -665,7 +665,7 @@ BOOST_AUTO_TEST_CASE(standard_streams_come_along_and_only_the_child_keeps_them) 
   BOOST_TEST(no_other_end(in.writing));
 }
 
-BOOST_AUTO_TEST_CASE(a_spawn_with_other_descriptors_than_it_says_fails) {
+BOOST_AUTO_TEST_CASE(a_spawn_with_a_wrong_number_of_descriptors_fails) {
   Far far;
   BOOST_TEST(far.works());
   const std::vector<int> before = descriptors_of(far.pid);
@@ -683,7 +683,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_with_other_descriptors_than_it_says_fails) {
 }
 
 // Room for some of what the next spawn brings, so that the kernel cuts the list.
-BOOST_AUTO_TEST_CASE(of_four_descriptors_without_room_the_snapshot_keeps_none) {
+BOOST_AUTO_TEST_CASE(the_snapshot_keeps_none_of_four_descriptors_without_room) {
   Far far([] {
     int free[6];  // three that it opens at its start, and three of four
     for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
@@ -706,7 +706,7 @@ BOOST_AUTO_TEST_CASE(of_four_descriptors_without_room_the_snapshot_keeps_none) {
   BOOST_TEST(far.works());  // that one failed, and no other
 }
 
-BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
+BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails_the_spawn) {
   Far far([] {
     // Room for what the snapshot opens at its start, and no more.
     int free[3];
@@ -727,7 +727,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails) {
 
 // ---- slots ----
 
-BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3")) {
+BOOST_AUTO_TEST_CASE(the_table_of_children_has_a_limit, *testing::guarantee("7.3")) {
   void* const memory = ::mmap(nullptr, sizeof(ChildTable), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   BOOST_REQUIRE(memory != MAP_FAILED);
@@ -747,7 +747,7 @@ BOOST_AUTO_TEST_CASE(the_table_of_children_has_an_end, *testing::guarantee("7.3"
   ::munmap(memory, sizeof(ChildTable));
 }
 
-BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
+BOOST_AUTO_TEST_CASE(a_slot_is_reused_after_its_exit_was_acknowledged) {
   Far far;
   const Kid first = far.spawn();
   far.slots[first.slot].call = 42;
@@ -767,7 +767,7 @@ BOOST_AUTO_TEST_CASE(a_slot_is_used_again_after_its_exit_was_seen) {
   BOOST_TEST(fourth.slot != third.slot);
 }
 
-BOOST_AUTO_TEST_CASE(seen_exits_are_counted_in_order) {
+BOOST_AUTO_TEST_CASE(acknowledged_exits_are_counted_in_order) {
   Far far;
   std::vector<Kid> kids;
   for (int i = 0; i < 4; ++i) kids.push_back(far.spawn());
@@ -790,7 +790,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(ends_of_children)
 
-BOOST_AUTO_TEST_CASE(killed_by_slot) {
+BOOST_AUTO_TEST_CASE(a_child_is_killed_by_slot) {
   Far far;
   for (const int signum : {SIGKILL, SIGTERM, SIGUSR1}) {
     const Kid kid = far.spawn();
@@ -803,7 +803,7 @@ BOOST_AUTO_TEST_CASE(killed_by_slot) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(killed_by_id_before_its_slot_is_known) {
+BOOST_AUTO_TEST_CASE(a_child_is_killed_by_id_before_its_slot_is_known) {
   Far far;
   Kid kid = far.ask_for_child();
   far.kill(kid, SIGKILL);
@@ -814,7 +814,7 @@ BOOST_AUTO_TEST_CASE(killed_by_id_before_its_slot_is_known) {
   check_killed(far.next(), kid, SIGKILL, Cause::killed);
 }
 
-BOOST_AUTO_TEST_CASE(a_request_about_nobody_does_nothing) {
+BOOST_AUTO_TEST_CASE(a_request_about_an_unknown_child_does_nothing) {
   Far far;
   const Kid kid = far.spawn();
   const Kid gone = far.spawn();
@@ -842,7 +842,7 @@ BOOST_AUTO_TEST_CASE(a_request_about_nobody_does_nothing) {
   BOOST_TEST(kid.ask(echo) == echo);
 }
 
-BOOST_AUTO_TEST_CASE(a_signal_that_nobody_here_sent_is_a_crash) {
+BOOST_AUTO_TEST_CASE(a_signal_that_the_snapshot_did_not_send_is_a_crash) {
   Far far;
   const Kid raising = far.spawn();
   raising.order(die_by, SIGUSR2);
@@ -858,7 +858,7 @@ BOOST_AUTO_TEST_CASE(a_signal_that_nobody_here_sent_is_a_crash) {
   check_killed(far.next(), other, SIGUSR2, Cause::crash);
 }
 
-BOOST_AUTO_TEST_CASE(terminated) {
+BOOST_AUTO_TEST_CASE(a_child_is_terminated) {
   Far far;
   const Kid kid = far.spawn();
   far.direct(RequestKind::terminate, kid, 0, 0, 60000);
@@ -869,7 +869,7 @@ BOOST_AUTO_TEST_CASE(terminated) {
   check_exited(far.next(), polite, 7, Cause::error);
 }
 
-BOOST_AUTO_TEST_CASE(terminated_in_spite_of_itself) {
+BOOST_AUTO_TEST_CASE(a_child_that_ignores_sigterm_is_killed) {
   Far far;
   for (const int grace_ms : {60, 0, -5}) {
     const Kid kid = far.spawn();
@@ -881,7 +881,7 @@ BOOST_AUTO_TEST_CASE(terminated_in_spite_of_itself) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(terminated_before_its_slot_is_known) {
+BOOST_AUTO_TEST_CASE(a_child_is_terminated_before_its_slot_is_known) {
   Far far;
   Kid kid = far.ask_for_child();
   far.direct(RequestKind::terminate, kid, 0, 0, 60000);
@@ -889,7 +889,7 @@ BOOST_AUTO_TEST_CASE(terminated_before_its_slot_is_known) {
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
 }
 
-BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
+BOOST_AUTO_TEST_CASE(each_child_has_its_own_clock) {
   Far far;
   std::vector<Kid> kids;
   const int graces[] = {120, 40, 80};
@@ -908,7 +908,7 @@ BOOST_AUTO_TEST_CASE(each_has_its_own_clock) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(released_and_ended_by_itself) {
+BOOST_AUTO_TEST_CASE(a_released_child_ends_by_itself) {
   Far far;
   const Kid kid = far.spawn();
   far.direct(RequestKind::terminate, kid, 0, 60000, 60000);
@@ -917,7 +917,7 @@ BOOST_AUTO_TEST_CASE(released_and_ended_by_itself) {
   check_exited(far.next(), kid, 5, Cause::error);
 }
 
-BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
+BOOST_AUTO_TEST_CASE(a_released_child_that_does_not_end_in_time_is_killed) {
   Far far;
   const Kid kid = far.spawn();
   auto start = Clock::now();
@@ -933,7 +933,7 @@ BOOST_AUTO_TEST_CASE(released_and_not_ended_in_time) {
 }
 
 // A clock that counted in milliseconds would cut off part of the first one.
-BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
+BOOST_AUTO_TEST_CASE(no_grace_period_is_cut_short) {
   Far far;
   constexpr std::int64_t linger_ms = 2;
   for (int i = 0; i < 50; ++i) {
@@ -945,7 +945,7 @@ BOOST_AUTO_TEST_CASE(no_time_is_cut_short) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
+BOOST_AUTO_TEST_CASE(a_shorter_time_replaces_a_longer_one) {
   Far far;
   const Kid kid = far.spawn();
   far.direct(RequestKind::terminate, kid, 0, INT64_MAX, 60000);
@@ -961,7 +961,7 @@ BOOST_AUTO_TEST_CASE(a_shorter_time_counts) {
 
 // ---- strikes ----
 
-BOOST_AUTO_TEST_CASE(who_is_at_the_call_still_is_struck) {
+BOOST_AUTO_TEST_CASE(a_child_still_in_the_call_is_signalled) {
   for (const Cause cause : {Cause::cancelled, Cause::deadline}) {
     Far far;
     const Kid kid = far.spawn();
@@ -973,7 +973,7 @@ BOOST_AUTO_TEST_CASE(who_is_at_the_call_still_is_struck) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
+BOOST_AUTO_TEST_CASE(a_child_that_ignores_the_signal_is_killed) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
@@ -982,7 +982,7 @@ BOOST_AUTO_TEST_CASE(who_does_not_mind_a_strike_is_killed) {
   check_killed(far.next(), kid, SIGKILL, Cause::cancelled);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck, *testing::guarantee("3.4")) {
+BOOST_AUTO_TEST_CASE(a_child_no_longer_in_the_call_is_not_signalled, *testing::guarantee("3.4")) {
   Far far;
   const Kid never_there = far.spawn();
   const Kid finished = far.spawn();
@@ -1006,7 +1006,7 @@ BOOST_AUTO_TEST_CASE(who_is_not_at_the_call_is_not_struck, *testing::guarantee("
   }
 }
 
-BOOST_AUTO_TEST_CASE(who_answers_the_ping_is_not_struck) {
+BOOST_AUTO_TEST_CASE(a_child_that_answers_the_ping_is_not_signalled) {
   Far far;
   const Kid alive = far.spawn();
   const Kid hanging = far.spawn();
@@ -1019,7 +1019,7 @@ BOOST_AUTO_TEST_CASE(who_answers_the_ping_is_not_struck) {
 }
 
 // It is told before it is struck, so that it does not begin what would be lost.
-BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
+BOOST_AUTO_TEST_CASE(a_child_that_must_stop_begins_no_other_call) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
@@ -1038,7 +1038,7 @@ BOOST_AUTO_TEST_CASE(who_is_to_be_ended_begins_no_other_call) {
   BOOST_TEST(next.ask(begin_call, 1) == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_strike_that_would_hit_is_not_put_off) {
+BOOST_AUTO_TEST_CASE(a_due_signal_is_not_postponed) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(begin_call, 7);
@@ -1052,7 +1052,7 @@ BOOST_AUTO_TEST_CASE(a_strike_that_would_hit_is_not_put_off) {
   check_killed(far.next(), other, SIGTERM, Cause::deadline);
 }
 
-BOOST_AUTO_TEST_CASE(the_first_reason_to_end_it_is_told) {
+BOOST_AUTO_TEST_CASE(the_first_reason_to_end_a_child_is_reported) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(ignore_term);
@@ -1084,7 +1084,7 @@ BOOST_AUTO_TEST_CASE(a_stopped_child_is_killed_too) {
   check_killed(far.next(), kid, SIGKILL, Cause::terminated);
 }
 
-BOOST_AUTO_TEST_CASE(its_group_ends_with_it) {
+BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
   Far far;
   for (const bool killed : {false, true}) {
     const Kid kid = far.spawn();
@@ -1101,7 +1101,7 @@ BOOST_AUTO_TEST_CASE(its_group_ends_with_it) {
 }
 
 // More ends than a control socket holds, and nobody reads.
-BOOST_AUTO_TEST_CASE(ends_that_nobody_reads_are_kept_in_order) {
+BOOST_AUTO_TEST_CASE(unread_exit_reports_are_kept_in_order) {
   constexpr std::size_t count = 350;
   Far far;
   std::vector<Kid> kids;
@@ -1130,7 +1130,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(ends_of_the_snapshot)
 
-BOOST_AUTO_TEST_CASE(stopped_it_ends_at_once) {
+BOOST_AUTO_TEST_CASE(a_stopped_snapshot_without_children_ends_at_once) {
   Far far;
   BOOST_TEST(far.works());
   far.stop();
@@ -1138,7 +1138,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_ends_at_once) {
   BOOST_TEST(far.end() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(stopped_it_ends_with_its_last_child) {
+BOOST_AUTO_TEST_CASE(a_stopped_snapshot_ends_with_its_last_child) {
   Far far;
   const Kid first = far.spawn();
   const Kid second = far.spawn();
@@ -1153,7 +1153,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_ends_with_its_last_child) {
   BOOST_TEST(far.end() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
+BOOST_AUTO_TEST_CASE(a_stopped_snapshot_reports_every_end_first) {
   constexpr std::size_t count = 350;
   for (const bool heard : {true, false}) {
     Far far;
@@ -1180,7 +1180,7 @@ BOOST_AUTO_TEST_CASE(stopped_it_tells_every_end_first) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_broken_request_ends_it) {
+BOOST_AUTO_TEST_CASE(a_broken_request_ends_the_snapshot) {
   Far far;
   const Kid kid = far.spawn();
   BOOST_TEST((send_packet(far.control.get(), "junk", 4, -1) == IoResult::done));
@@ -1190,7 +1190,7 @@ BOOST_AUTO_TEST_CASE(a_broken_request_ends_it) {
 }
 
 // No child hears of the end of the control socket; it is their own sockets that end.
-BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush, *testing::guarantee("5.2")) {
+BOOST_AUTO_TEST_CASE(children_may_flush_when_the_snapshot_ends, *testing::guarantee("5.2")) {
   const FileAtEnd file;
   Far far;
   std::vector<Kid> kids;
@@ -1209,7 +1209,8 @@ BOOST_AUTO_TEST_CASE(at_its_end_children_may_flush, *testing::guarantee("5.2")) 
   BOOST_TEST(file.content() == "flushed flushed flushed ");
 }
 
-BOOST_AUTO_TEST_CASE(at_its_end_what_spins_is_killed, *testing::guarantee("5.2")) {
+BOOST_AUTO_TEST_CASE(spinning_children_are_killed_when_the_snapshot_ends,
+                     *testing::guarantee("5.2")) {
   const FileAtEnd file;
   Far far;
   const Kid spinning = far.spawn();
@@ -1236,7 +1237,7 @@ BOOST_AUTO_TEST_CASE(at_its_end_what_spins_is_killed, *testing::guarantee("5.2")
 }
 
 // What was asked for after the end is not done: a request is not read any more.
-BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_the_dead, *testing::guarantee("5.1")) {
+BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_a_dead_client, *testing::guarantee("5.1")) {
   const FileAtEnd file;
   Middle middle([](int tell) {
     Far far;
@@ -1290,15 +1291,15 @@ void parent_dies(bool stopped) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(its_parent_is_killed, *testing::guarantee("5.1")) {
+BOOST_AUTO_TEST_CASE(the_snapshot_ends_when_its_parent_is_killed, *testing::guarantee("5.1")) {
   parent_dies(false);
 }
 
-BOOST_AUTO_TEST_CASE(its_parent_is_killed_while_it_is_stopped) {
+BOOST_AUTO_TEST_CASE(a_stopped_snapshot_ends_when_its_parent_is_killed) {
   parent_dies(true);
 }
 
-BOOST_AUTO_TEST_CASE(killed_it_takes_its_children_along, *testing::guarantee("5.3")) {
+BOOST_AUTO_TEST_CASE(a_killed_snapshot_takes_its_children_along, *testing::guarantee("5.3")) {
   Far far;
   const Kid kid = far.spawn();
   const Kid spinning = far.spawn();
@@ -1311,7 +1312,7 @@ BOOST_AUTO_TEST_CASE(killed_it_takes_its_children_along, *testing::guarantee("5.
   BOOST_TEST(sees_end(kid.socket));
 }
 
-BOOST_AUTO_TEST_CASE(signals_do_nothing_to_it) {
+BOOST_AUTO_TEST_CASE(signals_do_not_end_the_snapshot) {
   Far far;
   const Kid kid = far.spawn();
   for (const int signum : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP, SIGCONT, SIGCHLD}) {
@@ -1330,7 +1331,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(the_door)
 
-BOOST_AUTO_TEST_CASE(a_child_asks_for_children_of_its_own) {
+BOOST_AUTO_TEST_CASE(a_child_asks_for_its_own_children) {
   Far far;
   const Kid kid = far.spawn();
   BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
@@ -1364,7 +1365,7 @@ BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child, *testing::guarantee("5.4"
   }
 }
 
-BOOST_AUTO_TEST_CASE(many_clients) {
+BOOST_AUTO_TEST_CASE(many_clients_are_served) {
   Far far;
   std::vector<Kid> kids;
   std::vector<pid_t> nested;
@@ -1386,7 +1387,7 @@ BOOST_AUTO_TEST_CASE(many_clients) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_broken_request_ends_its_sender_only) {
+BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(connect_to_snapshot);
@@ -1438,7 +1439,7 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
   rendezvous.drop();
 }
 
-BOOST_AUTO_TEST_CASE(a_knock_without_a_socket_is_no_harm) {
+BOOST_AUTO_TEST_CASE(a_connection_request_without_a_socket_does_no_harm) {
   Far far;
   const Kid kid = far.spawn();
   OwnedFd rendezvous = door_of(kid);

@@ -116,7 +116,7 @@ bool send_many(int fd, const std::vector<int>& along) {
 
 BOOST_AUTO_TEST_SUITE(pairs)
 
-BOOST_AUTO_TEST_CASE(close_on_exec_and_registered) {
+BOOST_AUTO_TEST_CASE(pairs_are_close_on_exec_and_registered) {
   for (const PairKind kind : {PairKind::stream, PairKind::packets, PairKind::datagrams}) {
     const Pair pair = pair_of(kind);
     for (const OwnedFd* end : {&pair.one, &pair.other}) {
@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE(close_on_exec_and_registered) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(types) {
+BOOST_AUTO_TEST_CASE(pairs_have_their_socket_types) {
   const struct {
     PairKind kind;
     int type;
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(types) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(no_descriptors_left_is_an_errno) {
+BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_is_an_errno) {
   const int status = in_copy([] {
     const rlimit none{3, 3};
     ::setrlimit(RLIMIT_NOFILE, &none);
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(streams)
 
-BOOST_AUTO_TEST_CASE(nothing_there_is_again) {
+BOOST_AUTO_TEST_CASE(an_empty_socket_would_block) {
   const Pair pair = pair_of(PairKind::stream);
   const Got got = receive_text(pair.one.get());
   BOOST_TEST(got.flow == IoResult::would_block);
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(pieces_arrive_as_one_stream) {
   BOOST_TEST(receive_text(pair.other.get()).text == "wothree");
 }
 
-BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_a_call) {
+BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_one_call_are_written) {
   const Pair pair = pair_of(PairKind::stream);
   const std::string text = "0123456789";
   std::vector<ByteSpan> pieces;
@@ -196,7 +196,7 @@ BOOST_AUTO_TEST_CASE(more_pieces_than_fit_into_a_call) {
              (text + text + text + text).substr(0, sent.size));
 }
 
-BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
+BOOST_AUTO_TEST_CASE(a_full_stream_writes_in_part_and_then_would_block) {
   const Pair pair = pair_of(PairKind::stream);
   const std::string text(8 << 20, 'f');
   std::size_t sent = 0;
@@ -224,7 +224,7 @@ BOOST_AUTO_TEST_CASE(full_is_a_partial_write_and_then_again) {
   BOOST_TEST(send_text(pair.one.get(), "on").flow == IoResult::done);
 }
 
-BOOST_AUTO_TEST_CASE(half_closed_is_end_of_file_after_the_data) {
+BOOST_AUTO_TEST_CASE(a_half_close_is_an_end_of_file_after_the_data) {
   const Pair pair = pair_of(PairKind::stream);
   send_text(pair.one.get(), "last words");
   half_close(pair.one.get());
@@ -236,7 +236,7 @@ BOOST_AUTO_TEST_CASE(half_closed_is_end_of_file_after_the_data) {
   BOOST_TEST(send_text(pair.one.get(), "x").flow == IoResult::closed);  // our own direction
 }
 
-BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_data) {
+BOOST_AUTO_TEST_CASE(the_end_of_a_reset_comes_after_the_data) {
   Pair pair = pair_of(PairKind::stream);
   send_text(pair.one.get(), "read me");
   send_text(pair.other.get(), "unread");
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE(no_signal_is_raised) {
   BOOST_TEST(raised == 0);
 }
 
-BOOST_AUTO_TEST_CASE(waiting_is_waiting) {
+BOOST_AUTO_TEST_CASE(waiting_functions_wait_for_the_other_side) {
   const Pair pair = pair_of(PairKind::stream);
   const Pair done = pair_of(PairKind::stream);
   constexpr std::size_t size = 4 << 20;
@@ -298,7 +298,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(packets)
 
-BOOST_AUTO_TEST_CASE(a_descriptor_comes_along) {
+BOOST_AUTO_TEST_CASE(a_packet_carries_a_descriptor) {
   for (const PairKind kind : {PairKind::packets, PairKind::datagrams, PairKind::stream}) {
     const Pair pair = pair_of(kind);
     Pair data = pair_of(PairKind::stream);
@@ -318,7 +318,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_comes_along) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(none_comes_along_where_none_was_sent) {
+BOOST_AUTO_TEST_CASE(a_packet_without_a_descriptor_brings_none) {
   const Pair pair = pair_of(PairKind::packets);
   char byte = 0;
   BOOST_TEST(receive_packet(pair.other.get(), &byte, 1).flow == IoResult::would_block);
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(none_comes_along_where_none_was_sent) {
   BOOST_TEST(!packet.lost_descriptor);
 }
 
-BOOST_AUTO_TEST_CASE(packets_stay_apart) {
+BOOST_AUTO_TEST_CASE(packets_stay_separate) {
   const Pair pair = pair_of(PairKind::packets);
   for (const char* text : {"one", "two", "three"})
     send_packet(pair.one.get(), text, std::strlen(text), -1);
@@ -340,7 +340,7 @@ BOOST_AUTO_TEST_CASE(packets_stay_apart) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(of_many_descriptors_none_leaks) {
+BOOST_AUTO_TEST_CASE(no_descriptor_of_many_packets_leaks) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
   for (const std::size_t count : {2U, 3U, 8U, 11U, 20U, 100U}) {
@@ -363,7 +363,7 @@ BOOST_AUTO_TEST_CASE(of_many_descriptors_none_leaks) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(four_descriptors_come_in_their_order) {
+BOOST_AUTO_TEST_CASE(four_descriptors_arrive_in_order) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data[4] = {pair_of(PairKind::stream), pair_of(PairKind::stream),
                         pair_of(PairKind::stream), pair_of(PairKind::stream)};
@@ -391,7 +391,7 @@ BOOST_AUTO_TEST_CASE(four_descriptors_come_in_their_order) {
   BOOST_TEST(receive_text(data[1].one.get()).text == "still");
 }
 
-BOOST_AUTO_TEST_CASE(where_one_of_four_has_no_room_none_is_taken) {
+BOOST_AUTO_TEST_CASE(none_of_four_descriptors_is_taken_if_one_has_no_room) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
   const int status = in_copy([&] {
@@ -416,7 +416,7 @@ BOOST_AUTO_TEST_CASE(where_one_of_four_has_no_room_none_is_taken) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_descriptor_that_has_no_room_is_lost_and_said_so) {
+BOOST_AUTO_TEST_CASE(a_descriptor_without_room_is_lost_and_reported) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
   const int status = in_copy([&] {
@@ -445,7 +445,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_that_has_no_room_is_lost_and_said_so) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(full_is_again) {
+BOOST_AUTO_TEST_CASE(a_full_socket_would_block) {
   for (const PairKind kind : {PairKind::packets, PairKind::datagrams}) {
     const Pair pair = pair_of(kind);
     std::size_t sent = 0;
@@ -469,7 +469,7 @@ BOOST_AUTO_TEST_CASE(full_is_again) {
 }
 
 // Not for root: more descriptors in flight than the limit of open ones.
-BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_is_again) {
+BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_would_block) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
   const int status = in_copy([&] {
@@ -493,7 +493,7 @@ BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_is_again) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(closed_is_an_end_after_the_packets) {
+BOOST_AUTO_TEST_CASE(the_end_of_a_close_comes_after_the_packets) {
   Pair pair = pair_of(PairKind::packets);
   for (const char* text : {"one", "two"}) send_packet(pair.one.get(), text, 3, -1);
   pair.one.reset();
@@ -508,7 +508,7 @@ BOOST_AUTO_TEST_CASE(closed_is_an_end_after_the_packets) {
 }
 
 // The reports of a snapshot that dies with requests unread must not be lost.
-BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_packets) {
+BOOST_AUTO_TEST_CASE(the_end_of_a_reset_comes_after_the_packets) {
   Pair pair = pair_of(PairKind::packets);
   for (const char* text : {"one", "two"}) send_packet(pair.one.get(), text, 3, -1);
   send_packet(pair.other.get(), "unread", 6, -1);
@@ -523,7 +523,7 @@ BOOST_AUTO_TEST_CASE(a_reset_is_an_end_after_the_packets) {
     BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == IoResult::closed);
 }
 
-BOOST_AUTO_TEST_CASE(a_write_to_the_dead_throws_no_packet_away) {
+BOOST_AUTO_TEST_CASE(a_write_to_a_dead_process_discards_no_packet) {
   Pair pair = pair_of(PairKind::packets);
   send_packet(pair.one.get(), "one", 3, -1);
   send_packet(pair.other.get(), "unread", 6, -1);
@@ -565,7 +565,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(descriptors)
 
-BOOST_AUTO_TEST_CASE(owns_one) {
+BOOST_AUTO_TEST_CASE(an_object_owns_one_descriptor) {
   const int fd = ::dup(STDERR_FILENO);
   {
     OwnedFd first(fd);
@@ -586,7 +586,7 @@ BOOST_AUTO_TEST_CASE(owns_one) {
   BOOST_TEST(!is_registered(fd));
 }
 
-BOOST_AUTO_TEST_CASE(assigning_closes_what_was_held) {
+BOOST_AUTO_TEST_CASE(assigning_closes_the_previous_descriptor) {
   Pair pair = pair_of(PairKind::stream);
   const int fd = pair.one.get();
   pair.one = OwnedFd(::dup(STDERR_FILENO));
@@ -594,7 +594,7 @@ BOOST_AUTO_TEST_CASE(assigning_closes_what_was_held) {
   BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
-BOOST_AUTO_TEST_CASE(none_at_all) {
+BOOST_AUTO_TEST_CASE(an_empty_object_holds_no_descriptor) {
   OwnedFd none(-1);
   BOOST_TEST(!none);
   none.reset();
@@ -603,7 +603,7 @@ BOOST_AUTO_TEST_CASE(none_at_all) {
   BOOST_TEST(!is_registered(1 << 30));
 }
 
-BOOST_AUTO_TEST_CASE(reset_is_heard_while_a_stranger_holds_a_copy) {
+BOOST_AUTO_TEST_CASE(reset_is_noticed_even_if_another_process_holds_a_copy) {
   Pair pair = pair_of(PairKind::stream);
   const Pair life = pair_of(PairKind::stream);
   const pid_t stranger = start_copy([&] {
@@ -622,7 +622,7 @@ BOOST_AUTO_TEST_CASE(reset_is_heard_while_a_stranger_holds_a_copy) {
   BOOST_TEST(end_of(stranger) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(dropped_is_not_heard_while_another_holds_it) {
+BOOST_AUTO_TEST_CASE(dropping_is_unnoticed_while_another_holds_the_socket) {
   Pair pair = pair_of(PairKind::stream);
   const int copy = ::dup(pair.one.get());
   const int fd = pair.one.get();
@@ -636,7 +636,7 @@ BOOST_AUTO_TEST_CASE(dropped_is_not_heard_while_another_holds_it) {
   BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
 }
 
-BOOST_AUTO_TEST_CASE(a_copy_closes_what_is_registered) {
+BOOST_AUTO_TEST_CASE(a_fork_closes_registered_descriptors) {
   Pair pair = pair_of(PairKind::stream);
   Pair kept = pair_of(PairKind::packets);
   const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -661,7 +661,7 @@ BOOST_AUTO_TEST_CASE(a_copy_closes_what_is_registered) {
 }
 
 // The number of a descriptor that the copy has closed soon belongs to somebody else.
-BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_strange) {
+BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_foreign_descriptor) {
   Pair pair = pair_of(PairKind::stream);
   Pair dropped = pair_of(PairKind::stream);
   Pair assigned = pair_of(PairKind::stream);
@@ -688,7 +688,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_strange) {
 }
 
 // Nor what the library itself has opened since: the number is registered again.
-BOOST_AUTO_TEST_CASE(an_inherited_object_closes_nothing_of_a_later_one) {
+BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
   Pair pair = pair_of(PairKind::stream);
   Pair dropped = pair_of(PairKind::stream);
   const int status = in_copy([&] {
@@ -734,7 +734,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
 }
 
 // What a copy of the library's keeps is its own from then on.
-BOOST_AUTO_TEST_CASE(what_a_copy_keeps_is_shut_down_by_it) {
+BOOST_AUTO_TEST_CASE(a_fork_shuts_down_the_descriptor_it_keeps) {
   Pair pair = pair_of(PairKind::stream);
   const int status = in_copy([&] {
     close_registered_except(pair.one.get(), -1);

@@ -123,7 +123,7 @@ struct nlohmann::adl_serializer<shapes::Sealed> {
 
 BOOST_AUTO_TEST_SUITE(optional)
 
-BOOST_AUTO_TEST_CASE(is_null_or_the_value) {
+BOOST_AUTO_TEST_CASE(an_optional_is_encoded_as_null_or_the_value) {
   check(std::optional<int>(), "null");
   check(std::optional<int>(0), "0");
   check(std::optional<bool>(false), "false");
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(is_null_or_the_value) {
   check(std::optional<shapes::Sealed>(), "null");
 }
 
-BOOST_AUTO_TEST_CASE(inside_of_others) {
+BOOST_AUTO_TEST_CASE(optionals_are_preserved_inside_other_types) {
   check(std::vector<std::optional<int>>{1, std::nullopt, 3}, "[1,null,3]");
   check(std::list<std::optional<std::string>>{std::nullopt, "a"}, "[null,\"a\"]");
   check(std::map<std::string, std::optional<int>>{{"a", 1}, {"b", {}}}, R"({"a":1,"b":null})");
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(inside_of_others) {
         "[[1],null]");
 }
 
-BOOST_AUTO_TEST_CASE(in_structs) {
+BOOST_AUTO_TEST_CASE(optionals_are_preserved_in_structs) {
   using shapes::Address;
   check(Address{"Main", 5}, R"({"number":5,"street":"Main"})");
   check(Address{"Main", {}}, R"({"number":null,"street":"Main"})");
@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(in_structs) {
 }
 
 // Null could be either: told as it is written, and not found out by who reads.
-BOOST_AUTO_TEST_CASE(of_what_is_null_itself) {
+BOOST_AUTO_TEST_CASE(an_optional_of_a_null_value_is_refused) {
   using Twice = std::optional<std::optional<int>>;
   check(Twice(), "null");
   check(Twice(5), "5");
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(of_what_is_null_itself) {
                  "would be read as an empty optional"));
 }
 
-BOOST_AUTO_TEST_CASE(of_what_is_wrong) {
+BOOST_AUTO_TEST_CASE(an_optional_of_a_malformed_value_is_refused) {
   BOOST_TEST(has(not_read<std::optional<int>>("\"5\""), "must be number, but is string"));
   BOOST_TEST(has(not_read<std::optional<int>>("nul"), "column"));
   BOOST_TEST(has(not_read<std::vector<std::optional<std::string>>>("[null,1]"), "must be string"));
@@ -192,7 +192,7 @@ BOOST_AUTO_TEST_SUITE(variant)
 
 using Value = std::variant<int, std::string, std::vector<int>>;
 
-BOOST_AUTO_TEST_CASE(has_an_index_and_a_value) {
+BOOST_AUTO_TEST_CASE(a_variant_is_encoded_as_an_index_and_a_value) {
   check(Value(5), R"({"index":0,"value":5})");
   check(Value("five"), R"({"index":1,"value":"five"})");
   check(Value(std::vector<int>{1, 2}), R"({"index":2,"value":[1,2]})");
@@ -203,14 +203,14 @@ BOOST_AUTO_TEST_CASE(has_an_index_and_a_value) {
   check(std::variant<shapes::Sealed, int>(shapes::Sealed(3)), R"({"index":0,"value":3})");
 }
 
-BOOST_AUTO_TEST_CASE(monostate_is_null) {
+BOOST_AUTO_TEST_CASE(a_monostate_is_encoded_as_null) {
   check(std::variant<std::monostate, int>(), R"({"index":0,"value":null})");
   check(std::variant<std::monostate, int>(7), R"({"index":1,"value":7})");
   check(std::monostate{}, "null");
   BOOST_TEST(has(not_read<std::monostate>("0"), "monostate is not null"));
 }
 
-BOOST_AUTO_TEST_CASE(inside_of_others) {
+BOOST_AUTO_TEST_CASE(variants_are_preserved_inside_other_types) {
   check(std::vector<Value>{1, "a"}, R"([{"index":0,"value":1},{"index":1,"value":"a"}])");
   check(std::map<std::string, Value>{{"k", 1}}, R"({"k":{"index":0,"value":1}})");
   check(std::optional<Value>(std::in_place, 1), R"({"index":0,"value":1})");
@@ -220,7 +220,7 @@ BOOST_AUTO_TEST_CASE(inside_of_others) {
   check(Deep(Value("x")), R"({"index":1,"value":{"index":1,"value":"x"}})");
 }
 
-BOOST_AUTO_TEST_CASE(bad_ones) {
+BOOST_AUTO_TEST_CASE(malformed_variants_are_refused) {
   for (const char* text :
        {R"({"index":3,"value":1})", R"({"index":-1,"value":1})", R"({"index":0.0,"value":1})",
         R"({"index":"0","value":1})", R"({"index":true,"value":1})", R"({"index":null,"value":1})",
@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(bad_ones) {
   for (const char* text : {"1", "null", "[0,1]", "\"a\"", "{}"}) not_read<Value>(text);
 }
 
-BOOST_AUTO_TEST_CASE(without_a_value) {
+BOOST_AUTO_TEST_CASE(a_variant_without_a_value_is_refused) {
   std::variant<std::string, shapes::Fragile> broken("x");
   BOOST_CHECK_THROW(broken.emplace<1>(1), int);
   BOOST_REQUIRE(broken.valueless_by_exception());
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(chrono_types)
 
-BOOST_AUTO_TEST_CASE(durations_are_their_count) {
+BOOST_AUTO_TEST_CASE(a_duration_is_encoded_as_its_count) {
   check(chrono::nanoseconds(std::numeric_limits<std::int64_t>::min()), "-9223372036854775808");
   check(chrono::nanoseconds(std::numeric_limits<std::int64_t>::max()), "9223372036854775807");
   check(chrono::milliseconds(-5), "-5");
@@ -254,7 +254,7 @@ BOOST_AUTO_TEST_CASE(durations_are_their_count) {
   check(chrono::duration<std::uint8_t, std::ratio<7, 3>>(200), "200");
 }
 
-BOOST_AUTO_TEST_CASE(time_points_are_their_count_since_the_epoch) {
+BOOST_AUTO_TEST_CASE(a_time_point_is_encoded_as_its_count_since_the_epoch) {
   const chrono::system_clock::time_point epoch;
   check(epoch, "0");
   check(epoch + chrono::system_clock::duration(-1), "-1");
@@ -265,14 +265,14 @@ BOOST_AUTO_TEST_CASE(time_points_are_their_count_since_the_epoch) {
   BOOST_TEST((value_of<chrono::steady_clock::time_point>(text_of(now)) == now));
 }
 
-BOOST_AUTO_TEST_CASE(inside_of_others) {
+BOOST_AUTO_TEST_CASE(times_are_preserved_inside_other_types) {
   check(std::vector<chrono::seconds>{chrono::seconds(1), chrono::seconds(2)}, "[1,2]");
   check(std::map<std::string, chrono::milliseconds>{{"a", chrono::milliseconds(1)}}, R"({"a":1})");
   check(std::optional<chrono::seconds>(chrono::seconds(0)), "0");
   check(std::variant<int, chrono::seconds>(chrono::seconds(9)), R"({"index":1,"value":9})");
 }
 
-BOOST_AUTO_TEST_CASE(bad_ones) {
+BOOST_AUTO_TEST_CASE(malformed_times_are_refused) {
   BOOST_TEST(has(not_read<chrono::seconds>("\"5\""), "must be number"));
   BOOST_TEST(has(not_read<chrono::system_clock::time_point>("null"), "must be number"));
   BOOST_TEST(has(not_written(chrono::duration<double>(std::nan(""))), "NaN"));
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(path)
 
-BOOST_AUTO_TEST_CASE(is_its_string) {
+BOOST_AUTO_TEST_CASE(a_path_is_encoded_as_its_string) {
   check(fs::path(), "\"\"");
   check(fs::path("/a/b c.txt"), "\"/a/b c.txt\"");
   check(fs::path("../\xc3\xa4/"), "\"../\xc3\xa4/\"");
@@ -294,7 +294,7 @@ BOOST_AUTO_TEST_CASE(is_its_string) {
   check(std::optional<fs::path>("x"), "\"x\"");
 }
 
-BOOST_AUTO_TEST_CASE(bad_ones) {
+BOOST_AUTO_TEST_CASE(malformed_paths_are_refused) {
   BOOST_TEST(has(not_read<fs::path>("1"), "must be string"));
   BOOST_TEST(has(not_read<fs::path>("[\"a\"]"), "must be string"));
   BOOST_TEST(has(not_written(fs::path("/a\xff")), "UTF-8"));
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 // ---- all of them ----
 
-BOOST_AUTO_TEST_CASE(a_struct_of_all) {
+BOOST_AUTO_TEST_CASE(a_struct_of_all_types_is_preserved) {
   shapes::Person person;
   BOOST_TEST((value_of<shapes::Person>(text_of(person)) == person));
   person.name = "Ada";
@@ -320,7 +320,7 @@ BOOST_AUTO_TEST_CASE(a_struct_of_all) {
 }
 
 // Whoever makes documents by hand has the forms, too, and so has ordered_json.
-BOOST_AUTO_TEST_CASE(documents_know_them) {
+BOOST_AUTO_TEST_CASE(documents_convert_standard_types) {
   json document;
   document["o"] = std::optional<int>(3);
   document["v"] = std::variant<int, bool>(true);
@@ -336,7 +336,7 @@ BOOST_AUTO_TEST_CASE(documents_know_them) {
   BOOST_TEST((nlohmann::ordered_json::parse("null").get<std::optional<int>>() == std::nullopt));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_inside_must_be_convertible) {
+BOOST_AUTO_TEST_CASE(contained_types_must_be_convertible) {
   using shapes::Opaque;
   static_assert(!std::is_constructible_v<json, const Opaque&>);
   static_assert(!std::is_constructible_v<json, const std::optional<Opaque>&>);

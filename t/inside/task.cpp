@@ -104,7 +104,7 @@ struct NoDefault {
 
 BOOST_AUTO_TEST_SUITE(signatures)
 
-BOOST_AUTO_TEST_CASE(functions) {
+BOOST_AUTO_TEST_CASE(functions_have_a_signature) {
   static_assert(signature_of<int, int>(&twice));
   static_assert(signature_of<double, double>(&half));
   static_assert(signature_of<int>(&none));
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(functions) {
   BOOST_TEST(true);  // the compiler has said it
 }
 
-BOOST_AUTO_TEST_CASE(lambdas) {
+BOOST_AUTO_TEST_CASE(lambdas_have_a_signature) {
   int captured = 3;
   const auto plain = [](int x) { return x; };
   auto with_capture = [captured](long x) { return x + captured; };
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(lambdas) {
   BOOST_TEST((signature_of<int>(is_both)));
 }
 
-BOOST_AUTO_TEST_CASE(functors) {
+BOOST_AUTO_TEST_CASE(functors_have_a_signature) {
   static_assert(has_signature<Plus, int, int>);
   static_assert(has_signature<PlusConst, int, int>);
   static_assert(has_signature<PlusNoexcept, int, int>);
@@ -135,7 +135,7 @@ BOOST_AUTO_TEST_CASE(functors) {
   BOOST_TEST(true);
 }
 
-BOOST_AUTO_TEST_CASE(fn_names_one) {
+BOOST_AUTO_TEST_CASE(fn_names_a_signature) {
   const auto overload = fn<std::string(const std::string&)>(overloaded);
   BOOST_TEST((signature_of<std::string, const std::string&>(overload)));
   const auto sine = fn<double(double)>(std::sin);
@@ -144,7 +144,7 @@ BOOST_AUTO_TEST_CASE(fn_names_one) {
   BOOST_TEST((signature_of<int, int, int>(generic)));
 }
 
-BOOST_AUTO_TEST_CASE(bind_takes_the_first_away) {
+BOOST_AUTO_TEST_CASE(bind_removes_the_first_parameters) {
   BOOST_TEST((signature_of<std::string, const std::string&, int, const std::vector<int>&>(
       par::bind(&join))));
   BOOST_TEST((signature_of<std::string, int, const std::vector<int>&>(par::bind(&join, "a"))));
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(bind_takes_the_first_away) {
                                detail::Bind<decltype(&join), std::string, int>>);
 }
 
-BOOST_AUTO_TEST_CASE(wrappers_nest) {
+BOOST_AUTO_TEST_CASE(wrappers_can_be_nested) {
   BOOST_TEST((signature_of<int, int>(as_is(&twice))));
   BOOST_TEST((signature_of<double, double>(as_is(fn<double(double)>(std::cos)))));
   BOOST_TEST((signature_of<int, int>(
@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(wrappers_nest) {
       (signature_of<std::string, int, const std::vector<int>&>(as_is(par::bind(&join, "a")))));
 }
 
-BOOST_AUTO_TEST_CASE(shapes_of_remote_functions) {
+BOOST_AUTO_TEST_CASE(remote_functions_have_a_shape) {
   using detail::shape_of;
   const auto sync = [](const std::string&) -> const int& {
     static const int number = 1;
@@ -209,7 +209,7 @@ BOOST_AUTO_TEST_CASE(functions_travel_as_their_address) {
   BOOST_TEST(travelled(&none)() == 7);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_empty_sends_nothing) {
+BOOST_AUTO_TEST_CASE(an_empty_callable_sends_nothing) {
   const auto lambda = [](int x) { return x + 1; };
   BOOST_TEST(frozen(lambda).empty());
   BOOST_TEST(travelled(lambda)(1) == 2);
@@ -241,7 +241,7 @@ BOOST_AUTO_TEST_CASE(functors_travel) {
   BOOST_TEST(travelled(PlusConstNoexcept{4})(2) == 6);
 }
 
-BOOST_AUTO_TEST_CASE(what_changes_starts_anew) {
+BOOST_AUTO_TEST_CASE(a_mutable_callable_travels_with_its_state) {
   int calls = 10;
   auto counting = [calls]() mutable { return ++calls; };
   counting();
@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(what_changes_starts_anew) {
   BOOST_TEST(counting() == 12);
 }
 
-BOOST_AUTO_TEST_CASE(what_has_no_default_travels) {
+BOOST_AUTO_TEST_CASE(a_callable_without_a_default_constructor_travels) {
   const NoDefault value(9);
   BOOST_TEST(travelled([value]() { return value.value; })() == 9);
 }
@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(bound_arguments_travel_through_their_codecs) {
   BOOST_TEST(three() == "three3:3");
 }
 
-BOOST_AUTO_TEST_CASE(bound_arguments_of_lambdas) {
+BOOST_AUTO_TEST_CASE(bound_arguments_of_lambdas_travel) {
   int n = 4;
   auto lambda = travelled(
       par::bind([n](const std::string& a, std::vector<double> b,
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(as_is_takes_everything) {
   BOOST_TEST(travelled(as_is(par::bind([&local](int x) { return x + local; }, 2)))() == 3);
 }
 
-BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
+BOOST_AUTO_TEST_CASE(a_task_frame_truncated_at_any_byte_is_refused) {
   const auto task =
       par::bind([n = 3L](std::string s, int i) { return s + std::to_string(i + n); }, "x", 1);
   const std::string bytes = frozen(task);
@@ -320,7 +320,7 @@ BOOST_AUTO_TEST_CASE(truncated_at_every_byte) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded) {
+BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded_is_an_error) {
   try {
     frozen(par::bind(&nothing, "\xff"));
     BOOST_ERROR("nothing was thrown");
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to) {
+BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to_must_be_known) {
   const auto function_of = [](const auto& f) {
     return detail::make_task(f, [](detail::Child&, Reader&) {}).function;
   };
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to) {
   BOOST_TEST(!function_of(Plus{1}).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(the_entry_and_the_function_are_looked_for) {
+BOOST_AUTO_TEST_CASE(the_entry_and_the_function_must_be_known) {
   const auto now = modules_now();
   const auto entry = [](detail::Child&, Reader&) {};
   const auto nowhere = reinterpret_cast<void (*)()>(const_cast<Modules*>(now.get()));
@@ -363,7 +363,7 @@ BOOST_AUTO_TEST_CASE(the_entry_and_the_function_are_looked_for) {
   BOOST_TEST(why_unknown(*now, task).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(the_task_frame) {
+BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::Child&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
@@ -486,7 +486,7 @@ BOOST_AUTO_TEST_CASE(locals_deep_in_the_stack_are_refused) {
   BOOST_TEST(Deep::down(&high, 200));
 }
 
-BOOST_AUTO_TEST_CASE(inside_bind_and_fn_too) {
+BOOST_AUTO_TEST_CASE(captures_inside_bind_and_fn_are_checked) {
   int local = 1;
   BOOST_TEST(is_refused(par::bind([&local](int x) { return x + local; }, 1)));
   BOOST_TEST(is_refused(fn<int(int)>([&local](auto x) { return x + local; })));
@@ -494,7 +494,7 @@ BOOST_AUTO_TEST_CASE(inside_bind_and_fn_too) {
       is_refused(par::bind(par::bind([&local](int x, int y) { return x + y + local; }, 1), 2)));
 }
 
-BOOST_AUTO_TEST_CASE(what_lives_on_is_accepted) {
+BOOST_AUTO_TEST_CASE(captures_that_outlive_the_call_are_accepted) {
   static int static_number = 2;
   const auto heap = std::make_unique<int>(3);
   int* const to_heap = heap.get();
@@ -523,7 +523,7 @@ constexpr bool clears_padding = true;
 #endif
 
 // What only looks like an address must not be taken for one: bytes that nobody has written.
-BOOST_AUTO_TEST_CASE(padding_is_not_looked_at) {
+BOOST_AUTO_TEST_CASE(padding_is_not_checked) {
   if (!clears_padding) return testing::skip("this compiler cannot clear padding");
   struct alignas(64) Padded {
     explicit Padded(int v) : value(v) {}
@@ -539,7 +539,7 @@ BOOST_AUTO_TEST_CASE(padding_is_not_looked_at) {
   BOOST_TEST(travelled(*padded)(1) == 2);
 }
 
-BOOST_AUTO_TEST_CASE(a_gap_between_captures_is_not_looked_at) {
+BOOST_AUTO_TEST_CASE(a_gap_between_captures_is_not_checked) {
   if (!clears_padding) return testing::skip("this compiler cannot clear padding");
   struct alignas(16) Gap {
     explicit Gap(char c) : first(c) {}
@@ -556,7 +556,7 @@ BOOST_AUTO_TEST_CASE(a_gap_between_captures_is_not_looked_at) {
   BOOST_TEST(travelled(*gap)() == 'g');
 }
 
-BOOST_AUTO_TEST_CASE(the_stack_of_every_thread_counts) {
+BOOST_AUTO_TEST_CASE(references_to_the_stack_of_any_thread_are_refused) {
   bool refused = false;
   bool accepted = false;
   std::thread([&] {
@@ -575,7 +575,7 @@ BOOST_AUTO_TEST_CASE(the_stack_of_every_thread_counts) {
   BOOST_TEST(accepted);
 }
 
-BOOST_AUTO_TEST_CASE(as_is_switches_it_off) {
+BOOST_AUTO_TEST_CASE(as_is_disables_the_check) {
   int local = 1;
   auto by_reference = travelled(as_is([&local](int x) { return x + local; }));
   local = 41;
@@ -586,7 +586,7 @@ BOOST_AUTO_TEST_CASE(as_is_switches_it_off) {
   BOOST_TEST(travelled(as_is(fn<int(int)>([&local](auto x) { return x + local; })))(3) == 44);
 }
 
-BOOST_AUTO_TEST_CASE(as_is_inside_fn_switches_it_off) {
+BOOST_AUTO_TEST_CASE(as_is_inside_fn_disables_the_check) {
   int local = 1;
   const auto task = fn<int(int)>(as_is([&local](auto x) { return x + local; }));
   BOOST_TEST(travelled(task)(3) == 4);
@@ -612,7 +612,7 @@ std::string answer(F f, const std::string& argument) {
 
 BOOST_AUTO_TEST_SUITE(calls)
 
-BOOST_AUTO_TEST_CASE(decode_call_encode) {
+BOOST_AUTO_TEST_CASE(a_call_decodes_runs_and_encodes) {
   BOOST_TEST(answer(&twice, "21") == "42");
   BOOST_TEST(answer(&none, "") == "7");
   BOOST_TEST(answer(&nothing, "\"x\"") == "");
@@ -621,7 +621,7 @@ BOOST_AUTO_TEST_CASE(decode_call_encode) {
   BOOST_TEST(answer([]() {}, "") == "");
 }
 
-BOOST_AUTO_TEST_CASE(a_bad_argument_does_not_reach_it) {
+BOOST_AUTO_TEST_CASE(a_bad_argument_does_not_reach_the_task) {
   static int calls = 0;
   const auto task = [](int x) { return calls += x; };
   for (const char* bad : {"", "x", "\"1\"", "1 2"}) {
@@ -636,7 +636,7 @@ BOOST_AUTO_TEST_CASE(a_bad_argument_does_not_reach_it) {
   BOOST_TEST(calls == 0);
 }
 
-BOOST_AUTO_TEST_CASE(what_a_task_throws_is_not_what_its_codec_throws) {
+BOOST_AUTO_TEST_CASE(exceptions_of_a_task_and_of_its_codec_differ) {
   try {
     answer([](int) -> int { throw std::range_error("task"); }, "1");
     BOOST_ERROR("nothing was thrown");

@@ -103,7 +103,7 @@ struct ParcelIo {
 
 // ---- no memory ----
 
-BOOST_AUTO_TEST_CASE(an_answer_that_finds_no_memory_fails_its_call_alone) {
+BOOST_AUTO_TEST_CASE(an_answer_without_memory_fails_only_its_own_call) {
   if (skipped()) return;
   const int status = with_little_memory([](par::Reactor& loop, const par::Options& options) {
     auto make = par::run<par::RawIo>(loop, &text_of_size, options);
@@ -120,7 +120,7 @@ BOOST_AUTO_TEST_CASE(an_answer_that_finds_no_memory_fails_its_call_alone) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(descriptors_of_an_answer_that_finds_no_memory_are_closed) {
+BOOST_AUTO_TEST_CASE(descriptors_of_an_answer_without_memory_are_closed) {
   if (skipped()) return;
   const int status = with_little_memory([](par::Reactor& loop, const par::Options& options) {
     auto make = par::run<ParcelIo>(
@@ -143,7 +143,7 @@ BOOST_AUTO_TEST_CASE(descriptors_of_an_answer_that_finds_no_memory_are_closed) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(an_answer_that_is_decoded_without_memory_fails_its_call_alone) {
+BOOST_AUTO_TEST_CASE(an_answer_decoded_without_memory_fails_only_its_own_call) {
   if (skipped()) return;
   const int status = with_little_memory([](par::Reactor& loop, const par::Options& options) {
     auto make = par::run(loop, &text_of_size, options);
@@ -158,7 +158,7 @@ BOOST_AUTO_TEST_CASE(an_answer_that_is_decoded_without_memory_fails_its_call_alo
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(an_argument_that_finds_no_memory_in_the_child_fails_its_call_alone) {
+BOOST_AUTO_TEST_CASE(an_argument_without_memory_in_the_child_fails_only_its_own_call) {
   if (skipped()) return;
   par::Reactor loop;
   par::Options options;
@@ -185,7 +185,7 @@ BOOST_AUTO_TEST_CASE(an_argument_that_finds_no_memory_in_the_child_fails_its_cal
   BOOST_TEST(sizes == 11U);
 }
 
-BOOST_AUTO_TEST_CASE(a_bound_argument_that_finds_no_memory_in_the_child_says_so) {
+BOOST_AUTO_TEST_CASE(a_bound_argument_without_memory_in_the_child_is_reported) {
   if (skipped()) return;
   par::Reactor loop;
   par::Options options;
@@ -202,7 +202,7 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_finds_no_memory_in_the_child_says_so)
   BOOST_TEST((refused->code() == par::Errc::overloaded));
 }
 
-BOOST_AUTO_TEST_CASE(a_message_that_finds_no_memory_is_an_error_and_the_pipe_goes_on) {
+BOOST_AUTO_TEST_CASE(a_message_without_memory_is_an_error_and_the_pipe_continues) {
   if (skipped()) return;
   const int status = with_little_memory([](par::Reactor& loop, const par::Options& options) {
     auto child = par::process<par::RawIo>(
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_finds_no_memory_is_an_error_and_the_pipe_goe
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(an_item_of_a_map_whose_answer_finds_no_memory_fails_alone) {
+BOOST_AUTO_TEST_CASE(a_map_item_whose_answer_has_no_memory_fails_alone) {
   if (skipped()) return;
   const int status = with_little_memory([](par::Reactor& loop, const par::Options& options) {
     par::PoolOptions pool_options;
@@ -293,7 +293,7 @@ par::Error error_of_call(par::Reactor& loop, Remote& remote, int n) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_exception_without_a_text_is_told_by_its_type) {
+BOOST_AUTO_TEST_CASE(an_exception_without_a_text_is_described_by_its_type) {
   par::Reactor loop;
   auto fail = par::run(loop, [](int n) {
     if (n == 1) throw Mute();
@@ -315,7 +315,7 @@ BOOST_AUTO_TEST_CASE(an_exception_without_a_text_is_told_by_its_type) {
       has(error_of_call(loop, fail, 3).what(), "outer; caused by (anonymous namespace)::Mute"));
 }
 
-BOOST_AUTO_TEST_CASE(a_reply_fails_with_an_exception_without_a_text) {
+BOOST_AUTO_TEST_CASE(a_reply_may_fail_with_an_exception_without_a_text) {
   par::Reactor loop;
   auto fail = par::run(loop, [](int n, par::Reply<int> reply) {
     if (n == 0)
@@ -326,7 +326,7 @@ BOOST_AUTO_TEST_CASE(a_reply_fails_with_an_exception_without_a_text) {
   BOOST_TEST(has(error_of_call(loop, fail, 1).what(), "Mute"));
 }
 
-BOOST_AUTO_TEST_CASE(a_codec_throws_an_exception_without_a_text) {
+BOOST_AUTO_TEST_CASE(a_codec_may_throw_an_exception_without_a_text) {
   for (const auto act :
        {+[] { ThrowingIo<Mute>::put(*std::make_unique<par::Writer>(), 1); },
         +[] { ThrowingIo<MuteError>::put(*std::make_unique<par::Writer>(), 1); }}) {

@@ -92,15 +92,15 @@ void testing_main_init() {
   testing::take_default_snapshot();
 }
 
-BOOST_AUTO_TEST_CASE(a_copy_that_returns_answers_nothing) {
+BOOST_AUTO_TEST_CASE(a_fork_that_returns_from_a_task_sends_no_answer) {
   BOOST_TEST(answers_of(fork_and_return) == expected(20, 0), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(nor_does_one_that_throws) {
+BOOST_AUTO_TEST_CASE(a_fork_that_throws_from_a_task_sends_no_answer) {
   BOOST_TEST(answers_of(fork_and_throw) == expected(20, 70), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(nor_one_with_a_reply) {
+BOOST_AUTO_TEST_CASE(a_fork_with_a_reply_sends_no_answer) {
   BOOST_TEST(answers_of(fork_and_reply) == expected(20, 0), boost::test_tools::per_element());
   BOOST_TEST(answers_of(fork_in_callback) == expected(20, 0), boost::test_tools::per_element());
   const auto fork_and_throw_later = [](int x, par::Reply<int> reply) { reply(fork_and_throw(x)); };
@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(nor_one_with_a_reply) {
 }
 
 // The child has a loop, which runs while it waits for calls.
-BOOST_AUTO_TEST_CASE(nor_one_that_was_forked_between_two_calls) {
+BOOST_AUTO_TEST_CASE(a_fork_between_two_calls_sends_no_answer) {
   static int forked = 0;
   static int ended = 0;
   par::Reactor loop;
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(nor_one_that_was_forked_between_two_calls) {
 }
 
 // What was gathered and not yet written is the child's to write.
-BOOST_AUTO_TEST_CASE(short_calls_before_it_are_answered_once) {
+BOOST_AUTO_TEST_CASE(short_calls_before_a_fork_are_answered_once) {
   const auto task = [](int x) { return x % 100 == 99 ? fork_and_return(x) : x; };
   std::vector<int> all;
   for (int x = 0; x < 500; ++x) all.push_back(x);
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(short_calls_before_it_are_answered_once) {
 }
 
 // The copy has come back, and the child is still at its call: who cancels it means the child.
-BOOST_AUTO_TEST_CASE(the_call_is_not_over_with_its_copy) {
+BOOST_AUTO_TEST_CASE(a_call_continues_after_its_fork_has_returned) {
   par::Options options;
   options.grace = 0ms;
   par::Reactor loop;
@@ -220,7 +220,7 @@ std::string events_of(void (*task)(par::Pipe<int, int>)) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_copy_of_a_process_leaves_its_pipe_alone) {
+BOOST_AUTO_TEST_CASE(a_fork_of_a_process_task_does_not_use_its_pipe) {
   BOOST_TEST(events_of(echo) == "1000 2000 3000 4000 5000 end normal");
   BOOST_TEST(events_of(fork_and_echo) == "0 1000 2000 3000 4000 5000 end normal");
 }
@@ -249,7 +249,7 @@ bool all_of(const Strings& lines, const Strings& wanted) {
 }  // namespace
 
 // The task takes the streams out of step with stdio: each has a buffer of its own then.
-BOOST_AUTO_TEST_CASE(what_a_task_writes_to_wide_streams_is_out_before_its_answer) {
+BOOST_AUTO_TEST_CASE(wide_output_of_a_task_is_written_before_its_answer) {
   Strings lines;
   par::Reactor loop;
   auto f = par::run(
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(what_a_task_writes_to_wide_streams_is_out_before_its_answer
 }
 
 // The same at the end of a process that sends nothing.
-BOOST_AUTO_TEST_CASE(and_before_its_end) {
+BOOST_AUTO_TEST_CASE(wide_output_of_a_process_is_written_before_its_end) {
   Strings lines;
   par::Reactor loop;
   auto p = par::process(
@@ -327,7 +327,7 @@ int crash_in_a_captured_child() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_crash_leaves_nothing_in_a_buffer_of_a_captured_child) {
+BOOST_AUTO_TEST_CASE(a_crash_leaves_no_output_in_a_buffer_of_a_captured_child) {
   BOOST_TEST(testing::elsewhere(crash_in_a_captured_child) == 4);
 }
 
@@ -402,7 +402,7 @@ int write_without_a_reader() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(where_nobody_reads_the_output_the_answer_comes_all_the_same) {
+BOOST_AUTO_TEST_CASE(an_answer_arrives_even_if_nobody_reads_the_output) {
   BOOST_TEST(testing::elsewhere(answer_without_a_reader) == 33);
   BOOST_TEST(testing::elsewhere(write_without_a_reader) == SIGPIPE);
 }
@@ -460,7 +460,7 @@ void print_at_the_end() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_thread_that_leaves_its_task_ends_its_child_as_exit_does) {
+BOOST_AUTO_TEST_CASE(a_task_that_exits_its_thread_ends_its_child_like_exit) {
   check_leaving([](int x) {
     if (x == 0) leave_by_exit();
     return x;
@@ -472,7 +472,7 @@ BOOST_AUTO_TEST_CASE(a_thread_that_leaves_its_task_ends_its_child_as_exit_does) 
 }
 
 // The Reply goes with the thread, unless somebody keeps it.
-BOOST_AUTO_TEST_CASE(so_does_one_that_has_a_reply) {
+BOOST_AUTO_TEST_CASE(a_task_with_a_reply_that_exits_its_thread_ends_its_child_like_exit) {
   check_leaving([](int x, par::Reply<int> reply) {
     static auto* kept = new std::vector<par::Reply<int>>;  // exit() is not to destroy it
     kept->push_back(reply);
@@ -481,7 +481,7 @@ BOOST_AUTO_TEST_CASE(so_does_one_that_has_a_reply) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(so_does_one_that_leaves_a_process_or_a_callback_of_it) {
+BOOST_AUTO_TEST_CASE(a_process_task_or_callback_that_exits_its_thread_ends_its_child_like_exit) {
   check_leaving_process([](par::Pipe<int, int>) {
     print_at_the_end();
     leave_by_exit();
@@ -497,7 +497,7 @@ BOOST_AUTO_TEST_CASE(so_does_one_that_leaves_a_process_or_a_callback_of_it) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(one_of_a_pool_is_replaced) {
+BOOST_AUTO_TEST_CASE(a_pool_child_whose_task_exits_its_thread_is_replaced) {
   par::PoolOptions options;
   options.workers = 1;
   par::Reactor loop;
@@ -571,19 +571,19 @@ Executed executed(F before_exec) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_task_that_says_so_goes_on_as_another_program) {
+BOOST_AUTO_TEST_CASE(a_task_that_calls_will_exec_continues_as_another_program) {
   const Executed seen = executed([] { par::this_child::will_exec(); });
   BOOST_TEST((seen.events == Strings{"1", "end", "3"}));
   BOOST_TEST((seen.lines == Strings{"printed by the task", "line"}));
 }
 
-BOOST_AUTO_TEST_CASE(one_that_does_not_is_ended) {
+BOOST_AUTO_TEST_CASE(a_task_that_executes_without_will_exec_is_terminated) {
   const Executed seen = executed([] {});
   BOOST_REQUIRE(!seen.events.empty());
   BOOST_TEST(seen.events.back() == "terminated");
 }
 
-BOOST_AUTO_TEST_CASE(only_the_task_of_a_process_can_say_so) {
+BOOST_AUTO_TEST_CASE(only_the_task_of_a_process_may_call_will_exec) {
   BOOST_CHECK_THROW(par::this_child::will_exec(), std::logic_error);
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {

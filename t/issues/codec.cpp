@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(a_deep_document_is_refused_on_a_small_stack) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_deep_document_inside_of_a_value_is_refused_on_a_small_stack) {
+BOOST_AUTO_TEST_CASE(a_deep_document_inside_a_value_is_refused_on_a_small_stack) {
   if (skipped()) return;
   const auto in_a_vector = [](json document) {
     std::vector<json> value(2);
@@ -179,7 +179,7 @@ BOOST_AUTO_TEST_CASE(a_deep_message_is_refused_on_a_small_stack) {
   read(std::vector<int>(), texts[0], texts[1], texts[2]);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_wrong_deep_in_a_document_is_named_on_a_small_stack) {
+BOOST_AUTO_TEST_CASE(an_error_deep_in_a_document_is_named_on_a_small_stack) {
   if (skipped()) return;
   BOOST_TEST(has(not_written<par::JsonIo<json>>(in_arrays(most, json(std::nan("")))), "NaN"));
   std::string place;
@@ -189,7 +189,7 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_deep_in_a_document_is_named_on_a_small_stack)
   BOOST_TEST(has(not_written<par::MsgpackIo<json>>(text), "0xFF of \"" + place + '"'));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_not_too_deep_fits_a_stack_of_256_kilobytes) {
+BOOST_AUTO_TEST_CASE(the_deepest_accepted_document_fits_a_stack_of_256_kilobytes) {
   if (skipped()) return;
   comes_back_in_each(in_arrays(most));
   comes_back_in_each(in_objects(most));
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_too_deep_fits_a_stack_of_256_kilobytes) {
   comes_back_in_each(inside);
 }
 
-BOOST_AUTO_TEST_CASE(a_deep_argument_fails_its_call_alone) {
+BOOST_AUTO_TEST_CASE(a_deep_argument_fails_only_its_own_call) {
   par::Reactor loop;
   auto length = par::run(loop, [](const json& document) { return document.size(); });
   std::string refused;
@@ -229,7 +229,7 @@ void answers_but_not_so_deep(par::Reactor& loop, Remote remote) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_deep_answer_fails_its_call_and_not_the_child) {
+BOOST_AUTO_TEST_CASE(a_deep_answer_fails_its_call_but_not_the_child) {
   par::Reactor loop;
   const auto make = [](std::size_t levels) { return in_arrays(levels); };
   answers_but_not_so_deep(loop, par::run(loop, make));
@@ -321,7 +321,7 @@ struct nlohmann::adl_serializer<std::vector<long double>> {
   }
 };
 
-BOOST_AUTO_TEST_CASE(a_long_double_travels_where_the_program_says_how) {
+BOOST_AUTO_TEST_CASE(a_long_double_travels_with_a_codec_of_the_program) {
   const auto back = [](auto codec, auto value) {
     using T = decltype(value);
     par::Writer out;

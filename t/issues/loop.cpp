@@ -23,7 +23,7 @@
 namespace par = evparallel;
 using namespace std::chrono_literals;
 
-BOOST_AUTO_TEST_CASE(what_was_refused_is_not_given_back) {
+BOOST_AUTO_TEST_CASE(a_refused_signal_watch_is_not_released) {
   par::Reactor first;
   par::Reactor second;
   par::Watch owner = first.on_signal(SIGUSR1, [] {});
@@ -82,7 +82,7 @@ int why_refused() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_reactor_without_its_descriptors_is_refused_and_the_program_goes_on) {
+BOOST_AUTO_TEST_CASE(a_reactor_without_descriptors_is_refused_and_the_program_continues) {
   constexpr int needed = 4;
   for (int left = 0; left < needed; ++left)
     BOOST_TEST(testing::elsewhere([left] {
@@ -97,7 +97,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_without_its_descriptors_is_refused_and_the_progra
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_watch_on_a_signal_needs_no_further_descriptor) {
+BOOST_AUTO_TEST_CASE(a_signal_watch_needs_no_additional_descriptor) {
   BOOST_TEST(testing::elsewhere([] {
                par::Reactor loop;
                const Limited limited(64);
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(a_watch_on_a_signal_needs_no_further_descriptor) {
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_copy_of_the_program_can_drop_a_reactor_without_any_descriptor) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_can_drop_a_reactor_without_descriptors) {
   auto loop = std::make_unique<par::Reactor>();
   par::Timer timer = loop->after(1h, [] {});
   BOOST_TEST(testing::elsewhere([&] {
@@ -130,7 +130,7 @@ BOOST_AUTO_TEST_CASE(a_copy_of_the_program_can_drop_a_reactor_without_any_descri
   BOOST_TEST(came);
 }
 
-BOOST_AUTO_TEST_CASE(a_loop_whose_descriptors_were_closed_says_so) {
+BOOST_AUTO_TEST_CASE(a_loop_whose_descriptors_were_closed_reports_an_error) {
   BOOST_TEST(testing::elsewhere([] {
                par::Reactor loop;
                const par::Timer timer = loop.after(1h, [] {});
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(a_loop_whose_descriptors_were_closed_says_so) {
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_loop_inside_a_callback_of_its_base_is_still_called_that) {
+BOOST_AUTO_TEST_CASE(run_inside_a_callback_of_its_base_is_still_reported_as_such) {
   event_base* const base = ::event_base_new();
   {
     par::Reactor one(base);
@@ -180,7 +180,7 @@ int exits(F f) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(exit_below_run_keeps_its_status) {
+BOOST_AUTO_TEST_CASE(exit_inside_run_keeps_its_status) {
   BOOST_TEST(exits([] {
                static par::Reactor loop;
                loop.after(0ms, [] { std::exit(chosen); }).detach();
@@ -200,7 +200,7 @@ BOOST_AUTO_TEST_CASE(exit_below_run_keeps_its_status) {
              }) == chosen);
 }
 
-BOOST_AUTO_TEST_CASE(a_reactor_that_a_callback_destroys_calls_nobody_any_more) {
+BOOST_AUTO_TEST_CASE(a_reactor_destroyed_by_a_callback_calls_no_other_callback) {
   auto loop = std::make_unique<par::Reactor>();
   int calls = 0;
   std::vector<par::Timer> timers;
@@ -215,7 +215,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_that_a_callback_destroys_calls_nobody_any_more) {
   for (const par::Timer& timer : timers) BOOST_TEST(!timer.active());
 }
 
-BOOST_AUTO_TEST_CASE(what_the_destroying_callback_throws_leaves_run) {
+BOOST_AUTO_TEST_CASE(an_exception_of_the_destroying_callback_is_thrown_out_of_run) {
   auto loop = std::make_unique<par::Reactor>();
   const par::Timer timer = loop->after(0ms, [&] {
     loop.reset();
@@ -224,7 +224,7 @@ BOOST_AUTO_TEST_CASE(what_the_destroying_callback_throws_leaves_run) {
   BOOST_CHECK_THROW(loop->run_for(60s), std::runtime_error);
 }
 
-BOOST_AUTO_TEST_CASE(a_reactor_of_a_base_that_goes_on_may_be_destroyed_in_a_callback) {
+BOOST_AUTO_TEST_CASE(a_reactor_on_a_dispatched_base_may_be_destroyed_in_a_callback) {
   event_base* const base = ::event_base_new();
   auto loop = std::make_unique<par::Reactor>(base);
   int calls = 0;

@@ -256,7 +256,7 @@ BOOST_AUTO_TEST_CASE(a_negative_time_of_a_child_is_refused_by_name) {
   refuses_negative_times(options(), echo_of);
 }
 
-BOOST_AUTO_TEST_CASE(the_largest_of_each_option_is_no_limit) {
+BOOST_AUTO_TEST_CASE(the_largest_value_of_each_option_means_no_limit) {
   testing::limit(300);
   for (const Field<par::Options>& one : options())
     for (const Value value : unlimited) {
@@ -277,7 +277,7 @@ bool ends_sanitizers(const std::string& name, Value value) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(the_smallest_are_answered_too) {
+BOOST_AUTO_TEST_CASE(the_smallest_value_of_each_option_works) {
   testing::limit(300);
   for (const Field<par::Options>& one : options())
     for (const Value value : small) {
@@ -316,7 +316,7 @@ std::vector<long long> limits_of_child(const par::Options& given) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(the_largest_limits_are_those_of_the_program) {
+BOOST_AUTO_TEST_CASE(the_largest_limits_leave_the_limits_of_the_program) {
   for (const Value value : unlimited) {
     par::Options given;
     set(given.limits.cpu, value);
@@ -325,7 +325,7 @@ BOOST_AUTO_TEST_CASE(the_largest_limits_are_those_of_the_program) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_nicest_child_is_the_nicest_there_can_be) {
+BOOST_AUTO_TEST_CASE(the_largest_nice_value_gives_the_lowest_priority) {
   // In a program that is nice itself: the sum is more than a number holds.
   const auto nicest = [](Value value) {
     ::setpriority(PRIO_PROCESS, 0, 5);
@@ -350,7 +350,7 @@ BOOST_AUTO_TEST_CASE(the_nicest_child_is_the_nicest_there_can_be) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(all_of_the_last_words_are_kept) {
+BOOST_AUTO_TEST_CASE(the_last_words_are_kept_without_a_limit) {
   const std::string line(99, 'w');
   for (const Value value : unlimited) {
     par::Options given;
@@ -375,7 +375,7 @@ BOOST_AUTO_TEST_CASE(all_of_the_last_words_are_kept) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_call_is_made_again_as_often_as_it_takes) {
+BOOST_AUTO_TEST_CASE(a_call_with_unlimited_retries_is_repeated_until_it_succeeds) {
   for (const Value value : unlimited) {
     par::Options given;
     given.idempotent = true;
@@ -403,7 +403,7 @@ BOOST_AUTO_TEST_CASE(a_negative_time_of_a_pool_is_refused_by_name) {
   refuses_negative_times(map_options(), [](par::MapOptions given) { map_of(std::move(given)); });
 }
 
-BOOST_AUTO_TEST_CASE(the_largest_of_each_option_of_a_pool_is_no_limit) {
+BOOST_AUTO_TEST_CASE(the_largest_value_of_each_pool_option_means_no_limit) {
   testing::limit(300);
   for (const Field<par::PoolOptions>& one : pool_options())
     for (const Value value : unlimited) {
@@ -416,7 +416,7 @@ BOOST_AUTO_TEST_CASE(the_largest_of_each_option_of_a_pool_is_no_limit) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(the_smallest_of_a_pool_are_answered_too) {
+BOOST_AUTO_TEST_CASE(the_smallest_value_of_each_pool_option_works) {
   testing::limit(300);
   for (const Field<par::PoolOptions>& one : pool_options())
     for (const Value value : small) {
@@ -429,7 +429,7 @@ BOOST_AUTO_TEST_CASE(the_smallest_of_a_pool_are_answered_too) {
 }
 
 // Each call leaves a megabyte behind; the pool looks at the memory now and then.
-BOOST_AUTO_TEST_CASE(a_child_that_grows_is_not_replaced_where_there_is_no_limit) {
+BOOST_AUTO_TEST_CASE(a_growing_child_is_not_replaced_without_a_limit) {
   for (const Value value : unlimited) {
     par::PoolOptions given;
     given.workers = 1;
@@ -453,7 +453,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_grows_is_not_replaced_where_there_is_no_limit)
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_options_of_a_map) {
+BOOST_AUTO_TEST_CASE(a_map_accepts_extreme_options) {
   testing::limit(300);
   for (const Field<par::MapOptions>& one : map_options())
     for (const Value value : {Value::zero, Value::one, Value::largest, Value::one_less}) {
@@ -471,7 +471,7 @@ BOOST_AUTO_TEST_CASE(the_options_of_a_map) {
 
 // ---- of snapshots, bars and faults ----
 
-BOOST_AUTO_TEST_CASE(the_options_of_a_snapshot) {
+BOOST_AUTO_TEST_CASE(a_snapshot_accepts_extreme_options) {
   const par::SnapshotOptions defaults;
   const auto& [name, replicas, spares, freeze, preflight, seed, oom_score_adj] = defaults;
   static_cast<void>(name);
@@ -502,7 +502,7 @@ BOOST_AUTO_TEST_CASE(the_options_of_a_snapshot) {
   const par::Snapshot next;  // closes the sockets of those that have ended
 }
 
-BOOST_AUTO_TEST_CASE(the_options_of_a_bar) {
+BOOST_AUTO_TEST_CASE(a_progress_bar_accepts_extreme_options) {
   const par::ProgressOptions defaults;
   const auto& [label, form, stream, bytes, every, width] = defaults;
   static_cast<void>(label);
@@ -540,7 +540,7 @@ BOOST_AUTO_TEST_CASE(the_options_of_a_bar) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_numbers_of_a_fault) {
+BOOST_AUTO_TEST_CASE(a_fault_accepts_extreme_numbers) {
   using par::fault::Plan;
   const Plan defaults;
   const auto& [victim, child, die_at_message, cut_message, cut_to, delay_message, delay,
@@ -565,7 +565,7 @@ BOOST_AUTO_TEST_CASE(the_numbers_of_a_fault) {
 
 // ---- times that are arguments ----
 
-BOOST_AUTO_TEST_CASE(a_negative_time_that_is_an_argument_is_refused_by_name) {
+BOOST_AUTO_TEST_CASE(a_negative_time_argument_is_refused_by_name) {
   par::Reactor loop;
   const auto refused = [](const std::string& name, auto f) {
     BOOST_TEST(testing::has(misuse_of(f), name), name);
@@ -589,7 +589,7 @@ BOOST_AUTO_TEST_CASE(a_negative_time_that_is_an_argument_is_refused_by_name) {
   BOOST_TEST(values == 2);  // nothing of it has happened
 }
 
-BOOST_AUTO_TEST_CASE(timers) {
+BOOST_AUTO_TEST_CASE(timers_accept_extreme_times) {
   par::Reactor loop;
   int fired = 0;
   for (const Value value : unlimited) {
@@ -611,7 +611,7 @@ BOOST_AUTO_TEST_CASE(timers) {
   BOOST_TEST(fired == 4);
 }
 
-BOOST_AUTO_TEST_CASE(deadlines_of_calls) {
+BOOST_AUTO_TEST_CASE(calls_accept_extreme_deadlines) {
   const auto answer_with = [](std::chrono::nanoseconds time, bool pooled) {
     par::Reactor loop;
     auto f = par::run(loop, plus_one);
@@ -634,7 +634,7 @@ BOOST_AUTO_TEST_CASE(deadlines_of_calls) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_time_between_two_signals) {
+BOOST_AUTO_TEST_CASE(the_time_between_two_signals_may_be_extreme) {
   for (const Value value : {Value::zero, Value::largest, Value::one_less}) {
     std::chrono::milliseconds grace;
     set(grace, value);
@@ -657,7 +657,7 @@ BOOST_AUTO_TEST_CASE(the_time_between_two_signals) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_time_that_a_pool_gets_to_end) {
+BOOST_AUTO_TEST_CASE(the_shutdown_time_of_a_pool_may_be_extreme) {
   for (const Value value : {Value::zero, Value::largest, Value::one_less}) {
     std::chrono::milliseconds grace;
     set(grace, value);

@@ -67,7 +67,7 @@ void testing_main_init() {
   testing::take_default_snapshot();
 }
 
-BOOST_AUTO_TEST_CASE(the_last_handle_goes_with_its_callback) {
+BOOST_AUTO_TEST_CASE(the_last_handle_may_be_destroyed_with_its_callback) {
   const auto token = std::make_shared<int>(0);
   {
     par::Reactor loop;
@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(the_last_handle_goes_with_its_callback) {
 // ---- the end of the other side closes this direction ----
 
 // As a program of lwt-parallel has it: the child says what it has to say, and the program waits for all of them.
-BOOST_AUTO_TEST_CASE(a_program_that_closes_nothing_ends_when_its_children_have_closed) {
+BOOST_AUTO_TEST_CASE(a_program_without_close_ends_when_its_children_have_closed) {
   testing::limit(300);
   par::Reactor loop;
   std::vector<par::Process<int, int>> all;
@@ -110,7 +110,7 @@ BOOST_AUTO_TEST_CASE(a_program_that_closes_nothing_ends_when_its_children_have_c
   BOOST_TEST(normal == 64);
 }
 
-BOOST_AUTO_TEST_CASE(nor_does_one_that_sets_nothing_or_has_detached_them) {
+BOOST_AUTO_TEST_CASE(a_process_that_is_detached_or_has_no_callbacks_is_closed_automatically) {
   par::Reactor loop;
   auto silent = par::process(loop, [](par::Pipe<int, int> pipe) { pipe.close(); });
   Strings events;
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(nor_does_one_that_sets_nothing_or_has_detached_them) {
 }
 
 // on_end, even one that does nothing, keeps this direction open; on_drain says that a stream is under way.
-BOOST_AUTO_TEST_CASE(who_has_an_on_end_or_an_on_drain_closes_by_itself) {
+BOOST_AUTO_TEST_CASE(a_process_with_on_end_or_on_drain_is_not_closed_automatically) {
   const auto count = [](par::Pipe<int, int> pipe) {
     pipe.close();
     auto sum = std::make_shared<int>(0);
@@ -154,7 +154,7 @@ BOOST_AUTO_TEST_CASE(who_has_an_on_end_or_an_on_drain_closes_by_itself) {
 }
 
 // All that was queued is written first: this side was above its high-water mark.
-BOOST_AUTO_TEST_CASE(it_closes_behind_what_is_queued) {
+BOOST_AUTO_TEST_CASE(an_automatic_close_comes_after_queued_messages) {
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<std::string, int> pipe) {
     pipe.close();
@@ -181,7 +181,7 @@ void close_and_take(par::Pipe<int, int> pipe) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_is_sent_later_is_reported_once) {
+BOOST_AUTO_TEST_CASE(a_late_send_is_reported_once) {
   par::Reactor loop;
   auto p = par::process(loop, close_and_take);
   Strings events;
@@ -207,7 +207,7 @@ BOOST_AUTO_TEST_CASE(what_is_sent_later_is_reported_once) {
 }
 
 // The child lives, and the end is certainly there when the message is sent.
-BOOST_AUTO_TEST_CASE(it_is_told_to_on_error_while_the_child_lives) {
+BOOST_AUTO_TEST_CASE(a_late_send_is_reported_to_on_error_while_the_child_lives) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     pipe.close();
@@ -230,7 +230,7 @@ BOOST_AUTO_TEST_CASE(it_is_told_to_on_error_while_the_child_lives) {
   BOOST_TEST((events == Strings{"error closed", "exit"}));
 }
 
-BOOST_AUTO_TEST_CASE(without_on_error_it_leaves_the_loop) {
+BOOST_AUTO_TEST_CASE(a_late_send_without_on_error_is_thrown_out_of_run) {
   for (const bool while_it_lives : {true, false}) {
     par::Reactor loop;
     auto p = par::process(loop, close_and_take);
@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(an_end_that_crosses_a_message_loses_none) {
   BOOST_TEST((events == Strings{"exit 20"}));
 }
 
-BOOST_AUTO_TEST_CASE(its_own_close_and_send_are_misuse_as_before) {
+BOOST_AUTO_TEST_CASE(send_after_an_automatic_close_is_misuse) {
   par::Reactor loop;
   auto p = par::process(loop, close_and_take);
   p.send(0);
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_CASE(a_paused_pipe_sees_no_end) {
 // ---- the same in the child ----
 
 // It goes on by on_drain when the parent has closed already: nothing is cut.
-BOOST_AUTO_TEST_CASE(a_childs_stream_with_on_drain_is_not_cut) {
+BOOST_AUTO_TEST_CASE(a_stream_of_a_child_with_on_drain_is_not_cut) {
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<int, std::string> pipe) {
     auto left = std::make_shared<int>(100);
@@ -365,7 +365,7 @@ Strings events_of_timer(F set) {
 
 // Where the parent reads late, the child has sent after the parent's end: it is reported there, and where nobody
 // hears it, it ends the child.
-BOOST_AUTO_TEST_CASE(a_child_that_sends_after_the_parents_end_does_not_do_so_in_silence) {
+BOOST_AUTO_TEST_CASE(a_send_of_a_child_after_the_end_of_the_parent_is_reported) {
   const Strings unheard = events_of_timer([](par::Pipe<int, std::string>) {});
   BOOST_REQUIRE(unheard.size() >= 2u);
   BOOST_TEST(unheard[0] == std::to_string(large));
@@ -380,7 +380,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_sends_after_the_parents_end_does_not_do_so_in_
 
 // ---- an error takes the place of the end ----
 
-BOOST_AUTO_TEST_CASE(a_task_that_has_closed_and_then_throws_is_an_error) {
+BOOST_AUTO_TEST_CASE(a_task_that_closes_and_throws_is_an_error) {
   const Strings expected{std::to_string(large), "error remote_exception", "end", "exit 70"};
   for (int i = 0; i < 10; ++i) {
     BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
@@ -403,7 +403,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_has_closed_and_then_throws_is_an_error) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(so_is_one_whose_hook_fails_after_its_exit) {
+BOOST_AUTO_TEST_CASE(a_task_whose_exit_hook_fails_is_an_error) {
   const Strings expected{std::to_string(large), "error remote_exception", "end", "exit 70"};
   for (int i = 0; i < 10; ++i)
     BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
@@ -416,7 +416,7 @@ BOOST_AUTO_TEST_CASE(so_is_one_whose_hook_fails_after_its_exit) {
 }
 
 // The other side knows of the end by then, and hears of no error behind it.
-BOOST_AUTO_TEST_CASE(an_error_behind_the_end_is_told_by_the_exit_status) {
+BOOST_AUTO_TEST_CASE(an_error_after_the_end_is_reported_by_the_exit_status) {
   const Strings expected{"end", "exit 70"};
   BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
                par::at_child_exit([] { throw std::runtime_error("in the hook"); });
@@ -430,7 +430,7 @@ BOOST_AUTO_TEST_CASE(an_error_behind_the_end_is_told_by_the_exit_status) {
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_task_that_has_closed_and_exits_has_ended_its_pipe) {
+BOOST_AUTO_TEST_CASE(a_task_that_closes_and_exits_ends_its_pipe) {
   for (const int status : {0, 3}) {
     const Strings expected{std::to_string(large), "end", "exit " + std::to_string(status)};
     BOOST_TEST(events_of([status](par::Pipe<int, std::string> pipe) {
@@ -449,7 +449,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_has_closed_and_exits_has_ended_its_pipe) {
 }
 
 // It runs its loop by itself: the end leaves then, since the parent may wait for it with its own.
-BOOST_AUTO_TEST_CASE(a_task_that_waits_in_its_own_loop_has_closed) {
+BOOST_AUTO_TEST_CASE(a_task_that_runs_its_own_loop_sends_its_close_first) {
   const Strings expected{"end", "exit 0"};
   BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
                bool ended = false;
@@ -495,7 +495,7 @@ Strings answers_of_torn(std::size_t at, const par::Options& options) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_torn_answer_is_a_bad_message_to_its_call_alone) {
+BOOST_AUTO_TEST_CASE(a_torn_answer_is_a_bad_message_for_its_own_call_only) {
   for (std::size_t at = 0; at < 20; ++at) {
     const Strings expected{"value", at == 0 ? "child_killed" : "bad_message", "child_killed"};
     BOOST_TEST(answers_of_torn(at, {}) == expected, boost::test_tools::per_element());
@@ -503,7 +503,7 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_is_a_bad_message_to_its_call_alone) {
 }
 
 // A snapshot that is stopped tells nothing of its child's end, and then it is lost.
-BOOST_AUTO_TEST_CASE(a_torn_answer_beside_a_lost_snapshot_is_a_lost_snapshot) {
+BOOST_AUTO_TEST_CASE(a_torn_answer_of_a_lost_snapshot_is_reported_as_a_lost_snapshot) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -534,14 +534,14 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_beside_a_lost_snapshot_is_a_lost_snapshot) {
   BOOST_TEST(heard == (Strings{"0", "snapshot_lost"}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_may_be_made_again_does_not_notice) {
+BOOST_AUTO_TEST_CASE(a_repeatable_call_is_repeated_after_a_torn_answer) {
   par::Options options;
   options.retries = 1;
   options.idempotent = true;
   BOOST_TEST((answers_of_torn(18, options) == Strings{"value", "value", "value"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_pool_makes_it_again_too) {
+BOOST_AUTO_TEST_CASE(a_pool_repeats_a_call_after_a_torn_answer) {
   par::PoolOptions options;
   options.workers = 1;
   for (const unsigned retries : {0U, 1U}) {
@@ -565,7 +565,7 @@ BOOST_AUTO_TEST_CASE(a_pool_makes_it_again_too) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_torn_message_of_a_process_says_how_the_child_ended) {
+BOOST_AUTO_TEST_CASE(a_torn_message_of_a_process_reports_how_the_child_ended) {
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<int, int> pipe) {
     tear_second(18);

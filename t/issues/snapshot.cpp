@@ -102,7 +102,7 @@ int why_no_snapshot(const par::SnapshotOptions& options = {}) {
 
 // With chance that was so in one program of 256, and in that one for most of its snapshots: a snapshot whose stack
 // began at the end of a page wrote a byte beyond what it had put there.  AddressSanitizer sees it: --enable-audit.
-BOOST_AUTO_TEST_CASE(a_snapshot_begins_wherever_the_stack_is) {
+BOOST_AUTO_TEST_CASE(a_snapshot_starts_on_any_stack) {
   std::vector<pid_t> taken;
   for (std::size_t size = 0; size < page; size += step) taken.push_back(take_deeper_by(size));
   for (const pid_t pid : taken) BOOST_TEST(testing::gone(pid));
@@ -122,7 +122,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_without_the_descriptors_that_it_needs_is_refused
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_is_in_the_way_of_one_snapshot_is_not_in_that_of_the_next) {
+BOOST_AUTO_TEST_CASE(a_failed_snapshot_does_not_prevent_the_next_one) {
   const int status = testing::elsewhere([] {
     close_all_from(3);
     rlimit before{};
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_without_memory_for_its_tables_is_refused_by_name
   BOOST_TEST(in_the_snapshot);
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_before_it_serves_is_refused_with_its_end) {
+BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_before_it_serves_is_an_error_with_its_cause) {
   const int status = testing::elsewhere([] {
     limit_to(RLIMIT_CORE, 0);
     ::pthread_atfork(nullptr, nullptr, [] { ::raise(SIGKILL); });
@@ -293,7 +293,7 @@ BOOST_AUTO_TEST_CASE(process_1_takes_a_snapshot_with_the_proc_of_its_host) {
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_thread_of_process_1_is_seen_by_the_proc_of_its_host) {
+BOOST_AUTO_TEST_CASE(a_thread_of_process_1_is_found_with_the_proc_of_its_host) {
   const int status = elsewhere_as_process_1([] {
     bool over = false;
     pthread_t thread{};
@@ -326,7 +326,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_serves) {
 }
 
 // In a user namespace that has no number for the user the kernel takes none for it.
-BOOST_AUTO_TEST_CASE(a_user_without_a_number_knows_no_numbers_of_children) {
+BOOST_AUTO_TEST_CASE(a_user_without_a_mapped_id_gets_no_process_ids_of_children) {
   const int status = testing::elsewhere([]() -> int {
     if (::unshare(CLONE_NEWPID | CLONE_NEWUSER) != 0) ::_exit(not_allowed);
     par::init();
@@ -339,7 +339,7 @@ BOOST_AUTO_TEST_CASE(a_user_without_a_number_knows_no_numbers_of_children) {
 }
 
 // The kernel translates numbers for those alone who may do more than that.
-BOOST_AUTO_TEST_CASE(a_number_that_the_kernel_does_not_translate_is_not_known) {
+BOOST_AUTO_TEST_CASE(a_process_id_that_the_kernel_does_not_translate_is_unknown) {
   if (::geteuid() != 0) return testing::skip("needs root, to be an ordinary user then");
   const int status = elsewhere_than_children([] {
     constexpr uid_t somebody_else = 65534;
@@ -353,7 +353,7 @@ BOOST_AUTO_TEST_CASE(a_number_that_the_kernel_does_not_translate_is_not_known) {
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_in_a_pid_namespace_of_their_own_are_ended_by_their_numbers_here) {
+BOOST_AUTO_TEST_CASE(children_in_their_own_pid_namespace_are_ended_by_their_outer_ids) {
   const int status = elsewhere_than_children([] {
     par::init();
     par::Reactor loop;
@@ -394,7 +394,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_ends_with_its_prog
   BOOST_TEST(testing::gone(snapshot));
 }
 
-BOOST_AUTO_TEST_CASE(replicas_of_a_frozen_snapshot_in_another_pid_namespace_are_refused_by_name) {
+BOOST_AUTO_TEST_CASE(frozen_replicas_in_another_pid_namespace_are_refused_by_name) {
   if (testing::sanitized) return testing::skip("a sanitizer's memory cannot be frozen");
   const int status = elsewhere_than_children([] {
     par::SnapshotOptions options;
@@ -412,7 +412,7 @@ BOOST_AUTO_TEST_CASE(replicas_of_a_frozen_snapshot_in_another_pid_namespace_are_
 
 // ---- a snapshot beside the other children of its program ----
 
-BOOST_AUTO_TEST_CASE(who_waits_for_its_process_group_does_not_wait_for_the_snapshot) {
+BOOST_AUTO_TEST_CASE(waiting_for_the_own_process_group_does_not_wait_for_the_snapshot) {
   const int status = testing::elsewhere([] {
     par::init();
     for (int i = 0; i < 3; ++i)
@@ -425,7 +425,7 @@ BOOST_AUTO_TEST_CASE(who_waits_for_its_process_group_does_not_wait_for_the_snaps
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_program_that_is_executed_anew_can_reap_its_old_snapshots) {
+BOOST_AUTO_TEST_CASE(a_program_that_executes_itself_can_reap_its_old_snapshots) {
   const int status = testing::elsewhere([] {
     par::SnapshotOptions two;
     two.replicas = 2;
@@ -461,7 +461,7 @@ std::size_t shared_kilobytes() {
 }  // namespace
 
 // As programs do that show what they are at in the place of their arguments.
-BOOST_AUTO_TEST_CASE(the_title_begins_with_the_program_whatever_stands_in_its_arguments) {
+BOOST_AUTO_TEST_CASE(the_title_begins_with_the_program_whatever_its_arguments_are) {
   const int status = testing::elsewhere([] {
     const std::string name = program_invocation_short_name;
     for (char* at = program_invocation_name; *at != '\0'; ++at) *at = at[1] == '\0' ? '/' : 'x';
@@ -474,7 +474,7 @@ BOOST_AUTO_TEST_CASE(the_title_begins_with_the_program_whatever_stands_in_its_ar
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(the_title_begins_with_the_name_that_the_program_has_given_itself) {
+BOOST_AUTO_TEST_CASE(the_title_begins_with_the_name_the_program_gave_itself) {
   const int status = testing::elsewhere([] {
     static char chosen[] = "chosen";
     program_invocation_short_name = chosen;
@@ -488,7 +488,7 @@ BOOST_AUTO_TEST_CASE(the_title_begins_with_the_name_that_the_program_has_given_i
 }
 
 // What is shared with children is large and mostly never touched.
-BOOST_AUTO_TEST_CASE(a_program_with_all_memory_locked_does_not_pay_for_what_nobody_uses) {
+BOOST_AUTO_TEST_CASE(a_program_with_locked_memory_does_not_pay_for_unused_tables) {
   if (testing::sanitized) return testing::skip("a sanitizer's memory cannot be locked");
   const int status = testing::elsewhere([] {
     if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return 77;

@@ -163,7 +163,7 @@ template <class F>
 
 // ---- a task that gives up its rights does not outlive its snapshot ----
 
-BOOST_AUTO_TEST_CASE(a_task_that_has_other_ids_is_killed_with_its_snapshot,
+BOOST_AUTO_TEST_CASE(a_task_with_other_user_ids_is_killed_with_its_snapshot,
                      *testing::guarantee("5.3")) {
   if (cannot_change_ids()) return;
   const Said heard;
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_has_other_ids_is_killed_with_its_snapshot,
   BOOST_TEST(testing::gone(child));
 }
 
-BOOST_AUTO_TEST_CASE(the_program_that_ends_it_tells_that_the_snapshot_was_lost) {
+BOOST_AUTO_TEST_CASE(a_child_that_the_program_must_kill_is_reported_as_lost) {
   if (cannot_change_ids()) return;
   const Said heard;
   said = const_cast<Said*>(&heard);
@@ -216,7 +216,8 @@ BOOST_AUTO_TEST_CASE(the_program_that_ends_it_tells_that_the_snapshot_was_lost) 
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(between_calls_a_task_that_has_other_ids_is_bound_to_its_snapshot_anew) {
+BOOST_AUTO_TEST_CASE(
+    a_task_that_changes_its_user_ids_is_bound_to_its_snapshot_again_between_calls) {
   if (cannot_change_ids()) return;
   const Said heard;
   said = const_cast<Said*>(&heard);
@@ -233,7 +234,7 @@ BOOST_AUTO_TEST_CASE(between_calls_a_task_that_has_other_ids_is_bound_to_its_sna
   BOOST_TEST(testing::gone(child));
 }
 
-BOOST_AUTO_TEST_CASE(in_its_loop_a_task_that_has_other_ids_is_bound_to_its_snapshot_anew) {
+BOOST_AUTO_TEST_CASE(a_task_that_changes_its_user_ids_is_bound_to_its_snapshot_again_in_its_loop) {
   if (cannot_change_ids()) return;
   const Said heard;
   said = const_cast<Said*>(&heard);
@@ -249,7 +250,7 @@ BOOST_AUTO_TEST_CASE(in_its_loop_a_task_that_has_other_ids_is_bound_to_its_snaps
 }
 
 // A copy that a task forks by itself is no child: it may go on, and its own parent is not the snapshot.
-BOOST_AUTO_TEST_CASE(a_copy_of_a_task_is_not_taken_for_one_without_a_snapshot) {
+BOOST_AUTO_TEST_CASE(a_fork_of_a_task_is_not_treated_as_an_orphan) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -315,7 +316,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
 }
 
 // What the kernel gives to root alone once ids have changed is not needed for it.
-BOOST_AUTO_TEST_CASE(a_crash_of_a_task_that_has_other_ids_is_reported_with_its_stack) {
+BOOST_AUTO_TEST_CASE(a_crash_of_a_task_with_other_user_ids_is_reported_with_its_stack) {
   if (cannot_change_ids()) return;
   const int status = testing::elsewhere([] {
     par::init();
@@ -417,7 +418,7 @@ BOOST_AUTO_TEST_CASE(niceness_is_added_to_that_of_the_snapshot) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_largest_niceness_is_that_of_the_kernel) {
+BOOST_AUTO_TEST_CASE(the_largest_niceness_is_the_largest_of_the_kernel) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -468,7 +469,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_cpus_that_it_is_given) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_cpu_that_is_not_there_fails_the_spawn_by_name) {
+BOOST_AUTO_TEST_CASE(a_missing_cpu_fails_the_spawn_by_name) {
   const int there = own_cpus(0).front();
   constexpr int not_there = 4711;
   const std::vector<int> alone{not_there};
@@ -489,7 +490,7 @@ BOOST_AUTO_TEST_CASE(a_cpu_that_is_not_there_fails_the_spawn_by_name) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_cpu_that_cannot_be_is_a_mistake) {
+BOOST_AUTO_TEST_CASE(an_impossible_cpu_number_is_misuse) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -522,7 +523,7 @@ BOOST_AUTO_TEST_CASE(a_pool_has_as_many_workers_as_its_children_have_cpus) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_limit_of_memory_holds_without_proc) {
+BOOST_AUTO_TEST_CASE(a_memory_limit_applies_without_proc) {
   if (testing::sanitized) return testing::skip("a sanitizer needs its address space");
   const std::optional<int> status = testing::elsewhere_without_proc([] {
     par::init();
@@ -545,7 +546,7 @@ BOOST_AUTO_TEST_CASE(a_limit_of_memory_holds_without_proc) {
   BOOST_TEST(*status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(growth_that_cannot_be_measured_is_refused) {
+BOOST_AUTO_TEST_CASE(a_growth_limit_that_cannot_be_measured_is_refused) {
   const std::optional<int> status = testing::elsewhere_without_proc([] {
     par::init();
     par::Reactor loop;
@@ -637,7 +638,7 @@ BOOST_AUTO_TEST_CASE(references_are_found_on_the_stack_of_a_coroutine) {
 
 // A number beside padding that the compiler could not clear: together they were taken for the
 // address of a local that no longer exists.  (clang 14, one start in some hundred.)
-BOOST_AUTO_TEST_CASE(half_an_address_in_padding_is_no_capture) {
+BOOST_AUTO_TEST_CASE(half_an_address_in_padding_is_not_taken_for_a_capture) {
   const int local = 0;
   const auto of_local = reinterpret_cast<std::uintptr_t>(&local);
   const auto refused_as = [](par::detail::Padding padding, std::uintptr_t word) {

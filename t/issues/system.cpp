@@ -115,11 +115,11 @@ int use_without_standard() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(nothing_of_the_library_takes_the_number_of_a_standard_stream) {
+BOOST_AUTO_TEST_CASE(the_library_never_takes_the_number_of_a_standard_stream) {
   BOOST_TEST(testing::elsewhere(use_without_standard) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(an_input_that_is_closed_is_not_another_childs_answer) {
+BOOST_AUTO_TEST_CASE(a_closed_input_does_not_become_the_answer_of_another_child) {
   BOOST_TEST(testing::elsewhere([] {
                par::init();
                ::close(STDIN_FILENO);
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(an_input_that_is_closed_is_not_another_childs_answer) {
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(symbols_and_processors_are_looked_up_without_standard_streams) {
+BOOST_AUTO_TEST_CASE(symbols_and_cpus_are_found_without_standard_streams) {
   BOOST_TEST(testing::elsewhere([] {
                par::init();
                close_standard();
@@ -194,7 +194,7 @@ std::string what_is_read(int) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(without_a_null_device_a_child_does_not_read_the_programs_input) {
+BOOST_AUTO_TEST_CASE(a_child_without_a_null_device_does_not_read_the_input_of_the_program) {
   const int status = in_an_empty_root("secret", [] {
     par::init();
     par::Reactor loop;
@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(without_a_null_device_a_child_does_not_read_the_programs_in
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(without_a_null_device_output_to_it_is_refused_by_name) {
+BOOST_AUTO_TEST_CASE(output_to_a_missing_null_device_is_refused_by_name) {
   const int status = in_an_empty_root("", [] {
     par::init();
     par::Reactor loop;
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(without_a_null_device_output_to_it_is_refused_by_name) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(without_a_null_device_closed_standard_descriptors_keep_their_numbers) {
+BOOST_AUTO_TEST_CASE(closed_standard_descriptors_keep_their_numbers_without_a_null_device) {
   const int status = in_an_empty_root("", [] {
     close_standard();
     par::init();
@@ -277,7 +277,7 @@ bool goes_to_sleep(pid_t pid) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_sleeps_answers_and_says_so_once) {
+BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_polls_and_reports_it_once) {
   int said[2];
   BOOST_REQUIRE(::pipe2(said, O_CLOEXEC | O_NONBLOCK) == 0);
   const int status = testing::elsewhere([&] {

@@ -183,7 +183,7 @@ void check_innermost(const Frames& frames, int (*function)(int), const char* nam
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_segmentation_fault) {
+BOOST_AUTO_TEST_CASE(a_segmentation_fault_is_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Options options = with_backtrace(snapshot);
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(a_segmentation_fault) {
   check(*ending.status, ending.error.value().backtrace());
 }
 
-BOOST_AUTO_TEST_CASE(a_stack_that_is_full) {
+BOOST_AUTO_TEST_CASE(a_stack_overflow_is_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(overflow, with_backtrace(snapshot));
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(a_stack_that_is_full) {
   for (const par::StackFrame& frame : frames) BOOST_TEST(within(frame, go_deeper));
 }
 
-BOOST_AUTO_TEST_CASE(a_jump_to_where_no_code_is) {
+BOOST_AUTO_TEST_CASE(a_jump_to_an_address_without_code_is_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(call_nothing, with_backtrace(snapshot));
@@ -233,7 +233,7 @@ BOOST_AUTO_TEST_CASE(a_jump_to_where_no_code_is) {
   check_named(frames[1], "call_nothing");
 }
 
-BOOST_AUTO_TEST_CASE(a_division_by_zero) {
+BOOST_AUTO_TEST_CASE(a_division_by_zero_is_reported) {
 #if !defined __x86_64__
   return testing::skip("the quotient is 0 here");
 #endif
@@ -248,7 +248,7 @@ BOOST_AUTO_TEST_CASE(a_division_by_zero) {
   BOOST_TEST(error.exit()->crash->fault_address == error.backtrace()[0].address);
 }
 
-BOOST_AUTO_TEST_CASE(programs_that_give_up) {
+BOOST_AUTO_TEST_CASE(programs_that_abort_are_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const auto check = [&](int (*task)(int), const char* name) {
@@ -271,7 +271,7 @@ BOOST_AUTO_TEST_CASE(programs_that_give_up) {
 }
 
 // It has a stack of its own.
-BOOST_AUTO_TEST_CASE(a_thread_of_the_task) {
+BOOST_AUTO_TEST_CASE(a_crash_in_a_thread_of_the_task_is_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(
@@ -286,7 +286,7 @@ BOOST_AUTO_TEST_CASE(a_thread_of_the_task) {
 }
 
 // Of the copy nobody is to hear, and it must not speak for the child.
-BOOST_AUTO_TEST_CASE(a_copy_that_the_task_has_forked) {
+BOOST_AUTO_TEST_CASE(a_process_that_the_task_forks_leaves_no_report) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(a_copy_that_the_task_has_forked) {
   BOOST_TEST(error.backtrace().empty());
 }
 
-BOOST_AUTO_TEST_CASE(a_handler_of_the_task_wins) {
+BOOST_AUTO_TEST_CASE(a_handler_of_the_task_has_precedence) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(
@@ -322,7 +322,7 @@ BOOST_AUTO_TEST_CASE(a_handler_of_the_task_wins) {
 }
 
 // A signal is blocked while its handler runs; what comes back from there must end as well.
-BOOST_AUTO_TEST_CASE(the_wait_status_is_what_it_is_without) {
+BOOST_AUTO_TEST_CASE(the_wait_status_is_the_same_as_without_the_option) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   for (const int signum : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS, SIGTERM}) {
@@ -343,7 +343,7 @@ BOOST_AUTO_TEST_CASE(the_wait_status_is_what_it_is_without) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_core_is_written_as_ever) {
+BOOST_AUTO_TEST_CASE(a_core_is_still_written) {
   if (testing::skipped_without_cores()) return;
   const testing::Folder folder;
   const int status = testing::elsewhere([&] {
@@ -358,7 +358,7 @@ BOOST_AUTO_TEST_CASE(a_core_is_written_as_ever) {
 
 // ---- exceptions ----
 
-BOOST_AUTO_TEST_CASE(an_exception_says_where_it_was_thrown) {
+BOOST_AUTO_TEST_CASE(an_exception_carries_the_place_where_it_was_thrown) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Options options = with_backtrace(snapshot);
@@ -373,7 +373,7 @@ BOOST_AUTO_TEST_CASE(an_exception_says_where_it_was_thrown) {
   BOOST_TEST(ending.status.value().code() == 70);
 }
 
-BOOST_AUTO_TEST_CASE(the_items_of_a_map_say_it_too) {
+BOOST_AUTO_TEST_CASE(the_items_of_a_map_have_backtraces) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -395,7 +395,7 @@ BOOST_AUTO_TEST_CASE(the_items_of_a_map_say_it_too) {
 }
 
 // The same object is the same throw, whatever was thrown in between.
-BOOST_AUTO_TEST_CASE(an_exception_that_was_kept) {
+BOOST_AUTO_TEST_CASE(a_kept_exception_keeps_its_backtrace) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(
@@ -420,7 +420,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_was_kept) {
   check_innermost(error.backtrace(), throw_here, "throw_here");
 }
 
-BOOST_AUTO_TEST_CASE(more_kept_than_there_is_room_for) {
+BOOST_AUTO_TEST_CASE(more_kept_exceptions_than_the_table_holds_do_no_harm) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const auto task = [](int x) {
@@ -447,7 +447,7 @@ BOOST_AUTO_TEST_CASE(more_kept_than_there_is_room_for) {
 }
 
 // Of two that are nested it is the outer one, whose type and text come first, too.
-BOOST_AUTO_TEST_CASE(nested_exceptions) {
+BOOST_AUTO_TEST_CASE(a_nested_exception_has_the_backtrace_of_the_outer_one) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const par::Error error = error_of_call(throw_around, with_backtrace(snapshot));
@@ -461,7 +461,7 @@ BOOST_AUTO_TEST_CASE(nested_exceptions) {
 }
 
 // It may get the memory of one that was.
-BOOST_AUTO_TEST_CASE(an_exception_that_nobody_has_thrown) {
+BOOST_AUTO_TEST_CASE(an_exception_that_was_never_thrown_has_no_backtrace) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -489,7 +489,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_nobody_has_thrown) {
   check_innermost(caught.value().backtrace(), throw_here, "throw_here");
 }
 
-BOOST_AUTO_TEST_CASE(without_the_option_nothing_is_kept) {
+BOOST_AUTO_TEST_CASE(nothing_is_recorded_without_the_option) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Options options;
@@ -505,7 +505,7 @@ BOOST_AUTO_TEST_CASE(without_the_option_nothing_is_kept) {
 
 // ---- a child of a child ----
 
-BOOST_AUTO_TEST_CASE(a_child_hears_it_of_its_own_child) {
+BOOST_AUTO_TEST_CASE(a_child_gets_the_backtrace_of_its_own_child) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;

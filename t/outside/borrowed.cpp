@@ -143,7 +143,7 @@ constexpr int aborted = 100 + SIGABRT;
 
 // ---- everything that a loop is for ----
 
-BOOST_AUTO_TEST_CASE(calls_processes_and_timers_in_every_way) {
+BOOST_AUTO_TEST_CASE(calls_processes_and_timers_work_in_every_mode) {
   for (const Way way : ways) {
     Driven driven(way);
     par::Reactor& loop = driven.loop();
@@ -186,7 +186,7 @@ BOOST_AUTO_TEST_CASE(calls_processes_and_timers_in_every_way) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_in_every_way) {
+BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_work_in_every_mode) {
   for (const Way way : ways) {
     Driven driven(way);
     auto p = par::process<par::RawIo, par::RawIo>(
@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_in_every_way) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_is_watched_in_every_way) {
+BOOST_AUTO_TEST_CASE(a_lost_snapshot_is_noticed_in_every_mode) {
   for (const Way way : ways) {
     const int status = testing::elsewhere([way] {
       par::Snapshot snapshot;
@@ -281,7 +281,7 @@ BOOST_AUTO_TEST_CASE(a_timer_that_an_event_of_the_program_sets_after_long_work_i
 
 // ---- other threads ----
 
-BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_way) {
+BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_mode) {
   for (const Way way : ways) {
     Driven driven(way);
     par::Reactor& loop = driven.loop();
@@ -310,7 +310,7 @@ BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_way) {
 }
 
 // A thread that takes a Hold itself, and makes calls by posting them.
-BOOST_AUTO_TEST_CASE(a_thread_makes_calls_by_posting_them_in_every_way) {
+BOOST_AUTO_TEST_CASE(a_thread_may_post_calls_in_every_mode) {
   for (const Way way : ways) {
     Driven driven(way);
     par::Reactor& loop = driven.loop();
@@ -343,7 +343,7 @@ BOOST_AUTO_TEST_CASE(a_thread_makes_calls_by_posting_them_in_every_way) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_hold_keeps_run_and_not_more_on_a_borrowed_base) {
+BOOST_AUTO_TEST_CASE(a_hold_on_a_borrowed_base_keeps_only_run_from_returning) {
   Driven driven(Way::run);
   par::Hold hold = driven.loop().hold();
   BOOST_TEST(driven.loop().run_for(5ms));
@@ -355,7 +355,7 @@ BOOST_AUTO_TEST_CASE(a_hold_keeps_run_and_not_more_on_a_borrowed_base) {
 
 // ---- the program's own events ----
 
-BOOST_AUTO_TEST_CASE(events_of_the_program_and_ours_take_turns_in_every_way) {
+BOOST_AUTO_TEST_CASE(events_of_the_program_and_the_library_take_turns_in_every_mode) {
   for (const Way way : borrowed_ways) {
     Driven driven(way);
     SocketPair pair;
@@ -392,7 +392,7 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_and_ours_take_turns_in_every_way) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_make_everything_of_ours_and_drop_it) {
+BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_create_and_drop_any_object) {
   for (const Way way : borrowed_ways) {
     Driven driven(way);
     std::optional<par::Remote<int, int>> f;
@@ -423,7 +423,7 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_make_everything_of_ours_and_dro
 }
 
 // The events that were ready when run() was told to return are the next run()'s, ours and others'.
-BOOST_AUTO_TEST_CASE(what_of_the_program_was_ready_when_run_was_stopped_is_called_by_the_next) {
+BOOST_AUTO_TEST_CASE(events_of_the_program_that_were_ready_at_a_stop_run_in_the_next_run) {
   Driven driven(Way::run);
   std::string order;
   driven.loop().post([&] {
@@ -440,7 +440,7 @@ BOOST_AUTO_TEST_CASE(what_of_the_program_was_ready_when_run_was_stopped_is_calle
 
 // ---- what keeps whom ----
 
-BOOST_AUTO_TEST_CASE(idle_remotes_do_not_keep_run_and_events_of_the_program_do) {
+BOOST_AUTO_TEST_CASE(events_of_the_program_but_not_idle_remotes_keep_run_from_returning) {
   Driven driven(Way::run);
   auto f = par::run(driven.loop(), plus_one);
   f(1, [](par::Result<int> r) { r.value(); });
@@ -456,7 +456,7 @@ BOOST_AUTO_TEST_CASE(idle_remotes_do_not_keep_run_and_events_of_the_program_do) 
 
 // As the manual has it: what of ours keeps event_base_dispatch() from returning is the Reactor
 // itself, with or without anything to do; only loopbreak and loopexit end it.
-BOOST_AUTO_TEST_CASE(a_living_reactor_keeps_dispatch_and_nothing_else_does) {
+BOOST_AUTO_TEST_CASE(only_a_living_reactor_keeps_dispatch_from_returning) {
   const Base base(::event_base_new());
   par::Remote<int, int> f;
   par::Process<int, int> p;
@@ -510,7 +510,7 @@ BOOST_AUTO_TEST_CASE(loopbreak_and_loopexit_of_the_program_end_run) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(stop_is_for_run_only) {
+BOOST_AUTO_TEST_CASE(stop_ends_only_run) {
   Driven driven(Way::dispatch);
   int ticks = 0;
   par::Timer timer = driven.loop().every(1ms, [&] {
@@ -526,7 +526,7 @@ BOOST_AUTO_TEST_CASE(stop_is_for_run_only) {
   BOOST_TEST(ticks == 100);
 }
 
-BOOST_AUTO_TEST_CASE(one_base_is_driven_in_turns) {
+BOOST_AUTO_TEST_CASE(one_base_may_be_run_and_dispatched_in_turns) {
   Driven driven(Way::run);
   event_base* const base = driven.base();
   auto f = par::run(driven.loop(), plus_one);
@@ -552,7 +552,7 @@ BOOST_AUTO_TEST_CASE(one_base_is_driven_in_turns) {
 
 // ---- several Reactors ----
 
-BOOST_AUTO_TEST_CASE(two_reactors_on_one_base) {
+BOOST_AUTO_TEST_CASE(two_reactors_may_share_one_base) {
   const Base base(::event_base_new());
   par::Reactor one(base.get());
   par::Reactor other(base.get());
@@ -627,7 +627,7 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_the_reactor_that_the_pr
 }
 
 // There it is run() itself whose object goes.
-BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_a_reactor_that_runs) {
+BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_a_running_reactor) {
   const Base base(::event_base_new());
   std::optional<par::Reactor> loop(base.get());
   par::Timer timer = loop->after(1h, [] { BOOST_ERROR("called without a Reactor"); });
@@ -677,7 +677,7 @@ private:
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_leave_run_one_by_one) {
+BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_thrown_out_of_run_one_by_one) {
   for (const Way way : {Way::own_run, Way::run}) {
     Driven driven(way);
     bool told = false;
@@ -698,7 +698,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_leave_run_one_by_one) 
   }
 }
 
-BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_heard_where_the_program_dispatches) {
+BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_reach_on_exception_under_dispatch) {
   for (const Way way : {Way::dispatch, Way::once}) {
     Driven driven(way);
     std::vector<std::string> heard;
@@ -770,7 +770,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_leaves_on_exception_ends_the_program) {
 // ---- in a child ----
 
 // A task that has a base of its own, beside the reactor of the child.
-BOOST_AUTO_TEST_CASE(a_child_may_have_a_base_of_its_own) {
+BOOST_AUTO_TEST_CASE(a_child_may_have_its_own_base) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {
     const Base base(::event_base_new());

@@ -50,14 +50,14 @@ Inc ask(F f, Out... out) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(function_pointers) {
+BOOST_AUTO_TEST_CASE(function_pointers_are_called) {
   BOOST_TEST(ask<int>(twice, 4) == 8);
   BOOST_TEST(ask<int>(&twice, 4) == 8);
   BOOST_TEST(ask<int>(thrice, 4) == 12);
   BOOST_TEST(ask<int>(seven) == 7);
 }
 
-BOOST_AUTO_TEST_CASE(lambdas_without_captures) {
+BOOST_AUTO_TEST_CASE(lambdas_without_captures_are_called) {
   BOOST_TEST(ask<int>([](int x) { return x - 1; }, 4) == 3);
   BOOST_TEST(ask<int>([](int x) noexcept { return x - 1; }, 4) == 3);
   BOOST_TEST(ask<int>([](const int& x) { return x - 1; }, 4) == 3);
@@ -65,7 +65,7 @@ BOOST_AUTO_TEST_CASE(lambdas_without_captures) {
   BOOST_TEST(ask<int>([] { return 5; }) == 5);
 }
 
-BOOST_AUTO_TEST_CASE(lambdas_with_plain_captures) {
+BOOST_AUTO_TEST_CASE(lambdas_with_plain_captures_are_called) {
   int a = 3;
   const double b = 0.5;
   const std::pair<int, int> pair(10, 20);
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(a_mutable_lambda_keeps_its_state_in_the_child) {
   BOOST_TEST((answers == std::vector<int>{1, 2, 3}));
 }
 
-BOOST_AUTO_TEST_CASE(no_result) {
+BOOST_AUTO_TEST_CASE(a_function_without_a_result_is_called) {
   par::Reactor loop;
   auto remember = par::run(loop, see);
   auto nothing = par::run(loop, [] {});
@@ -106,7 +106,7 @@ BOOST_AUTO_TEST_CASE(no_result) {
   BOOST_TEST(seen == 0);  // it was seen in another process
 }
 
-BOOST_AUTO_TEST_CASE(overloads_and_generic_lambdas_by_fn) {
+BOOST_AUTO_TEST_CASE(fn_selects_overloads_and_generic_lambdas) {
   BOOST_TEST(ask<int>(par::fn<int(int)>(overloaded), 1) == 2);
   BOOST_TEST(ask<std::string>(par::fn<std::string(const std::string&)>(overloaded),
                               std::string("a")) == "a1");
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded_fails_at_once) {
       par::Error);
 }
 
-BOOST_AUTO_TEST_CASE(asynchronous_forms) {
+BOOST_AUTO_TEST_CASE(asynchronous_functions_of_every_form_are_called) {
   par::Reactor loop;
   auto with = par::run(loop, [](std::string s, par::Reply<std::size_t> reply) { reply(s.size()); });
   auto without = par::run(loop, [](par::Reply<int> reply) { reply(4); });
@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(references_to_the_stack_are_refused) {
   BOOST_TEST(ask<int>([p = &seen](int x) { return *p + x; }, 1) == 1);
 }
 
-BOOST_AUTO_TEST_CASE(arguments_that_can_only_be_moved_by_a_codec_of_their_own) {
+BOOST_AUTO_TEST_CASE(move_only_arguments_travel_with_their_own_codec) {
   struct Codec {
     static void put(par::Writer& out, const std::unique_ptr<int>& p) {
       par::RawIo<int>::put(out, *p);

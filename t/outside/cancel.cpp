@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_queued_calls_are_removed) {
   BOOST_TEST(ran == count / 2 + 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_has_not_left_is_removed) {
+BOOST_AUTO_TEST_CASE(a_call_that_was_not_sent_is_removed) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -205,7 +205,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_has_not_left_is_removed) {
   BOOST_TEST(board->ran[3] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_running_task_is_told_and_lives_on) {
+BOOST_AUTO_TEST_CASE(a_running_task_sees_its_cancellation_and_lives_on) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(a_running_task_is_told_and_lives_on) {
   BOOST_TEST(f.pid() == pid);
 }
 
-BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_notice,
+BOOST_AUTO_TEST_CASE(a_task_that_ignores_its_cancellation_is_ended_without_effect_on_others,
                      *testing::guarantee("3.1 3.3 3.4")) {
   for (auto task : {first_hangs, first_hangs_deaf}) {
     clear_board();
@@ -244,7 +244,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_does_not_listen_is_ended_and_the_others_do_not_
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_child_is_ended_though_the_loop_of_its_parent_stands,
+BOOST_AUTO_TEST_CASE(a_child_is_ended_even_if_the_loop_of_its_parent_hangs,
                      *testing::guarantee("3.3")) {
   clear_board();
   par::Reactor loop;
@@ -261,7 +261,7 @@ BOOST_AUTO_TEST_CASE(a_child_is_ended_though_the_loop_of_its_parent_stands,
 }
 
 // While its child is being ended a Remote takes calls; they come after those that wait.
-BOOST_AUTO_TEST_CASE(calls_made_meanwhile_keep_their_order) {
+BOOST_AUTO_TEST_CASE(calls_made_in_the_meantime_keep_their_order) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -282,7 +282,7 @@ BOOST_AUTO_TEST_CASE(calls_made_meanwhile_keep_their_order) {
   BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(closing_a_remote_whose_child_is_being_ended) {
+BOOST_AUTO_TEST_CASE(a_remote_may_be_closed_while_its_child_is_being_ended) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -336,7 +336,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_over_is_not_cancelled) {
 }
 
 // The snapshot has not told yet that the child lives, and the child may have begun.
-BOOST_AUTO_TEST_CASE(cancelled_before_the_child_is_known) {
+BOOST_AUTO_TEST_CASE(a_call_may_be_cancelled_before_the_child_is_known) {
   for (int i = 0; i < 20; ++i) {
     clear_board();
     par::Reactor loop;
@@ -353,7 +353,7 @@ BOOST_AUTO_TEST_CASE(cancelled_before_the_child_is_known) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(cancel_from_every_callback) {
+BOOST_AUTO_TEST_CASE(every_callback_may_cancel) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -398,7 +398,7 @@ void tenth_hangs(int x, par::Reply<int> reply) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_turns_is_not_killed) {
+BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_runs_is_not_killed) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -493,7 +493,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_travels_with_its_call) {
   BOOST_TEST((left[3] > 0 && left[3] <= hour));
 }
 
-BOOST_AUTO_TEST_CASE(this_call_elsewhere) {
+BOOST_AUTO_TEST_CASE(this_call_outside_of_a_call_has_neutral_values) {
   BOOST_TEST(!par::this_call::cancelled());
   BOOST_TEST((par::this_call::remaining() == nanoseconds::max()));
   BOOST_TEST(par::this_call::id() == 0u);
@@ -526,7 +526,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_is_never_early, *testing::guarantee("3.1")) {
   for (const auto late : missed) BOOST_TEST((late >= nanoseconds(0)));
 }
 
-BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_peace,
+BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_does_not_disturb_the_child,
                      *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
@@ -549,7 +549,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_leaves_the_child_in_pea
 }
 
 // The child itself sees that it is too late, also if the parent's loop has not turned meanwhile.
-BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due, *testing::guarantee("3.2")) {
+BOOST_AUTO_TEST_CASE(a_child_begins_no_call_whose_deadline_has_passed, *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -568,7 +568,8 @@ BOOST_AUTO_TEST_CASE(a_child_begins_no_call_that_is_due, *testing::guarantee("3.
   BOOST_TEST(board->ran[1] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes, *testing::guarantee("3.1 3.3 3.4")) {
+BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes_is_ended,
+                     *testing::guarantee("3.1 3.3 3.4")) {
   for (auto task : {first_listens, first_hangs, first_hangs_deaf}) {
     clear_board();
     par::Reactor loop;
@@ -588,7 +589,7 @@ BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes, *testing::guarantee("
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_default_deadline_and_one_that_is_set_anew) {
+BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_replaces_the_default) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -610,7 +611,7 @@ BOOST_AUTO_TEST_CASE(the_default_deadline_and_one_that_is_set_anew) {
   BOOST_TEST(heard.words[1] == "1=wrong");  // answered: with the number of the call, 0
 }
 
-BOOST_AUTO_TEST_CASE(the_deadline_of_a_process) {
+BOOST_AUTO_TEST_CASE(a_process_may_have_a_deadline) {
   par::Reactor loop;
   par::Options options;
   for (const bool deaf : {false, true}) {
@@ -668,7 +669,7 @@ struct DiesInFirst {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_was_not_begun_is_made_again, *testing::guarantee("1.1")) {
+BOOST_AUTO_TEST_CASE(a_call_that_did_not_begin_is_repeated, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -683,7 +684,7 @@ BOOST_AUTO_TEST_CASE(what_was_not_begun_is_made_again, *testing::guarantee("1.1"
   for (int x = 0; x < 20; ++x) BOOST_TEST(board->ran[x] == 1);
 }
 
-BOOST_AUTO_TEST_CASE(what_is_idempotent_is_made_again_too, *testing::guarantee("1.1")) {
+BOOST_AUTO_TEST_CASE(an_idempotent_call_is_repeated, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -714,7 +715,7 @@ BOOST_AUTO_TEST_CASE(retries_come_to_an_end) {
   BOOST_TEST(board->ran[0] == 4);
 }
 
-BOOST_AUTO_TEST_CASE(retries_with_a_snapshot_that_is_lost) {
+BOOST_AUTO_TEST_CASE(retries_end_when_the_snapshot_is_lost) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   clear_board();
@@ -737,7 +738,7 @@ BOOST_AUTO_TEST_CASE(retries_with_a_snapshot_that_is_lost) {
   for (int x = 2; x < 100; ++x) BOOST_TEST((heard.errors.at(x).code() == par::Errc::snapshot_lost));
 }
 
-BOOST_AUTO_TEST_CASE(without_retries_each_call_hears_of_the_death) {
+BOOST_AUTO_TEST_CASE(each_call_without_retries_gets_the_death_of_its_child) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -751,7 +752,7 @@ BOOST_AUTO_TEST_CASE(without_retries_each_call_hears_of_the_death) {
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_is_an_answer_and_not_made_again) {
+BOOST_AUTO_TEST_CASE(a_call_that_throws_is_not_repeated) {
   clear_board();
   par::Reactor loop;
   Heard heard;
@@ -773,7 +774,8 @@ BOOST_AUTO_TEST_CASE(an_exception_is_an_answer_and_not_made_again) {
 
 // ---- all of it at once ----
 
-BOOST_AUTO_TEST_CASE(cancels_and_deadlines_at_random, *testing::guarantee("3.4")) {
+BOOST_AUTO_TEST_CASE(random_cancels_and_deadlines_give_one_answer_each,
+                     *testing::guarantee("3.4")) {
   std::mt19937 random(testing::seed(4711));
   constexpr int count = 1500;
   clear_board();

@@ -113,7 +113,7 @@ std::optional<par::Error> error_of(par::Reactor& loop, par::Remote<Inc, Out>& f,
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(what_nlohmann_can_convert_comes_back) {
+BOOST_AUTO_TEST_CASE(types_that_nlohmann_converts_come_back) {
   BOOST_TEST(comes_back(0));
   BOOST_TEST(comes_back(std::numeric_limits<std::int64_t>::min()));
   BOOST_TEST(comes_back(std::numeric_limits<std::uint64_t>::max()));
@@ -145,7 +145,7 @@ BOOST_AUTO_TEST_CASE(raw_bytes_come_back) {
   BOOST_TEST((comes_back<par::RawIo<std::vector<double>>>(std::vector<double>(100000, 0.5))));
 }
 
-BOOST_AUTO_TEST_CASE(what_nlohmann_has_no_words_for_comes_back) {
+BOOST_AUTO_TEST_CASE(types_that_nlohmann_does_not_convert_come_back) {
   BOOST_TEST(comes_back(std::optional<int>()));
   BOOST_TEST(comes_back(std::optional<int>(5)));
   BOOST_TEST(comes_back(std::variant<int, std::string>("x")));
@@ -160,7 +160,7 @@ BOOST_AUTO_TEST_CASE(what_nlohmann_has_no_words_for_comes_back) {
   BOOST_TEST(comes_back(std::map<std::string, std::vector<user::Job>>{{"jobs", {job, {}}}}));
 }
 
-BOOST_AUTO_TEST_CASE(cbor_and_msgpack_come_back_by_template_and_by_type) {
+BOOST_AUTO_TEST_CASE(cbor_and_msgpack_values_come_back_by_template_and_by_type) {
   const std::vector<double> numbers{1, 0.1, -std::numeric_limits<double>::infinity()};
   BOOST_TEST((comes_back<par::CborIo<std::vector<double>>>(numbers)));
   BOOST_TEST((comes_back<par::MsgpackIo<std::vector<double>>>(numbers)));
@@ -231,7 +231,7 @@ BOOST_AUTO_TEST_CASE(a_specialised_io_is_the_default_of_its_type) {
   BOOST_TEST(comes_back(user::Token{"anything \xff"}));
 }
 
-BOOST_AUTO_TEST_CASE(codecs_by_template_argument_inc_first_and_out_second) {
+BOOST_AUTO_TEST_CASE(template_arguments_name_the_codecs_of_inc_and_out) {
   par::Reactor loop;
   const auto text = [](int x) { return std::to_string(x); };
   auto a = par::run<par::RawIo>(loop, text);
@@ -252,7 +252,7 @@ BOOST_AUTO_TEST_CASE(codecs_by_template_argument_inc_first_and_out_second) {
   BOOST_TEST(right == 6);
 }
 
-BOOST_AUTO_TEST_CASE(nan_and_infinity_are_no_json) {
+BOOST_AUTO_TEST_CASE(nan_and_infinity_are_refused_by_json) {
   par::Reactor loop;
   auto f = par::run(loop, [](double x) { return std::vector<double>{1, x, std::sqrt(x)}; });
   for (const double x : {std::nan(""), std::numeric_limits<double>::infinity()}) {
@@ -267,7 +267,7 @@ BOOST_AUTO_TEST_CASE(nan_and_infinity_are_no_json) {
   BOOST_TEST(!error_of(loop, f, 4.0).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(what_does_not_fit_the_type_says_where) {
+BOOST_AUTO_TEST_CASE(input_that_does_not_fit_the_type_names_its_position) {
   par::Reactor loop;
   struct Text {  // writes a string as it is, so that it can be any JSON
     static void put(par::Writer& out, const std::string& s) { out.write(s); }
@@ -375,7 +375,7 @@ BOOST_AUTO_TEST_CASE(codecs_that_throw_fail_one_message_in_either_direction) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(pipes_take_codecs_too_and_survive_bad_messages) {
+BOOST_AUTO_TEST_CASE(pipes_take_codecs_and_survive_bad_messages) {
   struct Digits {  // reads numbers, and "x" is none
     static void put(par::Writer& out, int x) {
       out.write(x == 7 ? std::string("x") : std::to_string(x));
@@ -397,7 +397,7 @@ BOOST_AUTO_TEST_CASE(pipes_take_codecs_too_and_survive_bad_messages) {
   BOOST_TEST((errors == std::vector<std::string>{"bad_message"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_bad_message_that_nobody_listens_for_ends_run) {
+BOOST_AUTO_TEST_CASE(a_bad_message_without_a_callback_ends_run) {
   struct Never {
     static void put(par::Writer& out, int x) { par::RawIo<int>::put(out, x); }
     static int get(par::Reader&) { throw std::runtime_error("never"); }
@@ -451,7 +451,7 @@ std::string word_of(par::Reactor& loop, par::Process<std::string, int> p, int x)
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_codec_for_one_direction_of_a_call) {
+BOOST_AUTO_TEST_CASE(a_call_may_have_a_codec_for_one_direction) {
   par::Reactor loop;
   const auto text = [](int x) { return std::to_string(x); };
   BOOST_TEST(answer_of(loop, par::run(loop, text), 21) == "21");
@@ -465,14 +465,14 @@ BOOST_AUTO_TEST_CASE(a_codec_for_one_direction_of_a_call) {
              std::string::npos);
 }
 
-BOOST_AUTO_TEST_CASE(a_codec_for_one_direction_of_a_call_that_replies_later) {
+BOOST_AUTO_TEST_CASE(a_call_with_a_reply_may_have_a_codec_for_one_direction) {
   par::Reactor loop;
   const auto text = [](int x, par::Reply<std::string> reply) { reply(std::to_string(x)); };
   BOOST_TEST(answer_of(loop, par::run<Shouting>(loop, text), 21) == "21!");
   BOOST_TEST((answer_of(loop, par::run<par::DefaultIo, Doubling>(loop, text), 21)) == "42");
 }
 
-BOOST_AUTO_TEST_CASE(a_codec_for_one_direction_of_a_process) {
+BOOST_AUTO_TEST_CASE(a_process_may_have_a_codec_for_one_direction) {
   par::Reactor loop;
   const auto text = [](par::Pipe<int, std::string> pipe) {
     pipe.on_message([pipe](int x) mutable { pipe.send(std::to_string(x)); });
@@ -566,7 +566,7 @@ void every_call_hears_its_own(par::Reactor& loop, par::Remote<Inc, Out> f, MakeO
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_argument_whose_codec_throws_at_any_byte) {
+BOOST_AUTO_TEST_CASE(a_codec_of_an_argument_may_throw_at_any_byte) {
   par::Reactor loop;
   // Counts the calls that came through whole.
   auto f = par::run<par::RawIo, BombIo>(loop, [](const Bomb& bomb) {
@@ -583,7 +583,7 @@ BOOST_AUTO_TEST_CASE(an_argument_whose_codec_throws_at_any_byte) {
   BOOST_TEST(calls == 2 * (last_byte + 1));
 }
 
-BOOST_AUTO_TEST_CASE(an_answer_whose_codec_throws_at_any_byte) {
+BOOST_AUTO_TEST_CASE(a_codec_of_an_answer_may_throw_at_any_byte) {
   par::Reactor loop;
   auto f = par::run<BombIo, par::RawIo>(loop, [](const Bomb& bomb) { return bomb; });
   every_call_hears_its_own(
@@ -591,7 +591,7 @@ BOOST_AUTO_TEST_CASE(an_answer_whose_codec_throws_at_any_byte) {
       [](const Bomb& answer, const Bomb& bomb) { return answer.id == bomb.id; });
 }
 
-BOOST_AUTO_TEST_CASE(a_later_answer_whose_codec_throws_at_any_byte) {
+BOOST_AUTO_TEST_CASE(a_codec_of_a_later_answer_may_throw_at_any_byte) {
   par::Reactor loop;
   auto f = par::run<BombIo, par::RawIo>(
       loop, [](const Bomb& bomb, par::Reply<Bomb> reply) { reply(bomb); });
@@ -601,7 +601,7 @@ BOOST_AUTO_TEST_CASE(a_later_answer_whose_codec_throws_at_any_byte) {
 }
 
 // The child tells what it hears, in order: ids, and the texts of errors.
-BOOST_AUTO_TEST_CASE(a_message_to_a_process_whose_codec_throws_at_any_byte) {
+BOOST_AUTO_TEST_CASE(a_codec_of_a_message_to_a_process_may_throw_at_any_byte) {
   par::Reactor loop;
   auto p = par::process<par::DefaultIo, BombIo>(loop, [](par::Pipe<Bomb, std::string> pipe) {
     pipe.on_message([pipe](const Bomb& bomb) { pipe.send(std::to_string(bomb.id)); });
@@ -624,7 +624,7 @@ BOOST_AUTO_TEST_CASE(a_message_to_a_process_whose_codec_throws_at_any_byte) {
   BOOST_TEST(heard == expected, boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_message_from_a_process_whose_codec_throws_at_any_byte) {
+BOOST_AUTO_TEST_CASE(a_codec_of_a_message_from_a_process_may_throw_at_any_byte) {
   par::Reactor loop;
   auto p = par::process<BombIo>(loop, [](par::Pipe<int, Bomb> pipe) {
     int failed = 0;
@@ -652,7 +652,7 @@ BOOST_AUTO_TEST_CASE(a_message_from_a_process_whose_codec_throws_at_any_byte) {
 }
 
 // A bound argument is written when the function is made.
-BOOST_AUTO_TEST_CASE(a_bound_argument_whose_codec_throws_is_told_at_once) {
+BOOST_AUTO_TEST_CASE(a_bound_argument_whose_codec_throws_is_reported_at_once) {
   par::Reactor loop;
   const auto size = [](const std::string& text, int) { return text.size(); };
   BOOST_CHECK_EXCEPTION(static_cast<void>(par::run(loop, par::bind(size, "\xff"))), par::Error,

@@ -56,7 +56,7 @@ struct Copy {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_child_reads_what_the_parent_has_open) {
+BOOST_AUTO_TEST_CASE(a_child_reads_from_a_descriptor_of_the_parent) {
   par::Reactor loop;
   auto read = par::run(loop, [](par::Fd fd) { return read_to_end(fd); });
   Ends ends = pipe_ends();
@@ -70,7 +70,7 @@ BOOST_AUTO_TEST_CASE(a_child_reads_what_the_parent_has_open) {
   BOOST_TEST(text == "through a pipe");
 }
 
-BOOST_AUTO_TEST_CASE(a_child_answers_with_what_it_has_opened) {
+BOOST_AUTO_TEST_CASE(a_child_answers_with_a_descriptor_it_has_opened) {
   par::Reactor loop;
   auto open = par::run(loop, [](const std::string& name) {
     return par::Fd(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(a_child_answers_with_what_it_has_opened) {
   BOOST_TEST(refused);
 }
 
-BOOST_AUTO_TEST_CASE(structures_of_them_through_the_default_codec) {
+BOOST_AUTO_TEST_CASE(structures_of_descriptors_travel_with_the_default_codec) {
   par::Reactor loop;
   auto copy = par::run(loop, [](const Copy& job) {
     const std::string text = job.title + read_to_end(job.from);
@@ -108,7 +108,7 @@ BOOST_AUTO_TEST_CASE(structures_of_them_through_the_default_codec) {
   BOOST_TEST(read_to_end(out.reading) == "title: work");  // nobody holds the other end any more
 }
 
-BOOST_AUTO_TEST_CASE(both_ways_through_a_pipe_and_later_replies) {
+BOOST_AUTO_TEST_CASE(descriptors_travel_through_pipes_and_later_replies) {
   par::Reactor loop;
   auto process = par::process(loop, [](par::Pipe<par::Fd, par::Fd> pipe) {
     pipe.on_message([pipe](par::Fd fd) mutable { pipe.send(std::move(fd)); });
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_waits_keeps_its_descriptors) {
   BOOST_TEST(read_to_end(got[0]) == "x");
 }
 
-BOOST_AUTO_TEST_CASE(too_many_fail_their_call_and_nothing_else) {
+BOOST_AUTO_TEST_CASE(too_many_descriptors_fail_only_their_own_call) {
   par::Reactor loop;
   auto count = par::run(loop, [](const std::vector<par::Fd>& all) { return all.size(); });
   const Ends ends = pipe_ends();
@@ -179,7 +179,7 @@ BOOST_AUTO_TEST_CASE(too_many_fail_their_call_and_nothing_else) {
   BOOST_TEST(after == 1U);
 }
 
-BOOST_AUTO_TEST_CASE(a_child_without_room_fails_the_call_and_lives_on) {
+BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_has_no_room_for_descriptors) {
   par::Reactor loop;
   auto count = par::run(loop, [](const std::vector<par::Fd>& all) {
     rlimit limit{};
@@ -209,7 +209,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_room_fails_the_call_and_lives_on) {
   BOOST_TEST(heard[3] == "1");
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_is_made_again_brings_them_again) {
+BOOST_AUTO_TEST_CASE(a_repeated_call_sends_its_descriptors_again) {
   par::Reactor loop;
   par::Options options;
   options.retries = 1;
@@ -233,7 +233,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_made_again_brings_them_again) {
   BOOST_TEST(text == "o");
 }
 
-BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
+BOOST_AUTO_TEST_CASE(a_pool_receives_and_returns_descriptors) {
   const std::size_t before = count_descriptors();
   {
     par::Reactor loop;
@@ -281,7 +281,7 @@ BOOST_AUTO_TEST_CASE(a_pool_takes_and_gives_them) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(none_is_left_after_calls_that_nobody_heard) {
+BOOST_AUTO_TEST_CASE(no_descriptor_stays_open_after_abandoned_calls) {
   const std::size_t before = count_descriptors();
   {
     par::Reactor loop;
@@ -294,7 +294,7 @@ BOOST_AUTO_TEST_CASE(none_is_left_after_calls_that_nobody_heard) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-BOOST_AUTO_TEST_CASE(a_bound_one_is_refused_at_once) {
+BOOST_AUTO_TEST_CASE(a_bound_descriptor_is_refused_at_once) {
   par::Reactor loop;
   const auto number_of = [](const par::Fd& fd, int) { return fd.get(); };
   BOOST_CHECK_EXCEPTION(

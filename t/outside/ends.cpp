@@ -78,7 +78,7 @@ void spin() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(exits, *testing::guarantee("4.1")) {
+BOOST_AUTO_TEST_CASE(exits_are_reported_with_their_status, *testing::guarantee("4.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   using par::Cause;
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(exits, *testing::guarantee("4.1")) {
         "ended normally");
 }
 
-BOOST_AUTO_TEST_CASE(crashes, *testing::guarantee("4.1")) {
+BOOST_AUTO_TEST_CASE(crashes_are_reported_with_their_signal, *testing::guarantee("4.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const auto is_crash = [&](auto end, int signum, const char* words) {
@@ -102,7 +102,7 @@ BOOST_AUTO_TEST_CASE(crashes, *testing::guarantee("4.1")) {
   is_crash([] { ::raise(SIGKILL); }, SIGKILL, "sent from outside, perhaps because memory ran out");
 }
 
-BOOST_AUTO_TEST_CASE(the_core_flag) {
+BOOST_AUTO_TEST_CASE(core_dumped_reports_whether_a_core_was_written) {
   if (testing::skipped_without_cores()) return;
   const testing::Folder folder;
   const int status = testing::elsewhere([&] {
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(the_core_flag) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(the_limit_of_processor_time) {
+BOOST_AUTO_TEST_CASE(the_limit_of_processor_time_applies) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Options options;
@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(the_limit_of_processor_time) {
   BOOST_TEST((told.by_exit->usage.user_time.count() > 0));
 }
 
-BOOST_AUTO_TEST_CASE(the_limit_of_memory) {
+BOOST_AUTO_TEST_CASE(the_memory_limit_applies) {
   if (testing::sanitized) return testing::skip("a sanitizer's shadow needs all the address space");
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(the_limit_of_memory) {
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_nicer_child) {
+BOOST_AUTO_TEST_CASE(a_child_may_have_a_lower_priority) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(a_nicer_child) {
   BOOST_TEST(nice == std::min(::getpriority(PRIO_PROCESS, 0) + 3, 19));
 }
 
-BOOST_AUTO_TEST_CASE(a_stopped_child_is_killed_by_its_handle) {
+BOOST_AUTO_TEST_CASE(a_stopped_child_can_be_killed_by_its_handle) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(a_stopped_child_is_killed_by_its_handle) {
 
 // ---- exceptions ----
 
-BOOST_AUTO_TEST_CASE(nested_exceptions_are_told_with_their_types) {
+BOOST_AUTO_TEST_CASE(nested_exceptions_are_reported_with_their_types) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -311,19 +311,19 @@ bool all_gone(const std::vector<pid_t>& pids) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(killing_the_parent_leaves_nobody, *testing::guarantee("5.1")) {
+BOOST_AUTO_TEST_CASE(killing_the_parent_leaves_no_process, *testing::guarantee("5.1")) {
   const Cast cast = start_program();
   ::kill(cast.parent, SIGKILL);
   BOOST_TEST(all_gone(cast.far));
 }
 
-BOOST_AUTO_TEST_CASE(killing_the_parent_of_a_stopped_snapshot_leaves_nobody) {
+BOOST_AUTO_TEST_CASE(killing_the_parent_of_a_stopped_snapshot_leaves_no_process) {
   const Cast cast = start_program(true);
   ::kill(cast.parent, SIGKILL);
   BOOST_TEST(all_gone(cast.far));
 }
 
-BOOST_AUTO_TEST_CASE(killing_the_snapshot_and_the_parent_leaves_nobody) {
+BOOST_AUTO_TEST_CASE(killing_the_snapshot_and_the_parent_leaves_no_process) {
   for (const bool snapshot_first : {true, false}) {
     const Cast cast = start_program();
     ::kill(snapshot_first ? cast.far[0] : cast.parent, SIGKILL);
@@ -339,7 +339,8 @@ BOOST_AUTO_TEST_CASE(killing_the_snapshot_ends_its_children, *testing::guarantee
   ::kill(cast.parent, SIGKILL);
 }
 
-BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_nobody, *testing::guarantee("5.1")) {
+BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_no_process,
+                     *testing::guarantee("5.1")) {
   // Requests may still be on their way: they must not be served any more, or their children must
   // end.
   for (int i = 0; i < 20; ++i) {
@@ -380,7 +381,7 @@ BOOST_AUTO_TEST_CASE(signals_of_a_terminal_or_init_do_not_end_a_snapshot) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_did) {
+BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_set) {
   const int status = testing::elsewhere([] {
     ::signal(SIGTERM, SIG_IGN);
     ::signal(SIGUSR1, [](int) { ::_exit(77); });
@@ -411,7 +412,7 @@ BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_did) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_waits_for_its_children_hears_of_ours_all_the_same,
+BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_reaps_its_children_still_gets_exit_reports,
                      *testing::guarantee("5.5")) {
   const int status = testing::elsewhere([] {
     ::signal(SIGCHLD, SIG_IGN);
@@ -426,7 +427,7 @@ BOOST_AUTO_TEST_CASE(a_program_that_ignores_or_waits_for_its_children_hears_of_o
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_of_the_program_are_left_to_it, *testing::guarantee("5.5")) {
+BOOST_AUTO_TEST_CASE(children_of_the_program_are_left_to_the_program, *testing::guarantee("5.5")) {
   const int status = testing::elsewhere([] {
     par::init();
     const pid_t own = ::fork();
@@ -478,7 +479,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it, *testing::guarantee("5.4
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(every_call_is_answered_once_while_children_are_killed_all_the_time) {
+BOOST_AUTO_TEST_CASE(every_call_is_answered_once_while_children_are_killed) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;

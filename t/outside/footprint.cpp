@@ -111,7 +111,7 @@ void testing_main_init() {
   testing::take_default_snapshot();
 }
 
-BOOST_AUTO_TEST_CASE(page_faults_up_to_the_first_answer) {
+BOOST_AUTO_TEST_CASE(few_page_faults_happen_before_the_first_answer) {
   if (testing::sanitized) return testing::skip("a sanitizer's own pages count, too");
   const Plain plain;
   par::Reactor loop;
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(page_faults_up_to_the_first_answer) {
   BOOST_TEST(faults <= plain.faults() + 30);
 }
 
-BOOST_AUTO_TEST_CASE(memory_of_its_own) {
+BOOST_AUTO_TEST_CASE(a_child_has_little_private_memory) {
   if (testing::sanitized) return testing::skip("a sanitizer's own pages count, too");
   if (own_memory(::getpid()) < 0) return testing::skip("no /proc/PID/smaps_rollup here");
   const Plain plain;
@@ -160,7 +160,7 @@ long not_for_forks(pid_t pid) {
 }  // namespace
 
 // Each page of it that the snapshot writes to would be copied for each child.
-BOOST_AUTO_TEST_CASE(children_do_not_get_the_tables_of_the_snapshot) {
+BOOST_AUTO_TEST_CASE(children_do_not_inherit_the_tables_of_the_snapshot) {
   const long in_snapshot = not_for_forks(par::default_snapshot().pid());
   if (in_snapshot < 0) return testing::skip("no /proc/PID/smaps here");
   BOOST_TEST(in_snapshot > 1000);  // of 16384 children
@@ -172,7 +172,7 @@ BOOST_AUTO_TEST_CASE(children_do_not_get_the_tables_of_the_snapshot) {
 }
 
 // Each fork would copy its page tables.
-BOOST_AUTO_TEST_CASE(what_the_program_has_freed_is_not_in_its_snapshot) {
+BOOST_AUTO_TEST_CASE(memory_freed_by_the_program_is_not_in_its_snapshot) {
   if (testing::sanitized) return testing::skip("a sanitizer keeps what was freed");
   if (own_memory(::getpid()) < 0) return testing::skip("no /proc/PID/smaps_rollup here");
   constexpr std::size_t piece = 64 * 1024;  // of the heap, and no mapping of its own

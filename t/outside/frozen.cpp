@@ -110,7 +110,7 @@ long written_in(pid_t pid) {
 
 // ---- what children have ----
 
-BOOST_AUTO_TEST_CASE(nothing_is_frozen_unless_it_is_asked_for) {
+BOOST_AUTO_TEST_CASE(nothing_is_frozen_without_the_option) {
   const int status = elsewhere([] {
     fill_table();
     par::Snapshot snapshot;
@@ -119,7 +119,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_frozen_unless_it_is_asked_for) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_have_all_and_go_on_allocating) {
+BOOST_AUTO_TEST_CASE(children_have_all_memory_and_can_allocate) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
@@ -152,7 +152,7 @@ BOOST_AUTO_TEST_CASE(children_have_all_and_go_on_allocating) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_do_not_see_each_other_nor_the_program_them) {
+BOOST_AUTO_TEST_CASE(writes_of_a_child_are_seen_by_no_other_process) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(children_do_not_see_each_other_nor_the_program_them) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(children_of_children_are_the_same) {
+BOOST_AUTO_TEST_CASE(children_of_children_have_the_frozen_memory) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
@@ -199,7 +199,7 @@ BOOST_AUTO_TEST_CASE(children_of_children_are_the_same) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(memory_that_was_named_is_frozen) {
+BOOST_AUTO_TEST_CASE(named_memory_is_frozen) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     static char in_program[4 * mb];
@@ -318,7 +318,7 @@ BOOST_AUTO_TEST_CASE(replicas_end_with_the_program) {
 
 // ---- cores ----
 
-BOOST_AUTO_TEST_CASE(the_core_of_a_child_has_what_is_frozen) {
+BOOST_AUTO_TEST_CASE(the_core_of_a_child_contains_frozen_memory) {
   if (testing::skipped_unfrozen()) return;
   if (testing::skipped_without_cores()) return;
   const testing::Folder folder;
@@ -384,13 +384,13 @@ int probed(const char* expected, const std::string& preloaded, const char* under
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(without_memfd_it_is_refused) {
+BOOST_AUTO_TEST_CASE(freezing_is_refused_without_memfd_create) {
   if (testing::sanitized)
     return testing::skip("a sanitizer must be loaded before any other library");
   BOOST_TEST(probed("memfd_create", "no_memfd.so") == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_system_that_allows_no_programs_in_memory_is_no_obstacle) {
+BOOST_AUTO_TEST_CASE(a_system_that_forbids_executable_memfds_is_supported) {
   if (testing::skipped_unfrozen()) return;
   const auto status = testing::elsewhere_without_programs_in_memory([] {
     fill_table();
@@ -403,7 +403,7 @@ BOOST_AUTO_TEST_CASE(a_system_that_allows_no_programs_in_memory_is_no_obstacle) 
   BOOST_TEST(*status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_limit_of_file_sizes_is_said) {
+BOOST_AUTO_TEST_CASE(an_exceeded_file_size_limit_is_reported) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
@@ -435,7 +435,7 @@ BOOST_AUTO_TEST_CASE(another_allocator_or_a_sanitizer_is_refused_by_name) {
   BOOST_TEST(probed("another allocator", "allocator.so") == 0);
 }
 
-BOOST_AUTO_TEST_CASE(valgrind_is_refused) {
+BOOST_AUTO_TEST_CASE(freezing_is_refused_under_valgrind) {
   if (testing::sanitized) return testing::skip("valgrind runs no program with a sanitizer");
   if (std::system("valgrind --version >/dev/null 2>&1") != 0)
     return testing::skip("there is no valgrind");

@@ -142,7 +142,7 @@ BOOST_AUTO_TEST_CASE(start_hooks_run_in_order_before_the_task_and_exit_hooks_in_
   BOOST_TEST(diary->text == "12Tba");
 }
 
-BOOST_AUTO_TEST_CASE(each_child_has_them_whatever_its_end) {
+BOOST_AUTO_TEST_CASE(exit_hooks_run_however_a_child_ends) {
   Wished wished(nothing);
   par::Reactor loop;
   const auto diary_of = [&](void (*task)(par::Pipe<int, int>), int code) {
@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(each_child_has_them_whatever_its_end) {
   BOOST_TEST(diary->text == "12");
 }
 
-BOOST_AUTO_TEST_CASE(a_remote_function_has_them_once_a_child) {
+BOOST_AUTO_TEST_CASE(hooks_run_once_in_each_child_of_a_remote_function) {
   Wished wished(nothing);
   par::Reactor loop;
   diary->clear();
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(a_remote_function_has_them_once_a_child) {
   BOOST_TEST(diary->text == "12ccba");
 }
 
-BOOST_AUTO_TEST_CASE(a_remote_function_begins_without_a_call) {
+BOOST_AUTO_TEST_CASE(a_remote_function_starts_its_child_without_a_call) {
   Wished wished(nothing);
   par::Reactor loop;
   diary->clear();
@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(a_remote_function_begins_without_a_call) {
   }));
 }
 
-BOOST_AUTO_TEST_CASE(what_a_start_hook_throws_fails_the_task_as_its_own_exception_would) {
+BOOST_AUTO_TEST_CASE(an_exception_of_a_start_hook_fails_the_task_like_its_own) {
   Wished wished(start_throws);
   par::Reactor loop;
   diary->clear();
@@ -219,7 +219,7 @@ BOOST_AUTO_TEST_CASE(what_a_start_hook_throws_fails_the_task_as_its_own_exceptio
   BOOST_TEST(std::string(diary->text).substr(0, 3) == "1ba");  // what was begun is ended
 }
 
-BOOST_AUTO_TEST_CASE(what_an_exit_hook_throws_is_its_status_and_the_others_run) {
+BOOST_AUTO_TEST_CASE(an_exception_of_an_exit_hook_sets_the_status_and_other_hooks_run) {
   Wished wished(exit_throws);
   par::Reactor loop;
   diary->clear();
@@ -240,7 +240,7 @@ BOOST_AUTO_TEST_CASE(an_exit_hook_may_exit_and_each_runs_once) {
   BOOST_TEST(diary->text == "12a");
 }
 
-BOOST_AUTO_TEST_CASE(a_task_may_register_an_exit_hook_and_what_it_prints_is_out) {
+BOOST_AUTO_TEST_CASE(an_exit_hook_of_a_task_runs_and_its_output_is_written) {
   Wished wished(nothing);
   par::Reactor loop;
   diary->clear();
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_runs_no_exit_hooks) {
   BOOST_TEST(diary->text == "12Fba");
 }
 
-BOOST_AUTO_TEST_CASE(hooks_belong_to_the_snapshots_behind_them) {
+BOOST_AUTO_TEST_CASE(hooks_apply_to_later_snapshots) {
   const int status = testing::elsewhere([] {
     par::Snapshot before;
     par::at_child_start([] { diary->note('!'); });
@@ -359,13 +359,13 @@ BOOST_AUTO_TEST_CASE(no_two_children_have_the_same_random_numbers) {
   BOOST_TEST(drands.size() == 80U);
 }
 
-BOOST_AUTO_TEST_CASE(with_a_seed_each_run_has_the_same) {
+BOOST_AUTO_TEST_CASE(a_seed_gives_the_same_random_numbers_in_each_run) {
   BOOST_TEST((numbers_of(seeded(5), 10) == numbers_of(seeded(5), 10)));
   BOOST_TEST((numbers_of(seeded(0), 3) == numbers_of(seeded(0), 3)));
   BOOST_TEST((numbers_of({}, 3) != numbers_of({}, 3)));
 }
 
-BOOST_AUTO_TEST_CASE(children_of_children_have_seeds_of_their_own_and_the_same_in_each_run) {
+BOOST_AUTO_TEST_CASE(children_of_children_have_their_own_reproducible_seeds) {
   using Seeds = std::vector<std::uint64_t>;
   // Its own, and those of two children of its own.
   const auto family = [](int) {
@@ -399,7 +399,7 @@ BOOST_AUTO_TEST_CASE(children_of_children_have_seeds_of_their_own_and_the_same_i
   BOOST_TEST(first == seeds(), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_process_that_is_no_child_has_no_seed) {
+BOOST_AUTO_TEST_CASE(only_a_child_has_a_seed) {
   BOOST_CHECK_THROW(par::child_seed(), std::logic_error);
 }
 
@@ -447,7 +447,7 @@ BOOST_AUTO_TEST_CASE(ps_shows_program_task_and_snapshot) {
   if (lines) BOOST_TEST(child.line == program() + ": child [images]");
 }
 
-BOOST_AUTO_TEST_CASE(a_title_is_cut_and_neither_arguments_nor_environment_are_touched) {
+BOOST_AUTO_TEST_CASE(a_long_title_is_cut_and_changes_neither_arguments_nor_environment) {
   par::SnapshotOptions named;
   named.name.assign(1000, 's');
   const std::string line = command_line(::getpid());
@@ -473,7 +473,7 @@ BOOST_AUTO_TEST_CASE(a_title_is_cut_and_neither_arguments_nor_environment_are_to
 
 // ---- out of memory ----
 
-BOOST_AUTO_TEST_CASE(where_memory_runs_out_children_end_first) {
+BOOST_AUTO_TEST_CASE(children_end_first_when_memory_runs_out) {
   const int own = std::stoi(proc(::getpid(), "oom_score_adj"));
   const auto of_child = [&](int added) {
     par::SnapshotOptions options;

@@ -111,7 +111,7 @@ void answer_ten(par::Reactor& loop, P& pool) {
 
 // ---- memory ----
 
-BOOST_AUTO_TEST_CASE(an_idle_child_of_a_pool_takes_little_of_the_program) {
+BOOST_AUTO_TEST_CASE(an_idle_pool_child_uses_little_memory_of_the_program) {
   if (skipped_unknown_memory()) return;
   par::Reactor loop;
   warm_up(loop);
@@ -128,7 +128,7 @@ BOOST_AUTO_TEST_CASE(an_idle_child_of_a_pool_takes_little_of_the_program) {
   BOOST_TEST((memory_in_use() - before) / many <= 1024);
 }
 
-BOOST_AUTO_TEST_CASE(an_idle_remote_function_that_was_called_takes_little_of_the_program) {
+BOOST_AUTO_TEST_CASE(an_idle_remote_function_uses_little_memory_of_the_program) {
   if (skipped_unknown_memory()) return;
   par::Reactor loop;
   warm_up(loop);
@@ -148,7 +148,7 @@ BOOST_AUTO_TEST_CASE(an_idle_remote_function_that_was_called_takes_little_of_the
 }
 
 // They share what they are made by, and no more: each is made as it was asked for.
-BOOST_AUTO_TEST_CASE(remotes_that_are_not_alike_share_nothing) {
+BOOST_AUTO_TEST_CASE(different_remotes_share_no_settings) {
   par::Reactor loop;
   const auto variable = [](std::string name) {
     const char* value = ::getenv(name.c_str());
@@ -180,7 +180,7 @@ BOOST_AUTO_TEST_CASE(remotes_that_are_not_alike_share_nothing) {
 
 // ---- processor time ----
 
-BOOST_AUTO_TEST_CASE(an_idle_pool_makes_no_wake_up) {
+BOOST_AUTO_TEST_CASE(an_idle_pool_never_wakes_the_program) {
   const std::unique_ptr<event_base, void (*)(event_base*)> base(::event_base_new(),
                                                                 &::event_base_free);
   par::Reactor loop(base.get());
@@ -215,7 +215,7 @@ BOOST_AUTO_TEST_CASE(an_idle_pool_makes_no_wake_up) {
 
 // ---- age ----
 
-BOOST_AUTO_TEST_CASE(idle_children_that_are_kept_are_replaced_when_they_are_old) {
+BOOST_AUTO_TEST_CASE(kept_idle_children_are_replaced_when_they_are_old) {
   par::Reactor loop;
   par::PoolOptions options;
   options.workers = options.min_workers = 2;
@@ -235,7 +235,7 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_kept_are_replaced_when_they_are_old)
   BOOST_TEST(answer == 5);
 }
 
-BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
+BOOST_AUTO_TEST_CASE(unneeded_idle_children_end_when_they_are_old) {
   par::Reactor loop;
   par::PoolOptions options;
   options.workers = 2;
@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(idle_children_that_are_not_kept_end_when_they_are_old) {
 }
 
 // A child that is old before it has started, and one that was to come in place of another that is not needed.
-BOOST_AUTO_TEST_CASE(children_that_start_slowly_are_replaced_and_end_when_they_are_old) {
+BOOST_AUTO_TEST_CASE(slowly_starting_children_are_replaced_when_they_are_old) {
   for (const unsigned kept : {1U, 0U}) {
     par::Reactor loop;
     par::PoolOptions options;

@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_before_works) {
   BOOST_TEST(conversation(loop, par::process(loop, early->echo)).events == "7 end exit normal");
 }
 
-BOOST_AUTO_TEST_CASE(an_entry_in_a_late_library) {
+BOOST_AUTO_TEST_CASE(an_entry_in_a_late_library_is_refused) {
   par::Reactor loop;
   auto thrice = late->run_thrice(loop);
   for (int i = 0; i < 3; ++i) {
@@ -142,7 +142,7 @@ BOOST_AUTO_TEST_CASE(an_entry_in_a_late_library) {
   BOOST_TEST(thrice.pid() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_function_pointer_into_a_late_library) {
+BOOST_AUTO_TEST_CASE(a_function_pointer_into_a_late_library_is_refused) {
   const std::string path = testing::library_path("late.so");
   BOOST_TEST(is_unknown(late->twice, path));
   BOOST_TEST(is_unknown(par::fn<int(int)>(late->twice), path));
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(a_function_pointer_into_a_late_library) {
   BOOST_TEST(is_unknown(par::as_is(par::fn<int(int)>(late->twice)), path));
 }
 
-BOOST_AUTO_TEST_CASE(calls_that_wait_together_all_hear_it) {
+BOOST_AUTO_TEST_CASE(all_waiting_calls_get_the_error_of_an_unknown_function) {
   par::Reactor loop;
   auto twice = par::run(loop, late->twice);
   const std::size_t open = testing::count_descriptors();
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(calls_that_wait_together_all_hear_it) {
   BOOST_TEST(heard == 103);
 }
 
-BOOST_AUTO_TEST_CASE(what_a_pool_starts_with_is_looked_for_too) {
+BOOST_AUTO_TEST_CASE(the_on_start_function_of_a_pool_must_be_known) {
   par::Reactor loop;
   par::PoolOptions options;
   options.workers = 2;
@@ -216,7 +216,7 @@ BOOST_AUTO_TEST_CASE(what_a_pool_starts_with_is_looked_for_too) {
   BOOST_TEST(failed == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(a_process_hears_it_once_and_ends_in_order) {
+BOOST_AUTO_TEST_CASE(a_process_with_an_unknown_function_gets_one_error_and_its_end) {
   par::Reactor loop;
   for (int messages : {0, 1, 100000}) {
     for (const bool own : {true, false}) {
@@ -230,7 +230,7 @@ BOOST_AUTO_TEST_CASE(a_process_hears_it_once_and_ends_in_order) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(nothing_of_it_stays_when_it_is_dropped_first) {
+BOOST_AUTO_TEST_CASE(a_handle_dropped_early_leaves_nothing_behind) {
   par::Reactor loop;
   std::vector<par::Errc> heard;
   {
@@ -244,7 +244,7 @@ BOOST_AUTO_TEST_CASE(nothing_of_it_stays_when_it_is_dropped_first) {
   BOOST_TEST((heard == std::vector<par::Errc>{par::Errc::cancelled}));
 }
 
-BOOST_AUTO_TEST_CASE(the_same_remote_goes_on_with_what_it_knows) {
+BOOST_AUTO_TEST_CASE(an_unknown_function_does_not_affect_other_remotes) {
   // One that is unknown costs the others nothing.
   par::Reactor loop;
   auto known = par::run(loop, early->twice);
@@ -258,7 +258,7 @@ BOOST_AUTO_TEST_CASE(the_same_remote_goes_on_with_what_it_knows) {
   BOOST_TEST(right == 6);
 }
 
-BOOST_AUTO_TEST_CASE(neither_retries_nor_deadlines_change_it) {
+BOOST_AUTO_TEST_CASE(retries_and_deadlines_do_not_change_the_error) {
   par::Options options;
   options.retries = 2;
   options.idempotent = true;
@@ -276,7 +276,7 @@ BOOST_AUTO_TEST_CASE(neither_retries_nor_deadlines_change_it) {
   BOOST_TEST(conversation(loop, std::move(echo)).events == "error end exit not_started");
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_is_taken_later_knows_more) {
+BOOST_AUTO_TEST_CASE(a_later_snapshot_knows_later_libraries) {
   testing::allow_descriptors(1);  // of a snapshot that ends in its own time
   par::Snapshot second;
   par::Options options;
@@ -288,7 +288,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_is_taken_later_knows_more) {
   BOOST_TEST(!result_of(loop, in_first, 4).value().has_value());
 }
 
-BOOST_AUTO_TEST_CASE(no_library_at_all) {
+BOOST_AUTO_TEST_CASE(a_function_outside_of_all_libraries_is_refused) {
   void* page = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   BOOST_REQUIRE(page != MAP_FAILED);
   BOOST_TEST(is_unknown(reinterpret_cast<Twin>(page), "in no loaded library"));
@@ -297,7 +297,7 @@ BOOST_AUTO_TEST_CASE(no_library_at_all) {
 }
 
 // In a child what it has loaded itself is late, too: its children are forked from the snapshot.
-BOOST_AUTO_TEST_CASE(in_a_child) {
+BOOST_AUTO_TEST_CASE(a_library_loaded_by_a_child_is_late_for_its_children) {
   par::Reactor loop;
   auto nested = par::run(loop, [](const std::string& name) {
     const testing::Library& loaded = library_in(load(name));
@@ -324,7 +324,7 @@ BOOST_AUTO_TEST_CASE(in_a_child) {
 }
 
 // The last case: the library that was there before the snapshot is gone after it.
-BOOST_AUTO_TEST_CASE(a_library_that_was_unloaded_and_another_in_its_place) {
+BOOST_AUTO_TEST_CASE(another_library_at_the_address_of_an_unloaded_one_is_refused) {
   const Twin before = twin_in(twin);
   BOOST_TEST(answer(before, 1) == 2);
   ::dlclose(twin);

@@ -90,12 +90,12 @@ std::size_t resident_kilobytes(pid_t pid) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors) {
+BOOST_AUTO_TEST_CASE(twenty_descriptors_are_enough_for_a_thousand_runs) {
   testing::limit(1200);
   BOOST_TEST(testing::elsewhere(a_thousand_runs) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors_as_an_ordinary_user) {
+BOOST_AUTO_TEST_CASE(twenty_descriptors_are_enough_for_an_ordinary_user) {
   testing::limit(1200);
   BOOST_TEST(testing::elsewhere([] {
                become_ordinary_user();
@@ -103,7 +103,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_runs_with_twenty_descriptors_as_an_ordinary_user
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_parent_is_told_and_passes) {
+BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_in_the_parent_is_reported_and_passes) {
   const int status = testing::elsewhere([] {
     close_strange_descriptors();
     par::init();
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_parent_is_told_and_passes) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_snapshot_is_told_and_passes) {
+BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_in_the_snapshot_is_reported_and_passes) {
   const int status = testing::elsewhere([] {
     close_strange_descriptors();
     par::init();
@@ -148,7 +148,7 @@ BOOST_AUTO_TEST_CASE(no_descriptors_left_in_the_snapshot_is_told_and_passes) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(no_processes_left_is_told_and_passes) {
+BOOST_AUTO_TEST_CASE(a_lack_of_processes_is_reported_and_passes) {
   const int status = testing::elsewhere([] {
     become_ordinary_user();
     par::init();
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(no_processes_left_is_told_and_passes) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory,
+BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_bounded_memory_of_the_writer,
                      *testing::guarantee("7.1")) {
   const int status = testing::elsewhere([] {
     par::init();
@@ -213,7 +213,7 @@ BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_the_writer_bounded_memory,
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_paused_parent_stops_the_child_that_writes, *testing::guarantee("7.1")) {
+BOOST_AUTO_TEST_CASE(a_paused_parent_stops_a_writing_child, *testing::guarantee("7.1")) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   par::Reactor loop;
@@ -273,7 +273,7 @@ void without_proc(int (*f)()) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(without_proc_everything_works) {
+BOOST_AUTO_TEST_CASE(everything_works_without_proc) {
   without_proc([] {
     const par::PreflightReport report = par::preflight();
     if (report.descriptors_known || report.timers_known || !report.threads.empty() ||
@@ -300,7 +300,7 @@ BOOST_AUTO_TEST_CASE(without_proc_everything_works) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(without_proc_threads_are_seen_all_the_same) {
+BOOST_AUTO_TEST_CASE(threads_are_found_without_proc) {
   without_proc([] {
     std::mutex lock;
     std::condition_variable changed;
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(without_proc_threads_are_seen_all_the_same) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(without_proc_a_kill_has_its_cause) {
+BOOST_AUTO_TEST_CASE(a_kill_has_its_cause_without_proc) {
   without_proc([] {
     par::init();
     par::Reactor loop;

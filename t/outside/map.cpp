@@ -111,7 +111,7 @@ par::MapOptions unordered() {
 
 // ---- ranges ----
 
-BOOST_AUTO_TEST_CASE(every_item_once_and_in_order) {
+BOOST_AUTO_TEST_CASE(every_item_is_mapped_once_and_in_order) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(3));
   Heard heard(20000);
@@ -131,7 +131,7 @@ BOOST_AUTO_TEST_CASE(every_item_once_and_in_order) {
   BOOST_TEST(pool.pending() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(as_they_come) {
+BOOST_AUTO_TEST_CASE(results_of_an_unordered_map_are_delivered_as_they_arrive) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -156,7 +156,7 @@ BOOST_AUTO_TEST_CASE(as_they_come) {
   BOOST_TEST(!heard.in_order);
 }
 
-BOOST_AUTO_TEST_CASE(an_empty_range) {
+BOOST_AUTO_TEST_CASE(an_empty_range_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
   Heard heard(0);
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(an_empty_range) {
   BOOST_TEST(heard.summary->done == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(ranges_of_all_kinds) {
+BOOST_AUTO_TEST_CASE(ranges_of_all_kinds_are_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
   std::vector<std::size_t> sizes;
@@ -206,7 +206,7 @@ struct Words {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_input_iterator) {
+BOOST_AUTO_TEST_CASE(an_input_iterator_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
   Heard heard(5);
@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
   BOOST_TEST(heard.right == 100000u);
 }
 
-BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_where_they_are_ordered) {
+BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_of_an_ordered_map) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -278,7 +278,7 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_where_they_are_ordered) 
   BOOST_TEST(heard.in_order);
 }
 
-BOOST_AUTO_TEST_CASE(strings_and_other_codecs) {
+BOOST_AUTO_TEST_CASE(strings_are_mapped_with_every_codec) {
   par::Reactor loop;
   const auto twice = [](const std::string& s) { return s + s; };
   const auto go = [&](auto pool) {
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_CASE(strings_and_other_codecs) {
   go(par::pool<par::MsgpackIo, par::CborIo>(loop, twice, of(2)));
 }
 
-BOOST_AUTO_TEST_CASE(moved_strings_from_a_generator) {
+BOOST_AUTO_TEST_CASE(strings_moved_from_a_generator_are_mapped) {
   par::Reactor loop;
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop, [](const std::string& s) { return s.size(); }, of(2));
@@ -324,7 +324,7 @@ BOOST_AUTO_TEST_CASE(moved_strings_from_a_generator) {
   BOOST_TEST(sum == 10000u * 50 * 51 / 2);
 }
 
-BOOST_AUTO_TEST_CASE(answers_larger_than_a_chunk_may_have) {
+BOOST_AUTO_TEST_CASE(answers_larger_than_a_chunk_are_delivered) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.child.max_message = 500000;
@@ -353,7 +353,7 @@ BOOST_AUTO_TEST_CASE(answers_larger_than_a_chunk_may_have) {
 
 // ---- items that fail ----
 
-BOOST_AUTO_TEST_CASE(an_exception_fails_its_item_only) {
+BOOST_AUTO_TEST_CASE(an_exception_fails_only_its_own_item) {
   par::Reactor loop;
   auto pool = par::pool(
       loop,
@@ -410,7 +410,7 @@ BOOST_AUTO_TEST_CASE(an_item_that_cannot_be_encoded_fails_alone) {
              boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(stop_on_error) {
+BOOST_AUTO_TEST_CASE(a_map_stops_on_the_first_error) {
   par::Reactor loop;
   auto pool = par::pool(
       loop,
@@ -456,7 +456,7 @@ BOOST_AUTO_TEST_CASE(a_range_that_throws_ends_its_map_and_loses_nothing) {
   BOOST_TEST(heard.summary->stopped);
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_leaves_run_and_no_result_is_lost) {
+BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_is_thrown_out_of_run_and_loses_no_result) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
   Heard heard(5000);
@@ -505,7 +505,7 @@ int kill_while_mapping(par::Reactor& loop, Pool& pool, Heard& heard, par::MapOpt
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(children_killed_all_the_time_with_retries) {
+BOOST_AUTO_TEST_CASE(a_map_with_retries_survives_constant_kills) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.child.retries = 1000;
@@ -521,7 +521,7 @@ BOOST_AUTO_TEST_CASE(children_killed_all_the_time_with_retries) {
   BOOST_TEST(heard.summary->done == 20000u);
 }
 
-BOOST_AUTO_TEST_CASE(children_killed_all_the_time_without_retries) {
+BOOST_AUTO_TEST_CASE(a_map_without_retries_reports_constant_kills) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_failed_starts = 1000;
@@ -537,7 +537,7 @@ BOOST_AUTO_TEST_CASE(children_killed_all_the_time_without_retries) {
   BOOST_TEST(heard.summary->failed == heard.failed.size());
 }
 
-BOOST_AUTO_TEST_CASE(poison_in_a_million_items_is_found) {
+BOOST_AUTO_TEST_CASE(one_fatal_item_in_a_million_is_found) {
   par::Reactor loop;
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop,
@@ -585,7 +585,7 @@ BOOST_AUTO_TEST_CASE(poison_in_a_million_items_is_found) {
   BOOST_TEST(summary->failed == poison.size());
 }
 
-BOOST_AUTO_TEST_CASE(what_is_not_repeatable_is_begun_once) {
+BOOST_AUTO_TEST_CASE(an_item_that_is_not_repeatable_begins_once) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -644,12 +644,12 @@ std::vector<std::size_t> too_slow(std::chrono::milliseconds deadline) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(an_item_that_takes_too_long_is_found_like_poison) {
+BOOST_AUTO_TEST_CASE(an_item_that_takes_too_long_is_isolated) {
   // Again with more time where another one has missed it: its machine may be slow.
   for (std::chrono::milliseconds deadline = 100ms; too_slow(deadline).size() > 1;) deadline *= 2;
 }
 
-BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_hears_why) {
+BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_gets_the_reason) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_failed_starts = 2;
@@ -747,7 +747,7 @@ BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
   BOOST_TEST(ends == (std::vector<int>{2, 1}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(ten_million_inputs_need_no_memory_to_speak_of) {
+BOOST_AUTO_TEST_CASE(ten_million_inputs_need_little_memory) {
   constexpr std::int64_t all = 10000000;
   const auto in_use = [] { return static_cast<std::int64_t>(::mallinfo2().uordblks); };
   par::Reactor loop;
@@ -777,7 +777,7 @@ BOOST_AUTO_TEST_CASE(ten_million_inputs_need_no_memory_to_speak_of) {
 }
 
 // A chunk is never longer than what a child may still take.
-BOOST_AUTO_TEST_CASE(children_are_recycled_while_they_map) {
+BOOST_AUTO_TEST_CASE(children_are_replaced_while_they_map) {
   for (const std::size_t chunk : {std::size_t{0}, std::size_t{1}, std::size_t{7}}) {
     par::Reactor loop;
     par::PoolOptions options = of(2);
@@ -814,7 +814,7 @@ BOOST_AUTO_TEST_CASE(children_are_recycled_while_they_map) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
+BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(2);
@@ -861,7 +861,7 @@ BOOST_AUTO_TEST_CASE(cancel_from_inside_and_outside) {
   BOOST_TEST(shared->calls < 20000);
 }
 
-BOOST_AUTO_TEST_CASE(a_pool_destroyed_while_it_maps) {
+BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_while_it_maps) {
   par::Reactor loop;
   auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, mixed, of(2)));
   Heard heard(20000);
@@ -878,7 +878,7 @@ BOOST_AUTO_TEST_CASE(a_pool_destroyed_while_it_maps) {
   BOOST_TEST(heard.summary->stopped);
 }
 
-BOOST_AUTO_TEST_CASE(close_lets_a_map_end_and_shutdown_does_not) {
+BOOST_AUTO_TEST_CASE(close_lets_a_map_finish_and_shutdown_does_not) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
   Heard heard(20000);
@@ -911,7 +911,7 @@ BOOST_AUTO_TEST_CASE(close_lets_a_map_end_and_shutdown_does_not) {
   BOOST_TEST(stopped.next < 20000u);
 }
 
-BOOST_AUTO_TEST_CASE(a_reactor_destroyed_while_a_map_runs) {
+BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_while_a_map_runs) {
   par::Pool<int, int> pool;
   par::MapHandle map;
   Heard heard(20000);
@@ -934,7 +934,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_destroyed_while_a_map_runs) {
 
 // ---- how far ----
 
-BOOST_AUTO_TEST_CASE(progress) {
+BOOST_AUTO_TEST_CASE(a_map_reports_its_progress) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -969,7 +969,7 @@ BOOST_AUTO_TEST_CASE(progress) {
   BOOST_TEST(all.back().failed == 20u);
 }
 
-BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
+BOOST_AUTO_TEST_CASE(a_range_of_unknown_size_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(1));
   const auto go = [&](std::optional<std::size_t> total) {
@@ -993,7 +993,7 @@ BOOST_AUTO_TEST_CASE(a_range_that_does_not_know_its_size) {
   go(1000);
 }
 
-BOOST_AUTO_TEST_CASE(reduce) {
+BOOST_AUTO_TEST_CASE(a_reduce_folds_all_results) {
   par::Reactor loop;
   auto pool = par::pool(
       loop,

@@ -383,38 +383,39 @@ void every_order(State state) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(every_order_before_the_snapshot_has_answered) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_before_the_snapshot_has_answered) {
   every_order(State::just_made);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_idle) {
+BOOST_AUTO_TEST_CASE(idle_handles_may_be_destroyed_in_any_order) {
   every_order(State::idle);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_calls_in_flight, *testing::guarantee("1.4")) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_with_calls_in_flight,
+                     *testing::guarantee("1.4")) {
   every_order(State::in_flight);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_children_that_are_dead_and_not_yet_reported,
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_before_dead_children_are_reported,
                      *testing::guarantee("1.4")) {
   every_order(State::child_dead);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_a_snapshot_that_is_dead_and_not_yet_reported) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_before_a_dead_snapshot_is_reported) {
   every_order(State::snapshot_dead);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_a_snapshot_that_is_stopped_meanwhile) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_while_the_snapshot_is_stopped) {
   every_order(State::snapshot_stopped);
 }
 
-BOOST_AUTO_TEST_CASE(every_order_with_children_that_spin) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_while_children_spin) {
   every_order(State::spinning);
 }
 
 // ---- inside of callbacks ----
 
-BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_every_kind_of_callback) {
   testing::limit(900);
   for (int where = 0; where < static_cast<int>(Program::Where::count); ++where) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
@@ -429,7 +430,7 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_every_kind_of_callback) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_a_callback_with_calls_in_flight) {
   testing::limit(900);
   for (const State state : {State::in_flight, State::spinning}) {
     for (const Order& order : orders_of(all_but_the_reactor)) {
@@ -445,7 +446,7 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_a_callback_with_calls_in_flight) {
 }
 
 // There the Reactor may be destroyed, too: it is not the one that is calling.
-BOOST_AUTO_TEST_CASE(every_order_inside_of_an_event_of_the_program) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_an_event_of_the_program) {
   testing::limit(900);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
@@ -459,7 +460,7 @@ BOOST_AUTO_TEST_CASE(every_order_inside_of_an_event_of_the_program) {
 // ---- what calls leave in memory that is shared with children ----
 
 // Each call with a deadline has a note there, until it has ended; there is room for 2^18.
-BOOST_AUTO_TEST_CASE(calls_that_nobody_hears_of_take_no_room_from_later_ones) {
+BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
   {
     par::Snapshot snapshot;
     par::Options options;
@@ -506,7 +507,7 @@ Order order_at_exit;
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(every_order_after_main) {
+BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_after_main) {
   testing::limit(900);
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {

@@ -84,7 +84,7 @@ std::function<void(par::Result<int>)> into(std::vector<int>& answers) {
 
 // ---- calls ----
 
-BOOST_AUTO_TEST_CASE(one_call) {
+BOOST_AUTO_TEST_CASE(a_call_is_answered) {
   par::Reactor loop;
   auto pool = par::pool(loop, square, of(2));
   int answer = 0;
@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(one_call) {
   BOOST_TEST(pool.pending() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(ten_thousand_calls_get_their_own_answers_from_all_children) {
+BOOST_AUTO_TEST_CASE(ten_thousand_calls_get_their_own_answers_from_many_children) {
   par::Reactor loop;
   auto pool = par::pool(
       loop, [](int x) { return std::make_pair(x * 2, static_cast<int>(::getpid())); }, of(3));
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(ten_thousand_calls_get_their_own_answers_from_all_children)
   BOOST_TEST(pids.count(::getpid()) == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(without_an_argument_and_without_an_answer) {
+BOOST_AUTO_TEST_CASE(a_function_may_have_no_argument_and_no_answer) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(without_an_argument_and_without_an_answer) {
   BOOST_TEST(shared->calls == 10);
 }
 
-BOOST_AUTO_TEST_CASE(calls_inside_a_callback) {
+BOOST_AUTO_TEST_CASE(a_callback_may_submit_calls) {
   par::Reactor loop;
   auto pool = par::pool(loop, square, of(2));
   int depth = 0;
@@ -142,7 +142,7 @@ BOOST_AUTO_TEST_CASE(calls_inside_a_callback) {
   BOOST_TEST(depth == 1000);
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_fails_its_call_and_the_child_lives_on) {
+BOOST_AUTO_TEST_CASE(an_exception_fails_only_its_call_and_the_child_continues) {
   par::Reactor loop;
   auto pool = par::pool(
       loop,
@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(an_exception_fails_its_call_and_the_child_lives_on) {
   BOOST_TEST(pids[0] == pids[1]);
 }
 
-BOOST_AUTO_TEST_CASE(every_codec) {
+BOOST_AUTO_TEST_CASE(a_pool_works_with_every_codec) {
   par::Reactor loop;
   const auto twice = [](const std::string& s) { return s + s; };
   auto json = par::pool(loop, twice, of(1));
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(every_codec) {
   for (const std::string& answer : answers) BOOST_TEST(answer == "abab");
 }
 
-BOOST_AUTO_TEST_CASE(large_arguments_and_answers) {
+BOOST_AUTO_TEST_CASE(large_arguments_and_answers_are_delivered) {
   par::Reactor loop;
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop, [](std::string s) { return s + "!"; }, of(2));
@@ -198,7 +198,7 @@ BOOST_AUTO_TEST_CASE(large_arguments_and_answers) {
   BOOST_TEST(right == 14);
 }
 
-BOOST_AUTO_TEST_CASE(max_message_is_exact_on_both_ways) {
+BOOST_AUTO_TEST_CASE(max_message_is_exact_in_both_directions) {
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.child.max_message = 100;
@@ -250,7 +250,7 @@ BOOST_AUTO_TEST_CASE(bound_arguments_reach_each_child_once) {
 
 // ---- a child that dies ----
 
-BOOST_AUTO_TEST_CASE(a_dead_child_hurts_only_its_own_call) {
+BOOST_AUTO_TEST_CASE(a_dead_child_fails_only_its_own_call) {
   par::Reactor loop;
   auto pool = par::pool(
       loop,
@@ -287,7 +287,7 @@ BOOST_AUTO_TEST_CASE(a_dead_child_hurts_only_its_own_call) {
   BOOST_TEST(stats.respawned >= 1u);
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_may_be_made_twice_is_made_again) {
+BOOST_AUTO_TEST_CASE(a_repeatable_call_is_repeated) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(2);
@@ -310,7 +310,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_may_be_made_twice_is_made_again) {
   BOOST_TEST(pool.stats().retried >= 1u + 2 + 3 + 3 + 3);
 }
 
-BOOST_AUTO_TEST_CASE(an_idle_child_that_dies_is_replaced_when_there_is_something_to_do) {
+BOOST_AUTO_TEST_CASE(a_dead_idle_child_is_replaced_when_there_is_work) {
   par::Reactor loop;
   auto pool = par::pool(
       loop, [](int) { return static_cast<int>(::getpid()); }, of(1));
@@ -331,7 +331,7 @@ BOOST_AUTO_TEST_CASE(an_idle_child_that_dies_is_replaced_when_there_is_something
 
 // ---- giving up ----
 
-BOOST_AUTO_TEST_CASE(cancel_of_a_call_that_waits_and_of_one_that_runs) {
+BOOST_AUTO_TEST_CASE(waiting_and_running_calls_may_be_cancelled) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(1);
@@ -424,7 +424,7 @@ BOOST_AUTO_TEST_CASE(higher_priorities_go_first_and_equal_ones_in_order) {
   BOOST_TEST(order == (std::vector<int>{2, 4, 1, 5, 3}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(a_higher_priority_overtakes_what_was_sent_ahead) {
+BOOST_AUTO_TEST_CASE(a_higher_priority_overtakes_calls_sent_ahead) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -456,7 +456,7 @@ BOOST_AUTO_TEST_CASE(a_higher_priority_overtakes_what_was_sent_ahead) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_waits_behind_a_slow_call_goes_to_a_child_that_has_nothing_to_do) {
+BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_go_to_an_idle_child) {
   reset();
   par::Reactor loop;
   auto pool = par::pool(
@@ -486,7 +486,7 @@ BOOST_AUTO_TEST_CASE(what_waits_behind_a_slow_call_goes_to_a_child_that_has_noth
 
 // ---- limits of the queue ----
 
-BOOST_AUTO_TEST_CASE(above_the_limit_submit_refuses_until_on_drain) {
+BOOST_AUTO_TEST_CASE(submit_above_the_limit_refuses_until_on_drain) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(1);
@@ -528,7 +528,7 @@ BOOST_AUTO_TEST_CASE(above_the_limit_submit_refuses_until_on_drain) {
   BOOST_TEST(shared->begun[5] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(bytes_that_wait_are_limited_too) {
+BOOST_AUTO_TEST_CASE(waiting_bytes_are_limited) {
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_queue_bytes = 10000;
@@ -550,7 +550,7 @@ BOOST_AUTO_TEST_CASE(bytes_that_wait_are_limited_too) {
 
 // ---- ends ----
 
-BOOST_AUTO_TEST_CASE(a_pool_destroyed_inside_its_own_callback) {
+BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_inside_its_own_callback) {
   par::Reactor loop;
   auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, square, of(2)));
   int heard = 0;
@@ -566,7 +566,7 @@ BOOST_AUTO_TEST_CASE(a_pool_destroyed_inside_its_own_callback) {
   BOOST_TEST(cancelled == 99);
 }
 
-BOOST_AUTO_TEST_CASE(a_dropped_pool_is_heard_of_from_the_loop) {
+BOOST_AUTO_TEST_CASE(calls_of_a_dropped_pool_fail_from_the_loop) {
   reset();
   par::Reactor loop;
   std::vector<std::string> heard;
@@ -602,7 +602,7 @@ BOOST_AUTO_TEST_CASE(close_lets_all_calls_be_answered_and_then_ends_the_children
   BOOST_TEST(pool.stats().usage.max_rss > 0);
 }
 
-BOOST_AUTO_TEST_CASE(shutdown_gives_time_to_what_runs) {
+BOOST_AUTO_TEST_CASE(shutdown_gives_running_calls_time) {
   // More than they take, and less: these return when the last call has been cancelled, and those never.
   for (const bool enough : {true, false}) {
     reset();
@@ -642,7 +642,7 @@ BOOST_AUTO_TEST_CASE(a_pool_may_outlive_its_reactor) {
   BOOST_TEST(pool.stats().workers.empty());
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_leaves_run_and_no_call_is_lost) {
+BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_is_thrown_out_of_run_and_loses_no_call) {
   par::Reactor loop;
   auto pool = par::pool(loop, square, of(2));
   int heard = 0;
@@ -655,7 +655,7 @@ BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_leaves_run_and_no_call_is_lost) 
   BOOST_TEST(heard == 100);
 }
 
-BOOST_AUTO_TEST_CASE(an_idle_pool_does_not_hold_the_loop) {
+BOOST_AUTO_TEST_CASE(an_idle_pool_does_not_keep_run_from_returning) {
   par::Reactor loop;
   par::PoolOptions options = of(3);
   options.min_workers = 3;
@@ -695,7 +695,7 @@ BOOST_AUTO_TEST_CASE(on_start_runs_once_in_each_child_before_its_first_call) {
   BOOST_TEST(base == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_failing_on_start_is_tried_again_and_no_call_is_lost) {
+BOOST_AUTO_TEST_CASE(a_failing_on_start_is_repeated_and_no_call_is_lost) {
   reset();
   shared->failures_left = 3;
   par::Reactor loop;
@@ -713,7 +713,7 @@ BOOST_AUTO_TEST_CASE(a_failing_on_start_is_tried_again_and_no_call_is_lost) {
   BOOST_TEST(shared->starts == 4);
 }
 
-BOOST_AUTO_TEST_CASE(after_too_many_failed_starts_calls_hear_why) {
+BOOST_AUTO_TEST_CASE(calls_fail_with_the_reason_after_too_many_failed_starts) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(2);
@@ -792,7 +792,7 @@ BOOST_AUTO_TEST_CASE(max_calls_is_kept_and_no_call_waits_for_a_start) {
   BOOST_TEST(pool.stats().recycled >= 9u);
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_has_had_its_calls_may_take_its_time_for_the_last) {
+BOOST_AUTO_TEST_CASE(a_child_at_max_calls_may_finish_its_last_call_slowly) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_calls = 1;
@@ -840,7 +840,7 @@ BOOST_AUTO_TEST_CASE(the_replacement_is_ready_before_the_old_one_retires) {
   BOOST_TEST(std::set<int>(pids.begin(), pids.end()).size() == 2u);
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_grows_is_replaced) {
+BOOST_AUTO_TEST_CASE(a_growing_child_is_replaced) {
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_rss_growth = std::size_t{20} << 20;
@@ -888,7 +888,7 @@ BOOST_AUTO_TEST_CASE(idle_children_end_except_those_that_are_kept) {
   BOOST_TEST(pool.stats().workers.size() == 1u);
 }
 
-BOOST_AUTO_TEST_CASE(children_of_several_snapshots) {
+BOOST_AUTO_TEST_CASE(a_pool_may_have_children_of_several_snapshots) {
   reset();
   par::Reactor loop;
   par::PoolOptions options = of(4);
@@ -910,7 +910,7 @@ BOOST_AUTO_TEST_CASE(children_of_several_snapshots) {
   BOOST_TEST(counts[1] + counts[2] == 100);
 }
 
-BOOST_AUTO_TEST_CASE(children_of_replicas_of_which_one_dies) {
+BOOST_AUTO_TEST_CASE(a_pool_survives_the_death_of_one_replica) {
   par::SnapshotOptions two;
   two.replicas = 2;
   par::Snapshot snapshot(two);
@@ -1027,7 +1027,7 @@ BOOST_AUTO_TEST_CASE(stats_add_up) {
 }
 
 // The last one: it stops a snapshot.
-BOOST_AUTO_TEST_CASE(a_pool_whose_only_snapshot_is_gone) {
+BOOST_AUTO_TEST_CASE(a_pool_whose_only_snapshot_is_lost_fails_its_calls) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.snapshots = {second_snapshot.get(), &par::default_snapshot()};

@@ -136,13 +136,13 @@ BOOST_AUTO_TEST_CASE(nothing_is_lost_and_nothing_is_printed_twice,
   }
 }
 
-BOOST_AUTO_TEST_CASE(nor_under_load) {
+BOOST_AUTO_TEST_CASE(nothing_is_lost_or_printed_twice_under_load) {
   const Load load;
   for (const bool to_pipe : {false, true})
     for (int i = 0; i < 20; ++i) check(printed(program, to_pipe));
 }
 
-BOOST_AUTO_TEST_CASE(what_a_task_prints_is_out_before_its_answer_is_heard) {
+BOOST_AUTO_TEST_CASE(output_of_a_task_is_written_before_its_answer_arrives) {
   const std::string text = printed(
       [] {
         par::init();
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(what_a_task_prints_is_out_before_its_answer_is_heard) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(the_hello_prints_hello) {
+BOOST_AUTO_TEST_CASE(the_hello_example_prints_hello) {
   const std::string text = printed(
       [] {
         par::init();

@@ -47,7 +47,7 @@ Strings& note(par::Process<Inc, Out>& process, Strings& events) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(messages_come_back_in_order_and_the_end_is_told_in_order) {
+BOOST_AUTO_TEST_CASE(messages_and_the_end_arrive_in_order) {
   par::Reactor loop;
   auto p = par::process(loop, echo);
   Strings events;
@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(pid_is_known_at_the_start) {
   BOOST_TEST(p.pid() == started);
 }
 
-BOOST_AUTO_TEST_CASE(the_child_may_close_first_and_go_on_reading) {
+BOOST_AUTO_TEST_CASE(the_child_may_close_first_and_continue_to_read) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, std::string> pipe) {
     pipe.send("hello");
@@ -102,7 +102,7 @@ BOOST_AUTO_TEST_CASE(the_child_may_close_first_and_go_on_reading) {
   BOOST_TEST(code == 10);
 }
 
-BOOST_AUTO_TEST_CASE(the_parent_may_close_first_and_go_on_reading) {
+BOOST_AUTO_TEST_CASE(the_parent_may_close_first_and_continue_to_read) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     pipe.on_end([pipe] {
@@ -122,7 +122,7 @@ BOOST_AUTO_TEST_CASE(the_parent_may_close_first_and_go_on_reading) {
   BOOST_TEST((events == Strings{"message 0", "message 1", "message 2", "end", "exit normal"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_has_sent_all_may_just_return) {
+BOOST_AUTO_TEST_CASE(a_child_may_return_after_its_last_message) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     for (int i = 0; i < 1000; ++i) pipe.send(i);
@@ -144,7 +144,7 @@ BOOST_AUTO_TEST_CASE(send_after_close_is_misuse) {
   loop.run();
 }
 
-BOOST_AUTO_TEST_CASE(what_cannot_be_encoded_throws_and_nothing_is_sent) {
+BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_encoded_throws_and_is_not_sent) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<std::string, std::string> pipe) {
     pipe.on_message([pipe](std::string s) { pipe.send(s); });
@@ -159,7 +159,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_encoded_throws_and_nothing_is_sent) {
   BOOST_TEST((events == Strings{"message \"fine\"", "end", "exit normal"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_bad_message_is_told_and_the_pipe_goes_on) {
+BOOST_AUTO_TEST_CASE(a_bad_message_is_reported_and_the_pipe_continues) {
   par::Reactor loop;
   // The child writes other types than the parent reads.
   auto p = par::process<par::JsonIo<int>>(loop, [](par::Pipe<int, int> pipe) {
@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(a_bad_message_is_told_and_the_pipe_goes_on) {
   BOOST_TEST((events == Strings{"message 1", "message 2", "end", "exit normal"}));
 }
 
-BOOST_AUTO_TEST_CASE(kill_also_before_the_fork_was_answered) {
+BOOST_AUTO_TEST_CASE(kill_works_before_the_snapshot_has_answered) {
   par::Reactor loop;
   auto p = par::process(loop, echo);
   Strings events;
@@ -187,7 +187,7 @@ BOOST_AUTO_TEST_CASE(kill_also_before_the_fork_was_answered) {
   BOOST_TEST((events == Strings{"error child_killed", "end", "exit killed"}));
 }
 
-BOOST_AUTO_TEST_CASE(terminate_is_gentle_first) {
+BOOST_AUTO_TEST_CASE(terminate_sends_sigterm_first) {
   par::Reactor loop;
   auto gentle = par::process(loop, [](par::Pipe<int, int> pipe) {
     ::signal(SIGTERM, [](int) { ::_exit(5); });
@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(terminate_is_gentle_first) {
   BOOST_TEST((status->cause == par::Cause::error));
 }
 
-BOOST_AUTO_TEST_CASE(terminate_kills_what_does_not_listen) {
+BOOST_AUTO_TEST_CASE(terminate_kills_a_child_that_ignores_sigterm) {
   par::Reactor loop;
   auto deaf = par::process(loop, [](par::Pipe<int, int> pipe) {
     ::signal(SIGTERM, SIG_IGN);
@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(every_kind_of_end_has_its_cause, *testing::guarantee("2.2")
   }
 }
 
-BOOST_AUTO_TEST_CASE(all_messages_of_a_dying_child_are_heard_first,
+BOOST_AUTO_TEST_CASE(all_messages_of_a_dying_child_arrive_before_its_end,
                      *testing::guarantee("2.1 2.2")) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
@@ -334,7 +334,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_process_ends_its_child) {
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
 }
 
-BOOST_AUTO_TEST_CASE(a_dropped_process_that_does_not_end_is_ended_without_a_loop) {
+BOOST_AUTO_TEST_CASE(a_dropped_process_is_ended_without_a_loop) {
   pid_t pid = 0;
   {
     par::Reactor loop;
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_process_that_does_not_end_is_ended_without_a_loop
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
 }
 
-BOOST_AUTO_TEST_CASE(what_was_sent_before_a_drop_arrives) {
+BOOST_AUTO_TEST_CASE(messages_sent_before_a_drop_arrive) {
   par::Reactor loop;
   int pipe_ends[2];
   BOOST_REQUIRE(::pipe(pipe_ends) == 0);
@@ -394,7 +394,7 @@ BOOST_AUTO_TEST_CASE(what_was_sent_before_a_drop_arrives) {
   BOOST_TEST(std::string(text) == std::to_string(10 << 20));
 }
 
-BOOST_AUTO_TEST_CASE(a_detached_process_goes_on_without_its_handle) {
+BOOST_AUTO_TEST_CASE(a_detached_process_continues_without_its_handle) {
   par::Reactor loop;
   Strings events;
   {
@@ -435,7 +435,7 @@ BOOST_AUTO_TEST_CASE(a_process_may_be_destroyed_by_any_of_its_callbacks) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(pipes_held_by_their_own_callbacks_are_no_leak) {
+BOOST_AUTO_TEST_CASE(pipes_held_by_their_own_callbacks_are_not_leaks) {
   auto token = std::make_shared<int>(0);
   {
     par::Reactor loop;
@@ -467,7 +467,7 @@ BOOST_AUTO_TEST_CASE(moving_a_process_moves_everything) {
   BOOST_TEST((events == Strings{"message 4", "end", "exit normal"}));
 }
 
-BOOST_AUTO_TEST_CASE(send_tells_when_to_wait_and_on_drain_when_to_go_on) {
+BOOST_AUTO_TEST_CASE(send_returns_when_to_wait_and_on_drain_when_to_continue) {
   // Nobody reads before the first no: else a child may be faster than this program at all times.
   const pid_t snapshot = par::default_snapshot().pid();
   ::kill(snapshot, SIGSTOP);
@@ -512,7 +512,7 @@ BOOST_AUTO_TEST_CASE(send_tells_when_to_wait_and_on_drain_when_to_go_on) {
   BOOST_TEST(total == 1000u * piece.size());
 }
 
-BOOST_AUTO_TEST_CASE(each_side_refuses_what_is_too_large) {
+BOOST_AUTO_TEST_CASE(each_side_refuses_messages_that_are_too_large) {
   par::Reactor loop;
   par::Options options;
   options.max_message = 1000;
@@ -538,7 +538,7 @@ BOOST_AUTO_TEST_CASE(each_side_refuses_what_is_too_large) {
   BOOST_TEST((heard == Strings{"xxxxxxxxx", "too_large", "xx"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_fault_dies_at_its_message_and_an_exit_closes_the_rest) {
+BOOST_AUTO_TEST_CASE(a_fault_kills_at_its_message_and_the_exit_closes_the_rest) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     pipe.on_message([pipe](int x) {
@@ -555,7 +555,7 @@ BOOST_AUTO_TEST_CASE(a_fault_dies_at_its_message_and_an_exit_closes_the_rest) {
       (events == Strings{"message 1", "message 2", "error child_exited", "end", "exit normal"}));
 }
 
-BOOST_AUTO_TEST_CASE(a_program_that_forks_by_itself_does_not_hide_the_end) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_does_not_hide_the_end) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     // A process of the task's own holds the socket and lives on.
@@ -613,7 +613,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_leaks_ends_with_an_error) {
   BOOST_TEST(testing::sanitizer_reports() == 1);
 }
 
-BOOST_AUTO_TEST_CASE(one_that_leaks_and_calls_exit_is_noticed_too) {
+BOOST_AUTO_TEST_CASE(a_child_that_leaks_and_calls_exit_ends_with_an_error) {
   if (skipped()) return;
   testing::allow_reports(1);
   const par::ExitStatus how = end_of([](par::Pipe<int, int>) {
@@ -626,7 +626,7 @@ BOOST_AUTO_TEST_CASE(one_that_leaks_and_calls_exit_is_noticed_too) {
 }
 
 // Nobody asks how the child of a remote function has ended.
-BOOST_AUTO_TEST_CASE(the_child_of_a_remote_function_is_looked_at) {
+BOOST_AUTO_TEST_CASE(a_leak_in_the_child_of_a_remote_function_is_found) {
   if (skipped()) return;
   testing::allow_reports(1);
   par::Reactor loop;
@@ -642,7 +642,7 @@ BOOST_AUTO_TEST_CASE(the_child_of_a_remote_function_is_looked_at) {
   BOOST_TEST(testing::eventually([] { return testing::sanitizer_reports() == 1; }));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_still_held_is_no_leak) {
+BOOST_AUTO_TEST_CASE(memory_that_is_still_referenced_is_not_a_leak) {
   const par::ExitStatus how = end_of([](par::Pipe<int, int>) {
     static char* held = nullptr;
     held = new char[1000];
@@ -715,7 +715,7 @@ void work(par::Pipe<Order, std::string> pipe) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(sixty_four_processes_at_random_times_all_give_the_same_answer) {
+BOOST_AUTO_TEST_CASE(sixty_four_processes_give_the_same_answer) {
   constexpr int processes = 64;
   const std::vector<unsigned> seeds{1, 2, 3, 4};
   const std::string expected = std::to_string(compute(seeds));
@@ -748,7 +748,7 @@ BOOST_AUTO_TEST_CASE(sixty_four_processes_at_random_times_all_give_the_same_answ
   BOOST_TEST(ended == processes);
 }
 
-BOOST_AUTO_TEST_CASE(five_hundred_children_at_once) {
+BOOST_AUTO_TEST_CASE(five_hundred_children_run_at_the_same_time) {
   par::Reactor loop;
   std::vector<par::Process<int, int>> all;
   int sum = 0;
@@ -767,7 +767,7 @@ BOOST_AUTO_TEST_CASE(five_hundred_children_at_once) {
   BOOST_TEST(ended == 500);
 }
 
-BOOST_AUTO_TEST_CASE(a_hundred_thousand_calls_in_flight, *testing::guarantee("7.4")) {
+BOOST_AUTO_TEST_CASE(a_hundred_thousand_calls_may_be_in_flight, *testing::guarantee("7.4")) {
   par::Reactor loop;
   auto f = par::run<par::RawIo, par::RawIo>(loop, [](int x) { return -x; });
   int right = 0;
@@ -779,7 +779,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_calls_in_flight, *testing::guarantee("7.
   BOOST_TEST(f.pending() == 0u);
 }
 
-BOOST_AUTO_TEST_CASE(asynchronous_calls_answered_in_any_order) {
+BOOST_AUTO_TEST_CASE(asynchronous_calls_may_be_answered_in_any_order) {
   par::Reactor loop;
   auto f = par::run<par::RawIo, par::RawIo>(loop, [](int x, par::Reply<int> reply) {
     // The first call is answered last of all.

@@ -53,12 +53,12 @@ void kill_and_wait(pid_t pid) {
 
 // ---- whose turn it is ----
 
-BOOST_AUTO_TEST_CASE(none_at_all_is_misuse) {
+BOOST_AUTO_TEST_CASE(zero_replicas_are_misuse) {
   BOOST_CHECK_THROW(par::Snapshot{of(0)}, std::logic_error);
   BOOST_TEST(testing::children_of(::getpid()).empty());
 }
 
-BOOST_AUTO_TEST_CASE(one_is_the_same_as_ever) {
+BOOST_AUTO_TEST_CASE(one_replica_is_an_ordinary_snapshot) {
   {
     par::Snapshot snapshot;
     BOOST_TEST(snapshot.pids() == std::vector<pid_t>{snapshot.pid()},
@@ -70,7 +70,7 @@ BOOST_AUTO_TEST_CASE(one_is_the_same_as_ever) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(children_are_forked_from_each_in_turn) {
+BOOST_AUTO_TEST_CASE(children_are_forked_from_each_replica_in_turn) {
   {
     par::Snapshot snapshot(of(3));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(children_are_forked_from_each_in_turn) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(in_a_child_there_is_one_the_one_that_forked_it) {
+BOOST_AUTO_TEST_CASE(a_child_sees_only_the_replica_that_forked_it) {
   {
     par::Snapshot snapshot(of(2));
     par::Reactor loop;
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(in_a_child_there_is_one_the_one_that_forked_it) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(each_has_the_same_descriptors_and_none_of_another) {
+BOOST_AUTO_TEST_CASE(each_replica_has_the_same_descriptors_and_none_of_another) {
   { par::Snapshot closes_what_earlier_ones_left; }
   const std::size_t before = testing::count_descriptors();
   {
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(each_has_the_same_descriptors_and_none_of_another) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(notes_reach_the_children_of_all) {
+BOOST_AUTO_TEST_CASE(cancellations_reach_the_children_of_all_replicas) {
   {
     par::Snapshot snapshot(of(2));
     par::Reactor loop;
@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(notes_reach_the_children_of_all) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(where_one_cannot_be_forked_none_is_left) {
+BOOST_AUTO_TEST_CASE(no_replica_is_left_if_one_cannot_be_forked) {
   const int status = testing::elsewhere([] {
     // Room for two more: a pair of sockets, of which one is kept.
     const rlimit limit{64, 64};
@@ -200,7 +200,7 @@ BOOST_AUTO_TEST_CASE(where_one_cannot_be_forked_none_is_left) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(with_the_parent_all_end) {
+BOOST_AUTO_TEST_CASE(all_replicas_end_with_the_parent) {
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const pid_t parent = ::fork();
@@ -223,7 +223,7 @@ BOOST_AUTO_TEST_CASE(with_the_parent_all_end) {
 
 // ---- what is lost with one ----
 
-BOOST_AUTO_TEST_CASE(the_others_take_over) {
+BOOST_AUTO_TEST_CASE(the_other_replicas_take_over) {
   {
     par::Snapshot snapshot(of(2));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -251,7 +251,7 @@ BOOST_AUTO_TEST_CASE(the_others_take_over) {
 }
 
 // The loop has had no turn to hear of it.
-BOOST_AUTO_TEST_CASE(who_is_dead_already_is_not_asked) {
+BOOST_AUTO_TEST_CASE(a_dead_replica_is_not_asked_for_a_child) {
   {
     par::Snapshot snapshot(of(3));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -283,7 +283,7 @@ BOOST_AUTO_TEST_CASE(who_is_dead_already_is_not_asked) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(losing_one_under_load_fails_what_was_in_its_children) {
+BOOST_AUTO_TEST_CASE(losing_one_replica_fails_only_calls_in_its_children) {
   constexpr int remotes_count = 8;
   constexpr int calls = 300;
   {
@@ -331,7 +331,7 @@ BOOST_AUTO_TEST_CASE(losing_one_under_load_fails_what_was_in_its_children) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(calls_that_may_be_made_again_are_made_in_children_of_another) {
+BOOST_AUTO_TEST_CASE(repeatable_calls_are_repeated_in_children_of_another_replica) {
   {
     par::Snapshot snapshot(of(2));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(calls_that_may_be_made_again_are_made_in_children_of_anothe
 }
 
 // The requests that it had not read are lost with it.
-BOOST_AUTO_TEST_CASE(pending_spawns_of_a_lost_one_fail_and_no_others) {
+BOOST_AUTO_TEST_CASE(a_lost_replica_fails_only_its_own_pending_spawns) {
   {
     par::Snapshot snapshot(of(2));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -383,7 +383,7 @@ BOOST_AUTO_TEST_CASE(pending_spawns_of_a_lost_one_fail_and_no_others) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(when_all_are_lost_it_is_said) {
+BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
   {
     par::Snapshot snapshot(of(3));
     par::Reactor loop;
@@ -418,7 +418,7 @@ BOOST_AUTO_TEST_CASE(when_all_are_lost_it_is_said) {
 
 // ---- who is told ----
 
-BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_told_at_the_first_use) {
+BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_reported_at_the_first_use) {
   {
     par::Snapshot snapshot(of(2));
     std::vector<par::ExitStatus> lost;
@@ -441,7 +441,7 @@ BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_told_at_the_first_use) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_loss_that_holds_calls_is_told_in_the_same_run) {
+BOOST_AUTO_TEST_CASE(a_loss_that_affects_calls_is_reported_in_the_same_run) {
   {
     par::Snapshot snapshot;
     par::Reactor loop;
@@ -468,7 +468,7 @@ BOOST_AUTO_TEST_CASE(a_loss_that_holds_calls_is_told_in_the_same_run) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(who_asks_late_is_told_too_and_no_run_is_held_for_nobody) {
+BOOST_AUTO_TEST_CASE(an_on_lost_set_late_is_called_and_run_does_not_wait_without_one) {
   {
     par::Snapshot snapshot(of(2));
     const pid_t dead = snapshot.pids()[1];
@@ -490,7 +490,7 @@ BOOST_AUTO_TEST_CASE(who_asks_late_is_told_too_and_no_run_is_held_for_nobody) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_reactor_that_goes_first_leaves_it_to_the_next_one) {
+BOOST_AUTO_TEST_CASE(a_loss_missed_by_one_reactor_is_reported_by_the_next) {
   {
     par::Snapshot snapshot(of(2));
     int losses = 0;
@@ -509,7 +509,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_that_goes_first_leaves_it_to_the_next_one) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(who_was_stopped_is_no_loss) {
+BOOST_AUTO_TEST_CASE(a_stopped_snapshot_is_not_reported_as_lost) {
   {
     par::Snapshot snapshot(of(2));
     const std::vector<pid_t> pids = snapshot.pids();
@@ -528,7 +528,7 @@ BOOST_AUTO_TEST_CASE(who_was_stopped_is_no_loss) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(the_callback_may_destroy_the_handle_or_replace_itself) {
+BOOST_AUTO_TEST_CASE(on_lost_may_destroy_the_handle_or_replace_itself) {
   {
     std::optional<par::Snapshot> snapshot(of(3));
     const std::vector<pid_t> pids = snapshot->pids();

@@ -42,7 +42,7 @@ struct Point {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(one_call) {
+BOOST_AUTO_TEST_CASE(a_call_is_answered) {
   par::Reactor loop;
   auto f = par::run(loop, square);
   int answer = 0;
@@ -55,7 +55,7 @@ BOOST_AUTO_TEST_CASE(one_call) {
   BOOST_TEST(pid_of(loop, f) > 0);
 }
 
-BOOST_AUTO_TEST_CASE(run_works_in_another_process) {
+BOOST_AUTO_TEST_CASE(the_task_runs_in_another_process) {
   par::Reactor loop;
   auto f = par::run(loop, [](int) { return static_cast<int>(::getpid()); });
   pid_t there = 0;
@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_calls_at_once_get_their_own_answers) {
   BOOST_TEST(right == 1000);
 }
 
-BOOST_AUTO_TEST_CASE(ten_thousand_calls_one_after_the_other) {
+BOOST_AUTO_TEST_CASE(ten_thousand_successive_calls_are_answered) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) { return x + 1; });
   int last = 0;
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(ten_thousand_calls_one_after_the_other) {
   BOOST_TEST(last == 10000);
 }
 
-BOOST_AUTO_TEST_CASE(calls_made_inside_a_callback) {
+BOOST_AUTO_TEST_CASE(a_callback_may_make_calls) {
   par::Reactor loop;
   auto f = par::run(loop, square);
   std::vector<int> answers;
@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(calls_made_inside_a_callback) {
   for (int i = 0; i < 100; ++i) BOOST_TEST(answers[static_cast<std::size_t>(i)] == i * i);
 }
 
-BOOST_AUTO_TEST_CASE(structures_and_containers) {
+BOOST_AUTO_TEST_CASE(structures_and_containers_are_preserved) {
   par::Reactor loop;
   auto f = par::run(loop, [](const std::vector<Point>& points) {
     std::map<std::string, int> sums;
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(structures_and_containers) {
   BOOST_TEST(sums["y"] == 30);
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_reaches_the_caller_and_the_child_lives_on) {
+BOOST_AUTO_TEST_CASE(an_exception_reaches_the_caller_and_the_child_continues) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) -> int {
     if (x == 0) throw std::out_of_range("no zero here");
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(a_dead_child_is_replaced_at_the_next_call) {
   BOOST_TEST(pids[2] != pids[3]);
 }
 
-BOOST_AUTO_TEST_CASE(all_calls_of_a_dying_child_hear_of_it_once, *testing::guarantee("1.2 2.3")) {
+BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guarantee("1.2 2.3")) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {
     if (x == 50) ::raise(SIGKILL);
@@ -260,7 +260,7 @@ BOOST_AUTO_TEST_CASE(a_finished_answer_does_not_wait_for_a_slow_call) {
   BOOST_TEST((second->code() == par::Errc::child_killed));
 }
 
-BOOST_AUTO_TEST_CASE(asynchronous_tasks_answer_when_they_like) {
+BOOST_AUTO_TEST_CASE(asynchronous_tasks_may_answer_later) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<int> reply) {
     // When all are there, from the loop of the child: answers come in another order than calls.
@@ -285,7 +285,7 @@ BOOST_AUTO_TEST_CASE(asynchronous_tasks_answer_when_they_like) {
   BOOST_TEST((order == std::vector<int>{20, 10, 0}));
 }
 
-BOOST_AUTO_TEST_CASE(replies_once_fails_and_is_dropped) {
+BOOST_AUTO_TEST_CASE(a_reply_answers_once_and_a_dropped_reply_fails) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<std::string> reply) {
     if (x == 0) {
@@ -377,7 +377,7 @@ BOOST_AUTO_TEST_CASE(an_answer_that_cannot_be_encoded_fails_its_own_call) {
   BOOST_TEST(text == "fine");
 }
 
-BOOST_AUTO_TEST_CASE(closing_lets_calls_be_answered_and_ends_the_child) {
+BOOST_AUTO_TEST_CASE(close_lets_calls_be_answered_and_ends_the_child) {
   par::Reactor loop;
   auto f = par::run(loop, square);
   int answers = 0;
@@ -390,7 +390,7 @@ BOOST_AUTO_TEST_CASE(closing_lets_calls_be_answered_and_ends_the_child) {
       [] { return testing::children_of(par::default_snapshot().pid()).empty(); }));
 }
 
-BOOST_AUTO_TEST_CASE(closing_waits_for_asynchronous_answers) {
+BOOST_AUTO_TEST_CASE(close_waits_for_asynchronous_answers) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<int> reply) {
     par::this_reactor().after(std::chrono::milliseconds(20), [x, reply] { reply(x); }).detach();
@@ -416,7 +416,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_remote_cancels_its_calls_from_the_loop, *testing:
   for (const par::Errc code : codes) BOOST_TEST((code == par::Errc::cancelled));
 }
 
-BOOST_AUTO_TEST_CASE(a_callback_that_throws_on_cancelled_does_not_hold_the_loop) {
+BOOST_AUTO_TEST_CASE(a_callback_that_throws_on_cancelled_does_not_keep_run_from_returning) {
   par::Reactor loop;
   {
     auto f = par::run(loop, square);
@@ -439,7 +439,7 @@ BOOST_AUTO_TEST_CASE(a_remote_may_be_destroyed_by_its_own_callback) {
   BOOST_TEST((heard == std::vector<std::string>{"value", "cancelled"}));
 }
 
-BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_leaves_run_and_the_loop_goes_on) {
+BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_is_thrown_out_of_run_and_the_loop_continues) {
   par::Reactor loop;
   auto f = par::run(loop, square);
   int right = 0;
@@ -450,7 +450,7 @@ BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_leaves_run_and_the_loop_goes_on)
   BOOST_TEST(right == 10);
 }
 
-BOOST_AUTO_TEST_CASE(unread_errors_throw_from_value) {
+BOOST_AUTO_TEST_CASE(value_throws_an_unread_error) {
   par::Reactor loop;
   auto f = par::run(loop, [](int) -> int { throw std::runtime_error("x"); });
   f(1, [](par::Result<int> r) { r.value(); });
@@ -469,7 +469,7 @@ BOOST_AUTO_TEST_CASE(handles_outlive_their_reactor) {
   BOOST_CHECK_THROW(f(1, [](par::Result<int>) {}), std::logic_error);
 }
 
-BOOST_AUTO_TEST_CASE(hundreds_of_remotes_at_once) {
+BOOST_AUTO_TEST_CASE(hundreds_of_remotes_work_at_the_same_time) {
   par::Reactor loop;
   std::vector<par::Remote<int, int>> all;
   int sum = 0;
@@ -481,7 +481,7 @@ BOOST_AUTO_TEST_CASE(hundreds_of_remotes_at_once) {
   BOOST_TEST(sum == 200);
 }
 
-BOOST_AUTO_TEST_CASE(a_call_counts_its_id_up) {
+BOOST_AUTO_TEST_CASE(call_ids_increase) {
   par::Reactor loop;
   auto f = par::run(loop, square);
   const par::Call a = f(1, [](par::Result<int>) {});
@@ -490,7 +490,7 @@ BOOST_AUTO_TEST_CASE(a_call_counts_its_id_up) {
   loop.run();
 }
 
-BOOST_AUTO_TEST_CASE(messages_of_8_and_100_megabytes_each_way) {
+BOOST_AUTO_TEST_CASE(messages_of_8_and_100_megabytes_arrive_each_way) {
   par::Reactor loop;
   const auto reverse = [](std::string s) {
     for (std::size_t i = 0, j = s.size(); i + 1 < j; ++i) std::swap(s[i], s[--j]);
@@ -532,7 +532,7 @@ int deeper(int depth) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(twenty_deep) {
+BOOST_AUTO_TEST_CASE(twenty_levels_of_children_may_call_each_other) {
   par::Reactor loop;
   auto f = par::run(loop, deeper);
   int depth = 0;
@@ -541,7 +541,7 @@ BOOST_AUTO_TEST_CASE(twenty_deep) {
   BOOST_TEST(depth == 20);
 }
 
-BOOST_AUTO_TEST_CASE(asynchronously) {
+BOOST_AUTO_TEST_CASE(an_asynchronous_task_may_call_other_children) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<int> reply) {
     auto inner = std::make_shared<par::Remote<int, int>>(
@@ -556,7 +556,7 @@ BOOST_AUTO_TEST_CASE(asynchronously) {
   for (int i = 0; i < 10; ++i) BOOST_TEST(answers[static_cast<std::size_t>(i)] == i * 2 + 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_childs_children_end_with_it, *testing::guarantee("5.4")) {
+BOOST_AUTO_TEST_CASE(the_children_of_a_child_end_with_it, *testing::guarantee("5.4")) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     static auto inner = par::process(par::this_reactor(), [](par::Pipe<int, int>) {
@@ -593,7 +593,7 @@ BOOST_AUTO_TEST_CASE(the_default_snapshot_of_a_child_is_the_one_that_forked_it) 
   BOOST_TEST(pid == par::default_snapshot().pid());
 }
 
-BOOST_AUTO_TEST_CASE(a_thousand_nested_calls) {
+BOOST_AUTO_TEST_CASE(a_thousand_nested_calls_are_answered) {
   par::Reactor loop;
   auto f = par::run(loop, [](int n) {
     auto inner = par::run(par::this_reactor(), [](int y) { return y + 1; });
@@ -608,7 +608,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_nested_calls) {
   BOOST_TEST(sum == 999 * 1000 / 2);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_not_let_in_hears_it_and_may_repeat) {
+BOOST_AUTO_TEST_CASE(a_process_that_the_snapshot_refuses_gets_an_error_and_may_retry) {
   // A process that a task has forked is no child of the snapshot.
   par::Reactor loop;
   auto f = par::run(loop, [] {
@@ -665,7 +665,7 @@ int end_at_once(int) {
 }  // namespace
 
 // This program is not linked with the library that stands in front of the C++ runtime.
-BOOST_AUTO_TEST_CASE(an_error_without_a_backtrace_says_why) {
+BOOST_AUTO_TEST_CASE(an_error_without_a_backtrace_gives_the_reason) {
   par::Options options;
   options.backtrace = true;
   BOOST_TEST(testing::has(backtrace_of(options, fail), "not linked with -levparallel-throw"));

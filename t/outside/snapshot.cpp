@@ -25,7 +25,7 @@ using testing::in;
 
 namespace {}  // namespace
 
-BOOST_AUTO_TEST_CASE(none_at_all_is_a_clear_error) {
+BOOST_AUTO_TEST_CASE(a_call_without_a_snapshot_is_a_clear_error) {
   par::Reactor loop;
   const auto error = error_of([&] { static_cast<void>(par::run(loop, [](int x) { return x; })); });
   BOOST_REQUIRE(error.has_value());
@@ -34,7 +34,7 @@ BOOST_AUTO_TEST_CASE(none_at_all_is_a_clear_error) {
   BOOST_CHECK_THROW(par::default_snapshot(), par::Error);
 }
 
-BOOST_AUTO_TEST_CASE(init_twice_is_misuse_and_a_child_knows_that_it_is_one) {
+BOOST_AUTO_TEST_CASE(init_twice_is_misuse_and_a_child_knows_its_role) {
   const int status = testing::elsewhere([] {
     par::init();
     try {
@@ -52,7 +52,7 @@ BOOST_AUTO_TEST_CASE(init_twice_is_misuse_and_a_child_knows_that_it_is_one) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_keeps_the_values_of_its_moment) {
+BOOST_AUTO_TEST_CASE(a_snapshot_keeps_the_values_of_the_time_it_was_taken) {
   // The last ends of children are not waited for here: the sockets of their snapshots are closed
   // with the next one that is taken.
   testing::allow_descriptors(2);
@@ -153,7 +153,7 @@ std::string complaints_of(F f) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(preflight_warn_names_what_strict_would_refuse_and_goes_on) {
+BOOST_AUTO_TEST_CASE(preflight_warn_names_the_problem_and_continues) {
   testing::allow_descriptors(2);
   par::SnapshotOptions options;
   options.preflight = par::Preflight::warn;
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(preflight_warn_names_what_strict_would_refuse_and_goes_on) 
   BOOST_TEST((error && error->code() == par::Errc::refused));
 }
 
-BOOST_AUTO_TEST_CASE(what_is_only_reported_is_not_refused) {
+BOOST_AUTO_TEST_CASE(findings_that_are_only_reported_are_not_refused) {
   const auto before = ::signal(SIGUSR1, [](int) {});
   const itimerval armed{{0, 0}, {1000, 0}};
   ::setitimer(ITIMER_VIRTUAL, &armed, nullptr);
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(what_is_only_reported_is_not_refused) {
   ::signal(SIGUSR1, before);
 }
 
-BOOST_AUTO_TEST_CASE(preflight_off_looks_at_nothing) {
+BOOST_AUTO_TEST_CASE(preflight_off_checks_nothing) {
   const int epoll = ::epoll_create1(0);
   par::SnapshotOptions options;
   options.preflight = par::Preflight::off;
@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(preflight_off_looks_at_nothing) {
   BOOST_TEST(snapshot.alive());
 }
 
-BOOST_AUTO_TEST_CASE(a_child_has_what_was_open_then_and_nothing_of_the_library) {
+BOOST_AUTO_TEST_CASE(a_child_has_the_descriptors_of_its_snapshot_and_none_of_the_library) {
   testing::allow_descriptors(2);
   { par::Snapshot closes_what_earlier_ones_left; }
   int opened[3];
@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_what_was_open_then_and_nothing_of_the_library) 
   for (const int fd : opened) ::close(fd);
 }
 
-BOOST_AUTO_TEST_CASE(closed_standard_descriptors_are_no_trap) {
+BOOST_AUTO_TEST_CASE(closed_standard_descriptors_do_no_harm) {
   const int status = testing::elsewhere([] {
     ::close(0);
     ::close(2);
@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(closed_standard_descriptors_are_no_trap) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_is_told_so) {
+BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_gets_the_reason) {
   const int status = testing::elsewhere([] {
     par::init();
     const pid_t pid = ::fork();  // as daemon() does
@@ -281,7 +281,7 @@ BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_is_told_so) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(two_reactors_cannot_share_a_snapshot_at_a_time) {
+BOOST_AUTO_TEST_CASE(two_reactors_cannot_share_a_snapshot_at_the_same_time) {
   testing::allow_descriptors(1);  // while a child is not known to have ended
   par::Snapshot snapshot;
   {
@@ -302,7 +302,7 @@ BOOST_AUTO_TEST_CASE(two_reactors_cannot_share_a_snapshot_at_a_time) {
   BOOST_TEST(answer == 3);
 }
 
-BOOST_AUTO_TEST_CASE(a_lost_snapshot_fails_what_hangs_on_it_and_later_calls) {
+BOOST_AUTO_TEST_CASE(a_lost_snapshot_fails_pending_and_later_calls) {
   par::Snapshot snapshot;
   par::Reactor loop;
   auto f = par::run(

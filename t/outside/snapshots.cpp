@@ -88,7 +88,7 @@ std::size_t event_loops_of(pid_t pid) {
 
 // ---- several at once ----
 
-BOOST_AUTO_TEST_CASE(three_snapshots_through_one_reactor) {
+BOOST_AUTO_TEST_CASE(one_reactor_may_use_three_snapshots) {
   {
     std::vector<par::Snapshot> snapshots;
     for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
@@ -124,7 +124,7 @@ BOOST_AUTO_TEST_CASE(three_snapshots_through_one_reactor) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(three_snapshots_through_two_reactors_one_after_the_other) {
+BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
   {
     std::vector<par::Snapshot> snapshots;
     for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(three_snapshots_through_two_reactors_one_after_the_other) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(snapshots_with_a_reactor_each_at_the_same_time) {
+BOOST_AUTO_TEST_CASE(several_snapshots_may_have_one_reactor_each) {
   {
     par::Snapshot first = taken_at(100);
     par::Snapshot second = taken_at(200);
@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(snapshots_with_a_reactor_each_at_the_same_time) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(one_is_used_after_the_other_was_destroyed) {
+BOOST_AUTO_TEST_CASE(one_snapshot_may_be_used_after_another_is_destroyed) {
   for (const bool first_goes : {true, false}) {
     std::optional<par::Snapshot> goes(taken_at(100));
     std::optional<par::Snapshot> stays(taken_at(200));
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_after_its_reactor_is_reaped_by_the_nex
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_snapshot_that_is_gone_leaves_no_memory_behind) {
+BOOST_AUTO_TEST_CASE(an_ended_snapshot_leaves_no_memory_behind) {
   // What a program shares with its children is a mapping of its own kind.
   const auto shared_mappings = [] {
     std::ifstream maps("/proc/self/maps");
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_is_gone_leaves_no_memory_behind) {
 
 // ---- handles ----
 
-BOOST_AUTO_TEST_CASE(a_moved_from_snapshot_is_none) {
+BOOST_AUTO_TEST_CASE(a_moved_from_snapshot_is_empty) {
   {
     par::Snapshot from = taken_at(100);
     const pid_t pid = from.pid();
@@ -303,7 +303,7 @@ BOOST_AUTO_TEST_CASE(a_moved_from_snapshot_is_none) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(moving_over_a_snapshot_stops_that) {
+BOOST_AUTO_TEST_CASE(assigning_over_a_snapshot_stops_it) {
   {
     par::Snapshot snapshot = taken_at(100);
     const pid_t first = snapshot.pid();
@@ -316,7 +316,7 @@ BOOST_AUTO_TEST_CASE(moving_over_a_snapshot_stops_that) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_through_the_call_only) {
+BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
   {
     par::Snapshot owner = taken_at(100);
     par::Reactor loop;
@@ -360,13 +360,13 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_through_the_call_only) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(none_at_all_for_a_process_either) {
+BOOST_AUTO_TEST_CASE(a_process_without_a_snapshot_is_a_clear_error) {
   par::Reactor loop;
   const auto error = error_of([&] { static_cast<void>(par::process(loop, echo_plus_moment)); });
   BOOST_TEST(says(error, par::Errc::no_snapshot, "init()"));
 }
 
-BOOST_AUTO_TEST_CASE(who_asks_a_stopped_snapshot_hears_it_and_nothing_is_thrown) {
+BOOST_AUTO_TEST_CASE(a_request_to_a_stopped_snapshot_fails_without_an_exception) {
   {
     par::Snapshot snapshot = taken_at(100);
     par::Reactor loop;
@@ -395,7 +395,7 @@ BOOST_AUTO_TEST_CASE(who_asks_a_stopped_snapshot_hears_it_and_nothing_is_thrown)
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_named_snapshot_beside_the_default_one) {
+BOOST_AUTO_TEST_CASE(a_named_snapshot_may_exist_beside_the_default_one) {
   const int status = testing::elsewhere([] {
     moment = 100;
     par::init();
@@ -428,7 +428,7 @@ int nested(int (*f)(int), int x, const par::Options& options) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_child_that_names_a_snapshot_of_its_parent_uses_the_one_that_forked_it) {
+BOOST_AUTO_TEST_CASE(a_child_always_uses_the_snapshot_that_forked_it) {
   before.emplace(taken_at(100));
   after.emplace(taken_at(200));
   {
@@ -453,7 +453,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_names_a_snapshot_of_its_parent_uses_the_one_th
 
 // The descriptors that an inherited handle names are closed in the child, and their numbers are
 // given out again there: to destroy the handle must not close what has them now.
-BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_harms_nothing) {
+BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_does_no_harm) {
   before.emplace(taken_at(100));
   for (int i = 0; i < 6; ++i) more_before.push_back(taken_at(150));
   after.emplace(taken_at(200));
@@ -516,7 +516,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
 
 // ---- a child that never asks costs nothing ----
 
-BOOST_AUTO_TEST_CASE(a_child_that_never_asks_has_no_event_loop_and_costs_its_snapshot_nothing) {
+BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
   {
     par::Snapshot snapshot = taken_at(100);
     par::Reactor loop;
@@ -567,7 +567,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_never_asks_has_no_event_loop_and_costs_its_sna
 
 // The request to stop is one of those that wait where the socket of a snapshot is full; nothing that
 // comes later may be needed to send it.
-BOOST_AUTO_TEST_CASE(a_stop_that_finds_the_socket_full_is_sent_when_there_is_room) {
+BOOST_AUTO_TEST_CASE(a_stop_request_waits_while_the_socket_is_full) {
   {
     int ends[2];
     BOOST_REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0);
@@ -693,7 +693,7 @@ private:
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_the_program_alone) {
+BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_do_not_disturb_the_program) {
   {
     Program program;
     std::string order = "01234";
@@ -713,7 +713,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_the_progra
 }
 
 // They are in memory that the copy shares with all of them.
-BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_deadlines_alone) {
+BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_do_not_change_deadlines) {
   int bell[2];
   BOOST_REQUIRE(::pipe(bell) == 0);
   {
@@ -755,7 +755,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_of_the_program_leave_deadlines_
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_returns_from_main_leaves_the_program_alone) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_return_from_main) {
   {
     static std::optional<Program> in_static_storage;
     in_static_storage.emplace();
@@ -770,7 +770,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_returns_from_main_leaves_the_pro
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_fork_from_inside_of_a_callback_leaves_the_program_alone) {
+BOOST_AUTO_TEST_CASE(a_fork_inside_a_callback_does_not_disturb_the_program) {
   {
     static std::optional<Program> in_static_storage;
     in_static_storage.emplace();
@@ -787,7 +787,7 @@ BOOST_AUTO_TEST_CASE(a_fork_from_inside_of_a_callback_leaves_the_program_alone) 
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_of_the_program_do_nothing_or_say_so) {
+BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_do_nothing_or_throw) {
   {
     Program program;
     par::Hold hold = program.loop().hold();
@@ -826,7 +826,7 @@ BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_of_the_program_do_nothing_or_say_so)
 }
 
 // It has a loop of its own there, and the snapshot that it takes is its own, too.
-BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_begin_anew) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_use_the_library_again) {
   {
     std::optional<Program> program;
     program.emplace();
@@ -867,7 +867,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_call_init_again) {
 }
 
 // As libevent has it: the copy calls event_reinit() and goes on with the base, for its own events.
-BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_goes_on_with_a_borrowed_base) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_continue_with_a_borrowed_base) {
   {
     Program program(true);
     for (const bool destroys_first : {false, true}) {
@@ -896,7 +896,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_that_goes_on_with_a_borrowed_base) {
 
 // ---- a program that daemonises too late ----
 
-BOOST_AUTO_TEST_CASE(a_daemon_is_told_why_its_snapshots_are_none) {
+BOOST_AUTO_TEST_CASE(a_daemon_gets_the_reason_why_its_snapshots_are_unusable) {
   int said[2];
   BOOST_REQUIRE(::pipe(said) == 0);
   pid_t snapshots[2] = {};

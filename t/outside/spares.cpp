@@ -105,7 +105,7 @@ T run_once(par::Reactor& loop, T (*task)(), const par::Options& options) {
 
 // ---- who takes them ----
 
-BOOST_AUTO_TEST_CASE(there_are_none_unless_asked_for) {
+BOOST_AUTO_TEST_CASE(there_are_no_spares_without_the_option) {
   {
     par::Snapshot snapshot;
     par::Reactor loop;
@@ -116,7 +116,7 @@ BOOST_AUTO_TEST_CASE(there_are_none_unless_asked_for) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(too_many_are_refused_by_name) {
+BOOST_AUTO_TEST_CASE(too_many_spares_are_refused_by_name) {
   std::string text;
   try {
     par::Snapshot snapshot(with(static_cast<unsigned>(-1)));
@@ -128,7 +128,7 @@ BOOST_AUTO_TEST_CASE(too_many_are_refused_by_name) {
   BOOST_TEST(testing::children_of(::getpid()).empty());
 }
 
-BOOST_AUTO_TEST_CASE(they_are_there_before_any_loop_is) {
+BOOST_AUTO_TEST_CASE(spares_exist_before_any_loop) {
   {
     par::Snapshot snapshot(with(2));
     const Pids spares = spares_of(snapshot, 2);
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(they_are_there_before_any_loop_is) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(each_that_is_taken_is_replaced) {
+BOOST_AUTO_TEST_CASE(each_taken_spare_is_replaced) {
   {
     par::Snapshot snapshot(with(3));
     par::Reactor loop;
@@ -156,7 +156,7 @@ BOOST_AUTO_TEST_CASE(each_that_is_taken_is_replaced) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_process_takes_one_too) {
+BOOST_AUTO_TEST_CASE(a_process_takes_a_spare) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -191,7 +191,7 @@ BOOST_AUTO_TEST_CASE(a_process_takes_one_too) {
 }
 
 // It is told before the end is, though both were there when the loop came to it.
-BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end) {
+BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -210,7 +210,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end) {
 }
 
 // The loop was stopped in between: it comes to the end first, and to what was put off later.
-BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end_where_the_loop_is_stopped) {
+BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end_in_a_stopped_loop) {
   {
     par::Snapshot snapshot(with(2));
     par::Reactor loop;
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_told_before_its_end_where_the_loop_is_stopped) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(what_was_settled_at_its_fork_needs_a_fork) {
+BOOST_AUTO_TEST_CASE(options_that_are_fixed_at_the_fork_need_a_fork) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(what_was_settled_at_its_fork_needs_a_fork) {
 }
 
 // More at once than there are: the others are forked as ever.
-BOOST_AUTO_TEST_CASE(where_none_is_left_children_are_forked) {
+BOOST_AUTO_TEST_CASE(children_are_forked_if_no_spare_is_left) {
   {
     par::Snapshot snapshot(with(4));
     par::Reactor loop;
@@ -296,7 +296,7 @@ BOOST_AUTO_TEST_CASE(where_none_is_left_children_are_forked) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
+BOOST_AUTO_TEST_CASE(each_replica_has_its_own_spares) {
   {
     par::SnapshotOptions options = with(2);
     options.replicas = 2;
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(another_reactor_uses_them_later) {
+BOOST_AUTO_TEST_CASE(another_reactor_uses_the_spares_later) {
   {
     par::Snapshot snapshot(with(2));
     Pids spares;
@@ -345,7 +345,7 @@ BOOST_AUTO_TEST_CASE(another_reactor_uses_them_later) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(in_a_child_there_are_none) {
+BOOST_AUTO_TEST_CASE(a_child_has_no_spares) {
   {
     par::Snapshot snapshot(with(2));
     par::Reactor loop;
@@ -368,7 +368,7 @@ BOOST_AUTO_TEST_CASE(in_a_child_there_are_none) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(pools_take_them) {
+BOOST_AUTO_TEST_CASE(pools_take_spares) {
   {
     par::Snapshot snapshot(with(2));
     par::Reactor loop;
@@ -396,7 +396,7 @@ BOOST_AUTO_TEST_CASE(pools_take_them) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(descriptors_reach_them) {
+BOOST_AUTO_TEST_CASE(descriptors_reach_spares) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -447,14 +447,14 @@ std::vector<std::vector<std::uint64_t>> randoms(unsigned spares) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(random_numbers_are_those_of_the_spawn) {
+BOOST_AUTO_TEST_CASE(random_numbers_in_a_spare_are_those_of_its_spawn) {
   const auto with_them = randoms(2);
   BOOST_REQUIRE(with_them.size() == 5u);
   BOOST_TEST((with_them == randoms(0)));
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(its_surroundings_are_those_of_the_task) {
+BOOST_AUTO_TEST_CASE(a_spare_enters_the_environment_of_its_task) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -525,7 +525,7 @@ std::optional<bool> is_mapped(pid_t pid, const void* address) {
 }  // namespace
 
 // A spare runs nothing of the program before its task, so no page of its code is there by chance.
-BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_there_before_it_comes_again) {
+BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_mapped_in_the_next_spare) {
   const void* const code = reinterpret_cast<const void*>(&own_pid);
   bool told = false;
   {
@@ -542,7 +542,7 @@ BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_there_before_it_comes_again) {
   if (!told) testing::skip("whether code is mapped is not told here, or a fork maps it");
 }
 
-BOOST_AUTO_TEST_CASE(hooks_run_with_the_task_and_not_before) {
+BOOST_AUTO_TEST_CASE(hooks_in_a_spare_run_with_the_task_and_not_before) {
   const int status = testing::elsewhere([] {
     static int said[2];
     if (::pipe(said) != 0) return 1;
@@ -571,7 +571,7 @@ BOOST_AUTO_TEST_CASE(hooks_run_with_the_task_and_not_before) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(its_end_is_told_as_that_of_any_child) {
+BOOST_AUTO_TEST_CASE(the_end_of_a_spare_is_reported_as_that_of_any_child) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -618,7 +618,7 @@ BOOST_AUTO_TEST_CASE(its_end_is_told_as_that_of_any_child) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(calls_are_cancelled_and_limited_as_ever) {
+BOOST_AUTO_TEST_CASE(calls_in_spares_are_cancelled_and_limited_as_in_other_children) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -653,7 +653,7 @@ BOOST_AUTO_TEST_CASE(calls_are_cancelled_and_limited_as_ever) {
 }
 
 // The rehearsal is no call that it has begun.
-BOOST_AUTO_TEST_CASE(how_far_a_call_got_is_told_as_ever) {
+BOOST_AUTO_TEST_CASE(the_delivery_of_a_call_in_a_spare_is_reported_correctly) {
   const int status = testing::elsewhere([] {
     par::at_child_start([] { ::raise(SIGKILL); });
     par::init(with(1));
@@ -671,7 +671,7 @@ BOOST_AUTO_TEST_CASE(how_far_a_call_got_is_told_as_ever) {
   BOOST_TEST(status == 5);
 }
 
-BOOST_AUTO_TEST_CASE(faults_are_counted_from_the_task_on) {
+BOOST_AUTO_TEST_CASE(faults_in_a_spare_are_counted_from_its_task_on) {
   const int status = testing::elsewhere([] {
     par::fault::Plan plan;
     plan.die_at_message = 2;
@@ -693,7 +693,7 @@ BOOST_AUTO_TEST_CASE(faults_are_counted_from_the_task_on) {
 
 // ---- that nobody hears of them ----
 
-BOOST_AUTO_TEST_CASE(they_neither_hold_a_loop_nor_wake_it) {
+BOOST_AUTO_TEST_CASE(spares_neither_hold_a_loop_nor_wake_it) {
   {
     par::Snapshot snapshot(with(3));
     par::Reactor loop;
@@ -716,7 +716,7 @@ BOOST_AUTO_TEST_CASE(they_neither_hold_a_loop_nor_wake_it) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
+BOOST_AUTO_TEST_CASE(a_dead_spare_is_replaced_silently) {
   {
     par::Snapshot snapshot(with(2));
     int losses = 0;
@@ -738,7 +738,7 @@ BOOST_AUTO_TEST_CASE(a_dead_one_is_replaced_in_silence) {
 }
 
 // Somebody kills each: the program is not kept busy with it, and goes on at its next spawn.
-BOOST_AUTO_TEST_CASE(who_is_always_killed_is_not_replaced_for_ever) {
+BOOST_AUTO_TEST_CASE(a_spare_that_is_always_killed_is_not_replaced_for_ever) {
   {
     constexpr std::size_t count = 2;
     par::Snapshot snapshot(with(count));
@@ -770,7 +770,7 @@ BOOST_AUTO_TEST_CASE(who_is_always_killed_is_not_replaced_for_ever) {
 }
 
 // The loop has had no turn to hear of it.
-BOOST_AUTO_TEST_CASE(a_dead_one_is_not_taken) {
+BOOST_AUTO_TEST_CASE(a_dead_spare_is_not_taken) {
   {
     par::Snapshot snapshot(with(2));
     par::Reactor loop;
@@ -797,7 +797,7 @@ BOOST_AUTO_TEST_CASE(a_dead_one_is_not_taken) {
 }
 
 // It was taken while it was dying, or hung: no call is lost with it.
-BOOST_AUTO_TEST_CASE(one_that_never_takes_its_task_is_as_if_it_had_never_been) {
+BOOST_AUTO_TEST_CASE(a_spare_that_never_takes_its_task_has_no_effect) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -830,7 +830,7 @@ BOOST_AUTO_TEST_CASE(one_that_never_takes_its_task_is_as_if_it_had_never_been) {
 }
 
 // What a process was sent is not kept: it hears of the end as ever.
-BOOST_AUTO_TEST_CASE(a_process_hears_of_an_end_before_its_task) {
+BOOST_AUTO_TEST_CASE(a_process_gets_the_end_of_a_spare_before_its_task) {
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
@@ -850,7 +850,7 @@ BOOST_AUTO_TEST_CASE(a_process_hears_of_an_end_before_its_task) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(all_that_wait_are_found) {
+BOOST_AUTO_TEST_CASE(all_waiting_spares_are_found) {
   {
     par::Snapshot snapshot(with(12));
     const Pids spares = spares_of(snapshot, 12);  // the loop has looked at none of them yet
@@ -862,7 +862,7 @@ BOOST_AUTO_TEST_CASE(all_that_wait_are_found) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(where_forks_fail_a_spawn_says_so_and_spares_do_not) {
+BOOST_AUTO_TEST_CASE(failed_forks_are_reported_by_spawns_and_not_by_spares) {
   const int status = testing::elsewhere([] {
     par::fault::Plan plan;
     plan.victim = par::fault::Victim::snapshot;
@@ -886,7 +886,7 @@ BOOST_AUTO_TEST_CASE(where_forks_fail_a_spawn_says_so_and_spares_do_not) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(without_descriptors_for_them_there_is_no_snapshot) {
+BOOST_AUTO_TEST_CASE(a_snapshot_fails_without_descriptors_for_its_spares) {
   const int status = testing::elsewhere([] {
     const rlimit limit{64, 64};
     ::setrlimit(RLIMIT_NOFILE, &limit);
@@ -903,7 +903,7 @@ BOOST_AUTO_TEST_CASE(without_descriptors_for_them_there_is_no_snapshot) {
 }
 
 // Later it is a spawn that is forked, or that says so.
-BOOST_AUTO_TEST_CASE(without_descriptors_they_are_not_replaced) {
+BOOST_AUTO_TEST_CASE(spares_are_not_replaced_without_descriptors) {
   const int status = testing::elsewhere([] {
     const rlimit limit{64, 64};
     ::setrlimit(RLIMIT_NOFILE, &limit);
@@ -926,7 +926,7 @@ BOOST_AUTO_TEST_CASE(without_descriptors_they_are_not_replaced) {
 
 // ---- their end ----
 
-BOOST_AUTO_TEST_CASE(they_end_with_stop_and_children_live_on) {
+BOOST_AUTO_TEST_CASE(stop_ends_spares_and_children_live_on) {
   {
     par::Snapshot snapshot(with(3));
     const pid_t pid = snapshot.pid();
@@ -946,7 +946,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_stop_and_children_live_on) {
 }
 
 // Nobody has used it, or heard of them.
-BOOST_AUTO_TEST_CASE(they_end_with_the_handle) {
+BOOST_AUTO_TEST_CASE(spares_end_with_the_handle) {
   Pids all;
   {
     par::Snapshot snapshot(with(3));
@@ -957,7 +957,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_the_handle) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(they_end_with_their_snapshot) {
+BOOST_AUTO_TEST_CASE(spares_end_with_their_snapshot) {
   {
     par::Snapshot snapshot(with(3));
     int losses = 0;
@@ -978,7 +978,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_their_snapshot) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(they_end_with_the_program) {
+BOOST_AUTO_TEST_CASE(spares_end_with_the_program) {
   for (const bool stopped : {false, true}) {
     int ends[2];
     BOOST_REQUIRE(::pipe(ends) == 0);
@@ -1007,7 +1007,7 @@ BOOST_AUTO_TEST_CASE(they_end_with_the_program) {
 }
 
 // A process that the program forks by itself has copies of their sockets.
-BOOST_AUTO_TEST_CASE(a_copy_of_the_program_does_them_no_harm) {
+BOOST_AUTO_TEST_CASE(a_fork_of_the_program_does_not_disturb_spares) {
   {
     auto snapshot = std::make_unique<par::Snapshot>(with(2));
     par::Reactor loop;
@@ -1023,7 +1023,7 @@ BOOST_AUTO_TEST_CASE(a_copy_of_the_program_does_them_no_harm) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(descriptors_are_one_for_each) {
+BOOST_AUTO_TEST_CASE(each_spare_needs_one_descriptor) {
   { par::Snapshot closes_what_earlier_ones_left; }
   const std::size_t before = testing::count_descriptors();
   {

@@ -122,7 +122,7 @@ int say_both(int x) {
 
 // ---- capture ----
 
-BOOST_AUTO_TEST_CASE(both_streams_are_captured_line_by_line_with_pid_and_name) {
+BOOST_AUTO_TEST_CASE(both_streams_are_captured_in_lines_with_pid_and_name) {
   par::Reactor loop;
   struct Heard {
     pid_t pid;
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(both_streams_are_captured_line_by_line_with_pid_and_name) {
   BOOST_TEST(errors == 1U);
 }
 
-BOOST_AUTO_TEST_CASE(what_a_call_printed_is_told_before_its_answer) {
+BOOST_AUTO_TEST_CASE(output_of_a_call_is_delivered_before_its_answer) {
   par::Reactor loop;
   Strings events;
   auto f = par::run(loop, say_both, captured(events));
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(what_a_call_printed_is_told_before_its_answer) {
 }
 
 // The answer may be there before the pid is known.
-BOOST_AUTO_TEST_CASE(what_a_first_call_printed_has_its_pid_and_is_told_before_its_answer) {
+BOOST_AUTO_TEST_CASE(output_of_a_first_call_has_its_pid_and_is_delivered_before_its_answer) {
   par::Reactor loop;
   for (int i = 0; i < 200; ++i) {
     std::vector<pid_t> speakers;
@@ -205,7 +205,7 @@ BOOST_AUTO_TEST_CASE(what_a_first_call_printed_has_its_pid_and_is_told_before_it
   }
 }
 
-BOOST_AUTO_TEST_CASE(what_a_process_printed_is_told_before_its_message_and_before_its_end) {
+BOOST_AUTO_TEST_CASE(output_of_a_process_is_delivered_before_its_message_and_its_end) {
   par::Reactor loop;
   Strings events;
   auto p = par::process(
@@ -236,7 +236,7 @@ BOOST_AUTO_TEST_CASE(what_a_process_printed_is_told_before_its_message_and_befor
   BOOST_TEST(events == in_order, boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(one_stream_alone_and_what_a_program_prints_that_the_task_starts) {
+BOOST_AUTO_TEST_CASE(one_stream_is_captured_and_so_is_output_of_started_programs) {
   par::Reactor loop;
   Strings lines;
   par::Options options;
@@ -269,7 +269,7 @@ BOOST_AUTO_TEST_CASE(a_child_captures_what_its_own_child_prints) {
   BOOST_TEST(result_of_call(loop, f, 1).value() == "err warned 5;out said 5;");
 }
 
-BOOST_AUTO_TEST_CASE(a_replacement_is_captured_as_the_first_child_was) {
+BOOST_AUTO_TEST_CASE(a_replacement_is_captured_like_the_first_child) {
   par::Reactor loop;
   std::vector<pid_t> speakers;
   par::Options options;
@@ -291,7 +291,7 @@ BOOST_AUTO_TEST_CASE(a_replacement_is_captured_as_the_first_child_was) {
 
 // ---- last words ----
 
-BOOST_AUTO_TEST_CASE(a_call_hears_the_last_words_of_a_crash) {
+BOOST_AUTO_TEST_CASE(a_call_gets_the_last_words_of_a_crash) {
   par::Reactor loop;
   auto f = par::run(
       loop,
@@ -317,7 +317,7 @@ BOOST_AUTO_TEST_CASE(a_call_hears_the_last_words_of_a_crash) {
   BOOST_TEST(std::count(error.last_words().begin(), error.last_words().end(), '\n') == 19);
 }
 
-BOOST_AUTO_TEST_CASE(a_process_hears_them_in_its_error_and_in_its_exit) {
+BOOST_AUTO_TEST_CASE(a_process_gets_the_last_words_in_its_error_and_exit_status) {
   par::Reactor loop;
   par::Options options = captured();
   options.last_lines = 1;
@@ -340,7 +340,7 @@ BOOST_AUTO_TEST_CASE(a_process_hears_them_in_its_error_and_in_its_exit) {
   BOOST_TEST(last == "second");
 }
 
-BOOST_AUTO_TEST_CASE(without_capture_there_are_none) {
+BOOST_AUTO_TEST_CASE(there_are_no_last_words_without_capture) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {
     ::raise(SIGKILL);
@@ -355,7 +355,7 @@ BOOST_AUTO_TEST_CASE(without_capture_there_are_none) {
 
 // ---- much, and who else holds the pipe ----
 
-BOOST_AUTO_TEST_CASE(a_hundred_megabytes_pass_and_none_of_it_stays) {
+BOOST_AUTO_TEST_CASE(a_hundred_megabytes_of_output_leave_no_memory_behind) {
   par::Reactor loop;
   constexpr std::size_t chunk = 1 << 20;
   constexpr int chunks = 100;
@@ -392,7 +392,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_megabytes_pass_and_none_of_it_stays) {
   if (!testing::sanitized) BOOST_TEST(after.ru_maxrss - before.ru_maxrss < 4096);  // kilobytes
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_nobody_reads_waits_in_its_pipe) {
+BOOST_AUTO_TEST_CASE(a_child_waits_while_nobody_reads_its_output) {
   par::Reactor loop;
   int lines = 0;
   par::Options options = captured();
@@ -412,7 +412,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_nobody_reads_waits_in_its_pipe) {
   BOOST_TEST(lines == 20000);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_left_behind_with_the_pipe_delays_nothing) {
+BOOST_AUTO_TEST_CASE(an_orphan_that_holds_the_pipe_delays_nothing) {
   par::Reactor loop;
   PipeEnds line;  // its end tells that the one who was left behind is gone
   Strings lines;
@@ -444,7 +444,7 @@ BOOST_AUTO_TEST_CASE(who_is_left_behind_with_the_pipe_delays_nothing) {
 
 // ---- callbacks ----
 
-BOOST_AUTO_TEST_CASE(what_on_line_throws_leaves_run_and_the_rest_comes_in_the_next) {
+BOOST_AUTO_TEST_CASE(an_exception_of_on_line_is_thrown_out_of_run_and_the_rest_comes_in_the_next) {
   par::Reactor loop;
   Strings lines;
   par::Options options = captured();
@@ -485,7 +485,7 @@ BOOST_AUTO_TEST_CASE(on_line_may_destroy_the_process) {
   BOOST_TEST(lines == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_dropped_child_does_not_die_of_its_last_words) {
+BOOST_AUTO_TEST_CASE(a_dropped_child_may_still_write_its_output) {
   par::Reactor loop;
   PipeEnds end;
   par::Options options;
@@ -521,7 +521,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_child_does_not_die_of_its_last_words) {
 
 // ---- given, null, inherited ----
 
-BOOST_AUTO_TEST_CASE(given_descriptors_are_the_childs_streams_and_stay_the_callers) {
+BOOST_AUTO_TEST_CASE(given_descriptors_become_streams_of_the_child_and_stay_open_in_the_caller) {
   par::Reactor loop;
   PipeEnds in;
   PipeEnds out;
@@ -552,7 +552,7 @@ BOOST_AUTO_TEST_CASE(given_descriptors_are_the_childs_streams_and_stay_the_calle
   BOOST_TEST(err.read_all() == "to the other\n");
 }
 
-BOOST_AUTO_TEST_CASE(a_given_socket_is_never_shut_down) {
+BOOST_AUTO_TEST_CASE(a_socket_given_as_a_stream_is_never_shut_down) {
   par::Reactor loop;
   int ends[2];
   BOOST_REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
@@ -592,7 +592,7 @@ BOOST_AUTO_TEST_CASE(a_replacement_has_the_given_descriptors_too) {
   BOOST_TEST(out.read_all() == "1\n2\n");
 }
 
-BOOST_AUTO_TEST_CASE(null_and_the_defaults) {
+BOOST_AUTO_TEST_CASE(null_and_default_streams_work) {
   par::Reactor loop;
   auto plain = par::run(loop, target_of);
   BOOST_TEST(result_of_call(loop, plain, 0).value() == "/dev/null");
@@ -613,7 +613,7 @@ BOOST_AUTO_TEST_CASE(null_and_the_defaults) {
   BOOST_TEST(result_of_call(loop, writes, 1).value());
 }
 
-BOOST_AUTO_TEST_CASE(standard_input_is_inherited_where_that_is_asked_for) {
+BOOST_AUTO_TEST_CASE(standard_input_is_inherited_on_request) {
   const int status = testing::elsewhere([] {
     PipeEnds in;
     par::init();
@@ -631,7 +631,7 @@ BOOST_AUTO_TEST_CASE(standard_input_is_inherited_where_that_is_asked_for) {
 
 // ---- misuse, and no descriptors ----
 
-BOOST_AUTO_TEST_CASE(what_makes_no_sense_is_refused_at_the_call) {
+BOOST_AUTO_TEST_CASE(invalid_options_are_refused_at_the_call) {
   par::Options options;
   options.in = Stdio::capture();
   BOOST_TEST(has(misuse(options), "Options::in cannot be captured"));
@@ -664,7 +664,7 @@ BOOST_AUTO_TEST_CASE(what_makes_no_sense_is_refused_at_the_call) {
   BOOST_TEST(result_of_call(loop, f, 1).value() == 1);
 }
 
-BOOST_AUTO_TEST_CASE(without_descriptors_it_fails_and_leaves_nothing_open) {
+BOOST_AUTO_TEST_CASE(a_capture_without_descriptors_fails_and_leaves_nothing_open) {
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -699,7 +699,7 @@ BOOST_AUTO_TEST_CASE(without_descriptors_it_fails_and_leaves_nothing_open) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
+BOOST_AUTO_TEST_CASE(no_process_holds_an_additional_descriptor_afterwards) {
   par::Reactor loop;
   auto warm = par::run(loop, say_both, captured());
   result_of_call(loop, warm, 1);
@@ -736,7 +736,7 @@ BOOST_AUTO_TEST_CASE(afterwards_nobody_holds_a_descriptor_more) {
 
 // ---- environment and directory ----
 
-BOOST_AUTO_TEST_CASE(the_environment_is_added_to_that_of_the_snapshot) {
+BOOST_AUTO_TEST_CASE(env_is_added_to_the_environment_of_the_snapshot) {
   par::Reactor loop;
   const auto variable = [](const std::string& name) -> std::string {
     const char* value = std::getenv(name.c_str());
@@ -754,7 +754,7 @@ BOOST_AUTO_TEST_CASE(the_environment_is_added_to_that_of_the_snapshot) {
   BOOST_TEST(result_of_call(loop, plain, "EVPARALLEL_EMPTY").value() == "none");
 }
 
-BOOST_AUTO_TEST_CASE(the_directory_is_where_the_child_begins) {
+BOOST_AUTO_TEST_CASE(a_child_starts_in_the_given_directory) {
   par::Reactor loop;
   const auto here = [](int) { return link_of("/proc/self/cwd"); };
   par::Options options;
@@ -765,7 +765,7 @@ BOOST_AUTO_TEST_CASE(the_directory_is_where_the_child_begins) {
   BOOST_TEST(result_of_call(loop, plain, 1).value() == link_of("/proc/self/cwd"));
 }
 
-BOOST_AUTO_TEST_CASE(a_directory_that_is_not_there_is_an_error_of_each_call_and_of_the_process) {
+BOOST_AUTO_TEST_CASE(a_missing_directory_is_an_error_of_each_call_and_of_the_process) {
   par::Reactor loop;
   par::Options options;
   options.cwd = "/nowhere/at all";

@@ -131,7 +131,7 @@ void stranger_sends(pid_t pid, int signum) {
 
 // ---- terminals ----
 
-BOOST_AUTO_TEST_CASE(a_key_reaches_the_program_alone_unless_a_child_shares_its_group) {
+BOOST_AUTO_TEST_CASE(a_key_reaches_only_the_program_unless_a_child_shares_its_group) {
   for (const char key : {ctrl_c, ctrl_backslash}) {
     const int signum = key == ctrl_c ? SIGINT : SIGQUIT;
     const Terminal terminal;
@@ -170,7 +170,7 @@ BOOST_AUTO_TEST_CASE(a_key_reaches_the_program_alone_unless_a_child_shares_its_g
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_reads_the_terminal_reads_nothing_and_is_not_stopped) {
+BOOST_AUTO_TEST_CASE(a_child_reads_nothing_from_the_terminal_and_is_not_stopped) {
   const Terminal terminal;
   Program program(
       [] {
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_reads_the_terminal_reads_nothing_and_is_not_st
 
 // ---- groups ----
 
-BOOST_AUTO_TEST_CASE(the_group_of_a_child) {
+BOOST_AUTO_TEST_CASE(a_child_has_the_group_that_its_options_name) {
   Program program([] {
     par::Snapshot snapshot;
     par::Reactor loop;
@@ -230,7 +230,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child) {
   BOOST_TEST(program.end() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_group_that_cannot_be_joined_is_one_of_its_own) {
+BOOST_AUTO_TEST_CASE(a_child_that_cannot_join_a_group_has_its_own) {
   const int status = testing::elsewhere([] {
     par::Snapshot snapshot;
     if (::setsid() < 0) return 1;  // a group of another session
@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE(a_group_that_cannot_be_joined_is_one_of_its_own) {
 }
 
 // The end of a child ends what it has started, and nobody else of a group that is not its own.
-BOOST_AUTO_TEST_CASE(the_end_of_a_child_spares_the_group_of_the_program) {
+BOOST_AUTO_TEST_CASE(the_end_of_a_child_does_not_end_the_group_of_the_program) {
   Program program([] {
     const pid_t bystander = ::fork();
     while (bystander == 0) ::pause();
@@ -286,7 +286,7 @@ BOOST_AUTO_TEST_CASE(the_end_of_a_child_spares_the_group_of_the_program) {
 
 // ---- SIGTERM ----
 
-BOOST_AUTO_TEST_CASE(who_may_end_a_child_by_sigterm) {
+BOOST_AUTO_TEST_CASE(its_program_snapshot_and_task_may_end_a_child_by_sigterm) {
   testing::allow_descriptors(1);
   par::Snapshot snapshot;
   par::Reactor loop;
@@ -315,7 +315,7 @@ BOOST_AUTO_TEST_CASE(who_may_end_a_child_by_sigterm) {
   check(end_of(by_itself, [](Child&) {}), par::Cause::crash);
 }
 
-BOOST_AUTO_TEST_CASE(a_stranger_does_not_end_a_child_by_sigterm) {
+BOOST_AUTO_TEST_CASE(an_unrelated_process_does_not_end_a_child_by_sigterm) {
   testing::allow_descriptors(1);
   par::Snapshot snapshot;
   par::Reactor loop;
@@ -338,7 +338,7 @@ BOOST_AUTO_TEST_CASE(a_stranger_does_not_end_a_child_by_sigterm) {
   BOOST_TEST(status->signal() == SIGUSR1);
 }
 
-BOOST_AUTO_TEST_CASE(a_task_decides_for_itself) {
+BOOST_AUTO_TEST_CASE(a_task_may_handle_sigterm_itself) {
   testing::allow_descriptors(1);
   par::Snapshot snapshot;
   par::Reactor loop;
@@ -363,7 +363,7 @@ BOOST_AUTO_TEST_CASE(a_task_decides_for_itself) {
 }
 
 // What a task has forked is its own to end.
-BOOST_AUTO_TEST_CASE(a_task_ends_its_own_processes_by_sigterm) {
+BOOST_AUTO_TEST_CASE(a_task_may_end_its_own_processes_by_sigterm) {
   testing::allow_descriptors(1);
   par::Snapshot snapshot;
   par::Reactor loop;
@@ -446,7 +446,7 @@ int serve(const Service& service) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(who_stops_all_lets_the_program_drain) {
+BOOST_AUTO_TEST_CASE(a_signal_to_all_processes_lets_the_program_drain) {
   for (const bool program_first : {true, false}) {
     const Service service;
     Program program([&] { return serve(service); });

@@ -211,7 +211,7 @@ private:
 
 // ---- the children of a process ----
 
-BOOST_AUTO_TEST_CASE(both_ways_find_all_children_and_nobody_else) {
+BOOST_AUTO_TEST_CASE(both_methods_find_exactly_the_children) {
   Offspring all;
   for (int i = 0; i < 300; ++i) all.add(sleep_for_ever);  // more than one read takes
   all.add([] {});                                         // it ends, and nobody waits for it
@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(both_ways_find_all_children_and_nobody_else) {
   BOOST_TEST(by_list == all.pids(), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(who_can_be_waited_for_is_a_child) {
+BOOST_AUTO_TEST_CASE(a_process_that_can_be_waited_for_is_a_child) {
   Offspring all;
   all.add(sleep_for_ever);
   all.add([] {});
@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE(who_can_be_waited_for_is_a_child) {
 
 // ---- looks ----
 
-BOOST_AUTO_TEST_CASE(there_is_one_look_for_the_ends_of_a_while) {
+BOOST_AUTO_TEST_CASE(one_scan_serves_several_ends) {
   Table& all = table();
   BOOST_TEST(all.orphans.wait_time(evparallel::now_ns()) == -1);
   all.orphans.scan_soon();
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE(there_is_one_look_for_the_ends_of_a_while) {
   ::munmap(&all, sizeof all);
 }
 
-BOOST_AUTO_TEST_CASE(who_is_in_the_table_is_left_alone_and_others_count_once) {
+BOOST_AUTO_TEST_CASE(processes_in_the_table_are_left_alone_and_orphans_are_counted_once) {
   Table& all = table();
   Offspring own;
   own.add(sleep_for_ever);
@@ -290,7 +290,7 @@ BOOST_AUTO_TEST_CASE(who_is_in_the_table_is_left_alone_and_others_count_once) {
 
 // ---- in a snapshot ----
 
-BOOST_AUTO_TEST_CASE(what_has_left_the_group_is_ended_and_counted) {
+BOOST_AUTO_TEST_CASE(an_orphan_that_left_the_group_is_ended_and_counted) {
   testing::allow_descriptors(1);
   Program program;
   std::uint64_t count = 0;
@@ -309,7 +309,7 @@ BOOST_AUTO_TEST_CASE(what_has_left_the_group_is_ended_and_counted) {
   program.end();
 }
 
-BOOST_AUTO_TEST_CASE(whoever_comes_from_a_stray_ends_too) {
+BOOST_AUTO_TEST_CASE(descendants_of_an_orphan_end_too) {
   testing::allow_descriptors(1);
   Program program;
   auto f = program.start(in_a_chain);
@@ -320,7 +320,7 @@ BOOST_AUTO_TEST_CASE(whoever_comes_from_a_stray_ends_too) {
   program.end();
 }
 
-BOOST_AUTO_TEST_CASE(who_has_stayed_in_the_group_ends_at_once_and_does_not_count) {
+BOOST_AUTO_TEST_CASE(a_process_in_the_group_ends_at_once_and_is_not_counted) {
   testing::allow_descriptors(1);
   Program program;
   auto f = program.start(in_the_group);
@@ -338,7 +338,7 @@ BOOST_AUTO_TEST_CASE(who_has_stayed_in_the_group_ends_at_once_and_does_not_count
 }
 
 // A daemon has lost its own parent, and its child lives: it is not left behind yet.
-BOOST_AUTO_TEST_CASE(what_a_living_child_has_started_lives_on_whoever_ends) {
+BOOST_AUTO_TEST_CASE(processes_of_a_living_child_survive_the_end_of_others) {
   testing::allow_descriptors(1);
   Program program;
   auto f = program.start(as_a_daemon);
@@ -357,7 +357,7 @@ BOOST_AUTO_TEST_CASE(what_a_living_child_has_started_lives_on_whoever_ends) {
   program.end();
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_is_killed_leaves_nobody_either) {
+BOOST_AUTO_TEST_CASE(a_killed_child_leaves_no_orphans) {
   testing::allow_descriptors(1);
   Program program;
   auto f = program.start(as_a_daemon);
@@ -369,7 +369,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_is_killed_leaves_nobody_either) {
 }
 
 // The snapshot looks once more before it ends, however that comes.
-BOOST_AUTO_TEST_CASE(at_the_end_of_the_snapshot_nobody_is_left) {
+BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_snapshot) {
   testing::allow_descriptors(1);
   Program program;
   auto f = program.start(in_a_chain);
@@ -381,7 +381,7 @@ BOOST_AUTO_TEST_CASE(at_the_end_of_the_snapshot_nobody_is_left) {
   BOOST_TEST(Program::gone(last));
 }
 
-BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
+BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_program) {
   for (const bool busy : {false, true}) {
     ForkedProgram parent([busy](Program& program, auto tell) {
       auto f = program.start(as_a_daemon);
@@ -397,7 +397,7 @@ BOOST_AUTO_TEST_CASE(at_the_end_of_the_program_nobody_is_left) {
 }
 
 // For its parent a process is not gone before its tracer has heard of its end.
-BOOST_AUTO_TEST_CASE(a_child_that_takes_its_time_to_be_gone_keeps_nobody_alive) {
+BOOST_AUTO_TEST_CASE(a_child_that_ends_slowly_keeps_no_orphan_alive) {
   if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
   ForkedProgram parent([](Program& program, auto tell) {
     auto f = program.start(as_a_daemon);

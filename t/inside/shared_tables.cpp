@@ -57,7 +57,7 @@ NotesPointer fresh_notes() {
 
 // ---- notes ----
 
-BOOST_AUTO_TEST_CASE(a_note_is_found_until_it_is_erased) {
+BOOST_AUTO_TEST_CASE(an_entry_is_found_until_it_is_erased) {
   const NotesPointer notes = fresh_notes();
   BOOST_TEST(notes->deadline_of(5, 1) == no_deadline);
   CancelEntry* one = notes->write(5 << 10, 1, 100);
@@ -77,7 +77,7 @@ BOOST_AUTO_TEST_CASE(a_note_is_found_until_it_is_erased) {
   BOOST_TEST(notes->deadline_of(5 << 10, 2) == no_deadline);
 }
 
-BOOST_AUTO_TEST_CASE(a_hundred_thousand_notes) {
+BOOST_AUTO_TEST_CASE(a_hundred_thousand_entries_are_found) {
   const NotesPointer notes = fresh_notes();
   std::vector<CancelEntry*> all;
   const std::uint64_t owner = CancelTable::new_owner();
@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_notes) {
     BOOST_REQUIRE(notes->deadline_of(owner, i) == no_deadline);
 }
 
-BOOST_AUTO_TEST_CASE(a_full_table_takes_no_note_and_goes_on) {
+BOOST_AUTO_TEST_CASE(a_full_table_refuses_entries_and_still_works) {
   const NotesPointer notes = fresh_notes();
   const std::uint64_t owner = CancelTable::new_owner();
   std::vector<CancelEntry*> all;
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(a_full_table_takes_no_note_and_goes_on) {
   BOOST_TEST(notes->deadline_of(owner, 1) == 5);
 }
 
-BOOST_AUTO_TEST_CASE(owners_are_never_the_same) {
+BOOST_AUTO_TEST_CASE(owner_ids_are_unique) {
   std::set<std::uint64_t> owners;
   for (int i = 0; i < 1000; ++i) owners.insert(CancelTable::new_owner());
   BOOST_TEST(owners.size() == 1000u);
@@ -124,7 +124,7 @@ BOOST_AUTO_TEST_CASE(owners_are_never_the_same) {
              }) == 0);
 }
 
-BOOST_AUTO_TEST_CASE(several_processes_write_at_once) {
+BOOST_AUTO_TEST_CASE(several_processes_write_at_the_same_time) {
   const NotesPointer notes = fresh_notes();
   std::vector<pid_t> pids;
   for (int k = 0; k < 4; ++k) {
@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(several_processes_write_at_once) {
   BOOST_TEST(notes->deadline_of(1 << 20, 1) == no_deadline);
 }
 
-BOOST_AUTO_TEST_CASE(times_beyond_all_time) {
+BOOST_AUTO_TEST_CASE(huge_times_mean_no_deadline) {
   using std::chrono::milliseconds;
   using std::chrono::nanoseconds;
   const std::int64_t now = now_ns();
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(times_beyond_all_time) {
 
 // ---- who begins what ----
 
-BOOST_AUTO_TEST_CASE(a_child_begins_unless_it_is_condemned) {
+BOOST_AUTO_TEST_CASE(a_child_begins_a_call_unless_it_must_stop) {
   Slot slot;
   BOOST_TEST(slot.begin(5));
   BOOST_TEST(CallState::of(slot.call).id == 5u);
@@ -189,7 +189,7 @@ BOOST_AUTO_TEST_CASE(a_child_begins_unless_it_is_condemned) {
 
 // Whatever the order is in which the two go about it: a call that is condemned was begun, and one
 // that was begun after it is not hit.
-BOOST_AUTO_TEST_CASE(a_race_for_the_next_call) {
+BOOST_AUTO_TEST_CASE(a_child_that_must_stop_does_not_begin_the_next_call) {
   for (int round = 0; round < 2000; ++round) {
     Slot slot;
     slot.begin(1);
@@ -252,7 +252,7 @@ par::PoolOptions of(unsigned workers) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(calls_with_deadlines_are_answered) {
+BOOST_AUTO_TEST_CASE(calls_with_deadlines_are_answered_in_a_full_table) {
   const FullTable full;
   BOOST_TEST(full.size() > 200000u);
   par::Reactor loop;
@@ -266,7 +266,7 @@ BOOST_AUTO_TEST_CASE(calls_with_deadlines_are_answered) {
   BOOST_TEST(right == 1000);
 }
 
-BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_that_runs) {
+BOOST_AUTO_TEST_CASE(a_deadline_ends_a_running_call_in_a_full_table) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(loop, wait_for_gate, of(1));
@@ -281,7 +281,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_that_runs) {
   BOOST_TEST(heard.all[1] == "right");
 }
 
-BOOST_AUTO_TEST_CASE(cancel_of_calls_that_run_and_that_wait) {
+BOOST_AUTO_TEST_CASE(running_and_waiting_calls_are_cancelled_in_a_full_table) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(loop, wait_for_gate, of(1));
@@ -300,7 +300,7 @@ BOOST_AUTO_TEST_CASE(cancel_of_calls_that_run_and_that_wait) {
 }
 
 // What was sent ahead can't be taken back without a note: it stays where it is.
-BOOST_AUTO_TEST_CASE(what_waits_behind_a_slow_call_is_answered_once) {
+BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_are_answered_once) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(
@@ -323,7 +323,7 @@ BOOST_AUTO_TEST_CASE(what_waits_behind_a_slow_call_is_answered_once) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_map_that_is_cancelled) {
+BOOST_AUTO_TEST_CASE(a_map_is_cancelled_in_a_full_table) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(

@@ -167,7 +167,7 @@ bool sees_end(const OwnedFd& socket) {
 
 BOOST_AUTO_TEST_SUITE(client)
 
-BOOST_AUTO_TEST_CASE(none_at_all) {
+BOOST_AUTO_TEST_CASE(a_client_without_a_socket_does_nothing) {
   ControlClient none;
   BOOST_TEST(!none);
   BOOST_TEST(none.idle());
@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(none_at_all) {
   none.close();
 }
 
-BOOST_AUTO_TEST_CASE(asked_and_told) {
+BOOST_AUTO_TEST_CASE(a_request_is_answered_by_reports) {
   Far far;
   BOOST_TEST(static_cast<bool>(far.client));
   Report report{};
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(asked_and_told) {
   BOOST_TEST((far.client.take(report) == IoResult::would_block));
 }
 
-BOOST_AUTO_TEST_CASE(where_the_socket_is_full_requests_wait_in_order) {
+BOOST_AUTO_TEST_CASE(requests_wait_in_order_while_the_socket_is_full) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   far.next();
@@ -233,7 +233,7 @@ BOOST_AUTO_TEST_CASE(where_the_socket_is_full_requests_wait_in_order) {
   for (std::size_t i = 0; i + 1 < sockets.size(); ++i) BOOST_TEST(echoes(sockets[i]));
 }
 
-BOOST_AUTO_TEST_CASE(the_queue_has_an_end, *testing::guarantee("7.3")) {
+BOOST_AUTO_TEST_CASE(the_queue_of_requests_has_a_limit, *testing::guarantee("7.3")) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   far.next();
@@ -261,7 +261,7 @@ BOOST_AUTO_TEST_CASE(the_queue_has_an_end, *testing::guarantee("7.3")) {
   BOOST_TEST(report.id == 3U);
 }
 
-BOOST_AUTO_TEST_CASE(exits_that_were_heard_free_their_slots) {
+BOOST_AUTO_TEST_CASE(acknowledged_exits_free_their_slots) {
   Far far;
   std::uint32_t slots[2];
   for (std::uint32_t& slot : slots) {
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(exits_that_were_heard_free_their_slots) {
 }
 
 // What a request says of it is true when it leaves, not when it was queued.
-BOOST_AUTO_TEST_CASE(a_queued_request_knows_the_latest) {
+BOOST_AUTO_TEST_CASE(a_queued_request_has_the_latest_count_when_it_is_sent) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   const std::uint32_t slot = far.next().slot;
@@ -291,7 +291,7 @@ BOOST_AUTO_TEST_CASE(a_queued_request_knows_the_latest) {
   BOOST_TEST(report.slot == slot);
 }
 
-BOOST_AUTO_TEST_CASE(closed) {
+BOOST_AUTO_TEST_CASE(a_closed_client_sends_nothing) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   far.next();
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(closed) {
   BOOST_TEST(far.end() == 0);
 }
 
-BOOST_AUTO_TEST_CASE(the_end_comes_after_all_that_was_told) {
+BOOST_AUTO_TEST_CASE(the_end_comes_after_all_reports) {
   Far far;
   std::vector<OwnedFd> sockets;
   for (std::uint64_t id = 1; id <= 4; ++id) sockets.push_back(far.ask_for_child(id));
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(the_end_comes_after_all_that_was_told) {
   BOOST_TEST((far.client.take(report) == IoResult::closed));
 }
 
-BOOST_AUTO_TEST_CASE(asking_the_dead_is_no_harm) {
+BOOST_AUTO_TEST_CASE(a_request_to_a_dead_snapshot_does_no_harm) {
   Far far;
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
@@ -344,7 +344,7 @@ BOOST_AUTO_TEST_CASE(asking_the_dead_is_no_harm) {
 }
 
 // Queued requests die with it: their sockets end.
-BOOST_AUTO_TEST_CASE(queued_requests_of_the_dead_are_let_go) {
+BOOST_AUTO_TEST_CASE(queued_requests_to_a_dead_snapshot_are_dropped) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   far.next();
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(queued_requests_of_the_dead_are_let_go) {
 }
 
 // What comes is not what we know: it is over.
-BOOST_AUTO_TEST_CASE(a_broken_report_is_an_end) {
+BOOST_AUTO_TEST_CASE(a_broken_report_ends_the_connection) {
   OwnedFd ours;
   OwnedFd theirs;
   BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
@@ -396,7 +396,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_is_found_until_it_is_erased) {
 }
 
 // The ids of spares are above all others, and both rise at the same time.
-BOOST_AUTO_TEST_CASE(spawns_end_in_any_order) {
+BOOST_AUTO_TEST_CASE(spawns_may_end_in_any_order) {
   std::mt19937 random(testing::seed(41));
   SpawnTable spawns;
   std::set<std::uint64_t> expected;
@@ -430,7 +430,7 @@ BOOST_AUTO_TEST_CASE(spawns_end_in_any_order) {
   BOOST_TEST(std::equal(ids.begin(), ids.end(), expected.begin(), expected.end()));
 }
 
-BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_none) {
+BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_no_longer_a_spare) {
   SpawnTable spawns;
   BOOST_TEST(spawns.only_spares());
   spawns.add(Spares::first_id).spare = true;
@@ -443,7 +443,7 @@ BOOST_AUTO_TEST_CASE(a_spare_that_a_spawn_has_taken_is_none) {
   BOOST_TEST(!spawns.only_spares());
 }
 
-BOOST_AUTO_TEST_CASE(listeners_are_forgotten_all_at_once) {
+BOOST_AUTO_TEST_CASE(all_listeners_are_forgotten_at_once) {
   SpawnTable spawns;
   int somebody = 0;
   auto* const listener = reinterpret_cast<SpawnObserver*>(&somebody);
@@ -457,7 +457,7 @@ BOOST_AUTO_TEST_CASE(listeners_are_forgotten_all_at_once) {
 
 // ---- a shelf ----
 
-BOOST_AUTO_TEST_CASE(what_was_given_back_is_lent_again) {
+BOOST_AUTO_TEST_CASE(a_returned_object_is_lent_again) {
   ObjectPool<std::vector<int>> shelf;
   Pooled<std::vector<int>> one(shelf);
   Pooled<std::vector<int>> other(shelf);
@@ -476,7 +476,7 @@ BOOST_AUTO_TEST_CASE(what_was_given_back_is_lent_again) {
 }
 
 // So that the most that were ever used at the same time are not kept for ever.
-BOOST_AUTO_TEST_CASE(a_shelf_keeps_a_few) {
+BOOST_AUTO_TEST_CASE(an_object_pool_keeps_only_a_few_objects) {
   int living = 0;
   struct Counted {
     int* count = nullptr;
@@ -502,7 +502,7 @@ BOOST_AUTO_TEST_CASE(a_shelf_keeps_a_few) {
   BOOST_TEST(living == 0);
 }
 
-BOOST_AUTO_TEST_CASE(one_without_a_shelf_keeps_its_own) {
+BOOST_AUTO_TEST_CASE(an_object_without_a_pool_is_kept_by_its_owner) {
   Pooled<std::vector<int>> own;
   BOOST_TEST(own.peek() == nullptr);
   own->push_back(1);
