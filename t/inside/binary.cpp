@@ -219,7 +219,7 @@ void cut_anywhere() {
 }
 
 template <class Form>
-void leftover_is_told() {
+void leftover_is_reported() {
   const std::string bytes = bytes_of<typename Form::template Io<int>>(5);
   for (const char* behind : {"x", "\x05", "\xff"}) {
     const std::string text = not_read<Form, int>(bytes + behind);
@@ -300,8 +300,8 @@ BOOST_AUTO_TEST_CASE(input_truncated_at_any_byte_is_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(leftover_bytes_are_bad_input) {
-  leftover_is_told<Cbor>();
-  leftover_is_told<Msgpack>();
+  leftover_is_reported<Cbor>();
+  leftover_is_reported<Msgpack>();
 }
 
 BOOST_AUTO_TEST_CASE(a_changed_byte_does_no_harm) {

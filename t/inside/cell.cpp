@@ -57,7 +57,7 @@ public:
     while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
   }
 
-  Story hear() {
+  Story receive() {
     const auto begun = Clock::now();
     auto ended_at = begun;
     while (!silent_ || !ended_) {
@@ -129,7 +129,7 @@ private:
 
 // ---- judging --------------------------------------------------------------------------------------
 
-struct Heard {
+struct Received {
   int accepted = 0;
   int answers = 0;
 };
@@ -145,7 +145,7 @@ public:
     for (const auto& item : calls_) judge_count(item.first.first, item.first.second, item.second);
     judge_program();
     verdict_.done = story_.done;
-    if (!verdict_.complaints.empty()) verdict_.complaints.push_back("heard: " + told());
+    if (!verdict_.complaints.empty()) verdict_.complaints.push_back("received: " + reported());
     return std::move(verdict_);
   }
 
@@ -187,9 +187,9 @@ private:
       complain("on_lost was told ", losses, " times");
   }
 
-  void take_answer(const Record& record, Heard& heard) {
-    ++heard.answers;
-    if (heard.accepted == 0) complain("an answer to nothing: ", record.index);
+  void take_answer(const Record& record, Received& received) {
+    ++received.answers;
+    if (received.accepted == 0) complain("an answer to nothing: ", record.index);
     if (record.wrong) complain("a wrong value: ", record.index);
     const Allowed allowed = judge_(cell_, record.who, record.index);
     const Set outcome = record.a == 0 ? answered : set_of(static_cast<par::Errc>(record.a));
@@ -208,9 +208,9 @@ private:
   }
 
   // A caller that was ended may have left calls unheard; nothing may be heard twice.
-  void judge_count(Who who, int index, const Heard& heard) {
-    if (heard.answers > 1) complain("call ", index, " heard ", heard.answers, " times");
-    if (!finished_[who] || heard.answers == 1) return;
+  void judge_count(Who who, int index, const Received& received) {
+    if (received.answers > 1) complain("call ", index, " heard ", received.answers, " times");
+    if (!finished_[who] || received.answers == 1) return;
     // The end of a process answers for its messages.
     if (cell_.use == Use::process && index < spare_call &&
         judge_(cell_, who, index).outcomes != answered)
@@ -302,19 +302,19 @@ private:
     if (!right) complain("the program died of something else: wait status ", status);
   }
 
-  std::string told() const;
+  std::string reported() const;
 
   const Cell& cell_;
   Judge judge_;
   const Story& story_;
   const Page& page_;
-  std::map<std::pair<Who, int>, Heard> calls_;
+  std::map<std::pair<Who, int>, Received> calls_;
   std::map<Who, bool> finished_;
   Verdict verdict_;
 };
 
 // Calls in a row that went the same way are told as one.
-std::string Court::told() const {
+std::string Court::reported() const {
   static const char* const words[] = {"accepted", "answered", "message",     "error",
                                       "end",      "exit",     "descriptors", "snapshot's",
                                       "waited",   "thrown",   "finished",    "losses"};
@@ -359,7 +359,7 @@ Allowed allowed_anywhere(const Cell& cell, Who who, int index) {
 Verdict play(const Cell& cell, Judge judge) {
   Page& page = fresh_page();
   Listener listener(cell, page);
-  const Story story = listener.hear();
+  const Story story = listener.receive();
   return Court(cell, judge, story, page).verdict();
 }
 

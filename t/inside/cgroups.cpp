@@ -185,9 +185,9 @@ BOOST_AUTO_TEST_CASE(a_kill_for_lack_of_memory_has_its_cause) {
       auto q = par::process(loop, [](par::Pipe<int, int>) { ::raise(SIGKILL); });
       q.on_error([](const par::Error&) {});
       p.on_exit([&](const par::ExitStatus& s) {
-        const bool told = s.cause == par::Cause::out_of_memory && s.signal() == SIGKILL &&
-                          s.describe().find("out of memory") != std::string::npos;
-        result = told ? 0 : 2;
+        const bool reported = s.cause == par::Cause::out_of_memory && s.signal() == SIGKILL &&
+                              s.describe().find("out of memory") != std::string::npos;
+        result = reported ? 0 : 2;
       });
       loop.run();
     }

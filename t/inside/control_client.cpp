@@ -1,5 +1,5 @@
-// client.cpp - the asking end of a control socket, against a real snapshot: it queues, and it hears all.
-// Then the table of children that were asked for, and what is lent from a shelf.
+// control_client.cpp - the client end of a control socket, against a real snapshot: it queues requests and takes
+// reports.  Then the table of spawns, the table of spares, and the pool of objects.
 #include "process.hpp"
 #include "testing.hpp"
 
@@ -77,8 +77,8 @@ public:
     pid = forked.pid;
     client = ControlClient(std::move(ours));
     Report begun{};
-    const auto told = [&] { return client.take(begun) == IoResult::done; };
-    if (!testing::eventually(told) || begun.kind != ReportKind::begun)
+    const auto reported = [&] { return client.take(begun) == IoResult::done; };
+    if (!testing::eventually(reported) || begun.kind != ReportKind::begun)
       throw std::runtime_error("the snapshot has not begun");
   }
   Far(const Far&) = delete;
@@ -316,16 +316,16 @@ BOOST_AUTO_TEST_CASE(the_end_comes_after_all_reports) {
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   Report report{};
-  std::uint64_t told = 0;
+  std::uint64_t reported = 0;
   IoResult flow = IoResult::done;
   for (int i = 0; i < 10 && flow == IoResult::done; ++i) {
     flow = far.client.take(report);
     if (flow != IoResult::done) break;
     BOOST_TEST((report.kind == ReportKind::spawned));
-    BOOST_TEST(report.id == ++told);
+    BOOST_TEST(report.id == ++reported);
   }
   BOOST_TEST((flow == IoResult::closed));
-  BOOST_TEST(told >= 3U);
+  BOOST_TEST(reported >= 3U);
   BOOST_TEST((far.client.take(report) == IoResult::closed));
 }
 
@@ -458,9 +458,9 @@ BOOST_AUTO_TEST_CASE(all_listeners_are_forgotten_at_once) {
 // ---- a shelf ----
 
 BOOST_AUTO_TEST_CASE(a_returned_object_is_lent_again) {
-  ObjectPool<std::vector<int>> shelf;
-  Pooled<std::vector<int>> one(shelf);
-  Pooled<std::vector<int>> other(shelf);
+  ObjectPool<std::vector<int>> object_pool;
+  Pooled<std::vector<int>> one(object_pool);
+  Pooled<std::vector<int>> other(object_pool);
   BOOST_TEST(one.peek() == nullptr);
   one->reserve(100);
   const std::vector<int>* const place = one.peek();
@@ -485,10 +485,10 @@ BOOST_AUTO_TEST_CASE(an_object_pool_keeps_only_a_few_objects) {
     }
   };
   {
-    ObjectPool<Counted> shelf;
+    ObjectPool<Counted> object_pool;
     std::vector<Pooled<Counted>> many;
     for (int i = 0; i < 100; ++i) {
-      many.emplace_back(shelf);
+      many.emplace_back(object_pool);
       many.back()->count = &living;
       ++living;
     }

@@ -165,13 +165,13 @@ BOOST_AUTO_TEST_CASE(a_message_is_delayed) {
         pipe.close();
       },
       in(snapshot));
-  std::vector<std::int64_t> told;
-  p.on_message([&](std::int64_t x) { told.push_back(x); });
+  std::vector<std::int64_t> reported;
+  p.on_message([&](std::int64_t x) { reported.push_back(x); });
   p.close();
   loop.run();
-  BOOST_REQUIRE(told.size() == 7u);
-  BOOST_TEST(told[4] >= 30000000);  // before the second
-  BOOST_TEST((told[0] == 0 && told[2] == 0 && told[3] == 0));
+  BOOST_REQUIRE(reported.size() == 7u);
+  BOOST_TEST(reported[4] >= 30000000);  // before the second
+  BOOST_TEST((reported[0] == 0 && reported[2] == 0 && reported[3] == 0));
 }
 
 BOOST_AUTO_TEST_CASE(a_fault_applies_to_the_messages_of_the_parent) {
@@ -299,12 +299,13 @@ BOOST_AUTO_TEST_CASE(a_call_with_a_torn_answer_gets_an_error_and_the_end_of_its_
         return x;
       },
       options);
-  Strings heard;
+  Strings received;
   for (int i = 0; i < 3; ++i)
-    f(i,
-      [&](par::Result<int> r) { heard.push_back(r ? "value" : par::to_string(r.error().code())); });
+    f(i, [&](par::Result<int> r) {
+      received.push_back(r ? "value" : par::to_string(r.error().code()));
+    });
   loop.run();
-  BOOST_TEST(heard == (Strings{"value", "bad_message", "child_killed"}),
+  BOOST_TEST(received == (Strings{"value", "bad_message", "child_killed"}),
              boost::test_tools::per_element());
 }
 

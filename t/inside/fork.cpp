@@ -138,7 +138,7 @@ auto disposition_of(int signum) {
   return action.sa_handler;
 }
 
-bool is_unheard_by_a_snapshot(int signum) {
+bool is_ignored_by_a_snapshot(int signum) {
   for (const int ignored : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP})
     if (signum == ignored) return true;
   return false;
@@ -321,13 +321,13 @@ BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {
 }
 
 BOOST_AUTO_TEST_CASE(every_fork_runs_its_hooks_first) {
-  static int told;
-  told = 0;
-  on_fork_in_child([] { ++told; });
-  BOOST_TEST(in_copy([] { return told; }) == 1);
-  const pid_t plain = plain_fork_into([] { return told; });
+  static int reported;
+  reported = 0;
+  on_fork_in_child([] { ++reported; });
+  BOOST_TEST(in_copy([] { return reported; }) == 1);
+  const pid_t plain = plain_fork_into([] { return reported; });
   BOOST_TEST(end_of(plain) == 1);
-  BOOST_TEST(told == 0);
+  BOOST_TEST(reported == 0);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -419,7 +419,7 @@ BOOST_AUTO_TEST_CASE(the_signal_descriptor_receives_blocked_signals) {
     const sigset_t mask = mask_now();
     for (int signum = 1; signum < NSIG; ++signum) {
       const int blocked =
-          signum == SIGCHLD || signum == SIGCONT || is_unheard_by_a_snapshot(signum) ? 1 : 0;
+          signum == SIGCHLD || signum == SIGCONT || is_ignored_by_a_snapshot(signum) ? 1 : 0;
       if (is_for_programs(signum) && sigismember(&mask, signum) != blocked) return 100 + signum;
     }
     pollfd wait{fd, POLLIN, 0};
@@ -617,19 +617,19 @@ BOOST_AUTO_TEST_CASE(each_end_is_reported_once) {
     ::raise(SIGKILL);
     return 0;
   });
-  bool status_told = false;
-  bool signal_told = false;
+  bool reported_status = false;
+  bool reported_signal = false;
   for (int i = 0; i < 2; ++i) {
     Reaped got;
     BOOST_REQUIRE(eventually([&] { return reap_next(got, any_of_them); }));
     if (got.pid == by_status.pid) {
-      BOOST_TEST(!status_told);
-      status_told = true;
+      BOOST_TEST(!reported_status);
+      reported_status = true;
       BOOST_TEST((WIFEXITED(got.wait_status) && WEXITSTATUS(got.wait_status) == 3));
     } else {
       BOOST_TEST(got.pid == by_signal.pid);
-      BOOST_TEST(!signal_told);
-      signal_told = true;
+      BOOST_TEST(!reported_signal);
+      reported_signal = true;
       BOOST_TEST((WIFSIGNALED(got.wait_status) && WTERMSIG(got.wait_status) == SIGKILL));
     }
   }

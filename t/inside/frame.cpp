@@ -972,20 +972,20 @@ BOOST_AUTO_TEST_SUITE(channel)
 
 // Of a thousand sockets few have something under way.
 BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
-  ObjectPool<ChannelBuffers> shelf;
+  ObjectPool<ChannelBuffers> object_pool;
   OwnedFd one;
   OwnedFd other;
   BOOST_REQUIRE(make_pair(PairKind::stream, one, other) == 0);
   Channel writer(std::move(one), mib);
-  Channel channel(std::move(other), mib, Pooled<ChannelBuffers>(shelf));
+  Channel channel(std::move(other), mib, Pooled<ChannelBuffers>(object_pool));
   auto item = std::make_unique<ChannelBuffers>();
   const ChannelBuffers* const place = item.get();
-  shelf.put(std::move(item));
+  object_pool.put(std::move(item));
   // Whether the shelf has it.
   const auto is_back = [&] {
-    std::unique_ptr<ChannelBuffers> taken = shelf.take();
+    std::unique_ptr<ChannelBuffers> taken = object_pool.take();
     const bool back = taken.get() == place;
-    if (back) shelf.put(std::move(taken));
+    if (back) object_pool.put(std::move(taken));
     return back;
   };
   std::vector<char> scratch(8 * kib);
@@ -1036,7 +1036,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
     torn.keep();
     BOOST_TEST(!is_back());
   }
-  BOOST_TEST(shelf.take()->none());
+  BOOST_TEST(object_pool.take()->none());
 }
 
 BOOST_AUTO_TEST_CASE(frames_of_many_sizes_arrive_both_ways) {

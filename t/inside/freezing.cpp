@@ -66,7 +66,7 @@ std::optional<par::Error> error_with(Arm arm) {
 
 // The same in a program with a large block, which goes on with a snapshot that is not frozen.
 template <class Arm>
-int heard(Arm arm, const char* text, int os_error) {
+int received(Arm arm, const char* text, int os_error) {
   return elsewhere([&] {
     static char* block;
     block = static_cast<char*>(std::malloc(size));
@@ -94,31 +94,31 @@ int heard(Arm arm, const char* text, int os_error) {
 
 BOOST_AUTO_TEST_CASE(a_lack_of_room_for_a_copy_is_reported) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard([] { load_at_piece(1, Action::fail, Failpoint::freeze_copy, ENOSPC); },
-                   "no memory for a copy", ENOSPC) == 0);
-  BOOST_TEST(heard([] { load_at_piece(2, Action::fail, Failpoint::freeze_copy, ENOSPC); },
-                   "could not be frozen", ENOSPC) == 0);
+  BOOST_TEST(received([] { load_at_piece(1, Action::fail, Failpoint::freeze_copy, ENOSPC); },
+                      "no memory for a copy", ENOSPC) == 0);
+  BOOST_TEST(received([] { load_at_piece(2, Action::fail, Failpoint::freeze_copy, ENOSPC); },
+                      "could not be frozen", ENOSPC) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_copy_that_cannot_be_mapped_is_reported) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard([] { load_at_piece(2, Action::fail, Failpoint::freeze_map, ENOMEM); },
-                   "could not be mapped", ENOMEM) == 0);
+  BOOST_TEST(received([] { load_at_piece(2, Action::fail, Failpoint::freeze_map, ENOMEM); },
+                      "could not be mapped", ENOMEM) == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_while_it_freezes_is_reported) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(heard([] { load_at_piece(2, Action::kill, Failpoint::freeze_copy); }, "SIGKILL", 0) ==
-             0);
+  BOOST_TEST(
+      received([] { load_at_piece(2, Action::kill, Failpoint::freeze_copy); }, "SIGKILL", 0) == 0);
 }
 
 // Those that were forked before end with it.
 BOOST_AUTO_TEST_CASE(a_replica_that_cannot_be_forked_is_reported) {
   if (testing::skipped_unfrozen()) return;
-  BOOST_TEST(
-      heard([] { arm_at_fork_of_a_replica(1, 0); }, "a replica could not be forked", EAGAIN) == 0);
-  BOOST_TEST(heard([] { arm_at_fork_of_a_replica(0, 1); }, "SIGKILL", 0) == 0);
-  BOOST_TEST(heard([] { arm_at_fork_of_a_replica(0, 2); }, "SIGKILL", 0) == 0);
+  BOOST_TEST(received([] { arm_at_fork_of_a_replica(1, 0); }, "a replica could not be forked",
+                      EAGAIN) == 0);
+  BOOST_TEST(received([] { arm_at_fork_of_a_replica(0, 1); }, "SIGKILL", 0) == 0);
+  BOOST_TEST(received([] { arm_at_fork_of_a_replica(0, 2); }, "SIGKILL", 0) == 0);
 }
 
 // The program is killed while it waits: its snapshot, half frozen, ends before the next piece.

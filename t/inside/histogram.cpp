@@ -19,9 +19,9 @@ BOOST_AUTO_TEST_CASE(percentiles_are_exact_to_one_eighth) {
   for (std::int64_t value = 1; value < INT64_MAX / 3; value = value * 3 / 2 + 1) {
     Histogram histogram;
     histogram.add(value);
-    const std::int64_t told = histogram.percentiles().p50.count();
-    BOOST_TEST(told >= value);
-    BOOST_TEST(told - value <= value / 8);
+    const std::int64_t reported = histogram.percentiles().p50.count();
+    BOOST_TEST(reported >= value);
+    BOOST_TEST(reported - value <= value / 8);
   }
 }
 

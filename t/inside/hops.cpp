@@ -290,15 +290,15 @@ BOOST_AUTO_TEST_CASE(events_deferred_by_a_stop_do_not_reach_a_destroyed_handle) 
         if (x == 10) ::_exit(3);
         return x;
       });
-      int heard = 0;
+      int received = 0;
       for (int i = 0; i <= 10; ++i)
         f(i, [&](par::Result<int>) {
-          ++heard;
+          ++received;
           loop.stop();
         });
-      while (heard < drop_at) loop.run_for(std::chrono::milliseconds(1));
+      while (received < drop_at) loop.run_for(std::chrono::milliseconds(1));
       f = {};
-      while (heard < 11) loop.run_for(std::chrono::milliseconds(1));
+      while (received < 11) loop.run_for(std::chrono::milliseconds(1));
       return 0;
     });
     BOOST_TEST(status == 0);

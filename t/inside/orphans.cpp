@@ -1,4 +1,4 @@
-// strays.cpp - what children leave behind: found, ended, counted; and who is left alone.
+// orphans.cpp - processes that children leave behind: they are found, ended and counted, and others are left alone.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -101,21 +101,21 @@ pid_t started(F f) {
   return pid;
 }
 
-[[noreturn]] void tell_and_sleep(int to) {
+[[noreturn]] void report_and_sleep(int to) {
   const pid_t self = ::getpid();
   if (::write(to, &self, sizeof self) != sizeof self) ::_exit(1);
   sleep_for_ever();
 }
 
 pid_t in_the_group(int) {
-  return started([](int to) { tell_and_sleep(to); });
+  return started([](int to) { report_and_sleep(to); });
 }
 
 pid_t with_a_session_of_its_own(int) {
   return started([](int to) {
     ::setsid();
     ::signal(SIGTERM, SIG_IGN);
-    tell_and_sleep(to);
+    report_and_sleep(to);
   });
 }
 
@@ -124,7 +124,7 @@ pid_t as_a_daemon(int) {
   return started([](int to) {
     ::setsid();
     if (::fork() > 0) ::_exit(0);
-    tell_and_sleep(to);
+    report_and_sleep(to);
   });
 }
 
@@ -135,7 +135,7 @@ pid_t in_a_chain(int links) {
       ::setsid();
       if (::fork() > 0) sleep_for_ever();
     }
-    tell_and_sleep(to);
+    report_and_sleep(to);
   });
 }
 
@@ -192,7 +192,7 @@ public:
       });
       ::_exit(1);
     }
-    BOOST_TEST(::read(ends[0], told, sizeof told) == static_cast<ssize_t>(sizeof told));
+    BOOST_TEST(::read(ends[0], reported, sizeof reported) == static_cast<ssize_t>(sizeof reported));
     ::close(ends[0]);
     ::close(ends[1]);
   }
@@ -201,7 +201,7 @@ public:
     ::waitpid(pid_, nullptr, 0);
   }
 
-  pid_t told[2] = {};
+  pid_t reported[2] = {};
 
 private:
   pid_t pid_ = -1;
@@ -383,29 +383,29 @@ BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_snapshot) {
 
 BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_program) {
   for (const bool busy : {false, true}) {
-    ForkedProgram parent([busy](Program& program, auto tell) {
+    ForkedProgram parent([busy](Program& program, auto report) {
       auto f = program.start(as_a_daemon);
       const pid_t daemon = program.ask(f);
       // A child that takes its end badly has to be killed first.
       auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
       if (busy) g(0, [](par::Result<pid_t>) {});
-      if (program.until([&] { return g.pid() != 0; })) tell(daemon, program.snapshot()->pid());
+      if (program.until([&] { return g.pid() != 0; })) report(daemon, program.snapshot()->pid());
     });
     parent.kill();
-    for (const pid_t pid : parent.told) BOOST_TEST(Program::gone(pid));
+    for (const pid_t pid : parent.reported) BOOST_TEST(Program::gone(pid));
   }
 }
 
 // For its parent a process is not gone before its tracer has heard of its end.
 BOOST_AUTO_TEST_CASE(a_child_that_ends_slowly_keeps_no_orphan_alive) {
   if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
-  ForkedProgram parent([](Program& program, auto tell) {
+  ForkedProgram parent([](Program& program, auto report) {
     auto f = program.start(as_a_daemon);
     auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
     const pid_t daemon = program.ask(f);
-    if (program.until([&] { return g.pid() != 0; })) tell(daemon, g.pid());
+    if (program.until([&] { return g.pid() != 0; })) report(daemon, g.pid());
   });
-  const auto [daemon, child] = parent.told;
+  const auto [daemon, child] = parent.reported;
   const bool held = ::ptrace(PTRACE_SEIZE, child, nullptr, nullptr) == 0;
   parent.kill();
   BOOST_TEST(Program::gone(daemon));

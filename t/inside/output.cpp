@@ -26,9 +26,9 @@ std::string text_of(const par::OutputLine& line) {
 }
 
 struct Captured {
-  explicit Captured(par::CapturedOutput::OnLine hear = nullptr)
+  explicit Captured(par::CapturedOutput::OnLine receive = nullptr)
       : output(std::make_shared<par::CapturedOutput>(
-            loop.loop(), "name", hear ? std::move(hear) : notes(), par::LastLines(3, 100))) {
+            loop.loop(), "name", receive ? std::move(receive) : notes(), par::LastLines(3, 100))) {
     BOOST_REQUIRE(output->open(STDOUT_FILENO, out) == 0);
     BOOST_REQUIRE(output->open(STDERR_FILENO, err) == 0);
     output->start(7);
@@ -219,10 +219,10 @@ BOOST_AUTO_TEST_CASE(a_released_capture_reads_on_so_that_no_writer_dies) {
 }
 
 BOOST_AUTO_TEST_CASE(a_capture_released_by_its_callback_is_silent_at_once) {
-  int heard = 0;
+  int received = 0;
   std::shared_ptr<par::CapturedOutput>* output = nullptr;
   Captured c([&](const par::OutputLine&) {
-    ++heard;
+    ++received;
     (*output)->let_go();
     output->reset();
   });
@@ -231,7 +231,7 @@ BOOST_AUTO_TEST_CASE(a_capture_released_by_its_callback_is_silent_at_once) {
   c.turn();
   c.write(c.out, "four\n");
   c.turn();
-  BOOST_TEST(heard == 1);
+  BOOST_TEST(received == 1);
 }
 
 BOOST_AUTO_TEST_CASE(a_capture_ends_with_its_loop) {

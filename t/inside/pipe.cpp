@@ -48,17 +48,17 @@ struct End {
   ~End() { core->shut(); }
 
   void listen() {
-    pipe.on_message([this](std::string s) { heard.push_back(s); });
-    pipe.on_end([this] { heard.push_back("END"); });
+    pipe.on_message([this](std::string s) { received.push_back(s); });
+    pipe.on_end([this] { received.push_back("END"); });
     pipe.on_error([this](const par::Error& e) {
-      heard.push_back(std::string("ERROR ") + par::to_string(e.code()));
+      received.push_back(std::string("ERROR ") + par::to_string(e.code()));
     });
   }
 
   Owner owner;
   std::shared_ptr<PipeCore> core;
   Pipe pipe;
-  Strings heard;
+  Strings received;
 };
 
 // The parent's end hears a last word, the child's none.  A hold keeps the loop running as an open Process does.
@@ -96,10 +96,10 @@ BOOST_AUTO_TEST_CASE(messages_arrive_in_order_in_both_directions) {
     f.child->pipe.send("c" + std::to_string(i));
   }
   BOOST_TEST(
-      f.until([&] { return f.parent->heard.size() == 100 && f.child->heard.size() == 100; }));
+      f.until([&] { return f.parent->received.size() == 100 && f.child->received.size() == 100; }));
   for (int i = 0; i < 100; ++i) {
-    BOOST_TEST(f.parent->heard[static_cast<std::size_t>(i)] == "c" + std::to_string(i));
-    BOOST_TEST(f.child->heard[static_cast<std::size_t>(i)] == "p" + std::to_string(i));
+    BOOST_TEST(f.parent->received[static_cast<std::size_t>(i)] == "c" + std::to_string(i));
+    BOOST_TEST(f.child->received[static_cast<std::size_t>(i)] == "p" + std::to_string(i));
   }
 }
 
@@ -111,17 +111,17 @@ BOOST_AUTO_TEST_CASE(either_side_may_half_close_and_the_other_goes_on) {
     first.pipe.send("a");
     first.pipe.close();
     BOOST_TEST(first.pipe.closed());
-    BOOST_TEST(f.until([&] { return second.heard.size() == 2; }));
-    BOOST_TEST((second.heard == Strings{"a", "END"}));
+    BOOST_TEST(f.until([&] { return second.received.size() == 2; }));
+    BOOST_TEST((second.received == Strings{"a", "END"}));
     second.pipe.send("b");
     second.pipe.close();
-    BOOST_TEST(f.until([&] { return first.heard.size() == 2; }));
-    BOOST_TEST((first.heard == Strings{"b", "END"}));
+    BOOST_TEST(f.until([&] { return first.received.size() == 2; }));
+    BOOST_TEST((first.received == Strings{"b", "END"}));
     BOOST_TEST(f.until([&] { return f.child->owner.over == 1; }));  // both directions: no last word
     BOOST_TEST(f.parent->owner.over == 0);
     f.parent->core->conclude(death());
     BOOST_TEST(f.parent->owner.over == 1);
-    BOOST_TEST((f.parent->heard.back() == "END"));  // a clean end is no error, whatever follows
+    BOOST_TEST((f.parent->received.back() == "END"));  // a clean end is no error, whatever follows
   }
 }
 
@@ -130,10 +130,10 @@ BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_exit_report) {
   f.child->pipe.send("last");
   f.child->core->shut();
   BOOST_TEST(f.until([&] { return f.parent->owner.broken == 1; }));
-  BOOST_TEST((f.parent->heard == Strings{"last"}));
+  BOOST_TEST((f.parent->received == Strings{"last"}));
   BOOST_TEST(!f.parent->core->usable());
   f.parent->core->conclude(death());
-  BOOST_TEST((f.parent->heard == Strings{"last", "ERROR child_killed", "END"}));
+  BOOST_TEST((f.parent->received == Strings{"last", "ERROR child_killed", "END"}));
   BOOST_TEST(f.parent->owner.over == 1);
 }
 
@@ -141,8 +141,8 @@ BOOST_AUTO_TEST_CASE(a_broken_end_is_reported_at_once_without_an_exit_report) {
   Fixture f;
   f.parent->pipe.send("last");
   f.parent->core->shut();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 3; }));
-  BOOST_TEST((f.child->heard == Strings{"last", "ERROR closed", "END"}));
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 3; }));
+  BOOST_TEST((f.child->received == Strings{"last", "ERROR closed", "END"}));
 }
 
 BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
@@ -150,7 +150,7 @@ BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
   f.child->pipe.send("a");
   f.child->pipe.send("b");
   f.parent->core->conclude(death());  // before anything was read; the other end stays open
-  BOOST_TEST((f.parent->heard == Strings{"a", "b", "ERROR child_killed", "END"}));
+  BOOST_TEST((f.parent->received == Strings{"a", "b", "ERROR child_killed", "END"}));
   BOOST_TEST(f.parent->owner.over == 1);
 }
 
@@ -161,27 +161,27 @@ BOOST_AUTO_TEST_CASE(pause_holds_back_messages_and_ends) {
   f.child->pipe.close();
   f.parent->core->conclude(death());
   testing::turn(f.loop, 10);
-  BOOST_TEST(f.parent->heard.empty());
+  BOOST_TEST(f.parent->received.empty());
   f.parent->pipe.resume();
-  BOOST_TEST(f.parent->heard.empty());  // never from inside the call
+  BOOST_TEST(f.parent->received.empty());  // never from inside the call
   BOOST_TEST(f.until([&] { return f.parent->owner.over == 1; }));
-  BOOST_TEST((f.parent->heard == Strings{"a", "END"}));
+  BOOST_TEST((f.parent->received == Strings{"a", "END"}));
 }
 
 BOOST_AUTO_TEST_CASE(pausing_inside_a_callback_stops_before_the_next_message) {
   Fixture f;
   f.parent->pipe.on_message([&](std::string s) {
-    f.parent->heard.push_back(s);
+    f.parent->received.push_back(s);
     f.parent->pipe.pause();
   });
   for (const char* s : {"a", "b", "c"}) f.child->pipe.send(s);
   for (std::size_t n = 1; n <= 3; ++n) {
-    BOOST_TEST(f.until([&] { return f.parent->heard.size() >= n; }));
+    BOOST_TEST(f.until([&] { return f.parent->received.size() >= n; }));
     testing::turn(f.loop, 5);
-    BOOST_TEST(f.parent->heard.size() == n);
+    BOOST_TEST(f.parent->received.size() == n);
     f.parent->pipe.resume();
   }
-  BOOST_TEST((f.parent->heard == Strings{"a", "b", "c"}));
+  BOOST_TEST((f.parent->received == Strings{"a", "b", "c"}));
 }
 
 BOOST_AUTO_TEST_CASE(the_high_water_mark_is_followed_by_a_drain) {
@@ -198,10 +198,10 @@ BOOST_AUTO_TEST_CASE(the_high_water_mark_is_followed_by_a_drain) {
   BOOST_TEST(drains == 0);
   f.child->pipe.resume();
   BOOST_TEST(
-      f.until([&] { return f.child->heard.size() == static_cast<std::size_t>(accepted) + 2; }));
+      f.until([&] { return f.child->received.size() == static_cast<std::size_t>(accepted) + 2; }));
   BOOST_TEST(drains == 1);
   BOOST_TEST(f.parent->pipe.buffered() == 0u);
-  BOOST_TEST(f.child->heard.back() == "also taken");
+  BOOST_TEST(f.child->received.back() == "also taken");
 }
 
 BOOST_AUTO_TEST_CASE(send_after_own_close_is_misuse) {
@@ -209,20 +209,20 @@ BOOST_AUTO_TEST_CASE(send_after_own_close_is_misuse) {
   f.parent->pipe.close();
   BOOST_CHECK_THROW(f.parent->pipe.send("x"), std::logic_error);
   f.parent->pipe.close();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 1; }));
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 1; }));
 }
 
 BOOST_AUTO_TEST_CASE(send_after_the_end_of_the_other_side_is_dropped_and_reported_once) {
   Fixture f;
   f.parent->core->shut();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 2; }));
-  BOOST_TEST((f.child->heard == Strings{"ERROR closed", "END"}));
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 2; }));
+  BOOST_TEST((f.child->received == Strings{"ERROR closed", "END"}));
   for (int i = 0; i < 3; ++i) {
     // The rule that an end without on_end closes this side does not hold here: there is one.
     BOOST_TEST(f.child->pipe.send("x"));
     testing::turn(f.loop, 2);
   }
-  BOOST_TEST((f.child->heard == Strings{"ERROR closed", "END"}));
+  BOOST_TEST((f.child->received == Strings{"ERROR closed", "END"}));
   BOOST_TEST(f.child->pipe.closed());
 }
 
@@ -232,8 +232,8 @@ BOOST_AUTO_TEST_CASE(in_a_child_without_on_end_the_parents_end_closes_the_child)
   f.parent->pipe.send("a");
   f.parent->pipe.close();
   BOOST_TEST(f.until([&] { return f.child->owner.over == 1; }));
-  BOOST_TEST((f.child->heard == Strings{"a"}));
-  BOOST_TEST(f.until([&] { return f.parent->heard == Strings{"END"}; }));
+  BOOST_TEST((f.child->received == Strings{"a"}));
+  BOOST_TEST(f.until([&] { return f.parent->received == Strings{"END"}; }));
 }
 
 BOOST_AUTO_TEST_CASE(the_first_message_waits_for_a_callback) {
@@ -243,11 +243,11 @@ BOOST_AUTO_TEST_CASE(the_first_message_waits_for_a_callback) {
   f.child->pipe.send("b");
   f.child->pipe.close();
   testing::turn(f.loop, 10);
-  BOOST_TEST(f.parent->heard.empty());
+  BOOST_TEST(f.parent->received.empty());
   f.parent->listen();
-  BOOST_TEST(f.parent->heard.empty());
-  BOOST_TEST(f.until([&] { return f.parent->heard.size() == 3; }));
-  BOOST_TEST((f.parent->heard == Strings{"a", "b", "END"}));
+  BOOST_TEST(f.parent->received.empty());
+  BOOST_TEST(f.until([&] { return f.parent->received.size() == 3; }));
+  BOOST_TEST((f.parent->received == Strings{"a", "b", "END"}));
 }
 
 BOOST_AUTO_TEST_CASE(messages_without_a_callback_do_not_hold_back_the_end) {
@@ -256,7 +256,7 @@ BOOST_AUTO_TEST_CASE(messages_without_a_callback_do_not_hold_back_the_end) {
   f.child->pipe.send("a");
   f.child->pipe.send("b");
   f.parent->core->conclude(death());
-  BOOST_TEST((f.parent->heard == Strings{"ERROR child_killed", "END"}));
+  BOOST_TEST((f.parent->received == Strings{"ERROR child_killed", "END"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_bad_message_is_reported_and_the_next_one_arrives) {
@@ -270,7 +270,7 @@ BOOST_AUTO_TEST_CASE(a_bad_message_is_reported_and_the_next_one_arrives) {
   f.child->pipe.send("abcde");  // one byte over
   par::Pipe<int, int>(f.child->core, numbers).send(7);
   BOOST_TEST(f.until([&] { return sum == 7; }));
-  BOOST_TEST((f.parent->heard == Strings{"ERROR bad_message", "ERROR bad_message"}));
+  BOOST_TEST((f.parent->received == Strings{"ERROR bad_message", "ERROR bad_message"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_bad_message_without_on_error_is_thrown_out_of_run) {
@@ -288,8 +288,8 @@ BOOST_AUTO_TEST_CASE(a_too_large_message_is_refused_by_the_writer_and_skipped_by
   BOOST_CHECK_EXCEPTION(f.parent->pipe.send(std::string(limit + 1, 'x')), par::Error,
                         [](const par::Error& e) { return e.code() == par::Errc::too_large; });
   f.parent->pipe.send(std::string(limit, 'x'));
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 1; }));
-  BOOST_TEST(f.child->heard[0].size() == limit);
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 1; }));
+  BOOST_TEST(f.child->received[0].size() == limit);
 
   par::OwnedFd one;
   par::OwnedFd other;
@@ -304,9 +304,9 @@ BOOST_AUTO_TEST_CASE(a_too_large_message_is_refused_by_the_writer_and_skipped_by
   }
   BOOST_TEST(f.until([&] {
     generous.flush(par::Wait::no);
-    return reader.heard.size() == 3;
+    return reader.received.size() == 3;
   }));
-  BOOST_TEST((reader.heard == Strings{"yyy", "ERROR too_large", "yyyy"}));
+  BOOST_TEST((reader.received == Strings{"yyy", "ERROR too_large", "yyyy"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_malformed_stream_ends_the_pipe) {
@@ -318,36 +318,36 @@ BOOST_AUTO_TEST_CASE(a_malformed_stream_ends_the_pipe) {
   reader.listen();
   const std::string rubbish(64, '\xee');
   BOOST_REQUIRE(::send(other.get(), rubbish.data(), rubbish.size(), 0) == 64);
-  BOOST_TEST(f.until([&] { return reader.heard.size() == 2; }));
-  BOOST_TEST((reader.heard == Strings{"ERROR bad_message", "END"}));
+  BOOST_TEST(f.until([&] { return reader.received.size() == 2; }));
+  BOOST_TEST((reader.received == Strings{"ERROR bad_message", "END"}));
 }
 
 BOOST_AUTO_TEST_CASE(callbacks_may_replace_themselves_and_shut_the_pipe) {
   Fixture f;
   f.parent->pipe.on_message([&](std::string s) {
-    f.parent->heard.push_back("first " + s);
+    f.parent->received.push_back("first " + s);
     f.parent->pipe.on_message([&](std::string t) {
-      f.parent->heard.push_back("second " + t);
+      f.parent->received.push_back("second " + t);
       f.parent->core->shut();
     });
   });
   for (const char* s : {"a", "b", "c"}) f.child->pipe.send(s);
-  BOOST_TEST(f.until([&] { return f.parent->heard.size() == 2; }));
+  BOOST_TEST(f.until([&] { return f.parent->received.size() == 2; }));
   testing::turn(f.loop, 5);
-  BOOST_TEST((f.parent->heard == Strings{"first a", "second b"}));
+  BOOST_TEST((f.parent->received == Strings{"first a", "second b"}));
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_loses_no_message) {
   Fixture f;
   f.parent->pipe.on_message([&](std::string s) {
-    f.parent->heard.push_back(s);
+    f.parent->received.push_back(s);
     if (s == "b") throw std::runtime_error("mine");
   });
   for (const char* s : {"a", "b", "c", "d"}) f.child->pipe.send(s);
-  BOOST_CHECK_THROW(f.until([&] { return f.parent->heard.size() == 4; }), std::runtime_error);
-  BOOST_TEST((f.parent->heard == Strings{"a", "b"}));
-  BOOST_TEST(f.until([&] { return f.parent->heard.size() == 4; }));
-  BOOST_TEST((f.parent->heard == Strings{"a", "b", "c", "d"}));
+  BOOST_CHECK_THROW(f.until([&] { return f.parent->received.size() == 4; }), std::runtime_error);
+  BOOST_TEST((f.parent->received == Strings{"a", "b"}));
+  BOOST_TEST(f.until([&] { return f.parent->received.size() == 4; }));
+  BOOST_TEST((f.parent->received == Strings{"a", "b", "c", "d"}));
 }
 
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_writes_all_sent_messages) {
@@ -355,9 +355,9 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_writes_all_sent_messages) {
   for (int i = 0; i < 20; ++i) f.parent->pipe.send(std::string(100000, 'x'));
   BOOST_TEST(f.parent->pipe.buffered() > 0u);
   f.parent->core->abandon();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 21; }));
-  BOOST_TEST(f.child->heard.back() == "END");
-  BOOST_TEST(f.child->heard.front().size() == 100000u);
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 21; }));
+  BOOST_TEST(f.child->received.back() == "END");
+  BOOST_TEST(f.child->received.front().size() == 100000u);
 }
 
 BOOST_AUTO_TEST_CASE(handlers_are_released_at_the_end) {
@@ -432,14 +432,14 @@ BOOST_AUTO_TEST_CASE(eight_megabytes_are_sent_without_a_copy) {
 
 namespace {
 
-std::string said(const Strings& heard) {
+std::string said(const Strings& received) {
   std::string all;
-  for (const std::string& s : heard) all += (all.empty() ? "" : " ") + s;
+  for (const std::string& s : received) all += (all.empty() ? "" : " ") + s;
   return all;
 }
 
-std::size_t count(const Strings& heard, const std::string& what) {
-  return static_cast<std::size_t>(std::count(heard.begin(), heard.end(), what));
+std::size_t count(const Strings& received, const std::string& what) {
+  return static_cast<std::size_t>(std::count(received.begin(), received.end(), what));
 }
 
 std::string header_of(par::FrameKind kind, std::uint64_t id, std::uint64_t size) {
@@ -506,7 +506,7 @@ BOOST_AUTO_TEST_CASE(a_writer_that_waits_for_a_drain_gets_the_end) {
     dying.core->shut();
     testing::turn(f.loop, 20);
     if (parent_waits) f.parent->core->conclude(death());
-    const auto ended = [&] { return count(waiting.heard, "END") == 1; };
+    const auto ended = [&] { return count(waiting.received, "END") == 1; };
     BOOST_TEST(f.until(ended));
     if (parent_waits) BOOST_TEST(waiting.owner.over == 1);
   }
@@ -532,11 +532,11 @@ BOOST_AUTO_TEST_CASE(every_refused_send_is_followed_by_one_drain) {
     pump();
   });
   pump();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == 3000; }));
+  BOOST_TEST(f.until([&] { return f.child->received.size() == 3000; }));
   BOOST_TEST(refusals > 0);
   BOOST_TEST(f.until([&] { return drains == refusals; }));
   for (std::size_t i = 0; i < 3000; ++i)
-    if (f.child->heard[i] != std::to_string(i + 1) + std::string(1000, 'x'))
+    if (f.child->received[i] != std::to_string(i + 1) + std::string(1000, 'x'))
       BOOST_ERROR("message " + std::to_string(i));
 }
 
@@ -566,11 +566,11 @@ BOOST_AUTO_TEST_CASE(a_reader_that_does_not_read_makes_the_writer_wait) {
     }
     BOOST_TEST(full == 20);
     BOOST_TEST(taken < 2 * limit);  // what a socket holds, and one read
-    BOOST_TEST(f.end->heard.empty());
+    BOOST_TEST(f.end->received.empty());
     f.end->pipe.resume();
     f.end->listen();
     const std::size_t whole = taken / 1016;
-    BOOST_TEST(f.until([&] { return f.end->heard.size() == whole; }));
+    BOOST_TEST(f.until([&] { return f.end->received.size() == whole; }));
   }
 }
 
@@ -588,7 +588,7 @@ BOOST_AUTO_TEST_CASE(buffered_counts_the_bytes_that_are_not_written) {
   BOOST_TEST(!f.parent->pipe.send(std::string(984, 'x')));
   BOOST_TEST(f.parent->pipe.buffered() == first + 1000);
   f.child->pipe.resume();
-  BOOST_TEST(f.until([&] { return f.child->heard.size() == sent + 1; }));
+  BOOST_TEST(f.until([&] { return f.child->received.size() == sent + 1; }));
   BOOST_TEST(f.parent->pipe.buffered() == 0u);
 }
 
@@ -599,12 +599,12 @@ BOOST_AUTO_TEST_CASE(a_send_after_the_end_of_the_other_side_is_reported) {
   for (const int sends : {1, 4}) {
     RawFixture f(PipeCore::ExitReport::none);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::end, ""));
-    BOOST_TEST(f.until([&] { return f.end->heard.size() == 2; }));
+    BOOST_TEST(f.until([&] { return f.end->received.size() == 2; }));
     f.other.reset();
     for (int i = 0; i < sends; ++i) BOOST_TEST(f.end->pipe.send("lost"));
-    BOOST_TEST(f.until([&] { return f.end->heard.size() == 3; }));
+    BOOST_TEST(f.until([&] { return f.end->received.size() == 3; }));
     testing::turn(f.loop, 20);
-    BOOST_TEST(said(f.end->heard) == "a END ERROR closed");
+    BOOST_TEST(said(f.end->received) == "a END ERROR closed");
     BOOST_TEST(f.end->pipe.closed());
   }
 }
@@ -620,12 +620,12 @@ BOOST_AUTO_TEST_CASE(messages_of_a_dead_process_arrive_before_its_end) {
       BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
       f.end->core->conclude(death());
     }
-    BOOST_TEST(f.until([&] { return count(f.end->heard, "END") == 1; }));
-    BOOST_REQUIRE(f.end->heard.size() == 4u);
-    BOOST_TEST(f.end->heard[0] == "a");
-    BOOST_TEST(f.end->heard[1] == "b");
-    BOOST_TEST(f.end->heard[2].substr(0, 5) == "ERROR");  // whichever end was noticed
-    BOOST_TEST(f.end->heard[3] == "END");
+    BOOST_TEST(f.until([&] { return count(f.end->received, "END") == 1; }));
+    BOOST_REQUIRE(f.end->received.size() == 4u);
+    BOOST_TEST(f.end->received[0] == "a");
+    BOOST_TEST(f.end->received[1] == "b");
+    BOOST_TEST(f.end->received[2].substr(0, 5) == "ERROR");  // whichever end was noticed
+    BOOST_TEST(f.end->received[3] == "END");
   }
 }
 
@@ -640,20 +640,20 @@ BOOST_AUTO_TEST_CASE(a_torn_frame_is_an_error_and_ends_the_pipe) {
       const bool torn = cut != 17 && cut != stream.size();
       const std::string messages = cut == stream.size() ? "a bcd" : "a";
       if (exit_report == PipeCore::ExitReport::none) {
-        BOOST_TEST(f.until([&] { return count(f.end->heard, "END") == 1; }));
-        BOOST_TEST(said(f.end->heard) ==
+        BOOST_TEST(f.until([&] { return count(f.end->received, "END") == 1; }));
+        BOOST_TEST(said(f.end->received) ==
                    messages + (torn ? " ERROR bad_message END" : " ERROR closed END"));
         continue;
       }
       BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
       f.end->core->conclude(death());
-      BOOST_TEST(count(f.end->heard, "END") == 1u);
+      BOOST_TEST(count(f.end->received, "END") == 1u);
       BOOST_TEST(f.end->owner.over == 1);
       BOOST_TEST(f.end->owner.broken == 1);
       if (torn)
-        BOOST_TEST((said(f.end->heard) == messages + " ERROR bad_message END"));
+        BOOST_TEST((said(f.end->received) == messages + " ERROR bad_message END"));
       else
-        BOOST_TEST(said(f.end->heard) == messages + " ERROR child_killed END");
+        BOOST_TEST(said(f.end->received) == messages + " ERROR child_killed END");
     }
   }
 }
@@ -662,11 +662,11 @@ BOOST_AUTO_TEST_CASE(a_malformed_stream_and_an_exit_report_end_the_pipe) {
   RawFixture f(PipeCore::ExitReport::comes);
   f.write(frame_of(par::FrameKind::message, "a") + std::string(64, '\xee'));
   BOOST_TEST(f.until([&] { return f.end->owner.broken == 1; }));
-  BOOST_TEST(said(f.end->heard) == "a ERROR bad_message");
+  BOOST_TEST(said(f.end->received) == "a ERROR bad_message");
   BOOST_TEST(!f.end->core->usable());
   BOOST_TEST(f.end->pipe.send("dropped"));
   f.end->core->conclude(death());
-  BOOST_TEST(said(f.end->heard) == "a ERROR bad_message END");
+  BOOST_TEST(said(f.end->received) == "a ERROR bad_message END");
   BOOST_TEST(f.end->owner.over == 1);
 }
 
@@ -674,37 +674,37 @@ BOOST_AUTO_TEST_CASE(frames_after_the_end_are_not_messages) {
   RawFixture f(PipeCore::ExitReport::none);
   f.write(frame_of(par::FrameKind::end, "") + frame_of(par::FrameKind::message, "late"));
   testing::turn(f.loop, 20);
-  BOOST_TEST(f.until([&] { return !f.end->heard.empty(); }));
-  BOOST_TEST(said(f.end->heard).substr(0, 3) == "END");
-  BOOST_TEST(count(f.end->heard, "late") == 0u);
+  BOOST_TEST(f.until([&] { return !f.end->received.empty(); }));
+  BOOST_TEST(said(f.end->received).substr(0, 3) == "END");
+  BOOST_TEST(count(f.end->received, "late") == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(an_exit_report_may_come_while_the_pipe_is_paused) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
-    f.end->heard.push_back(s);
+    f.end->received.push_back(s);
     if (s == "b") f.end->pipe.pause();
   });
   f.end->core->conclude(death());
-  BOOST_TEST(said(f.end->heard) == "a b");
+  BOOST_TEST(said(f.end->received) == "a b");
   testing::turn(f.loop, 10);
-  BOOST_TEST(said(f.end->heard) == "a b");
+  BOOST_TEST(said(f.end->received) == "a b");
   BOOST_TEST(f.end->owner.over == 0);
   f.end->pipe.resume();
   BOOST_TEST(f.until([&] { return f.end->owner.over == 1; }));
-  BOOST_TEST(said(f.end->heard) == "a b c ERROR child_killed END");
+  BOOST_TEST(said(f.end->received) == "a b c ERROR child_killed END");
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_during_the_exit_report_loses_nothing) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (const char* s : {"a", "b", "c"}) f.write(frame_of(par::FrameKind::message, s));
   f.end->pipe.on_message([&](std::string s) {
-    f.end->heard.push_back(s);
+    f.end->received.push_back(s);
     throw std::runtime_error(s);
   });
   f.end->pipe.on_end([&] {
-    f.end->heard.push_back("END");
+    f.end->received.push_back("END");
     throw std::runtime_error("END");
   });
   f.loop.post([&] { f.end->core->conclude(death()); });
@@ -716,7 +716,7 @@ BOOST_AUTO_TEST_CASE(an_exception_during_the_exit_report_loses_nothing) {
       thrown.push_back(error.what());
     }
   }
-  BOOST_TEST(said(f.end->heard) == "a b c ERROR child_killed END");
+  BOOST_TEST(said(f.end->received) == "a b c ERROR child_killed END");
   BOOST_TEST(said(thrown).substr(0, 5) == "a b c");
   BOOST_TEST(f.end->owner.over == 1);
 }
@@ -727,10 +727,10 @@ BOOST_AUTO_TEST_CASE(unread_messages_are_dropped_after_close) {
   for (int i = 0; i < 3; ++i) f.child->pipe.send(std::string(50000, 'x'));
   f.child->pipe.close();
   testing::turn(f.loop, 10);
-  BOOST_TEST(f.parent->heard.empty());
+  BOOST_TEST(f.parent->received.empty());
   f.parent->pipe.close();  // only the end is waited for now
-  BOOST_TEST(f.until([&] { return !f.parent->heard.empty(); }));
-  BOOST_TEST(said(f.parent->heard) == "END");
+  BOOST_TEST(f.until([&] { return !f.parent->received.empty(); }));
+  BOOST_TEST(said(f.parent->received) == "END");
 }
 
 // ---- what callbacks may do ----
@@ -812,7 +812,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_callback_are_thrown_out_of_run) {
     }
     BOOST_TEST(thrown == (which == 1 ? "error" : which == 2 ? "end" : "drain"));
     if (which == 1) {  // the sequence goes on
-      BOOST_TEST(f.until([&] { return count(f.end->heard, "END") == 1; }));
+      BOOST_TEST(f.until([&] { return count(f.end->received, "END") == 1; }));
     }
   }
 }
@@ -845,14 +845,14 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_outlives_its_reactor_does_nothing) {
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
   Pipe pipe;
-  int heard = 0;
+  int received = 0;
   {
     par::Reactor loop;
     auto core = std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(one), limit), 1000,
                                            PipeCore::ExitReport::none, nullptr);
     pipe = Pipe(core, raw);
     core->start();
-    pipe.on_message([&](std::string) { ++heard; });
+    pipe.on_message([&](std::string) { ++received; });
     const std::string bytes = frame_of(par::FrameKind::message, "x");
     BOOST_REQUIRE(::send(other.get(), bytes.data(), bytes.size(), 0) == 17);
   }
@@ -860,13 +860,13 @@ BOOST_AUTO_TEST_CASE(a_pipe_that_outlives_its_reactor_does_nothing) {
   BOOST_TEST(pipe.send("x"));
   pipe.pause();
   pipe.resume();
-  pipe.on_message([&](std::string) { ++heard; });
-  pipe.on_end([&] { ++heard; });
-  pipe.on_error([&](const par::Error&) { ++heard; });
-  pipe.on_drain([&] { ++heard; });
+  pipe.on_message([&](std::string) { ++received; });
+  pipe.on_end([&] { ++received; });
+  pipe.on_error([&](const par::Error&) { ++received; });
+  pipe.on_drain([&] { ++received; });
   BOOST_TEST(pipe.buffered() == 0u);
   pipe.close();
-  BOOST_TEST(heard == 0);
+  BOOST_TEST(received == 0);
 }
 
 BOOST_AUTO_TEST_CASE(frames_of_other_kinds_go_to_the_observer) {
@@ -910,14 +910,14 @@ BOOST_AUTO_TEST_CASE(resuming_in_the_same_callback_loses_nothing) {
   Fixture f;
   f.parent->pipe.on_message([&](std::string s) {
     f.parent->pipe.pause();
-    f.parent->heard.push_back(s);
+    f.parent->received.push_back(s);
     f.parent->pipe.resume();
   });
   for (int i = 0; i < 500; ++i) f.child->pipe.send(std::to_string(i));
   f.child->pipe.close();
-  BOOST_TEST(f.until([&] { return f.parent->heard.size() == 501; }));
-  for (std::size_t i = 0; i < 500; ++i) BOOST_TEST(f.parent->heard[i] == std::to_string(i));
-  BOOST_TEST(f.parent->heard.back() == "END");
+  BOOST_TEST(f.until([&] { return f.parent->received.size() == 501; }));
+  for (std::size_t i = 0; i < 500; ++i) BOOST_TEST(f.parent->received[i] == std::to_string(i));
+  BOOST_TEST(f.parent->received.back() == "END");
 }
 
 BOOST_AUTO_TEST_CASE(a_pipe_may_be_paused_before_the_first_read) {
@@ -929,27 +929,27 @@ BOOST_AUTO_TEST_CASE(a_pipe_may_be_paused_before_the_first_read) {
   f.parent->pipe.resume();
   f.parent->pipe.pause();  // the later word counts
   testing::turn(f.loop, 5);
-  BOOST_TEST(f.parent->heard.empty());
+  BOOST_TEST(f.parent->received.empty());
   f.parent->pipe.resume();
   f.parent->pipe.resume();
-  BOOST_TEST(f.until([&] { return f.parent->heard.size() == 1; }));
+  BOOST_TEST(f.until([&] { return f.parent->received.size() == 1; }));
 }
 
 BOOST_AUTO_TEST_CASE(the_callback_may_be_set_and_removed) {
   Fixture f;
-  int heard = 0;
+  int received = 0;
   f.parent->pipe.on_message([&](std::string s) {
-    f.parent->heard.push_back(s);
-    if (++heard % 3 == 0) f.parent->pipe.on_message(nullptr);
+    f.parent->received.push_back(s);
+    if (++received % 3 == 0) f.parent->pipe.on_message(nullptr);
   });
   for (int i = 0; i < 10; ++i) f.child->pipe.send(std::to_string(i));
   f.child->pipe.close();
-  BOOST_TEST(f.until([&] { return heard == 3; }));
+  BOOST_TEST(f.until([&] { return received == 3; }));
   testing::turn(f.loop, 5);
-  BOOST_TEST(heard == 3);
+  BOOST_TEST(received == 3);
   f.parent->listen();
-  BOOST_TEST(f.until([&] { return count(f.parent->heard, "END") == 1; }));
-  BOOST_TEST(said(f.parent->heard) == "0 1 2 3 4 5 6 7 8 9 END");
+  BOOST_TEST(f.until([&] { return count(f.parent->received, "END") == 1; }));
+  BOOST_TEST(said(f.parent->received) == "0 1 2 3 4 5 6 7 8 9 END");
 }
 
 // Everything at random: what was sent is heard, in order, once.
@@ -985,10 +985,11 @@ BOOST_AUTO_TEST_CASE(random_traffic_arrives_in_order) {
     }
     for (Strings& list : sent) list.push_back("END");
     BOOST_TEST(f.until([&] {
-      return ends[0]->heard.size() >= sent[0].size() && ends[1]->heard.size() >= sent[1].size();
+      return ends[0]->received.size() >= sent[0].size() &&
+             ends[1]->received.size() >= sent[1].size();
     }));
-    BOOST_TEST((ends[0]->heard == sent[0]));
-    BOOST_TEST((ends[1]->heard == sent[1]));
+    BOOST_TEST((ends[0]->received == sent[0]));
+    BOOST_TEST((ends[1]->received == sent[1]));
   }
 }
 
@@ -1003,7 +1004,7 @@ BOOST_AUTO_TEST_CASE(a_message_may_be_answered_by_another_message) {
       f.parent->pipe.close();
   });
   f.parent->pipe.send("go");
-  BOOST_TEST(f.until([&] { return count(f.child->heard, "END") == 1; }));
+  BOOST_TEST(f.until([&] { return count(f.child->received, "END") == 1; }));
   BOOST_TEST(rounds == 2000);
 }
 
@@ -1030,8 +1031,8 @@ BOOST_AUTO_TEST_CASE(a_too_large_message_without_on_error_is_thrown_out_of_run) 
   }
   BOOST_TEST(thrown == "too_large");
   f.write(frame_of(par::FrameKind::message, "b"));
-  BOOST_TEST(f.until([&] { return f.end->heard.size() == 2; }));
-  BOOST_TEST(said(f.end->heard) == "a b");
+  BOOST_TEST(f.until([&] { return f.end->received.size() == 2; }));
+  BOOST_TEST(said(f.end->received) == "a b");
 }
 
 BOOST_AUTO_TEST_CASE(a_pipe_continues_after_a_bad_message_without_on_error) {
@@ -1107,7 +1108,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_continues_to_read) {
     got += f.read().size();
     return got == 3 * 900016 + 16;
   }));
-  BOOST_TEST(f.end->heard.empty());
+  BOOST_TEST(f.end->received.empty());
 }
 
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_ends_when_its_reader_dies) {
@@ -1221,6 +1222,6 @@ BOOST_AUTO_TEST_CASE(a_message_is_received_whole_however_it_is_written) {
     at += size;
     f.loop.run_for(std::chrono::microseconds(100));
   }
-  BOOST_TEST(f.until([&] { return f.end->heard.size() == expected.size(); }));
-  BOOST_TEST((f.end->heard == expected));
+  BOOST_TEST(f.until([&] { return f.end->received.size() == expected.size(); }));
+  BOOST_TEST((f.end->received == expected));
 }

@@ -282,8 +282,8 @@ BOOST_AUTO_TEST_SUITE(signals)
 
 namespace {
 
-extern "C" void heard(int) {}
-extern "C" void heard_with_details(int, siginfo_t*, void*) {}
+extern "C" void received(int) {}
+extern "C" void received_with_details(int, siginfo_t*, void*) {}
 
 // Sets what happens at a signal for as long as it lives.
 class At {
@@ -337,8 +337,8 @@ BOOST_AUTO_TEST_CASE(handlers_are_named_by_their_library) {
 }
 
 BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals_are_listed) {
-  const At plain(SIGUSR1, heard);
-  const At detailed(SIGRTMIN + 3, heard_with_details);
+  const At plain(SIGUSR1, received);
+  const At detailed(SIGRTMIN + 3, received_with_details);
   const At ignored(SIGUSR2, SIG_IGN);
   for (const int signum : {SIGUSR1, SIGRTMIN + 3}) {
     const auto handler = handler_of(signum);
@@ -346,7 +346,7 @@ BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals_are_listed) {
     BOOST_TEST(!handler->ignored);
     BOOST_TEST(has(handler->module, "preflight"));
     // A program need not name its functions for others.
-    BOOST_TEST((has(handler->symbol, "heard") || has(handler->symbol, "+0x")));
+    BOOST_TEST((has(handler->symbol, "received") || has(handler->symbol, "+0x")));
   }
   BOOST_TEST(handler_of(SIGRTMIN + 3)->signal == "signal " + std::to_string(SIGRTMIN + 3));
   BOOST_TEST(handler_of(SIGUSR2)->ignored);
@@ -531,9 +531,9 @@ BOOST_AUTO_TEST_CASE(the_report_is_available_as_json) {
   BOOST_TEST(!nlohmann::json::parse(PreflightReport{}.json())["in_the_way"].get<bool>());
   // Of this process, whatever it is.
   const PreflightReport now = preflight();
-  const auto told = nlohmann::json::parse(now.json());
-  BOOST_TEST(told["descriptors"].size() == now.descriptors.size());
-  BOOST_TEST(told["handlers"].size() == now.handlers.size());
+  const auto reported = nlohmann::json::parse(now.json());
+  BOOST_TEST(reported["descriptors"].size() == now.descriptors.size());
+  BOOST_TEST(reported["handlers"].size() == now.handlers.size());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

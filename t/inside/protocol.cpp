@@ -128,7 +128,7 @@ std::ostream& operator<<(std::ostream& out, const Field& field) {
   return out << field.name << " at " << field.offset << ", " << field.size << " bytes";
 }
 
-std::vector<Field> told_fields(const std::string& name) {
+std::vector<Field> documented_fields(const std::string& name) {
   std::vector<Field> fields;
   for (const TableRow& row : rows_of(name, "Offset"))
     if (!row.at(1).empty()) fields.push_back({row.at(2), std::stoul(row[0]), std::stoul(row[1])});
@@ -142,10 +142,10 @@ std::vector<Field> told_fields(const std::string& name) {
 
 // The fields of the code, which leave no gap: one that was added would be missed by the size.
 void compare(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
-  const std::vector<Field> told = told_fields(name);
-  BOOST_TEST(told == fields, boost::test_tools::per_element());
+  const std::vector<Field> reported = documented_fields(name);
+  BOOST_TEST(reported == fields, boost::test_tools::per_element());
   std::size_t at = 0;
-  for (const Field& field : told) {
+  for (const Field& field : reported) {
     BOOST_TEST(field.offset == at, field.name << " stands at " << at);
     at = field.offset + field.size;
   }
@@ -154,12 +154,12 @@ void compare(const std::string& name, std::size_t size, const std::vector<Field>
 
 // Structures in shared memory end with what is not used, which has a row without a name.
 void compare_shared(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
-  std::vector<Field> told = told_fields(name);
-  BOOST_REQUIRE(!told.empty());
-  BOOST_TEST(told.back().name == "");
-  BOOST_TEST(told.back().offset + told.back().size == size);
-  told.pop_back();
-  BOOST_TEST(told == fields, boost::test_tools::per_element());
+  std::vector<Field> reported = documented_fields(name);
+  BOOST_REQUIRE(!reported.empty());
+  BOOST_TEST(reported.back().name == "");
+  BOOST_TEST(reported.back().offset + reported.back().size == size);
+  reported.pop_back();
+  BOOST_TEST(reported == fields, boost::test_tools::per_element());
   BOOST_TEST(says(name, " of " + std::to_string(size) + " bytes"));
 }
 
@@ -232,7 +232,7 @@ std::map<std::string, std::string> numbers_of() {
 
 using Numbers = std::map<std::string, std::string>;
 
-Numbers told_numbers(const std::string& name) {
+Numbers documented_numbers(const std::string& name) {
   Numbers numbers;
   for (const TableRow& row : rows_of(name, "Kind")) numbers[row.at(1)] = row.at(0);
   return numbers;
@@ -287,22 +287,22 @@ BOOST_AUTO_TEST_CASE(a_report_has_its_documented_layout) {
 }
 
 BOOST_AUTO_TEST_CASE(kinds_have_their_documented_numbers) {
-  BOOST_TEST(text_of(told_numbers("Request")) == text_of(numbers_of<RequestKind>()));
-  BOOST_TEST(text_of(told_numbers("Report")) == text_of(numbers_of<ReportKind>()));
-  BOOST_TEST(text_of(told_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
+  BOOST_TEST(text_of(documented_numbers("Request")) == text_of(numbers_of<RequestKind>()));
+  BOOST_TEST(text_of(documented_numbers("Report")) == text_of(numbers_of<ReportKind>()));
+  BOOST_TEST(text_of(documented_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
 }
 
 // They stand in the row of their field: "0 normal, 1 error, ...".
 BOOST_AUTO_TEST_CASE(causes_have_their_documented_numbers) {
-  std::string told;
+  std::string reported;
   for (const TableRow& row : rows_of("Report", "Offset"))
-    if (row.at(2) == "cause") told = row.at(3);
+    if (row.at(2) == "cause") reported = row.at(3);
   std::string all;
   for (unsigned i = 0; i < 256; ++i) {
     const std::string name = name_of(static_cast<Cause>(i));
     if (!name.empty()) all += (all.empty() ? "" : ", ") + std::to_string(i) + " " + name;
   }
-  BOOST_TEST(told == "exited : No " + all);
+  BOOST_TEST(reported == "exited : No " + all);
 }
 
 BOOST_AUTO_TEST_CASE(the_header_of_a_frame_has_its_documented_layout) {
@@ -365,7 +365,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}, "text 10...",
                    "the callable");
   std::uint64_t expected = 0;
-  for (const Field& field : told_fields("Body of a task"))
+  for (const Field& field : documented_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
   BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 10...the callable");
 }

@@ -209,9 +209,9 @@ BOOST_AUTO_TEST_CASE(descriptors_are_watched_until_the_watch_is_dropped) {
 
 BOOST_AUTO_TEST_CASE(only_one_reactor_watches_signals) {
   par::Reactor loop;
-  int heard = 0;
+  int received = 0;
   par::Watch watch = loop.on_signal(SIGUSR1, [&] {
-    if (++heard == 2)
+    if (++received == 2)
       watch.cancel();
     else
       ::raise(SIGUSR1);
@@ -222,23 +222,23 @@ BOOST_AUTO_TEST_CASE(only_one_reactor_watches_signals) {
   }
   ::raise(SIGUSR1);
   loop.run();
-  BOOST_TEST(heard == 2);
+  BOOST_TEST(received == 2);
 }
 
 BOOST_AUTO_TEST_CASE(posts_from_threads_run_in_order_under_a_hold) {
   par::Reactor loop;
   constexpr int each = 1000;
-  std::vector<std::vector<int>> heard(3);
+  std::vector<std::vector<int>> received(3);
   std::vector<std::thread> threads;
-  for (std::size_t t = 0; t < heard.size(); ++t)
-    threads.emplace_back([&loop, &heard, t, hold = loop.hold()]() mutable {
-      for (int i = 0; i < each; ++i) loop.post([&heard, t, i] { heard[t].push_back(i); });
+  for (std::size_t t = 0; t < received.size(); ++t)
+    threads.emplace_back([&loop, &received, t, hold = loop.hold()]() mutable {
+      for (int i = 0; i < each; ++i) loop.post([&received, t, i] { received[t].push_back(i); });
       hold.release();
     });
   loop.run();
   for (std::thread& thread : threads) thread.join();
   loop.run();  // what was posted last, where the hold was dropped first
-  for (const auto& numbers : heard) {
+  for (const auto& numbers : received) {
     BOOST_REQUIRE(numbers.size() == static_cast<std::size_t>(each));
     BOOST_TEST(std::is_sorted(numbers.begin(), numbers.end()));
   }
@@ -373,18 +373,18 @@ BOOST_AUTO_TEST_CASE(the_program_may_dispatch_a_borrowed_base) {
   const Base base(::event_base_new());
   {
     par::Reactor loop(base.get());
-    std::string heard;
+    std::string received;
     loop.on_exception([&](std::exception_ptr exception) {
       try {
         std::rethrow_exception(exception);
       } catch (const std::exception& e) {
-        heard = e.what();
+        received = e.what();
       }
       ::event_base_loopbreak(base.get());
     });
     par::Timer timer = loop.after(1ms, [] { throw std::runtime_error("mine"); });
     ::event_base_dispatch(base.get());
-    BOOST_TEST(heard == "mine");
+    BOOST_TEST(received == "mine");
   }
 }
 
@@ -641,11 +641,11 @@ BOOST_AUTO_TEST_CASE(an_unwatchable_descriptor_is_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(a_dropped_watch_restores_the_signal_handler) {
-  static volatile sig_atomic_t heard;
-  heard = 0;
+  static volatile sig_atomic_t received;
+  received = 0;
   struct sigaction action = {};
   struct sigaction before = {};
-  action.sa_handler = [](int) { heard = heard + 1; };
+  action.sa_handler = [](int) { received = received + 1; };
   ::sigaction(SIGUSR2, &action, &before);
   par::Reactor loop;
   int watched = 0;
@@ -659,9 +659,9 @@ BOOST_AUTO_TEST_CASE(a_dropped_watch_restores_the_signal_handler) {
   ::raise(SIGUSR2);
   loop.run();
   BOOST_TEST((watched == 11 || watched == 10));
-  BOOST_TEST(heard == 0);
+  BOOST_TEST(received == 0);
   ::raise(SIGUSR2);
-  BOOST_TEST(heard == 1);
+  BOOST_TEST(received == 1);
   // Nobody watches signals any more: another may.
   par::Reactor other;
   par::Watch again = other.on_signal(SIGUSR1, [&] { again.cancel(); });
@@ -739,12 +739,12 @@ BOOST_AUTO_TEST_CASE(each_exception_of_several_posts_is_reported) {
 
 BOOST_AUTO_TEST_CASE(a_post_wakes_a_sleeping_loop) {
   par::Reactor loop;
-  int heard = 0;
+  int received = 0;
   std::thread thread([&, hold = loop.hold()]() mutable {
     for (int i = 1; i <= 200; ++i) {
       std::atomic<bool> done{false};
       loop.post([&] {
-        ++heard;
+        ++received;
         done = true;
       });
       while (!done) std::this_thread::yield();
@@ -753,7 +753,7 @@ BOOST_AUTO_TEST_CASE(a_post_wakes_a_sleeping_loop) {
   });
   loop.run();
   thread.join();
-  BOOST_TEST(heard == 200);
+  BOOST_TEST(received == 200);
 }
 
 BOOST_AUTO_TEST_CASE(a_hold_keeps_run_from_returning) {
@@ -921,11 +921,11 @@ BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_are_destroyed_with_their_reactor
 BOOST_AUTO_TEST_CASE(run_on_a_borrowed_base_throws_exceptions) {
   const Base base(::event_base_new());
   par::Reactor loop(base.get());
-  bool told = false;
-  loop.on_exception([&](std::exception_ptr) { told = true; });
+  bool reported = false;
+  loop.on_exception([&](std::exception_ptr) { reported = true; });
   loop.post([] { throw std::runtime_error("mine"); });
   BOOST_TEST(what_leaves(loop) == "mine");
-  BOOST_TEST(!told);
+  BOOST_TEST(!reported);
   par::Timer timer = loop.after(0ms, [] { throw std::runtime_error("again"); });
   BOOST_TEST(what_leaves(loop) == "again");
   BOOST_TEST(what_leaves(loop) == "nothing");
@@ -998,17 +998,17 @@ BOOST_AUTO_TEST_CASE(on_exception_may_replace_itself) {
   const int status = in_copy([] {
     event_base* const base = ::event_base_new();
     par::Reactor loop(base);
-    std::string heard;
+    std::string received;
     loop.on_exception([&, big = std::string(100, 'b')](std::exception_ptr) {
       loop.on_exception([&](std::exception_ptr) {
-        heard += "second";
+        received += "second";
         ::event_base_loopbreak(base);
       });
-      heard += big;  // still whole
+      received += big;  // still whole
     });
     const par::Timer timer = loop.every(1ms, [] { throw std::runtime_error("mine"); });
     ::event_base_dispatch(base);
-    return heard == std::string(100, 'b') + "second" ? 0 : 1;
+    return received == std::string(100, 'b') + "second" ? 0 : 1;
   });
   BOOST_TEST(status == 0);
 }
@@ -1183,26 +1183,26 @@ BOOST_AUTO_TEST_CASE(a_fork_that_returns_from_a_callback_gets_an_exception_from_
 
 BOOST_AUTO_TEST_CASE(a_fork_that_drops_its_watch_restores_the_signal) {
   par::Reactor loop;
-  int heard = 0;
-  par::Watch watch = loop.on_signal(SIGUSR1, [&] { ++heard; });
+  int received = 0;
+  par::Watch watch = loop.on_signal(SIGUSR1, [&] { ++received; });
   const int status = in_copy([&] {
     watch.cancel();
     par::Reactor own;  // another one may watch signals there
-    int heard_there = 0;
-    par::Watch there = own.on_signal(SIGUSR2, [&] { ++heard_there; });
+    int received_there = 0;
+    par::Watch there = own.on_signal(SIGUSR2, [&] { ++received_there; });
     ::raise(SIGUSR2);
     testing::turn(own, 3);
-    if (heard_there != 1) return 1;
+    if (received_there != 1) return 1;
     there.cancel();
     ::raise(SIGUSR1);
     return 2;
   });
   BOOST_TEST(status == 1000 + SIGUSR1);
   testing::turn(loop, 3);
-  BOOST_TEST(heard == 0);
+  BOOST_TEST(received == 0);
   ::raise(SIGUSR1);
   testing::turn(loop, 3);
-  BOOST_TEST(heard == 1);
+  BOOST_TEST(received == 1);
 }
 
 // ---- deferred callbacks ----
@@ -1239,14 +1239,14 @@ BOOST_AUTO_TEST_CASE(exceptions_of_deferred_callbacks_lose_no_callback) {
       order += name;
       throw std::runtime_error(name);
     });
-  std::string heard;
+  std::string received;
   for (int i = 0; i < 5; ++i) {
     const std::string said = what_leaves(loop);
     if (said == "nothing") break;
-    heard += said;
+    received += said;
   }
   BOOST_TEST(order == "abc");
-  BOOST_TEST(heard == "abc");
+  BOOST_TEST(received == "abc");
 }
 
 BOOST_AUTO_TEST_CASE(stop_leaves_deferred_callbacks_for_the_next_run) {

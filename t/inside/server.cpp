@@ -99,7 +99,7 @@ OwnedFd nested_control;
 OwnedFd nested_data;
 int status_at_term = 0;
 
-bool knock_at(int rendezvous) {
+bool connect_at(int rendezvous) {
   OwnedFd theirs;
   if (make_pair(PairKind::packets, nested_control, theirs) != 0) return false;
   const char byte = 0;
@@ -150,7 +150,7 @@ std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
       return pid;
     }
     case connect_to_snapshot:
-      if (!knock_at(spawn.rendezvous.get())) return -1;
+      if (!connect_at(spawn.rendezvous.get())) return -1;
       return what;
     case nested_spawn: return spawn_nested();
     case nested_exit: {
@@ -435,7 +435,7 @@ public:
       throw std::runtime_error("the process between says nothing");
     return pid;
   }
-  static void tell(int fd, pid_t pid) {
+  static void announce(int fd, pid_t pid) {
     if (::write(fd, &pid, sizeof pid) != sizeof pid) ::_exit(98);
   }
   void kill() {
@@ -491,12 +491,12 @@ BOOST_AUTO_TEST_CASE(many_children_are_spawned_at_the_same_time) {
   std::sort(used.begin(), used.end());
   BOOST_TEST((std::unique(used.begin(), used.end()) == used.end()));
   for (const Kid& kid : kids) kid.order(leave, static_cast<int>(kid.id));
-  std::vector<bool> told(kids.size() + 1);
+  std::vector<bool> reported(kids.size() + 1);
   for (std::size_t i = 0; i < kids.size(); ++i) {
     const Report report = far.next();
     BOOST_REQUIRE((report.id >= 1 && report.id <= kids.size()));
-    BOOST_TEST(!told[report.id]);
-    told[report.id] = true;
+    BOOST_TEST(!reported[report.id]);
+    reported[report.id] = true;
     check_exited(report, kids[report.id - 1], static_cast<int>(report.id), Cause::error);
   }
 }
@@ -1155,11 +1155,11 @@ BOOST_AUTO_TEST_CASE(a_stopped_snapshot_ends_with_its_last_child) {
 
 BOOST_AUTO_TEST_CASE(a_stopped_snapshot_reports_every_end_first) {
   constexpr std::size_t count = 350;
-  for (const bool heard : {true, false}) {
+  for (const bool received : {true, false}) {
     Far far;
     std::vector<Kid> kids;
     for (std::size_t i = 0; i < count; ++i) kids.push_back(far.spawn());
-    far.stop(heard ? RequestKind::stop : RequestKind::stop_without_reports);
+    far.stop(received ? RequestKind::stop : RequestKind::stop_without_reports);
     // Taken before the socket is full of ends that nobody reads: a later request was carried out.
     far.kill(kids[0], SIGSTOP);
     BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) == 'T'; }));
@@ -1167,14 +1167,14 @@ BOOST_AUTO_TEST_CASE(a_stopped_snapshot_reports_every_end_first) {
     BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) != 'T'; }));
     for (const Kid& kid : kids) kid.order(leave, 0);
     for (const Kid& kid : kids) BOOST_REQUIRE(eventually([&] { return is_gone(kid.pid); }));
-    if (!heard) {
+    if (!received) {
       BOOST_TEST(far.end() == 0);  // without anybody reading
       continue;
     }
-    std::size_t told = 0;
-    for (; told < count; ++told)
+    std::size_t reported = 0;
+    for (; reported < count; ++reported)
       if (far.next().kind != ReportKind::exited) break;
-    BOOST_TEST(told == count);
+    BOOST_TEST(reported == count);
     BOOST_TEST(far.is_over());
     BOOST_TEST(far.end() == 0);
   }
@@ -1239,13 +1239,13 @@ BOOST_AUTO_TEST_CASE(spinning_children_are_killed_when_the_snapshot_ends,
 // What was asked for after the end is not done: a request is not read any more.
 BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_a_dead_client, *testing::guarantee("5.1")) {
   const FileAtEnd file;
-  Middle middle([](int tell) {
+  Middle middle([](int announce) {
     Far far;
     if (!far.works()) ::_exit(1);
     ::kill(far.pid, SIGSTOP);
     if (!eventually([&] { return state_of(far.pid) == 'T'; })) ::_exit(1);
     for (int i = 0; i < 5; ++i) far.ask_for_child().order(write_at_end);
-    Middle::tell(tell, far.pid);
+    Middle::announce(announce, far.pid);
     for (;;) ::pause();
   });
   const pid_t snapshot = middle.next_pid();
@@ -1258,7 +1258,7 @@ namespace {
 
 void parent_dies(bool stopped) {
   const FileAtEnd file;
-  Middle middle([stopped](int tell) {
+  Middle middle([stopped](int announce) {
     static Far far;
     static const Kid spinning = far.spawn();
     if (spinning.ask(spin) != spin) ::_exit(1);
@@ -1272,7 +1272,7 @@ void parent_dies(bool stopped) {
       if (!eventually([&] { return state_of(far.pid) == 'T'; })) ::_exit(1);
     }
     for (const pid_t pid : {far.pid, spinning.pid, writing.pid, nesting.pid, nested})
-      Middle::tell(tell, pid);
+      Middle::announce(announce, pid);
   });
   const pid_t snapshot = middle.next_pid();
   pid_t others[4];
@@ -1428,11 +1428,11 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     send_packet(ours.get(), &request, sizeof request, -1);
     BOOST_REQUIRE((send_packet(rendezvous.get(), &byte, 1, theirs.get()) == IoResult::done));
     theirs.drop();
-    Report told{};
+    Report reported{};
     BOOST_REQUIRE(is_ready(ours.get()));
-    BOOST_TEST(receive_packet(ours.get(), &told, sizeof told).size == sizeof told);
-    BOOST_TEST((told.kind == ReportKind::failed));
-    BOOST_TEST(told.id == no_spawn);
+    BOOST_TEST(receive_packet(ours.get(), &reported, sizeof reported).size == sizeof reported);
+    BOOST_TEST((reported.kind == ReportKind::failed));
+    BOOST_TEST(reported.id == no_spawn);
     BOOST_TEST(sees_end(ours));
   }
   BOOST_TEST(far.works());

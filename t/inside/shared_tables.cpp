@@ -1,5 +1,5 @@
-// notes.cpp - what parent and child tell each other in shared memory: notes, and who begins what.  And pools where
-// the table of notes is full: nobody can tell a child of a deadline or a cancel then, and the callers hear all the same.
+// shared_tables.cpp - the tables in shared memory: the cancel table with its deadlines, and the slots of children.  And
+// pools whose cancel table is full: no deadline or cancel reaches a child then, and the callers still get their errors.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "testing.hpp"
@@ -43,74 +43,74 @@ void testing_main_init() {
 namespace {
 
 struct Unmap {
-  void operator()(CancelTable* notes) const { ::munmap(notes, sizeof(CancelTable)); }
+  void operator()(CancelTable* table) const { ::munmap(table, sizeof(CancelTable)); }
 };
-using NotesPointer = std::unique_ptr<CancelTable, Unmap>;
+using TablePointer = std::unique_ptr<CancelTable, Unmap>;
 
-NotesPointer fresh_notes() {
-  CancelTable* notes = CancelTable::map();
-  if (!notes) throw std::bad_alloc();
-  return NotesPointer(notes);
+TablePointer fresh_table() {
+  CancelTable* table = CancelTable::map();
+  if (!table) throw std::bad_alloc();
+  return TablePointer(table);
 }
 
 }  // namespace
 
-// ---- notes ----
+// ---- the cancel table ----
 
 BOOST_AUTO_TEST_CASE(an_entry_is_found_until_it_is_erased) {
-  const NotesPointer notes = fresh_notes();
-  BOOST_TEST(notes->deadline_of(5, 1) == no_deadline);
-  CancelEntry* one = notes->write(5 << 10, 1, 100);
-  CancelEntry* two = notes->write(5 << 10, 2, 200);
+  const TablePointer table = fresh_table();
+  BOOST_TEST(table->deadline_of(5, 1) == no_deadline);
+  CancelEntry* one = table->write(5 << 10, 1, 100);
+  CancelEntry* two = table->write(5 << 10, 2, 200);
   BOOST_REQUIRE(one);
   BOOST_REQUIRE(two);
-  BOOST_TEST(notes->deadline_of(5 << 10, 1) == 100);
-  BOOST_TEST(notes->deadline_of(5 << 10, 2) == 200);
-  BOOST_TEST(notes->deadline_of(5 << 10, 3) == no_deadline);
-  BOOST_TEST(notes->deadline_of(6 << 10, 1) == no_deadline);
+  BOOST_TEST(table->deadline_of(5 << 10, 1) == 100);
+  BOOST_TEST(table->deadline_of(5 << 10, 2) == 200);
+  BOOST_TEST(table->deadline_of(5 << 10, 3) == no_deadline);
+  BOOST_TEST(table->deadline_of(6 << 10, 1) == no_deadline);
   one->deadline = revoked;
-  BOOST_TEST(notes->deadline_of(5 << 10, 1) == revoked);
-  notes->erase(one);
-  BOOST_TEST(notes->deadline_of(5 << 10, 1) == no_deadline);
-  BOOST_TEST(notes->deadline_of(5 << 10, 2) == 200);
-  notes->erase(two);
-  BOOST_TEST(notes->deadline_of(5 << 10, 2) == no_deadline);
+  BOOST_TEST(table->deadline_of(5 << 10, 1) == revoked);
+  table->erase(one);
+  BOOST_TEST(table->deadline_of(5 << 10, 1) == no_deadline);
+  BOOST_TEST(table->deadline_of(5 << 10, 2) == 200);
+  table->erase(two);
+  BOOST_TEST(table->deadline_of(5 << 10, 2) == no_deadline);
 }
 
 BOOST_AUTO_TEST_CASE(a_hundred_thousand_entries_are_found) {
-  const NotesPointer notes = fresh_notes();
+  const TablePointer table = fresh_table();
   std::vector<CancelEntry*> all;
   const std::uint64_t owner = CancelTable::new_owner();
   for (std::uint64_t i = 0; i < 100000; ++i)
-    all.push_back(notes->write(owner, i, static_cast<std::int64_t>(i) + 1));
+    all.push_back(table->write(owner, i, static_cast<std::int64_t>(i) + 1));
   std::size_t found = 0;
   for (std::uint64_t i = 0; i < 100000; ++i)
-    found += all[i] && notes->deadline_of(owner, i) == static_cast<std::int64_t>(i) + 1;
+    found += all[i] && table->deadline_of(owner, i) == static_cast<std::int64_t>(i) + 1;
   // Some may find no room: a probe of eight places at two fifths of all.
   BOOST_TEST(found > 99900u);
-  for (CancelEntry* note : all)
-    if (note) notes->erase(note);
+  for (CancelEntry* entry : all)
+    if (entry) table->erase(entry);
   for (std::uint64_t i = 0; i < 100000; ++i)
-    BOOST_REQUIRE(notes->deadline_of(owner, i) == no_deadline);
+    BOOST_REQUIRE(table->deadline_of(owner, i) == no_deadline);
 }
 
 BOOST_AUTO_TEST_CASE(a_full_table_refuses_entries_and_still_works) {
-  const NotesPointer notes = fresh_notes();
+  const TablePointer table = fresh_table();
   const std::uint64_t owner = CancelTable::new_owner();
   std::vector<CancelEntry*> all;
   std::size_t refused = 0;
   for (std::uint64_t i = 0; i < 600000; ++i) {
-    CancelEntry* note = notes->write(owner, i, 1);
-    refused += note == nullptr;
-    if (note) all.push_back(note);
+    CancelEntry* entry = table->write(owner, i, 1);
+    refused += entry == nullptr;
+    if (entry) all.push_back(entry);
   }
   BOOST_TEST(refused > 0u);
   BOOST_TEST(all.size() > 200000u);
   const std::set<CancelEntry*> different(all.begin(), all.end());
   BOOST_TEST(different.size() == all.size());
-  for (CancelEntry* note : all) notes->erase(note);
-  BOOST_TEST((notes->write(owner, 1, 5) != nullptr));
-  BOOST_TEST(notes->deadline_of(owner, 1) == 5);
+  for (CancelEntry* entry : all) table->erase(entry);
+  BOOST_TEST((table->write(owner, 1, 5) != nullptr));
+  BOOST_TEST(table->deadline_of(owner, 1) == 5);
 }
 
 BOOST_AUTO_TEST_CASE(owner_ids_are_unique) {
@@ -125,17 +125,17 @@ BOOST_AUTO_TEST_CASE(owner_ids_are_unique) {
 }
 
 BOOST_AUTO_TEST_CASE(several_processes_write_at_the_same_time) {
-  const NotesPointer notes = fresh_notes();
+  const TablePointer table = fresh_table();
   std::vector<pid_t> pids;
   for (int k = 0; k < 4; ++k) {
     const pid_t pid = ::fork();
     if (pid == 0) {
       const std::uint64_t owner = CancelTable::new_owner();
       for (std::uint64_t i = 0; i < 50000; ++i) {
-        CancelEntry* note = notes->write(owner, i % 50, 7);
-        if (note && notes->deadline_of(owner, i % 50) != 7) ::_exit(1);
-        if (note) notes->erase(note);
-        if (notes->deadline_of(owner, i % 50) != no_deadline) ::_exit(2);
+        CancelEntry* entry = table->write(owner, i % 50, 7);
+        if (entry && table->deadline_of(owner, i % 50) != 7) ::_exit(1);
+        if (entry) table->erase(entry);
+        if (table->deadline_of(owner, i % 50) != no_deadline) ::_exit(2);
       }
       ::_exit(0);
     }
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(several_processes_write_at_the_same_time) {
     ::waitpid(pid, &status, 0);
     BOOST_TEST(status == 0);
   }
-  BOOST_TEST(notes->deadline_of(1 << 20, 1) == no_deadline);
+  BOOST_TEST(table->deadline_of(1 << 20, 1) == no_deadline);
 }
 
 BOOST_AUTO_TEST_CASE(huge_times_mean_no_deadline) {
@@ -207,20 +207,20 @@ BOOST_AUTO_TEST_CASE(a_child_that_must_stop_does_not_begin_the_next_call) {
 
 namespace {
 
-// Until there is no place left, wherever a note might go.
+// Until there is no place left, wherever an entry might go.
 class FullTable {
 public:
   FullTable() : table_(par::Replicas::choose(nullptr)->notes()) {
     const std::uint64_t owner = par::CancelTable::new_owner();
     std::uint64_t call = 0;
     for (int refused = 0; refused < 1000000; ++refused)
-      if (par::CancelEntry* note = table_.write(owner, call++, par::no_deadline)) {
-        all_.push_back(note);
+      if (par::CancelEntry* entry = table_.write(owner, call++, par::no_deadline)) {
+        all_.push_back(entry);
         refused = 0;
       }
   }
   ~FullTable() {
-    for (par::CancelEntry* note : all_) table_.erase(note);
+    for (par::CancelEntry* entry : all_) table_.erase(entry);
   }
   std::size_t size() const { return all_.size(); }
 
@@ -235,7 +235,7 @@ int wait_for_gate(int x) {
   return x;
 }
 
-struct Heard {
+struct Received {
   std::map<int, std::string> all;
   auto note(int i) {
     return [this, i](par::Result<int> r) { all[i] += r ? "right" : to_string(r.error().code()); };
@@ -270,24 +270,24 @@ BOOST_AUTO_TEST_CASE(a_deadline_ends_a_running_call_in_a_full_table) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(loop, wait_for_gate, of(1));
-  Heard heard;
-  pool.submit(0, heard.note(0)).set_deadline(20ms);
+  Received received;
+  pool.submit(0, received.note(0)).set_deadline(20ms);
   loop.run();
-  BOOST_TEST(heard.all[0] == "deadline");
+  BOOST_TEST(received.all[0] == "deadline");
   // The child was ended for it, or is past it: another one answers.
   shared->open = true;
-  pool.submit(1, heard.note(1));
+  pool.submit(1, received.note(1));
   loop.run();
-  BOOST_TEST(heard.all[1] == "right");
+  BOOST_TEST(received.all[1] == "right");
 }
 
 BOOST_AUTO_TEST_CASE(running_and_waiting_calls_are_cancelled_in_a_full_table) {
   const FullTable full;
   par::Reactor loop;
   auto pool = par::pool(loop, wait_for_gate, of(1));
-  Heard heard;
+  Received received;
   std::vector<par::Call> calls;
-  for (int i = 0; i < 4; ++i) calls.push_back(pool.submit(i, heard.note(i)));
+  for (int i = 0; i < 4; ++i) calls.push_back(pool.submit(i, received.note(i)));
   par::Timer wait = loop.every(1ms, [&] {
     if (shared->begun[0] == 0) return;
     for (int i = 0; i < 3; ++i) calls[static_cast<std::size_t>(i)].cancel();
@@ -295,11 +295,11 @@ BOOST_AUTO_TEST_CASE(running_and_waiting_calls_are_cancelled_in_a_full_table) {
     wait.cancel();
   });
   loop.run();
-  for (int i = 0; i < 3; ++i) BOOST_TEST(heard.all[i] == "cancelled");
-  BOOST_TEST(heard.all[3] == "right");
+  for (int i = 0; i < 3; ++i) BOOST_TEST(received.all[i] == "cancelled");
+  BOOST_TEST(received.all[3] == "right");
 }
 
-// What was sent ahead can't be taken back without a note: it stays where it is.
+// What was sent ahead can't be taken back without an entry: it stays where it is.
 BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_are_answered_once) {
   const FullTable full;
   par::Reactor loop;
@@ -311,14 +311,14 @@ BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_are_answered_once) {
         return x;
       },
       of(2));
-  Heard heard;
+  Received received;
   for (int i = 0; i < 60; ++i)
-    pool.submit(0, heard.note(60));  // short ones: so that many are sent ahead
+    pool.submit(0, received.note(60));  // short ones: so that many are sent ahead
   loop.run();
-  for (int i = 1; i < 60; ++i) pool.submit(i, heard.note(i));
+  for (int i = 1; i < 60; ++i) pool.submit(i, received.note(i));
   loop.run();
   for (int i = 1; i < 60; ++i) {
-    BOOST_TEST(heard.all[i] == "right");
+    BOOST_TEST(received.all[i] == "right");
     BOOST_TEST(shared->begun[i] == 1);
   }
 }

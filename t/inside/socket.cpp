@@ -724,9 +724,9 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
     Pair own = pair_of(PairKind::stream);  // of what it opens itself it is the owner
     const int copy = ::dup(own.one.get());
     own.one.reset();
-    const bool heard = receive_text(own.other.get()).flow == IoResult::closed;
+    const bool received = receive_text(own.other.get()).flow == IoResult::closed;
     ::close(copy);
-    return heard ? 0 : 2;
+    return received ? 0 : 2;
   });
   BOOST_TEST(status == 0);
   send_text(pair.one.get(), "on");

@@ -174,9 +174,9 @@ private:
   bool target_calls() const { return now.target == caller_of(now.use); }
   bool target_works() const { return now.target == worker_of(now.use); }
   void begin();
-  void strike(Moment);
-  void strike_at_work(Moment);
-  void strike_at_draining();
+  void disturb(Moment);
+  void disturb_at_work(Moment);
+  void disturb_at_draining();
   void send_large();
   void send_held(int count, std::size_t answer);
 
@@ -193,30 +193,30 @@ void Script::play() {
   if (now.spares > 0 && now.moment == Moment::after_request && target_calls()) loop_until(is_done);
   if (wants(Moment::before_first_message)) {
     loop_until([&] { return is_born() || is_done(); });
-    strike(Moment::before_first_message);
+    disturb(Moment::before_first_message);
   }
   send({first_call});
   settle();
   if (wants(Moment::mid_message)) {
     send_large();
-    strike(Moment::mid_message);
+    disturb(Moment::mid_message);
     settle();
   }
   if (wants(Moment::between_messages)) {
-    strike(Moment::between_messages);
+    disturb(Moment::between_messages);
     send({base_ + 1});
     settle();
   }
   for (const Moment moment : {Moment::one_pending, Moment::hundred_pending}) {
     if (!wants(moment)) continue;
     send_held(moment == Moment::one_pending ? 1 : 100, 0);
-    strike_at_work(moment);
+    disturb_at_work(moment);
     settle();
   }
   if (wants(Moment::draining)) {
     send_held(3, large);
     close();
-    strike_at_draining();
+    disturb_at_draining();
     settle();
   }
 }
@@ -232,12 +232,12 @@ void Script::begin() {
   const bool by_itself =
       now.moment == Moment::before_first_message || now.moment == Moment::between_messages;
   if (now.moment == Moment::after_request || (target_works() && by_itself)) activate_trigger();
-  strike(Moment::before_request);
+  disturb(Moment::before_request);
 }
 
 // Now is the moment.  A target that does not call has done its action when this returns, but for a
 // child that is draining, which needs somebody who reads.
-void Script::strike(Moment moment) {
+void Script::disturb(Moment moment) {
   if (now.moment == moment) {
     activate_trigger();
     // These two wait for something; to be woken does no more to them.
@@ -252,9 +252,9 @@ void Script::strike(Moment moment) {
   page->go = true;
 }
 
-void Script::strike_at_work(Moment moment) {
+void Script::disturb_at_work(Moment moment) {
   eventually([] { return page->begun > 0 || is_done(); });
-  if (now.moment != moment || !target_calls()) return strike(moment);
+  if (now.moment != moment || !target_calls()) return disturb(moment);
   // The caller's own end comes in a callback, while the call waits.
   activate_trigger();
   bell_ = reactor_.after(std::chrono::milliseconds(0), [] {
@@ -264,13 +264,13 @@ void Script::strike_at_work(Moment moment) {
 }
 
 // The answers fill the socket, and nobody reads them yet.
-void Script::strike_at_draining() {
+void Script::disturb_at_draining() {
   eventually([] { return page->begun > 0 || is_done(); });
   if (!target_calls() && !target_works()) {
     page->go = true;
     eventually([] { return page->encoded > 0 || is_done(); });
   }
-  strike(Moment::draining);
+  disturb(Moment::draining);
 }
 
 // Where neither end stops in the middle by itself, the child is busy with another one meanwhile.
@@ -303,7 +303,7 @@ public:
   // The program's part of a nested use: all else is the child's.
   void play_outer() {
     start();
-    par::Watch told = reactor_.on_readable(wake[0], [] {
+    par::Watch reported = reactor_.on_readable(wake[0], [] {
       char byte;
       if (::read(wake[0], &byte, 1) != 1) ::_exit(96);
       par::fault_at(Failpoint::callback);

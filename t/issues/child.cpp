@@ -164,16 +164,16 @@ BOOST_AUTO_TEST_CASE(a_call_continues_after_its_fork_has_returned) {
         for (;;) ::pause();
       },
       options);
-  std::vector<std::string> heard;
-  const auto hear = [&](par::Result<int> r) {
-    heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+  std::vector<std::string> received;
+  const auto receive = [&](par::Result<int> r) {
+    received.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
   };
-  par::Call first = f(0, hear);
-  f(7, hear);
+  par::Call first = f(0, receive);
+  f(7, receive);
   while (!board->copy_has_left) loop.run_for(1ms);
   first.cancel();
   loop.run();
-  BOOST_TEST(heard == (std::vector<std::string>{"cancelled", "7"}),
+  BOOST_TEST(received == (std::vector<std::string>{"cancelled", "7"}),
              boost::test_tools::per_element());
 }
 
@@ -424,18 +424,18 @@ template <class F>
 void check_leaving(F f) {
   par::Reactor loop;
   auto remote = par::run(loop, f);
-  Strings heard;
-  const auto hear = [&](par::Result<int> r) {
-    heard.push_back(r ? std::to_string(*r) : "error");
+  Strings received;
+  const auto receive = [&](par::Result<int> r) {
+    received.push_back(r ? std::to_string(*r) : "error");
     if (!r) BOOST_TEST((r.error().exit() && r.error().exit()->cause == par::Cause::normal));
   };
-  remote(0, hear);
+  remote(0, receive);
   loop.run();
-  remote(7, hear);
+  remote(7, receive);
   loop.run();
-  BOOST_REQUIRE(heard.size() == 2u);
-  BOOST_TEST(heard[0] == "error");
-  BOOST_TEST(heard[1] == "7");
+  BOOST_REQUIRE(received.size() == 2u);
+  BOOST_TEST(received[0] == "error");
+  BOOST_TEST(received[1] == "7");
 }
 
 template <class F>
@@ -508,19 +508,19 @@ BOOST_AUTO_TEST_CASE(a_pool_child_whose_task_exits_its_thread_is_replaced) {
         return x;
       },
       options);
-  Strings heard;
-  const auto hear = [&](par::Result<int> r) {
-    heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+  Strings received;
+  const auto receive = [&](par::Result<int> r) {
+    received.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
   };
-  for (int x : {0, 7}) pool.submit(x, hear);
+  for (int x : {0, 7}) pool.submit(x, receive);
   loop.run();
-  BOOST_TEST((heard == Strings{"child_exited", "7"}));
-  heard.clear();
+  BOOST_TEST((received == Strings{"child_exited", "7"}));
+  received.clear();
   pool.map(
-      std::vector<int>{1, 0, 2}, [&](std::size_t, par::Result<int> r) { hear(r); },
+      std::vector<int>{1, 0, 2}, [&](std::size_t, par::Result<int> r) { receive(r); },
       [](const par::MapSummary&) {});
   loop.run();
-  BOOST_TEST((heard == Strings{"1", "child_exited", "2"}));
+  BOOST_TEST((received == Strings{"1", "child_exited", "2"}));
 }
 
 // ---- another program ----

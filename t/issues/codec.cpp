@@ -263,18 +263,18 @@ BOOST_AUTO_TEST_CASE(a_deep_item_of_a_map_fails_alone) {
   items[0] = in_arrays(1);
   items[1] = in_objects(deep);
   items[2] = in_arrays(2);
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   pool.map(
       items,
       [&](std::size_t, par::Result<std::size_t> r) {
-        heard.push_back(r ? std::to_string(*r) : r.error().what());
+        received.push_back(r ? std::to_string(*r) : r.error().what());
       },
       [](const par::MapSummary&) {});
   loop.run();
-  BOOST_REQUIRE(heard.size() == 3U);
-  BOOST_TEST(heard[0] == "1");
-  BOOST_TEST(has(heard[1], too_deep));
-  BOOST_TEST(heard[2] == "1");
+  BOOST_REQUIRE(received.size() == 3U);
+  BOOST_TEST(received[0] == "1");
+  BOOST_TEST(has(received[1], too_deep));
+  BOOST_TEST(received[2] == "1");
 }
 
 BOOST_AUTO_TEST_CASE(send_refuses_a_deep_message_on_both_sides) {
@@ -286,14 +286,14 @@ BOOST_AUTO_TEST_CASE(send_refuses_a_deep_message_on_both_sides) {
       pipe.close();
     });
   });
-  std::vector<json> heard;
-  child.on_message([&](json message) { heard.push_back(std::move(message)); });
+  std::vector<json> received;
+  child.on_message([&](json message) { received.push_back(std::move(message)); });
   BOOST_TEST(has(bad_message([&] { child.send(in_arrays(deep)); }), too_deep));
   child.send(in_arrays(1));
   child.close();
   loop.run();
-  BOOST_REQUIRE(heard.size() == 1U);
-  BOOST_TEST(has(heard[0].dump(), too_deep));
+  BOOST_REQUIRE(received.size() == 1U);
+  BOOST_TEST(has(received[0].dump(), too_deep));
 }
 
 // ---- conversions of the program's own ----

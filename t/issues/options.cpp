@@ -151,11 +151,11 @@ std::string said(const par::Result<int>& result) {
 std::string answer_of(const par::Options& given) {
   par::Reactor loop;
   auto f = par::run<par::RawIo, par::RawIo>(loop, plus_one, given);
-  Strings heard;
-  f(41, [&](par::Result<int> r) { heard.push_back(said(r)); });
+  Strings received;
+  f(41, [&](par::Result<int> r) { received.push_back(said(r)); });
   loop.run();
-  BOOST_TEST(heard.size() == 1u);
-  return heard.empty() ? "" : heard.front();
+  BOOST_TEST(received.size() == 1u);
+  return received.empty() ? "" : received.front();
 }
 
 std::string echo_of(const par::Options& given) {
@@ -163,9 +163,9 @@ std::string echo_of(const par::Options& given) {
   auto p = par::process<par::RawIo, par::RawIo>(
       loop, [](par::Pipe<int, int> pipe) { pipe.on_message([pipe](int x) { pipe.send(x + 1); }); },
       given);
-  std::string heard;
+  std::string received;
   bool over = false;
-  p.on_message([&](int x) { heard = std::to_string(x); });
+  p.on_message([&](int x) { received = std::to_string(x); });
   p.on_error([](const par::Error&) {});
   p.on_exit([&](const par::ExitStatus&) { over = true; });
   const auto error = testing::error_of([&] { p.send(41); });
@@ -173,7 +173,7 @@ std::string echo_of(const par::Options& given) {
   p.close();
   loop.run();
   BOOST_TEST(over);
-  return heard;
+  return received;
 }
 
 constexpr int some_calls = 6;
@@ -308,10 +308,10 @@ std::vector<long long> own_limits(int) {
 std::vector<long long> limits_of_child(const par::Options& given) {
   par::Reactor loop;
   auto f = par::run(loop, own_limits, given);
-  std::vector<long long> heard;
-  f(0, [&](par::Result<std::vector<long long>> r) { heard = r.value(); });
+  std::vector<long long> received;
+  f(0, [&](par::Result<std::vector<long long>> r) { received = r.value(); });
   loop.run();
-  return heard;
+  return received;
 }
 
 }  // namespace
@@ -389,10 +389,10 @@ BOOST_AUTO_TEST_CASE(a_call_with_unlimited_retries_is_repeated_until_it_succeeds
           return x;
         },
         given);
-    std::string heard;
-    f(5, [&](par::Result<int> r) { heard = said(r); });
+    std::string received;
+    f(5, [&](par::Result<int> r) { received = said(r); });
     loop.run();
-    BOOST_TEST(heard == "5");
+    BOOST_TEST(received == "5");
   }
 }
 
@@ -616,13 +616,13 @@ BOOST_AUTO_TEST_CASE(calls_accept_extreme_deadlines) {
     par::Reactor loop;
     auto f = par::run(loop, plus_one);
     auto pool = par::pool(loop, plus_one);
-    std::string heard;
-    const auto hear = [&](par::Result<int> r) { heard = said(r); };
-    par::Call call = pooled ? pool.submit(1, hear) : f(1, hear);
+    std::string received;
+    const auto receive = [&](par::Result<int> r) { received = said(r); };
+    par::Call call = pooled ? pool.submit(1, receive) : f(1, receive);
     call.set_deadline(1h);
     call.set_deadline(time);
     loop.run();
-    return heard;
+    return received;
   };
   for (const bool pooled : {false, true}) {
     for (const Value value : unlimited) {
@@ -675,11 +675,11 @@ BOOST_AUTO_TEST_CASE(the_shutdown_time_of_a_pool_may_be_extreme) {
         },
         given);
     board->begun = false;
-    std::string heard;
-    pool.submit(value == Value::zero, [&](par::Result<int> r) { heard = said(r); });
+    std::string received;
+    pool.submit(value == Value::zero, [&](par::Result<int> r) { received = said(r); });
     BOOST_TEST(testing::loop_until(loop, [] { return board->begun.load(); }));
     pool.shutdown(grace);
     loop.run();
-    BOOST_TEST(heard == (value == Value::zero ? "cancelled" : "3"));
+    BOOST_TEST(received == (value == Value::zero ? "cancelled" : "3"));
   }
 }

@@ -366,16 +366,16 @@ Strings events_of_timer(F set) {
 // Where the parent reads late, the child has sent after the parent's end: it is reported there, and where nobody
 // hears it, it ends the child.
 BOOST_AUTO_TEST_CASE(a_send_of_a_child_after_the_end_of_the_parent_is_reported) {
-  const Strings unheard = events_of_timer([](par::Pipe<int, std::string>) {});
-  BOOST_REQUIRE(unheard.size() >= 2u);
-  BOOST_TEST(unheard[0] == std::to_string(large));
-  BOOST_TEST(unheard[1] == "end");
-  BOOST_TEST((unheard.back() == "exit 70" || unheard.back() == "exit 0"));
-  const Strings heard = events_of_timer([](par::Pipe<int, std::string> pipe) {
+  const Strings unreported = events_of_timer([](par::Pipe<int, std::string>) {});
+  BOOST_REQUIRE(unreported.size() >= 2u);
+  BOOST_TEST(unreported[0] == std::to_string(large));
+  BOOST_TEST(unreported[1] == "end");
+  BOOST_TEST((unreported.back() == "exit 70" || unreported.back() == "exit 0"));
+  const Strings received = events_of_timer([](par::Pipe<int, std::string> pipe) {
     pipe.on_error(
         [](const par::Error& error) { std::exit(error.code() == par::Errc::closed ? 3 : 4); });
   });
-  BOOST_TEST((heard.back() == "exit 3" || heard.back() == "exit 0"));
+  BOOST_TEST((received.back() == "exit 3" || received.back() == "exit 0"));
 }
 
 // ---- an error takes the place of the end ----
@@ -483,14 +483,14 @@ Strings answers_of_torn(std::size_t at, const par::Options& options) {
         return x;
       },
       options);
-  Strings heard;
+  Strings received;
   for (int i = 0; i < 3; ++i)
     f(i, [&](par::Result<int> r) {
-      heard.push_back(r ? "value" : par::to_string(r.error().code()));
+      received.push_back(r ? "value" : par::to_string(r.error().code()));
       if (!r) BOOST_TEST((r.error().exit() && r.error().exit()->signalled()));
     });
   loop.run();
-  return heard;
+  return received;
 }
 
 }  // namespace
@@ -519,10 +519,10 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_of_a_lost_snapshot_is_reported_as_a_lost_snap
         return x;
       },
       options);
-  Strings heard;
+  Strings received;
   for (int i = 0; i < 2; ++i)
     f(i, [&](par::Result<int> r) {
-      heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+      received.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
       if (!r) loop.stop();
     });
   // Seen in /proc: the snapshot may have been stopped before it reported the child.
@@ -531,7 +531,7 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_of_a_lost_snapshot_is_reported_as_a_lost_snap
       if (testing::state_of(child) == 'Z') ::kill(snapshot.pid(), SIGKILL);
   });
   loop.run();
-  BOOST_TEST(heard == (Strings{"0", "snapshot_lost"}), boost::test_tools::per_element());
+  BOOST_TEST(received == (Strings{"0", "snapshot_lost"}), boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(a_repeatable_call_is_repeated_after_a_torn_answer) {
@@ -555,13 +555,13 @@ BOOST_AUTO_TEST_CASE(a_pool_repeats_a_call_after_a_torn_answer) {
           return x;
         },
         options);
-    Strings heard;
+    Strings received;
     for (int i = 0; i < 3; ++i)
       pool.submit(i, [&](par::Result<int> r) {
-        heard.push_back(r ? "value" : par::to_string(r.error().code()));
+        received.push_back(r ? "value" : par::to_string(r.error().code()));
       });
     loop.run();
-    BOOST_TEST((heard == Strings{"value", retries > 0 ? "value" : "bad_message", "value"}));
+    BOOST_TEST((received == Strings{"value", retries > 0 ? "value" : "bad_message", "value"}));
   }
 }
 

@@ -74,10 +74,10 @@ struct Said {
     ::close(reading);
     ::close(writing);
   }
-  void tell(pid_t pid) const {
+  void report(pid_t pid) const {
     if (::write(writing, &pid, sizeof pid) != sizeof pid) ::_exit(90);
   }
-  pid_t hear() const {
+  pid_t receive() const {
     pid_t pid = 0;
     if (!testing::is_ready(reading) || ::read(reading, &pid, sizeof pid) != sizeof pid)
       throw std::runtime_error("the program does not say it");
@@ -121,7 +121,7 @@ bool cannot_change_ids() {
 
 int give_up_rights_and_spin(int) {
   become_ordinary_user();
-  said->tell(::getpid());
+  said->report(::getpid());
   spin();
 }
 
@@ -129,7 +129,7 @@ int give_up_rights_then_spin(int call) {
   if (call == 1)
     become_ordinary_user();
   else
-    said->tell(::getpid());
+    said->report(::getpid());
   while (call > 1) ::pause();
   return call;
 }
@@ -141,7 +141,7 @@ void give_up_rights_and_go_on(par::Pipe<int, int> pipe) {
   par::this_reactor()
       .every(std::chrono::milliseconds(1),
              [self, turns]() mutable {
-               if (++turns == 3) said->tell(self);
+               if (++turns == 3) said->report(self);
              })
       .detach();
   pipe.on_end([] {});  // it lives on without its program
@@ -152,7 +152,7 @@ void give_up_rights_and_go_on(par::Pipe<int, int> pipe) {
 template <class F>
 [[noreturn]] void be_program(F start) {
   par::init();
-  said->tell(par::default_snapshot().pid());
+  said->report(par::default_snapshot().pid());
   par::Reactor loop;
   start(loop);
   loop.run();
@@ -166,27 +166,27 @@ template <class F>
 BOOST_AUTO_TEST_CASE(a_task_with_other_user_ids_is_killed_with_its_snapshot,
                      *testing::guarantee("5.3")) {
   if (cannot_change_ids()) return;
-  const Said heard;
-  said = const_cast<Said*>(&heard);
+  const Said received;
+  said = const_cast<Said*>(&received);
   const Program program([] {
     be_program([](par::Reactor& loop) {
       static auto far = par::run(loop, give_up_rights_and_spin);
       far(0, [](par::Result<int>) {});
       while (far.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
-      said->tell(far.pid());
+      said->report(far.pid());
     });
   });
-  const pid_t snapshot = heard.hear();
-  const pid_t child = heard.hear();
-  BOOST_TEST(heard.hear() == child);  // it has other ids, and the program knows it
+  const pid_t snapshot = received.receive();
+  const pid_t child = received.receive();
+  BOOST_TEST(received.receive() == child);  // it has other ids, and the program knows it
   ::kill(snapshot, SIGKILL);
   BOOST_TEST(testing::gone(child));
 }
 
 BOOST_AUTO_TEST_CASE(a_child_that_the_program_must_kill_is_reported_as_lost) {
   if (cannot_change_ids()) return;
-  const Said heard;
-  said = const_cast<Said*>(&heard);
+  const Said received;
+  said = const_cast<Said*>(&received);
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -195,13 +195,13 @@ BOOST_AUTO_TEST_CASE(a_child_that_the_program_must_kill_is_reported_as_lost) {
         loop,
         [](par::Pipe<int, int>) {
           become_ordinary_user();
-          said->tell(::getpid());
+          said->report(::getpid());
           spin();
         },
         options);
     std::optional<par::Cause> cause;
     process.on_exit([&](const par::ExitStatus& how) { cause = how.cause; });
-    const pid_t child = said->hear();
+    const pid_t child = said->receive();
     while (process.pid() == 0) loop.run_for(std::chrono::milliseconds(1));
     ::kill(par::default_snapshot().pid(), SIGKILL);
     loop.run();
@@ -219,16 +219,16 @@ BOOST_AUTO_TEST_CASE(a_child_that_the_program_must_kill_is_reported_as_lost) {
 BOOST_AUTO_TEST_CASE(
     a_task_that_changes_its_user_ids_is_bound_to_its_snapshot_again_between_calls) {
   if (cannot_change_ids()) return;
-  const Said heard;
-  said = const_cast<Said*>(&heard);
+  const Said received;
+  said = const_cast<Said*>(&received);
   const Program program([] {
     be_program([](par::Reactor& loop) {
       static auto far = par::run(loop, give_up_rights_then_spin);
       far(1, [](par::Result<int>) { far(2, [](par::Result<int>) {}); });
     });
   });
-  const pid_t snapshot = heard.hear();
-  const pid_t child = heard.hear();
+  const pid_t snapshot = received.receive();
+  const pid_t child = received.receive();
   program.stop();
   ::kill(snapshot, SIGKILL);
   BOOST_TEST(testing::gone(child));
@@ -236,14 +236,14 @@ BOOST_AUTO_TEST_CASE(
 
 BOOST_AUTO_TEST_CASE(a_task_that_changes_its_user_ids_is_bound_to_its_snapshot_again_in_its_loop) {
   if (cannot_change_ids()) return;
-  const Said heard;
-  said = const_cast<Said*>(&heard);
+  const Said received;
+  said = const_cast<Said*>(&received);
   const Program program([] {
     be_program(
         [](par::Reactor& loop) { static auto far = par::process(loop, give_up_rights_and_go_on); });
   });
-  const pid_t snapshot = heard.hear();
-  const pid_t child = heard.hear();
+  const pid_t snapshot = received.receive();
+  const pid_t child = received.receive();
   program.stop();
   ::kill(snapshot, SIGKILL);
   BOOST_TEST(testing::gone(child));
@@ -281,8 +281,8 @@ BOOST_AUTO_TEST_CASE(a_fork_of_a_task_is_not_treated_as_an_orphan) {
 BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
                      *testing::guarantee("3.3")) {
   if (cannot_change_ids()) return;
-  const Said heard;
-  said = const_cast<Said*>(&heard);
+  const Said received;
+  said = const_cast<Said*>(&received);
   const int status = testing::elsewhere([] {
     become_user_who_may_change_ids();
     static const Said go_on;
@@ -294,8 +294,8 @@ BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
         loop,
         [](int) {
           if (::setresuid(somebody_else, somebody_else, somebody_else) != 0) return 1;
-          said->tell(::getpid());
-          go_on.hear();
+          said->report(::getpid());
+          go_on.receive();
           return 0;
         },
         options);
@@ -303,13 +303,13 @@ BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
     par::Call call = (*far)(0, [&](par::Result<int> r) {
       if (!r) code = r.error().code();
     });
-    const pid_t child = said->hear();
+    const pid_t child = said->receive();
     call.cancel();
     loop.run();
     if (code != par::Errc::cancelled) return 1;
     if (::kill(child, SIGKILL) == 0 || errno != EPERM) return 2;
     far.reset();
-    go_on.tell(0);
+    go_on.report(0);
     return testing::gone(child) ? 0 : 3;
   });
   BOOST_TEST(status == 0);

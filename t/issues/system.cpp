@@ -317,22 +317,23 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_polls_and_reports_it_once) {
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_ends_with_its_program) {
-  int told[2];
-  BOOST_REQUIRE(::pipe2(told, O_CLOEXEC) == 0);
+  int reported[2];
+  BOOST_REQUIRE(::pipe2(reported, O_CLOEXEC) == 0);
   const pid_t program = ::fork();
   if (program == 0) {
     par::init();
     const pid_t snapshot = par::default_snapshot().pid();
     const bool lowered = lower_limit(snapshot, 1);
     ::kill(snapshot, SIGCONT);
-    if (!lowered || !has_woken(snapshot) || ::write(told[1], &snapshot, sizeof snapshot) < 0)
+    if (!lowered || !has_woken(snapshot) || ::write(reported[1], &snapshot, sizeof snapshot) < 0)
       ::_exit(1);
     for (;;) ::pause();
   }
   pid_t snapshot = 0;
-  BOOST_TEST(::read(told[0], &snapshot, sizeof snapshot) == static_cast<ssize_t>(sizeof snapshot));
-  ::close(told[0]);
-  ::close(told[1]);
+  BOOST_TEST(::read(reported[0], &snapshot, sizeof snapshot) ==
+             static_cast<ssize_t>(sizeof snapshot));
+  ::close(reported[0]);
+  ::close(reported[1]);
   ::kill(program, SIGKILL);
   ::waitpid(program, nullptr, 0);
   BOOST_TEST(testing::gone(snapshot));

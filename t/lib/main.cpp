@@ -209,7 +209,7 @@ public:
 
   void test_finish() override {
     if (failures_.empty()) return;
-    write_out("# ---- failed: " + std::to_string(failed_) + " of " + std::to_string(told_) +
+    write_out("# ---- failed: " + std::to_string(failed_) + " of " + std::to_string(reported_) +
               " ----\n" + failures_);
   }
 
@@ -251,7 +251,7 @@ public:
   void test_unit_skipped(const but::test_unit& unit, but::const_string reason) override {
     forget_evidence();
     if (unit.p_type != but::TUT_CASE || !unit.is_enabled()) return;
-    tell(false, tap_name(unit) + ": not run: " + std::string(reason.begin(), reason.size()));
+    report(false, tap_name(unit) + ": not run: " + std::string(reason.begin(), reason.size()));
   }
 
   void test_unit_finish(const but::test_unit& unit, unsigned long) override {
@@ -261,9 +261,9 @@ public:
     in_case = false;
     const std::string complaint = what_is_wrong();
     if (complaint.empty() && !current.skip_reason.empty()) {
-      tell(true, current.name + " # SKIP " + current.skip_reason);
+      report(true, current.name + " # SKIP " + current.skip_reason);
     } else {
-      tell(complaint.empty(), current.name + (complaint.empty() ? "" : " - " + complaint));
+      report(complaint.empty(), current.name + (complaint.empty() ? "" : " - " + complaint));
     }
   }
 
@@ -304,14 +304,14 @@ private:
     return text;
   }
 
-  void tell(bool good, const std::string& text) {
-    write_out((good ? "ok " : "not ok ") + std::to_string(++told_) + " - " + text + "\n");
+  void report(bool good, const std::string& text) {
+    write_out((good ? "ok " : "not ok ") + std::to_string(++reported_) + " - " + text + "\n");
     if (good) return;
     ++failed_;
     failures_ += "# " + text + "\n" + evidence();
   }
 
-  int told_ = 0;
+  int reported_ = 0;
   int failed_ = 0;
   std::string failures_;  // again in the end: all that there is of a log that was cut
 };

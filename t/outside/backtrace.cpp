@@ -381,16 +381,16 @@ BOOST_AUTO_TEST_CASE(the_items_of_a_map_have_backtraces) {
   options.workers = 2;
   options.child = with_backtrace(snapshot);
   auto pool = par::pool(loop, throw_here, options);
-  std::vector<par::Error> heard;
+  std::vector<par::Error> received;
   pool.map(
       std::vector<int>(50, 1),
       [&](std::size_t, par::Result<int> r) {
-        if (!r) heard.push_back(r.error());
+        if (!r) received.push_back(r.error());
       },
       [](const par::MapSummary&) {});
   loop.run();
-  BOOST_REQUIRE(heard.size() == 50U);
-  for (const par::Error& error : heard)
+  BOOST_REQUIRE(received.size() == 50U);
+  for (const par::Error& error : received)
     check_innermost(error.backtrace(), throw_here, "throw_here");
 }
 

@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_work_in_every_mode) {
         });
     const std::string large(1 << 20, 'x');
     std::size_t sent = 0;
-    std::size_t heard = 0;
+    std::size_t received = 0;
     const auto fill = [&] {
       while (sent < 10 && p.send(large)) ++sent;
       if (sent >= 10) p.close();
@@ -205,15 +205,15 @@ BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_work_in_every_mode) {
       ++sent;  // the one that was taken above the mark
       fill();
     });
-    p.on_message([&](std::string s) { heard += s == large; });
+    p.on_message([&](std::string s) { received += s == large; });
     p.on_exit([&](const par::ExitStatus&) {
       ended = true;
       driven.changed();
     });
     fill();
     driven.until([&] { return ended; });
-    BOOST_TEST(heard == sent, name_of(way));
-    BOOST_TEST(heard >= 10u, name_of(way));
+    BOOST_TEST(received == sent, name_of(way));
+    BOOST_TEST(received >= 10u, name_of(way));
   }
 }
 
@@ -232,18 +232,18 @@ BOOST_AUTO_TEST_CASE(a_lost_snapshot_is_noticed_in_every_mode) {
           },
           options);
       auto p = par::process(driven.loop(), echo, options);
-      std::string heard;
+      std::string received;
       f(1, [&](par::Result<int> r) {
-        heard += r.error().code() == par::Errc::snapshot_lost ? "f" : "?";
+        received += r.error().code() == par::Errc::snapshot_lost ? "f" : "?";
         driven.changed();
       });
       p.on_start([&](pid_t) { ::kill(snapshot.pid(), SIGKILL); });
       p.on_exit([&](const par::ExitStatus& s) {
-        heard += s.cause == par::Cause::snapshot_lost ? "p" : "?";
+        received += s.cause == par::Cause::snapshot_lost ? "p" : "?";
         driven.changed();
       });
-      driven.until([&] { return heard.size() == 2; });
-      if (heard != "fp" && heard != "pf") return 1;
+      driven.until([&] { return received.size() == 2; });
+      if (received != "fp" && received != "pf") return 1;
       if (snapshot.alive()) return 2;
       // It is reaped by turns of the loop, whoever turns it.
       const bool reaped = testing::eventually([&] {
@@ -286,14 +286,14 @@ BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_mode) {
     Driven driven(way);
     par::Reactor& loop = driven.loop();
     constexpr int each = 500;
-    std::vector<std::vector<int>> heard(3);
+    std::vector<std::vector<int>> received(3);
     std::size_t total = 0;
     std::vector<std::thread> threads;
-    for (std::size_t t = 0; t < heard.size(); ++t) {
+    for (std::size_t t = 0; t < received.size(); ++t) {
       threads.emplace_back([&, t, hold = loop.hold()]() mutable {
         for (int i = 0; i < each; ++i) {
           loop.post([&, t, i] {
-            heard[t].push_back(i);
+            received[t].push_back(i);
             ++total;
             driven.changed();
           });
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_mode) {
     driven.until([&] { return total == 3u * each; });
     for (std::thread& thread : threads) thread.join();
     BOOST_TEST(total == 3u * each, name_of(way));
-    for (const auto& numbers : heard)
+    for (const auto& numbers : received)
       BOOST_TEST(std::is_sorted(numbers.begin(), numbers.end()), name_of(way));
   }
 }
@@ -322,14 +322,14 @@ BOOST_AUTO_TEST_CASE(a_thread_may_post_calls_in_every_mode) {
       par::Hold hold = loop.hold();
       holding = true;
       for (int x = 0; x < 20; ++x) {
-        std::atomic<bool> heard{false};
+        std::atomic<bool> received{false};
         loop.post([&, x] {
           f(x, [&, x](par::Result<int> r) {
             right += r.value() == x + 1;
-            heard = true;
+            received = true;
           });
         });
-        while (!heard) std::this_thread::yield();
+        while (!received) std::this_thread::yield();
       }
       loop.post([&] {
         done = true;
@@ -397,7 +397,7 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_create_and_drop_any_object) {
     Driven driven(way);
     std::optional<par::Remote<int, int>> f;
     std::optional<par::Process<int, int>> p;
-    std::vector<int> heard;
+    std::vector<int> received;
     bool dropped = false;
     OwnEvent drop(driven.base(), -1, 0, [&] {
       f.reset();
@@ -408,17 +408,17 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_create_and_drop_any_object) {
     OwnEvent make(driven.base(), -1, 0, [&] {
       f = par::run(driven.loop(), plus_one);
       p = par::process(driven.loop(), echo);
-      const auto hear = [&](int x) {
-        heard.push_back(x);
-        if (heard.size() == 2) drop.add_in(1us);
+      const auto receive = [&](int x) {
+        received.push_back(x);
+        if (received.size() == 2) drop.add_in(1us);
       };
-      (*f)(1, [hear](par::Result<int> r) { hear(r.value()); });
-      p->on_message(hear);
+      (*f)(1, [receive](par::Result<int> r) { receive(r.value()); });
+      p->on_message(receive);
       p->send(2);
     });
     make.add_in(1us);
     driven.until([&] { return dropped; });
-    BOOST_TEST((heard == std::vector<int>{2, 2}), name_of(way));
+    BOOST_TEST((received == std::vector<int>{2, 2}), name_of(way));
   }
 }
 
@@ -501,12 +501,12 @@ BOOST_AUTO_TEST_CASE(loopbreak_and_loopexit_of_the_program_end_run) {
     BOOST_TEST(driven.loop().run_for(1h));
     BOOST_TEST(ended == 2);
     // It is as good as before.
-    int heard = 0;
-    p.on_message([&](int x) { heard = x; });
+    int received = 0;
+    p.on_message([&](int x) { received = x; });
     p.send(5);
     p.close();
     driven.loop().run();
-    BOOST_TEST(heard == 5);
+    BOOST_TEST(received == 5);
   }
 }
 
@@ -530,23 +530,23 @@ BOOST_AUTO_TEST_CASE(one_base_may_be_run_and_dispatched_in_turns) {
   Driven driven(Way::run);
   event_base* const base = driven.base();
   auto f = par::run(driven.loop(), plus_one);
-  int heard = 0;
+  int received = 0;
   const auto call = [&](bool breaks) {
-    f(heard, [&, breaks](par::Result<int> r) {
-      heard = r.value();
+    f(received, [&, breaks](par::Result<int> r) {
+      received = r.value();
       if (breaks) ::event_base_loopbreak(base);
     });
   };
   for (int round = 0; round < 5; ++round) {
     call(false);
     driven.loop().run();
-    BOOST_TEST(heard == 3 * round + 1);
+    BOOST_TEST(received == 3 * round + 1);
     call(true);
     ::event_base_dispatch(base);
-    BOOST_TEST(heard == 3 * round + 2);
+    BOOST_TEST(received == 3 * round + 2);
     call(false);
-    while (heard == 3 * round + 2) ::event_base_loop(base, EVLOOP_ONCE);
-    BOOST_TEST(heard == 3 * round + 3);
+    while (received == 3 * round + 2) ::event_base_loop(base, EVLOOP_ONCE);
+    BOOST_TEST(received == 3 * round + 3);
   }
 }
 
@@ -571,15 +571,15 @@ BOOST_AUTO_TEST_CASE(two_reactors_may_share_one_base) {
   other.run();
   BOOST_TEST(answer == 2);
   // An exception goes to whom it belongs.
-  std::string heard;
-  other.on_exception([&](std::exception_ptr) { heard += "other"; });
-  one.on_exception([&](std::exception_ptr) { heard += "one"; });
+  std::string received;
+  other.on_exception([&](std::exception_ptr) { received += "other"; });
+  one.on_exception([&](std::exception_ptr) { received += "one"; });
   other.post([] { throw std::runtime_error("of the other"); });
   one.run();
-  BOOST_TEST(heard == "other");
+  BOOST_TEST(received == "other");
   one.post([] { throw std::runtime_error("of the one"); });
   BOOST_CHECK_THROW(one.run(), std::runtime_error);
-  BOOST_TEST(heard == "other");
+  BOOST_TEST(received == "other");
 }
 
 BOOST_AUTO_TEST_CASE(reactors_come_and_go_on_one_base) {
@@ -680,40 +680,40 @@ private:
 BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_thrown_out_of_run_one_by_one) {
   for (const Way way : {Way::own_run, Way::run}) {
     Driven driven(way);
-    bool told = false;
-    driven.loop().on_exception([&](std::exception_ptr) { told = true; });
+    bool reported = false;
+    driven.loop().on_exception([&](std::exception_ptr) { reported = true; });
     Throwers throwers(driven);
-    std::vector<std::string> heard;
-    while (heard.size() < 20) {
+    std::vector<std::string> received;
+    while (received.size() < 20) {
       try {
         driven.loop().run();
         break;
       } catch (const std::runtime_error& error) {
-        heard.push_back(error.what());
+        received.push_back(error.what());
       }
     }
-    std::sort(heard.begin(), heard.end());
-    BOOST_TEST((heard == Throwers::all()), name_of(way));
-    BOOST_TEST(!told, name_of(way));  // it is for programs that dispatch
+    std::sort(received.begin(), received.end());
+    BOOST_TEST((received == Throwers::all()), name_of(way));
+    BOOST_TEST(!reported, name_of(way));  // it is for programs that dispatch
   }
 }
 
 BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_reach_on_exception_under_dispatch) {
   for (const Way way : {Way::dispatch, Way::once}) {
     Driven driven(way);
-    std::vector<std::string> heard;
+    std::vector<std::string> received;
     driven.loop().on_exception([&](std::exception_ptr thrown) {
       try {
         std::rethrow_exception(thrown);
       } catch (const std::runtime_error& error) {
-        heard.push_back(error.what());
+        received.push_back(error.what());
       }
       driven.changed();
     });
     Throwers throwers(driven);
-    driven.until([&] { return heard.size() == Throwers::all().size(); });
-    std::sort(heard.begin(), heard.end());
-    BOOST_TEST((heard == Throwers::all()), name_of(way));
+    driven.until([&] { return received.size() == Throwers::all().size(); });
+    std::sort(received.begin(), received.end());
+    BOOST_TEST((received == Throwers::all()), name_of(way));
   }
 }
 
@@ -730,10 +730,10 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_once_each_although_their_callbacks_throw
       if (x == 10) ::raise(SIGKILL);
       return x;
     });
-    std::vector<int> heard(20);
+    std::vector<int> received(20);
     for (int x = 0; x < 20; ++x) {
-      f(x, [&heard, x](par::Result<int>) {
-        ++heard[static_cast<std::size_t>(x)];
+      f(x, [&received, x](par::Result<int>) {
+        ++received[static_cast<std::size_t>(x)];
         throw std::runtime_error("mine");
       });
     }
@@ -751,7 +751,7 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_once_each_although_their_callbacks_throw
       BOOST_TEST(thrown == 20, name_of(way));
     }
     BOOST_TEST(thrown > 0, name_of(way));
-    BOOST_TEST((heard == std::vector<int>(20, 1)), name_of(way));
+    BOOST_TEST((received == std::vector<int>(20, 1)), name_of(way));
   }
 }
 

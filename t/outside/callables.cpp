@@ -94,15 +94,16 @@ BOOST_AUTO_TEST_CASE(a_function_without_a_result_is_called) {
   auto remember = par::run(loop, see);
   auto nothing = par::run(loop, [] {});
   auto fails = par::run(loop, [](int) { throw std::runtime_error("no"); });
-  int heard = 0;
+  int received = 0;
   remember(3, [&](par::Result<void> r) {
     r.value();
-    heard += r.has_value();
+    received += r.has_value();
   });
-  nothing([&](par::Result<void> r) { heard += r.has_value(); });
-  fails(1, [&](par::Result<void> r) { heard += r.error().code() == par::Errc::remote_exception; });
+  nothing([&](par::Result<void> r) { received += r.has_value(); });
+  fails(1,
+        [&](par::Result<void> r) { received += r.error().code() == par::Errc::remote_exception; });
   loop.run();
-  BOOST_TEST(heard == 3);
+  BOOST_TEST(received == 3);
   BOOST_TEST(seen == 0);  // it was seen in another process
 }
 

@@ -95,7 +95,7 @@ int first_hangs_deaf(int x) {
 
 // ---- what callers hear ----
 
-struct Heard {
+struct Received {
   std::vector<std::string> words;  // in order: "3=ok", "0=cancelled/started"
   std::map<int, int> times;
   std::map<int, par::Error> errors;
@@ -144,19 +144,19 @@ par::Options with_grace(milliseconds grace) {
 BOOST_AUTO_TEST_CASE(a_queued_call_is_removed, *testing::guarantee("3.1 3.2")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_waits);
   std::vector<par::Call> calls;
-  for (int x = 0; x < 4; ++x) calls.push_back(f(x, heard.of(x)));
+  for (int x = 0; x < 4; ++x) calls.push_back(f(x, received.of(x)));
   BOOST_REQUIRE(is_at(loop, f, 0));
   calls[2].cancel();
-  BOOST_TEST(heard.words.empty());  // never from inside the call
-  BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty(); }));
+  BOOST_TEST(received.words.empty());  // never from inside the call
+  BOOST_REQUIRE(run_until(loop, [&] { return !received.words.empty(); }));
   BOOST_TEST(f.pending() == 3u);
   const pid_t pid = f.pid();
   board->go = 1;
   loop.run();
-  BOOST_TEST(heard.words == (Words{"2=cancelled/sent", "0=ok", "1=ok", "3=ok"}),
+  BOOST_TEST(received.words == (Words{"2=cancelled/sent", "0=ok", "1=ok", "3=ok"}),
              boost::test_tools::per_element());
   BOOST_TEST(board->ran[2] == 0);
   BOOST_TEST(f.pid() == pid);
@@ -165,16 +165,16 @@ BOOST_AUTO_TEST_CASE(a_queued_call_is_removed, *testing::guarantee("3.1 3.2")) {
 BOOST_AUTO_TEST_CASE(a_thousand_queued_calls_are_removed) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   constexpr int count = 2001;
   auto f = par::run(loop, first_waits);
   std::vector<par::Call> calls;
-  for (int x = 0; x < count; ++x) calls.push_back(f(x, heard.of(x)));
+  for (int x = 0; x < count; ++x) calls.push_back(f(x, received.of(x)));
   BOOST_REQUIRE(is_at(loop, f, 0));
   for (int x = 1; x < count; x += 2) calls[static_cast<std::size_t>(x)].cancel();
   board->go = 1;
   loop.run();
-  BOOST_TEST(heard.each_once(count));
+  BOOST_TEST(received.each_once(count));
   int ran = 0;
   for (int x = 0; x < count; ++x) {
     BOOST_REQUIRE(board->ran[x] == (x % 2 == 0 ? 1 : 0));
@@ -186,7 +186,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_queued_calls_are_removed) {
 BOOST_AUTO_TEST_CASE(a_call_that_was_not_sent_is_removed) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run<par::DefaultIo, par::RawIo>(loop, [](std::string text) {
     const int x = text[0];
     note_run(x);
@@ -195,12 +195,12 @@ BOOST_AUTO_TEST_CASE(a_call_that_was_not_sent_is_removed) {
   });
   std::vector<par::Call> calls;
   for (int x = 0; x < 4; ++x)
-    calls.push_back(f(std::string(std::size_t{4} << 20, static_cast<char>(x)), heard.of(x)));
+    calls.push_back(f(std::string(std::size_t{4} << 20, static_cast<char>(x)), received.of(x)));
   BOOST_REQUIRE(is_at(loop, f, 0));
   calls[3].cancel();
   board->go = 1;
   loop.run();
-  BOOST_TEST(heard.words == (Words{"3=cancelled/not_sent", "0=ok", "1=ok", "2=ok"}),
+  BOOST_TEST(received.words == (Words{"3=cancelled/not_sent", "0=ok", "1=ok", "2=ok"}),
              boost::test_tools::per_element());
   BOOST_TEST(board->ran[3] == 0);
 }
@@ -208,15 +208,15 @@ BOOST_AUTO_TEST_CASE(a_call_that_was_not_sent_is_removed) {
 BOOST_AUTO_TEST_CASE(a_running_task_sees_its_cancellation_and_lives_on) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_listens, with_grace(std::chrono::hours(1)));
-  const par::Call first = f(0, heard.of(0));
-  f(1, heard.of(1));
+  const par::Call first = f(0, received.of(0));
+  f(1, received.of(1));
   BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
   first.cancel();
   loop.run();
-  BOOST_TEST(heard.words == (Words{"0=cancelled/started", "1=ok"}),
+  BOOST_TEST(received.words == (Words{"0=cancelled/started", "1=ok"}),
              boost::test_tools::per_element());
   BOOST_TEST(board->seen == 1);
   BOOST_TEST(f.pid() == pid);
@@ -227,17 +227,17 @@ BOOST_AUTO_TEST_CASE(a_task_that_ignores_its_cancellation_is_ended_without_effec
   for (auto task : {first_hangs, first_hangs_deaf}) {
     clear_board();
     par::Reactor loop;
-    Heard heard;
+    Received received;
     auto f = par::run(loop, task, with_grace(milliseconds(20)));
-    const par::Call first = f(0, heard.of(0));
-    for (int x = 1; x < 50; ++x) f(x, heard.of(x));
+    const par::Call first = f(0, received.of(0));
+    for (int x = 1; x < 50; ++x) f(x, received.of(x));
     BOOST_REQUIRE(is_at(loop, f, 0));
     const pid_t pid = f.pid();
     first.cancel();
     loop.run();
     Words expected{"0=cancelled/started"};
     for (int x = 1; x < 50; ++x) expected.push_back(std::to_string(x) + "=ok");
-    BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
+    BOOST_TEST(received.words == expected, boost::test_tools::per_element());
     for (int x = 0; x < 50; ++x) BOOST_TEST(board->ran[x] == 1);
     BOOST_TEST(f.pid() != pid);
     BOOST_TEST(!testing::process_exists(pid));
@@ -248,52 +248,52 @@ BOOST_AUTO_TEST_CASE(a_child_is_ended_even_if_the_loop_of_its_parent_hangs,
                      *testing::guarantee("3.3")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_hangs_deaf, with_grace(milliseconds(20)));
-  const par::Call first = f(0, heard.of(0));
+  const par::Call first = f(0, received.of(0));
   BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
   first.cancel();
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
-  BOOST_TEST(heard.words.empty());
+  BOOST_TEST(received.words.empty());
   loop.run();
-  BOOST_TEST(heard.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
+  BOOST_TEST(received.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
 }
 
 // While its child is being ended a Remote takes calls; they come after those that wait.
 BOOST_AUTO_TEST_CASE(calls_made_in_the_meantime_keep_their_order) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_hangs, with_grace(milliseconds(20)));
-  const par::Call first = f(0, heard.of(0));
-  for (int x = 1; x < 10; ++x) f(x, heard.of(x));
+  const par::Call first = f(0, received.of(0));
+  for (int x = 1; x < 10; ++x) f(x, received.of(x));
   BOOST_REQUIRE(is_at(loop, f, 0));
   first.cancel();
   int x = 10;
   par::Timer more;
   more = loop.every(milliseconds(1), [&] {
-    if (x < 200) f(x, heard.of(x));
+    if (x < 200) f(x, received.of(x));
     if (++x > 200) more = par::Timer{};
   });
   loop.run();
   Words expected{"0=cancelled/started"};
   for (int y = 1; y < 200; ++y) expected.push_back(std::to_string(y) + "=ok");
-  BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
+  BOOST_TEST(received.words == expected, boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(a_remote_may_be_closed_while_its_child_is_being_ended) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_hangs, with_grace(milliseconds(20)));
-  const par::Call first = f(0, heard.of(0));
-  f(1, heard.of(1));
+  const par::Call first = f(0, received.of(0));
+  f(1, received.of(1));
   BOOST_REQUIRE(is_at(loop, f, 0));
   first.cancel();
   f.close();
   loop.run();
-  BOOST_TEST(heard.words == (Words{"0=cancelled/started", "1=ok"}),
+  BOOST_TEST(received.words == (Words{"0=cancelled/started", "1=ok"}),
              boost::test_tools::per_element());
   const pid_t pid = f.pid();
   BOOST_TEST(testing::eventually([&] { return pid == 0 || !testing::process_exists(pid); }));
@@ -302,36 +302,36 @@ BOOST_AUTO_TEST_CASE(a_remote_may_be_closed_while_its_child_is_being_ended) {
 BOOST_AUTO_TEST_CASE(a_call_that_is_over_is_not_cancelled) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_listens);
   par::Call late;
   late.cancel();  // names nothing
-  const par::Call call = f(1, heard.of(1));
+  const par::Call call = f(1, received.of(1));
   loop.run();
   call.cancel();
   call.set_deadline(nanoseconds(0));
   loop.run();
-  const par::Call twice = f(2, heard.of(2));
+  const par::Call twice = f(2, received.of(2));
   twice.cancel();
   twice.cancel();
   twice.set_deadline(nanoseconds(0));
   loop.run();
   f(3, [&](par::Result<int> r) {
-    heard.of(3)(std::move(r));
+    received.of(3)(std::move(r));
     late.cancel();  // itself
   });
-  late = f(4, heard.of(4));
-  late = f(5, heard.of(5));
+  late = f(4, received.of(4));
+  late = f(5, received.of(5));
   loop.run();
-  BOOST_TEST(heard.each_once(5));
-  BOOST_TEST(heard.words[0] == "1=ok");
-  BOOST_TEST(heard.words[1].find("2=cancelled") == 0);
+  BOOST_TEST(received.each_once(5));
+  BOOST_TEST(received.words[0] == "1=ok");
+  BOOST_TEST(received.words[1].find("2=cancelled") == 0);
   auto gone = par::run(loop, first_listens);
-  const par::Call of_gone = gone(6, heard.of(6));
+  const par::Call of_gone = gone(6, received.of(6));
   gone = {};
   of_gone.cancel();
   loop.run();
-  BOOST_TEST(heard.words.back().find("6=cancelled") == 0);
+  BOOST_TEST(received.words.back().find("6=cancelled") == 0);
   of_gone.cancel();
 }
 
@@ -340,33 +340,33 @@ BOOST_AUTO_TEST_CASE(a_call_may_be_cancelled_before_the_child_is_known) {
   for (int i = 0; i < 20; ++i) {
     clear_board();
     par::Reactor loop;
-    Heard heard;
+    Received received;
     auto f = par::run(loop, first_hangs, with_grace(milliseconds(5)));
-    const par::Call first = f(0, heard.of(0));
-    f(1, heard.of(1));
+    const par::Call first = f(0, received.of(0));
+    f(1, received.of(1));
     if (i % 2 == 0) testing::eventually([] { return board->at == 0; });
     first.cancel();
     loop.run();
-    BOOST_TEST(heard.words.size() == 2u);
-    BOOST_TEST(heard.words[0].find("0=cancelled") == 0);
-    BOOST_TEST(heard.words[1] == "1=ok");
+    BOOST_TEST(received.words.size() == 2u);
+    BOOST_TEST(received.words[0].find("0=cancelled") == 0);
+    BOOST_TEST(received.words[1] == "1=ok");
   }
 }
 
 BOOST_AUTO_TEST_CASE(every_callback_may_cancel) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_waits);
   std::vector<par::Call> calls;
   calls.push_back(f(1, [&](par::Result<int> r) {
-    heard.of(1)(std::move(r));
+    received.of(1)(std::move(r));
     calls[2].cancel();
   }));
-  calls.push_back(f(2, heard.of(2)));
-  calls.push_back(f(3, heard.of(3)));
+  calls.push_back(f(2, received.of(2)));
+  calls.push_back(f(3, received.of(3)));
   loop.run();
-  BOOST_TEST(heard.each_once(3));
+  BOOST_TEST(received.each_once(3));
 }
 
 // ---- asynchronous tasks ----
@@ -401,9 +401,9 @@ void tenth_hangs(int x, par::Reply<int> reply) {
 BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_runs_is_not_killed) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_sleeps, with_grace(milliseconds(20)));
-  const par::Call first = f(0, heard.of(0));
+  const par::Call first = f(0, received.of(0));
   BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
   // The snapshot looks only when the loop has turned: how long that takes is not the child's to say.
@@ -412,14 +412,14 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_runs_is_not_killed) {
   BOOST_REQUIRE(testing::eventually([&] { return testing::state_of(snapshot) == 'T'; }));
   first.cancel();
   loop.run();
-  BOOST_TEST(heard.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
+  BOOST_TEST(received.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
   BOOST_TEST(testing::eventually([] { return board->seen > 100; }));
   ::kill(snapshot, SIGCONT);
   BOOST_TEST(testing::eventually([] { return board->seen > 200; }));  // long after the grace
   board->go = 1;                                                      // its late answer is dropped
-  f(1, heard.of(1));
+  f(1, received.of(1));
   loop.run();
-  BOOST_TEST(heard.words == (Words{"0=cancelled/started", "1=ok"}),
+  BOOST_TEST(received.words == (Words{"0=cancelled/started", "1=ok"}),
              boost::test_tools::per_element());
   BOOST_TEST(f.pid() == pid);
 }
@@ -427,37 +427,37 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_runs_is_not_killed) {
 BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_hangs_is_ended) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, tenth_hangs, with_grace(milliseconds(20)));
-  for (int x = 1; x < 10; ++x) f(x, heard.of(x));
-  const par::Call tenth = f(10, heard.of(10));
-  for (int x = 11; x < 20; ++x) f(x, heard.of(x));
+  for (int x = 1; x < 10; ++x) f(x, received.of(x));
+  const par::Call tenth = f(10, received.of(10));
+  for (int x = 11; x < 20; ++x) f(x, received.of(x));
   BOOST_REQUIRE(is_at(loop, f, 10));
   tenth.cancel();
   loop.run();
   Words expected{"10=cancelled/started"};
   for (int x = 1; x < 10; ++x) expected.push_back(std::to_string(x) + "=child_killed/started");
   for (int x = 11; x < 20; ++x) expected.push_back(std::to_string(x) + "=ok");
-  BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
+  BOOST_TEST(received.words == expected, boost::test_tools::per_element());
   for (int x = 1; x < 20; ++x) BOOST_TEST(board->ran[x] == 1);
-  const par::Error& told = heard.errors.at(1);
-  BOOST_REQUIRE(told.exit().has_value());
-  BOOST_TEST((told.exit()->cause == par::Cause::cancelled));
-  BOOST_TEST(std::string(told.what()).find("cancelled call") != std::string::npos);
+  const par::Error& reported = received.errors.at(1);
+  BOOST_REQUIRE(reported.exit().has_value());
+  BOOST_TEST((reported.exit()->cause == par::Cause::cancelled));
+  BOOST_TEST(std::string(reported.what()).find("cancelled call") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(a_closed_asynchronous_remote_whose_loop_hangs_is_ended) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, tenth_hangs, with_grace(milliseconds(20)));
-  const par::Call tenth = f(10, heard.of(10));
+  const par::Call tenth = f(10, received.of(10));
   f.close();
   BOOST_REQUIRE(is_at(loop, f, 10));
   const pid_t pid = f.pid();
   tenth.cancel();
   loop.run();
-  BOOST_TEST(heard.words == (Words{"10=cancelled/started"}), boost::test_tools::per_element());
+  BOOST_TEST(received.words == (Words{"10=cancelled/started"}), boost::test_tools::per_element());
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
 }
 
@@ -530,20 +530,20 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_does_not_disturb_the_ch
                      *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_waits, with_grace(milliseconds(1)));
-  f(0, heard.of(0));
-  f(1, heard.of(1)).set_deadline(milliseconds(5));
-  f(2, heard.of(2));
-  BOOST_REQUIRE(run_until(loop, [&] { return !heard.words.empty() && f.pid() != 0; }));
+  f(0, received.of(0));
+  f(1, received.of(1)).set_deadline(milliseconds(5));
+  f(2, received.of(2));
+  BOOST_REQUIRE(run_until(loop, [&] { return !received.words.empty() && f.pid() != 0; }));
   const pid_t pid = f.pid();
   BOOST_TEST(f.pending() == 2u);
   board->go = 1;
   loop.run();
-  BOOST_TEST(heard.words.size() == 3u);
-  BOOST_TEST(heard.words[0] == "1=deadline/sent");
-  BOOST_TEST(heard.words[1] == "0=ok");
-  BOOST_TEST(heard.words[2] == "2=ok");
+  BOOST_TEST(received.words.size() == 3u);
+  BOOST_TEST(received.words[0] == "1=deadline/sent");
+  BOOST_TEST(received.words[1] == "0=ok");
+  BOOST_TEST(received.words[2] == "2=ok");
   BOOST_TEST(board->ran[1] == 0);
   BOOST_TEST(f.pid() == pid);
 }
@@ -552,19 +552,19 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_does_not_disturb_the_ch
 BOOST_AUTO_TEST_CASE(a_child_begins_no_call_whose_deadline_has_passed, *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, first_waits);
-  f(0, heard.of(0));
+  f(0, received.of(0));
   const auto due = Clock::now() + milliseconds(3);
-  f(1, heard.of(1)).set_deadline(milliseconds(3));
-  f(2, heard.of(2));
+  f(1, received.of(1)).set_deadline(milliseconds(3));
+  f(2, received.of(2));
   BOOST_REQUIRE(testing::eventually([] { return board->at == 0; }));
   BOOST_REQUIRE(testing::eventually([&] { return Clock::now() > due + milliseconds(1); }));
   board->go = 1;
   BOOST_REQUIRE(testing::eventually([] { return board->at == 2; }));
   loop.run();
-  BOOST_TEST(heard.each_once(3));
-  BOOST_TEST((heard.errors.at(1).code() == par::Errc::deadline));
+  BOOST_TEST(received.each_once(3));
+  BOOST_TEST((received.errors.at(1).code() == par::Errc::deadline));
   BOOST_TEST(board->ran[1] == 0);
 }
 
@@ -573,18 +573,18 @@ BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes_is_ended,
   for (auto task : {first_listens, first_hangs, first_hangs_deaf}) {
     clear_board();
     par::Reactor loop;
-    Heard heard;
+    Received received;
     auto f = par::run(loop, task, with_grace(milliseconds(task == first_listens ? 60000 : 20)));
-    const par::Call first = f(0, heard.of(0));
-    for (int x = 1; x < 5; ++x) f(x, heard.of(x));
+    const par::Call first = f(0, received.of(0));
+    for (int x = 1; x < 5; ++x) f(x, received.of(x));
     BOOST_REQUIRE(is_at(loop, f, 0));
     const pid_t pid = f.pid();
     first.set_deadline(milliseconds(10));
     loop.run();
-    BOOST_REQUIRE(heard.words.size() == 5u);
-    BOOST_TEST(heard.words[0] == "0=deadline/started");
+    BOOST_REQUIRE(received.words.size() == 5u);
+    BOOST_TEST(received.words[0] == "0=deadline/started");
     for (int x = 1; x < 5; ++x)
-      BOOST_TEST(heard.words[static_cast<std::size_t>(x)] == std::to_string(x) + "=ok");
+      BOOST_TEST(received.words[static_cast<std::size_t>(x)] == std::to_string(x) + "=ok");
     BOOST_TEST((f.pid() == pid) == (task == first_listens));
   }
 }
@@ -592,23 +592,23 @@ BOOST_AUTO_TEST_CASE(a_running_call_whose_deadline_passes_is_ended,
 BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_replaces_the_default) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options = with_grace(milliseconds(10));
   options.deadline = milliseconds(5);
   auto f = par::run(loop, first_hangs, options);
-  f(0, heard.of(0));
+  f(0, received.of(0));
   loop.run();
-  BOOST_TEST(heard.words[0].find("0=deadline") == 0);
+  BOOST_TEST(received.words[0].find("0=deadline") == 0);
   auto g = par::run(loop, first_waits, options);
   // In a callback: it leaves only after this turn, when its own deadline stands.
-  loop.post([&] { g(0, heard.of(1)).set_deadline(std::chrono::hours(1)); });
+  loop.post([&] { g(0, received.of(1)).set_deadline(std::chrono::hours(1)); });
   int turns = 0;
   BOOST_TEST(run_until(loop, [&] { return ++turns > 50; }));  // far behind the 5 ms
-  BOOST_TEST(heard.words.size() == 1u);
+  BOOST_TEST(received.words.size() == 1u);
   board->go = 1;
   loop.run();
-  BOOST_TEST(heard.words.size() == 2u);
-  BOOST_TEST(heard.words[1] == "1=wrong");  // answered: with the number of the call, 0
+  BOOST_TEST(received.words.size() == 2u);
+  BOOST_TEST(received.words[1] == "1=wrong");  // answered: with the number of the call, 0
 }
 
 BOOST_AUTO_TEST_CASE(a_process_may_have_a_deadline) {
@@ -672,46 +672,46 @@ struct DiesInFirst {
 BOOST_AUTO_TEST_CASE(a_call_that_did_not_begin_is_repeated, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options;
   options.retries = 1;
   auto f = par::run(loop, DiesInFirst{1}, options);
-  for (int x = 0; x < 20; ++x) f(x, heard.of(x));
+  for (int x = 0; x < 20; ++x) f(x, received.of(x));
   loop.run();
   Words expected{"0=child_killed/started"};
   for (int x = 1; x < 20; ++x) expected.push_back(std::to_string(x) + "=ok");
-  BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
+  BOOST_TEST(received.words == expected, boost::test_tools::per_element());
   for (int x = 0; x < 20; ++x) BOOST_TEST(board->ran[x] == 1);
 }
 
 BOOST_AUTO_TEST_CASE(an_idempotent_call_is_repeated, *testing::guarantee("1.1")) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options;
   options.retries = 2;
   options.idempotent = true;
   auto f = par::run(loop, DiesInFirst{2}, options);
-  for (int x = 0; x < 20; ++x) f(x, heard.of(x));
+  for (int x = 0; x < 20; ++x) f(x, received.of(x));
   loop.run();
   Words expected;
   for (int x = 0; x < 20; ++x) expected.push_back(std::to_string(x) + "=ok");
-  BOOST_TEST(heard.words == expected, boost::test_tools::per_element());
+  BOOST_TEST(received.words == expected, boost::test_tools::per_element());
   BOOST_TEST(board->ran[0] == 3);
 }
 
 BOOST_AUTO_TEST_CASE(retries_come_to_an_end) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options;
   options.retries = 3;
   options.idempotent = true;
   auto f = par::run(loop, DiesInFirst{1000}, options);
-  for (int x = 0; x < 3; ++x) f(x, heard.of(x));
+  for (int x = 0; x < 3; ++x) f(x, received.of(x));
   loop.run();
-  BOOST_TEST(heard.each_once(3));
-  BOOST_TEST(heard.words[0] == "0=child_killed/started");
+  BOOST_TEST(received.each_once(3));
+  BOOST_TEST(received.words[0] == "0=child_killed/started");
   BOOST_TEST(board->ran[0] == 4);
 }
 
@@ -720,34 +720,35 @@ BOOST_AUTO_TEST_CASE(retries_end_when_the_snapshot_is_lost) {
   testing::allow_descriptors(1);
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options;
   options.snapshot = &snapshot;
   options.retries = 2;
   auto f = par::run(loop, first_waits, options);
-  f(1, heard.of(1));
+  f(1, received.of(1));
   loop.run();
   ::kill(snapshot.pid(), SIGKILL);
   par::Timer tick = loop.every(milliseconds(1), [&] {
     if (!snapshot.alive()) tick.cancel();
   });
   loop.run();
-  for (int x = 2; x < 100; ++x) f(x, heard.of(x));
+  for (int x = 2; x < 100; ++x) f(x, received.of(x));
   loop.run();
-  BOOST_TEST(heard.each_once(99));
-  for (int x = 2; x < 100; ++x) BOOST_TEST((heard.errors.at(x).code() == par::Errc::snapshot_lost));
+  BOOST_TEST(received.each_once(99));
+  for (int x = 2; x < 100; ++x)
+    BOOST_TEST((received.errors.at(x).code() == par::Errc::snapshot_lost));
 }
 
 BOOST_AUTO_TEST_CASE(each_call_without_retries_gets_the_death_of_its_child) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   auto f = par::run(loop, DiesInFirst{1});
   loop.post([&] {
-    for (int x = 0; x < 3; ++x) f(x, heard.of(x));  // in one piece, before the first can end it
+    for (int x = 0; x < 3; ++x) f(x, received.of(x));  // in one piece, before the first can end it
   });
   loop.run();
-  BOOST_TEST(heard.words ==
+  BOOST_TEST(received.words ==
                  (Words{"0=child_killed/started", "1=child_killed/sent", "2=child_killed/sent"}),
              boost::test_tools::per_element());
 }
@@ -755,7 +756,7 @@ BOOST_AUTO_TEST_CASE(each_call_without_retries_gets_the_death_of_its_child) {
 BOOST_AUTO_TEST_CASE(a_call_that_throws_is_not_repeated) {
   clear_board();
   par::Reactor loop;
-  Heard heard;
+  Received received;
   par::Options options;
   options.retries = 5;
   options.idempotent = true;
@@ -766,9 +767,9 @@ BOOST_AUTO_TEST_CASE(a_call_that_throws_is_not_repeated) {
         throw std::runtime_error("no");
       },
       options);
-  f(1, heard.of(1));
+  f(1, received.of(1));
   loop.run();
-  BOOST_TEST(heard.words[0] == "1=remote_exception/started");
+  BOOST_TEST(received.words[0] == "1=remote_exception/started");
   BOOST_TEST(board->ran[1] == 1);
 }
 
@@ -791,7 +792,7 @@ BOOST_AUTO_TEST_CASE(random_cancels_and_deadlines_give_one_answer_each,
           return x;
         },
         options);
-    Heard heard;
+    Received received;
     std::vector<par::Call> calls(count);
     int made = 0;
     par::Timer maker;
@@ -799,7 +800,7 @@ BOOST_AUTO_TEST_CASE(random_cancels_and_deadlines_give_one_answer_each,
       for (int i = 0; i < 30 && made < count; ++i, ++made) {
         const auto slot = static_cast<std::size_t>(made);
         const int x = first + made;
-        calls[slot] = f(x, heard.of(x));
+        calls[slot] = f(x, received.of(x));
         const unsigned dice = static_cast<unsigned>(random() % 10);
         if (x % 101 == 100 || dice == 0)
           calls[slot].set_deadline(std::chrono::microseconds(random() % 3000));
@@ -809,10 +810,10 @@ BOOST_AUTO_TEST_CASE(random_cancels_and_deadlines_give_one_answer_each,
       if (made == count) maker = par::Timer{};
     });
     loop.run();
-    BOOST_TEST(heard.each_once(count));
+    BOOST_TEST(received.each_once(count));
     for (int x = 0; x < first + count; ++x)
       BOOST_REQUIRE_MESSAGE(board->ran[x] <= 1, x << " was begun again");
-    for (const std::string& word : heard.words) {
+    for (const std::string& word : received.words) {
       const std::string what = word.substr(word.find('=') + 1);
       BOOST_REQUIRE_MESSAGE(
           what == "ok" || what.find("cancelled/") == 0 || what.find("deadline/") == 0, word);

@@ -187,12 +187,12 @@ BOOST_AUTO_TEST_CASE(cbor_and_msgpack_values_come_back_by_template_and_by_type) 
       par::process<par::CborIo, par::MsgpackIo>(loop, [](par::Pipe<user::Point, user::Point> pipe) {
         pipe.on_message([pipe](user::Point x) mutable { pipe.send({x.y, x.x}); });
       });
-  std::vector<user::Point> heard;
-  p.on_message([&](user::Point x) { heard.push_back(x); });
+  std::vector<user::Point> received;
+  p.on_message([&](user::Point x) { received.push_back(x); });
   p.send({1, 2});
   p.close();
   loop.run();
-  BOOST_TEST((heard == std::vector<user::Point>{{2, 1}}));
+  BOOST_TEST((received == std::vector<user::Point>{{2, 1}}));
 }
 
 BOOST_AUTO_TEST_CASE(bad_cbor_and_msgpack_fail_their_own_call) {
@@ -288,10 +288,10 @@ BOOST_AUTO_TEST_CASE(input_that_does_not_fit_the_type_names_its_position) {
   };
   auto f = par::run<par::DefaultIo, Both>(loop, [](const std::string& s) { return s; });
   const auto answer = [&](const std::string& json) {
-    std::string heard;
-    f(json, [&](par::Result<std::string> r) { heard = r ? *r : r.error().what(); });
+    std::string received;
+    f(json, [&](par::Result<std::string> r) { received = r ? *r : r.error().what(); });
     loop.run();
-    return heard;
+    return received;
   };
   BOOST_TEST(answer(R"({"x":1,"y":2})") == "1,2");
   BOOST_TEST(answer(R"({"x":1})").find("'y' not found") != std::string::npos);
@@ -386,14 +386,14 @@ BOOST_AUTO_TEST_CASE(pipes_take_codecs_and_survive_bad_messages) {
   auto p = par::process<Digits, par::RawIo<int>>(loop, [](par::Pipe<int, int> pipe) {
     pipe.on_message([pipe](int x) mutable { pipe.send(x); });
   });
-  std::vector<int> heard;
+  std::vector<int> received;
   std::vector<std::string> errors;
-  p.on_message([&](int x) { heard.push_back(x); });
+  p.on_message([&](int x) { received.push_back(x); });
   p.on_error([&](const par::Error& e) { errors.push_back(par::to_string(e.code())); });
   for (const int x : {5, 7, 9}) p.send(x);
   p.close();
   loop.run();
-  BOOST_TEST((heard == std::vector<int>{5, 9}));
+  BOOST_TEST((received == std::vector<int>{5, 9}));
   BOOST_TEST((errors == std::vector<std::string>{"bad_message"}));
 }
 
@@ -433,20 +433,20 @@ struct Shouting {
 
 // The answer to x as text.
 std::string answer_of(par::Reactor& loop, par::Remote<std::string, int> f, int x) {
-  std::string heard;
-  f(x, [&](par::Result<std::string> r) { heard = r ? *r : r.error().what(); });
+  std::string received;
+  f(x, [&](par::Result<std::string> r) { received = r ? *r : r.error().what(); });
   loop.run();
-  return heard;
+  return received;
 }
 
 // What a process says to x.
 std::string word_of(par::Reactor& loop, par::Process<std::string, int> p, int x) {
-  std::string heard;
-  p.on_message([&](const std::string& s) { heard += s; });
+  std::string received;
+  p.on_message([&](const std::string& s) { received += s; });
   p.send(x);
   p.close();
   loop.run();
-  return heard;
+  return received;
 }
 
 }  // namespace
@@ -549,19 +549,19 @@ bool is_bad_message(const par::Error& error, const Bomb& bomb) {
 // Makes all the calls at once; each hears its own failure, or what `expected` says.  `same_child`
 // is told by every right answer: none was lost on the way.
 template <class Inc, class Out, class MakeOut, class Check>
-void every_call_hears_its_own(par::Reactor& loop, par::Remote<Inc, Out> f, MakeOut make,
-                              Check check) {
-  unsigned heard = 0;
+void every_call_gets_its_own_answer(par::Reactor& loop, par::Remote<Inc, Out> f, MakeOut make,
+                                    Check check) {
+  unsigned received = 0;
   for (const Bomb& bomb : bombs())
-    f(make(bomb), [&heard, &check, bomb](par::Result<Inc> r) {
-      ++heard;
+    f(make(bomb), [&received, &check, bomb](par::Result<Inc> r) {
+      ++received;
       if (failure_of(bomb).empty())
         BOOST_TEST(check(r.value(), bomb), "call " << bomb.id);
       else
         BOOST_TEST(is_bad_message(r.error(), bomb), failure_of(bomb) << ": " << r.error().what());
     });
   loop.run();
-  BOOST_TEST(heard == bombs().size());
+  BOOST_TEST(received == bombs().size());
 }
 
 }  // namespace
@@ -574,7 +574,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_an_argument_may_throw_at_any_byte) {
     return std::array<int, 3>{{bomb.id, ++calls, ::getpid()}};
   });
   int calls = 0, pid = 0;
-  every_call_hears_its_own(
+  every_call_gets_its_own_answer(
       loop, std::move(f), [](const Bomb& bomb) { return bomb; },
       [&](const std::array<int, 3>& answer, const Bomb& bomb) {
         if (pid == 0) pid = answer[2];
@@ -586,7 +586,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_an_argument_may_throw_at_any_byte) {
 BOOST_AUTO_TEST_CASE(a_codec_of_an_answer_may_throw_at_any_byte) {
   par::Reactor loop;
   auto f = par::run<BombIo, par::RawIo>(loop, [](const Bomb& bomb) { return bomb; });
-  every_call_hears_its_own(
+  every_call_gets_its_own_answer(
       loop, std::move(f), [](const Bomb& bomb) { return bomb; },
       [](const Bomb& answer, const Bomb& bomb) { return answer.id == bomb.id; });
 }
@@ -595,7 +595,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_later_answer_may_throw_at_any_byte) {
   par::Reactor loop;
   auto f = par::run<BombIo, par::RawIo>(
       loop, [](const Bomb& bomb, par::Reply<Bomb> reply) { reply(bomb); });
-  every_call_hears_its_own(
+  every_call_gets_its_own_answer(
       loop, std::move(f), [](const Bomb& bomb) { return bomb; },
       [](const Bomb& answer, const Bomb& bomb) { return answer.id == bomb.id; });
 }
@@ -607,8 +607,8 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_message_to_a_process_may_throw_at_any_byte) {
     pipe.on_message([pipe](const Bomb& bomb) { pipe.send(std::to_string(bomb.id)); });
     pipe.on_error([pipe](const par::Error& error) { pipe.send(error.what()); });
   });
-  std::vector<std::string> heard, expected;
-  p.on_message([&](const std::string& s) { heard.push_back(s); });
+  std::vector<std::string> received, expected;
+  p.on_message([&](const std::string& s) { received.push_back(s); });
   for (const Bomb& bomb : bombs()) {
     if (bomb.put_at >= 0) {
       BOOST_CHECK_EXCEPTION(p.send(bomb), par::Error,
@@ -621,7 +621,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_message_to_a_process_may_throw_at_any_byte) {
   }
   p.close();
   loop.run();
-  BOOST_TEST(heard == expected, boost::test_tools::per_element());
+  BOOST_TEST(received == expected, boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(a_codec_of_a_message_from_a_process_may_throw_at_any_byte) {
@@ -638,9 +638,9 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_message_from_a_process_may_throw_at_any_byte) 
     pipe.send({failed, -1, -1});
     pipe.close();
   });
-  std::vector<std::string> heard, expected;
-  p.on_message([&](const Bomb& bomb) { heard.push_back(std::to_string(bomb.id)); });
-  p.on_error([&](const par::Error& error) { heard.push_back(error.what()); });
+  std::vector<std::string> received, expected;
+  p.on_message([&](const Bomb& bomb) { received.push_back(std::to_string(bomb.id)); });
+  p.on_error([&](const par::Error& error) { received.push_back(error.what()); });
   p.close();
   loop.run();
   for (const Bomb& bomb : bombs())
@@ -648,7 +648,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_message_from_a_process_may_throw_at_any_byte) 
       expected.push_back(bomb.get_at < 0 ? std::to_string(bomb.id)
                                          : "bad message: could not decode: " + failure_of(bomb));
   expected.push_back(std::to_string(last_byte + 1));  // as many could not be written
-  BOOST_TEST(heard == expected, boost::test_tools::per_element());
+  BOOST_TEST(received == expected, boost::test_tools::per_element());
 }
 
 // A bound argument is written when the function is made.

@@ -193,20 +193,20 @@ BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_has_no_room_for_descriptors) {
   std::vector<par::Fd> one;
   one.push_back(par::Fd::dup(ends.reading.get()));
   const std::vector<par::Fd>& with = one;
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   const std::vector<par::Fd> none;
   // One after the other: what a later one brings is received with an earlier one else.
   for (const std::vector<par::Fd>* descriptors : {&with, &with, &none, &with, &none}) {
     count(*descriptors, [&](par::Result<std::size_t> r) {
-      heard.push_back(r ? std::to_string(*r) : r.error().what());
+      received.push_back(r ? std::to_string(*r) : r.error().what());
     });
     loop.run();
   }
-  BOOST_REQUIRE(heard.size() == 5U);  // the last one gives the room back
-  BOOST_TEST(heard[0] == "1");
-  BOOST_TEST(testing::has(heard[1], "too many open files"));
-  BOOST_TEST(heard[2] == "0");
-  BOOST_TEST(heard[3] == "1");
+  BOOST_REQUIRE(received.size() == 5U);  // the last one gives the room back
+  BOOST_TEST(received[0] == "1");
+  BOOST_TEST(testing::has(received[1], "too many open files"));
+  BOOST_TEST(received[2] == "0");
+  BOOST_TEST(received[3] == "1");
 }
 
 BOOST_AUTO_TEST_CASE(a_repeated_call_sends_its_descriptors_again) {

@@ -19,7 +19,7 @@ using std::chrono::milliseconds;
 
 namespace {
 
-struct Told {
+struct Reported {
   std::optional<par::ExitStatus> by_exit;  // of a process
   std::optional<par::Error> by_call;       // of a call
   std::optional<par::Error> by_queued;     // of a call behind it
@@ -27,14 +27,14 @@ struct Told {
 
 // The same end in a process and in a call.
 template <class End>
-Told tell(par::Snapshot& snapshot, End end, par::Options options = {}) {
+Reported report(par::Snapshot& snapshot, End end, par::Options options = {}) {
   options.snapshot = &snapshot;
   par::Reactor loop;
-  Told told;
+  Reported reported;
   auto p = par::process(
       loop, [end](par::Pipe<int, int>) { end(); }, options);
   p.on_error([](const par::Error&) {});
-  p.on_exit([&](const par::ExitStatus& s) { told.by_exit = s; });
+  p.on_exit([&](const par::ExitStatus& s) { reported.by_exit = s; });
   auto f = par::run(
       loop,
       [end](int x) {
@@ -44,18 +44,19 @@ Told tell(par::Snapshot& snapshot, End end, par::Options options = {}) {
       options);
   // From one callback both leave in one piece: the second has left before the first can end the child.
   loop.post([&] {
-    f(1, [&](par::Result<int> r) { told.by_call = r.error(); });
-    f(2, [&](par::Result<int> r) { told.by_queued = r.error(); });
+    f(1, [&](par::Result<int> r) { reported.by_call = r.error(); });
+    f(2, [&](par::Result<int> r) { reported.by_queued = r.error(); });
   });
   loop.run();
-  if (!told.by_exit || !told.by_call || !told.by_queued || !told.by_call->exit())
+  if (!reported.by_exit || !reported.by_call || !reported.by_queued || !reported.by_call->exit())
     throw std::runtime_error("not everything was told");
-  return told;
+  return reported;
 }
 
-void check(const Told& told, par::Cause cause, int signum, par::Errc code, const char* words) {
+void check(const Reported& reported, par::Cause cause, int signum, par::Errc code,
+           const char* words) {
   for (const par::ExitStatus& status :
-       {*told.by_exit, *told.by_call->exit(), *told.by_queued->exit()}) {
+       {*reported.by_exit, *reported.by_call->exit(), *reported.by_queued->exit()}) {
     BOOST_TEST(status.pid > 0);
     BOOST_TEST(par::to_string(status.cause) == std::string(par::to_string(cause)));
     BOOST_TEST(status.signalled() == (signum != 0));
@@ -66,10 +67,10 @@ void check(const Told& told, par::Cause cause, int signum, par::Errc code, const
     BOOST_TEST(text.find("child " + std::to_string(status.pid)) == 0, text);
     BOOST_TEST(text.find(words) != std::string::npos, text);
   }
-  BOOST_TEST((told.by_call->code() == code));
-  BOOST_TEST((told.by_call->delivery() == par::Delivery::started));
-  BOOST_TEST((told.by_queued->code() == code));
-  BOOST_TEST((told.by_queued->delivery() == par::Delivery::sent));
+  BOOST_TEST((reported.by_call->code() == code));
+  BOOST_TEST((reported.by_call->delivery() == par::Delivery::started));
+  BOOST_TEST((reported.by_queued->code() == code));
+  BOOST_TEST((reported.by_queued->delivery() == par::Delivery::sent));
 }
 
 void spin() {
@@ -83,9 +84,9 @@ BOOST_AUTO_TEST_CASE(exits_are_reported_with_their_status, *testing::guarantee("
   testing::allow_descriptors(1);
   using par::Cause;
   using par::Errc;
-  check(tell(snapshot, [] { std::exit(7); }), Cause::error, 0, Errc::child_exited, "status 7");
-  check(tell(snapshot, [] { ::_exit(8); }), Cause::error, 0, Errc::child_exited, "status 8");
-  check(tell(snapshot, [] { std::exit(0); }), Cause::normal, 0, Errc::child_exited,
+  check(report(snapshot, [] { std::exit(7); }), Cause::error, 0, Errc::child_exited, "status 7");
+  check(report(snapshot, [] { ::_exit(8); }), Cause::error, 0, Errc::child_exited, "status 8");
+  check(report(snapshot, [] { std::exit(0); }), Cause::normal, 0, Errc::child_exited,
         "ended normally");
 }
 
@@ -93,7 +94,7 @@ BOOST_AUTO_TEST_CASE(crashes_are_reported_with_their_signal, *testing::guarantee
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   const auto is_crash = [&](auto end, int signum, const char* words) {
-    check(tell(snapshot, end), par::Cause::crash, signum, par::Errc::child_killed, words);
+    check(report(snapshot, end), par::Cause::crash, signum, par::Errc::child_killed, words);
   };
   is_crash([] { ::raise(SIGSEGV); }, SIGSEGV, "SIGSEGV");
   is_crash([] { std::abort(); }, SIGABRT, "SIGABRT");
@@ -132,9 +133,9 @@ BOOST_AUTO_TEST_CASE(the_limit_of_processor_time_applies) {
   testing::allow_descriptors(1);
   par::Options options;
   options.limits.cpu = std::chrono::seconds(1);
-  const Told told = tell(snapshot, spin, options);
-  check(told, par::Cause::cpu_limit, SIGXCPU, par::Errc::child_killed, "processor time");
-  BOOST_TEST((told.by_exit->usage.user_time.count() > 0));
+  const Reported reported = report(snapshot, spin, options);
+  check(reported, par::Cause::cpu_limit, SIGXCPU, par::Errc::child_killed, "processor time");
+  BOOST_TEST((reported.by_exit->usage.user_time.count() > 0));
 }
 
 BOOST_AUTO_TEST_CASE(the_memory_limit_applies) {
@@ -152,13 +153,13 @@ BOOST_AUTO_TEST_CASE(the_memory_limit_applies) {
         return text.size();
       },
       options);
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   for (const std::size_t megabytes : {std::size_t{16}, std::size_t{256}, std::size_t{16}})
     f(megabytes << 20, [&](par::Result<std::size_t> r) {
-      heard.push_back(r ? std::to_string(*r >> 20) : r.error().remote_type());
+      received.push_back(r ? std::to_string(*r >> 20) : r.error().remote_type());
     });
   loop.run();
-  BOOST_TEST(heard == (std::vector<std::string>{"16", "std::bad_alloc", "16"}),
+  BOOST_TEST(received == (std::vector<std::string>{"16", "std::bad_alloc", "16"}),
              boost::test_tools::per_element());
 }
 
@@ -250,14 +251,14 @@ namespace {
   std::vector<par::Remote<int, int>> remotes;
   std::vector<par::Process<int, int>> processes;
   std::vector<pid_t> pids{par::default_snapshot().pid()};
-  const auto tell = [&] {
+  const auto report = [&] {
     if (pids.size() < 6) return;
     if (stop_snapshot) ::kill(pids[0], SIGSTOP);
     if (::write(ready, pids.data(), pids.size() * sizeof(pid_t)) < 0) ::_exit(1);
   };
   const auto started = [&](pid_t pid) {
     pids.push_back(pid);
-    tell();
+    report();
   };
   for (int i = 0; i < 2; ++i) {
     remotes.push_back(par::run(loop, [](int x) {
@@ -485,14 +486,14 @@ BOOST_AUTO_TEST_CASE(every_call_is_answered_once_while_children_are_killed) {
     par::Reactor loop;
     auto f = par::run(loop, [](int x) { return x; });
     constexpr int calls = 5000;
-    std::vector<int> heard(calls);
+    std::vector<int> received(calls);
     int right = 0;
     int made = 0;
     const auto call = [&](auto&& self) -> void {
       if (made == calls) return;
       const int x = made++;
       f(x, [&, self, x](par::Result<int> r) {
-        ++heard[static_cast<std::size_t>(x)];
+        ++received[static_cast<std::size_t>(x)];
         right += r && *r == x;
         if (x % 50 == 0 && f.pid() > 0) ::kill(f.pid(), SIGKILL);
         self(self);
@@ -500,7 +501,7 @@ BOOST_AUTO_TEST_CASE(every_call_is_answered_once_while_children_are_killed) {
     };
     for (int i = 0; i < 10; ++i) call(call);
     loop.run();
-    for (const int times : heard)
+    for (const int times : received)
       if (times != 1) return 1;
     return right > 0 ? 0 : 2;
   });

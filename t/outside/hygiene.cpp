@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(an_exit_hook_of_a_task_runs_and_its_output_is_written) {
   std::string line;
   par::Options options = wished.options();
   options.out = par::Stdio::capture();
-  options.on_line = [&](const par::OutputLine& heard) { line = heard.text; };
+  options.on_line = [&](const par::OutputLine& received) { line = received.text; };
   end_of(
       loop,
       [](par::Pipe<int, int>) {

@@ -50,16 +50,16 @@ namespace {
 template <class Inc, class Out>
 std::optional<par::Result<Inc>> result_of(par::Reactor& loop, par::Remote<Inc, Out>& remote,
                                           Out argument) {
-  std::optional<par::Result<Inc>> heard;
+  std::optional<par::Result<Inc>> received;
   bool inside = true;
   remote(argument, [&](par::Result<Inc> r) {
     BOOST_TEST(!inside);
-    BOOST_TEST(!heard.has_value());
-    heard = std::move(r);
+    BOOST_TEST(!received.has_value());
+    received = std::move(r);
   });
   inside = false;
   loop.run();
-  return heard;
+  return received;
 }
 
 template <class F>
@@ -84,34 +84,34 @@ bool is_unknown(F f, const std::string& part) {
   par::Reactor loop;
   auto remote = par::run(loop, f);
   for (int i = 0; i < 2; ++i) {
-    const auto heard = result_of(loop, remote, 4);
-    if (!heard || heard->has_value() || !is_about(heard->error(), part)) return false;
+    const auto received = result_of(loop, remote, 4);
+    if (!received || received->has_value() || !is_about(received->error(), part)) return false;
   }
   return remote.pid() == 0 && remote.pending() == 0;
 }
 
-struct Heard {
+struct Received {
   bool started = false;
   std::string events;
   std::optional<par::Error> error;
 };
 
-Heard conversation(par::Reactor& loop, par::Process<int, int> process, int messages = 1) {
-  Heard heard;
-  process.on_start([&](pid_t) { heard.started = true; });  // before or after the messages
-  process.on_message([&](int x) { heard.events += std::to_string(x) + " "; });
+Received conversation(par::Reactor& loop, par::Process<int, int> process, int messages = 1) {
+  Received received;
+  process.on_start([&](pid_t) { received.started = true; });  // before or after the messages
+  process.on_message([&](int x) { received.events += std::to_string(x) + " "; });
   process.on_error([&](const par::Error& error) {
-    heard.events += "error ";
-    heard.error = error;
+    received.events += "error ";
+    received.error = error;
   });
-  process.on_end([&] { heard.events += "end "; });
+  process.on_end([&] { received.events += "end "; });
   process.on_exit([&](const par::ExitStatus& status) {
-    heard.events += std::string("exit ") + to_string(status.cause);
+    received.events += std::string("exit ") + to_string(status.cause);
   });
   for (int i = 0; i < messages; ++i) process.send(7);
   process.close();
   loop.run();
-  return heard;
+  return received;
 }
 
 }  // namespace
@@ -133,11 +133,11 @@ BOOST_AUTO_TEST_CASE(an_entry_in_a_late_library_is_refused) {
   par::Reactor loop;
   auto thrice = late->run_thrice(loop);
   for (int i = 0; i < 3; ++i) {
-    const auto heard = result_of(loop, thrice, 4);
-    BOOST_REQUIRE(heard.has_value());
-    BOOST_REQUIRE(!heard->has_value());
+    const auto received = result_of(loop, thrice, 4);
+    BOOST_REQUIRE(received.has_value());
+    BOOST_REQUIRE(!received->has_value());
     BOOST_TEST(
-        is_about(heard->error(), testing::library_path("late.so") + ", which was loaded after"));
+        is_about(received->error(), testing::library_path("late.so") + ", which was loaded after"));
   }
   BOOST_TEST(thrice.pid() == 0);
 }
@@ -159,23 +159,23 @@ BOOST_AUTO_TEST_CASE(all_waiting_calls_get_the_error_of_an_unknown_function) {
   par::Reactor loop;
   auto twice = par::run(loop, late->twice);
   const std::size_t open = testing::count_descriptors();
-  int heard = 0;
+  int received = 0;
   for (int i = 0; i < 100; ++i)
     twice(i, [&](par::Result<int> r) {
-      heard += is_about(r.error(), testing::library_path("late.so"));
+      received += is_about(r.error(), testing::library_path("late.so"));
     });
   BOOST_TEST(twice.pending() == 100U);
   BOOST_TEST(testing::count_descriptors() == open);  // they do not ask again, each for itself
   loop.run();
-  BOOST_TEST(heard == 100);
+  BOOST_TEST(received == 100);
   // So do those whose arguments fill any socket.
   auto size = par::run(loop, late->size);
   for (int i = 0; i < 3; ++i)
     size(std::string(1 << 22, 'x'), [&](par::Result<std::size_t> r) {
-      heard += is_about(r.error(), testing::library_path("late.so"));
+      received += is_about(r.error(), testing::library_path("late.so"));
     });
   loop.run();
-  BOOST_TEST(heard == 103);
+  BOOST_TEST(received == 103);
 }
 
 BOOST_AUTO_TEST_CASE(the_on_start_function_of_a_pool_must_be_known) {
@@ -191,16 +191,16 @@ BOOST_AUTO_TEST_CASE(the_on_start_function_of_a_pool_must_be_known) {
 
   options.on_start = par::bind(late->twice, 1);
   auto unknown = par::pool(loop, early->twice, options);
-  int heard = 0;
-  const auto hear = [&](par::Result<int> r) {
-    heard += !r && is_about(r.error(), testing::library_path("late.so"));
+  int received = 0;
+  const auto receive = [&](par::Result<int> r) {
+    received += !r && is_about(r.error(), testing::library_path("late.so"));
   };
-  for (int i = 0; i < 10; ++i) unknown.submit(i, hear);
+  for (int i = 0; i < 10; ++i) unknown.submit(i, receive);
   loop.run();
-  BOOST_TEST(heard == 10);
-  unknown.submit(1, hear);  // and once more
+  BOOST_TEST(received == 10);
+  unknown.submit(1, receive);  // and once more
   loop.run();
-  BOOST_TEST(heard == 11);
+  BOOST_TEST(received == 11);
   std::size_t failed = 0;
   std::size_t ends = 0;
   const std::vector<int> items(10, 1);
@@ -220,28 +220,28 @@ BOOST_AUTO_TEST_CASE(a_process_with_an_unknown_function_gets_one_error_and_its_e
   par::Reactor loop;
   for (int messages : {0, 1, 100000}) {
     for (const bool own : {true, false}) {
-      const Heard heard = conversation(
+      const Received received = conversation(
           loop, own ? late->process_echo(loop) : par::process(loop, late->echo), messages);
-      BOOST_TEST(heard.events == "error end exit not_started");
-      BOOST_TEST(!heard.started);
-      BOOST_REQUIRE(heard.error.has_value());
-      BOOST_TEST(is_about(*heard.error, testing::library_path("late.so")));
+      BOOST_TEST(received.events == "error end exit not_started");
+      BOOST_TEST(!received.started);
+      BOOST_REQUIRE(received.error.has_value());
+      BOOST_TEST(is_about(*received.error, testing::library_path("late.so")));
     }
   }
 }
 
 BOOST_AUTO_TEST_CASE(a_handle_dropped_early_leaves_nothing_behind) {
   par::Reactor loop;
-  std::vector<par::Errc> heard;
+  std::vector<par::Errc> received;
   {
     auto twice = par::run(loop, late->twice);
-    twice(1, [&](par::Result<int> r) { heard.push_back(r.error().code()); });
+    twice(1, [&](par::Result<int> r) { received.push_back(r.error().code()); });
     auto echo = par::process(loop, late->echo);
-    echo.on_exit([&](const par::ExitStatus&) { heard.push_back(par::Errc::closed); });
+    echo.on_exit([&](const par::ExitStatus&) { received.push_back(par::Errc::closed); });
     echo.kill(SIGKILL);
   }
   loop.run();
-  BOOST_TEST((heard == std::vector<par::Errc>{par::Errc::cancelled}));
+  BOOST_TEST((received == std::vector<par::Errc>{par::Errc::cancelled}));
 }
 
 BOOST_AUTO_TEST_CASE(an_unknown_function_does_not_affect_other_remotes) {
@@ -265,13 +265,13 @@ BOOST_AUTO_TEST_CASE(retries_and_deadlines_do_not_change_the_error) {
   options.deadline = std::chrono::minutes(1);
   par::Reactor loop;
   auto twice = par::run(loop, late->twice, options);
-  int heard = 0;
+  int received = 0;
   for (int i = 0; i < 3; ++i)
     twice(i, [&](par::Result<int> r) {
-      heard += is_about(r.error(), testing::library_path("late.so"));
+      received += is_about(r.error(), testing::library_path("late.so"));
     });
   loop.run();
-  BOOST_TEST(heard == 3);
+  BOOST_TEST(received == 3);
   auto echo = par::process(loop, late->echo, options);
   BOOST_TEST(conversation(loop, std::move(echo)).events == "error end exit not_started");
 }

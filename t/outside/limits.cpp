@@ -235,17 +235,17 @@ BOOST_AUTO_TEST_CASE(a_paused_parent_stops_a_writing_child, *testing::guarantee(
         fill();
       },
       options);
-  int heard = 0;
+  int received = 0;
   p.on_message([&](std::string s) {
-    heard += s.size() == 10000;
-    if (heard == 10) {
+    received += s.size() == 10000;
+    if (received == 10) {
       p.pause();
       loop.after(std::chrono::milliseconds(50), [&] { p.resume(); }).detach();
     }
   });
   p.on_end([&] { p.close(); });
   loop.run();
-  BOOST_TEST(heard == 2000);
+  BOOST_TEST(received == 2000);
 }
 
 // ---- a system without /proc: what can be known is known, and everything works ----

@@ -64,8 +64,8 @@ std::vector<int> numbers(int count) {
 }
 
 // What a map tells: how often each item was heard of, and whether in order.
-struct Heard {
-  explicit Heard(std::size_t count) : times(count) {}
+struct Received {
+  explicit Received(std::size_t count) : times(count) {}
 
   template <class Result, class IsRight>
   void operator()(std::size_t index, const Result& result, IsRight is_right) {
@@ -89,15 +89,15 @@ struct Heard {
   std::optional<par::MapSummary> summary{};
 };
 
-auto into(Heard& heard) {
-  return [&heard](std::size_t i, par::Result<int> r) {
-    heard(i, r, [i](int x) { return x == mixed(static_cast<int>(i)); });
+auto into(Received& received) {
+  return [&received](std::size_t i, par::Result<int> r) {
+    received(i, r, [i](int x) { return x == mixed(static_cast<int>(i)); });
   };
 }
-auto summary_of(Heard& heard) {
-  return [&heard](const par::MapSummary& s) {
-    BOOST_TEST(!heard.summary.has_value());
-    heard.summary = s;
+auto summary_of(Received& received) {
+  return [&received](const par::MapSummary& s) {
+    BOOST_TEST(!received.summary.has_value());
+    received.summary = s;
   };
 }
 
@@ -114,19 +114,19 @@ par::MapOptions unordered() {
 BOOST_AUTO_TEST_CASE(every_item_is_mapped_once_and_in_order) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(3));
-  Heard heard(20000);
-  pool.map(numbers(20000), into(heard), summary_of(heard));
-  BOOST_TEST(heard.next == 0u);  // never from inside the call
+  Received received(20000);
+  pool.map(numbers(20000), into(received), summary_of(received));
+  BOOST_TEST(received.next == 0u);  // never from inside the call
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.right == 20000u);
-  BOOST_TEST(heard.in_order);
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->done == 20000u);
-  BOOST_TEST(heard.summary->failed == 0u);
-  BOOST_TEST(!heard.summary->stopped);
-  BOOST_TEST(!heard.summary->error.has_value());
-  BOOST_TEST((heard.summary->time > 0ns));
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.right == 20000u);
+  BOOST_TEST(received.in_order);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->done == 20000u);
+  BOOST_TEST(received.summary->failed == 0u);
+  BOOST_TEST(!received.summary->stopped);
+  BOOST_TEST(!received.summary->error.has_value());
+  BOOST_TEST((received.summary->time > 0ns));
   BOOST_TEST(pool.stats().done == 20000u);
   BOOST_TEST(pool.pending() == 0u);
 }
@@ -141,30 +141,30 @@ BOOST_AUTO_TEST_CASE(results_of_an_unordered_map_are_delivered_as_they_arrive) {
         return x ^ 21;
       },
       of(2));
-  Heard heard(1000);
+  Received received(1000);
   pool.map(
       numbers(1000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         // The first one comes last, if nothing travels with it.
         if (i == 999) shared->open = true;
       },
-      summary_of(heard), unordered());
+      summary_of(received), unordered());
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.right == 1000u);
-  BOOST_TEST(!heard.in_order);
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.right == 1000u);
+  BOOST_TEST(!received.in_order);
 }
 
 BOOST_AUTO_TEST_CASE(an_empty_range_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
-  Heard heard(0);
-  pool.map(std::vector<int>{}, into(heard), summary_of(heard));
-  BOOST_TEST(!heard.summary.has_value());
+  Received received(0);
+  pool.map(std::vector<int>{}, into(received), summary_of(received));
+  BOOST_TEST(!received.summary.has_value());
   loop.run();
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->done == 0u);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->done == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(ranges_of_all_kinds_are_mapped) {
@@ -172,11 +172,11 @@ BOOST_AUTO_TEST_CASE(ranges_of_all_kinds_are_mapped) {
   auto pool = par::pool(loop, mixed, of(2));
   std::vector<std::size_t> sizes;
   const auto go = [&](auto&& range) {
-    Heard heard(100);
-    pool.map(std::forward<decltype(range)>(range), into(heard), summary_of(heard));
+    Received received(100);
+    pool.map(std::forward<decltype(range)>(range), into(received), summary_of(received));
     loop.run();
-    BOOST_TEST(heard.each_once());
-    BOOST_TEST(heard.right == 100u);
+    BOOST_TEST(received.each_once());
+    BOOST_TEST(received.right == 100u);
   };
   std::vector<int> vector = numbers(100);
   go(vector);
@@ -209,11 +209,11 @@ struct Words {
 BOOST_AUTO_TEST_CASE(an_input_iterator_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
-  Heard heard(5);
+  Received received(5);
   Words words{std::istringstream("0 1 2 3 4")};
-  pool.map(words, into(heard), summary_of(heard));
+  pool.map(words, into(received), summary_of(received));
   loop.run();
-  BOOST_TEST(heard.right == 5u);
+  BOOST_TEST(received.right == 5u);
 }
 
 BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
@@ -227,13 +227,13 @@ BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
       },
       of(2));
   int pulled = 0;
-  Heard heard(100000);
+  Received received(100000);
   pool.map(
       [&]() -> std::optional<int> {
         if (pulled == 100000) return std::nullopt;
         return pulled++;
       },
-      into(heard), summary_of(heard));
+      into(received), summary_of(received));
   BOOST_TEST(testing::eventually([&] {
     loop.run_for(1ms);
     return pulled > 0;
@@ -243,7 +243,7 @@ BOOST_AUTO_TEST_CASE(items_are_pulled_as_children_can_take_them) {
   shared->open = true;
   loop.run();
   BOOST_TEST(pulled == 100000);
-  BOOST_TEST(heard.right == 100000u);
+  BOOST_TEST(received.right == 100000u);
 }
 
 BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_of_an_ordered_map) {
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_of_an_ordered_map) {
       },
       of(2));
   int pulled = 0;
-  Heard heard(20000);
+  Received received(20000);
   par::MapOptions options;
   options.chunk = 10;
   pool.map(
@@ -265,7 +265,7 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_of_an_ordered_map) {
         if (pulled == 20000) return std::nullopt;
         return pulled++;
       },
-      into(heard), summary_of(heard), std::move(options));
+      into(received), summary_of(received), std::move(options));
   int before = -1;
   BOOST_TEST(testing::eventually([&] {
     loop.run_for(20ms);
@@ -274,8 +274,8 @@ BOOST_AUTO_TEST_CASE(a_late_result_holds_back_the_range_of_an_ordered_map) {
   BOOST_TEST(pulled <= 10 * (64 * 2 + 4));
   shared->open = true;
   loop.run();
-  BOOST_TEST(heard.right == 20000u);
-  BOOST_TEST(heard.in_order);
+  BOOST_TEST(received.right == 20000u);
+  BOOST_TEST(received.in_order);
 }
 
 BOOST_AUTO_TEST_CASE(strings_are_mapped_with_every_codec) {
@@ -362,27 +362,27 @@ BOOST_AUTO_TEST_CASE(an_exception_fails_only_its_own_item) {
         return x ^ 21;
       },
       of(2));
-  Heard heard(10000);
+  Received received(10000);
   std::optional<par::Error> first;
   pool.map(
       numbers(10000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (!r && !first) first = r.error();
       },
-      summary_of(heard));
+      summary_of(received));
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.in_order);
-  BOOST_TEST(heard.failed.size() == 1429u);
-  for (const std::size_t i : heard.failed) BOOST_REQUIRE(i % 7 == 3);
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.in_order);
+  BOOST_TEST(received.failed.size() == 1429u);
+  for (const std::size_t i : received.failed) BOOST_REQUIRE(i % 7 == 3);
   BOOST_REQUIRE(first.has_value());
   BOOST_TEST((first->code() == par::Errc::remote_exception));
   BOOST_TEST(first->remote_type() == "std::out_of_range");
   BOOST_TEST((first->delivery() == par::Delivery::started));
-  BOOST_TEST(heard.summary->failed == 1429u);
-  BOOST_TEST(heard.summary->done == 10000u - 1429u);
-  BOOST_TEST(heard.summary->error->remote_type() == "std::out_of_range");
+  BOOST_TEST(received.summary->failed == 1429u);
+  BOOST_TEST(received.summary->done == 10000u - 1429u);
+  BOOST_TEST(received.summary->error->remote_type() == "std::out_of_range");
   BOOST_TEST(pool.stats().failed == 1429u);
 }
 
@@ -419,20 +419,20 @@ BOOST_AUTO_TEST_CASE(a_map_stops_on_the_first_error) {
         return x ^ 21;
       },
       of(2));
-  Heard heard(10000);
+  Received received(10000);
   par::MapOptions options;
   options.stop_on_error = true;
-  pool.map(numbers(10000), into(heard), summary_of(heard), std::move(options));
+  pool.map(numbers(10000), into(received), summary_of(received), std::move(options));
   loop.run();
-  BOOST_TEST(heard.next == 5001u);
-  BOOST_TEST(heard.right == 5000u);
-  BOOST_TEST(heard.in_order);
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->stopped);
-  BOOST_TEST(heard.summary->failed == 1u);
-  BOOST_TEST(heard.summary->error->remote_type() == "std::runtime_error");
+  BOOST_TEST(received.next == 5001u);
+  BOOST_TEST(received.right == 5000u);
+  BOOST_TEST(received.in_order);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->stopped);
+  BOOST_TEST(received.summary->failed == 1u);
+  BOOST_TEST(received.summary->error->remote_type() == "std::runtime_error");
   // The pool goes on.
-  Heard again(100);
+  Received again(100);
   pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
   BOOST_TEST(again.right == 100u);
@@ -441,38 +441,38 @@ BOOST_AUTO_TEST_CASE(a_map_stops_on_the_first_error) {
 BOOST_AUTO_TEST_CASE(a_range_that_throws_ends_its_map_and_loses_nothing) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
-  Heard heard(100);
+  Received received(100);
   int next = 0;
   pool.map(
       [&]() -> std::optional<int> {
         if (next == 100) throw std::runtime_error("cannot read on");
         return next++;
       },
-      into(heard), summary_of(heard));
+      into(received), summary_of(received));
   BOOST_CHECK_THROW(loop.run(), std::runtime_error);
   loop.run();
-  BOOST_TEST(heard.right == 100u);
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->stopped);
+  BOOST_TEST(received.right == 100u);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->stopped);
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_is_thrown_out_of_run_and_loses_no_result) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
-  Heard heard(5000);
+  Received received(5000);
   pool.map(
       numbers(5000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (i % 1000 == 500) throw std::runtime_error("mine");
       },
-      summary_of(heard));
+      summary_of(received));
   for (int i = 0; i < 5; ++i) BOOST_CHECK_THROW(loop.run(), std::runtime_error);
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.in_order);
-  BOOST_TEST(heard.right == 5000u);
-  BOOST_TEST(heard.summary.has_value());
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.in_order);
+  BOOST_TEST(received.right == 5000u);
+  BOOST_TEST(received.summary.has_value());
 }
 
 // ---- children that die ----
@@ -481,14 +481,15 @@ namespace {
 
 // Kills a child of the pool at random after every 200 items, if it has one then; returns how many it has killed.
 template <class Pool>
-int kill_while_mapping(par::Reactor& loop, Pool& pool, Heard& heard, par::MapOptions options) {
+int kill_while_mapping(par::Reactor& loop, Pool& pool, Received& received,
+                       par::MapOptions options) {
   int killed = 0;
   std::size_t since_last = 0;
   std::uint32_t random = 12345;
   pool.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (++since_last < 200) return;
         const auto workers = pool.stats().workers;
         if (workers.empty()) return;
@@ -498,7 +499,7 @@ int kill_while_mapping(par::Reactor& loop, Pool& pool, Heard& heard, par::MapOpt
         ++killed;
         since_last = 0;
       },
-      summary_of(heard), std::move(options));
+      summary_of(received), std::move(options));
   loop.run();
   return killed;
 }
@@ -512,13 +513,13 @@ BOOST_AUTO_TEST_CASE(a_map_with_retries_survives_constant_kills) {
   options.child.idempotent = true;
   options.max_failed_starts = 1000;
   auto pool = par::pool(loop, mixed, options);
-  Heard heard(20000);
-  const int killed = kill_while_mapping(loop, pool, heard, {});
+  Received received(20000);
+  const int killed = kill_while_mapping(loop, pool, received, {});
   BOOST_TEST(killed > 0);
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.in_order);
-  BOOST_TEST(heard.right == 20000u);
-  BOOST_TEST(heard.summary->done == 20000u);
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.in_order);
+  BOOST_TEST(received.right == 20000u);
+  BOOST_TEST(received.summary->done == 20000u);
 }
 
 BOOST_AUTO_TEST_CASE(a_map_without_retries_reports_constant_kills) {
@@ -526,15 +527,15 @@ BOOST_AUTO_TEST_CASE(a_map_without_retries_reports_constant_kills) {
   par::PoolOptions options = of(2);
   options.max_failed_starts = 1000;
   auto pool = par::pool(loop, mixed, options);
-  Heard heard(20000);
+  Received received(20000);
   par::MapOptions map = unordered();
   map.repeatable = false;
   map.chunk = 50;
-  const int killed = kill_while_mapping(loop, pool, heard, std::move(map));
+  const int killed = kill_while_mapping(loop, pool, received, std::move(map));
   BOOST_TEST(killed > 0);
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.right + heard.failed.size() == 20000u);
-  BOOST_TEST(heard.summary->failed == heard.failed.size());
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.right + received.failed.size() == 20000u);
+  BOOST_TEST(received.summary->failed == received.failed.size());
 }
 
 BOOST_AUTO_TEST_CASE(one_fatal_item_in_a_million_is_found) {
@@ -596,17 +597,17 @@ BOOST_AUTO_TEST_CASE(an_item_that_is_not_repeatable_begins_once) {
         return x ^ 21;
       },
       of(2));
-  Heard heard(1000);
+  Received received(1000);
   par::MapOptions options;
   options.chunk = 10;
   options.repeatable = false;
-  pool.map(numbers(1000), into(heard), summary_of(heard), std::move(options));
+  pool.map(numbers(1000), into(received), summary_of(received), std::move(options));
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.right == 990u);
-  BOOST_REQUIRE(heard.failed.size() == 10u);
-  BOOST_TEST(heard.failed.front() == 50u);
-  BOOST_TEST(heard.failed.back() == 59u);
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.right == 990u);
+  BOOST_REQUIRE(received.failed.size() == 10u);
+  BOOST_TEST(received.failed.front() == 50u);
+  BOOST_TEST(received.failed.back() == 59u);
   for (int i = 0; i < 1000; ++i) BOOST_TEST(shared->times[i] <= 1);
 }
 
@@ -625,21 +626,21 @@ std::vector<std::size_t> too_slow(std::chrono::milliseconds deadline) {
         return x ^ 21;
       },
       options);
-  Heard heard(200);
+  Received received(200);
   par::MapOptions map;
   map.chunk = 50;
   pool.map(
       numbers(200),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (!r) BOOST_TEST((r.error().code() == par::Errc::deadline));
       },
-      summary_of(heard), std::move(map));
+      summary_of(received), std::move(map));
   loop.run();
-  BOOST_TEST(heard.each_once());
-  BOOST_TEST(heard.right + heard.failed.size() == 200u);
-  BOOST_TEST(std::count(heard.failed.begin(), heard.failed.end(), 77u) == 1);
-  return heard.failed;
+  BOOST_TEST(received.each_once());
+  BOOST_TEST(received.right + received.failed.size() == 200u);
+  BOOST_TEST(std::count(received.failed.begin(), received.failed.end(), 77u) == 1);
+  return received.failed;
 }
 
 }  // namespace
@@ -655,14 +656,14 @@ BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_gets_the_reason) {
   options.max_failed_starts = 2;
   options.on_start = [] { throw std::runtime_error("no licence"); };
   auto pool = par::pool(loop, mixed, options);
-  Heard heard(100);
-  pool.map(numbers(100), into(heard), summary_of(heard));
+  Received received(100);
+  pool.map(numbers(100), into(received), summary_of(received));
   loop.run();
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->stopped);
-  BOOST_REQUIRE(heard.summary->error.has_value());
-  BOOST_TEST((heard.summary->error->code() == par::Errc::overloaded));
-  BOOST_TEST(testing::has(heard.summary->error->what(), "no licence"));
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->stopped);
+  BOOST_REQUIRE(received.summary->error.has_value());
+  BOOST_TEST((received.summary->error->code() == par::Errc::overloaded));
+  BOOST_TEST(testing::has(received.summary->error->what(), "no licence"));
 }
 
 // ---- several at once, and their ends ----
@@ -676,8 +677,8 @@ BOOST_AUTO_TEST_CASE(two_maps_of_one_pool_take_turns) {
         return x ^ 21;
       },
       of(1));
-  Heard first(400);
-  Heard second(400);
+  Received first(400);
+  Received second(400);
   std::vector<int> order;
   const auto chunks_of_ten = [] {
     par::MapOptions options;
@@ -720,15 +721,15 @@ BOOST_AUTO_TEST_CASE(calls_are_answered_while_a_map_runs) {
         return x ^ 21;
       },
       of(1));
-  Heard heard(2000);
+  Received received(2000);
   bool map_over = false;
   int answered_before = 0;
-  pool.map(numbers(2000), into(heard), [&](const par::MapSummary&) { map_over = true; });
+  pool.map(numbers(2000), into(received), [&](const par::MapSummary&) { map_over = true; });
   for (int i = 0; i < 20; ++i)
     pool.submit(i, [&](par::Result<int> r) { answered_before += r.has_value() && !map_over; });
   loop.run();
   BOOST_TEST(answered_before == 20);
-  BOOST_TEST(heard.right == 2000u);
+  BOOST_TEST(received.right == 2000u);
 }
 
 BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
@@ -737,8 +738,8 @@ BOOST_AUTO_TEST_CASE(a_map_of_higher_priority_goes_first) {
   std::vector<int> ends;
   par::MapOptions high;
   high.priority = 1;
-  Heard first(5000);
-  Heard second(5000);
+  Received first(5000);
+  Received second(5000);
   pool.map(numbers(5000), into(first), [&](const par::MapSummary&) { ends.push_back(1); });
   pool.map(
       numbers(5000), into(second), [&](const par::MapSummary&) { ends.push_back(2); },
@@ -827,24 +828,24 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
         return x ^ 21;
       },
       options);
-  Heard heard(20000);
+  Received received(20000);
   par::MapHandle map;
   map = pool.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (i == 100) map.cancel();
       },
-      summary_of(heard));
+      summary_of(received));
   loop.run();
-  BOOST_TEST(heard.next == 101u);
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->stopped);
-  BOOST_TEST(heard.summary->done == 101u);
-  BOOST_TEST(!heard.summary->error.has_value());
+  BOOST_TEST(received.next == 101u);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->stopped);
+  BOOST_TEST(received.summary->done == 101u);
+  BOOST_TEST(!received.summary->error.has_value());
   map.cancel();  // nothing
 
-  Heard other(20000);
+  Received other(20000);
   map = pool.map(numbers(20000), into(other), summary_of(other));
   map.cancel();
   BOOST_TEST(!other.summary.has_value());
@@ -854,7 +855,7 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
   BOOST_TEST(map.progress().done == 0u);
 
   // The pool goes on.
-  Heard again(100);
+  Received again(100);
   pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
   BOOST_TEST(again.right == 100u);
@@ -864,29 +865,29 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
 BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_while_it_maps) {
   par::Reactor loop;
   auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, mixed, of(2)));
-  Heard heard(20000);
+  Received received(20000);
   pool->map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
-        into(heard)(i, r);
+        into(received)(i, r);
         if (i == 1000) pool.reset();
       },
-      summary_of(heard));
+      summary_of(received));
   loop.run();
-  BOOST_TEST(heard.next == 1001u);
-  BOOST_REQUIRE(heard.summary.has_value());
-  BOOST_TEST(heard.summary->stopped);
+  BOOST_TEST(received.next == 1001u);
+  BOOST_REQUIRE(received.summary.has_value());
+  BOOST_TEST(received.summary->stopped);
 }
 
 BOOST_AUTO_TEST_CASE(close_lets_a_map_finish_and_shutdown_does_not) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(2));
-  Heard heard(20000);
-  pool.map(numbers(20000), into(heard), summary_of(heard));
+  Received received(20000);
+  pool.map(numbers(20000), into(received), summary_of(received));
   pool.close();
-  BOOST_CHECK_THROW(pool.map(numbers(1), into(heard), summary_of(heard)), std::logic_error);
+  BOOST_CHECK_THROW(pool.map(numbers(1), into(received), summary_of(received)), std::logic_error);
   loop.run();
-  BOOST_TEST(heard.right == 20000u);
+  BOOST_TEST(received.right == 20000u);
 
   auto other = par::pool(
       loop,
@@ -895,7 +896,7 @@ BOOST_AUTO_TEST_CASE(close_lets_a_map_finish_and_shutdown_does_not) {
         return x ^ 21;
       },
       of(2));
-  Heard stopped(20000);
+  Received stopped(20000);
   other.map(
       numbers(20000),
       [&](std::size_t i, par::Result<int> r) {
@@ -914,22 +915,22 @@ BOOST_AUTO_TEST_CASE(close_lets_a_map_finish_and_shutdown_does_not) {
 BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_while_a_map_runs) {
   par::Pool<int, int> pool;
   par::MapHandle map;
-  Heard heard(20000);
+  Received received(20000);
   {
     par::Reactor loop;
     pool = par::pool(loop, mixed, of(2));
     map = pool.map(
         numbers(20000),
         [&](std::size_t i, par::Result<int> r) {
-          into(heard)(i, r);
+          into(received)(i, r);
           if (i == 100) loop.stop();
         },
-        summary_of(heard));
+        summary_of(received));
     loop.run();
   }
   map.cancel();
-  BOOST_TEST(heard.next == 101u);
-  BOOST_TEST(!heard.summary.has_value());
+  BOOST_TEST(received.next == 101u);
+  BOOST_TEST(!received.summary.has_value());
 }
 
 // ---- how far ----
@@ -945,7 +946,7 @@ BOOST_AUTO_TEST_CASE(a_map_reports_its_progress) {
         return x ^ 21;
       },
       of(2));
-  Heard heard(2000);
+  Received received(2000);
   std::vector<par::Progress> all;
   par::MapOptions options;
   options.progress_every = 0ms;  // else all may be done before it is told for the first time
@@ -954,7 +955,7 @@ BOOST_AUTO_TEST_CASE(a_map_reports_its_progress) {
     shared->open = true;
   };
   const par::MapHandle map =
-      pool.map(numbers(2000), into(heard), summary_of(heard), std::move(options));
+      pool.map(numbers(2000), into(received), summary_of(received), std::move(options));
   BOOST_TEST(map.progress().total == 2000u);
   loop.run();
   BOOST_REQUIRE(all.size() >= 2u);
@@ -973,7 +974,7 @@ BOOST_AUTO_TEST_CASE(a_range_of_unknown_size_is_mapped) {
   par::Reactor loop;
   auto pool = par::pool(loop, mixed, of(1));
   const auto go = [&](std::optional<std::size_t> total) {
-    Heard heard(100);
+    Received received(100);
     int next = 0;
     par::MapOptions options;
     options.total = total;
@@ -982,10 +983,10 @@ BOOST_AUTO_TEST_CASE(a_range_of_unknown_size_is_mapped) {
           if (next == 100) return std::nullopt;
           return next++;
         },
-        into(heard), summary_of(heard), std::move(options));
+        into(received), summary_of(received), std::move(options));
     BOOST_TEST(map.progress().total == total.value_or(0));
     loop.run();
-    BOOST_TEST(heard.right == 100u);
+    BOOST_TEST(received.right == 100u);
   };
   go(std::nullopt);
   go(100);

@@ -478,10 +478,10 @@ BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
     par::Reactor loop;
     auto f = par::run<par::RawIo, par::RawIo>(
         loop, [] { return par::this_call::remaining() <= std::chrono::nanoseconds(1h); }, options);
-    int told = 0;
-    for (int i = 0; i < 50; ++i) f([&](par::Result<bool> r) { told += r.value(); });
+    int reported = 0;
+    for (int i = 0; i < 50; ++i) f([&](par::Result<bool> r) { reported += r.value(); });
     loop.run();
-    BOOST_TEST(told == 50);
+    BOOST_TEST(reported == 50);
   }
   testing::close_abandoned();
 }

@@ -118,14 +118,14 @@ BOOST_AUTO_TEST_CASE(a_function_may_have_no_argument_and_no_answer) {
   par::Reactor loop;
   auto pool = par::pool(
       loop, [] { ++shared->calls; }, of(2));
-  int heard = 0;
+  int received = 0;
   for (int i = 0; i < 10; ++i)
     pool.submit([&](par::Result<void> r) {
       r.value();
-      ++heard;
+      ++received;
     });
   loop.run();
-  BOOST_TEST(heard == 10);
+  BOOST_TEST(received == 10);
   BOOST_TEST(shared->calls == 10);
 }
 
@@ -205,14 +205,14 @@ BOOST_AUTO_TEST_CASE(max_message_is_exact_in_both_directions) {
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop, [](const std::string& s) { return std::string(s.size() < 50 ? 101 : s.size(), 'y'); },
       options);
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   for (std::size_t size : {100u, 101u, 10u, 99u})
     pool.submit(std::string(size, 'x'), [&](par::Result<std::string> r) {
-      heard.push_back(r ? std::to_string(r->size()) : to_string(r.error().code()));
+      received.push_back(r ? std::to_string(r->size()) : to_string(r.error().code()));
     });
   loop.run();
-  std::sort(heard.begin(), heard.end());
-  BOOST_TEST(heard == (std::vector<std::string>{"100", "99", "too_large", "too_large"}),
+  std::sort(received.begin(), received.end());
+  BOOST_TEST(received == (std::vector<std::string>{"100", "99", "too_large", "too_large"}),
              boost::test_tools::per_element());
 }
 
@@ -259,12 +259,12 @@ BOOST_AUTO_TEST_CASE(a_dead_child_fails_only_its_own_call) {
         return x;
       },
       of(2));
-  std::vector<int> heard(1000);
+  std::vector<int> received(1000);
   int right = 0;
   std::vector<int> culprits;
   for (int i = 0; i < 1000; ++i)
     pool.submit(i, [&, i](par::Result<int> r) {
-      ++heard[static_cast<std::size_t>(i)];
+      ++received[static_cast<std::size_t>(i)];
       if (r) {
         right += *r == i;
         return;
@@ -276,7 +276,7 @@ BOOST_AUTO_TEST_CASE(a_dead_child_fails_only_its_own_call) {
       BOOST_TEST(r.error().exit()->signal() == SIGKILL);
     });
   loop.run();
-  BOOST_TEST(std::count(heard.begin(), heard.end(), 1) == 1000);
+  BOOST_TEST(std::count(received.begin(), received.end(), 1) == 1000);
   BOOST_TEST(right == 990);
   std::sort(culprits.begin(), culprits.end());
   BOOST_REQUIRE(culprits.size() == 10u);
@@ -300,12 +300,12 @@ BOOST_AUTO_TEST_CASE(a_repeatable_call_is_repeated) {
         return x;
       },
       options);
-  std::map<int, std::string> heard;
+  std::map<int, std::string> received;
   for (int i = 0; i < 6; ++i)
     pool.submit(
-        i, [&, i](par::Result<int> r) { heard[i] = r ? "right" : to_string(r.error().code()); });
+        i, [&, i](par::Result<int> r) { received[i] = r ? "right" : to_string(r.error().code()); });
   loop.run();
-  for (int i = 0; i < 6; ++i) BOOST_TEST(heard[i] == (i <= 3 ? "right" : "child_killed"));
+  for (int i = 0; i < 6; ++i) BOOST_TEST(received[i] == (i <= 3 ? "right" : "child_killed"));
   BOOST_TEST(shared->begun[5] == 4);  // once, and three times again
   BOOST_TEST(pool.stats().retried >= 1u + 2 + 3 + 3 + 3);
 }
@@ -337,10 +337,11 @@ BOOST_AUTO_TEST_CASE(waiting_and_running_calls_may_be_cancelled) {
   par::PoolOptions options = of(1);
   options.child.grace = 50ms;
   auto pool = par::pool(loop, wait_for_gate, options);
-  std::map<int, std::string> heard;
+  std::map<int, std::string> received;
   const auto note = [&](int i) {
-    return
-        [&heard, i](par::Result<int> r) { heard[i] = r ? "right" : to_string(r.error().code()); };
+    return [&received, i](par::Result<int> r) {
+      received[i] = r ? "right" : to_string(r.error().code());
+    };
   };
   par::Call running = pool.submit(0, note(0));
   par::Call waiting = pool.submit(1, note(1));
@@ -357,9 +358,9 @@ BOOST_AUTO_TEST_CASE(waiting_and_running_calls_may_be_cancelled) {
     open.cancel();
   });
   loop.run();
-  BOOST_TEST(heard[0] == "cancelled");
-  BOOST_TEST(heard[1] == "cancelled");
-  BOOST_TEST(heard[2] == "right");
+  BOOST_TEST(received[0] == "cancelled");
+  BOOST_TEST(received[1] == "cancelled");
+  BOOST_TEST(received[2] == "right");
   BOOST_TEST(shared->begun[1] == 0);
 }
 
@@ -369,9 +370,9 @@ BOOST_AUTO_TEST_CASE(deadlines_count_from_submit) {
   par::PoolOptions options = of(1);
   options.child.grace = 50ms;
   auto pool = par::pool(loop, wait_for_gate, options);
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   const auto note = [&](par::Result<int> r) {
-    heard.push_back(r ? "right" : to_string(r.error().code()));
+    received.push_back(r ? "right" : to_string(r.error().code()));
   };
   pool.submit(0, [&](par::Result<int> r) { note(r); });
   pool.submit(1,
@@ -381,16 +382,16 @@ BOOST_AUTO_TEST_CASE(deadlines_count_from_submit) {
               })
       .set_deadline(20ms);
   loop.run();
-  BOOST_TEST(heard == (std::vector<std::string>{"deadline", "right"}),
+  BOOST_TEST(received == (std::vector<std::string>{"deadline", "right"}),
              boost::test_tools::per_element());
   BOOST_TEST(shared->begun[1] == 0);
 
   // One that runs.
   shared->open = false;
-  heard.clear();
+  received.clear();
   pool.submit(2, note).set_deadline(20ms);
   loop.run();
-  BOOST_TEST(heard == std::vector<std::string>{"deadline"}, boost::test_tools::per_element());
+  BOOST_TEST(received == std::vector<std::string>{"deadline"}, boost::test_tools::per_element());
 }
 
 // ---- order ----
@@ -553,35 +554,36 @@ BOOST_AUTO_TEST_CASE(waiting_bytes_are_limited) {
 BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_inside_its_own_callback) {
   par::Reactor loop;
   auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, square, of(2)));
-  int heard = 0;
+  int received = 0;
   int cancelled = 0;
   for (int i = 0; i < 100; ++i)
     pool->submit(i, [&](par::Result<int> r) {
-      ++heard;
+      ++received;
       if (!r) cancelled += r.error().code() == par::Errc::cancelled;
       pool.reset();
     });
   loop.run();
-  BOOST_TEST(heard == 100);
+  BOOST_TEST(received == 100);
   BOOST_TEST(cancelled == 99);
 }
 
 BOOST_AUTO_TEST_CASE(calls_of_a_dropped_pool_fail_from_the_loop) {
   reset();
   par::Reactor loop;
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   {
     auto pool = par::pool(loop, wait_for_gate, of(1));
     for (int i = 0; i < 3; ++i)
-      pool.submit(i, [&](par::Result<int> r) { heard.push_back(to_string(r.error().code())); });
+      pool.submit(i, [&](par::Result<int> r) { received.push_back(to_string(r.error().code())); });
     BOOST_TEST(testing::eventually([&] {
       turn(loop);
       return shared->begun[0] == 1;
     }));
   }
-  BOOST_TEST(heard.empty());
+  BOOST_TEST(received.empty());
   loop.run();
-  BOOST_TEST(heard == std::vector<std::string>(3, "cancelled"), boost::test_tools::per_element());
+  BOOST_TEST(received == std::vector<std::string>(3, "cancelled"),
+             boost::test_tools::per_element());
   shared->open = true;
 }
 
@@ -610,10 +612,10 @@ BOOST_AUTO_TEST_CASE(shutdown_gives_running_calls_time) {
     par::PoolOptions options = of(2);
     options.child.grace = 20ms;
     auto pool = par::pool(loop, wait_for_gate, options);
-    std::map<int, std::string> heard;
+    std::map<int, std::string> received;
     for (int i = 0; i < 4; ++i)
       pool.submit(i, [&, i](par::Result<int> r) {
-        heard[i] = r ? "right" : to_string(r.error().code());
+        received[i] = r ? "right" : to_string(r.error().code());
         if (i == 3) shared->open = enough;
       });
     BOOST_TEST(testing::eventually([&] {
@@ -623,7 +625,8 @@ BOOST_AUTO_TEST_CASE(shutdown_gives_running_calls_time) {
     pool.shutdown(enough ? std::chrono::milliseconds(1h) : 20ms);
     BOOST_CHECK_THROW(pool.submit(1, [](par::Result<int>) {}), std::logic_error);
     loop.run();
-    for (int i = 0; i < 4; ++i) BOOST_TEST(heard[i] == (enough && i < 2 ? "right" : "cancelled"));
+    for (int i = 0; i < 4; ++i)
+      BOOST_TEST(received[i] == (enough && i < 2 ? "right" : "cancelled"));
     BOOST_TEST(shared->begun[2] == 0);
   }
 }
@@ -645,14 +648,14 @@ BOOST_AUTO_TEST_CASE(a_pool_may_outlive_its_reactor) {
 BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_is_thrown_out_of_run_and_loses_no_call) {
   par::Reactor loop;
   auto pool = par::pool(loop, square, of(2));
-  int heard = 0;
+  int received = 0;
   for (int i = 0; i < 100; ++i)
     pool.submit(i, [&](par::Result<int>) {
-      if (++heard == 10) throw std::runtime_error("mine");
+      if (++received == 10) throw std::runtime_error("mine");
     });
   BOOST_CHECK_THROW(loop.run(), std::runtime_error);
   loop.run();
-  BOOST_TEST(heard == 100);
+  BOOST_TEST(received == 100);
 }
 
 BOOST_AUTO_TEST_CASE(an_idle_pool_does_not_keep_run_from_returning) {
@@ -936,8 +939,8 @@ BOOST_AUTO_TEST_CASE(a_pool_survives_the_death_of_one_replica) {
       },
       options);
   std::set<pid_t> parents;
-  const auto hear = [&](par::Result<int> r) { parents.insert(r.value()); };
-  for (int i = 0; i < 40; ++i) pool.submit(i, hear);
+  const auto receive = [&](par::Result<int> r) { parents.insert(r.value()); };
+  for (int i = 0; i < 40; ++i) pool.submit(i, receive);
   loop.run();
   BOOST_TEST(parents == std::set<pid_t>(replicas.begin(), replicas.end()));
 
@@ -954,7 +957,7 @@ BOOST_AUTO_TEST_CASE(a_pool_survives_the_death_of_one_replica) {
     return lost == std::vector<pid_t>{replicas[0]};
   }));
   parents.clear();
-  for (int i = 0; i < 40; ++i) pool.submit(i, hear);
+  for (int i = 0; i < 40; ++i) pool.submit(i, receive);
   loop.run();
   BOOST_TEST(parents == std::set<pid_t>{replicas[1]});
   pool.close();
@@ -999,13 +1002,13 @@ BOOST_AUTO_TEST_CASE(stats_add_up) {
         return x;
       },
       of(2));
-  int heard = 0;
+  int received = 0;
   for (int i = 0; i < 100; ++i)
     pool.submit(i, [&](par::Result<int>) {
-      ++heard;
+      ++received;
       const par::PoolStats stats = pool.stats();
       BOOST_TEST(stats.queued + stats.running + stats.done + stats.failed == 100u);
-      BOOST_TEST(stats.done + stats.failed == static_cast<std::uint64_t>(heard));
+      BOOST_TEST(stats.done + stats.failed == static_cast<std::uint64_t>(received));
     });
   loop.run();
   const par::PoolStats stats = pool.stats();

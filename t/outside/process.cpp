@@ -528,14 +528,14 @@ BOOST_AUTO_TEST_CASE(each_side_refuses_messages_that_are_too_large) {
         });
       },
       options);
-  Strings heard;
-  p.on_message([&](std::string s) { heard.push_back(s.substr(0, 9)); });
+  Strings received;
+  p.on_message([&](std::string s) { received.push_back(s.substr(0, 9)); });
   p.send(1000);
   p.send(1001);
   p.send(2);
   p.close();
   loop.run();
-  BOOST_TEST((heard == Strings{"xxxxxxxxx", "too_large", "xx"}));
+  BOOST_TEST((received == Strings{"xxxxxxxxx", "too_large", "xx"}));
 }
 
 BOOST_AUTO_TEST_CASE(a_fault_kills_at_its_message_and_the_exit_closes_the_rest) {

@@ -146,14 +146,14 @@ BOOST_AUTO_TEST_CASE(cancellations_reach_the_children_of_all_replicas) {
     par::Reactor loop;
     par::Options options = in(snapshot);
     options.deadline = 30000ms;
-    int told = 0;
+    int reported = 0;
     for (int i = 0; i < 2; ++i) {
       auto f = par::run(
           loop, [] { return par::this_call::remaining() <= 30s; }, options);
-      f([&](par::Result<bool> r) { told += r.value(); });
+      f([&](par::Result<bool> r) { reported += r.value(); });
       loop.run();
     }
-    BOOST_TEST(told == 2);
+    BOOST_TEST(reported == 2);
     // A task that computes hears that nobody waits for it any more, and its child lives on.
     options.deadline = 0ms;
     options.grace = 1h;
@@ -367,18 +367,18 @@ BOOST_AUTO_TEST_CASE(a_lost_replica_fails_only_its_own_pending_spawns) {
     par::Reactor loop;
     ::kill(pids[0], SIGSTOP);
     std::vector<par::Remote<pid_t, void>> remotes;
-    std::map<std::string, int> heard;
+    std::map<std::string, int> received;
     for (int i = 0; i < 6; ++i) {
       remotes.push_back(par::run(loop, replica_of_this_child, in(snapshot)));
       remotes.back()([&](par::Result<pid_t> r) {
-        ++heard[r ? std::to_string(*r) : par::to_string(r.error().code())];
-        if (heard[std::to_string(pids[1])] == 3) ::kill(pids[0], SIGKILL);
+        ++received[r ? std::to_string(*r) : par::to_string(r.error().code())];
+        if (received[std::to_string(pids[1])] == 3) ::kill(pids[0], SIGKILL);
       });
     }
     loop.run();
-    BOOST_TEST(heard.size() == 2u);
-    BOOST_TEST(heard[std::to_string(pids[1])] == 3);
-    BOOST_TEST(heard["snapshot_lost"] == 3);
+    BOOST_TEST(received.size() == 2u);
+    BOOST_TEST(received[std::to_string(pids[1])] == 3);
+    BOOST_TEST(received["snapshot_lost"] == 3);
   }
   testing::close_abandoned();
 }
@@ -399,19 +399,19 @@ BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
     }
     BOOST_TEST(lost == snapshot.pids(), boost::test_tools::per_element());
     BOOST_TEST(!snapshot.alive());
-    Strings heard;
+    Strings received;
     for (int i = 0; i < 2; ++i) {
       auto g = par::run(loop, replica_of_this_child, in(snapshot));
       g([&](par::Result<pid_t> r) {
         BOOST_TEST((r.error().code() == par::Errc::snapshot_lost));
         BOOST_TEST((r.error().delivery() == par::Delivery::not_sent));
-        heard.push_back(r.error().what());
+        received.push_back(r.error().what());
       });
       loop.run();
     }
-    BOOST_REQUIRE(heard.size() == 2u);
-    BOOST_TEST(has(heard[0], "wine list"), heard[0]);
-    BOOST_TEST(has(heard[0], "each of 3 replicas"), heard[0]);
+    BOOST_REQUIRE(received.size() == 2u);
+    BOOST_TEST(has(received[0], "wine list"), received[0]);
+    BOOST_TEST(has(received[0], "each of 3 replicas"), received[0]);
   }
   testing::close_abandoned();
 }
@@ -445,9 +445,9 @@ BOOST_AUTO_TEST_CASE(a_loss_that_affects_calls_is_reported_in_the_same_run) {
   {
     par::Snapshot snapshot;
     par::Reactor loop;
-    Strings heard;
+    Strings received;
     snapshot.on_lost([&](const par::ExitStatus& status) {
-      heard.push_back("lost");
+      received.push_back("lost");
       BOOST_TEST((status.cause == par::Cause::crash));
       BOOST_TEST(has(status.describe(), "SIGSEGV"));
       BOOST_TEST(status.usage.max_rss > 0);
@@ -460,10 +460,10 @@ BOOST_AUTO_TEST_CASE(a_loss_that_affects_calls_is_reported_in_the_same_run) {
           return x;
         },
         in(snapshot));
-    f(1, [&](par::Result<int> r) { heard.push_back(par::to_string(r.error().code())); });
+    f(1, [&](par::Result<int> r) { received.push_back(par::to_string(r.error().code())); });
     // A sanitizer's handler is not that of a snapshot: all dispositions are the default ones there.
     loop.run();
-    BOOST_TEST(heard == (Strings{"snapshot_lost", "lost"}), boost::test_tools::per_element());
+    BOOST_TEST(received == (Strings{"snapshot_lost", "lost"}), boost::test_tools::per_element());
   }
   testing::close_abandoned();
 }
@@ -534,24 +534,24 @@ BOOST_AUTO_TEST_CASE(on_lost_may_destroy_the_handle_or_replace_itself) {
     const std::vector<pid_t> pids = snapshot->pids();
     par::Reactor loop;
     auto f = par::run(loop, twice, in(*snapshot));
-    Strings heard;
+    Strings received;
     snapshot->on_lost([&](const par::ExitStatus&) {
-      heard.push_back("first");
+      received.push_back("first");
       snapshot->on_lost([&](const par::ExitStatus&) {
-        heard.push_back("second");
+        received.push_back("second");
         snapshot.reset();
       });
     });
     kill_and_wait(pids[1]);
-    BOOST_TEST(loop_until(loop, [&] { return heard.size() == 1u; }));
+    BOOST_TEST(loop_until(loop, [&] { return received.size() == 1u; }));
     kill_and_wait(pids[2]);
-    BOOST_TEST(loop_until(loop, [&] { return heard.size() == 2u; }));
+    BOOST_TEST(loop_until(loop, [&] { return received.size() == 2u; }));
     // The one that is left goes on as long as its child does.
     int answer = 0;
     f(2, [&](par::Result<int> r) { answer = r.value(); });
     loop.run();
     BOOST_TEST(answer == 4);
-    BOOST_TEST(heard == (Strings{"first", "second"}), boost::test_tools::per_element());
+    BOOST_TEST(received == (Strings{"first", "second"}), boost::test_tools::per_element());
     f = {};
     BOOST_TEST(gone(pids[0]));
   }

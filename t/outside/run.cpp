@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guaran
     if (x == 50) ::raise(SIGKILL);
     return x;
   });
-  std::vector<int> heard(100);
+  std::vector<int> received(100);
   int right = 0;
   int killed = 0;
   int killed_started = 0;
@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guaran
   loop.post([&] {
     for (int i = 0; i < 100; ++i)
       f(i, [&, i](par::Result<int> r) {
-        ++heard[static_cast<std::size_t>(i)];
+        ++received[static_cast<std::size_t>(i)];
         if (r) {
           right += *r == i;
         } else {
@@ -232,7 +232,7 @@ BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guaran
       });
   });
   loop.run();
-  for (const int times : heard) BOOST_TEST(times == 1);
+  for (const int times : received) BOOST_TEST(times == 1);
   // What was answered before the end counts: the slow start of gathering holds back none of it.
   BOOST_TEST(right == 50);
   BOOST_TEST(killed == 50);
@@ -302,19 +302,19 @@ BOOST_AUTO_TEST_CASE(a_reply_answers_once_and_a_dropped_reply_fails) {
     if (x == 2) throw std::runtime_error("at once");
     if (x == 4) reply("\xff");  // cannot be encoded
   });
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   for (int i = 0; i < 5; ++i)
     f(i, [&](par::Result<std::string> r) {
-      heard.push_back(r ? *r
-                        : std::string(par::to_string(r.error().code())) + "|" + r.error().what());
+      received.push_back(
+          r ? *r : std::string(par::to_string(r.error().code())) + "|" + r.error().what());
     });
   loop.run();
-  BOOST_REQUIRE(heard.size() == 5u);
-  BOOST_TEST(heard[0] == "a");
-  BOOST_TEST(heard[1] == "remote_exception|std::runtime_error: later");
-  BOOST_TEST(heard[2] == "remote_exception|std::runtime_error: at once");
-  BOOST_TEST(heard[3] == "remote_exception|the task dropped its reply");
-  BOOST_TEST(heard[4].substr(0, 12) == "bad_message|");
+  BOOST_REQUIRE(received.size() == 5u);
+  BOOST_TEST(received[0] == "a");
+  BOOST_TEST(received[1] == "remote_exception|std::runtime_error: later");
+  BOOST_TEST(received[2] == "remote_exception|std::runtime_error: at once");
+  BOOST_TEST(received[3] == "remote_exception|the task dropped its reply");
+  BOOST_TEST(received[4].substr(0, 12) == "bad_message|");
 }
 
 BOOST_AUTO_TEST_CASE(a_synchronous_task_may_run_the_loop_of_its_child) {
@@ -429,14 +429,14 @@ BOOST_AUTO_TEST_CASE(a_callback_that_throws_on_cancelled_does_not_keep_run_from_
 BOOST_AUTO_TEST_CASE(a_remote_may_be_destroyed_by_its_own_callback) {
   par::Reactor loop;
   auto f = std::make_unique<par::Remote<int, int>>(par::run(loop, square));
-  std::vector<std::string> heard;
+  std::vector<std::string> received;
   (*f)(1, [&](par::Result<int> r) {
-    heard.push_back(r ? "value" : "error");
+    received.push_back(r ? "value" : "error");
     f.reset();
   });
-  (*f)(2, [&](par::Result<int> r) { heard.push_back(par::to_string(r.error().code())); });
+  (*f)(2, [&](par::Result<int> r) { received.push_back(par::to_string(r.error().code())); });
   loop.run();
-  BOOST_TEST((heard == std::vector<std::string>{"value", "cancelled"}));
+  BOOST_TEST((received == std::vector<std::string>{"value", "cancelled"}));
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_in_a_callback_is_thrown_out_of_run_and_the_loop_continues) {
@@ -615,18 +615,18 @@ BOOST_AUTO_TEST_CASE(a_process_that_the_snapshot_refuses_gets_an_error_and_may_r
     int said[2];
     if (::pipe(said) != 0) return std::string("pipe");
     if (::fork() == 0) {
-      std::string heard;
+      std::string received;
       auto inner = par::run(par::this_reactor(), [] { return 1; });
       for (int i = 0; i < 2; ++i) {
         inner([&](par::Result<int> r) {
-          heard += r ? "value;"
-                     : std::string(par::to_string(r.error().code())) + ' ' +
-                           par::to_string(r.error().delivery()) + ';';
+          received += r ? "value;"
+                        : std::string(par::to_string(r.error().code())) + ' ' +
+                              par::to_string(r.error().delivery()) + ';';
         });
         par::this_reactor().run();
       }
-      const ssize_t size = static_cast<ssize_t>(heard.size());
-      ::_exit(::write(said[1], heard.data(), heard.size()) == size ? 0 : 1);
+      const ssize_t size = static_cast<ssize_t>(received.size());
+      ::_exit(::write(said[1], received.data(), received.size()) == size ? 0 : 1);
     }
     ::close(said[1]);
     char text[200];
@@ -634,10 +634,10 @@ BOOST_AUTO_TEST_CASE(a_process_that_the_snapshot_refuses_gets_an_error_and_may_r
     ::close(said[0]);
     return std::string(text, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
   });
-  std::string heard;
-  f([&](par::Result<std::string> r) { heard = r.value(); });
+  std::string received;
+  f([&](par::Result<std::string> r) { received = r.value(); });
   loop.run();
-  BOOST_TEST(heard == "overloaded not_sent;overloaded not_sent;");
+  BOOST_TEST(received == "overloaded not_sent;overloaded not_sent;");
 }
 
 // ---- backtraces ----

@@ -274,9 +274,9 @@ BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_gets_the_reason) {
     par::Reactor loop;
     const auto error =
         error_of([&] { static_cast<void>(par::run(loop, [](int x) { return x; })); });
-    const bool told = error && error->code() == par::Errc::no_snapshot &&
-                      std::string(error->what()).find("daemonises") != std::string::npos;
-    ::_exit(told ? 0 : 1);
+    const bool reported = error && error->code() == par::Errc::no_snapshot &&
+                          std::string(error->what()).find("daemonises") != std::string::npos;
+    ::_exit(reported ? 0 : 1);
   });
   BOOST_TEST(status == 0);
 }

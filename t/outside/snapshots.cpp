@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
     std::vector<par::Snapshot> snapshots;
     for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
     std::vector<par::Remote<int, int>> old;
-    int unheard = 0;
+    int unreported = 0;
     for (int round = 0; round < 3; ++round) {
       par::Reactor loop;
       std::vector<par::Remote<int, int>> remotes;
@@ -139,11 +139,11 @@ BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
         BOOST_TEST(ask(loop, remotes[i], round) == 100 * (static_cast<int>(i) + 1) + round);
       // What is left under way when the Reactor goes is nobody's; and these live on.
       for (par::Remote<int, int>& remote : remotes) {
-        remote(0, [&](par::Result<int>) { ++unheard; });
+        remote(0, [&](par::Result<int>) { ++unreported; });
         old.push_back(std::move(remote));
       }
     }
-    BOOST_TEST(unheard == 0);
+    BOOST_TEST(unreported == 0);
     BOOST_TEST(old.size() == 9u);
   }
   testing::close_abandoned();
@@ -329,16 +329,16 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
     BOOST_TEST(ask(loop, f, 1) == 101);
     // The next child, too, comes from the snapshot and not from that handle.
     ::kill(pid_of(loop, f), SIGKILL);
-    std::vector<std::string> heard;
+    std::vector<std::string> received;
     const auto note = [&](par::Result<int> r) {
-      heard.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
+      received.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
     };
     f(2, note);
     loop.run();
     f(3, note);
     loop.run();
-    BOOST_REQUIRE(heard.size() == 2u);
-    BOOST_TEST(heard[1] == "103");
+    BOOST_REQUIRE(received.size() == 2u);
+    BOOST_TEST(received[1] == "103");
     // Without any handle there are no more children; the one that lives goes on.
     owner.stop();
     f(4, note);
@@ -353,9 +353,9 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
     loop.run();
     f(6, note);
     loop.run();
-    BOOST_REQUIRE(heard.size() == 5u);
-    BOOST_TEST(heard[2] == "104");
-    BOOST_TEST(heard[4] == "no_snapshot");
+    BOOST_REQUIRE(received.size() == 5u);
+    BOOST_TEST(received[2] == "104");
+    BOOST_TEST(received[4] == "no_snapshot");
   }
   testing::close_abandoned();
 }
@@ -374,21 +374,21 @@ BOOST_AUTO_TEST_CASE(a_request_to_a_stopped_snapshot_fails_without_an_exception)
     BOOST_TEST(!snapshot.alive());
     auto f = par::run(loop, moment_plus, in(snapshot));
     auto p = par::process(loop, echo_plus_moment, in(snapshot));
-    std::vector<std::string> heard;
+    std::vector<std::string> received;
     const auto note = [&](const par::Error& error) {
-      heard.push_back(par::to_string(error.code()));
-      heard.push_back(error.what());
+      received.push_back(par::to_string(error.code()));
+      received.push_back(error.what());
     };
     f(1, [&](par::Result<int> r) { note(r.error()); });
     p.on_error(note);
     std::optional<par::Cause> cause;
     p.on_exit([&](const par::ExitStatus& s) { cause = s.cause; });
     loop.run();
-    BOOST_REQUIRE(heard.size() == 4u);
+    BOOST_REQUIRE(received.size() == 4u);
     for (const std::size_t i : {0u, 2u}) {
-      BOOST_TEST(heard[i] == "no_snapshot");
-      BOOST_TEST(heard[i + 1] == "no snapshot: moment 100, process " +
-                                     std::to_string(snapshot.pid()) + " was stopped");
+      BOOST_TEST(received[i] == "no_snapshot");
+      BOOST_TEST(received[i + 1] == "no snapshot: moment 100, process " +
+                                        std::to_string(snapshot.pid()) + " was stopped");
     }
     BOOST_TEST((cause == par::Cause::not_started));
   }
@@ -500,15 +500,15 @@ BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
           pipe.close();
         },
         in(snapshot));
-    int heard = 0;
+    int received = 0;
     std::string order;
     p.on_message(
-        [&](std::string s) { heard += s == std::string(10000, static_cast<char>(heard)); });
+        [&](std::string s) { received += s == std::string(10000, static_cast<char>(received)); });
     p.on_error([&](const par::Error& error) { order += error.what(); });
     p.on_exit([&](const par::ExitStatus& s) { order += par::to_string(s.cause); });
     p.close();
     loop.run();
-    BOOST_TEST(heard == 300);
+    BOOST_TEST(received == 300);
     BOOST_TEST(order == "normal");
   }
   testing::close_abandoned();
@@ -641,7 +641,7 @@ public:
   par::Reactor& loop() { return *loop_; }
   par::Remote<int, int>& remote() { return remote_; }
   par::Process<int, int>& process() { return process_; }
-  std::size_t heard() const { return messages_.size() + answers_.size(); }
+  std::size_t received() const { return messages_.size() + answers_.size(); }
 
   // In the copy: each part, in the order of the digits.
   void destroy(const std::string& order) {
@@ -732,8 +732,8 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_do_not_change_deadlines) {
             return par::this_call::remaining() <= std::chrono::nanoseconds(1h);
           },
           options);
-      std::vector<bool> told;
-      const auto note = [&](par::Result<bool> r) { told.push_back(r.value()); };
+      std::vector<bool> reported;
+      const auto note = [&](par::Result<bool> r) { reported.push_back(r.value()); };
       (*f)(note);
       const par::Call second = (*f)(note);
       loop->run_for(1ms);
@@ -747,7 +747,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_do_not_change_deadlines) {
       BOOST_TEST(status == 0);
       BOOST_TEST(::write(bell[1], "xx", 2) == 2);
       loop->run();
-      BOOST_TEST((told == std::vector<bool>{true, true}));
+      BOOST_TEST((reported == std::vector<bool>{true, true}));
     }
   }
   ::close(bell[0]);
@@ -791,7 +791,7 @@ BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_do_nothing_or_throw) {
   {
     Program program;
     par::Hold hold = program.loop().hold();
-    const std::size_t heard = program.heard();
+    const std::size_t received = program.received();
     const int status = testing::elsewhere([&] {
       par::Reactor& loop = program.loop();
       const std::string foreign = "another process";
@@ -816,7 +816,7 @@ BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_do_nothing_or_throw) {
       const auto error =
           error_of([&] { static_cast<void>(par::run(loop, moment_plus, in(program.snapshot()))); });
       if (!says(error, par::Errc::no_snapshot, "daemonises")) return 9;
-      return program.heard() == heard ? 0 : 10;
+      return program.received() == received ? 0 : 10;
     });
     BOOST_TEST(status == 0);
     hold.release();
@@ -873,7 +873,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_continue_with_a_borrowed_base) {
     for (const bool destroys_first : {false, true}) {
       const int status = testing::elsewhere([&] {
         event_base* const base = program.base();
-        const std::size_t heard = program.heard();
+        const std::size_t received = program.received();
         if (::event_reinit(base) != 0) return 1;
         if (destroys_first) program.destroy("43210");
         int fired = 0;
@@ -885,7 +885,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_continue_with_a_borrowed_base) {
         ::event_free(own);
         program.destroy("43210");
         ::event_base_loop(base, EVLOOP_NONBLOCK);
-        return program.heard() == heard ? 0 : 2;
+        return program.received() == received ? 0 : 2;
       });
       BOOST_TEST(status == 0);
     }
@@ -911,14 +911,14 @@ BOOST_AUTO_TEST_CASE(a_daemon_gets_the_reason_why_its_snapshots_are_unusable) {
     if (::fork() > 0) ::_exit(0);
     if (par::default_snapshot().alive() || named.alive()) ::_exit(1);
     par::Reactor loop;
-    const auto told = [&](const par::Options& options) {
+    const auto reported = [&](const par::Options& options) {
       const auto run = error_of([&] { static_cast<void>(par::run(loop, moment_plus, options)); });
       const auto process =
           error_of([&] { static_cast<void>(par::process(loop, echo_plus_moment, options)); });
       return says(run, par::Errc::no_snapshot, "daemonises") &&
              says(process, par::Errc::no_snapshot, "daemonises");
     };
-    const char verdict = told({}) && told(in(named)) ? 'y' : 'n';
+    const char verdict = reported({}) && reported(in(named)) ? 'y' : 'n';
     if (::write(said[1], &verdict, 1) != 1) ::_exit(1);
     ::_exit(0);
   });

@@ -311,9 +311,9 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own_spares) {
             return std::vector<pid_t>{::getpid(), ::getppid()};
           },
           in(snapshot));
-      const Pids told = ask(loop, f);
-      BOOST_TEST(contains(spares, told[0]));
-      ++parents[told[1]];
+      const Pids reported = ask(loop, f);
+      BOOST_TEST(contains(spares, reported[0]));
+      ++parents[reported[1]];
     }
     for (const pid_t replica : snapshot.pids()) BOOST_TEST(parents[replica] == 2);
     // With one of them its spares end; the other one goes on.  All are ready before: what is being
@@ -360,10 +360,10 @@ BOOST_AUTO_TEST_CASE(a_child_has_no_spares) {
           return std::vector<pid_t>{::getpid(), nested};
         },
         in(snapshot));
-    const Pids told = ask(loop, f);
-    BOOST_TEST(contains(spares, told[0]));
-    BOOST_TEST(!contains(spares, told[1]));
-    BOOST_TEST(told[1] > 0);
+    const Pids reported = ask(loop, f);
+    BOOST_TEST(contains(spares, reported[0]));
+    BOOST_TEST(!contains(spares, reported[1]));
+    BOOST_TEST(reported[1] > 0);
   }
   testing::close_abandoned();
 }
@@ -489,15 +489,15 @@ BOOST_AUTO_TEST_CASE(a_spare_enters_the_environment_of_its_task) {
                                           std::to_string(::getpgrp())};
         },
         options);
-    const std::vector<std::string> told = ask(loop, f);
-    BOOST_TEST(told[0] == std::to_string(spares[0]));
-    BOOST_TEST(told[1] == "none");
-    BOOST_TEST(told[2] == "/usr");
-    BOOST_TEST(told[3] == std::to_string(::getpriority(PRIO_PROCESS, 0) + 3));
-    BOOST_TEST(told[4] == "77");
-    BOOST_TEST(told[5] == "limited");
-    BOOST_TEST(has(told[6], "dishwasher"));
-    BOOST_TEST(told[7] == told[0]);
+    const std::vector<std::string> reported = ask(loop, f);
+    BOOST_TEST(reported[0] == std::to_string(spares[0]));
+    BOOST_TEST(reported[1] == "none");
+    BOOST_TEST(reported[2] == "/usr");
+    BOOST_TEST(reported[3] == std::to_string(::getpriority(PRIO_PROCESS, 0) + 3));
+    BOOST_TEST(reported[4] == "77");
+    BOOST_TEST(reported[5] == "limited");
+    BOOST_TEST(has(reported[6], "dishwasher"));
+    BOOST_TEST(reported[7] == reported[0]);
     BOOST_TEST(stat_of(spares[0]).rfind("(dishwasher)", 0) == 0);
     // Without a name it is called after the program, as ever.
     spares = refilled(loop, snapshot, 1);
@@ -527,19 +527,19 @@ std::optional<bool> is_mapped(pid_t pid, const void* address) {
 // A spare runs nothing of the program before its task, so no page of its code is there by chance.
 BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_mapped_in_the_next_spare) {
   const void* const code = reinterpret_cast<const void*>(&own_pid);
-  bool told = false;
+  bool reported = false;
   {
     par::Snapshot snapshot(with(1));
     par::Reactor loop;
     const pid_t first = refilled(loop, snapshot, 1)[0];
     const std::optional<bool> before = is_mapped(first, code);
-    told = before && !*before;  // else this kernel copies page tables of code
+    reported = before && !*before;  // else this kernel copies page tables of code
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == first);
     const pid_t second = refilled(loop, snapshot, 1)[0];
-    if (told) BOOST_TEST(is_mapped(second, code).value());
+    if (reported) BOOST_TEST(is_mapped(second, code).value());
   }
   testing::close_abandoned();
-  if (!told) testing::skip("whether code is mapped is not told here, or a fork maps it");
+  if (!reported) testing::skip("whether code is mapped is not told here, or a fork maps it");
 }
 
 BOOST_AUTO_TEST_CASE(hooks_in_a_spare_run_with_the_task_and_not_before) {
@@ -564,9 +564,9 @@ BOOST_AUTO_TEST_CASE(hooks_in_a_spare_run_with_the_task_and_not_before) {
     par::default_snapshot().stop();
     if (!gone(spares[0]) || !gone(spares[1]) || !gone(par::default_snapshot().pid())) return 4;
     ::close(said[1]);
-    char heard[16] = {};
-    const ssize_t size = ::read(said[0], heard, sizeof heard);
-    return size == 2 && std::string(heard) == "Se" ? 0 : 5;
+    char received[16] = {};
+    const ssize_t size = ::read(said[0], received, sizeof received);
+    return size == 2 && std::string(received) == "Se" ? 0 : 5;
   });
   BOOST_TEST(status == 0);
 }
@@ -633,9 +633,9 @@ BOOST_AUTO_TEST_CASE(calls_in_spares_are_cancelled_and_limited_as_in_other_child
           return text == "id" ? std::to_string(par::this_call::id()) : std::to_string(::getpid());
         },
         options);
-    std::vector<std::string> heard;
+    std::vector<std::string> received;
     const auto note = [&](par::Result<std::string> r) {
-      heard.push_back(r ? *r : par::to_string(r.error().code()));
+      received.push_back(r ? *r : par::to_string(r.error().code()));
     };
     f("id", note);
     loop.run();
@@ -647,7 +647,7 @@ BOOST_AUTO_TEST_CASE(calls_in_spares_are_cancelled_and_limited_as_in_other_child
     loop.run();
     const std::vector<std::string> expected{"1", "cancelled", "too_large",
                                             std::to_string(spares[0])};
-    BOOST_TEST(heard == expected, boost::test_tools::per_element());
+    BOOST_TEST(received == expected, boost::test_tools::per_element());
   }
   testing::close_abandoned();
 }
@@ -660,13 +660,13 @@ BOOST_AUTO_TEST_CASE(the_delivery_of_a_call_in_a_spare_is_reported_correctly) {
     par::Reactor loop;
     refilled(loop, par::default_snapshot(), 1);
     auto f = par::run(loop, own_pid);
-    int heard = 0;
+    int received = 0;
     f([&](par::Result<pid_t> r) {
       // A caller who has seen the end has another one, with another pid.
-      heard = r ? 2 : r.error().delivery() == par::Delivery::started ? 3 : 5;
+      received = r ? 2 : r.error().delivery() == par::Delivery::started ? 3 : 5;
     });
     loop.run();
-    return heard;
+    return received;
   });
   BOOST_TEST(status == 5);
 }
@@ -681,12 +681,12 @@ BOOST_AUTO_TEST_CASE(faults_in_a_spare_are_counted_from_its_task_on) {
     par::Reactor loop;
     const Pids spares = refilled(loop, par::default_snapshot(), 1);
     auto f = par::run(loop, own_pid);
-    std::string heard;
+    std::string received;
     for (int i = 0; i < 2; ++i) {
-      f([&](par::Result<pid_t> r) { heard += r ? *r == spares[0] ? "a" : "b" : "c"; });
+      f([&](par::Result<pid_t> r) { received += r ? *r == spares[0] ? "a" : "b" : "c"; });
       loop.run();
     }
-    return heard == "ac" ? 0 : 2;
+    return received == "ac" ? 0 : 2;
   });
   BOOST_TEST(status == 0);
 }
@@ -779,18 +779,18 @@ BOOST_AUTO_TEST_CASE(a_dead_spare_is_not_taken) {
     BOOST_TEST(gone(spares[0]));
     std::vector<par::ExitStatus> ends;
     std::vector<par::Process<pid_t, int>> processes;
-    std::vector<pid_t> told;
+    std::vector<pid_t> reported;
     for (int i = 0; i < 3; ++i) {
       processes.push_back(par::process(
           loop, [](par::Pipe<int, pid_t> pipe) { pipe.send(::getpid()); }, in(snapshot)));
-      processes.back().on_message([&](pid_t pid) { told.push_back(pid); });
+      processes.back().on_message([&](pid_t pid) { reported.push_back(pid); });
       processes.back().on_exit([&](const par::ExitStatus& status) { ends.push_back(status); });
       processes.back().close();
     }
     loop.run();
-    BOOST_TEST(told.size() == 3u);
-    BOOST_TEST(!contains(told, spares[0]));
-    BOOST_TEST(contains(told, spares[1]));
+    BOOST_TEST(reported.size() == 3u);
+    BOOST_TEST(!contains(reported, spares[0]));
+    BOOST_TEST(contains(reported, spares[1]));
     for (const par::ExitStatus& status : ends) BOOST_TEST(status.code() == 0);
   }
   testing::close_abandoned();
@@ -810,9 +810,9 @@ BOOST_AUTO_TEST_CASE(a_spare_that_never_takes_its_task_has_no_effect) {
           return std::vector<int>{x, ::getpid()};
         },
         in(snapshot));
-    std::vector<std::vector<int>> heard;
+    std::vector<std::vector<int>> received;
     for (int i = 0; i < 3; ++i)
-      f(i, [&](par::Result<std::vector<int>> r) { heard.push_back(r.value()); });
+      f(i, [&](par::Result<std::vector<int>> r) { received.push_back(r.value()); });
     par::Timer soon = loop.every(1ms, [&] {
       if (f.pid() == 0) return;
       BOOST_TEST(f.pid() == spare);
@@ -820,10 +820,10 @@ BOOST_AUTO_TEST_CASE(a_spare_that_never_takes_its_task_has_no_effect) {
       soon.cancel();
     });
     loop.run();
-    BOOST_REQUIRE(heard.size() == 3u);
+    BOOST_REQUIRE(received.size() == 3u);
     for (int i = 0; i < 3; ++i) {
-      BOOST_TEST(heard[static_cast<std::size_t>(i)][0] == i);
-      BOOST_TEST(heard[static_cast<std::size_t>(i)][1] != spare);
+      BOOST_TEST(received[static_cast<std::size_t>(i)][0] == i);
+      BOOST_TEST(received[static_cast<std::size_t>(i)][1] != spare);
     }
   }
   testing::close_abandoned();
@@ -969,10 +969,10 @@ BOOST_AUTO_TEST_CASE(spares_end_with_their_snapshot) {
     BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
     for (const pid_t spare : spares) BOOST_TEST(gone(spare));
     auto f = par::run(loop, own_pid, in(snapshot));
-    std::string heard;
-    f([&](par::Result<pid_t> r) { heard = r ? "a value" : par::to_string(r.error().code()); });
+    std::string received;
+    f([&](par::Result<pid_t> r) { received = r ? "a value" : par::to_string(r.error().code()); });
     loop.run();
-    BOOST_TEST(heard == "snapshot_lost");
+    BOOST_TEST(received == "snapshot_lost");
     BOOST_TEST(losses == 1);
   }
   testing::close_abandoned();

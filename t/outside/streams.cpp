@@ -95,7 +95,7 @@ struct PipeEnds {
 
 std::string misuse(const par::Options& options) {
   par::Reactor loop;
-  std::string told[2];
+  std::string reported[2];
   for (int i = 0; i < 2; ++i) {
     try {
       if (i == 0)
@@ -105,11 +105,11 @@ std::string misuse(const par::Options& options) {
         static_cast<void>(par::process(
             loop, [](par::Pipe<int, int>) {}, options));
     } catch (const std::logic_error& error) {
-      told[i] = error.what();
+      reported[i] = error.what();
     }
   }
-  BOOST_TEST(told[0] == told[1]);
-  return told[0];
+  BOOST_TEST(reported[0] == reported[1]);
+  return reported[0];
 }
 
 int say_both(int x) {
@@ -124,18 +124,18 @@ int say_both(int x) {
 
 BOOST_AUTO_TEST_CASE(both_streams_are_captured_in_lines_with_pid_and_name) {
   par::Reactor loop;
-  struct Heard {
+  struct Received {
     pid_t pid;
     std::string name;
     int stream;
     std::string text;
     bool goes_on;
   };
-  std::vector<Heard> heard;
+  std::vector<Received> received;
   par::Options options = captured();
   options.name = "resize";
   options.on_line = [&](const par::OutputLine& line) {
-    heard.push_back(
+    received.push_back(
         {line.pid, std::string(line.name), line.stream, std::string(line.text), line.goes_on});
   };
   auto f = par::run(
@@ -147,9 +147,9 @@ BOOST_AUTO_TEST_CASE(both_streams_are_captured_in_lines_with_pid_and_name) {
       },
       options);
   const int pid = result_of_call(loop, f, 1).value();
-  BOOST_REQUIRE(heard.size() == 3U);
+  BOOST_REQUIRE(received.size() == 3U);
   std::size_t errors = 0;
-  for (const Heard& line : heard) {
+  for (const Received& line : received) {
     BOOST_TEST(line.pid == pid);
     BOOST_TEST(line.name == "resize");
     BOOST_TEST(!line.goes_on);
@@ -328,15 +328,15 @@ BOOST_AUTO_TEST_CASE(a_process_gets_the_last_words_in_its_error_and_exit_status)
         ::raise(SIGKILL);
       },
       options);
-  std::string told;
-  p.on_error([&](const par::Error& error) { told = error.last_words(); });
+  std::string reported;
+  p.on_error([&](const par::Error& error) { reported = error.last_words(); });
   std::string last;
   p.on_exit([&](const par::ExitStatus& how) {
     last = how.last_words;
     BOOST_TEST(has(how.describe(), "; its last words: second"));
   });
   loop.run();
-  BOOST_TEST(told == "second");
+  BOOST_TEST(reported == "second");
   BOOST_TEST(last == "second");
 }
 
@@ -781,17 +781,17 @@ BOOST_AUTO_TEST_CASE(a_missing_directory_is_an_error_of_each_call_and_of_the_pro
   options.cwd = "/dev/null";
   auto p = par::process(
       loop, [](par::Pipe<int, int> pipe) { pipe.send(1); }, options);
-  std::string told;
+  std::string reported;
   int number = 0;
   p.on_message([](int) { BOOST_ERROR("the task ran"); });
   p.on_error([&](const par::Error& error) {
-    told = error.what();
+    reported = error.what();
     number = error.os_error();
   });
   bool ended = false;
   p.on_exit([&](const par::ExitStatus& how) { ended = how.cause == par::Cause::error; });
   loop.run();
-  BOOST_TEST(has(told, "directory /dev/null"));
+  BOOST_TEST(has(reported, "directory /dev/null"));
   BOOST_TEST(number == ENOTDIR);
   BOOST_TEST(ended);
 }

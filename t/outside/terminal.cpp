@@ -151,11 +151,11 @@ BOOST_AUTO_TEST_CASE(a_key_reaches_only_the_program_unless_a_child_shares_its_gr
           shared.on_exit([&](const par::ExitStatus& s) { shared_end = s; });
           own.send(1);
           shared.send(1);
-          bool heard = false;
-          par::Watch watch = loop.on_signal(signum, [&] { heard = true; });
+          bool received = false;
+          par::Watch watch = loop.on_signal(signum, [&] { received = true; });
           if (!loop_until(loop, [&] { return echoes == 2; })) return 1;
           if (!ready.put('r')) return 2;
-          if (!loop_until(loop, [&] { return heard && shared_end; })) return 3;
+          if (!loop_until(loop, [&] { return received && shared_end; })) return 3;
           if (!shared_end->signalled() || shared_end->signal() != signum) return 4;
           own.send(2);
           if (!loop_until(loop, [&] { return echoes == 3; }) || own_end) return 5;
@@ -345,9 +345,9 @@ BOOST_AUTO_TEST_CASE(a_task_may_handle_sigterm_itself) {
   auto p = par::process(
       loop,
       [](par::Pipe<int, int> pipe) {
-        static volatile sig_atomic_t heard = 0;
-        ::signal(SIGTERM, [](int) { heard = 1; });
-        pipe.on_message([pipe](int x) { pipe.send(heard ? -x : x); });
+        static volatile sig_atomic_t received = 0;
+        ::signal(SIGTERM, [](int) { received = 1; });
+        pipe.on_message([pipe](int x) { pipe.send(received ? -x : x); });
       },
       in(snapshot));
   std::vector<int> answers;

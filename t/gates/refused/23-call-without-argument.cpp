@@ -4,10 +4,10 @@ namespace par = evparallel;
 
 void answer(par::Reactor& loop) {
   auto doubled = par::run<par::RawIo, par::RawIo>(loop, [](int x) { return 2 * x; });
-  auto heard = [](par::Result<int> r) { r.value(); };
+  auto received = [](par::Result<int> r) { r.value(); };
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  doubled(21, heard);
+  doubled(21, received);
 #else
-  doubled(heard);
+  doubled(received);
 #endif
 }

@@ -4,10 +4,10 @@ namespace par = evparallel;
 
 void answer(par::Reactor& loop) {
   auto constant = par::run<par::RawIo, par::RawIo>(loop, [] { return 42; });
-  auto heard = [](par::Result<int> r) { r.value(); };
+  auto received = [](par::Result<int> r) { r.value(); };
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  constant(heard);
+  constant(received);
 #else
-  constant(21, heard);
+  constant(21, received);
 #endif
 }
