@@ -455,7 +455,7 @@ BOOST_AUTO_TEST_CASE(all_listeners_are_forgotten_at_once) {
   BOOST_TEST(spawns.ids().size() == 3u);
 }
 
-// ---- a shelf ----
+// ---- an object pool ----
 
 BOOST_AUTO_TEST_CASE(a_returned_object_is_lent_again) {
   ObjectPool<std::vector<int>> object_pool;

@@ -981,7 +981,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   auto item = std::make_unique<ChannelBuffers>();
   const ChannelBuffers* const place = item.get();
   object_pool.put(std::move(item));
-  // Whether the shelf has it.
+  // Whether the pool has it.
   const auto is_back = [&] {
     std::unique_ptr<ChannelBuffers> taken = object_pool.take();
     const bool back = taken.get() == place;
