@@ -200,7 +200,7 @@ Padding clear_padding(F* f) {
 }
 
 template <class F>
-struct Travel {
+struct CallableCodec {
   static_assert(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>,
                 "evparallel: this callable captures something that cannot be copied byte by byte "
                 "(a string, a vector, "
@@ -209,7 +209,7 @@ struct Travel {
   static constexpr std::size_t size = std::is_empty_v<F> ? 0 : sizeof(F);
 
   // `checked`: looks for captured references to the stack.
-  static void freeze(Writer& out, const F& f, bool checked = true) {
+  static void serialize(Writer& out, const F& f, bool checked = true) {
     if constexpr (size > 0) {
       alignas(F) unsigned char bytes[sizeof(F)];
       F* copy = new (bytes) F(f);
@@ -219,7 +219,7 @@ struct Travel {
     }
   }
 
-  static F thaw(Reader& in) {
+  static F deserialize(Reader& in) {
     alignas(F) unsigned char bytes[sizeof(F)] = {};
     if constexpr (size > 0) in.read(bytes, size);
     return *std::launder(reinterpret_cast<F*>(bytes));
@@ -234,39 +234,41 @@ struct Travel {
 };
 
 template <class F>
-struct Travel<AsIs<F>> {
-  static void freeze(Writer& out, const AsIs<F>& f, bool = false) {
-    Travel<F>::freeze(out, f.f, false);
+struct CallableCodec<AsIs<F>> {
+  static void serialize(Writer& out, const AsIs<F>& f, bool = false) {
+    CallableCodec<F>::serialize(out, f.f, false);
   }
-  static AsIs<F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
-  static std::optional<AnyFunction> function(const AsIs<F>& f) { return Travel<F>::function(f.f); }
+  static AsIs<F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
+  static std::optional<AnyFunction> function(const AsIs<F>& f) {
+    return CallableCodec<F>::function(f.f);
+  }
 };
 
 template <class R, class... A, class F>
-struct Travel<Fn<R(A...), F>> {
-  static void freeze(Writer& out, const Fn<R(A...), F>& f, bool checked = true) {
-    Travel<F>::freeze(out, f.f, checked);
+struct CallableCodec<Fn<R(A...), F>> {
+  static void serialize(Writer& out, const Fn<R(A...), F>& f, bool checked = true) {
+    CallableCodec<F>::serialize(out, f.f, checked);
   }
-  static Fn<R(A...), F> thaw(Reader& in) { return {Travel<F>::thaw(in)}; }
+  static Fn<R(A...), F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
   static std::optional<AnyFunction> function(const Fn<R(A...), F>& f) {
-    return Travel<F>::function(f.f);
+    return CallableCodec<F>::function(f.f);
   }
 };
 
 // Each bound argument is a message of its own: its length, then the output of its codec.
 template <class F, class... Bound>
-struct Travel<Bind<F, Bound...>> {
-  static void freeze(Writer& out, const Bind<F, Bound...>& task, bool checked = true) {
-    Travel<F>::freeze(out, task.f, checked);
+struct CallableCodec<Bind<F, Bound...>> {
+  static void serialize(Writer& out, const Bind<F, Bound...>& task, bool checked = true) {
+    CallableCodec<F>::serialize(out, task.f, checked);
     std::apply([&](const Bound&... bound) { (freeze_one(out, bound), ...); }, task.bound);
   }
-  static Bind<F, Bound...> thaw(Reader& in) {
-    F f = Travel<F>::thaw(in);
+  static Bind<F, Bound...> deserialize(Reader& in) {
+    F f = CallableCodec<F>::deserialize(in);
     // Braces: evaluated from left to right.
-    return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{thaw_one<Bound>(in)...}};
+    return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{deserialize_one<Bound>(in)...}};
   }
   static std::optional<AnyFunction> function(const Bind<F, Bound...>& task) {
-    return Travel<F>::function(task.f);
+    return CallableCodec<F>::function(task.f);
   }
 
 private:
@@ -282,7 +284,7 @@ private:
     out.write(one.adopted());
   }
   template <class T>
-  static T thaw_one(Reader& in) {
+  static T deserialize_one(Reader& in) {
     std::uint64_t size;
     in.read(&size, sizeof size);
     Reader one(in.read(static_cast<std::size_t>(size)));

@@ -27,12 +27,12 @@ public:
                                      std::is_invocable_r_v<R, D&, Args...>>>
   Callback(F&& f) {
     if constexpr (fits<D>) {
-      new (&place_) D(std::forward<F>(f));
+      new (&storage_) D(std::forward<F>(f));
       // Without this, take() would copy bytes that were never written, and compilers warn of it.
-      if constexpr (std::is_empty_v<D>) place_[0] = 0;
+      if constexpr (std::is_empty_v<D>) storage_[0] = 0;
       ops_ = &in_place<D>;
     } else {
-      new (&place_) D*(new D(std::forward<F>(f)));
+      new (&storage_) D*(new D(std::forward<F>(f)));
       ops_ = &on_heap<D>;
     }
   }
@@ -50,7 +50,7 @@ public:
   ~Callback() { reset(); }
 
   explicit operator bool() const noexcept { return ops_ != nullptr; }
-  R operator()(Args... args) { return ops_->call(&place_, std::forward<Args>(args)...); }
+  R operator()(Args... args) { return ops_->call(&storage_, std::forward<Args>(args)...); }
 
 private:
   static constexpr std::size_t capacity = 48;
@@ -100,18 +100,18 @@ private:
   void take(Callback& other) noexcept {
     if (!other.ops_) return;
     if (other.ops_->move)
-      other.ops_->move(&other.place_, &place_);
+      other.ops_->move(&other.storage_, &storage_);
     else
-      std::memcpy(&place_, &other.place_, capacity);
+      std::memcpy(&storage_, &other.storage_, capacity);
     ops_ = std::exchange(other.ops_, nullptr);
   }
 
   void reset() noexcept {
     const Ops* const ops = std::exchange(ops_, nullptr);
-    if (ops && ops->destroy) ops->destroy(&place_);
+    if (ops && ops->destroy) ops->destroy(&storage_);
   }
 
-  alignas(std::max_align_t) unsigned char place_[capacity];
+  alignas(std::max_align_t) unsigned char storage_[capacity];
   const Ops* ops_ = nullptr;
 };
 

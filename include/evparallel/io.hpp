@@ -259,9 +259,9 @@ struct RawIo {
 
   static void put(Writer& out, const T& value) { out.write(&value, sizeof value); }
   static T get(Reader& in) {
-    std::aligned_storage_t<sizeof(T), alignof(T)> place;
-    in.read(&place, sizeof place);
-    return *std::launder(reinterpret_cast<T*>(&place));
+    std::aligned_storage_t<sizeof(T), alignof(T)> storage;
+    in.read(&storage, sizeof storage);
+    return *std::launder(reinterpret_cast<T*>(&storage));
   }
 };
 

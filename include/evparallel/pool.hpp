@@ -15,12 +15,12 @@ public:
   StartTask() noexcept = default;
   // Fails: std::logic_error for a callable that cannot be sent; Error{bad_message} from bind().
   template <class F, class = std::enable_if_t<!std::is_same_v<F, StartTask>>>
-  StartTask(F f) : entry_(&run<F>), function_(detail::Travel<F>::function(f)) {
+  StartTask(F f) : entry_(&run<F>), function_(detail::CallableCodec<F>::function(f)) {
     static_assert(
         std::is_invocable_v<F&>,
         "evparallel: on_start is called without arguments; bind them with bind(f, args...)");
     Writer callable;
-    detail::Travel<F>::freeze(callable, f);
+    detail::CallableCodec<F>::serialize(callable, f);
     callable_ = std::move(callable.bytes());
   }
 
@@ -35,7 +35,7 @@ public:
 private:
   template <class F>
   static void run(Reader& callable) {
-    F f = detail::Travel<F>::thaw(callable);
+    F f = detail::CallableCodec<F>::deserialize(callable);
     detail::call_task(f);
   }
 
@@ -116,7 +116,7 @@ public:
   virtual std::size_t pending() const noexcept = 0;
   virtual void close() = 0;
   virtual void shutdown(std::chrono::milliseconds grace) = 0;
-  virtual void drop() noexcept = 0;  // its handle is gone
+  virtual void abort() noexcept = 0;  // its handle is gone
 
 protected:
   ~PoolInterface() = default;
@@ -134,7 +134,7 @@ EVPARALLEL_API void serve_pool(ChildInterface&, Reader& start,
 
 template <class F, class IncCodec, class OutCodec>
 void pool_entry(ChildInterface& child, Reader& callable) {
-  F f = Travel<F>::thaw(callable);
+  F f = CallableCodec<F>::deserialize(callable);
   serve_pool(child, callable,
              [&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
 }
@@ -158,13 +158,13 @@ public:
   Pool(Pool&& other) noexcept = default;
   Pool& operator=(Pool&& other) noexcept {
     if (this != &other) {
-      drop();
+      abort();
       core_ = std::move(other.core_);
       codecs_ = other.codecs_;
     }
     return *this;
   }
-  ~Pool() { drop(); }
+  ~Pool() { abort(); }
 
   // Makes one call; `callback(Result<Inc>)` receives the answer.  Of the waiting calls, the one
   // with the highest priority goes first, and of these the oldest.  Above PoolOptions::max_queue
@@ -263,8 +263,8 @@ private:
     };
   }
 
-  void drop() noexcept {
-    if (core_) core_->drop();
+  void abort() noexcept {
+    if (core_) core_->abort();
     core_.reset();
   }
   std::shared_ptr<detail::PoolInterface> core_;

@@ -18,7 +18,7 @@ public:
   virtual void kill(int signum) = 0;
   virtual void terminate(std::chrono::milliseconds grace) = 0;
   virtual void detach() = 0;
-  virtual void drop() noexcept = 0;  // its handle is gone
+  virtual void shutdown() noexcept = 0;  // its handle is gone
   virtual void set_on_start(Callback<void(pid_t)>) = 0;
   virtual void set_on_exit(Callback<void(const ExitStatus&)>) = 0;
 
@@ -64,13 +64,13 @@ public:
   Process(Process&&) noexcept = default;
   Process& operator=(Process&& other) noexcept {
     if (this != &other) {
-      drop();
+      shutdown();
       Pipe<Inc, Out>::operator=(std::move(other));
       process_ = std::move(other.process_);
     }
     return *this;
   }
-  ~Process() { drop(); }
+  ~Process() { shutdown(); }
 
   pid_t pid() const noexcept { return process_ ? process_->pid() : 0; }  // 0 until on_start
   void on_start(Callback<void(pid_t)> callback) { process_->set_on_start(std::move(callback)); }
@@ -91,8 +91,8 @@ public:
   }
 
 private:
-  void drop() noexcept {
-    if (process_) process_->drop();
+  void shutdown() noexcept {
+    if (process_) process_->shutdown();
     process_.reset();
   }
   std::shared_ptr<detail::ProcessInterface> process_;

@@ -22,9 +22,9 @@ struct event_base;
 
 namespace evparallel {
 
-class Loop;
-
 namespace detail {
+
+class Loop;
 
 // A timer or a watch of a loop.
 class EventSource {
@@ -93,8 +93,8 @@ public:
 
 private:
   friend class Reactor;
-  explicit Hold(std::shared_ptr<Loop>) noexcept;
-  std::shared_ptr<Loop> loop_;
+  explicit Hold(std::shared_ptr<detail::Loop>) noexcept;
+  std::shared_ptr<detail::Loop> loop_;
 };
 
 class EVPARALLEL_API Reactor {
@@ -141,10 +141,10 @@ public:
   event_base* base() const noexcept;
 
   // For the other parts of the library.
-  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
+  const std::shared_ptr<detail::Loop>& loop() const noexcept { return loop_; }
 
 private:
-  std::shared_ptr<Loop> loop_;
+  std::shared_ptr<detail::Loop> loop_;
 };
 
 // The reactor of a child, made at the first use.  Fails: std::logic_error in the parent.

@@ -73,7 +73,7 @@ public:
   virtual pid_t pid() const noexcept = 0;
   virtual std::size_t pending() const noexcept = 0;
   virtual void close() = 0;
-  virtual void drop() noexcept = 0;  // its handle is gone
+  virtual void abort() noexcept = 0;  // its handle is gone
 
 protected:
   ~RemoteInterface() = default;
@@ -114,13 +114,13 @@ public:
   Remote(Remote&& other) noexcept = default;
   Remote& operator=(Remote&& other) noexcept {
     if (this != &other) {
-      drop();
+      abort();
       core_ = std::move(other.core_);
       codecs_ = other.codecs_;
     }
     return *this;
   }
-  ~Remote() { drop(); }
+  ~Remote() { abort(); }
 
   // The type that is sent; std::monostate if there is no argument.
   using Sent = std::conditional_t<std::is_void_v<Out>, std::monostate, Out>;
@@ -194,8 +194,8 @@ private:
     };
   }
 
-  void drop() noexcept {
-    if (core_) core_->drop();
+  void abort() noexcept {
+    if (core_) core_->abort();
     core_.reset();
   }
   std::shared_ptr<detail::RemoteInterface> core_;

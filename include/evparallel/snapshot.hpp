@@ -19,7 +19,9 @@
 
 namespace evparallel {
 
+namespace detail {
 class Replicas;
+}
 
 enum class Preflight {
   strict,  // refuse threads, and descriptors of event loops
@@ -78,12 +80,12 @@ public:
   void on_lost(Callback<void(const ExitStatus&)>);
 
   // For the other parts of the library.
-  const std::shared_ptr<Replicas>& replicas() const noexcept { return replicas_; }
+  const std::shared_ptr<detail::Replicas>& replicas() const noexcept { return replicas_; }
 
 private:
-  friend class Replicas;
-  explicit Snapshot(std::shared_ptr<Replicas>) noexcept;
-  std::shared_ptr<Replicas> replicas_;
+  friend class detail::Replicas;
+  explicit Snapshot(std::shared_ptr<detail::Replicas>) noexcept;
+  std::shared_ptr<detail::Replicas> replicas_;
 };
 
 // Takes the default snapshot, once in a process, at its beginning.  It ends with the program.

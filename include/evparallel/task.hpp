@@ -59,8 +59,8 @@ struct Task {
 template <class F>
 Task make_task(const F& f, void (*entry)(ChildInterface&, Reader&), bool replies_later = false) {
   Writer callable;
-  Travel<F>::freeze(callable, f);
-  return Task{entry, Travel<F>::function(f), std::move(callable.bytes()), replies_later, {}};
+  CallableCodec<F>::serialize(callable, f);
+  return Task{entry, CallableCodec<F>::function(f), std::move(callable.bytes()), replies_later, {}};
 }
 
 // Distinguishes an exception of the task itself from one of a codec: it becomes an
@@ -98,14 +98,14 @@ void answer_call(F& f, Reader& in, Writer& out) {
 
 template <class F, class IncCodec, class OutCodec>
 void run_entry(ChildInterface& child, Reader& callable) {
-  F f = Travel<F>::thaw(callable);
+  F f = CallableCodec<F>::deserialize(callable);
   child.answer([&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
 }
 
 template <class F, class IncCodec, class OutCodec>
 void run_later_entry(ChildInterface& child, Reader& callable) {
   using S = shape_of<F>;
-  F f = Travel<F>::thaw(callable);
+  F f = CallableCodec<F>::deserialize(callable);
   child.answer_later([&f](Reader& in, std::shared_ptr<ReplyInterface> core) {
     Reply<typename S::Inc> reply = Reply<typename S::Inc>::template with<IncCodec>(std::move(core));
     if constexpr (std::is_void_v<typename S::Out>) {
@@ -120,7 +120,7 @@ void run_later_entry(ChildInterface& child, Reader& callable) {
 
 template <class F, class InCodec, class OutCodec, class In, class Out>
 void process_entry(ChildInterface& child, Reader& callable) {
-  F f = Travel<F>::thaw(callable);
+  F f = CallableCodec<F>::deserialize(callable);
   call_task(f, Pipe<In, Out>(child.open_pipe(), pipe_codecs<In, Out, InCodec, OutCodec>));
   child.converse();
 }

@@ -14,6 +14,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 namespace {
 
 std::string hexadecimal(std::uintptr_t number) {

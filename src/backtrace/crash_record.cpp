@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 static_assert(sizeof(CrashRecord) == 1024, "the page evparallel_protocol(7) says so");
 
@@ -169,4 +169,4 @@ std::optional<Crash> read_crash(const CrashRecord& record, std::uint64_t owner, 
   return crash;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -15,7 +15,7 @@
 #include <optional>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // One for each slot; costs memory only once it is written.  Untrusted input to the parent.
 struct alignas(1024) CrashRecord {
@@ -48,4 +48,4 @@ struct Crash {
 // plausible.
 std::optional<Crash> read_crash(const CrashRecord&, std::uint64_t owner, int signal);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -39,9 +39,9 @@ Throw real_throw() noexcept {
 
 extern "C" __attribute__((visibility("default"), noreturn)) void __cxa_throw(
     void* exception, std::type_info* type, evparallel::detail::DestroyException destroy) {
-  const auto place = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  const auto return_address = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   if (const Throw real = real_throw())
-    real(exception, type, evparallel::detail::record_throw(exception, destroy, place));
+    real(exception, type, evparallel::detail::record_throw(exception, destroy, return_address));
   std::terminate();  // there is no such function
 }
 

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -181,4 +181,4 @@ std::optional<Error> why_unknown(const Modules& then, std::uintptr_t function) {
   return late(*now, before);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The program itself, or one library.
 struct Module {
@@ -50,4 +50,4 @@ const Module* module_at(const Modules&, std::uintptr_t address) noexcept;
 // the same.  Cheap if nothing was loaded or unloaded since.
 std::optional<Error> why_unknown(const Modules& then, std::uintptr_t function);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

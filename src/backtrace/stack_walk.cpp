@@ -4,7 +4,7 @@
 
 #include <unwind.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -64,4 +64,4 @@ void warm_up_walks() noexcept {
       0, nullptr, [](void*, std::uintptr_t) { return false; }, nullptr);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 constexpr std::size_t longest_trace = 124;  // frames; the innermost ones
 
@@ -24,4 +24,4 @@ std::uintptr_t end_of_frames(std::uintptr_t other, std::uintptr_t other_end) noe
 // Loads what the first walk would load.
 void warm_up_walks() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

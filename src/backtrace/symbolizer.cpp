@@ -17,7 +17,7 @@
 #include <backtrace.h>
 #endif
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -182,4 +182,4 @@ Error symbolised(const Modules& then, const Error& error) {
   return error.with_backtrace(symbolised(then, error.backtrace()));
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

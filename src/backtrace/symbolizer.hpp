@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Converts addresses of a process that was forked when `then` was loaded, the innermost first, to
 // frames.
@@ -27,4 +27,4 @@ std::vector<StackFrame> symbolised(const Modules& then, const std::vector<StackF
 // The same for the backtrace of an error from a child.
 Error symbolised(const Modules& then, const Error&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -10,18 +10,18 @@
 #include <iterator>
 #include <new>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
 struct Site {
   std::atomic<void*> exception{nullptr};  // null: free
-  detail::DestroyException destroy;
+  DestroyException destroy;
   std::size_t count;
   std::uintptr_t frames[longest_trace];
 };
 
-// An exception that the program stores occupies its place; when all places are taken, further
+// An exception that the program stores occupies its entry; when all entries are in use, further
 // exceptions are not recorded.  Not in static storage: that is small, so that a child writes to
 // only one page of it.
 struct Sites {
@@ -60,7 +60,7 @@ bool take_frame(void* argument, std::uintptr_t address) {
 void forget_and_destroy(void* exception) {
   Site* site = find(exception);
   if (site == nullptr) return;
-  const detail::DestroyException destroy = site->destroy;
+  const DestroyException destroy = site->destroy;
   site->exception.store(nullptr, std::memory_order_release);
   if (destroy) destroy(exception);
 }
@@ -82,23 +82,19 @@ void record_throws(const void* outermost) noexcept {
   recording.store(sites != nullptr);
 }
 
-namespace detail {
-
 DestroyException record_throw(void* exception, DestroyException destroy,
-                              std::uintptr_t place) noexcept {
+                              std::uintptr_t return_address) noexcept {
   Site* site = recording.load(std::memory_order_relaxed) ? claim(exception) : nullptr;
   if (site == nullptr) return destroy;
   site->destroy = destroy;
   site->count = 0;
-  walk_stack(place, outermost_frame, take_frame, site);
+  walk_stack(return_address, outermost_frame, take_frame, site);
   return forget_and_destroy;
 }
 
 void announce_throw_library() noexcept {
   throw_library.store(true);
 }
-
-}  // namespace detail
 
 bool has_throw_library() noexcept {
   return throw_library.load();
@@ -111,4 +107,4 @@ std::vector<std::uintptr_t> throw_site_of(const std::exception_ptr& pointer) {
               : std::vector<std::uintptr_t>();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

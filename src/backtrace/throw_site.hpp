@@ -13,25 +13,21 @@
 #include <exception>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Records throws of this process from now on.  `outermost` is in the last frame that is recorded.
 void record_throws(const void* outermost) noexcept;
 
-namespace detail {
-
 // ---- what libevparallel-throw calls ----
 
 using DestroyException = void (*)(void* exception);
-// `exception` is about to be thrown by a call that returns to `place`.  Returns the function to
+// `exception` is about to be thrown by a call that returns to `return_address`.  Returns the function to
 // call instead of `destroy`, which may be null, when the exception is destroyed; it may be
 // `destroy` itself.  Allocates nothing; any thread.
 EVPARALLEL_API DestroyException record_throw(void* exception, DestroyException destroy,
-                                             std::uintptr_t place) noexcept;
+                                             std::uintptr_t return_address) noexcept;
 // That library is loaded.
 EVPARALLEL_API void announce_throw_library() noexcept;
-
-}  // namespace detail
 
 bool has_throw_library() noexcept;
 
@@ -39,4 +35,4 @@ bool has_throw_library() noexcept;
 // Valid however often it was caught, stored and thrown again since.
 std::vector<std::uintptr_t> throw_site_of(const std::exception_ptr&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -105,4 +105,4 @@ std::string_view ByteQueue::from(std::size_t at) const noexcept {
   return {pieces_[position / piece_size].get() + place_of(position), end - position};
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

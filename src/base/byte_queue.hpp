@@ -15,7 +15,7 @@
 #include <string_view>
 #include <utility>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class ByteQueue {
 public:
@@ -37,8 +37,8 @@ public:
     if (bytes.size() > capacity_ - end_) return append_more(bytes);
     if (bytes.empty()) return;
     char* const to = last_ + place_of(end_);
-    if (bytes.size() <= detail::most_in_line)
-      detail::copy_short(to, bytes.data(), bytes.size());
+    if (bytes.size() <= most_in_line)
+      copy_short(to, bytes.data(), bytes.size());
     else
       std::memcpy(to, bytes.data(), bytes.size());
     end_ += bytes.size();
@@ -72,4 +72,4 @@ private:
   std::size_t end_ = 0;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // An array of these is not cleared before it is filled, as one of std::string_view would be on each write.
 struct ByteSpan {
@@ -12,4 +12,4 @@ struct ByteSpan {
   std::size_t size;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

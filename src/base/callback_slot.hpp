@@ -4,7 +4,7 @@
 
 #include <evparallel/callback.hpp>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 template <class Signature>
 class CallbackSlot;
@@ -55,4 +55,4 @@ private:
   bool running_ = false;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

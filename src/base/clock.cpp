@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -52,4 +52,4 @@ int wait_until(std::int64_t at, std::int64_t now) noexcept {
   return static_cast<int>((left + ns_per_ms - 1) / ns_per_ms);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

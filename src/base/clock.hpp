@@ -8,7 +8,7 @@
 #include <chrono>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 constexpr std::int64_t no_deadline = INT64_MAX;
 constexpr std::int64_t never = INT64_MAX;
@@ -28,4 +28,4 @@ std::int64_t later(std::int64_t now, std::int64_t ms) noexcept;
 // wait.
 int wait_until(std::int64_t at, std::int64_t now) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -2,9 +2,7 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include <evparallel/detail/export.hpp>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 #if defined _GLIBCXX_DEBUG
 void with_GLIBCXX_DEBUG::library_is_built() noexcept {}
@@ -14,6 +12,4 @@ void with_GLIBCXX_USE_CXX11_ABI_0::library_is_built() noexcept {}
 void without_GLIBCXX_DEBUG::library_is_built() noexcept {}
 #endif
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,6 +9,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 struct Error::Details {
   Errc code;
   Delivery delivery = Delivery::not_sent;

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Two texts of this length fit into the frame of an error.
 constexpr std::size_t longest_text = 16 * 1024;
@@ -19,4 +19,4 @@ inline std::string_view text_of(const std::exception& exception) noexcept {
   return what ? std::string_view(what, ::strnlen(what, longest_text)) : std::string_view();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

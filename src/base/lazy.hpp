@@ -4,7 +4,7 @@
 
 #include <memory>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 template <class T>
 class Lazy {
@@ -24,4 +24,4 @@ private:
   std::unique_ptr<T> value_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

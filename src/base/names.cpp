@@ -8,7 +8,7 @@
 #include <cstring>
 #include <memory>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 std::string signal_name(int signum) {
   const char* abbreviation = sigabbrev_np(signum);
@@ -22,4 +22,4 @@ std::string demangled(const char* mangled) {
   return name ? name.get() : mangled;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -5,10 +5,10 @@
 #include <stdexcept>
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void throw_negative(const char* name) {
   throw std::logic_error(std::string("evparallel: ") + name + " is negative");
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -2,7 +2,7 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // `name`: as in the program's source.
 [[noreturn]] void throw_negative(const char* name);
@@ -13,4 +13,4 @@ void refuse_negative(const char* name, Duration time) {
   if (time < Duration::zero()) throw_negative(name);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

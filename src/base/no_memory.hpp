@@ -7,11 +7,11 @@
 #include <cerrno>
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // `what`: such as "for the answer".  The process goes on, and may succeed with something smaller.
 inline Error no_memory(const std::string& what) {
   return Error(Errc::overloaded, "overloaded: there is no memory " + what).with_os_error(ENOMEM);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

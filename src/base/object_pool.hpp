@@ -10,7 +10,7 @@
 #include <memory>
 #include <utility>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 template <class T>
 class ObjectPool {
@@ -62,4 +62,4 @@ private:
   ObjectPool<T>* object_pool_ = nullptr;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Returns the result of `call`, which is negative, with errno, if it has failed; never for EINTR.
 template <class Call>
@@ -15,4 +15,4 @@ auto retry_on_eintr(Call call) noexcept {
   return result;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Items are not moved until the buffer is full.
 template <class T>
@@ -15,7 +15,7 @@ public:
   RingBuffer() noexcept = default;
   RingBuffer(RingBuffer&& other) noexcept { *this = std::move(other); }
   RingBuffer& operator=(RingBuffer&& other) noexcept {
-    places_ = std::move(other.places_);
+    elements_ = std::move(other.elements_);
     first_ = std::exchange(other.first_, 0);
     size_ = std::exchange(other.size_, 0);
     return *this;
@@ -23,14 +23,14 @@ public:
 
   bool empty() const noexcept { return size_ == 0; }
   std::size_t size() const noexcept { return size_; }
-  T& operator[](std::size_t i) noexcept { return places_[place(i)]; }
-  const T& operator[](std::size_t i) const noexcept { return places_[place(i)]; }
+  T& operator[](std::size_t i) noexcept { return elements_[index_of(i)]; }
+  const T& operator[](std::size_t i) const noexcept { return elements_[index_of(i)]; }
   T& front() noexcept { return (*this)[0]; }
   const T& front() const noexcept { return (*this)[0]; }
   T& back() noexcept { return (*this)[size_ - 1]; }
 
   T& emplace_back() {
-    if (size_ == places_.size()) grow();
+    if (size_ == elements_.size()) grow();
     ++size_;
     return back();
   }
@@ -43,7 +43,7 @@ public:
   // The same without a reset of the item: only if it holds nothing to release, because
   // emplace_back() may return it again.
   void drop_front() noexcept {
-    first_ = place(1);
+    first_ = index_of(1);
     if (--size_ == 0) clear();
   }
   void pop_back() {
@@ -51,8 +51,8 @@ public:
     if (--size_ == 0) clear();
   }
   void clear() noexcept {
-    if (places_.size() > few) std::vector<T>().swap(places_);
-    for (; size_ > 0 && !places_.empty(); --size_) back() = T();
+    if (elements_.size() > few) std::vector<T>().swap(elements_);
+    for (; size_ > 0 && !elements_.empty(); --size_) back() = T();
     first_ = 0;
     size_ = 0;
   }
@@ -60,17 +60,19 @@ public:
 private:
   static constexpr std::size_t few = 64;
 
-  std::size_t place(std::size_t i) const noexcept { return (first_ + i) & (places_.size() - 1); }
+  std::size_t index_of(std::size_t i) const noexcept {
+    return (first_ + i) & (elements_.size() - 1);
+  }
   void grow() {
-    std::vector<T> wider(places_.empty() ? 1 : 2 * places_.size());
+    std::vector<T> wider(elements_.empty() ? 1 : 2 * elements_.size());
     for (std::size_t i = 0; i < size_; ++i) wider[i] = std::move((*this)[i]);
-    places_.swap(wider);
+    elements_.swap(wider);
     first_ = 0;
   }
 
-  std::vector<T> places_;  // its size is a power of two, or 0
+  std::vector<T> elements_;  // its size is a power of two, or 0
   std::size_t first_ = 0;
   std::size_t size_ = 0;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

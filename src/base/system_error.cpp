@@ -4,10 +4,10 @@
 
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 Error system_error(Errc code, const std::string& what, int number) {
   return Error(code, what + ": " + std::strerror(number)).with_os_error(number);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,9 +6,9 @@
 
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // "WHAT: the system's text for NUMBER", with the number as os_error().
 Error system_error(Errc, const std::string& what, int number);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

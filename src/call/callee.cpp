@@ -6,9 +6,7 @@
 #include "system/failpoint.hpp"
 #include "codec/remote_error.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 Callee::Callee(CalleeOwner& owner) noexcept
     : owner_(owner),
@@ -32,7 +30,7 @@ void Callee::send(std::uint64_t id, PendingCall& pending, Writer& argument, Keep
     pipe.put(FrameKind::call, id, argument, PipeCore::FlushPolicy::with_the_turn,
              Channel::Message::kept);
   } catch (...) {
-    erase(std::exchange(pending.note, nullptr));
+    erase(std::exchange(pending.cancel_entry, nullptr));
     throw;
   }
   add(id, pending, argument, keep);
@@ -85,7 +83,7 @@ void Callee::on_frame(Frame& frame) {
   PendingCall pending = calls_.take(frame.id);
   if (!pending.answer) return forget_abandoned(frame.id);
   forget_deadline(frame.id, pending);
-  erase(pending.note);
+  erase(pending.cancel_entry);
   owner_.on_answer();
   finish(frame, pending.answer, *handle_);
 }
@@ -129,7 +127,7 @@ std::vector<UnansweredCall> Callee::take_calls() {
   stop_clock();
   std::vector<UnansweredCall> calls;
   for (KeptCall& kept : calls_.take_all()) {
-    erase(std::exchange(kept.call.note, nullptr));
+    erase(std::exchange(kept.call.cancel_entry, nullptr));
     const Delivery far = delivery(kept.id, kept.call);
     calls.push_back({std::move(kept), far, false});
   }
@@ -148,9 +146,9 @@ void Callee::close() {
   if (handle_) handle_->pipe()->close();
 }
 
-void Callee::close_in_time() {
+void Callee::shutdown() {
   close();
-  if (handle_) handle_->release();
+  if (handle_) handle_->shutdown();
 }
 
 void Callee::terminate(std::chrono::milliseconds grace) {
@@ -160,10 +158,8 @@ void Callee::terminate(std::chrono::milliseconds grace) {
 std::vector<UnansweredCall> Callee::abort() noexcept {
   std::vector<UnansweredCall> calls = take_calls();
   erase_cancel_entries();
-  if (handle_ && !ended_) handle_->cut();
+  if (handle_ && !ended_) handle_->abort();
   return calls;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -12,9 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Everything that is needed to make a child.  Remotes with equal specs share one object.
 struct ChildSpec {
@@ -89,13 +87,15 @@ public:
   // The call was given up, and the child may still run it.
   bool is_abandoned(std::uint64_t id) const noexcept;
   // The snapshot was asked to kill the child if it is still running such a call.
-  bool kill_requested() const noexcept { return abandoned_.peek() && abandoned_.peek()->kill_requested; }
+  bool kill_requested() const noexcept {
+    return abandoned_.peek() && abandoned_.peek()->kill_requested;
+  }
 
   // ---- ends (callee.cpp) ----
   // Sends no more calls; the child ends when it has answered.
   void close();
   // The same, and the snapshot makes sure that the child ends in time.
-  void close_in_time();
+  void shutdown();
   // Sends SIGTERM to the child, and SIGKILL `grace` later.
   void terminate(std::chrono::milliseconds grace);
   // Ends the child, with no further callback of its owner.  Returns the calls.
@@ -105,7 +105,7 @@ public:
 
 private:
   struct AbandonedCall {
-    CancelEntry* note;
+    CancelEntry* cancel_entry;
     Cause cause;  // needed if it was not known whether the child had begun the call
   };
   // Calls that were given up and that the child may still reach: their cancel entries stay.
@@ -160,6 +160,4 @@ inline bool is_ended_for_a_call(const ExitStatus& status) noexcept {
   return status.cause == Cause::cancelled || status.cause == Cause::deadline;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

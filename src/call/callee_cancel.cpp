@@ -8,9 +8,7 @@
 // entry.  So at least one of the two sees what the other has written.
 #include "call/callee.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -35,7 +33,7 @@ void Callee::give_up(std::uint64_t id, const Error& error, Cause cause) {
   forget_deadline(id, pending);
   if (!pending.held) {
     publish_deadline(id, pending, revoked);
-    abandoned_->calls.emplace(id, AbandonedCall{pending.note, cause});
+    abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, cause});
   }
   const Delivery far = delivery(id, pending);  // read after the entry is written
   if (far == Delivery::started) kill_if_still_running(id, cause);
@@ -51,12 +49,12 @@ bool Callee::take_back(std::uint64_t id) {
     if (!handle_->slot_known() || delivery(id, pending) == Delivery::started) return false;
     const std::int64_t deadline = pending.deadline;
     publish_deadline(id, pending, reassigned);
-    if (!pending.note) return false;
+    if (!pending.cancel_entry) return false;
     if (delivery(id, pending) == Delivery::started) {
-      pending.note->deadline.store(deadline);
+      pending.cancel_entry->deadline.store(deadline);
       return false;
     }
-    abandoned_->calls.emplace(id, AbandonedCall{pending.note, Cause::cancelled});
+    abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, Cause::cancelled});
   }
   PendingCall taken = calls_.take(id);
   forget_deadline(id, taken);
@@ -94,10 +92,11 @@ void Callee::on_started(pid_t) {
 // ---- the cancel table ----
 
 void Callee::publish_deadline(std::uint64_t id, PendingCall& pending, std::int64_t deadline) {
-  if (pending.note)
-    pending.note->deadline.store(deadline);
+  if (pending.cancel_entry)
+    pending.cancel_entry->deadline.store(deadline);
   else
-    pending.note = owner_.spec().replicas->notes().write(handle_->owner_id(), id, deadline);
+    pending.cancel_entry =
+        owner_.spec().replicas->cancel_table().write(handle_->owner_id(), id, deadline);
 }
 
 void Callee::forget_abandoned(std::uint64_t id) {
@@ -105,20 +104,21 @@ void Callee::forget_abandoned(std::uint64_t id) {
   auto& calls = abandoned_->calls;
   const auto found = calls.find(id);
   if (found == calls.end()) return;
-  erase(found->second.note);
+  erase(found->second.cancel_entry);
   calls.erase(found);
   owner_.on_abandoned_call_done(id);
 }
 
 void Callee::erase_cancel_entries() noexcept {
   if (!abandoned_.peek()) return;
-  for (const auto& item : abandoned_->calls) erase(item.second.note);
+  for (const auto& item : abandoned_->calls) erase(item.second.cancel_entry);
   abandoned_->calls.clear();
 }
 
 // In a process that the program has forked, the entries still belong to the program.
-void Callee::erase(CancelEntry* note) noexcept {
-  if (note && owner_.loop()->at_home()) owner_.spec().replicas->notes().erase(note);
+void Callee::erase(CancelEntry* cancel_entry) noexcept {
+  if (cancel_entry && owner_.loop()->at_home())
+    owner_.spec().replicas->cancel_table().erase(cancel_entry);
 }
 
 // ---- deadlines ----
@@ -171,6 +171,4 @@ void Callee::on_clock() {
   set_clock();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

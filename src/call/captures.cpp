@@ -14,9 +14,7 @@
 // The C library keeps the address where the stack of the first thread begins.
 extern "C" void* __libc_stack_end;
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -83,6 +81,4 @@ void check_captures(const void* bytes, std::size_t size, Padding padding) {
   }
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

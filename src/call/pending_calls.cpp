@@ -4,9 +4,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -22,23 +20,23 @@ PendingCall& PendingCalls::add(std::uint64_t id, PendingCall&& pending, Writer* 
   if (all.row.empty()) all.first_id = id;
   while (all.first_id + all.row.size() < id)
     all.row.emplace_back();  // these ids belong to another child
-  Waiting::Place& place = all.row.emplace_back();
-  place.call = std::move(pending);
-  if (argument) all.keep_argument(place, *argument);
+  Waiting::Entry& entry = all.row.emplace_back();
+  entry.call = std::move(pending);
+  if (argument) all.keep_argument(entry, *argument);
   ++all.count;
   if (all.row.size() < long_row ||
       all.row.size() / 4 <= all.count - (all.any_late() ? all.late->size() : 0))
-    return place.call;
+    return entry.call;
   all.move_late_calls();
   return all.late->find(id)->second.call;
 }
 
-void PendingCalls::Waiting::keep_argument(Place& place, Writer& argument) {
+void PendingCalls::Waiting::keep_argument(Entry& entry, Writer& argument) {
   if (argument.adopted_owner() || argument.attached() || argument.size() >= long_argument) {
-    place.apart = std::make_unique<Writer>(std::move(argument));
+    entry.apart = std::make_unique<Writer>(std::move(argument));
     return;
   }
-  place.size = argument.size();
+  entry.size = argument.size();
   bytes.append(argument.written());
 }
 
@@ -71,7 +69,7 @@ PendingCall PendingCalls::take(std::uint64_t id) {
 }
 
 void PendingCalls::Waiting::pop_front() noexcept {
-  Place& first = row.front();
+  Entry& first = row.front();
   bytes.drop_front(first.size);
   first.size = 0;
   if (first.apart) first.apart.reset();
@@ -79,10 +77,10 @@ void PendingCalls::Waiting::pop_front() noexcept {
   ++first_id;
 }
 
-KeptCall PendingCalls::Waiting::kept(std::uint64_t id, Place& place, std::size_t at) {
-  KeptCall whole{id, std::move(place.call)};
-  if (place.apart) whole.argument = std::move(*place.apart);
-  for (std::size_t left = place.size; left > 0;) {
+KeptCall PendingCalls::Waiting::kept(std::uint64_t id, Entry& entry, std::size_t at) {
+  KeptCall whole{id, std::move(entry.call)};
+  if (entry.apart) whole.argument = std::move(*entry.apart);
+  for (std::size_t left = entry.size; left > 0;) {
     const std::string_view piece = bytes.from(at).substr(0, left);
     whole.argument.write(piece);
     at += piece.size();
@@ -100,9 +98,9 @@ std::vector<KeptCall> PendingCalls::take_all() {
     for (auto& item : *all->late) taken.push_back(std::move(item.second));
   std::size_t at = 0;
   for (std::size_t i = 0; i < all->row.size(); ++i) {
-    Waiting::Place& place = all->row[i];
-    if (place.call.answer) taken.push_back(all->kept(all->first_id + i, place, at));
-    at += place.size;
+    Waiting::Entry& entry = all->row[i];
+    if (entry.call.answer) taken.push_back(all->kept(all->first_id + i, entry, at));
+    at += entry.size;
   }
   std::sort(taken.begin(), taken.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   all->late.reset();
@@ -128,6 +126,4 @@ void PendingCalls::Waiting::clear() noexcept {
   bytes.clear();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

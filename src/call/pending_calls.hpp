@@ -15,15 +15,13 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 struct PendingCall {
   Answer answer;             // empty: there is no such call
   std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
   std::int64_t deadline = no_deadline;
-  CancelEntry* note = nullptr;
+  CancelEntry* cancel_entry = nullptr;
   unsigned attempts = 0;  // number of repetitions up to now
   bool held = false;      // not sent, because the child may have ended
 };
@@ -61,7 +59,7 @@ private:
 };
 
 struct PendingCalls::Waiting {
-  struct Place {
+  struct Entry {
     PendingCall call{};
     std::size_t size = 0;             // of its argument in `bytes`
     std::unique_ptr<Writer> apart{};  // an argument that is not in `bytes`
@@ -69,12 +67,12 @@ struct PendingCalls::Waiting {
   using Late = std::unordered_map<std::uint64_t, KeptCall>;
   bool any_late() const noexcept { return late.peek() && !late.peek()->empty(); }
   void move_late_calls();
-  void keep_argument(Place&, Writer&);
-  KeptCall kept(std::uint64_t id, Place&, std::size_t at);
+  void keep_argument(Entry&, Writer&);
+  KeptCall kept(std::uint64_t id, Entry&, std::size_t at);
   void pop_front() noexcept;
   void clear() noexcept;
 
-  RingBuffer<Place> row;
+  RingBuffer<Entry> row;
   ByteQueue bytes{8192};
   Lazy<Late> late;
   std::uint64_t first_id = 0;
@@ -85,6 +83,4 @@ inline std::size_t PendingCalls::count() const noexcept {
   return waiting_.peek() ? waiting_.peek()->count : 0;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

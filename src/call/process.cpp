@@ -7,9 +7,7 @@
 #include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Lives as long as its handle or, if it is detached, until the child has ended.  While it is open,
 // it keeps run() from returning.
@@ -19,12 +17,12 @@ class ProcessCore final : public ProcessInterface,
                           public std::enable_shared_from_this<ProcessCore> {
 public:
   explicit ProcessCore(const std::shared_ptr<Loop>& loop) : loop_(loop) {}
-  ~ProcessCore() override { settle(); }
+  ~ProcessCore() override { end_callbacks(); }
 
   void start(Replicas& replicas, const Task& task, const Options& options) {
     child_ = ChildHandle::spawn(replicas.next(loop_), loop_, task, kept(options),
                                 ChildHandle::Use::process, this);
-    attach(*loop_);
+    register_with(*loop_);
     loop_->hold();
     open_ = true;
   }
@@ -43,10 +41,10 @@ public:
     if (open_) self_ = shared_from_this();
   }
 
-  void drop() noexcept override {
+  void shutdown() noexcept override {
     if (!open_) return;
-    child_->drop();
-    settle();
+    child_->detach();
+    end_callbacks();
   }
 
 private:
@@ -58,7 +56,7 @@ private:
   void on_ended(const ExitStatus& status, const Error&) override {
     fault_at(Failpoint::ended);
     const auto keep = shared_from_this();
-    settle();
+    end_callbacks();
     loop_->call([&] { exit_(status); });
     exit_.release();
   }
@@ -66,15 +64,15 @@ private:
   // The handle may live on for long; the child must not.
   void on_loop_destroyed() noexcept override {
     const std::shared_ptr<ProcessCore> keep = self_;
-    if (open_) child_->cut();
-    settle();
+    if (open_) child_->abort();
+    end_callbacks();
   }
 
   // There will be no more callbacks.
-  void settle() noexcept {
+  void end_callbacks() noexcept {
     if (!std::exchange(open_, false)) return;
     if (loop_->alive()) loop_->release();
-    LoopObserver::detach();
+    unregister();
     start_.release();
     const std::shared_ptr<ProcessCore> last = std::move(self_);
   }
@@ -95,6 +93,4 @@ std::shared_ptr<ProcessInterface> start_process(Reactor& reactor, const Task& ta
   return core;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,13 +9,11 @@
 
 #include <stdexcept>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const ChildSpec> spec)
     : loop_(loop), spec_(std::move(spec)) {
-  attach(*loop_);
+  register_with(*loop_);
 }
 
 void RemoteCore::check_open() const {
@@ -122,10 +120,10 @@ void RemoteCore::close() {
 }
 
 // Calls in progress fail with `cancelled`, from the loop.
-void RemoteCore::drop() noexcept {
-  if (std::exchange(dropped_, true)) return;
+void RemoteCore::abort() noexcept {
+  if (std::exchange(aborted_, true)) return;
   closed_ = true;
-  for (const auto& child : take_all()) drop_child(*child);
+  for (const auto& child : take_all()) abort_child(*child);
 }
 
 // Removes all its children.
@@ -136,7 +134,7 @@ std::vector<std::unique_ptr<Callee>> RemoteCore::take_all() noexcept {
   return all;
 }
 
-void RemoteCore::drop_child(Callee& child) noexcept {
+void RemoteCore::abort_child(Callee& child) noexcept {
   for (UnansweredCall& one : child.abort()) {
     if (!loop_->alive()) continue;
     loop_->defer([loop = loop_, answer = std::move(one.kept.call.answer),
@@ -201,6 +199,4 @@ void check_call_deadline(std::chrono::nanoseconds time) {
   refuse_negative("Call::set_deadline", time);
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,9 +7,7 @@
 #include <memory>
 #include <vector>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Its calls go to one child.  When that child has ended, those that may be repeated go to the next
 // one, so that a dying child and a working one may exist at the same time.
@@ -20,7 +18,7 @@ class RemoteCore final : public RemoteInterface,
                          public std::enable_shared_from_this<RemoteCore> {
 public:
   RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const ChildSpec>);
-  ~RemoteCore() override { drop(); }
+  ~RemoteCore() override { abort(); }
 
   void spawn();
 
@@ -34,7 +32,7 @@ public:
   pid_t pid() const noexcept override { return current_ ? current_->pid() : 0; }
   std::size_t pending() const noexcept override { return pending_; }
   void close() override;
-  void drop() noexcept override;
+  void abort() noexcept override;
 
 private:
   // ---- interface of its children ----
@@ -56,7 +54,7 @@ private:
   void repeat(std::vector<KeptCall>);
   std::vector<std::unique_ptr<Callee>> take_all() noexcept;
   std::unique_ptr<Callee> take(Callee&) noexcept;
-  void drop_child(Callee&) noexcept;
+  void abort_child(Callee&) noexcept;
 
   std::shared_ptr<Loop> loop_;
   std::shared_ptr<const ChildSpec> spec_;
@@ -65,9 +63,7 @@ private:
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;
   bool closed_ = false;
-  bool dropped_ = false;
+  bool aborted_ = false;
 };
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -2,9 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "call/remote_core.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -80,6 +78,4 @@ std::unique_ptr<Callee> RemoteCore::take(Callee& child) noexcept {
   return nullptr;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,22 +7,23 @@
 #include <new>
 #include <utility>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
-alignas(Inheritance) char place[sizeof(Inheritance)];
+alignas(Inheritance) char storage[sizeof(Inheritance)];
 Inheritance* kept = nullptr;
 
 }  // namespace
 
 EVPARALLEL_EARLY void keep_inheritance(ChildArgs& spawn) noexcept {
-  kept = new (place) Inheritance{OwnerProcess::here(), spawn.snapshot, spawn.slots,
-                                 spawn.notes,          spawn.modules,  std::move(spawn.rendezvous)};
+  kept =
+      new (storage) Inheritance{OwnerProcess::here(), spawn.snapshot, spawn.slots,
+                                spawn.cancel_table,   spawn.modules,  std::move(spawn.rendezvous)};
 }
 
 Inheritance* take_inheritance() noexcept {
   return std::exchange(kept, nullptr);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,13 +9,13 @@
 
 #include <memory>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct Inheritance {
   OwnerProcess child;
   pid_t snapshot = 0;
   Slot* slots = nullptr;
-  CancelTable* notes = nullptr;
+  CancelTable* cancel_table = nullptr;
   const std::shared_ptr<const Modules>* modules = nullptr;
   OwnedFd rendezvous;
 };
@@ -26,4 +26,4 @@ void keep_inheritance(ChildArgs&) noexcept;
 // stays in place.
 Inheritance* take_inheritance() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

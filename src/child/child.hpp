@@ -14,9 +14,7 @@
 
 #include <evparallel/task.hpp>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Made in the snapshot, before the fork: a first allocation in the child would write to four pages.
 extern std::unique_ptr<ChannelBuffers> traffic_of_child;
@@ -26,7 +24,7 @@ public:
   EVPARALLEL_EARLY explicit Child(ChildArgs&& spawn)
       : slot_(spawn.slot),
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
-        notes_(spawn.notes),
+        cancel_table_(spawn.cancel_table),
         no_null_device_(spawn.no_null_device),
         channel_(std::move(spawn.socket), frame_length_limit,
                  Pooled<ChannelBuffers>(std::move(traffic_of_child))) {}
@@ -54,7 +52,7 @@ public:
   void mark_forked_copy() noexcept { is_forked_copy_ = true; }
   // The deadline of a call; of call 0: that of the child itself.
   std::int64_t deadline_of(std::uint64_t call) const noexcept {
-    return call == 0 ? deadline_ : notes_->deadline_of(owner_id_, call);
+    return call == 0 ? deadline_ : cancel_table_->deadline_of(owner_id_, call);
   }
 
   // ---- its end ----
@@ -90,7 +88,7 @@ private:
   bool has_task_ = false;  // false until it has a task other than the warm-up
   Slot* slot_;
   CrashRecord& crash_record_;
-  CancelTable* notes_;
+  CancelTable* cancel_table_;
   int no_null_device_;  // an errno
   Channel channel_;
   std::size_t high_water_ = std::size_t{1} << 20;
@@ -123,6 +121,4 @@ private:
 // nullptr in every process that is no child.
 extern Child* this_child;
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

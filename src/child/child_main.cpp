@@ -28,6 +28,8 @@
 
 namespace evparallel {
 
+namespace detail {
+
 namespace {
 
 constexpr int status_of_uncaught = 70;  // EX_SOFTWARE
@@ -48,8 +50,6 @@ void enter_limits(const TaskFrame& task) {
 
 }  // namespace
 
-namespace detail {
-
 Child* this_child = nullptr;
 std::unique_ptr<ChannelBuffers> traffic_of_child;
 
@@ -58,7 +58,7 @@ namespace {
 constexpr std::size_t most_early = 256;  // bytes of answers
 
 // Static storage: on the heap, a child would have to find room first.
-alignas(Child) char place_of_child[sizeof(Child)];
+alignas(Child) char storage_of_child[sizeof(Child)];
 
 }  // namespace
 
@@ -73,9 +73,10 @@ EVPARALLEL_EARLY bool Child::take_task() {
   Frame frame;
   if (!wait_for_frame(frame) || frame.kind != FrameKind::task) return false;
   if (frame.skipped == Frame::Skipped::no_memory) throw no_memory("for the task");
-  Reader callable(frame.body);  // valid until the next frame is read; it is thawed long before
+  Reader callable(
+      frame.body);  // valid until the next frame is read; it is deserialized long before
   const TaskFrame task = read_task_frame(callable);
-  has_task_ = task.entry != &evparallel::warm_up;
+  has_task_ = task.entry != &detail::warm_up;
   if (has_task_) slot_->has_task.store(true);
   prepare(task, callable.read(task.environment));
   fault_at(Failpoint::task);
@@ -186,6 +187,8 @@ void Child::will_exec() {
 
 }  // namespace detail
 
+using namespace detail;
+
 std::uint64_t child_seed() {
   if (role() != Role::child)
     throw std::logic_error("evparallel: child_seed() was called in a process that is not a child");
@@ -202,23 +205,25 @@ void will_exec() {
 
 }  // namespace this_child
 
+namespace detail {
+
 namespace {
 
 // For a task that calls exit().  This handler was registered last, so it runs first, and the
 // handlers that the program registered before the snapshot do not run at all.
 void leave_by_exit(int status, void*) {
-  if (!detail::this_child) return;
+  if (!this_child) return;
   ::on_exit(leave_by_exit, nullptr);  // a hook may itself call exit()
-  end_child(detail::this_child->end(status));
+  end_child(this_child->end(status));
 }
 
 EVPARALLEL_EARLY void mark_forked_copy() noexcept {
-  if (!detail::this_child) return;
-  detail::this_child->mark_forked_copy();
+  if (!this_child) return;
+  this_child->mark_forked_copy();
   leave_death_signal();
 }
 
-EVPARALLEL_EARLY int run_child(detail::Child& child) noexcept {
+EVPARALLEL_EARLY int run_child(Child& child) noexcept {
   try {
     child.run_task();
     return 0;
@@ -234,8 +239,8 @@ EVPARALLEL_EARLY int run_child(detail::Child& child) noexcept {
 }  // namespace
 
 void prepare_child_main() {
-  detail::traffic_of_child = std::make_unique<ChannelBuffers>();
-  detail::traffic_of_child->out.reserve(detail::most_early);
+  traffic_of_child = std::make_unique<ChannelBuffers>();
+  traffic_of_child->out.reserve(most_early);
   on_fork_in_child(mark_forked_copy);
   ::on_exit(leave_by_exit, nullptr);
 }
@@ -243,12 +248,14 @@ void prepare_child_main() {
 EVPARALLEL_EARLY void child_main(ChildArgs&& spawn) {
   fault_at(Failpoint::child_main);
   keep_inheritance(spawn);
-  detail::this_child = new (detail::place_of_child) detail::Child(std::move(spawn));
-  int status = run_child(*detail::this_child);
+  this_child = new (storage_of_child) Child(std::move(spawn));
+  int status = run_child(*this_child);
   fault_at(Failpoint::drain);
-  status = detail::this_child->end(status);
+  status = this_child->end(status);
   fault_at(Failpoint::leave);
   end_child(status);
 }
+
+}  // namespace detail
 
 }  // namespace evparallel

@@ -8,11 +8,9 @@
 
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
-namespace detail {
 class ChildInterface;
-}
 
 // Does once, in a new snapshot, what each of its children would have to do otherwise.
 void prepare_child_main();
@@ -22,8 +20,8 @@ void prepare_child_main();
 // the call.  This takes the path of any call, so that the pages of that path are present when the
 // real task comes.  Its callable contains addresses of code that the real task may run.  It leaves
 // no other traces.
-void warm_up(detail::ChildInterface&, Reader& code);
+void warm_up(ChildInterface&, Reader& code);
 constexpr std::uint64_t warm_up_call = 1;
 constexpr std::string_view warm_up_text = "rehearsed";
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -56,4 +56,4 @@ EVPARALLEL_EARLY void apply_environment(std::string_view text) {
                      "spawn failed: the child cannot enter the directory " + directory, error);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,10 +4,10 @@
 
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Takes a text of ChildEnvironment.  Fails: Error{spawn_failed} if the directory cannot be entered,
 // or the CPUs cannot be used.
 void apply_environment(std::string_view text);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

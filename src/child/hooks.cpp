@@ -14,6 +14,8 @@
 
 namespace evparallel {
 
+namespace detail {
+
 namespace {
 
 using Hooks = std::vector<Callback<void()>>;
@@ -49,6 +51,10 @@ EVPARALLEL_EARLY std::optional<Error> call_exit_hooks() noexcept {
   }
   return error;
 }
+
+}  // namespace detail
+
+using namespace detail;
 
 void at_child_start(Callback<void()> hook) {
   if (role() == Role::child)

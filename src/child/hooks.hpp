@@ -6,11 +6,11 @@
 
 #include <optional>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Fails: with any exception of a hook; the hooks after it are not called then.
 void call_start_hooks();
 // Calls each hook once, also if one of them ends the process by exit().  Returns the first error.
 std::optional<Error> call_exit_hooks() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

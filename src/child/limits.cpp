@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -98,4 +98,4 @@ int add_to_niceness(std::int64_t added) noexcept {
   return ::setpriority(PRIO_PROCESS, 0, kept) == 0 ? 0 : errno;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 int limit_cpu(std::int64_t seconds) noexcept;
 // In bytes of address space above what the process has now.
@@ -15,4 +15,4 @@ int limit_memory(std::uint64_t more) noexcept;
 // The kernel keeps the result between -20 and 19.
 int add_to_niceness(std::int64_t) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

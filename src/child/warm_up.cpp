@@ -8,9 +8,7 @@
 
 #include <utility>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -18,9 +16,9 @@ namespace {
 // not matter.
 void prefault(Reader& addresses) {
   while (addresses.remaining() > 0) {
-    const volatile char* place;
-    addresses.read(&place, sizeof place);
-    static_cast<void>(*place);
+    const volatile char* address;
+    addresses.read(&address, sizeof address);
+    static_cast<void>(*address);
   }
 }
 
@@ -48,10 +46,8 @@ void Child::warm_up(Reader& code) {
   failpoint_hook = hook;
 }
 
-}  // namespace detail
-
-void warm_up(detail::ChildInterface& child, Reader& code) {
-  static_cast<detail::Child&>(child).warm_up(code);
+void warm_up(ChildInterface& child, Reader& code) {
+  static_cast<Child&>(child).warm_up(code);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -5,9 +5,7 @@
 #include <array>
 #include <limits>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -132,6 +130,4 @@ void check_msgpack_depth(std::string_view bytes) {
   check_depth(bytes, msgpack_head);
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -13,6 +13,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 Fd Fd::dup(int fd) {
   const int copy = open_copy(fd);
   if (copy >= 0) return Fd(copy);

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <new>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -328,7 +328,7 @@ void FrameQueue::clear() noexcept {
   size_ = 0;
 }
 
-void FrameQueue::cut(std::size_t size) noexcept {
+void FrameQueue::truncate(std::size_t size) noexcept {
   if (size >= size_) return;
   size_ = size;
   while (!along_.empty() && along_.back().at >= written_ + size) along_.pop_back();
@@ -348,4 +348,4 @@ void FrameQueue::cut(std::size_t size) noexcept {
   while (segments_.size() > kept) segments_.pop_back();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

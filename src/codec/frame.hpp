@@ -15,7 +15,7 @@
 #include <string>
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct Frame {
   FrameKind kind = FrameKind::end;
@@ -76,9 +76,9 @@ private:
   enum class State : unsigned char { header, small, large, skipped };
 
   std::size_t max_body_;
-  std::string_view view_;     // fed and not yet cut
+  std::string_view view_;     // fed and not yet read as frames
   std::string carry_;         // kept from earlier pieces; comes before view_
-  std::size_t carry_at_ = 0;  // number of bytes of carry_ that are cut
+  std::size_t carry_at_ = 0;  // number of bytes of carry_ that were read as frames
   State state_ = State::header;
   FrameKind kind_ = FrameKind::end;  // of the unfinished frame; so are the following ones
   Frame::Skipped why_skipped_ = Frame::Skipped::no;
@@ -113,7 +113,7 @@ public:
   void written(std::size_t size) noexcept;
   void clear() noexcept;
   // Shortens the queue to its first `size` bytes; for fault injection.
-  void cut(std::size_t size) noexcept;
+  void truncate(std::size_t size) noexcept;
 
 private:
   struct Segment {
@@ -144,4 +144,4 @@ private:
   std::uint64_t written_ = 0;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -2,9 +2,7 @@
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/detail/json_document.hpp>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 void parse_json(std::string_view text, bool& value) {
   value = value_of_json<bool>(text);
@@ -94,6 +92,4 @@ void check_json_end(std::string_view text) {
                                        " bytes are left over at offset " + std::to_string(end));
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

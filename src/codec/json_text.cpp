@@ -6,9 +6,7 @@
 #include <charconv>
 #include <cstring>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -289,6 +287,4 @@ std::size_t find_bad_utf8(std::string_view text) noexcept {
   return text.size();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -16,7 +16,7 @@
 #include <typeinfo>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -167,4 +167,4 @@ Error error_in(Reader in) {
   }
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 
 #include <evparallel/io.hpp>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The exception that is being handled, in the form for the other side: a remote_exception with its
 // demangled type, what(), the chain of nested exceptions in the text, and the addresses of its
@@ -28,4 +28,4 @@ Error read_error(Reader);
 // error that says so.
 Error error_in(Reader);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

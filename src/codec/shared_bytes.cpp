@@ -17,6 +17,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 namespace {
 
 constexpr int all_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;

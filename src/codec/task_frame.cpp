@@ -4,7 +4,7 @@
 
 #include "base/startup_path.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void write_task_frame(Writer& out, TaskFrame head, const std::string& environment,
                       const std::string& callable) {
@@ -20,4 +20,4 @@ EVPARALLEL_EARLY TaskFrame read_task_frame(Reader& in) {
   return head;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,14 +8,12 @@
 #include <cstdint>
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
-namespace detail {
 class ChildInterface;
-}
 
 struct TaskFrame {
-  void (*entry)(detail::ChildInterface&, Reader& callable) = nullptr;
+  void (*entry)(ChildInterface&, Reader& callable) = nullptr;
   std::size_t max_message = 0;
   std::size_t high_water = 0;
   std::uint64_t owner_id = 0;    // of this child's entries in the cancel table
@@ -36,4 +34,4 @@ void write_task_frame(Writer&, TaskFrame, const std::string& environment,
 // The rest of the reader is that text, and the callable.
 TaskFrame read_task_frame(Reader&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 constexpr std::uint32_t no_slot = UINT32_MAX;
 constexpr std::uint64_t no_spawn = 0;  // in `failed`: the snapshot does not accept this client
@@ -90,4 +90,4 @@ constexpr std::size_t frame_header_size = 16;
 constexpr std::size_t error_body_limit = 64 * 1024;
 constexpr std::uint64_t frame_length_limit = (std::uint64_t{1} << 48) - 1;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

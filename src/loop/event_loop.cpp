@@ -14,7 +14,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -68,25 +68,25 @@ EVPARALLEL_EARLY int living_loops() noexcept {
 // ---- LoopObserver ----
 
 LoopObserver::~LoopObserver() {
-  detach();
+  unregister();
 }
 
-void LoopObserver::attach(Loop& loop) noexcept {
-  detach();
-  attached_to_ = &loop;
+void LoopObserver::register_with(Loop& loop) noexcept {
+  unregister();
+  registered_with_ = &loop;
   next_ = loop.attached_;
   if (next_) next_->previous_ = this;
   loop.attached_ = this;
 }
 
-void LoopObserver::detach() noexcept {
-  if (!attached_to_) return;
+void LoopObserver::unregister() noexcept {
+  if (!registered_with_) return;
   if (previous_)
     previous_->next_ = next_;
   else
-    attached_to_->attached_ = next_;
+    registered_with_->attached_ = next_;
   if (next_) next_->previous_ = previous_;
-  attached_to_ = nullptr;
+  registered_with_ = nullptr;
   previous_ = nullptr;
   next_ = nullptr;
 }
@@ -157,8 +157,8 @@ Loop::Loop(event_base* base, bool owned)
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
   wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
   wake_event_.add();
-  static const bool told = (on_fork_in_child(&Loop::mark_all_inherited), true);
-  static_cast<void>(told);
+  static const bool registered = (on_fork_in_child(&Loop::mark_all_inherited), true);
+  static_cast<void>(registered);
   next_ = std::exchange(first_loop, this);
   ++loops;
 }
@@ -168,7 +168,7 @@ Loop::~Loop() = default;
 void Loop::close() noexcept {
   while (attached_) {
     LoopObserver& gone = *attached_;
-    gone.detach();
+    gone.unregister();
     gone.on_loop_destroyed();
   }
   deferred_event_.remove();
@@ -188,7 +188,7 @@ void Loop::close() noexcept {
   --loops;
 }
 
-void Loop::drop() noexcept {
+void Loop::close_when_idle() noexcept {
   if (!in_callback() && !running_) return close();
   if (inherited_) return;
   mute_ = true;
@@ -386,4 +386,4 @@ char* Loop::scratch() {
   return scratch_.get();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

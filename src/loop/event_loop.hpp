@@ -31,7 +31,7 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class Loop;
 
@@ -44,16 +44,16 @@ public:
 
 protected:
   virtual ~LoopObserver();
-  void attach(Loop&) noexcept;
-  void detach() noexcept;
+  void register_with(Loop&) noexcept;
+  void unregister() noexcept;
 
 private:
   friend class Loop;
   // The loop is being destroyed: remove all events, make no callbacks.  The object is already
-  // detached.
+  // unregistered.
   virtual void on_loop_destroyed() noexcept = 0;
 
-  Loop* attached_to_ = nullptr;
+  Loop* registered_with_ = nullptr;
   LoopObserver* previous_ = nullptr;
   LoopObserver* next_ = nullptr;
 };
@@ -105,7 +105,7 @@ public:
   void close() noexcept;
   // Closes it once none of its callbacks is running: a process that calls exit() in a callback
   // never returns to the loop.
-  void drop() noexcept;
+  void close_when_idle() noexcept;
   void run(const std::chrono::nanoseconds* limit);
   bool pending() const noexcept;
   void stop() noexcept;
@@ -258,4 +258,4 @@ void Event::trampoline(int, short, void* self) noexcept {
   loop.call([object] { (object->*member)(); });
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

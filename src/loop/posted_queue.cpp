@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <iterator>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void Loop::defer(Callback<void()> callback) {
   deferred_.push_back(std::move(callback));
@@ -78,4 +78,4 @@ void Loop::leave_posted() noexcept {
   guard.unlock();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

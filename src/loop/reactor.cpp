@@ -65,7 +65,7 @@ public:
 private:
   void activate() {
     active_ = true;
-    attach(*loop_);
+    register_with(*loop_);
     loop_->hold();
   }
 
@@ -73,7 +73,7 @@ private:
     if (!active_) return;
     active_ = false;
     if (loop_->alive()) loop_->release();
-    detach();
+    unregister();
     // This may be the last reference: nothing below may use a member.
     const std::shared_ptr<LoopHandle> last = std::move(self_);
   }
@@ -113,7 +113,7 @@ private:
 
 }  // namespace detail
 
-using detail::LoopHandle;
+using namespace detail;
 
 // ---- Hold ----
 
@@ -144,7 +144,7 @@ Reactor::Reactor(event_base* base) {
 }
 
 Reactor::~Reactor() {
-  loop_->drop();
+  loop_->close_when_idle();
 }
 
 void Reactor::run() {

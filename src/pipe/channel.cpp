@@ -5,7 +5,7 @@
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -64,7 +64,7 @@ EVPARALLEL_EARLY void Channel::put(FrameKind kind, std::uint64_t id, Writer& mes
 
 void Channel::fault_at_put(FrameKind kind, std::uint64_t id, std::size_t before) {
   if (fault_at(Failpoint::put, is_message(kind, id)) == 0) return;
-  traffic_->out.cut(before + size_of_cut_frame());
+  traffic_->out.truncate(before + size_of_truncated_frame());
   flush(Wait::yes);
   die_of_fault();
 }
@@ -81,22 +81,22 @@ EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
       // read.
       out_dead_ = true;
       out.clear();
-      settle();
+      release_if_idle();
       return IoResult::closed;
     }
     out.written(sent.size);
     bytes_written_ += sent.size;
     if (out.empty()) fault_at(Failpoint::written);
   }
-  settle();
+  release_if_idle();
   if (finishing_) half_close(socket_.get());
   return IoResult::done;
 }
 
 // While frames are cut, the last frame may be in the memory of the buffers, until the next one or
 // keep().
-EVPARALLEL_EARLY void Channel::settle() noexcept {
-  if (traffic_.can_be_given_back() && !cutting_ && traffic_->none()) traffic_.give_back();
+EVPARALLEL_EARLY void Channel::release_if_idle() noexcept {
+  if (traffic_.can_be_given_back() && !frame_in_use_ && traffic_->none()) traffic_.give_back();
 }
 
 void Channel::finish() {
@@ -110,11 +110,11 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
   FrameReader& in = traffic_->in;
   const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
-  const Transfer got = evparallel::receive(socket_.get(), direct ? room.data : scratch,
-                                           direct ? room.size : size, wait, &traffic_->along);
+  const Transfer got = detail::receive(socket_.get(), direct ? room.data : scratch,
+                                       direct ? room.size : size, wait, &traffic_->along);
   if (got.flow == IoResult::closed) in_over_ = true;
   if (got.flow != IoResult::done) {
-    settle();
+    release_if_idle();
     return got.flow;
   }
   fault_at(Failpoint::read);
@@ -134,16 +134,16 @@ EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
       throw Error(Errc::bad_message, "bad message: descriptors arrived that belong to no frame");
     return false;
   }
-  cutting_ = true;
+  frame_in_use_ = true;
   if (frame.attached > 0 || !traffic.current.descriptors.empty()) match_along(frame);
   return true;
 }
 
 EVPARALLEL_EARLY void Channel::keep() {
-  cutting_ = false;
+  frame_in_use_ = false;
   if (!traffic_.peek()) return;
   traffic_->in.keep();
-  settle();
+  release_if_idle();
 }
 
 void Channel::match_along(Frame& frame) {
@@ -172,4 +172,4 @@ void Channel::close() noexcept {
   socket_.reset();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

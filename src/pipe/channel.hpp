@@ -9,7 +9,7 @@
 #include "system/socket.hpp"
 #include "codec/frame.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The frames in transit on one socket, in both directions.
 struct ChannelBuffers {
@@ -83,10 +83,10 @@ private:
   [[noreturn]] void refuse_size(Writer& message) const;
   void match_along(Frame&);
   void fault_at_put(FrameKind, std::uint64_t id, std::size_t before);
-  void settle() noexcept;
+  void release_if_idle() noexcept;
 
   OwnedFd socket_;
-  bool cutting_ = false;  // a frame in the buffers may be in use
+  bool frame_in_use_ = false;  // a frame in the buffers may be in use
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;
@@ -95,4 +95,4 @@ private:
   std::uint64_t bytes_written_ = 0;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,9 +9,7 @@
 
 #include <stdexcept>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -29,7 +27,7 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
       exit_report_(exit_report),
       other_end_(other_end) {
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
-  attach(*loop_);
+  register_with(*loop_);
 }
 
 // ---- out ----
@@ -196,7 +194,7 @@ void PipeCore::continue_later() {
     return;
   loop_->defer([self = shared_from_this()] {
     self->continue_deferred_ = false;
-    self->cut_frames();
+    self->read_frames();
     if (self->concluded()) self->drain_and_end();
   });
 }
@@ -206,10 +204,10 @@ void PipeCore::on_readable() {
   const IoResult flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
   if (flow == IoResult::would_block) return;
   if (owner_) owner_->on_input();
-  cut_frames();
+  read_frames();
 }
 
-void PipeCore::cut_frames() {
+void PipeCore::read_frames() {
   deliver_held();
   try {
     Frame frame;
@@ -296,6 +294,4 @@ void PipeCore::report_error(const Error& error) {
   });
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -11,7 +11,7 @@
 
 #include <optional>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The callbacks to the object that made the pipe, for events that are not for its user.
 class PipeObserver {
@@ -29,8 +29,6 @@ public:
 protected:
   ~PipeObserver() = default;
 };
-
-namespace detail {
 
 class PipeCore final : public PipeInterface,
                        public LoopObserver,
@@ -90,9 +88,9 @@ public:
   // clean), on_end, on_over.
   void conclude(const Error&);
   // The observer is gone: releases callbacks, writes what is queued, and then closes.
-  void abandon();
+  void detach();
   // Closes at once and releases all callbacks.
-  void shut() noexcept;
+  void abort() noexcept;
   // A call can still be sent and answered.
   bool usable() const noexcept {
     return channel_.is_open() && input_ != Input::broken && !channel_.out_dead() && !concluded();
@@ -114,7 +112,7 @@ private:
   void update_interest();
   void close_channel() noexcept;
   void continue_later();
-  void cut_frames();
+  void read_frames();
   void dispatch(Frame&);
   enum class Lost : bool { was_queued, is_sent };
   void report_closed_later(Lost);
@@ -159,7 +157,7 @@ private:
     return handlers_.peek() && handlers_.peek()->error.is_set();
   }
   bool concluded() const noexcept { return rare_.peek() && rare_.peek()->conclusion; }
-  bool abandoned() const noexcept { return rare_.peek() && rare_.peek()->self; }
+  bool is_detached() const noexcept { return rare_.peek() && rare_.peek()->self; }
 
   std::shared_ptr<Loop> loop_;
   Channel channel_;
@@ -186,6 +184,4 @@ private:
   bool continue_deferred_ = false;
 };
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -2,9 +2,7 @@
 // Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -64,7 +62,7 @@ void PipeCore::drain_and_end() {
   const auto keep = shared_from_this();
   if (over_reported_) return;
   for (;;) {
-    cut_frames();
+    read_frames();
     if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
     if (channel_.in_over() || !channel_.is_open()) break;
     if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == IoResult::would_block)
@@ -80,7 +78,7 @@ void PipeCore::drain_and_end() {
   if (has_on_error()) error_reported_ = true;  // on_over is the last callback
   over_reported_ = true;
   PipeObserver* owner = std::exchange(owner_, nullptr);
-  shut();
+  abort();
   if (owner) owner->on_over();
 }
 
@@ -88,22 +86,22 @@ void PipeCore::drain_and_end() {
 void PipeCore::check_over() {
   if (!input_over() && !discard_) return;
   if (!channel_.out_over()) return;
-  if (abandoned()) return shut();
+  if (is_detached()) return abort();
   if (exit_report_ == ExitReport::comes || std::exchange(over_reported_, true)) return;
   if (owner_) owner_->on_over();
 }
 
-void PipeCore::abandon() {
+void PipeCore::detach() {
   owner_ = nullptr;
   const auto keep = shared_from_this();
   release_handlers();
-  if (!loop_->alive() || !channel_.is_open()) return shut();
+  if (!loop_->alive() || !channel_.is_open()) return abort();
   discard_ = true;
   paused_ = false;
   output_ = Output::closed;
   channel_.finish();
   written_ = channel_.flush(Wait::no);
-  if (written_ != IoResult::would_block && written_ != IoResult::retry_later) return shut();
+  if (written_ != IoResult::would_block && written_ != IoResult::retry_later) return abort();
   rare_->self = keep;
   loop_->hold();
   update_interest();
@@ -118,22 +116,20 @@ void PipeCore::release_handlers() noexcept {
   handlers_->drain.release();
 }
 
-void PipeCore::shut() noexcept {
+void PipeCore::abort() noexcept {
   owner_ = nullptr;                           // events that a stop() has put off may still come
   const auto keep = weak_from_this().lock();  // a callback of its own may own the last handle
   close_channel();
   release_handlers();
-  detach();
-  if (!abandoned()) return;
+  unregister();
+  if (!is_detached()) return;
   if (loop_->alive()) loop_->release();
   rare_->self.reset();
 }
 
 void PipeCore::on_loop_destroyed() noexcept {
   owner_ = nullptr;
-  shut();
+  abort();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,16 +9,14 @@
 
 #include <algorithm>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
 // The time that a chunk should take in a child, and the time after which the child returns the
 // rest.
 constexpr double chunk_ns = 1e7;
-constexpr std::int64_t cut_ns = 50000000;
+constexpr std::int64_t yield_after_ns = 50000000;
 constexpr std::size_t most_items = 4096;
 // Items of at least this size are sent alone.
 constexpr std::size_t large_item = std::size_t{64} << 10;
@@ -26,9 +24,9 @@ constexpr std::size_t large_item = std::size_t{64} << 10;
 constexpr std::size_t chunks_ahead = 64;
 constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
 
-void begin_chunk(Writer& out, std::int64_t cut) {
+void begin_chunk(Writer& out, std::int64_t yield_after_ns) {
   out.write(&chunk_of_calls, sizeof chunk_of_calls);
-  const ChunkHead head{cut};
+  const ChunkHead head{yield_after_ns};
   out.write(&head, sizeof head);
 }
 
@@ -144,7 +142,7 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
     again_.push_back(std::move(alone));
     return false;
   }
-  if (count == 0) begin_chunk(chunk, options_.chunk > 0 ? 0 : cut_ns);
+  if (count == 0) begin_chunk(chunk, options_.chunk > 0 ? 0 : yield_after_ns);
   const ItemLength length = static_cast<ItemLength>(item_.size());
   chunk.write(&length, sizeof length);
   chunk.write(item_.written());
@@ -192,7 +190,7 @@ void MapCore::put_back(Chunk&& chunk) {
 void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t count,
                     unsigned attempts) {
   Chunk chunk;
-  begin_chunk(chunk.argument, options_.chunk > 0 ? 0 : cut_ns);
+  begin_chunk(chunk.argument, options_.chunk > 0 ? 0 : yield_after_ns);
   chunk.argument.write(items);
   chunk.argument.share(0);
   chunk.first = first;
@@ -295,9 +293,9 @@ void MapCore::failed(Chunk&& chunk, const Error& error) {
 void MapCore::bisect(const Chunk& chunk) {
   const std::string_view items = items_of(chunk);
   const std::uint32_t half = chunk.count / 2;
-  const std::size_t cut = size_of_items(items, half);
-  again(items.substr(cut), chunk.first + half, chunk.count - half, chunk.attempts);
-  again(items.substr(0, cut), chunk.first, half, chunk.attempts);
+  const std::size_t size = size_of_items(items, half);
+  again(items.substr(size), chunk.first + half, chunk.count - half, chunk.attempts);
+  again(items.substr(0, size), chunk.first, half, chunk.attempts);
 }
 
 void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error) {
@@ -309,6 +307,4 @@ void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error)
   deliver_later();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

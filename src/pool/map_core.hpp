@@ -9,9 +9,7 @@
 #include <deque>
 #include <map>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 class MapCore;
 
@@ -117,6 +115,4 @@ private:
   bool over_ = false;      // no result is delivered any more
 };
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

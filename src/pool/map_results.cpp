@@ -9,9 +9,7 @@
 #include <algorithm>
 #include <new>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Copies the bytes, because those of a message are gone after its callback.
 void MapCore::keep(Ready&& ready) {
@@ -178,6 +176,4 @@ void MapCore::on_loop_destroyed() noexcept {
   const MapTask task = std::move(task_);
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -251,6 +249,4 @@ std::shared_ptr<PoolInterface> start_pool(Reactor& reactor, Task task, const Poo
   return core;
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

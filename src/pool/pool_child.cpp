@@ -7,9 +7,7 @@
 #include "child/child.hpp"
 #include "pool/pool_format.hpp"
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -53,7 +51,7 @@ private:
       answer_item(item, out);
       answer.spent_ns = now_ns() - began;
       if (in.remaining() == 0 || out.size() > chunk_bytes || this_call::cancelled()) break;
-      if (head.cut_ns > 0 && answer.spent_ns >= head.cut_ns) break;
+      if (head.yield_after_ns > 0 && answer.spent_ns >= head.yield_after_ns) break;
     }
     out.bytes().replace(0, sizeof answer, reinterpret_cast<const char*>(&answer), sizeof answer);
   }
@@ -104,6 +102,4 @@ void serve_pool(ChildInterface& interface, Reader& rest, Callback<void(Reader&, 
   child.answer(PoolAnswer(std::move(call), tail.max_message));
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,9 +9,7 @@
 #include <map>
 #include <set>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // One call, from submit() to its answer.
 struct PoolCall {
@@ -32,7 +30,7 @@ class PoolCore final : public PoolInterface,
 public:
   PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
            const PoolOptions&);
-  ~PoolCore() override { drop(); }
+  ~PoolCore() override { abort(); }
 
   // ---- calls (pool_calls.cpp) ----
   Call submit(Writer& argument, Answer, int priority) override;
@@ -65,7 +63,7 @@ public:
   // ---- ends ----
   void close() override;
   void shutdown(std::chrono::milliseconds grace) override;
-  void drop() noexcept override;
+  void abort() noexcept override;
   PoolStats stats() const override;
 
 private:
@@ -131,7 +129,7 @@ private:
   void wake_at(std::int64_t) noexcept;
   void on_clock();
   void on_loop_destroyed() noexcept override;
-  std::vector<std::shared_ptr<PoolWorker>> let_go() noexcept;
+  std::vector<std::shared_ptr<PoolWorker>> take_workers() noexcept;
 
   std::shared_ptr<Loop> loop_;
   std::vector<std::shared_ptr<const ChildSpec>> patterns_;  // one for each snapshot
@@ -173,6 +171,4 @@ private:
   std::int64_t stop_at_ = no_deadline;
 };
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,9 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Stands behind the callable of the pool's task; the callable of `start` follows it.
 struct PoolTail {
@@ -19,7 +17,7 @@ struct PoolTail {
 
 // Follows the first byte of an argument that is a chunk; then come, for each item, its length (ItemLength) and its argument.
 struct ChunkHead {
-  std::int64_t cut_ns = 0;  // after this time no further item is begun; 0: all are begun
+  std::int64_t yield_after_ns = 0;  // after this time no further item is begun; 0: all are begun
 };
 using ItemLength = std::uint32_t;
 
@@ -47,6 +45,4 @@ inline Error no_descriptors_in_results() {
 // The bytes that a chunk may need above the limit for one item.
 constexpr std::size_t chunk_slack = std::size_t{1} << 20;
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

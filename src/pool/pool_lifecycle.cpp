@@ -10,9 +10,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -45,7 +43,7 @@ namespace {
 const PoolOptions& checked(const PoolOptions& options) {
   refuse_negative("PoolOptions::idle_timeout", options.idle_timeout);
   refuse_negative("PoolOptions::max_age", options.max_age);
-  evparallel::checked(options.child);
+  detail::checked(options.child);
   return options;
 }
 
@@ -72,7 +70,7 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
     patterns_.push_back(
         std::make_shared<const ChildSpec>(ChildSpec{snapshot, shared_task, child_options}));
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
-  attach(*loop_);
+  register_with(*loop_);
 }
 
 void PoolCore::begin() {
@@ -90,7 +88,8 @@ bool PoolCore::work_waits() const noexcept {
 std::size_t PoolCore::active() const noexcept {
   std::size_t count = 0;
   for (const auto& worker : workers_)
-    count += !worker->spare && worker->stage <= PoolWorker::Stage::ready && allowance(*worker) > 0;
+    count +=
+        !worker->standby && worker->stage <= PoolWorker::Stage::ready && allowance(*worker) > 0;
   return count;
 }
 
@@ -131,13 +130,13 @@ bool PoolCore::start_one(PoolWorker* replaced) {
   try {
     worker->start();
   } catch (const Error& error) {
-    worker->leave();
+    worker->abort();
     start_failed(error);
     return false;
   }
   ++counts_.started;
   if (replaced) {
-    worker->spare = worker->recycles = true;
+    worker->standby = worker->recycles = true;
     replaced->successor = worker.get();
     ++counts_.recycled;
   } else if (dead_ > 0) {
@@ -154,7 +153,7 @@ void PoolCore::child_ready(PoolWorker& worker) {
   worker.stage = PoolWorker::Stage::ready;
   worker.last_answer_at = now_ns();
   wake_when_old(worker);
-  if (worker.spare) {
+  if (worker.standby) {
     for (const auto& old : workers_)
       if (old->successor == &worker) check_worn(*old, worker.last_answer_at);
   } else {
@@ -180,7 +179,7 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
   worker.lost_calls.reset();
   for (const auto& other : workers_) {
     if (other->successor == &worker) other->successor = nullptr;
-    if (other.get() == worker.successor) other->spare = false;
+    if (other.get() == worker.successor) other->standby = false;
   }
   // The callbacks of its calls come after this.
   loop_->defer([self = shared_from_this(), keep, expected, error] {
@@ -226,7 +225,7 @@ void PoolCore::start_failed(const Error& error) {
 // The replacement is started before it is needed.  It takes over when it is ready, or when the old
 // child must not begin any more calls.
 void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
-  if (worker.stage != PoolWorker::Stage::ready || worker.spare) return;
+  if (worker.stage != PoolWorker::Stage::ready || worker.standby) return;
   if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
     worker.worn = true;
   if (options_.max_rss_growth > 0) check_memory(worker, now);
@@ -234,8 +233,9 @@ void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
   const bool soon =
       options_.max_calls > 0 && left <= std::max<std::size_t>(options_.max_calls / 4, 1);
   if (!worker.worn && !soon) return;
-  const bool spare_ready = worker.successor && worker.successor->stage == PoolWorker::Stage::ready;
-  if (left == 0 || (worker.worn && spare_ready)) return replace(worker);
+  const bool standby_ready =
+      worker.successor && worker.successor->stage == PoolWorker::Stage::ready;
+  if (left == 0 || (worker.worn && standby_ready)) return replace(worker);
   if (!worker.successor && stage_ == Stage::open && now >= start_at_) start_one(&worker);
 }
 
@@ -266,7 +266,7 @@ void PoolCore::retire(PoolWorker& worker) {
 }
 
 void PoolCore::take_over(PoolWorker& worker) {
-  worker.spare = false;
+  worker.standby = false;
   if (worker.stage == PoolWorker::Stage::ready) set_idle(worker);
   wake_when_old(worker);
 }
@@ -316,7 +316,7 @@ void PoolCore::on_clock() {
       break;
     }
     // A child that is not needed is not replaced.
-    if (worker.free() && worker.stage == PoolWorker::Stage::ready && !worker.spare &&
+    if (worker.free() && worker.stage == PoolWorker::Stage::ready && !worker.standby &&
         queue_.empty() && maps_.empty() && active() > options_.min_workers)
       retire(worker);
     else
@@ -325,6 +325,4 @@ void PoolCore::on_clock() {
   pump();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

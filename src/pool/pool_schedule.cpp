@@ -8,9 +8,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 namespace {
 
@@ -40,11 +38,11 @@ std::int64_t PoolCore::slow_after() const noexcept {
 // The number of items that it may still be sent.
 std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
   if (options_.max_calls == 0) return SIZE_MAX;
-  return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.taken);
+  return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.sent_total);
 }
 
 bool PoolCore::accepts(const PoolWorker& worker, Next what, std::int64_t now) const noexcept {
-  if (worker.stage != PoolWorker::Stage::ready || worker.spare || worker.has_lost_calls() ||
+  if (worker.stage != PoolWorker::Stage::ready || worker.standby || worker.has_lost_calls() ||
       !worker.usable() || allowance(worker) == 0)
     return false;
   const std::size_t load = worker.sent.size();
@@ -96,7 +94,7 @@ std::size_t PoolCore::demand() const noexcept {
       if (worker->sent.size() > 1) wanted += worker->sent.size() - 1;
   std::size_t coming = 0;
   for (const auto& worker : workers_)
-    coming += !worker->spare && (worker->stage == PoolWorker::Stage::starting || worker->free());
+    coming += !worker->standby && (worker->stage == PoolWorker::Stage::starting || worker->free());
   return wanted - std::min(wanted, coming);
 }
 
@@ -163,7 +161,7 @@ bool PoolCore::send_chunk(PoolWorker& worker) {
   if (!map->fits(allowance(worker))) {
     // The child is worn: it may begin fewer items than the chunk has that came back from another
     // child.
-    worker.taken = options_.max_calls;
+    worker.sent_total = options_.max_calls;
     check_worn(worker, now_ns());
     return false;
   }
@@ -253,7 +251,7 @@ void PoolCore::make_way(int priority) {
 // ---- idle children ----
 
 void PoolCore::set_idle(PoolWorker& worker) {
-  if (worker.spare || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;
+  if (worker.standby || std::find(idle_.begin(), idle_.end(), &worker) != idle_.end()) return;
   idle_.push_back(&worker);
   if (options_.idle_timeout.count() > 0)
     wake_at(deadline_from(worker.last_answer_at, options_.idle_timeout));
@@ -264,6 +262,4 @@ void PoolCore::set_busy(PoolWorker& worker) noexcept {
   if (found != idle_.rend()) idle_.erase(std::next(found).base());
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

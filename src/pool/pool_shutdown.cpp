@@ -5,9 +5,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // ---- the end of the pool ----
 
@@ -54,14 +52,14 @@ void PoolCore::end_stopping() {
                    std::move(item.second.answer));
   counts_.failed += calls_.size();
   calls_.clear();
-  for (const auto& worker : let_go()) {
+  for (const auto& worker : take_workers()) {
     worker->terminate(options_.child.grace);
-    worker->leave();
+    worker->abort();
   }
 }
 
 // Removes all children; nothing that they send is handled any more.
-std::vector<std::shared_ptr<PoolWorker>> PoolCore::let_go() noexcept {
+std::vector<std::shared_ptr<PoolWorker>> PoolCore::take_workers() noexcept {
   idle_.clear();
   chunks_.clear();
   queue_.clear();
@@ -72,7 +70,7 @@ std::vector<std::shared_ptr<PoolWorker>> PoolCore::let_go() noexcept {
   return std::exchange(workers_, {});
 }
 
-void PoolCore::drop() noexcept {
+void PoolCore::abort() noexcept {
   if (stage_ == Stage::over) return;
   stage_ = Stage::over;
   clock_.unset();
@@ -84,7 +82,7 @@ void PoolCore::drop() noexcept {
   }
   std::unordered_map<std::uint64_t, PoolCall> calls;
   calls.swap(calls_);
-  for (const auto& worker : let_go()) worker->leave();
+  for (const auto& worker : take_workers()) worker->abort();
   if (!loop_->alive()) return;
   for (auto& item : calls) {
     loop_->hold();
@@ -97,7 +95,7 @@ void PoolCore::drop() noexcept {
     });
     ended();
   }
-  detach();
+  unregister();
 }
 
 void PoolCore::on_loop_destroyed() noexcept {
@@ -110,7 +108,7 @@ void PoolCore::on_loop_destroyed() noexcept {
   calls.swap(calls_);
   drain_.release();
   for (const auto& map : maps) map->on_loop_destroyed();
-  for (const auto& worker : let_go()) worker->leave();
+  for (const auto& worker : take_workers()) worker->abort();
   pending_ = 0;
 }
 
@@ -182,6 +180,4 @@ void PoolCore::give_up_chunks(const MapCore& map) {
   }
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -12,9 +12,7 @@
 #include <algorithm>
 #include <cstdio>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // ---- times ----
 
@@ -84,6 +82,4 @@ std::size_t own_memory(pid_t pid) noexcept {
   return (resident - shared) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,9 +6,7 @@
 
 #include <array>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 // Times in buckets; the width of a bucket is an eighth of its times.
 class Histogram {
@@ -44,6 +42,4 @@ struct PoolCounts {
 // The private memory of a process in bytes; 0: it cannot be read.
 std::size_t own_memory(pid_t) noexcept;
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

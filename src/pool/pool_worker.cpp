@@ -4,9 +4,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 void PoolWorker::start() {
   started_at = last_answer_at = now_ns();
@@ -20,7 +18,7 @@ void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline)
     void operator()(Reader* in, const Error* error) { worker->on_result(id, in, error); }
   };
   sent.push_back(what);
-  taken += what.items;
+  sent_total += what.items;
   chunks += what.chunk;
   // The ids of the pool do not rise here: a call may come back from another child.
   const std::uint64_t id = sent.back().remote_id = next_id_++;
@@ -62,7 +60,7 @@ std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
 bool PoolWorker::take_back_sent(std::uint64_t id) {
   const auto found = find_sent(id);
   if (found == sent.end() || !callee_.take_back(found->remote_id)) return false;
-  taken -= take_sent(id)->items;
+  sent_total -= take_sent(id)->items;
   return true;
 }
 
@@ -81,12 +79,12 @@ void PoolWorker::retire() {
   end_if_done();
 }
 
-// Not earlier, because close_in_time() starts the time in which the child has to end.
+// Not earlier, because shutdown() starts the time in which the child has to end.
 void PoolWorker::end_if_done() {
-  if (stage == Stage::retiring && free()) callee_.close_in_time();
+  if (stage == Stage::retiring && free()) callee_.shutdown();
 }
 
-void PoolWorker::leave() noexcept {
+void PoolWorker::abort() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
   callee_.abort();
@@ -138,6 +136,4 @@ void PoolWorker::on_abandoned_call_done(std::uint64_t remote_id) {
   end_if_done();
 }
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,9 +8,7 @@
 #include <optional>
 #include <vector>
 
-namespace evparallel {
-
-namespace detail {
+namespace evparallel::detail {
 
 class PoolCore;
 
@@ -46,7 +44,7 @@ public:
   void retire();
   void terminate(std::chrono::milliseconds grace) { callee_.terminate(grace); }
   // Ends the child without further callbacks.
-  void leave() noexcept;
+  void abort() noexcept;
   pid_t pid() const noexcept { return callee_.pid(); }
 
   // Removes a call or chunk.  Returns nothing if it is not here.
@@ -63,14 +61,14 @@ public:
   }
 
   Stage stage = Stage::starting;
-  bool spare = false;        // it waits for the end of the child that it replaces
+  bool standby = false;      // it waits for the end of the child that it replaces
   bool worn = false;         // it is replaced when that is possible
   bool recycles = false;     // it replaces a child that was worn
   bool begun = false;        // it has begun a call, or answered one
   std::uint32_t chunks = 0;  // of `sent`
   PoolWorker* successor = nullptr;
-  std::uint64_t taken = 0;     // items that were sent to it and not taken back
-  std::uint64_t answered = 0;  // items
+  std::uint64_t sent_total = 0;  // items that were sent to it and not taken back
+  std::uint64_t answered = 0;    // items
   std::int64_t started_at = 0;
   std::int64_t last_answer_at = 0;
   std::int64_t looked_at = 0;  // the time of the last check of its memory
@@ -97,6 +95,4 @@ private:
   Callee callee_;
 };
 
-}  // namespace detail
-
-}  // namespace evparallel
+}  // namespace evparallel::detail

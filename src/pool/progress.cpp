@@ -16,6 +16,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 namespace {
 
 constexpr double rate_seconds = 5;  // older samples hardly count

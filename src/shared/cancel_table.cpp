@@ -10,7 +10,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -41,40 +41,40 @@ std::uint64_t CancelTable::new_owner() noexcept {
 std::size_t CancelTable::first_place(std::uint64_t owner, std::uint64_t call) noexcept {
   std::uint64_t mixed = (owner * 0x9e3779b97f4a7c15U) ^ (call * 0xd6e8feb86659fd93U);
   mixed ^= mixed >> 32;
-  return static_cast<std::size_t>(mixed % note_count);
+  return static_cast<std::size_t>(mixed % entry_count);
 }
 
 CancelEntry* CancelTable::write(std::uint64_t owner, std::uint64_t call,
                                 std::int64_t deadline) noexcept {
   const std::size_t first = first_place(owner, call);
   for (std::size_t i = 0; i < reach; ++i) {
-    CancelEntry& note = notes_[(first + i) % note_count];
+    CancelEntry& entry = entries_[(first + i) % entry_count];
     std::uint64_t nobody = 0;
-    if (note.owner.load(std::memory_order_relaxed) != 0 ||
-        !note.owner.compare_exchange_strong(nobody, being_written))
+    if (entry.owner.load(std::memory_order_relaxed) != 0 ||
+        !entry.owner.compare_exchange_strong(nobody, being_written))
       continue;
-    note.call.store(call, std::memory_order_relaxed);
-    note.deadline.store(deadline, std::memory_order_relaxed);
+    entry.call.store(call, std::memory_order_relaxed);
+    entry.deadline.store(deadline, std::memory_order_relaxed);
     ++count_;
-    note.owner.store(owner);
-    return &note;
+    entry.owner.store(owner);
+    return &entry;
   }
   return nullptr;
 }
 
-void CancelTable::erase(CancelEntry* note) noexcept {
-  note->owner.store(0);
+void CancelTable::erase(CancelEntry* entry) noexcept {
+  entry->owner.store(0);
   --count_;
 }
 
 std::int64_t CancelTable::look_up(std::uint64_t owner, std::uint64_t call) const noexcept {
   const std::size_t first = first_place(owner, call);
   for (std::size_t i = 0; i < reach; ++i) {
-    const CancelEntry& note = notes_[(first + i) % note_count];
-    if (note.owner.load() == owner && note.call.load(std::memory_order_relaxed) == call)
-      return note.deadline.load();
+    const CancelEntry& entry = entries_[(first + i) % entry_count];
+    if (entry.owner.load() == owner && entry.call.load(std::memory_order_relaxed) == call)
+      return entry.deadline.load();
   }
   return no_deadline;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

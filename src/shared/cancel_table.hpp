@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 constexpr std::int64_t revoked = INT64_MIN;  // cancelled: as a deadline that has always passed
 // The call is made in another child: a child that has not begun it does not begin it; a child that
@@ -47,13 +47,13 @@ public:
   }
 
 private:
-  static constexpr std::size_t note_count = std::size_t{1} << 18;
-  static constexpr std::size_t reach = 8;  // number of places in which an entry may be
+  static constexpr std::size_t entry_count = std::size_t{1} << 18;
+  static constexpr std::size_t reach = 8;  // number of positions in which an entry may be
   static std::size_t first_place(std::uint64_t owner, std::uint64_t call) noexcept;
   std::int64_t look_up(std::uint64_t owner, std::uint64_t call) const noexcept;
 
   alignas(64) std::atomic<std::size_t> count_;
-  CancelEntry notes_[note_count];
+  CancelEntry entries_[entry_count];
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 #include "system/shared_memory.hpp"
 #include "backtrace/crash_record.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -65,4 +65,4 @@ EVPARALLEL_EARLY CrashRecord& crash_record(Slot* arena, std::size_t index) noexc
   return reinterpret_cast<CrashRecord*>(arena + slot_count)[index];
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct CrashRecord;
 
@@ -71,4 +71,4 @@ void unmap_slots(Slot*) noexcept;
 // The crash record of the slot with this index.
 CrashRecord& crash_record(Slot* arena, std::size_t index) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void ChildTable::set_up() noexcept {
   free_ = ChildList{};
@@ -66,4 +66,4 @@ ChildIndex ChildTable::find_pid(pid_t pid) noexcept {
   return index;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The index of a child is the index of its slot.
 using ChildIndex = std::uint32_t;
@@ -88,4 +88,4 @@ private:
   ChildEntry entries_[slot_count];
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 
 #include <new>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
                          bool parent_is_elsewhere) noexcept {
@@ -16,17 +16,17 @@ void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
 }
 
 ClientIndex ClientTable::accept_client(OwnedFd& control, ChildIndex owner) noexcept {
-  // The first place always belongs to the parent.
-  ClientIndex place = used_ > 0 ? 1 : 0;
-  while (place < used_ && clients_[place].open) ++place;
-  if (place == client_limit) return no_client;
-  if (place == used_) new (&clients_[used_++]) ClientEntry;
-  ClientEntry& client = clients_[place];
+  // The first entry always belongs to the parent.
+  ClientIndex index = used_ > 0 ? 1 : 0;
+  while (index < used_ && clients_[index].open) ++index;
+  if (index == client_limit) return no_client;
+  if (index == used_) new (&clients_[used_++]) ClientEntry;
+  ClientEntry& client = clients_[index];
   client = ClientEntry{};
   client.control = std::move(control);
   client.owner = owner;
   client.open = true;
-  return place;
+  return index;
 }
 
 void ClientTable::close(ClientIndex index) noexcept {
@@ -95,4 +95,4 @@ void ClientTable::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
     children_->free(children_->pop(client.reported));
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include "system/socket.hpp"
 #include "snapshot/child_table.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
@@ -40,7 +40,7 @@ public:
   const ClientEntry& operator[](ClientIndex index) const noexcept { return clients_[index]; }
   ClientIndex used() const noexcept { return used_; }  // no index from here on was ever used
 
-  // Returns no_client, and leaves the descriptor alone, if all places are taken.
+  // Returns no_client, and leaves the descriptor alone, if all entries are in use.
   ClientIndex accept_client(OwnedFd& control, ChildIndex owner) noexcept;
   // Sends nothing to this client any more.  Does not end its children.
   void close(ClientIndex) noexcept;
@@ -65,4 +65,4 @@ private:
   ClientEntry clients_[client_limit];
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -186,7 +186,7 @@ struct Regions::Text {
 };
 
 struct Regions::Table {
-  std::uint64_t answers[evparallel::answers];
+  std::uint64_t answers[detail::answers];
   Text text;
   std::uintptr_t last_to;      // end of the previous mapping
   std::uintptr_t chunk_until;  // end of the last chunk
@@ -221,7 +221,7 @@ int Regions::look() noexcept {
                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return errno;
   table_ = static_cast<Table*>(memory);  // zeroed; allocated as it is touched
-  if (const int error = touched_.open(table_->answers, evparallel::answers)) return error;
+  if (const int error = touched_.open(table_->answers, detail::answers)) return error;
   Text& text = table_->text;
   text.fd = open_file("/proc/self/smaps", O_RDONLY);
   if (text.fd < 0) return errno;
@@ -372,4 +372,4 @@ void Regions::keep(Region region) noexcept {
   table_->regions[table_->kept++] = region;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Whole pages of one mapping.
 struct Region {
@@ -84,4 +84,4 @@ private:
   ResidentPages touched_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,7 +8,7 @@
 
 #include <cerrno>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -16,9 +16,9 @@ bool program_lives(const void* start) {
   return static_cast<const ServerStart*>(start)->program.lives();
 }
 
-bool tell(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noexcept {
-  const FreezeReply told{outcome, pid, 0};
-  return send_packet(start.control.get(), &told, sizeof told, -1) == IoResult::done;
+bool send_reply(const ServerStart& start, const FreezeOutcome& outcome, pid_t pid) noexcept {
+  const FreezeReply reply{outcome, pid, 0};
+  return send_packet(start.control.get(), &reply, sizeof reply, -1) == IoResult::done;
 }
 
 // This polls whether the program lives: if another process holds a copy of the program's end of the
@@ -41,7 +41,7 @@ bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
   start.control = std::move(packet.along);
   start.slots = slots;
   start.siblings = 0;
-  return become_snapshot(start.program.pid()) && tell(start, outcome, 0);
+  return become_snapshot(start.program.pid()) && send_reply(start, outcome, 0);
 }
 
 // In a pid namespace that cannot see the program, no process can be forked as a child of the
@@ -54,7 +54,7 @@ Forked fork_sibling_of(const ServerStart& start) noexcept {
 
 bool become_frozen(ServerStart& start) noexcept {
   const FreezeOutcome outcome = freeze(program_lives, &start);
-  if (!tell(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
+  if (!send_reply(start, outcome, 0) || outcome.failed_at != FreezeStep::none) return false;
   for (; start.siblings > 0; --start.siblings) {
     ForkReplicaRequest wanted{};
     Packet packet = wait_for_word(start, wanted);
@@ -66,10 +66,10 @@ bool become_frozen(ServerStart& start) noexcept {
       forked.failed_at = FreezeStep::fork;
       forked.error = sibling.error;
     }
-    packet.drop();
-    if (!tell(start, forked, sibling.pid) || sibling.pid < 0) return false;
+    packet.close();
+    if (!send_reply(start, forked, sibling.pid) || sibling.pid < 0) return false;
   }
   return true;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

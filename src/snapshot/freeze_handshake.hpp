@@ -11,7 +11,7 @@
 #include "snapshot/freeze_memory.hpp"
 #include "snapshot/server.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct FreezeReply {
   FreezeOutcome outcome;
@@ -27,4 +27,4 @@ struct ForkReplicaRequest {
 // slots in `start`.  Returns false if the process has to end.
 bool become_frozen(ServerStart& start) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -45,8 +45,10 @@ void freezable(const void* from, std::size_t size) {
   if (address + size < address || (!from && size > 0))
     throw std::logic_error(
         "evparallel: freezable() needs a range of memory: this one begins at null or wraps around");
-  name_region(from, size);
+  detail::name_region(from, size);
 }
+
+namespace detail {
 
 namespace {
 
@@ -270,5 +272,7 @@ Error error_of(const FreezeOutcome& outcome) {
   }
   return says("it died");
 }
+
+}  // namespace detail
 
 }  // namespace evparallel

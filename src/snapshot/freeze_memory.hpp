@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <optional>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 enum class FreezeStep : std::uint32_t {
   none,   // all is frozen
@@ -44,4 +44,4 @@ FreezeOutcome freeze(bool (*go_on)(const void*), const void* argument) noexcept;
 // The error to report for a freeze that has failed.
 Error error_of(const FreezeOutcome&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

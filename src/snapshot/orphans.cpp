@@ -19,7 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -131,4 +131,4 @@ int Orphans::wait_time(std::int64_t now) const noexcept {
   return due_ == never ? -1 : wait_until(due_, now);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -11,7 +11,7 @@
 
 #include "snapshot/child_table.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class Orphans {
 public:
@@ -52,4 +52,4 @@ using EachChild = void (*)(void* argument, pid_t);
 bool each_child_by_list(EachChild, void* argument) noexcept;
 bool each_child_by_parent(EachChild, void* argument) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 Program Program::here() noexcept {
   Program program;
@@ -21,7 +21,7 @@ void Program::look_from_snapshot() noexcept {
   if (parent_is(0))
     pid_ = 0;
   else
-    process_.drop();
+    process_.close();
 }
 
 bool Program::lives() const noexcept {
@@ -30,4 +30,4 @@ bool Program::lives() const noexcept {
   return wait_for(&process, 1, 0) == 0;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 
 #include <sys/types.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Made in the program and inherited through the fork.  A program that has called unshare(2) with
 // CLONE_NEWPID forks into a pid namespace that cannot see it: it has no number there, and
@@ -31,4 +31,4 @@ private:
   OwnedFd process_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -31,7 +31,7 @@
 #include <cerrno>
 #include <new>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -147,7 +147,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   const bool whole = spawn.streams.claim(request.streams, packet);
   const ChildIndex index = whole ? server->children.take_free() : no_child;
   if (index == no_child) {
-    packet.drop();
+    packet.close();
     spawn.streams = {};
     return answer(client, failed(request.id, whole ? EAGAIN : EMFILE));
   }
@@ -156,7 +156,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   spawn.id = request.id;
   spawn.slot = &slot;
   spawn.slots = start->slots;
-  spawn.notes = start->notes;
+  spawn.cancel_table = start->cancel_table;
   spawn.modules = &start->modules;
   spawn.snapshot = server->self;
   if (request.group == Group::parent) spawn.group = group_of(start->program.pid());
@@ -165,7 +165,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
   seed_generators(request.seed);  // here, where those pages are this process's own already
   const Forked forked = fork_child(enter_child, &spawn);
   server->rendezvous_child = std::move(spawn.rendezvous);
-  spawn.socket.drop();  // the child's now; a second holder would hide the end of the child
+  spawn.socket.close();  // the child's now; a second holder would hide the end of the child
   spawn.streams = {};
   if (forked.pid < 0) {
     server->children.free(index);
@@ -204,10 +204,10 @@ void direct_child(ClientIndex client, const Request& request) noexcept {
     server->terminator.set_clocks(index, request);
 }
 
-void stop(ClientIndex client, bool heard) noexcept {
+void stop(ClientIndex client, bool reads_reports) noexcept {
   if (server->clients[client].owner != no_child) return;
   server->stopping = true;
-  server->reports_unread = !heard;
+  server->reports_unread = !reads_reports;
 }
 
 // Reads and serves one request of one client.
@@ -418,4 +418,4 @@ void serve(ServerStart&& given) {
   }
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <memory>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // What a child receives from the snapshot.
 struct ChildArgs {
@@ -29,7 +29,7 @@ struct ChildArgs {
   OwnedFd rendezvous;      // the rendezvous socket, to ask for children of its own
   Slot* slot = nullptr;    // shared with the client that asked for the child
   Slot* slots = nullptr;   // all slots of the arena
-  CancelTable* notes = nullptr;
+  CancelTable* cancel_table = nullptr;
   // The modules that were loaded when the snapshot was taken.  This points to the snapshot's own
   // object, because sharing it would write to its reference count.
   const std::shared_ptr<const Modules>* modules = nullptr;
@@ -40,7 +40,7 @@ struct ChildArgs {
 struct ServerStart {
   OwnedFd control;  // the snapshot's end of the first client's control socket
   Slot* slots = nullptr;
-  CancelTable* notes = nullptr;
+  CancelTable* cancel_table = nullptr;
   std::shared_ptr<const Modules> modules;
   Program program;
   bool freeze = false;
@@ -53,4 +53,4 @@ struct ServerStart {
 // once, whether the snapshot serves.
 [[noreturn]] void serve(ServerStart&&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -140,4 +140,4 @@ Report Terminator::exit_report(ChildIndex index, const Reaped& ended) const noex
   return report;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

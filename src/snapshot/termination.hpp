@@ -9,7 +9,7 @@
 #include "codec/wire.hpp"
 #include "snapshot/child_table.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class Terminator {
 public:
@@ -40,4 +40,4 @@ private:
   std::int64_t next_;  // no timer expires before it
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

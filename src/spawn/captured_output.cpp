@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -59,7 +59,7 @@ CapturedOutput::CapturedOutput(const std::shared_ptr<Loop>& loop, std::string na
       name_(std::move(name)),
       streams_{{this, STDOUT_FILENO, {}, {}, {}, last}, {this, STDERR_FILENO, {}, {}, {}, last}} {
   on_line_.set(std::move(on_line));
-  attach(*loop_);
+  register_with(*loop_);
 }
 
 int CapturedOutput::open(int number, DupFd& theirs) {
@@ -81,7 +81,7 @@ void CapturedOutput::start(pid_t pid) {
   }
 }
 
-void CapturedOutput::let_go() {
+void CapturedOutput::detach() {
   silenced_ = true;
   on_line_.release();
   for (Stream& stream : streams_)
@@ -117,9 +117,9 @@ std::string CapturedOutput::last_words() const {
 
 void CapturedOutput::on_readable(Stream& stream) {
   const auto keep = shared_from_this();
-  if (!cut(stream)) return go_on_later();
+  if (!split_lines(stream)) return go_on_later();
   if (read(stream, read_size) == 0) return;
-  if (!cut(stream)) go_on_later();
+  if (!split_lines(stream)) go_on_later();
 }
 
 // Returns how many bytes came.  At the end of file passes on the rest, and closes.
@@ -137,13 +137,13 @@ std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
 
 // Reads only what is in the pipe now, because the writers may go on for ever.
 bool CapturedOutput::take_what_is_there(Stream& stream) {
-  if (!cut(stream)) return false;
+  if (!split_lines(stream)) return false;
   std::size_t left = stream.fd ? waiting_in(stream.fd.get()) : 0;
   while (left > 0) {
     const std::size_t got = read(stream, left);
     if (got == 0) break;
     left -= std::min(got, left);
-    if (!cut(stream)) return false;
+    if (!split_lines(stream)) return false;
   }
   return true;
 }
@@ -168,14 +168,14 @@ void CapturedOutput::go_on_later() {
   loop_->defer([self = shared_from_this()] {
     self->going_on_ = false;
     for (Stream& stream : self->streams_)
-      if (!self->cut(stream)) return self->go_on_later();
+      if (!self->split_lines(stream)) return self->go_on_later();
   });
 }
 
 // ---- passing on ----
 
 // Passes on the complete lines.  False: a callback has thrown or stopped the loop.
-bool CapturedOutput::cut(Stream& stream) {
+bool CapturedOutput::split_lines(Stream& stream) {
   const std::string_view held = stream.held;
   std::size_t from = 0;
   bool on = true;
@@ -183,14 +183,14 @@ bool CapturedOutput::cut(Stream& stream) {
     const std::size_t end = held.find('\n', from);
     if (end == held.npos && held.size() - from < line_limit) break;
     const bool piece = end == held.npos || end - from > line_limit;
-    tell(stream, held.substr(from, piece ? line_limit : end - from), piece);
+    emit(stream, held.substr(from, piece ? line_limit : end - from), piece);
     from = piece ? from + line_limit : end + 1;
   }
   stream.held.erase(0, silenced_ ? held.size() : from);
   return on;
 }
 
-void CapturedOutput::tell(Stream& stream, std::string_view text, bool goes_on) {
+void CapturedOutput::emit(Stream& stream, std::string_view text, bool goes_on) {
   stream.last.add(text, goes_on);
   loop_->call([&] { on_line_(OutputLine{pid_, name_, stream.number, text, goes_on}); });
 }
@@ -199,7 +199,7 @@ void CapturedOutput::emit_remainder(Stream& stream) {
   const std::string rest = std::move(stream.held);
   stream.held.clear();
   close(stream);
-  if (!rest.empty() && !silenced_) tell(stream, rest, false);
+  if (!rest.empty() && !silenced_) emit(stream, rest, false);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

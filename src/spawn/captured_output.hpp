@@ -18,7 +18,7 @@
 #include <string>
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The last lines that were written, bounded.
 class LastLines {
@@ -57,7 +57,7 @@ public:
   // again.
   bool finish();
   // Releases the callback.  Reads and drops what still comes, so that no child dies of a write.
-  void let_go();
+  void detach();
 
   // The last lines of standard error, or of standard output if standard error is empty.
   std::string last_words() const;
@@ -76,8 +76,8 @@ private:
   void on_readable(Stream&);
   std::size_t read(Stream&, std::size_t limit);
   bool take_what_is_there(Stream&);
-  bool cut(Stream&);
-  void tell(Stream&, std::string_view text, bool goes_on);
+  bool split_lines(Stream&);
+  void emit(Stream&, std::string_view text, bool goes_on);
   void emit_remainder(Stream&);
   void go_on_later();
   void close(Stream&) noexcept;
@@ -92,4 +92,4 @@ private:
   std::shared_ptr<CapturedOutput> self_;  // set while it reads without a callback
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <stdexcept>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -101,4 +101,4 @@ StdioPlan ChildEnvironment::open_streams(CapturedOutput* output) const {
   return streams;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

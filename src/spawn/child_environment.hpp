@@ -10,7 +10,7 @@
 
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Made once for all children of one Remote.  Holds copies of the descriptors that Options name.
 class ChildEnvironment {
@@ -30,4 +30,4 @@ private:
   DupFd given_[StdioPlan::count];
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

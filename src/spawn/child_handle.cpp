@@ -7,9 +7,7 @@
 #include "backtrace/symbolizer.hpp"
 #include "codec/task_frame.hpp"
 
-namespace evparallel {
-
-using detail::PipeCore;
+namespace evparallel::detail {
 
 namespace {
 
@@ -91,8 +89,7 @@ PipeCore::OtherEnd other_end_of(ChildHandle::Use use) noexcept {
 }  // namespace
 
 std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotProcess>& entry,
-                                                const std::shared_ptr<Loop>& loop,
-                                                const detail::Task& task,
+                                                const std::shared_ptr<Loop>& loop, const Task& task,
                                                 std::shared_ptr<const OwnedOptions> kept, Use use,
                                                 ChildObserver* owner) {
   const OwnedOptions& options = *kept;
@@ -122,7 +119,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
   return child;
 }
 
-void ChildHandle::write_task(const detail::Task& task, std::int64_t deadline, std::uint64_t seed,
+void ChildHandle::write_task(const Task& task, std::int64_t deadline, std::uint64_t seed,
                              PipeCore::FlushPolicy leave) {
   Writer frame;
   write_task_frame(frame,
@@ -147,7 +144,7 @@ void ChildHandle::kill_if_still_running(const SnapshotProcess::Clock& clock, std
   if (!ended()) entry_->kill_if_still_running(id_, slot_, clock, call, ping);
 }
 
-void ChildHandle::release() {
+void ChildHandle::shutdown() {
   if (!ended())
     entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
 }
@@ -189,22 +186,22 @@ Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const n
   return call <= last_begun() ? Delivery::started : Delivery::sent;
 }
 
-void ChildHandle::let_go() {
+void ChildHandle::detach_observer() {
   owner_ = nullptr;
   entry_->forget(std::exchange(id_, 0));
-  if (output_) output_->let_go();
+  if (output_) output_->detach();
 }
 
-void ChildHandle::drop() {
-  release();
-  let_go();
-  pipe_->abandon();
+void ChildHandle::detach() {
+  shutdown();
+  detach_observer();
+  pipe_->detach();
 }
 
-void ChildHandle::cut() {
-  release();
-  let_go();
-  pipe_->shut();
+void ChildHandle::abort() {
+  shutdown();
+  detach_observer();
+  pipe_->abort();
 }
 
 void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
@@ -268,7 +265,7 @@ void ChildHandle::on_frame(Frame& frame) {
 // The socket of the child has ended, and the child has not, as far as is known: it gets its time to
 // end.
 void ChildHandle::on_broken() {
-  release();
+  shutdown();
 }
 
 void ChildHandle::on_closed() {
@@ -281,4 +278,4 @@ void ChildHandle::on_over() {
     owner->on_ended(end_->status, *end_->error);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

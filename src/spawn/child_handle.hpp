@@ -9,7 +9,7 @@
 #include <evparallel/options.hpp>
 #include <evparallel/task.hpp>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The callbacks of a child to its Process or Remote.
 class ChildObserver {
@@ -54,12 +54,12 @@ public:
   // Does not wait.
   // Fails: Error{spawn_failed} (no descriptors).
   static std::shared_ptr<ChildHandle> spawn(const std::shared_ptr<SnapshotProcess>&,
-                                            const std::shared_ptr<Loop>&, const detail::Task&,
+                                            const std::shared_ptr<Loop>&, const Task&,
                                             std::shared_ptr<const OwnedOptions>, Use,
                                             ChildObserver*);
   ~ChildHandle();
 
-  const std::shared_ptr<detail::PipeCore>& pipe() const noexcept { return pipe_; }
+  const std::shared_ptr<PipeCore>& pipe() const noexcept { return pipe_; }
   pid_t pid() const noexcept { return pid_; }
   bool ended() const noexcept { return end() != nullptr; }
   void kill(int signum);
@@ -78,22 +78,21 @@ public:
   Error explained(const Error&) const;
 
   // Starts the time in which the child has to end by itself.
-  void release();
+  void shutdown();
   // Releases the observer.  The pipe is closed, in the background if bytes are still to be written;
   // the snapshot makes sure that the child ends in time.
-  void drop();
+  void detach();
   // The same without waiting for anything to be written.
-  void cut();
+  void abort();
 
 private:
   ChildHandle(std::shared_ptr<SnapshotProcess>, std::shared_ptr<const OwnedOptions>,
               ChildObserver*);
-  void write_task(const detail::Task&, std::int64_t deadline, std::uint64_t seed,
-                  detail::PipeCore::FlushPolicy);
+  void write_task(const Task&, std::int64_t deadline, std::uint64_t seed, PipeCore::FlushPolicy);
   void conclude();
   std::uint64_t last_begun() const noexcept;
   std::shared_ptr<const CrashReport> crash_report() const;
-  void let_go();
+  void detach_observer();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_outcome(const SpawnOutcome&) override;
@@ -122,8 +121,8 @@ private:
   std::uint32_t slot_ = no_slot;
   std::uint64_t owner_id_ = CancelTable::new_owner();
   Lazy<End> end_;
-  std::shared_ptr<detail::PipeCore> pipe_;
+  std::shared_ptr<PipeCore> pipe_;
   std::shared_ptr<CapturedOutput> output_;  // null if nothing is captured
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include "system/failpoint.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -29,7 +29,7 @@ IoResult ControlClient::send(Queued& item) noexcept {
   const IoResult flow =
       send_packet(control_.get(), &item.request, sizeof item.request, along, count);
   if (flow == IoResult::done) {
-    item.along.drop();
+    item.along.close();
     item.streams = {};
   }
   if (flow == IoResult::closed) ended_ = true;
@@ -59,7 +59,7 @@ bool ControlClient::flush() {
 
 IoResult ControlClient::take(Report& report) {
   Packet packet = receive_packet(control_.get(), &report, sizeof report);
-  packet.along.drop();
+  packet.along.close();
   if (packet.flow != IoResult::done) return packet.flow;
   fault_at(Failpoint::take);
   if (packet.size != sizeof report) return IoResult::closed;
@@ -78,4 +78,4 @@ void ControlClient::close() noexcept {
   control_.reset();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -11,7 +11,7 @@
 
 #include <deque>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // A request about that child, or about none; all other members are 0.
 Request request_of(RequestKind, std::uint64_t id = no_spawn, std::uint32_t slot = no_slot) noexcept;
@@ -58,4 +58,4 @@ private:
   bool translated_ = false;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
-std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) {
+std::optional<Error> why_unknown(const Modules& then, const Task& task) {
   std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
   if (!why && task.function)
     why = why_unknown(then, reinterpret_cast<std::uintptr_t>(*task.function));
@@ -15,4 +15,4 @@ std::optional<Error> why_unknown(const Modules& then, const detail::Task& task) 
   return why;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -8,10 +8,10 @@
 
 #include <optional>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Checks the entry of a task and the function that its callable points to: see loaded_modules.hpp.
 // What a lambda has captured is not checked.
-std::optional<Error> why_unknown(const Modules& then, const detail::Task&);
+std::optional<Error> why_unknown(const Modules& then, const Task&);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

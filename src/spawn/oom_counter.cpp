@@ -8,7 +8,7 @@
 
 #include <sstream>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -76,4 +76,4 @@ bool OomCounter::consume_kill() {
   return true;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class OomCounter {
 public:
@@ -28,4 +28,4 @@ private:
 // /sys/fs/cgroup.
 std::string oom_counter_path(const std::string& cgroups, const std::string& mount);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

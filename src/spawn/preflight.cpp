@@ -32,6 +32,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 namespace {
 
 constexpr const char* refused_kinds[] = {"eventpoll", "io_uring", "inotify", "userfaultfd"};

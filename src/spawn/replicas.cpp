@@ -2,7 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/replicas.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 const std::shared_ptr<SnapshotProcess>& Replicas::next(const std::shared_ptr<Loop>& loop) {
   for (const auto& one : all_) one->bind(loop);
@@ -53,4 +53,4 @@ Error Replicas::another_process_has_it() const {
                    "; a program that daemonises or forks must take its snapshot afterwards");
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -10,7 +10,7 @@
 
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class Replicas {
 public:
@@ -35,7 +35,7 @@ public:
   std::uint64_t frozen() const noexcept { return shared_->frozen; }
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
-  CancelTable& notes() const noexcept { return *shared_->notes; }
+  CancelTable& cancel_table() const noexcept { return *shared_->cancel_table; }
   const Modules& modules() const noexcept { return *shared_->modules; }
 
 private:
@@ -47,4 +47,4 @@ private:
   std::size_t turn_ = 0;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -18,6 +18,8 @@
 
 namespace evparallel {
 
+using namespace detail;
+
 namespace {
 
 // In static storage without a destructor, because objects that are destroyed last may use it.
@@ -114,8 +116,8 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   shared->name = options.name;
   shared->replicas = options.replicas;
   shared->seed = options.seed ? *options.seed : fresh_seed();
-  shared->notes = CancelTable::map();
-  if (!shared->notes) throw no_memory();
+  shared->cancel_table = CancelTable::map();
+  if (!shared->cancel_table) throw no_memory();
   shared->modules = modules_now();
   shared->out_of_memory.watch();
   std::shared_ptr<Replicas> replicas(new Replicas(shared));
@@ -150,14 +152,14 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
                        "spawn failed: the socket pair for a snapshot could not be created", error);
   if (!slots_) map_own_slots();
   start.slots = slots_;
-  start.notes = shared_->notes;
+  start.cancel_table = shared_->cancel_table;
   start.modules = shared_->modules;
   start.program = Program::here();
   start.freeze = options.freeze;
   start.siblings = options.replicas - 1;
   start.child_main = &child_main;
   const Forked forked = fork_clean(become_server, &args);
-  start.control.drop();  // the snapshot's now; a second holder would hide the end of the snapshot
+  start.control.close();  // the snapshot's now; a second holder would hide the end of the snapshot
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: a snapshot could not be forked",
                        forked.error);
@@ -202,7 +204,7 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& inherita
   shared->home =
       inheritance
           .child;  // the first call may come from a copy of the child, which is not the owner
-  shared->notes = inheritance.notes;
+  shared->cancel_table = inheritance.cancel_table;
   shared->modules = *inheritance.modules;
   shared->seed = child_seed();
   std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(shared));

@@ -13,7 +13,7 @@
 #include <cstring>
 #include <stdexcept>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -39,7 +39,7 @@ int SnapshotProcess::connect() {
   const char byte = 0;
   if (send_packet(rendezvous_.get(), &byte, sizeof byte, theirs.get()) != IoResult::done)
     return EAGAIN;
-  theirs.drop();
+  theirs.close();
   client_ = ControlClient(std::move(ours));
   state_ = State::connected;
   refused_ = false;
@@ -76,7 +76,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
     if (!loop->alive()) throw std::logic_error("evparallel: the Reactor has been destroyed");
     loop_ = loop;
     self_ = shared_from_this();
-    attach(*loop_);
+    register_with(*loop_);
     reap_event_.set<&SnapshotProcess::reap>(*loop_, -1, 0, this);
     refill_event_.set<&SnapshotProcess::refill>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
@@ -90,7 +90,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
 }
 
 // Returns why no child can be requested that would run this task.  Empty: it can.
-std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
+std::optional<Error> SnapshotProcess::why_not(const Task& task) {
   if (std::optional<Error> unknown = why_unknown(*shared_->modules, task)) return unknown;
   const int unreachable = state_ == State::unconnected ? connect() : 0;
   if (unreachable)
@@ -102,7 +102,7 @@ std::optional<Error> SnapshotProcess::why_not(const detail::Task& task) {
 }
 
 SnapshotProcess::SpawnTicket SnapshotProcess::spawn(const std::shared_ptr<Loop>& loop,
-                                                    const detail::Task& task, StdioPlan streams,
+                                                    const Task& task, StdioPlan streams,
                                                     Group group, SpawnObserver* listener) {
   fault_at(Failpoint::spawn);
   reap_abandoned();
@@ -186,7 +186,7 @@ const Slot* SnapshotProcess::slot(std::uint32_t index) const noexcept {
 }
 
 const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noexcept {
-  return index < slot_count && slots_ ? &evparallel::crash_record(slots_, index) : nullptr;
+  return index < slot_count && slots_ ? &detail::crash_record(slots_, index) : nullptr;
 }
 
 // ---- reports ----
@@ -290,4 +290,4 @@ void SnapshotProcess::fail_later(std::uint64_t id, Error error, OwnedFd socket) 
       });
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -27,7 +27,7 @@
 #include <string>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct FreezeReply;
 
@@ -41,7 +41,7 @@ struct SnapshotShared {
   std::string name;
   unsigned replicas = 1;
   std::shared_ptr<const Modules> modules;  // loaded then, and so in children, too
-  CancelTable* notes = nullptr;
+  CancelTable* cancel_table = nullptr;
   OomCounter out_of_memory;
   OwnerProcess home = OwnerProcess::here();
   std::uint64_t frozen = 0;      // in bytes
@@ -105,8 +105,7 @@ public:
     OwnedFd socket;    // this end of its data socket
     std::uint64_t seed;
   };
-  SpawnTicket spawn(const std::shared_ptr<Loop>&, const detail::Task&, StdioPlan, Group,
-                    SpawnObserver*);
+  SpawnTicket spawn(const std::shared_ptr<Loop>&, const Task&, StdioPlan, Group, SpawnObserver*);
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -151,7 +150,7 @@ private:
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
   std::string described() const;
-  std::optional<Error> why_not(const detail::Task&);
+  std::optional<Error> why_not(const Task&);
   Error was_stopped() const;
   Error is_dead() const;
   Error none_lives() const;
@@ -176,7 +175,7 @@ private:
   int fill_spares();
   void refill();
   void refill_soon();
-  std::optional<Spare> take_spare(const detail::Task&, const StdioPlan&, Group);
+  std::optional<Spare> take_spare(const Task&, const StdioPlan&, Group);
   void hand_over(std::uint64_t id, SpawnObserver*);
   void report_spawned(std::uint64_t id);
   void lose_spare(std::uint64_t id);
@@ -208,4 +207,4 @@ private:
   Event refill_event_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -5,7 +5,7 @@
 #include "system/socket.hpp"
 #include "spawn/snapshot_process.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 Packet SnapshotProcess::wait_for_word(void* word, std::size_t size) {
   for (;;) {
@@ -19,14 +19,14 @@ Packet SnapshotProcess::wait_for_word(void* word, std::size_t size) {
 void SnapshotProcess::wait_until_serving() {
   Report report{};
   const Packet packet = wait_for_word(&report, sizeof report);
-  const bool told = packet.flow == IoResult::done && report.kind == ReportKind::begun;
-  if (told && report.code == 0) {
+  const bool has_reported = packet.flow == IoResult::done && report.kind == ReportKind::begun;
+  if (has_reported && report.code == 0) {
     knows_numbers_ = report.pid == pid_;
     if (!knows_numbers_) client_.translate_numbers();
     return;
   }
   const std::string how = wait_for_end();
-  if (told)
+  if (has_reported)
     throw system_error(Errc::spawn_failed, "spawn failed: the snapshot could not start",
                        report.code);
   throw Error(Errc::spawn_failed, "spawn failed: the snapshot ended before it was ready" + how);
@@ -44,4 +44,4 @@ std::string SnapshotProcess::wait_for_end() {
   return reaped_ ? ": " + loss_of(how).describe() : "";
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

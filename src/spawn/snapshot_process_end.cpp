@@ -7,7 +7,7 @@
 
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -36,7 +36,7 @@ void SnapshotProcess::reap_abandoned() noexcept {
 }
 
 SnapshotShared::~SnapshotShared() {
-  if (notes && home.is_here() && role() == Role::parent) CancelTable::unmap(notes);
+  if (cancel_table && home.is_here() && role() == Role::parent) CancelTable::unmap(cancel_table);
 }
 
 SnapshotProcess::~SnapshotProcess() {
@@ -152,8 +152,8 @@ ExitStatus SnapshotProcess::loss_of(const Reaped& how) {
 void SnapshotProcess::report_loss() {
   if (!loss_ || !on_lost_) return;
   const ExitStatus status = *std::exchange(loss_, std::nullopt);
-  Callback<void(const ExitStatus&)> told = std::exchange(on_lost_, nullptr);
-  loop_->call([&] { told(status); });
+  Callback<void(const ExitStatus&)> callback = std::exchange(on_lost_, nullptr);
+  loop_->call([&] { callback(status); });
 }
 
 void SnapshotProcess::set_on_lost(Callback<void(const ExitStatus&)> callback) {
@@ -163,4 +163,4 @@ void SnapshotProcess::set_on_lost(Callback<void(const ExitStatus&)> callback) {
     loop_->defer([self = shared_from_this()] { self->report_loss(); });
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

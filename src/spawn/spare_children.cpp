@@ -14,7 +14,7 @@
 #include <algorithm>
 #include <cerrno>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -93,10 +93,10 @@ int Spares::add(std::uint64_t id, OwnedFd& theirs) {
   return 0;
 }
 
-void Spares::expect(const detail::Task& task) {
+void Spares::expect(const Task& task) {
   code_.assign(1, reinterpret_cast<const void*>(task.entry));
   if (task.function) code_.push_back(reinterpret_cast<const void*>(*task.function));
-  for (const detail::AnyFunction function : task.more)
+  for (const AnyFunction function : task.more)
     code_.push_back(reinterpret_cast<const void*>(function));
 }
 
@@ -167,7 +167,7 @@ void SnapshotProcess::refill_soon() {
 
 // The streams and the process group of a spare were fixed at its fork; everything else comes with
 // the task.
-std::optional<Spare> SnapshotProcess::take_spare(const detail::Task& task, const StdioPlan& streams,
+std::optional<Spare> SnapshotProcess::take_spare(const Task& task, const StdioPlan& streams,
                                                  Group group) {
   if (!spares_) return std::nullopt;
   spares_->forgive();
@@ -202,7 +202,7 @@ void SnapshotProcess::lose_spare(std::uint64_t id) {
 }
 
 void SnapshotProcess::drop_spares() noexcept {
-  if (spares_) spares_->drop();
+  if (spares_) spares_->clear();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -19,7 +19,7 @@
 #include <optional>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 struct Spare {
   std::uint64_t id = 0;  // of its spawn
@@ -44,7 +44,7 @@ public:
   int add(std::uint64_t id, OwnedFd& theirs);
   // The program spawns this task: spares that are added from now on touch its code, because the
   // same task is mostly spawned again.
-  void expect(const detail::Task&);
+  void expect(const Task&);
   // Removes a spare that is ready and lives.
   std::optional<Spare> take();
   // Reads which spares have answered; done between spawns to save the time in a spawn.
@@ -54,7 +54,7 @@ public:
   // The program has asked for a child: spares that were lost before do not count any more.
   void forgive() noexcept { lost_ = 0; }
   // Closes their sockets, which ends them.
-  void drop() noexcept { all_.clear(); }
+  void clear() noexcept { all_.clear(); }
 
 private:
   unsigned wanted_;
@@ -63,4 +63,4 @@ private:
   std::deque<Spare> all_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

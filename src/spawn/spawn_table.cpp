@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -14,18 +14,18 @@ constexpr std::size_t few = 16;
 
 }  // namespace
 
-SpawnTable::Places& SpawnTable::places_of(std::uint64_t id) noexcept {
+SpawnTable::Records& SpawnTable::records_of(std::uint64_t id) noexcept {
   return id < Spares::first_id ? spawned_ : spares_;
 }
 
 SpawnRecord& SpawnTable::add(std::uint64_t id) {
-  SpawnRecord& added = places_of(id).all.emplace_back();
+  SpawnRecord& added = records_of(id).all.emplace_back();
   added.id = id;
   return added;
 }
 
 SpawnRecord* SpawnTable::find(std::uint64_t id) noexcept {
-  std::vector<SpawnRecord>& all = places_of(id).all;
+  std::vector<SpawnRecord>& all = records_of(id).all;
   const auto found = std::lower_bound(
       all.begin(), all.end(), id,
       [](const SpawnRecord& one, std::uint64_t wanted) { return one.id < wanted; });
@@ -36,17 +36,17 @@ SpawnRecord* SpawnTable::find(std::uint64_t id) noexcept {
 void SpawnTable::erase(std::uint64_t id) noexcept {
   SpawnRecord* const found = find(id);
   if (!found) return;
-  Places& places = places_of(id);
+  Records& records = records_of(id);
   found->ended = true;
-  ++places.ended;
-  while (!places.all.empty() && places.all.back().ended) {
-    places.all.pop_back();
-    --places.ended;
+  ++records.ended;
+  while (!records.all.empty() && records.all.back().ended) {
+    records.all.pop_back();
+    --records.ended;
   }
-  if (2 * places.ended > places.all.size()) places.close_up();
+  if (2 * records.ended > records.all.size()) records.close_up();
 }
 
-void SpawnTable::Places::close_up() noexcept {
+void SpawnTable::Records::close_up() noexcept {
   all.erase(
       std::remove_if(all.begin(), all.end(), [](const SpawnRecord& one) { return one.ended; }),
       all.end());
@@ -56,8 +56,8 @@ void SpawnTable::Places::close_up() noexcept {
 
 std::vector<std::uint64_t> SpawnTable::ids() const {
   std::vector<std::uint64_t> ids;
-  for (const Places* places : {&spawned_, &spares_})
-    for (const SpawnRecord& one : places->all)
+  for (const Records* records : {&spawned_, &spares_})
+    for (const SpawnRecord& one : records->all)
       if (!one.ended) ids.push_back(one.id);
   return ids;
 }
@@ -70,8 +70,8 @@ bool SpawnTable::only_spares() const noexcept {
 }
 
 void SpawnTable::forget_listeners() noexcept {
-  for (Places* places : {&spawned_, &spares_})
-    for (SpawnRecord& one : places->all) one.listener = nullptr;
+  for (Records* records : {&spawned_, &spares_})
+    for (SpawnRecord& one : records->all) one.listener = nullptr;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

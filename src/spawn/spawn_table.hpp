@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 class SpawnObserver;
 
@@ -26,7 +26,7 @@ struct SpawnRecord {
   bool asked = false;             // the snapshot may have received the request
   bool spare = false;             // no spawn has taken it yet
   bool start_unreported = false;  // a spawn has taken it, and its fork is still to be reported
-  bool ended = false;             // its place is still to be removed
+  bool ended = false;             // its record is still to be removed
 };
 
 class SpawnTable {
@@ -45,15 +45,15 @@ public:
   void forget_listeners() noexcept;
 
 private:
-  struct Places {
+  struct Records {
     std::vector<SpawnRecord> all;
     std::size_t ended = 0;
     void close_up() noexcept;
   };
-  Places& places_of(std::uint64_t id) noexcept;
+  Records& records_of(std::uint64_t id) noexcept;
 
-  Places spawned_;
-  Places spares_;
+  Records spawned_;
+  Records spares_;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

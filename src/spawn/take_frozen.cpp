@@ -4,7 +4,7 @@
 #include "snapshot/freeze_handshake.hpp"
 #include "spawn/replicas.hpp"
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -32,13 +32,13 @@ std::vector<std::shared_ptr<SnapshotProcess>> SnapshotProcess::take_frozen(
 }
 
 FreezeReply SnapshotProcess::wait_until_frozen() {
-  FreezeReply told{};
-  const Packet packet = wait_for_word(&told, sizeof told);
-  if (packet.flow != IoResult::done) told.outcome = {FreezeStep::end, 0, 0};
-  if (told.outcome.failed_at == FreezeStep::none) return told;
+  FreezeReply reply{};
+  const Packet packet = wait_for_word(&reply, sizeof reply);
+  if (packet.flow != IoResult::done) reply.outcome = {FreezeStep::end, 0, 0};
+  if (reply.outcome.failed_at == FreezeStep::none) return reply;
   const std::string how = wait_for_end();
-  if (packet.flow == IoResult::done) throw error_of(told.outcome);
-  throw Error(Errc::spawn_failed, error_of(told.outcome).what() + how);
+  if (packet.flow == IoResult::done) throw error_of(reply.outcome);
+  throw Error(Errc::spawn_failed, error_of(reply.outcome).what() + how);
 }
 
 void SnapshotProcess::fork_from(SnapshotProcess& first) {
@@ -48,10 +48,10 @@ void SnapshotProcess::fork_from(SnapshotProcess& first) {
   const ForkReplicaRequest wanted{slots_};
   const bool sent =
       send_packet(first.client_.fd(), &wanted, sizeof wanted, theirs.get()) == IoResult::done;
-  theirs.drop();
+  theirs.close();
   if (!sent) throw first.is_dead();
   adopt(first.wait_until_frozen().pid, std::move(ours));
   wait_until_frozen();
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

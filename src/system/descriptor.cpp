@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -78,10 +78,10 @@ EVPARALLEL_EARLY void OwnedFd::reset() noexcept {
   if (fd_ < 0) return;
   const Registered* found = find(fd_, serial_);
   if (found && found->owner == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
-  drop();
+  close();
 }
 
-EVPARALLEL_EARLY void OwnedFd::drop() noexcept {
+EVPARALLEL_EARLY void OwnedFd::close() noexcept {
   if (fd_ < 0) return;
   if (Registered* found = find(fd_, serial_)) {
     *found = {};
@@ -115,4 +115,4 @@ RegisterMemory register_memory() noexcept {
   return {numbers.data(), numbers.size() * sizeof(Registered)};
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Owns one descriptor.  A socket is shut down before it is closed: a plain fork() of the program
 // may hold a copy of it, and the other end must see the end nevertheless.  In such a forked copy it
@@ -27,7 +27,7 @@ public:
 
   void reset() noexcept;
   // Closes without a shutdown: for a copy whose original is used by another process.
-  void drop() noexcept;
+  void close() noexcept;
 
 private:
   int fd_ = -1;
@@ -43,16 +43,16 @@ public:
   DupFd(DupFd&&) noexcept = default;
   DupFd& operator=(DupFd&& other) noexcept {
     if (this != &other) {
-      copy_.drop();
+      copy_.close();
       copy_ = std::move(other.copy_);
     }
     return *this;
   }
-  ~DupFd() { copy_.drop(); }
+  ~DupFd() { copy_.close(); }
 
   int get() const noexcept { return copy_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(copy_); }
-  void drop() noexcept { copy_.drop(); }
+  void close() noexcept { copy_.close(); }
 
 private:
   OwnedFd copy_;
@@ -73,4 +73,4 @@ struct RegisterMemory {
 };
 RegisterMemory register_memory() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -15,6 +15,8 @@
 
 namespace evparallel {
 
+namespace detail {
+
 FailpointHook failpoint_hook = nullptr;
 
 namespace {
@@ -78,7 +80,7 @@ int follow_plan(Failpoint failpoint, int value) noexcept {
   return error;
 }
 
-std::size_t size_of_cut_frame() noexcept {
+std::size_t size_of_truncated_frame() noexcept {
   return armed_plan.cut_to;
 }
 
@@ -87,9 +89,13 @@ void die_of_fault() noexcept {
   for (;;) ::pause();
 }
 
+}  // namespace detail
+
 // ---- interface of the program ----
 
 namespace fault {
+
+using namespace detail;
 
 namespace {
 

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // In the order in which a call passes them on its way to the child and back, and an end on its way
 // to its observer.  The library passes all but those marked *, which are in the program's code: a
@@ -25,28 +25,28 @@ enum class Failpoint : std::uint8_t {
   send,                 // parent: the request goes to the control socket
   sent,                 // parent: the request has gone
   encode,               // *both: a value is written
-  put,                  // both: a frame is queued; `value`: 1 for a message.  Error: it is cut.
-  write,                // both: queued bytes, or the next piece of them, go to the data socket
-  written,              // both: nothing is queued any more
-  turn,                 // snapshot: it begins an iteration of its loop
-  rendezvous,           // snapshot: a child has connected
-  serve,                // snapshot: it has read a request
-  fork,                 // the process that forks: just before, with all signals blocked
-  forked,               // the process that forks: just after
-  child_main,           // child: its first step of its own
-  read,                 // both: bytes have arrived
-  task,                 // child: it knows its task and is about to enter it
-  decode,               // *both: a value is read
-  call,                 // *child: the task is called
-  finish,               // parent: an answer is matched to its call
-  callback,             // *parent: the callback of the caller runs
-  drain,                // child: its task is over, its output may not be written yet
-  leave,                // child: all is written
-  reap,                 // snapshot: a child has been waited for
-  report,               // snapshot: a report goes to a control socket
-  take,                 // parent: a report has been read
-  exit_report,          // parent: it is known how a child ended
-  ended,                // parent: and all that the child sent has been delivered
+  put,          // both: a frame is queued; `value`: 1 for a message.  Error: it is truncated.
+  write,        // both: queued bytes, or the next piece of them, go to the data socket
+  written,      // both: nothing is queued any more
+  turn,         // snapshot: it begins an iteration of its loop
+  rendezvous,   // snapshot: a child has connected
+  serve,        // snapshot: it has read a request
+  fork,         // the process that forks: just before, with all signals blocked
+  forked,       // the process that forks: just after
+  child_main,   // child: its first step of its own
+  read,         // both: bytes have arrived
+  task,         // child: it knows its task and is about to enter it
+  decode,       // *both: a value is read
+  call,         // *child: the task is called
+  finish,       // parent: an answer is matched to its call
+  callback,     // *parent: the callback of the caller runs
+  drain,        // child: its task is over, its output may not be written yet
+  leave,        // child: all is written
+  reap,         // snapshot: a child has been waited for
+  report,       // snapshot: a report goes to a control socket
+  take,         // parent: a report has been read
+  exit_report,  // parent: it is known how a child ended
+  ended,        // parent: and all that the child sent has been delivered
   // These are on neither way.
   control_socket,  // parent, snapshot: it gets its end of the control socket, `value`
   data_socket,     // child: it gets its end of the data socket, `value`
@@ -71,8 +71,8 @@ inline int fault_at(Failpoint failpoint, int value = 0) noexcept {
 int follow_plan(Failpoint, int value) noexcept;
 // `child`: the number of a child, counted by its snapshot while there is a hook; 0: each child.
 bool is_victim(fault::Victim, unsigned child) noexcept;
-// The number of bytes of the cut frame that are still sent.
-std::size_t size_of_cut_frame() noexcept;
+// The number of bytes of the truncated frame that are still sent.
+std::size_t size_of_truncated_frame() noexcept;
 [[noreturn]] void die_of_fault() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -27,7 +27,7 @@
 extern "C" __attribute__((weak, visibility("default"))) std::FILE* _IO_list_all;
 #endif
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -220,4 +220,4 @@ std::vector<PendingOutput> unflushed_streams() {
   return found;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

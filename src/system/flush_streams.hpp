@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Writes what the buffers of stdio and of the C++ streams hold: of all streams if no other thread
 // can hold a lock, else of stdout and stderr.  If nothing is pending it only reads, and writes no
@@ -24,4 +24,4 @@ struct PendingOutput {
 };
 std::vector<PendingOutput> unflushed_streams();
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

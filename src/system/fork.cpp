@@ -29,7 +29,7 @@
 // Weak: it is defined if the program was built with a sanitizer, whether or not this library was.
 extern "C" __attribute__((weak, visibility("default"))) void __lsan_do_leak_check();
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -149,16 +149,17 @@ EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept 
 }
 
 // The C library has no such fork.  It caches the number of the thread, and the kernel writes the
-// new number to that place if the place is known.
+// new number to that tid_address if the tid_address is known.
 Forked fork_sibling() noexcept {
   if (const int error = fault_at(Failpoint::try_fork)) return {-1, error};
-  int* place = nullptr;
-  const bool known = ::prctl(PR_GET_TID_ADDRESS, &place) == 0 && place != nullptr;
+  int* tid_address = nullptr;
+  const bool known = ::prctl(PR_GET_TID_ADDRESS, &tid_address) == 0 && tid_address != nullptr;
   const unsigned long flags =
       CLONE_PARENT | SIGCHLD | (known ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
   // On some machines the last two arguments are swapped; the other one is used only with
   // CLONE_SETTLS.
-  const auto pid = static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, place, place));
+  const auto pid =
+      static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, tid_address, tid_address));
   return {pid, pid < 0 ? errno : 0};
 }
 
@@ -357,4 +358,4 @@ bool ended(pid_t pid, Reaped& out) noexcept {
   return true;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

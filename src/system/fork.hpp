@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The role of this process.
 enum class Role { parent, snapshot, child };
@@ -123,4 +123,4 @@ bool reap_next(Reaped&, bool (*has_group)(pid_t)) noexcept;
 // (the program ignores SIGCHLD, or waits for everything itself), wait_status is 0.
 bool ended(pid_t, Reaped&) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -16,7 +16,7 @@
 
 #include <cerrno>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -156,4 +156,4 @@ std::uint64_t number_limit() noexcept {
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

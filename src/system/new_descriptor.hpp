@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Each function returns a number above those of the standard streams, close-on-exec, or -1 with
 // errno.
@@ -60,4 +60,4 @@ private:
 // The limit of descriptor numbers: this process gets none from this number on.
 std::uint64_t number_limit() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <ctime>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -36,4 +36,4 @@ void pause_for(int ms) noexcept {
   ::nanosleep(&time, nullptr);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -6,7 +6,7 @@
 
 #include <cstddef>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Waits until at least one descriptor is ready, for at most `ms` milliseconds; -1: without a limit.
 // Returns how many are ready; 0: none, or a signal came.  The kernel refuses to wait for more
@@ -19,4 +19,4 @@ int refused_to_wait() noexcept;
 
 void pause_for(int ms) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

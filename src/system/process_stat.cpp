@@ -14,7 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 std::size_t read_stat(const char* path, std::uint64_t* numbers, std::size_t room) noexcept {
   char text[2048];
@@ -54,4 +54,4 @@ bool was_born_by(pid_t pid, std::int64_t boottime) noexcept {
   return numbers[start_time] <= static_cast<std::uint64_t>(boottime / ns_per_tick);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

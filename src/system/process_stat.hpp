@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Reads the numbers of a file like /proc/self/stat from the third field on; a letter reads as 0.
 // Returns how many there were; 0: the file cannot be read, and errno says why.
@@ -24,4 +24,4 @@ bool proc_has_our_numbers() noexcept;
 // that cannot be known: then errno says why; otherwise errno is 0.
 bool was_born_by(pid_t, std::int64_t boottime) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

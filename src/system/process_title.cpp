@@ -13,7 +13,7 @@
 #include <cstdio>
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -96,14 +96,14 @@ bool show_arguments_at(const char* from, std::size_t size) noexcept {
 
 }  // namespace
 
-void set_snapshot_title(ProcessTitle& place, std::string_view name) noexcept {
+void set_snapshot_title(ProcessTitle& storage, std::string_view name) noexcept {
   ::prctl(PR_GET_NAME, titles.short_name);
   copy(titles.snapshot, sizeof titles.snapshot, name);
   set_short_name(name.empty() ? "snapshot" : name);
-  titles.title = &place;
-  place = title_of("snapshot");
+  titles.title = &storage;
+  storage = title_of("snapshot");
   titles.of_child = title_of("child");
-  if (!show_arguments_at(place.text, sizeof place)) titles.title = nullptr;
+  if (!show_arguments_at(storage.text, sizeof storage)) titles.title = nullptr;
 }
 
 EVPARALLEL_EARLY void set_child_title(std::string_view task) noexcept {
@@ -112,4 +112,4 @@ EVPARALLEL_EARLY void set_child_title(std::string_view task) noexcept {
   if (titles.title) *titles.title = title_of(task);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,7 +7,7 @@
 
 #include <string_view>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The memory of the title.  It is on the stack of a function that never returns: children have that
 // page to themselves anyway, so their titles cost no memory.
@@ -16,11 +16,11 @@ struct ProcessTitle {
 };
 
 // In a new snapshot: "PROGRAM: snapshot [NAME]"; its short name is NAME, or "snapshot".
-// Requires: `place` lasts as long as the process, and is no static object: the kernel shows only
+// Requires: `storage` lasts as long as the process, and is no static object: the kernel shows only
 // anonymous memory.
-void set_snapshot_title(ProcessTitle& place, std::string_view name) noexcept;
+void set_snapshot_title(ProcessTitle& storage, std::string_view name) noexcept;
 // In a new child: "PROGRAM: TASK [NAME OF THE SNAPSHOT]"; its short name is that of the task, or
 // the program's.
 void set_child_title(std::string_view task) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -56,4 +56,4 @@ std::uint64_t taken_seed() noexcept {
   return seed_of_this;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

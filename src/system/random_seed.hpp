@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // A seed from the kernel.
 std::uint64_t fresh_seed() noexcept;
@@ -16,4 +16,4 @@ void seed_generators(std::uint64_t) noexcept;
 void take_seed(std::uint64_t) noexcept;
 std::uint64_t taken_seed() noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -4,7 +4,7 @@
 
 #include <sys/mman.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // If the program locks what it maps from now on, the kernel allocates all pages of a mapping at
 // once, except of one that is not accessible yet.
@@ -22,4 +22,4 @@ void unmap_shared(void* memory, std::size_t size) noexcept {
   ::munmap(memory, size);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

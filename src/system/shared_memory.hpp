@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Maps zeroed memory.  It is allocated only where it is touched, also in a program that has locked
 // all its memory (mlockall(2)).  Returns nullptr on failure.
@@ -12,4 +12,4 @@ void* map_shared(std::size_t size) noexcept;
 // Unmaps it in this process only.
 void unmap_shared(void*, std::size_t size) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

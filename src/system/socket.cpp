@@ -16,7 +16,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -141,16 +141,16 @@ void take_control(msghdr& message, Packet& packet) noexcept {
     }
   }
   if (!whole) {
-    packet.drop();
+    packet.close();
     packet.lost_descriptor = true;
   }
 }
 
 }  // namespace
 
-void Packet::drop() noexcept {
-  along.drop();
-  for (DupFd& other : others) other.drop();
+void Packet::close() noexcept {
+  along.close();
+  for (DupFd& other : others) other.close();
   count = 0;
 }
 
@@ -282,4 +282,4 @@ void name_senders(int fd) noexcept {
   ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

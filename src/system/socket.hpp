@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The outcome of a transfer.
 enum class IoResult {
@@ -82,8 +82,8 @@ IoResult send_packet_from(pid_t, int fd, const void* bytes, std::size_t size) no
 struct Packet {
   Packet() noexcept = default;
   Packet(Packet&&) noexcept = default;
-  ~Packet() { drop(); }
-  void drop() noexcept;
+  ~Packet() { close(); }
+  void close() noexcept;
 
   IoResult flow = IoResult::would_block;
   std::size_t size = 0;
@@ -102,4 +102,4 @@ bool has_hung_up(int fd) noexcept;
 // From now on packets carry the pid of their sender.
 void name_senders(int fd) noexcept;
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

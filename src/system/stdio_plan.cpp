@@ -10,7 +10,7 @@
 
 #include <cstdio>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 void StdioPlan::give(int number, DupFd fd) noexcept {
   given[number] = std::move(fd);
@@ -51,4 +51,4 @@ EVPARALLEL_EARLY int StdioPlan::dup_into_place() const noexcept {
   return error;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Bits of a plan, for standard stream `number`.  Without a bit the stream is that of the snapshot.
 // The stream is sent as a descriptor; the descriptors come in order of number.
@@ -45,4 +45,4 @@ struct StdioPlan {
   int dup_into_place() const noexcept;
 };
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

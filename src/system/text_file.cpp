@@ -9,7 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 bool read_text_file(const std::string& path, std::string& text) {
   const DupFd file(open_file(path.c_str(), O_RDONLY));
@@ -22,4 +22,4 @@ bool read_text_file(const std::string& path, std::string& text) {
   return true;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

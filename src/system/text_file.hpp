@@ -4,9 +4,9 @@
 
 #include <string>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // Reads as much as can be read.  Returns false if the file cannot be opened.
 bool read_text_file(const std::string& path, std::string& text);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -14,7 +14,7 @@
 #include <set>
 #include <sstream>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 namespace {
 
@@ -155,4 +155,4 @@ int use_cpus(const std::vector<int>& cpus) {
   return all ? 0 : EINVAL;
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

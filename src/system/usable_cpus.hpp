@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // The number that its affinity and the quotas of its control groups allow; at least 1.
 unsigned usable_cpus();
@@ -21,4 +21,4 @@ constexpr int highest_cpu = (1 << 20) - 1;
 // The number by quotas alone, from the files below `root`; 0: there is no quota.
 unsigned cpus_by_quota(const std::string& root);
 
-}  // namespace evparallel
+}  // namespace evparallel::detail

@@ -96,6 +96,7 @@ function open_scope(s,    name) {
 		what[depth] = "namespace"
 		label[depth] = s
 		sub(/.*namespace */, "", label[depth])
+		sub(/^evparallel::/, "", label[depth])
 		if (label[depth] == "") label[depth] = "detail"   # without a name: as good as private
 	} else if (s ~ /^(class|struct|union|enum|enum class)( [A-Za-z_0-9]+)?($| final| *[:<])/) {
 		what[depth] = s ~ /^enum/ ? "enum" : "class"

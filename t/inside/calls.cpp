@@ -2,6 +2,7 @@
 // each of them.
 #include "base/byte_queue.hpp"
 #include "calling.hpp"
+#include "private_names.hpp"
 #include "call/pending_calls.hpp"
 #include "base/ring_buffer.hpp"
 #include "testing.hpp"

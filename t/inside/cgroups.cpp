@@ -1,6 +1,7 @@
 // cgroups.cpp - what control groups say: how many CPUs there are for this process, and how the kernel's killer is told
 // from other kills.
 #include "elsewhere.hpp"
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 

@@ -1,5 +1,6 @@
 // control_client.cpp - the client end of a control socket, against a real snapshot: it queues requests and takes
 // reports.  Then the table of spawns, the table of spares, and the pool of objects.
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
@@ -67,11 +68,11 @@ public:
     if (make_pair(PairKind::packets, ours, start.control) != 0)
       throw std::runtime_error("no socket pair");
     start.slots = map_slots();
-    start.notes = CancelTable::map();
+    start.cancel_table = CancelTable::map();
     start.program = Program::here();
     start.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
-    start.control.drop();
+    start.control.close();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;

@@ -1,6 +1,7 @@
 // crash_report.cpp - what a dying process writes down, what is believed of it, and names for addresses.
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "backtrace/crash_record.hpp"

@@ -1,5 +1,6 @@
 // failpoint_actions.cpp - the hook of the library's own tests: it counts hits, and acts at one of them.
 #include "failpoint_actions.hpp"
+#include "private_names.hpp"
 
 #include "system/descriptor.hpp"
 #include "system/socket.hpp"

@@ -1,6 +1,8 @@
 // failpoint_actions.hpp - what the library's own tests make one process do at a failpoint.
 #pragma once
 
+#include "private_names.hpp"
+
 #include "system/failpoint.hpp"
 
 #include <sys/types.h>

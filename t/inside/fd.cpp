@@ -1,5 +1,6 @@
 // fd.cpp - descriptors beside messages: owned, attached, sent with their frame, lost and closed;
 // and memory that nobody can change.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "pipe/channel.hpp"

@@ -1,4 +1,5 @@
 // fork.cpp - hygiene around a fork: what is printed, signals, groups, parents, and ends of children.
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 

@@ -1,4 +1,5 @@
 // frame.cpp - the stream: frames in pieces of every size, cut and broken everywhere, and their queue.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "pipe/channel.hpp"
@@ -692,7 +693,7 @@ BOOST_AUTO_TEST_CASE(an_empty_queue_has_no_front) {
   BOOST_TEST(queue.size() == 0U);
   BOOST_TEST(queue.front(pieces, 4) == 0);
   queue.clear();
-  queue.cut(0);
+  queue.truncate(0);
   BOOST_TEST(queue.front(pieces, 4) == 0);
 }
 
@@ -892,7 +893,7 @@ BOOST_AUTO_TEST_CASE(a_queue_may_be_cut_to_any_size) {
     queue.written(7);
     expected.erase(0, 7);
     total = expected.size() + 2;
-    queue.cut(size);
+    queue.truncate(size);
     const std::size_t left = std::min(size, expected.size());
     if (queue.size() != left) {
       BOOST_ERROR("cut to " + std::to_string(left) + ", left " + std::to_string(queue.size()));

@@ -1,6 +1,7 @@
 // freeze.cpp - frozen memory: what is frozen and what is not, and what a process may do with it.
 #include "elsewhere.hpp"
 #include "failpoint_actions.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "snapshot/freeze_memory.hpp"

@@ -2,6 +2,7 @@
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "failpoint_actions.hpp"
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 

@@ -1,5 +1,6 @@
 // histogram.cpp - a pool's times: percentiles of what was added.
 #include "pool/pool_stats.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include <unistd.h>

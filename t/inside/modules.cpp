@@ -1,4 +1,5 @@
 // modules.cpp - what is loaded, and whether a function is where it was.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "backtrace/loaded_modules.hpp"

@@ -1,5 +1,6 @@
 // orphans.cpp - processes that children leave behind: they are found, ended and counted, and others are left alone.
 #include "calling.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "system/fork.hpp"

@@ -1,4 +1,5 @@
 // output.cpp - bytes of captured streams to lines: pieces, ends, interruptions, and what is kept.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "spawn/captured_output.hpp"
@@ -141,8 +142,8 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_delivers_the_rest_and_closes) {
   Captured c;
   const std::size_t before = testing::count_descriptors();
   c.write(c.out, "no newline");
-  c.out.drop();
-  c.err.drop();
+  c.out.close();
+  c.err.close();
   for (int i = 0; i < 4; ++i) c.turn();
   BOOST_TEST((c.lines == Strings{"out 7 no newline"}));
   BOOST_TEST(testing::count_descriptors() == before - 4);
@@ -202,7 +203,7 @@ BOOST_AUTO_TEST_CASE(a_released_capture_reads_on_so_that_no_writer_dies) {
   Captured c;
   const std::size_t before = testing::count_descriptors();
   const std::weak_ptr<par::CapturedOutput> still = c.output;
-  c.output->let_go();
+  c.output->detach();
   c.output.reset();
   const std::string much(60000, 'x');
   for (int i = 0; i < 20; ++i) {  // more than a pipe holds
@@ -211,8 +212,8 @@ BOOST_AUTO_TEST_CASE(a_released_capture_reads_on_so_that_no_writer_dies) {
   }
   BOOST_TEST(c.lines.empty());
   BOOST_TEST(!still.expired());
-  c.out.drop();
-  c.err.drop();
+  c.out.close();
+  c.err.close();
   for (int i = 0; i < 4; ++i) c.turn();
   BOOST_TEST(still.expired());
   BOOST_TEST(testing::count_descriptors() == before - 4);
@@ -223,7 +224,7 @@ BOOST_AUTO_TEST_CASE(a_capture_released_by_its_callback_is_silent_at_once) {
   std::shared_ptr<par::CapturedOutput>* output = nullptr;
   Captured c([&](const par::OutputLine&) {
     ++received;
-    (*output)->let_go();
+    (*output)->detach();
     output->reset();
   });
   output = &c.output;
@@ -243,11 +244,11 @@ BOOST_AUTO_TEST_CASE(a_capture_ends_with_its_loop) {
     output = kept.output;
     Captured dropped;
     let_go = dropped.output;
-    dropped.output->let_go();
+    dropped.output->detach();
   }
   BOOST_TEST(let_go.expired());
   BOOST_TEST(output->finish());
-  output->let_go();
+  output->detach();
   output.reset();
   BOOST_TEST(testing::count_descriptors() == before);
 }

@@ -1,5 +1,6 @@
 // pipe.cpp - both ends of a pipe in one process: what is told, in which order, and what is not.
 #include "calling.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "pipe/pipe_core.hpp"
@@ -45,7 +46,7 @@ struct End {
         pipe(core, raw) {
     core->start();
   }
-  ~End() { core->shut(); }
+  ~End() { core->abort(); }
 
   void listen() {
     pipe.on_message([this](std::string s) { received.push_back(s); });
@@ -128,7 +129,7 @@ BOOST_AUTO_TEST_CASE(either_side_may_half_close_and_the_other_goes_on) {
 BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_exit_report) {
   Fixture f;
   f.child->pipe.send("last");
-  f.child->core->shut();
+  f.child->core->abort();
   BOOST_TEST(f.until([&] { return f.parent->owner.broken == 1; }));
   BOOST_TEST((f.parent->received == Strings{"last"}));
   BOOST_TEST(!f.parent->core->usable());
@@ -140,7 +141,7 @@ BOOST_AUTO_TEST_CASE(a_broken_end_waits_for_the_exit_report) {
 BOOST_AUTO_TEST_CASE(a_broken_end_is_reported_at_once_without_an_exit_report) {
   Fixture f;
   f.parent->pipe.send("last");
-  f.parent->core->shut();
+  f.parent->core->abort();
   BOOST_TEST(f.until([&] { return f.child->received.size() == 3; }));
   BOOST_TEST((f.child->received == Strings{"last", "ERROR closed", "END"}));
 }
@@ -214,7 +215,7 @@ BOOST_AUTO_TEST_CASE(send_after_own_close_is_misuse) {
 
 BOOST_AUTO_TEST_CASE(send_after_the_end_of_the_other_side_is_dropped_and_reported_once) {
   Fixture f;
-  f.parent->core->shut();
+  f.parent->core->abort();
   BOOST_TEST(f.until([&] { return f.child->received.size() == 2; }));
   BOOST_TEST((f.child->received == Strings{"ERROR closed", "END"}));
   for (int i = 0; i < 3; ++i) {
@@ -328,7 +329,7 @@ BOOST_AUTO_TEST_CASE(callbacks_may_replace_themselves_and_shut_the_pipe) {
     f.parent->received.push_back("first " + s);
     f.parent->pipe.on_message([&](std::string t) {
       f.parent->received.push_back("second " + t);
-      f.parent->core->shut();
+      f.parent->core->abort();
     });
   });
   for (const char* s : {"a", "b", "c"}) f.child->pipe.send(s);
@@ -354,7 +355,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_writes_all_sent_messages) {
   Fixture f;
   for (int i = 0; i < 20; ++i) f.parent->pipe.send(std::string(100000, 'x'));
   BOOST_TEST(f.parent->pipe.buffered() > 0u);
-  f.parent->core->abandon();
+  f.parent->core->detach();
   BOOST_TEST(f.until([&] { return f.child->received.size() == 21; }));
   BOOST_TEST(f.child->received.back() == "END");
   BOOST_TEST(f.child->received.front().size() == 100000u);
@@ -424,8 +425,8 @@ BOOST_AUTO_TEST_CASE(eight_megabytes_are_sent_without_a_copy) {
   Pipe(writer, raw).send(std::string(text));
   BOOST_TEST(testing::loop_until(loop, [&] { return !got.empty(); }));
   BOOST_TEST((got == text));
-  writer->shut();
-  reader->shut();
+  writer->abort();
+  reader->abort();
 }
 
 // ---- more of them ----
@@ -503,7 +504,7 @@ BOOST_AUTO_TEST_CASE(a_writer_that_waits_for_a_drain_gets_the_end) {
     for (int i = 0; i < 1000 && waiting.pipe.send(std::string(10000, 'x')); ++i) {}
     waiting.pipe.pause();
     BOOST_TEST(waiting.pipe.buffered() > 50000u);
-    dying.core->shut();
+    dying.core->abort();
     testing::turn(f.loop, 20);
     if (parent_waits) f.parent->core->conclude(death());
     const auto ended = [&] { return count(waiting.received, "END") == 1; };
@@ -740,7 +741,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
     RawFixture f(PipeCore::ExitReport::none, 10);
     int called = 0;
     const auto act = [&, big = std::string(100, 'b')] {
-      f.end->core->shut();
+      f.end->core->abort();
       called += big.size() == 100 ? 1 : 100;  // still whole
     };
     if (which == 0) f.end->pipe.on_message([act](std::string) { act(); });
@@ -770,7 +771,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
     RawFixture f(PipeCore::ExitReport::comes);
     int called = 0;
     const auto act = [&, big = std::string(100, 'b')] {
-      f.end->core->abandon();
+      f.end->core->detach();
       f.end->core.reset();
       f.end->pipe = Pipe();
       called += big.size() == 100 ? 1 : 100;  // still whole
@@ -901,7 +902,7 @@ BOOST_AUTO_TEST_CASE(frames_of_other_kinds_go_to_the_observer) {
   }
   BOOST_TEST(said(owner.frames) == "2:1:a 3:2:b 4:3:c 1:4:d");
   BOOST_TEST(thrown == 1);
-  core->shut();
+  core->abort();
 }
 
 // ---- pause and resume ----
@@ -1074,7 +1075,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_holds_run_until_it_is_written) {
   RawFixture f(PipeCore::ExitReport::comes);
   const std::string large(900000, 'x');
   for (int i = 0; i < 5; ++i) f.end->pipe.send(large);
-  f.end->core->abandon();
+  f.end->core->detach();
   BOOST_TEST(f.loop.run_for(std::chrono::milliseconds(1)));
   BOOST_TEST(f.end->pipe.closed());
   std::size_t got = 0;
@@ -1089,7 +1090,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_holds_run_until_it_is_written) {
 BOOST_AUTO_TEST_CASE(an_abandoned_pipe_continues_to_read) {
   RawFixture f(PipeCore::ExitReport::comes);
   for (int i = 0; i < 3; ++i) f.end->pipe.send(std::string(900000, 'x'));
-  f.end->core->abandon();
+  f.end->core->detach();
   const std::string frame = frame_of(par::FrameKind::message, std::string(60000, 'y'));
   std::size_t at = 0;
   int frames = 0;
@@ -1116,7 +1117,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_ends_when_its_reader_dies) {
   const auto token = std::make_shared<int>(0);
   f.end->pipe.on_end([token] {});
   for (int i = 0; i < 5; ++i) f.end->pipe.send(std::string(900000, 'x'));
-  f.end->core->abandon();
+  f.end->core->detach();
   BOOST_TEST(token.use_count() == 1);
   BOOST_TEST(f.loop.run_for(std::chrono::milliseconds(1)));
   f.other.reset();
@@ -1137,7 +1138,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_is_destroyed_with_its_reactor) {
     core->start();
     const Pipe pipe(core, raw);
     while (pipe.send(std::string(100000, 'x')) || pipe.buffered() == 0) {}
-    core->abandon();
+    core->detach();
   }
   BOOST_TEST(alive.expired());
 }

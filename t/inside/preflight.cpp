@@ -1,4 +1,5 @@
 // preflight.cpp - what a snapshot taken now would inherit or not: threads, descriptors, signals, timers, streams.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "system/descriptor.hpp"

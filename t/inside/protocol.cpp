@@ -1,6 +1,7 @@
 // protocol.cpp - the tables of evparallel_protocol(7), read from the page, against what the code has.
 //
 // Both ways: a number that is wrong, a row too many, and a field or a kind without a row.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "backtrace/crash_record.hpp"

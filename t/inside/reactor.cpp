@@ -1,5 +1,6 @@
 // reactor.cpp - the event loop: timers, watches, posts, and what run() does.
 #include "calling.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "base/callback_slot.hpp"

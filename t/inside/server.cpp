@@ -1,4 +1,5 @@
 // server.cpp - the snapshot, driven by hand over its control socket: every request, every end.
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
@@ -103,7 +104,8 @@ bool connect_at(int rendezvous) {
   OwnedFd theirs;
   if (make_pair(PairKind::packets, nested_control, theirs) != 0) return false;
   const char byte = 0;
-  return send_packet(rendezvous, &byte, 1, theirs.get()) == IoResult::done && (theirs.drop(), true);
+  return send_packet(rendezvous, &byte, 1, theirs.get()) == IoResult::done &&
+         (theirs.close(), true);
 }
 
 bool next_nested(Report& report) {
@@ -120,7 +122,7 @@ std::int64_t spawn_nested() {
   request.id = 77;
   if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != IoResult::done)
     return -2;
-  theirs.drop();
+  theirs.close();
   Report report{};
   if (!next_nested(report) || report.kind != ReportKind::spawned || report.id != 77) return -3;
   return report.pid;
@@ -242,11 +244,11 @@ public:
       throw std::runtime_error("no socket pair");
     slots = map_slots();
     start.server.slots = slots;
-    start.server.notes = CancelTable::map();
+    start.server.cancel_table = CancelTable::map();
     start.server.program = Program::here();
     start.server.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
-    start.server.control.drop();
+    start.server.control.close();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;
@@ -284,7 +286,7 @@ public:
     request.slot = no_slot;
     request.id = kid.id;
     if (!send(request, theirs.get())) throw std::runtime_error("the snapshot takes no request");
-    theirs.drop();
+    theirs.close();
     return kid;
   }
   Kid spawn() {
@@ -622,7 +624,7 @@ Kid ask_with(Far& far, std::uint32_t streams, const std::vector<int>& others) {
   if (send_packet(far.control.get(), &request, sizeof request, along.data(), along.size()) !=
       IoResult::done)
     throw std::runtime_error("the snapshot takes no request");
-  theirs.drop();
+  theirs.close();
   return kid;
 }
 
@@ -656,12 +658,12 @@ BOOST_AUTO_TEST_CASE(only_the_child_keeps_the_standard_streams_of_a_spawn) {
   BOOST_REQUIRE((report.kind == ReportKind::spawned));
   BOOST_TEST(descriptors_of(far.pid) == before, boost::test_tools::per_element());
   BOOST_TEST(kid.ask(list) == plain);
-  for (PipeEnds* ends : {&out, &err}) ends->writing.drop();
+  for (PipeEnds* ends : {&out, &err}) ends->writing.close();
   kid.order(leave, 0);
   far.next();
   // Nobody else holds an end.
   for (PipeEnds* ends : {&out, &err}) BOOST_TEST(no_other_end(ends->reading));
-  in.reading.drop();
+  in.reading.close();
   BOOST_TEST(no_other_end(in.writing));
 }
 
@@ -1427,7 +1429,7 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     request.kind = RequestKind::stop;
     send_packet(ours.get(), &request, sizeof request, -1);
     BOOST_REQUIRE((send_packet(rendezvous.get(), &byte, 1, theirs.get()) == IoResult::done));
-    theirs.drop();
+    theirs.close();
     Report reported{};
     BOOST_REQUIRE(is_ready(ours.get()));
     BOOST_TEST(receive_packet(ours.get(), &reported, sizeof reported).size == sizeof reported);
@@ -1436,7 +1438,7 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     BOOST_TEST(sees_end(ours));
   }
   BOOST_TEST(far.works());
-  rendezvous.drop();
+  rendezvous.close();
 }
 
 BOOST_AUTO_TEST_CASE(a_connection_request_without_a_socket_does_no_harm) {
@@ -1451,7 +1453,7 @@ BOOST_AUTO_TEST_CASE(a_connection_request_without_a_socket_does_no_harm) {
   BOOST_TEST(far.works());
   BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
-  rendezvous.drop();
+  rendezvous.close();
 }
 
 // Only the parent may stop it.
@@ -1461,7 +1463,7 @@ BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
   OwnedFd rendezvous = door_of(kid);
   kid.ask(connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
-  rendezvous.drop();
+  rendezvous.close();
   BOOST_TEST(far.works());
 }
 

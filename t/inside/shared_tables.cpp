@@ -2,6 +2,7 @@
 // pools whose cancel table is full: no deadline or cancel reaches a child then, and the callers still get their errors.
 #include "calling.hpp"
 #include "elsewhere.hpp"
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "shared/cancel_table.hpp"
@@ -210,7 +211,7 @@ namespace {
 // Until there is no place left, wherever an entry might go.
 class FullTable {
 public:
-  FullTable() : table_(par::Replicas::choose(nullptr)->notes()) {
+  FullTable() : table_(par::Replicas::choose(nullptr)->cancel_table()) {
     const std::uint64_t owner = par::CancelTable::new_owner();
     std::uint64_t call = 0;
     for (int refused = 0; refused < 1000000; ++refused)

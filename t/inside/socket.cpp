@@ -1,4 +1,5 @@
 // socket.cpp - socket pairs, streams, packets with a descriptor along, and the register of descriptors.
+#include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
@@ -21,14 +22,14 @@
 #include <utility>
 #include <vector>
 
-namespace evparallel {
+namespace evparallel::detail {
 
 // For BOOST_TEST.
 static std::ostream& operator<<(std::ostream& out, IoResult flow) {
   return out << (flow == IoResult::done ? "done" : flow == IoResult::would_block ? "again" : "end");
 }
 
-}  // namespace evparallel
+}  // namespace evparallel::detail
 
 using namespace evparallel;
 
@@ -303,7 +304,7 @@ BOOST_AUTO_TEST_CASE(a_packet_carries_a_descriptor) {
     const Pair pair = pair_of(kind);
     Pair data = pair_of(PairKind::stream);
     BOOST_TEST(send_packet(pair.one.get(), "hello", 5, data.other.get()) == IoResult::done);
-    data.other.drop();  // the copy that is under way is another one
+    data.other.close();  // the copy that is under way is another one
     char bytes[16];
     Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
     BOOST_TEST(packet.flow == IoResult::done);
@@ -438,7 +439,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_is_lost_and_reported) {
     ::close(room);
     Packet taken = receive_packet(pair.other.get(), bytes, sizeof bytes);
     if (taken.lost_descriptor || taken.along.get() != room) return 3;
-    taken.along.drop();
+    taken.along.close();
     for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for looking
     return testing::count_descriptors() == filled - 4 && filled >= before ? 0 : 4;
   });
@@ -598,7 +599,7 @@ BOOST_AUTO_TEST_CASE(an_empty_object_holds_no_descriptor) {
   OwnedFd none(-1);
   BOOST_TEST(!none);
   none.reset();
-  none.drop();
+  none.close();
   BOOST_TEST(!is_registered(-1));
   BOOST_TEST(!is_registered(1 << 30));
 }
@@ -626,7 +627,7 @@ BOOST_AUTO_TEST_CASE(dropping_is_unnoticed_while_another_holds_the_socket) {
   Pair pair = pair_of(PairKind::stream);
   const int copy = ::dup(pair.one.get());
   const int fd = pair.one.get();
-  pair.one.drop();
+  pair.one.close();
   BOOST_TEST(!pair.one);
   BOOST_TEST(!is_open(fd));
   BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::would_block);
@@ -675,7 +676,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_foreign_descriptor) {
     for (const int number : numbers) ::dup2(strange, number);
     pair.one.reset();
     { const OwnedFd gone = std::move(pair.other); }
-    dropped.one.drop();
+    dropped.one.close();
     assigned.one = OwnedFd();
     if (pair.one || pair.other || dropped.one || assigned.one) return 2;
     for (const int number : numbers) {
@@ -700,7 +701,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
       if (!is_registered(number)) return 1;  // the kernel gave them out again
     pair.one.reset();
     pair.other = OwnedFd();
-    dropped.one.drop();
+    dropped.one.close();
     for (const int number : numbers)
       if (!is_registered(number) || !is_open(number)) return 2;
     for (const Pair& one : later) {

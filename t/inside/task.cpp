@@ -1,4 +1,5 @@
 // task.cpp - which callables travel, what their signatures are, and what of them must not travel.
+#include "private_names.hpp"
 #include "testing.hpp"
 
 #include "codec/task_frame.hpp"
@@ -36,21 +37,21 @@ constexpr bool signature_of(const F&) {
 template <class F>
 std::string frozen(const F& f) {
   Writer out;
-  detail::Travel<F>::freeze(out, f);
+  detail::CallableCodec<F>::serialize(out, f);
   return out.bytes();
 }
 
 template <class F>
-F thawed(const std::string& bytes) {
+F deserialized(const std::string& bytes) {
   Reader in(bytes);
-  F f = detail::Travel<F>::thaw(in);
+  F f = detail::CallableCodec<F>::deserialize(in);
   in.expect_end();
   return f;
 }
 
 template <class F>
 F travelled(const F& f) {
-  return thawed<F>(frozen(f));
+  return deserialized<F>(frozen(f));
 }
 
 // ---- one of each kind ----
@@ -204,7 +205,7 @@ BOOST_AUTO_TEST_SUITE(travel)
 BOOST_AUTO_TEST_CASE(functions_travel_as_their_address) {
   const std::string bytes = frozen(&twice);
   BOOST_TEST(bytes.size() == sizeof(&twice));
-  BOOST_TEST((thawed<decltype(&twice)>(bytes) == &twice));
+  BOOST_TEST((deserialized<decltype(&twice)>(bytes) == &twice));
   BOOST_TEST(travelled(&half)(3) == 1.5);
   BOOST_TEST(travelled(&none)() == 7);
 }
@@ -312,8 +313,8 @@ BOOST_AUTO_TEST_CASE(a_task_frame_truncated_at_any_byte_is_refused) {
   const std::string bytes = frozen(task);
   for (std::size_t size = 0; size < bytes.size(); ++size) {
     try {
-      thawed<std::decay_t<decltype(task)>>(bytes.substr(0, size));
-      BOOST_ERROR("thawed from " + std::to_string(size) + " bytes");
+      deserialized<std::decay_t<decltype(task)>>(bytes.substr(0, size));
+      BOOST_ERROR("deserialized from " + std::to_string(size) + " bytes");
     } catch (const Error& error) {
       BOOST_TEST((error.code() == Errc::bad_message));
     }
@@ -331,7 +332,7 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded_is_an_error) {
 
 BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to_must_be_known) {
   const auto function_of = [](const auto& f) {
-    return detail::make_task(f, [](detail::Child&, Reader&) {}).function;
+    return detail::make_task(f, [](detail::ChildInterface&, Reader&) {}).function;
   };
   const auto address = reinterpret_cast<detail::AnyFunction>(&twice);
   BOOST_TEST((function_of(&twice) == address));
@@ -351,7 +352,7 @@ BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to_must_be_known) {
 
 BOOST_AUTO_TEST_CASE(the_entry_and_the_function_must_be_known) {
   const auto now = modules_now();
-  const auto entry = [](detail::Child&, Reader&) {};
+  const auto entry = [](detail::ChildInterface&, Reader&) {};
   const auto nowhere = reinterpret_cast<void (*)()>(const_cast<Modules*>(now.get()));
   BOOST_TEST(!why_unknown(*now, detail::make_task(&twice, entry)).has_value());
   BOOST_TEST(!why_unknown(*now, detail::make_task(Plus{1}, entry)).has_value());
@@ -359,12 +360,12 @@ BOOST_AUTO_TEST_CASE(the_entry_and_the_function_must_be_known) {
   task.function = nowhere;
   BOOST_TEST(why_unknown(*now, task).has_value());
   task = detail::make_task(&twice, entry);
-  task.entry = reinterpret_cast<void (*)(detail::Child&, Reader&)>(nowhere);
+  task.entry = reinterpret_cast<void (*)(detail::ChildInterface&, Reader&)>(nowhere);
   BOOST_TEST(why_unknown(*now, task).has_value());
 }
 
 BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
-  detail::Task task = detail::make_task(Plus{5}, [](detail::Child&, Reader&) {});
+  detail::Task task = detail::make_task(Plus{5}, [](detail::ChildInterface&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
   write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 2, 3, 1, 4, 0}, "the text",
@@ -382,7 +383,7 @@ BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
   BOOST_TEST(frame.backtrace == 1U);
   BOOST_TEST(frame.seed == 4U);
   BOOST_TEST(in.read(frame.environment) == "the text");
-  BOOST_TEST(detail::Travel<Plus>::thaw(in)(1) == 6);
+  BOOST_TEST(detail::CallableCodec<Plus>::deserialize(in)(1) == 6);
   in.expect_end();
   for (std::size_t size = 0; size < sizeof(TaskFrame); ++size) {
     Reader cut(std::string_view(out.bytes()).substr(0, size));
