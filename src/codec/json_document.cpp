@@ -21,7 +21,8 @@ void parse_json(std::string_view text, std::string& value) {
 }
 
 void parse_json(std::string_view text, JsonNumber& number) {
-  const auto document = value_of_json<nlohmann::json>(text);
+  check_json_depth(text);
+  const auto document = nlohmann::json::parse(text);
   if (document.is_number_unsigned()) {
     number.kind = JsonNumber::Kind::natural;
     number.natural = document.get<std::uint64_t>();
@@ -33,6 +34,7 @@ void parse_json(std::string_view text, JsonNumber& number) {
   } else {
     number.integer = document.get<std::int64_t>();  // throws for what is no number
   }
+  check_json_end(text);
 }
 
 void refuse_value(const char* what) {

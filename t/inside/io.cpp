@@ -216,7 +216,8 @@ BOOST_AUTO_TEST_CASE(reading_beyond_the_end_names_the_position) {
     in.read(first);
     const std::string text = bad_message([&] { in.read(8); });
     BOOST_TEST(has(text, "8 bytes"));
-    BOOST_TEST(has(text, "offset " + std::to_string(first) + " of " + std::to_string(size)));
+    BOOST_TEST(
+        has(text, "offset " + std::to_string(first) + " of a message of " + std::to_string(size)));
     BOOST_TEST(in.remaining() == size - first);  // nothing was taken
   }
 }
@@ -444,7 +445,7 @@ BOOST_AUTO_TEST_CASE(raw_input_truncated_at_any_byte_is_refused) {
   for (std::size_t size = 0; size < bytes.size(); ++size) {
     const std::string text =
         bad_message([&] { decoded<RawIo<Mixed>, Mixed>(bytes.substr(0, size)); });
-    BOOST_TEST(has(text, "offset 0 of " + std::to_string(size)));
+    BOOST_TEST(has(text, "offset 0 of a message of " + std::to_string(size)));
   }
 }
 
@@ -819,7 +820,7 @@ BOOST_AUTO_TEST_CASE(io_can_be_specialised) {
   BOOST_TEST((decoded<Io<Coin>, Coin>("h").heads));
   BOOST_TEST((!decoded<Io<Coin>, Coin>("t").heads));
   BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>("hh"); }), "1 bytes are left over"));
-  BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>(""); }), "offset 0 of 0"));
+  BOOST_TEST(has(bad_message([] { decoded<Io<Coin>, Coin>(""); }), "offset 0 of a message of 0"));
 }
 
 BOOST_AUTO_TEST_CASE(a_codec_template_can_be_named) {

@@ -411,7 +411,7 @@ BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
     }
     BOOST_REQUIRE(received.size() == 2u);
     BOOST_TEST(has(received[0], "wine list"), received[0]);
-    BOOST_TEST(has(received[0], "each of 3 replicas"), received[0]);
+    BOOST_TEST(has(received[0], "so are all 3 replicas"), received[0]);
   }
   testing::close_abandoned();
 }
