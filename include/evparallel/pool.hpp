@@ -255,12 +255,7 @@ private:
 
   template <class F>
   detail::Answer answer(F&& callback) const {
-    static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
-                  "evparallel: the callback of a call must be void(Result<Inc>)");
-    return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
-                                                                     const Error* error) mutable {
-      callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));
-    };
+    return detail::answer_to(codecs_.get, std::forward<F>(callback));
   }
 
   void abort() noexcept {

@@ -96,6 +96,15 @@ Result<Inc> decoded(Inc (*get)(Reader&), Reader& in) {
   }
 }
 
+template <class Inc, class F>
+Answer answer_to(Inc (*get)(Reader&), F&& callback) {
+  static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
+                "evparallel: the callback of a call must be void(Result<Inc>)");
+  return [get, callback = std::forward<F>(callback)](Reader* in, const Error* error) mutable {
+    callback(in ? decoded(get, *in) : Result<Inc>(*error));
+  };
+}
+
 }  // namespace detail
 
 // A remote function: takes Out (nothing, if that is void), answers Inc.  Move-only: dropping it
@@ -186,12 +195,7 @@ private:
 
   template <class F>
   detail::Answer answer(F&& callback) const {
-    static_assert(std::is_invocable_v<std::decay_t<F>&, Result<Inc>>,
-                  "evparallel: the callback of a call must be void(Result<Inc>)");
-    return [get = codecs_.get, callback = std::forward<F>(callback)](Reader* in,
-                                                                     const Error* error) mutable {
-      callback(in ? detail::decoded(get, *in) : Result<Inc>(*error));
-    };
+    return detail::answer_to(codecs_.get, std::forward<F>(callback));
   }
 
   void abort() noexcept {

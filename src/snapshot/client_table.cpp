@@ -8,6 +8,17 @@
 
 namespace evparallel::detail {
 
+namespace {
+
+Report about_no_child(ReportKind kind) noexcept {
+  Report report{};
+  report.kind = kind;
+  report.slot = no_slot;
+  return report;
+}
+
+}  // namespace
+
 void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
                          bool parent_is_elsewhere) noexcept {
   children_ = &children;
@@ -56,24 +67,23 @@ void ClientTable::answer(ClientIndex index, const Report& report) noexcept {
   to.stuck = !send(index, report);
 }
 
+// For a report about no child; a parent that does not take it now gets it later.
+bool ClientTable::parent_takes_reports() const noexcept {
+  return !clients_[0].stuck && !clients_[0].gone;
+}
+
 void ClientTable::report_orphans(std::uint64_t count) noexcept {
-  ClientEntry& parent = clients_[0];
-  if (count == orphans_reported_ || parent.stuck || parent.gone) return;
+  if (count == orphans_reported_ || !parent_takes_reports()) return;
   orphans_reported_ = count;
-  Report report{};
-  report.kind = ReportKind::orphans;
-  report.slot = no_slot;
+  Report report = about_no_child(ReportKind::orphans);
   report.id = count;
   answer(0, report);
 }
 
 void ClientTable::report_refusal(int error) noexcept {
-  const ClientEntry& parent = clients_[0];
-  if (error == 0 || refusal_reported_ || parent.stuck || parent.gone) return;
+  if (error == 0 || refusal_reported_ || !parent_takes_reports()) return;
   refusal_reported_ = true;
-  Report report{};
-  report.kind = ReportKind::refused_to_wait;
-  report.slot = no_slot;
+  Report report = about_no_child(ReportKind::refused_to_wait);
   report.code = error;
   answer(0, report);
 }

@@ -55,6 +55,7 @@ public:
   void free_seen(ClientIndex, std::uint64_t seen) noexcept;
 
 private:
+  bool parent_takes_reports() const noexcept;
   bool send(ClientIndex, const Report&) noexcept;
 
   ChildTable* children_;
