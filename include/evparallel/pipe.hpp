@@ -2,6 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_process(3).
 #pragma once
 
+#include <evparallel/detail/draft.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/reactor.hpp>
 
@@ -12,40 +13,10 @@ namespace evparallel {
 
 namespace detail {
 
-// The owner of a loop's buffer for the one message that is being written.
-class DraftBuffer {
-public:
-  virtual Writer* begin_draft() noexcept = 0;  // nullptr: it is in use
-  virtual void end_draft() noexcept = 0;
-
-protected:
-  ~DraftBuffer() = default;
-};
-
-// A message that is being written in that buffer; if a codec itself sends a message, that one has a
-// buffer of its own.
-class Draft {
-public:
-  explicit Draft(DraftBuffer& buffer) : buffer_(buffer), writer_(buffer.begin_draft()) {
-    if (!writer_) own_.emplace();
-  }
-  ~Draft() {
-    if (writer_) buffer_.end_draft();
-  }
-  Draft(const Draft&) = delete;
-  Draft& operator=(const Draft&) = delete;
-
-  Writer& operator*() noexcept { return writer_ ? *writer_ : *own_; }
-
-private:
-  DraftBuffer& buffer_;
-  Writer* writer_;
-  std::optional<Writer> own_{};
-};
-
 // A Pipe, independent of its types.
-class PipeInterface : public DraftBuffer {
+class PipeInterface {
 public:
+  virtual DraftBuffer& drafts() noexcept = 0;
   virtual bool send(Writer&) = 0;
   virtual void close() = 0;
   virtual void pause() noexcept = 0;
@@ -111,12 +82,12 @@ public:
   // Fails: Error{bad_message} or Error{too_large}, nothing was sent; std::logic_error after
   // close().
   bool send(const Out& value) const {
-    detail::Draft draft(*core_);
+    detail::Draft draft(core_->drafts());
     codecs_->put(*draft, value);
     return core_->send(*draft);
   }
   bool send(Out&& value) const {
-    detail::Draft draft(*core_);
+    detail::Draft draft(core_->drafts());
     codecs_->put_moved(*draft, std::move(value));
     return core_->send(*draft);
   }

@@ -65,8 +65,9 @@ private:
 namespace detail {
 
 // A Remote, independent of its types.
-class RemoteInterface : public DraftBuffer {
+class RemoteInterface {
 public:
+  virtual DraftBuffer& drafts() noexcept = 0;
   // The memory of a short `argument` stays with the caller.
   virtual Call call(Writer& argument, Answer&&) = 0;
   virtual Call refuse(const Error&, Answer) = 0;  // a call whose argument could not be written
@@ -184,7 +185,7 @@ public:
 private:
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback) {
-    detail::Draft draft(*core_);
+    detail::Draft draft(core_->drafts());
     try {
       codecs_.put(*draft, std::forward<Argument>(argument));
     } catch (const Error& error) {

@@ -10,8 +10,8 @@ namespace evparallel::detail {
 
 Callee::Callee(CalleeOwner& owner) noexcept
     : owner_(owner),
-      calls_(
-          Pooled<PendingCalls::Waiting>(owner.loop()->own<ObjectPool<PendingCalls::Waiting>>())) {}
+      calls_(Pooled<PendingCalls::Waiting>(
+          owner.loop()->extension<ObjectPool<PendingCalls::Waiting>>())) {}
 
 void Callee::spawn() {
   const ChildSpec& spec = owner_.spec();

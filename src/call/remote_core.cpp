@@ -173,7 +173,7 @@ struct LastSpec {
 
 std::shared_ptr<const ChildSpec> spec_of(Loop& loop, const Task& task, const Options& options) {
   std::shared_ptr<Replicas> replicas = Replicas::choose(options.snapshot);
-  LastSpec& last = loop.own<LastSpec>();
+  LastSpec& last = loop.extension<LastSpec>();
   std::shared_ptr<const ChildSpec> spec = last.spec.lock();
   if (spec && spec->replicas == replicas && same_spec(*spec->task, task) &&
       same_spec(*spec->options, options))

@@ -23,8 +23,7 @@ public:
   void spawn();
 
   // ---- interface of a Remote and of a Call ----
-  Writer* begin_draft() noexcept override { return loop_->begin_draft(); }
-  void end_draft() noexcept override { loop_->end_draft(); }
+  DraftBuffer& drafts() noexcept override { return loop_->drafts(); }
   Call call(Writer& argument, Answer&&) override;
   Call refuse(const Error&, Answer) override;
   void cancel(std::uint64_t id) override;

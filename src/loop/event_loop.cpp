@@ -148,15 +148,13 @@ Loop::Loop(event_base* base, bool owned)
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
                             "evparallel: the event base could not be created");
-  wake_ = OwnedFd(open_counter());
-  if (!wake_) {
-    const int error = errno;
+  if (const int error = posted_.open()) {
     if (owned_) ::event_base_free(base_);
     throw std::system_error(error, std::generic_category(), "evparallel: eventfd");
   }
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
-  wake_event_.set<&Loop::run_posted>(*this, wake_.get(), EV_READ | EV_PERSIST, this);
-  wake_event_.add();
+  posted_event_.set<&Loop::run_posted>(*this, posted_.fd(), EV_READ | EV_PERSIST, this);
+  posted_event_.add();
   static const bool registered = (on_fork_in_child(&Loop::mark_all_inherited), true);
   static_cast<void>(registered);
   next_ = std::exchange(first_loop, this);
@@ -172,7 +170,7 @@ void Loop::close() noexcept {
     gone.on_loop_destroyed();
   }
   deferred_event_.remove();
-  wake_event_.remove();
+  posted_event_.remove();
 
   if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
   base_ = nullptr;
@@ -180,7 +178,7 @@ void Loop::close() noexcept {
   // The callbacks are destroyed without a call; they may own handles whose destructors come back
   // here.
   const RingBuffer<Callback<void()>> deferred = std::move(deferred_);
-  leave_posted();
+  clear_posted();
   if (inherited_) return;
   Loop** link = &first_loop;
   while (*link != this) link = &(*link)->next_;
@@ -240,42 +238,55 @@ void Loop::check_at_home() const {
         "evparallel: this Reactor belongs to another process, from which this one was forked");
 }
 
-// ---- memory of large messages ----
+// ---- callbacks for later ----
 
-namespace {
-
-constexpr std::size_t most_lent = std::size_t{16} << 20;
-// If no large message has come for this number of drafts, the memory is released.
-constexpr int drafts_a_block = 64;
-
-}  // namespace
-
-void Loop::lend_large(Writer& message) {
-  std::shared_ptr<std::string> block = message.share(large_message);
-  if (!block || block->capacity() > most_lent) return;
-  block_ = std::move(block);
-  drafts_with_block_ = drafts_a_block;
+void Loop::defer(Callback<void()> callback) {
+  deferred_.push_back(std::move(callback));
+  if (deferred_.size() == 1) deferred_event_.activate();
 }
 
-void Loop::take_block() noexcept {
-  if (block_.use_count() > 1) return;
-  draft_.bytes().swap(*block_);
-  draft_.bytes().clear();
-  block_.reset();
+void Loop::run_deferred() {
+  // What is deferred meanwhile runs in the next round, so that this one ends.
+  for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
+    Callback<void()> callback = std::move(deferred_.front());
+    deferred_.pop_front();
+    call([&] { callback(); });
+  }
+  if (!deferred_.empty()) deferred_event_.activate();
 }
 
-void Loop::end_large_draft() noexcept {
-  if (--drafts_with_block_ > 0 && draft_.bytes().capacity() <= most_lent) return;
-  drafts_with_block_ = 0;
-  block_.reset();
-  // Assigning an empty string would keep the memory.
-  if (draft_.bytes().capacity() > most_kept) std::string().swap(draft_.bytes());
+void Loop::post(Callback<void()> callback) {
+  check_at_home();
+  posted_.push(std::move(callback));
+}
+
+void Loop::run_posted() {
+  PostedQueue::Callbacks posted = posted_.take();
+  while (!posted.empty() && !interrupted()) {
+    Callback<void()> callback = std::move(posted.front());
+    posted.pop_front();
+    call([&] { callback(); });
+  }
+  // run() has to return first.
+  if (!posted.empty()) posted_.put_back(std::move(posted));
+}
+
+void Loop::clear_posted() noexcept {
+  PostedQueue::Callbacks posted;
+  if (!inherited_)
+    posted = posted_.take();
+  else if (!posted_.take_inherited(posted))
+    new std::shared_ptr<Loop>(shared_from_this());  // leaked: nothing may destroy the queue
+}
+
+void Loop::release_from_outside() noexcept {
+  if (--outside_holds_ == 0) posted_.wake();
 }
 
 // ---- pending work ----
 
 bool Loop::idle() const noexcept {
-  return holds_ == 0 && outside_holds_ == 0 && !has_posted_ && deferred_.empty();
+  return holds_ == 0 && outside_holds_ == 0 && posted_.empty() && deferred_.empty();
 }
 
 // A borrowed base may have other loops of the library, and events of the program.
@@ -326,7 +337,7 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
   Event bell;
   if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
   stop_ = false;
-  if (has_posted_) run_posted();
+  if (!posted_.empty()) run_posted();
   rethrow();
   while (!stop_ && pending()) {
     if (limit) {

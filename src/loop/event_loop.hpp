@@ -10,11 +10,12 @@
 #pragma once
 
 #include <evparallel/callback.hpp>
-#include <evparallel/io.hpp>
 
 #include "base/callback_slot.hpp"
 #include "base/ring_buffer.hpp"
-#include "system/descriptor.hpp"
+#include "loop/draft_memory.hpp"
+#include "loop/extensions.hpp"
+#include "loop/posted_queue.hpp"
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -23,13 +24,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
-#include <mutex>
-#include <string>
 #include <utility>
-#include <vector>
 
 namespace evparallel::detail {
 
@@ -157,31 +154,10 @@ public:
   // One object of each type for each loop, made at its first use: state shared by the objects on
   // the loop.
   template <class T>
-  T& own() {
-    static const char type = 0;
-    for (const auto& [of, thing] : owned_things_)
-      if (of == &type) return *static_cast<T*>(thing.get());
-    owned_things_.emplace_back(&type, std::make_shared<T>());
-    return *static_cast<T*>(owned_things_.back().second.get());
+  T& extension() {
+    return extensions_.get<T>();
   }
-
-  // The buffer for the next message; its memory is reused.  nullptr: another message is being
-  // written.
-  Writer* begin_draft() noexcept {
-    if (std::exchange(drafting_, true)) return nullptr;
-    if (block_) take_block();
-    return &draft_;
-  }
-  void end_draft() noexcept {
-    drafting_ = false;
-    draft_.clear();
-    if (block_ || draft_.bytes().capacity() > most_kept) end_large_draft();
-  }
-  // Call this before a message is sent: if it is large, the next one can reuse its memory once it
-  // has left.  Filling new pages each time costs more than copying.
-  void lend(Writer& message) {
-    if (message.written().size() >= large_message) lend_large(message);
-  }
+  DraftMemory& drafts() noexcept { return drafts_; }
 
 private:
   friend class LoopObserver;
@@ -190,14 +166,10 @@ private:
   void rethrow();
   void run_deferred();
   void run_posted();
-  void wake() noexcept;
   void interrupt() noexcept;
   bool idle() const noexcept;
   bool ended_by_program() const noexcept;
-  void lend_large(Writer&);
-  void take_block() noexcept;
-  void end_large_draft() noexcept;
-  void leave_posted() noexcept;
+  void clear_posted() noexcept;
   static void mark_all_inherited() noexcept;
   bool part() noexcept;
   void turn_again();
@@ -219,21 +191,12 @@ private:
   CallbackSlot<void(std::exception_ptr)> on_exception_;
   LoopObserver* attached_ = nullptr;
   std::unique_ptr<char[]> scratch_;
-  static constexpr std::size_t most_kept = 4096;
-  static constexpr std::size_t large_message = std::size_t{256} << 10;
-  Writer draft_;
-  bool drafting_ = false;
-  // Indexed by the address of a type.
-  std::vector<std::pair<const char*, std::shared_ptr<void>>> owned_things_;
-  std::shared_ptr<std::string> block_;  // of a large message that may not have left yet
-  int drafts_with_block_ = 0;           // it is kept for this number of further drafts
+  DraftMemory drafts_;
+  Extensions extensions_;
   RingBuffer<Callback<void()>> deferred_;
   Event deferred_event_;
-  std::mutex posted_lock_;
-  std::deque<Callback<void()>> posted_;  // guarded by posted_lock_
-  std::atomic<bool> has_posted_{false};
-  OwnedFd wake_;
-  Event wake_event_;
+  PostedQueue posted_;
+  Event posted_event_;
 };
 
 // The number of reactors in this process.

@@ -67,7 +67,7 @@ void PipeCore::report_closed() {
 
 void PipeCore::put(FrameKind kind, std::uint64_t id, Writer& message, FlushPolicy leave,
                    Channel::Message which) {
-  loop_->lend(message);
+  loop_->drafts().lend(message);
   channel_.put(kind, id, message, which);
   schedule_flush(leave);
 }

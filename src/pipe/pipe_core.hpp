@@ -53,8 +53,7 @@ public:
   void resume() override;
   std::size_t buffered() const noexcept override { return channel_.queued(); }
   bool closed() const noexcept override { return ending() || channel_.out_dead(); }
-  Writer* begin_draft() noexcept override { return loop_->begin_draft(); }
-  void end_draft() noexcept override { loop_->end_draft(); }
+  DraftBuffer& drafts() noexcept override { return loop_->drafts(); }
 
   void set_on_message(Callback<void(Reader&)>) override;
   void set_on_end(Callback<void()> c) override { handlers_->end.set(std::move(c)); }

@@ -107,7 +107,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
   child->pipe_ = std::make_shared<PipeCore>(
       loop,
       Channel(std::move(spawned.socket), options.max_message,
-              Pooled<ChannelBuffers>(loop->own<ObjectPool<ChannelBuffers>>())),
+              Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>())),
       options.high_water, PipeCore::ExitReport::comes, child.get(), other_end_of(use));
   const bool limited = use == Use::process && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,

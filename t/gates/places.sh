@@ -94,7 +94,7 @@ only_in     'SYS_pidfd_open' 'src/system/new_descriptor.cpp'
 only_in     'SYS_pidfd_send_signal' 'src/system/fork.cpp'
 nowhere_but '# *include *<(thread|regex)>'
 nowhere_but '# *include *<iostream>' 'src/system/flush_streams.cpp'
-nowhere_but '# *include *<mutex>' 'src/loop/reactor.cpp src/loop/event_loop.hpp'
+only_in     '# *include *<mutex>' 'src/loop/posted_queue.hpp'
 
 # ---- texts ---------------------------------------------------------------------------------------
 

@@ -1435,35 +1435,35 @@ BOOST_AUTO_TEST_CASE(a_running_handler_does_not_call_itself) {
 BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_reused) {
   constexpr std::size_t size = std::size_t{1} << 20;
   par::Reactor reactor;
-  par::Loop& loop = *reactor.loop();
+  par::DraftMemory& memory = reactor.loop()->drafts();
   const auto capacity_of_next = [&] {
-    const std::size_t capacity = loop.begin_draft()->bytes().capacity();
-    loop.end_draft();
+    const std::size_t capacity = memory.begin_draft()->bytes().capacity();
+    memory.end_draft();
     return capacity;
   };
   par::Writer sent;
-  par::Writer* draft = loop.begin_draft();
-  BOOST_TEST(loop.begin_draft() == nullptr);  // one at a time
+  par::Writer* draft = memory.begin_draft();
+  BOOST_TEST(memory.begin_draft() == nullptr);  // one at a time
   draft->write(std::string(size, 'x'));
   const void* const place = draft->bytes().data();
-  loop.lend(*draft);
+  memory.lend(*draft);
   BOOST_TEST(draft->adopted().data() == place);
   BOOST_TEST(draft->size() == size);
   sent = std::move(*draft);
-  loop.end_draft();
+  memory.end_draft();
 
   // Not while it is under way, whatever is written meanwhile.
-  draft = loop.begin_draft();
+  draft = memory.begin_draft();
   draft->write(std::string(size, 'y'));
-  loop.end_draft();
+  memory.end_draft();
   BOOST_TEST(sent.adopted().data() == place);
   BOOST_TEST((sent.adopted() == std::string(size, 'x')));
 
   sent = par::Writer();
-  draft = loop.begin_draft();
+  draft = memory.begin_draft();
   BOOST_TEST(draft->bytes().data() == place);
   BOOST_TEST(draft->size() == 0U);
-  loop.end_draft();
+  memory.end_draft();
 
   int drafts = 0;
   while (capacity_of_next() >= size && drafts < 1000) ++drafts;
@@ -1473,11 +1473,11 @@ BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_reused) {
 
 BOOST_AUTO_TEST_CASE(memory_of_a_huge_message_is_released) {
   par::Reactor reactor;
-  par::Loop& loop = *reactor.loop();
-  par::Writer* draft = loop.begin_draft();
+  par::DraftMemory& memory = reactor.loop()->drafts();
+  par::Writer* draft = memory.begin_draft();
   draft->write(std::string(std::size_t{32} << 20, 'x'));
-  loop.lend(*draft);
-  loop.end_draft();
-  BOOST_TEST(loop.begin_draft()->bytes().capacity() < std::size_t{1} << 20);
-  loop.end_draft();
+  memory.lend(*draft);
+  memory.end_draft();
+  BOOST_TEST(memory.begin_draft()->bytes().capacity() < std::size_t{1} << 20);
+  memory.end_draft();
 }
