@@ -1,4 +1,4 @@
-// binary.cpp - CBOR and MessagePack: round trips, bytes, and every way to be bad input.
+// binary.cpp - CBOR and MessagePack: round trips, encoded bytes, and every kind of bad input.
 #include "errors.hpp"
 #include "testing.hpp"
 
@@ -26,7 +26,7 @@ std::string bytes_of(const T& value) {
   return out.bytes();
 }
 
-// From memory of exactly that size, so that a sanitizer sees a byte too far.
+// The bytes are in memory of exactly that size, so that a sanitizer sees a read beyond the end.
 template <class C, class T>
 T value_of(const std::string& bytes) {
   const std::unique_ptr<char[]> exact(new char[bytes.size()]);
@@ -39,7 +39,7 @@ std::string string_of(const std::vector<std::uint8_t>& bytes) {
   return std::string(bytes.begin(), bytes.end());
 }
 
-// The two forms, for cases that are the same for both.
+// The two formats, for cases that are the same for both.
 struct Cbor {
   template <class T>
   using Io = CborIo<T>;
@@ -72,7 +72,7 @@ void comes_back(const T& value) {
   BOOST_TEST((value_of<C, T>(bytes) == value));
 }
 
-// ---- documents that are deep ----
+// ---- deep documents ----
 
 std::string repeated(const std::string& piece, std::size_t count) {
   std::string all;
@@ -112,7 +112,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Person, name, age, readings)
 
 using shapes::Person;
 
-// ---- what comes back ----
+// ---- decoded values ----
 
 namespace {
 
@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(the_encoded_bytes_follow_the_standards) {
   BOOST_TEST(msgpack({{"a", true}}) == "\x81\xa1\x61\xc3");
 }
 
-// Unlike JSON, both have bytes for them.
+// Unlike JSON, both formats can represent these values.
 BOOST_AUTO_TEST_CASE(nan_and_infinities_are_sent_unchanged) {
   const auto there_and_back = [](auto codec, double value) {
     using C = decltype(codec);
@@ -229,7 +229,7 @@ void leftover_is_reported() {
   BOOST_TEST(has(not_read<Form, int>(bytes + '\0'), "parse error at byte 2"));
 }
 
-// Each byte by each other: the same value as nlohmann finds, or the same error.
+// Replaces each byte by each other value: the result is the same value as nlohmann's, or the same error.
 template <class Form>
 void changed_anywhere() {
   using C = typename Form::template Io<json>;
@@ -323,12 +323,12 @@ BOOST_AUTO_TEST_CASE(input_that_json_cannot_represent_is_refused) {
   BOOST_TEST(has((not_read<Cbor, json>("\xc0\x61x")), "0xC0"));     // a tag
   BOOST_TEST(has((not_read<Cbor, json>("\xa1\x01\x01")), "0x01"));  // a key that is a number
   BOOST_TEST(has((not_read<Cbor, json>("\xf7")), "0xF7"));          // undefined
-  BOOST_TEST(has((not_read<Cbor, json>("\x1f")), "0x1F"));          // a length that is none
+  BOOST_TEST(has((not_read<Cbor, json>("\x1f")), "0x1F"));          // an undefined length
   BOOST_TEST(has((not_read<Msgpack, json>("\xc1")), "0xC1"));       // never used
   BOOST_TEST(has((not_read<Msgpack, json>("\x81\x01\x01")), "0x01"));
 }
 
-// A tag says what it is, and a tag is refused.
+// A tag gives the subtype of binary data.  A tag anywhere else is refused.
 BOOST_AUTO_TEST_CASE(a_binary_value_keeps_its_subtype) {
   const json document = json::binary({1, 2}, 42);
   comes_back<Msgpack>(document);
@@ -340,7 +340,7 @@ BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory) {
        {"\x7b\x7f\xff\xff\xff\xff\xff\xff\xff", "\x5b\xff\xff\xff\xff\xff\xff\xff\xfe",
         "\x7a\xff\xff\xff\xff", "\x9a\xff\xff\xff\xff", "\xba\xff\xff\xff\xff"})
     BOOST_TEST(has((not_read<Cbor, json>(bytes)), "unexpected end of input"));
-  // Longer than any array can be, and the one length that nlohmann takes for "up to a stop".
+  // A length beyond that of any array, and the one length that nlohmann takes for "up to the break".
   not_read<Cbor, json>("\x9b\x7f\xff\xff\xff\xff\xff\xff\xff");
   not_read<Cbor, json>("\x9b\xff\xff\xff\xff\xff\xff\xff\xff");
   not_read<Cbor, json>("\xbb\xff\xff\xff\xff\xff\xff\xff\xff");
@@ -350,7 +350,7 @@ BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory) {
     BOOST_TEST(has((not_read<Msgpack, json>(bytes)), "unexpected end of input"));
 }
 
-// ---- depth: nlohmann reads what is inside of something with a call inside of a call ----
+// ---- depth: nlohmann reads nested values by nested calls ----
 
 namespace {
 
@@ -363,7 +363,7 @@ void so_deep_and_no_deeper() {
     BOOST_TEST(has(not_written<Form>(document), too_deep));
     BOOST_TEST(has((not_read<Form, json>(Form::written(document))), too_deep));
   }
-  // Many, but beside one another; and deep ones at the end of others.
+  // Many values side by side are no depth.  The deep ones are at the end of others.
   json flat = json::array();
   for (int i = 0; i < 3000; ++i) flat.push_back({{"a", {1, {2}}}});
   BOOST_TEST((value_of<C, json>(bytes_of<C>(flat)) == flat));
@@ -380,7 +380,7 @@ BOOST_AUTO_TEST_CASE(values_that_are_too_deep_are_not_written) {
   so_deep_and_no_deeper<Msgpack>();
 }
 
-// All that can be said in CBOR and that we would not write: pieces of strings inside of pieces, too.
+// Valid CBOR that the library never writes: byte strings in pieces, nested too.
 BOOST_AUTO_TEST_CASE(cbor_that_others_wrote_too_deep_is_refused) {
   const auto deep = [](const std::string& open, std::size_t count) {
     return has(not_read<Cbor, json>(repeated(open, count)), too_deep);
@@ -389,14 +389,14 @@ BOOST_AUTO_TEST_CASE(cbor_that_others_wrote_too_deep_is_refused) {
   for (const std::string& open :
        {"\x81"s, "\x98\x02"s, "\x9a\x7f\xff\xff\xff"s, "\x9f"s, "\xa1\x61k"s, "\xbf\x61k"s, "\x7f"s,
         "\x5f"s, "\xb8\x01\x61k"s, "\xa2\x61k\x01\x61l"s,
-        // Each of the other forms stands before the next level.
+        // Each of these prefixes stands before the next level.
         "\x82\x01"s, "\x82\x18\xff"s, "\x82\x39\0\0"s, "\x82\x1b\0\0\0\0\0\0\0\0"s, "\x82\x61x"s,
         "\x82\x59\0\x01x"s, "\x82\xf6"s, "\x82\xf9\0\0"s, "\x82\xfa\0\0\0\0"s,
         "\x82\xfb\0\0\0\0\0\0\0\0"s, "\x83\x5f\x41x\xff\x80"s, "\x9f\x7f\x61x\xff\xa0"s,
         "\x82\x9b\0\0\0\0\0\0\0\0"s, "\x82\xbf\xff"s}) {
     BOOST_TEST(deep(open, limit + 1), open);
     BOOST_TEST(deep(open, 200000), open);
-    BOOST_TEST(!deep(open, limit - 1), open);  // then it only ends too early
+    BOOST_TEST(!deep(open, limit - 1), open);  // the error is the early end
   }
   const std::string many(limit, '\x9f');
   const std::string stops(limit, '\xff');
@@ -414,7 +414,7 @@ BOOST_AUTO_TEST_CASE(msgpack_that_others_wrote_too_deep_is_refused) {
   for (const std::string& open :
        {"\x91"s, "\x81\xa1k"s, "\xdc\0\x01"s, "\xdd\0\0\0\x02"s, "\xde\0\x01\xa1k"s,
         "\xdf\0\0\0\x01\xa1k"s,
-        // Each of the other forms stands before the next level.
+        // Each of these prefixes stands before the next level.
         "\x92\x7f"s, "\x92\xe0"s, "\x92\xa2xx"s, "\x93\xc0\xc2"s, "\x92\xc3"s, "\x92\xc4\x01x"s,
         "\x92\xc5\0\x01x"s, "\x92\xc6\0\0\0\x01x"s, "\x92\xc7\x01\x05x"s, "\x92\xc8\0\x01\x05x"s,
         "\x92\xc9\0\0\0\x01\x05x"s, "\x92\xca\0\0\0\0"s, "\x92\xcb\0\0\0\0\0\0\0\0"s, "\x92\xcc\0"s,
@@ -429,7 +429,7 @@ BOOST_AUTO_TEST_CASE(msgpack_that_others_wrote_too_deep_is_refused) {
   }
 }
 
-// Whatever the bytes are: nlohmann's word, and never the end of the stack.
+// For any bytes the result is that of nlohmann, and the stack never overflows.
 BOOST_AUTO_TEST_CASE(any_bytes_are_decoded_or_refused) {
   std::mt19937_64 random_bits(testing::seed(1));
   const auto check = [](auto form, const std::string& bytes) {
@@ -456,7 +456,7 @@ BOOST_AUTO_TEST_CASE(any_bytes_are_decoded_or_refused) {
   BOOST_TEST(true);
 }
 
-// ---- as a codec ----
+// ---- use as a codec ----
 
 BOOST_AUTO_TEST_CASE(codecs_are_named_by_template_or_by_type) {
   using detail::checked_codec_t;

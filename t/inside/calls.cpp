@@ -1,5 +1,4 @@
-// calls.cpp - what many calls cost in memory: rows, arguments that are kept, and no allocation for
-// each of them.
+// calls.cpp - the memory of many calls: rows, arguments that are kept, and no allocation for each call.
 #include "base/byte_queue.hpp"
 #include "calling.hpp"
 #include "private_names.hpp"
@@ -24,7 +23,7 @@ using detail::KeptCall;
 using detail::PendingCall;
 using detail::PendingCalls;
 
-// ---- what is allocated ----
+// ---- counting allocations ----
 
 namespace {
 
@@ -111,7 +110,7 @@ std::string all_of(const ByteQueue& row) {
   return all;
 }
 
-// Sizes around that of a piece, and small ones in large numbers.
+// Sizes around that of a piece, and many small ones.
 BOOST_AUTO_TEST_CASE(a_byte_queue_appends_at_the_end_and_removes_at_the_front) {
   std::mt19937 random(testing::seed(2));
   ByteQueue row;
@@ -145,7 +144,7 @@ BOOST_AUTO_TEST_CASE(a_byte_queue_appends_at_the_end_and_removes_at_the_front) {
   }
 }
 
-// A queue that never empties costs memory for what is in it, and none for what has gone by.
+// A queue that is never empty uses memory for its contents, and none for bytes that have left it.
 BOOST_AUTO_TEST_CASE(bytes_that_have_left_the_queue_use_no_memory) {
   ByteQueue row;
   const std::string bytes(1000, 'b');
@@ -164,7 +163,7 @@ BOOST_AUTO_TEST_CASE(bytes_that_have_left_the_queue_use_no_memory) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- calls that wait ----
+// ---- waiting calls ----
 
 BOOST_AUTO_TEST_SUITE(waiting)
 
@@ -191,7 +190,7 @@ void expect_all(std::vector<KeptCall> all, const std::vector<std::uint64_t>& exp
   }
 }
 
-// Whatever was answered in between: what is left can be made again as it was.
+// After any sequence of answers, a call that remains can be made again unchanged.
 BOOST_AUTO_TEST_CASE(arguments_are_kept_until_the_answer) {
   std::mt19937 random(testing::seed(3));
   PendingCalls calls;
@@ -201,7 +200,7 @@ BOOST_AUTO_TEST_CASE(arguments_are_kept_until_the_answer) {
     add(calls, id);
     left.push_back(id);
     if (left.size() < 20) continue;
-    // Mostly in order; a few stay for ever.
+    // Mostly in order; a few calls remain for ever.
     const std::size_t which = random() % 10 == 0 ? random() % left.size() : left.size() / 2;
     BOOST_REQUIRE(calls.take(left[which]).offset == left[which]);
     BOOST_REQUIRE(!calls.take(left[which]).answer);
@@ -226,13 +225,13 @@ BOOST_AUTO_TEST_CASE(a_call_without_retries_keeps_no_argument) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- calls of a child ----
+// ---- calls in a child ----
 
 BOOST_AUTO_TEST_SUITE(living)
 
 using Message = std::array<char, 64>;
 
-// What the child has allocated so far, in front.
+// The answer begins with the number of allocations in the child so far.
 Message counted(const Message& message) {
   Message answer = message;
   std::memcpy(answer.data(), &memory.allocations, sizeof memory.allocations);
@@ -242,7 +241,7 @@ Message counted(const Message& message) {
 struct Flood {
   Remote<Message, Message>& remote;
   long to_send;
-  long there = 0;  // what the child has allocated, as its last answer says
+  long there = 0;  // allocations in the child, from its last answer
   Message message{};
 
   void send() {
@@ -276,20 +275,20 @@ BOOST_AUTO_TEST_CASE(calls_in_the_steady_state_allocate_nothing) {
   BOOST_TEST(second.there - first.there == 0);
 }
 
-// How many frames come with one read, and how many leave with one write, is the scheduler's decision.  So a buffer may
-// grow at any time, up to what 64 calls need: a row of so many places, and some 6 kB each of arguments, of frames that
-// leave and of frames that come.  None of that is ever given back, and what grows is doubled.
+// The scheduler decides how many frames one read receives and one write sends.  So a buffer may grow at any time, up to
+// the size that 64 calls need: a row of 64 places, and about 6 kB each for arguments, sent frames and received frames.
+// The buffers are never given back, and they grow by doubling.
 BOOST_AUTO_TEST_CASE(many_calls_in_the_steady_state_allocate_only_wider_buffers) {
   Reactor loop;
   auto remote = run<RawIo, RawIo>(loop, counted);
   const Counts first = flood(loop, remote, 3000, 64);
   const Counts second = flood(loop, remote, 30000, 64);
-  constexpr long most = 4 * 13;  // four buffers of less than two to the thirteenth
+  constexpr long most = 4 * 13;  // four buffers of less than 2^13
   BOOST_TEST(second.here <= most);
   BOOST_TEST(second.there - first.there <= most);
 }
 
-// Both ways, without a call.
+// Messages in both directions, without a call.
 BOOST_AUTO_TEST_CASE(messages_in_the_steady_state_allocate_nothing) {
   Reactor loop;
   auto echo = process<RawIo, RawIo>(loop, [](Pipe<Message, Message> pipe) {
@@ -311,7 +310,7 @@ BOOST_AUTO_TEST_CASE(messages_in_the_steady_state_allocate_nothing) {
   BOOST_TEST(at[2].there - at[1].there == 0);
 }
 
-// Of 80 bytes each; the rest is what one call costs while it waits.
+// Each argument has 80 bytes; the rest is the cost of a waiting call.
 BOOST_AUTO_TEST_CASE(many_pending_calls_need_little_memory_and_release_it) {
   Reactor loop;
   auto remote = run<RawIo, RawIo>(loop, counted);

@@ -1,4 +1,4 @@
-// cell.cpp - plays a cell: forks its program, hears it to the end, and judges.
+// cell.cpp - runs a cell: forks its program, collects its reports until it ends, and checks them.
 #include "cell.hpp"
 
 #include "process.hpp"
@@ -20,17 +20,17 @@ namespace cell {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-// A program may wait for this and that in vain, and say so.
+// A program may time out in up to this many waits and report each.
 constexpr int waits_in_a_program = 3;
 
-// ---- hearing --------------------------------------------------------------------------------------
+// ---- collecting reports ---------------------------------------------------------------------------
 
 struct Story {
   std::vector<Record> records;
   int status = 0;        // of the program
-  bool hung = false;     // it had to be killed
-  bool orphans = false;  // somebody outlived it
-  std::string left;      // who
+  bool hung = false;     // the program had to be killed
+  bool orphans = false;  // a process outlived the program
+  std::string left;      // the names of these processes
   bool done = false;
 };
 
@@ -66,7 +66,7 @@ public:
       const bool was_running = !ended_;
       if (!ended_ && ::waitpid(program_, &story_.status, WNOHANG) == program_) ended_ = true;
       if (was_running) ended_at = Clock::now();
-      if (ended_) page_.go = true;  // nobody else will say it
+      if (ended_) page_.go = true;  // no other process will set it
       const auto now = Clock::now();
       if (ended_ && now - ended_at > testing::patience()) story_.orphans = true;
       if (!ended_ && now - begun > waits_in_a_program * testing::patience()) story_.hung = true;
@@ -127,7 +127,7 @@ private:
   Story story_;
 };
 
-// ---- judging --------------------------------------------------------------------------------------
+// ---- checks ---------------------------------------------------------------------------------------
 
 struct Received {
   int accepted = 0;
@@ -199,7 +199,7 @@ private:
     const auto delivery = static_cast<par::Delivery>(record.b);
     if (record.a != 0 && !(allowed.deliveries & set_of(delivery)))
       complain("call ", record.index, " may not be ", par::to_string(delivery));
-    // What is said to be safe to repeat must not have been done, and nothing is done twice.
+    // A call that may safely be repeated must not have been executed, and no call is executed twice.
     const int times = page_.worked[static_cast<int>(record.who)][record.index];
     const bool undone =
         record.a != 0 && delivery == par::Delivery::not_sent && record.what == Said::answer;
@@ -207,18 +207,18 @@ private:
       complain("call ", record.index, " was worked on ", times, " times");
   }
 
-  // A caller that was ended may have left calls unheard; nothing may be heard twice.
+  // A caller that was ended may have left calls without an answer; no call may have two answers.
   void judge_count(Who who, int index, const Received& received) {
     if (received.answers > 1) complain("call ", index, " heard ", received.answers, " times");
     if (!finished_[who] || received.answers == 1) return;
-    // The end of a process answers for its messages.
+    // In a process, the end reports the loss of the messages.
     if (cell_.use == Use::process && index < spare_call &&
         judge_(cell_, who, index).outcomes != answered)
       return;
     complain("call ", index, " was never answered");
   }
 
-  // message*, at most one error, end, exit; and exit is true.
+  // The order is: any number of messages, at most one error, end, exit; and the exit status is right.
   void judge_process() {
     int stage = 0;
     int last = -1;
@@ -243,7 +243,7 @@ private:
     if (finished_[Who::program] && stage != 3) complain("no on_exit");
   }
 
-  // It stands for all messages that were not answered; a message may also be torn.
+  // The error covers all messages that were not answered; a message may also be torn.
   void judge_error(par::Errc code) {
     Set allowed = code == par::Errc::bad_message ? anything : Set{0};
     for (const auto& item : calls_)
@@ -253,7 +253,7 @@ private:
   }
 
   void judge_exit(par::Cause cause, int status) {
-    // One that is asked for when a replica is known to be dead has another one.
+    // A child that is requested when a replica is known to be dead comes from another replica.
     const bool spared = (cell_.replicas > 1 && cell_.moment == Moment::before_request) ||
                         (cell_.spares > 0 && cell_.moment <= Moment::after_request);
     const bool may_end_well =
@@ -271,7 +271,7 @@ private:
           break;
         case Action::exit_0: break;
         case Action::exit_3: fits = cause == par::Cause::error && WEXITSTATUS(status) == 3; break;
-        // It is ended after `linger`, or its loop refuses the descriptor (an exception, 70).
+        // The process is ended after `linger`, or its loop refuses the descriptor (an exception, status 70).
         case Action::close:
           fits = cause == par::Cause::terminated ||
                  (cause == par::Cause::error && WEXITSTATUS(status) == 70);
@@ -313,7 +313,7 @@ private:
   Verdict verdict_;
 };
 
-// Calls in a row that went the same way are told as one.
+// Consecutive calls with the same outcome are reported as one.
 std::string Court::reported() const {
   static const char* const words[] = {"accepted", "answered", "message",     "error",
                                       "end",      "exit",     "descriptors", "snapshot's",
@@ -343,7 +343,7 @@ Allowed allowed_anywhere(const Cell& cell, Who who, int index) {
     const Set refused = who == Who::child ? set_of(par::Errc::overloaded) : 0;
     return {answered | set_of(par::Errc::snapshot_lost) | refused, anything};
   }
-  // The last call has a child of its own, but in a nested use.
+  // The last call has a child of its own, except in a nested use.
   const bool other_child = index >= spare_call && (cell.use != Use::nested || who == Who::child);
   if (!own_worker || other_child) return {answered, 0};
   switch (cell.action) {

@@ -1,5 +1,5 @@
-// cgroups.cpp - what control groups say: how many CPUs there are for this process, and how the kernel's killer is told
-// from other kills.
+// cgroups.cpp - limits of control groups: the number of CPUs for this process, and how a kill by the kernel's OOM
+// killer is distinguished from other kills.
 #include "elsewhere.hpp"
 #include "private_names.hpp"
 #include "process.hpp"
@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// A file system of a case's own.
+// A file system for one case.
 class Root {
 public:
   Root() {
@@ -61,7 +61,7 @@ BOOST_AUTO_TEST_CASE(cpu_limits_of_cgroup_version_2_apply) {
   BOOST_TEST(root.cpus() == 0u);
   root.write("/sys/fs/cgroup/a/b/cpu.max", "250000 100000\n");
   BOOST_TEST(root.cpus() == 3u);
-  // What holds for a group holds for those below it.
+  // A limit of a group applies to its descendants.
   root.write("/sys/fs/cgroup/a/cpu.max", "200000 100000\n");
   BOOST_TEST(root.cpus() == 2u);
   root.write("/sys/fs/cgroup/a/cpu.max", "1000 100000\n");
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(the_file_that_counts_kills_is_found) {
   BOOST_TEST(par::oom_counter_path(v1, mount) == "");
   touch(mount + "/unified/memory.events");
   BOOST_TEST(par::oom_counter_path(v1, mount) == mount + "/unified//memory.events");
-  touch(mount + "/memory/memory.oom_control");  // the group's own path may be the host's
+  touch(mount + "/memory/memory.oom_control");  // the group may have the host's path
   BOOST_TEST(par::oom_counter_path(v1, mount) == mount + "/memory/memory.oom_control");
   touch(mount + "/memory/mine/memory.oom_control");
   BOOST_TEST(par::oom_counter_path(v1, mount) == mount + "/memory/mine/memory.oom_control");
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(the_file_that_counts_kills_is_found) {
 
 namespace {
 
-// A group of our own with little memory, below the one that we are in; empty: not possible here.
+// A group with little memory, below the current group of this process.  Empty if that is not possible here.
 std::string make_small_group() {
   std::ifstream file("/proc/self/cgroup");
   std::stringstream cgroups;

@@ -1,4 +1,4 @@
-// control_client.cpp - the client end of a control socket, against a real snapshot: it queues requests and takes
+// control_client.cpp - the client end of a control socket, with a real snapshot: it queues requests and receives
 // reports.  Then the table of spawns, the table of spares, and the pool of objects.
 #include "private_names.hpp"
 #include "process.hpp"
@@ -39,7 +39,7 @@ using testing::state_of;
 
 namespace {
 
-// A child sends each byte back, and exits with the status that comes behind an 'x'.
+// A child sends each byte back, and exits with the status that follows an 'x'.
 void child_main(ChildArgs&& spawn) {
   char byte;
   while (::recv(spawn.socket.get(), &byte, 1, 0) == 1) {
@@ -91,7 +91,7 @@ public:
     end();
   }
 
-  // The end of a child's data socket that is ours.
+  // The parent's end of the data socket of a child.
   OwnedFd ask_for_child(std::uint64_t id) {
     OwnedFd ours;
     OwnedFd theirs;
@@ -103,7 +103,7 @@ public:
     if (!client.ask(request, std::move(theirs))) throw std::runtime_error("the queue is full");
     return ours;
   }
-  // A request that does nothing.
+  // A request without an effect.
   bool ask_nothing() {
     Request request{};
     request.kind = RequestKind::kill;
@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(a_request_is_answered_by_reports) {
   BOOST_TEST((far.client.take(report) == IoResult::would_block));
   const std::size_t before = testing::count_descriptors();
   const OwnedFd socket = far.ask_for_child(5);
-  BOOST_TEST(testing::count_descriptors() == before + 1);  // the child's end has left
+  BOOST_TEST(testing::count_descriptors() == before + 1);  // the child's end was sent
   BOOST_TEST(far.client.idle());
   BOOST_TEST(far.client.flush());
   report = far.next();
@@ -210,7 +210,7 @@ BOOST_AUTO_TEST_CASE(requests_wait_in_order_while_the_socket_is_full) {
   const std::size_t before = testing::count_descriptors();
   std::vector<OwnedFd> sockets;
   for (std::uint64_t id = 10; id < 30; ++id) sockets.push_back(far.ask_for_child(id));
-  BOOST_TEST(testing::count_descriptors() == before + 40);  // theirs wait too
+  BOOST_TEST(testing::count_descriptors() == before + 40);  // their ends wait too
   Request request{};
   request.kind = RequestKind::kill;
   request.slot = no_slot;
@@ -239,11 +239,11 @@ BOOST_AUTO_TEST_CASE(the_queue_of_requests_has_a_limit, *testing::guarantee("7.3
   const OwnedFd first = far.ask_for_child(1);
   far.next();
   far.suspend();
-  far.fill();  // the socket, and then the first one waits
+  far.fill();  // fills the socket; the first request then waits
   std::size_t waiting = 1;
   while (waiting < 200000 && far.ask_nothing()) ++waiting;
   BOOST_TEST(waiting == 65536U);
-  // What is refused is not kept.
+  // The end in a refused request is not kept.
   OwnedFd ours;
   OwnedFd theirs;
   BOOST_REQUIRE(make_pair(PairKind::stream, ours, theirs) == 0);
@@ -256,7 +256,7 @@ BOOST_AUTO_TEST_CASE(the_queue_of_requests_has_a_limit, *testing::guarantee("7.3
   far.wake();
   far.flush_all();
   const OwnedFd last = far.ask_for_child(3);
-  far.flush_all();  // the socket may have been filled by the last of the others
+  far.flush_all();  // the last of the others may have filled the socket
   const Report report = far.next();
   BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.id == 3U);
@@ -274,7 +274,7 @@ BOOST_AUTO_TEST_CASE(acknowledged_exits_free_their_slots) {
   BOOST_TEST(slots[0] == slots[1]);
 }
 
-// What a request says of it is true when it leaves, not when it was queued.
+// The count in a request is that of the moment when it is sent, not when it was queued.
 BOOST_AUTO_TEST_CASE(a_queued_request_has_the_latest_count_when_it_is_sent) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
@@ -302,7 +302,7 @@ BOOST_AUTO_TEST_CASE(a_closed_client_sends_nothing) {
   far.client.close();
   BOOST_TEST(!far.client);
   BOOST_TEST(far.client.idle());
-  BOOST_TEST(sees_end(second));  // it waited, and never left
+  BOOST_TEST(sees_end(second));  // its request was never sent
   far.wake();
   BOOST_TEST(far.end() == 0);
 }
@@ -311,9 +311,9 @@ BOOST_AUTO_TEST_CASE(the_end_comes_after_all_reports) {
   Far far;
   std::vector<OwnedFd> sockets;
   for (std::uint64_t id = 1; id <= 4; ++id) sockets.push_back(far.ask_for_child(id));
-  for (const OwnedFd& socket : sockets) BOOST_TEST(echoes(socket));  // so three were told
+  for (const OwnedFd& socket : sockets) BOOST_TEST(echoes(socket));  // so three reports were sent
   far.suspend();
-  BOOST_TEST(far.ask_nothing());  // it dies with this unread
+  BOOST_TEST(far.ask_nothing());  // the client dies with this request unread
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   Report report{};
@@ -344,12 +344,12 @@ BOOST_AUTO_TEST_CASE(a_request_to_a_dead_snapshot_does_no_harm) {
   BOOST_TEST((far.client.take(report) == IoResult::closed));
 }
 
-// Queued requests die with it: their sockets end.
+// Queued requests are dropped with the snapshot: their sockets get an end of file.
 BOOST_AUTO_TEST_CASE(queued_requests_to_a_dead_snapshot_are_dropped) {
   Far far;
   const OwnedFd first = far.ask_for_child(1);
   far.next();
-  BOOST_TEST(echoes(first));  // by now it holds nothing of the snapshot's
+  BOOST_TEST(echoes(first));  // now the child holds no descriptor of the snapshot
   far.suspend();
   far.fill();
   const OwnedFd second = far.ask_for_child(2);
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(queued_requests_to_a_dead_snapshot_are_dropped) {
   BOOST_TEST(sees_end(second));
 }
 
-// What comes is not what we know: it is over.
+// An unknown report ends the connection.
 BOOST_AUTO_TEST_CASE(a_broken_report_ends_the_connection) {
   OwnedFd ours;
   OwnedFd theirs;
@@ -396,7 +396,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_is_found_until_it_is_erased) {
   BOOST_TEST(spawns.ids().empty());
 }
 
-// The ids of spares are above all others, and both rise at the same time.
+// The ids of spares are above all others, and both sequences increase.
 BOOST_AUTO_TEST_CASE(spawns_may_end_in_any_order) {
   std::mt19937 random(testing::seed(41));
   SpawnTable spawns;
@@ -412,7 +412,7 @@ BOOST_AUTO_TEST_CASE(spawns_may_end_in_any_order) {
     if (expected.empty() || (random() % 10 < 6 && i < 12000)) {
       const bool spare = random() % 4 == 0;
       const std::uint64_t id = spare ? next_spare++ : next++;
-      next += random() % 3 == 0;  // a replica's
+      next += random() % 3 == 0;  // a replica's id
       spawns.add(id).pid = static_cast<pid_t>(id & 0xffff);
       expected.insert(id);
     } else {
@@ -470,13 +470,13 @@ BOOST_AUTO_TEST_CASE(a_returned_object_is_lent_again) {
   BOOST_TEST(one.peek() == nullptr);
   BOOST_TEST(&*other == place);
   BOOST_TEST(other->capacity() >= 100u);
-  BOOST_TEST(&*one != place);  // while the other has it
+  BOOST_TEST(&*one != place);  // while the first object is in use
   other.give_back();
   other.give_back();
   BOOST_TEST(&*other == place);
 }
 
-// So that the most that were ever used at the same time are not kept for ever.
+// The pool does not keep its peak number of objects for ever.
 BOOST_AUTO_TEST_CASE(an_object_pool_keeps_only_a_few_objects) {
   int living = 0;
   struct Counted {

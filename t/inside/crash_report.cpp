@@ -1,4 +1,4 @@
-// crash_report.cpp - what a dying process writes down, what is believed of it, and names for addresses.
+// crash_report.cpp - the record that a crashing process writes, the checks of that record, and names for addresses.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "private_names.hpp"
@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::uint64_t owner = 0x1234567890;
 
-// One that this process shares with those that it forks.
+// A record that this process shares with the processes that it forks.
 class SharedRecord {
 public:
   SharedRecord() {
@@ -41,11 +41,11 @@ private:
   CrashRecord* record_;
 };
 
-// A process that does this when its crashes are reported.  Returns its signal + 100.
+// A process that calls f while its crashes are reported.  Returns its signal + 100.
 template <class F>
 int crash(const SharedRecord& record, F f) {
   return testing::elsewhere([&] {
-    ::signal(SIGABRT, SIG_DFL);  // Boost has its own
+    ::signal(SIGABRT, SIG_DFL);  // Boost has a handler of its own
     report_crashes(*record, owner, __builtin_frame_address(0));
     f();
     return 0;
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(an_impossible_record_is_ignored) {
   BOOST_TEST(!read_crash(*record, owner, SIGABRT).has_value());
 }
 
-// Whoever else can write there does not lead the handler out of the record.
+// Wrong values in the record do not make the handler write outside of the record.
 BOOST_AUTO_TEST_CASE(the_handler_does_not_trust_the_record) {
   const SharedRecord record;
   record->count.store(UINT64_MAX / 2);
@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(the_handler_does_not_trust_the_record) {
   BOOST_TEST(crash->frames.size() < longest_trace);
 }
 
-// It has no room left, and ends at once by the same signal.
+// The record has no room left, and the child ends at once by the same signal.
 BOOST_AUTO_TEST_CASE(a_fault_in_the_handler_ends_the_child) {
   const SharedRecord record;
   BOOST_TEST(crash(record, [&] {
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(each_slot_has_its_own_record) {
   auto* const last = reinterpret_cast<char*>(&crash_record(arena, slot_count - 1));
   BOOST_TEST((first == reinterpret_cast<char*>(arena + slot_count)));
   BOOST_TEST((last == first + (slot_count - 1) * sizeof(CrashRecord)));
-  crash_record(arena, slot_count - 1).frames[longest_trace - 1] = 1;  // it is there
+  crash_record(arena, slot_count - 1).frames[longest_trace - 1] = 1;  // the last slot exists
   BOOST_TEST(crash_record(arena, slot_count - 1).owner.load() == 0U);
   unmap_slots(arena);
 }
@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(addresses_outside_of_code_have_no_function) {
   BOOST_TEST(symbolised(*modules, std::vector<std::uintptr_t>(), First::instruction).empty());
 }
 
-// The child had something else there, or nothing: its libraries are those of the snapshot.
+// The child had other code there, or none: its libraries are those of the snapshot.
 BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_later_is_not_named) {
   const auto address = reinterpret_cast<std::uintptr_t>(&::getppid);
   const Modules none{};
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(a_library_that_was_loaded_later_is_not_named) {
   BOOST_TEST(testing::has(known.back().module, "/"));
 }
 
-// What a call that never returns would return to belongs to the next function.
+// The return address of a call that never returns is the start of the next function.
 BOOST_AUTO_TEST_CASE(a_return_address_belongs_to_the_call_before_it) {
   const Modules all = *modules_now();
   const auto address = reinterpret_cast<std::uintptr_t>(&::getppid);
@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(a_return_address_belongs_to_the_call_before_it) {
   BOOST_TEST(!testing::has(frames.back().function, "getppid"), frames.back().describe());
 }
 
-// ---- in words ----
+// ---- text ----
 
 BOOST_AUTO_TEST_CASE(frames_are_described_as_text) {
   StackFrame frame;

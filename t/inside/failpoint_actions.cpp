@@ -15,12 +15,12 @@ namespace {
 
 namespace par = evparallel;
 
-// Plain memory, as the hook is: whoever inherits the hook inherits these.
+// Plain memory, as the hook is: a process that inherits the hook inherits these.
 Fault loaded;
 int control = -1;  // this process's end of its control socket; -1: none
 int data = -1;     // a child's end of its data socket
 
-// The hits of the process `of`.  A process that has inherited them begins anew.
+// The hits in the process `of`.  A process that inherits them counts from the beginning.
 struct Hits {
   pid_t of = 0;
   std::uint64_t number = 0;

@@ -1,5 +1,5 @@
-// faults.cpp - what the caller hears where a plan of faults comes true: ends at a chosen message, forks that fail,
-// a snapshot that dies; and ends at a chosen failpoint.
+// faults.cpp - errors that the caller gets when a plan of faults takes effect: ends at a chosen message, failed forks,
+// a dead snapshot; and ends at a chosen failpoint.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -23,14 +23,14 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-// A snapshot that has the plan, as its children do; the program has it no longer.
+// A snapshot that has the plan, as do its children; the program has disarmed it.
 par::Snapshot snapshot_with(const fault::Plan& plan) {
   const fault::Armed armed(plan);
   testing::allow_descriptors(1);
   return par::Snapshot();
 }
 
-// What is heard of a child that does this to itself, and then sends 1 to 10.
+// The events of a child that calls `before`, and then sends 1 to 10.
 template <class Before>
 Strings events_of(par::Snapshot& snapshot, Before before) {
   par::Reactor loop;
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(a_plan_is_inherited_and_counts_from_zero_in_each_child) {
     BOOST_TEST(events[1] == "2");
     BOOST_TEST(events[2].find("SIGKILL") != std::string::npos);
   }
-  par::Snapshot later;  // taken when nothing was armed any more
+  par::Snapshot later;  // taken when nothing is armed any more
   testing::allow_descriptors(1);
   BOOST_TEST(events_of(later).back() == "normal");
 }
@@ -157,10 +157,10 @@ BOOST_AUTO_TEST_CASE(a_message_is_delayed) {
           const auto start = Clock::now();
           pipe.send(0);
           const auto took = Clock::now() - start;
-          fault::disarm();  // what is told is no part of it
+          fault::disarm();  // this report is not part of the plan
           pipe.send(std::chrono::nanoseconds(took).count());
           fault::arm(plan);
-          if (i == 0) pipe.send(0);  // the first that counts
+          if (i == 0) pipe.send(0);  // the first message that counts
         }
         pipe.close();
       },
@@ -170,7 +170,7 @@ BOOST_AUTO_TEST_CASE(a_message_is_delayed) {
   p.close();
   loop.run();
   BOOST_REQUIRE(reported.size() == 7u);
-  BOOST_TEST(reported[4] >= 30000000);  // before the second
+  BOOST_TEST(reported[4] >= 30000000);  // before the second one
   BOOST_TEST((reported[0] == 0 && reported[2] == 0 && reported[3] == 0));
 }
 
@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(an_impossible_plan_is_misuse) {
                           "fault::Plan::delay is negative"));
   BOOST_TEST(refused(die) == "");
   BOOST_TEST(refused(as(Victim::snapshot, at_fork)) == "");
-  // What was refused is not armed.
+  // A refused plan is not armed.
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
   BOOST_TEST(events_of(snapshot).back() == "normal");
@@ -278,7 +278,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_forked_is_an_error) {
   BOOST_REQUIRE(error.has_value());
   BOOST_TEST((error->code() == par::Errc::spawn_failed));
   BOOST_TEST(error->os_error() == EAGAIN);
-  par::Snapshot snapshot;  // the next one can
+  par::Snapshot snapshot;  // the next snapshot can be taken
   BOOST_TEST(snapshot.alive());
 }
 
@@ -327,7 +327,7 @@ BOOST_AUTO_TEST_CASE(a_task_may_arm_a_fault_for_itself) {
   BOOST_TEST(events[3].find("exited with status 3") != std::string::npos);
   BOOST_TEST(events[4] == "end");
   BOOST_TEST(events[5] == "error");
-  // Another process's fault, and another child's, are none of its own.
+  // The fault of another process, or of another child, has no effect here.
   failpoints::Fault others = wanted;
   others.victim = failpoints::Victim::snapshot;
   BOOST_TEST(with(others).back() == "normal");
@@ -391,7 +391,7 @@ BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_cannot_be_forked) {
   }
 }
 
-// A call that could not even get a child is made again.
+// A call whose child could not be forked is made again.
 BOOST_AUTO_TEST_CASE(a_failed_fork_is_retried) {
   par::Snapshot snapshot = snapshot_without_fork(EAGAIN, 2);
   par::Reactor loop;

@@ -1,5 +1,5 @@
 // fd.cpp - descriptors beside messages: owned, attached, sent with their frame, lost and closed;
-// and memory that nobody can change.
+// and immutable memory.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -35,7 +35,7 @@ bool is_close_on_exec(int fd) {
   return (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
 }
 
-// A descriptor of which one can tell whether it is the one that is meant: a file of so many bytes.
+// A descriptor that a test can identify: a file of `size` bytes.
 Fd file_of(std::size_t size) {
   char name[] = "/tmp/evparallel-XXXXXX";
   Fd file(::mkostemp(name, O_CLOEXEC));
@@ -60,7 +60,7 @@ Ends channels() {
   return {Channel(std::move(one), 64 << 20), Channel(std::move(other), 64 << 20)};
 }
 
-// A message of descriptors, each a file of its size, and a body behind them.
+// A message of descriptors, each a file of the given size, followed by a body.
 Writer message_with(const std::vector<std::size_t>& sizes, const std::string& body = "") {
   Writer out;
   for (const std::size_t size : sizes) Io<Fd>::put(out, file_of(size));
@@ -72,7 +72,7 @@ void put(Channel& channel, Writer message, std::uint64_t id = 0) {
   channel.put(FrameKind::message, id, message);
 }
 
-// The sizes of the files that a frame brings.
+// The sizes of the files that a frame contains.
 std::vector<long> sizes_in(const Frame& frame) {
   std::vector<long> sizes;
   Reader in = frame.reader();
@@ -80,13 +80,14 @@ std::vector<long> sizes_in(const Frame& frame) {
   return sizes;
 }
 
-// One read.
+// Reads once.
 IoResult receive_once(Channel& channel, std::size_t most = 64 * 1024) {
   static char scratch[64 * 1024];
   return channel.receive(scratch, std::min(most, sizeof scratch), Wait::no);
 }
 
-// Calls `f` for each frame that comes; true if the stream ends or has nothing more.
+// Calls `f` for each received frame; returns true at the end of the stream, or if there is no more
+// input.
 template <class F>
 void receive_all(Channel& channel, F f, std::size_t most = 64 * 1024) {
   for (;;) {
@@ -125,7 +126,7 @@ BOOST_AUTO_TEST_CASE(an_fd_releases_the_descriptor_it_owns) {
   BOOST_TEST(!file);
   BOOST_TEST(is_open(number));
   Fd again(number);
-  again.reset(number);  // its own
+  again.reset(number);  // its own descriptor
   BOOST_TEST(is_open(number));
 }
 
@@ -158,7 +159,7 @@ BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_for_a_copy_is_a_temporary_error) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- beside the bytes ----
+// ---- sent beside the bytes ----
 
 BOOST_AUTO_TEST_SUITE(along)
 
@@ -168,7 +169,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_arrives_with_its_message) {
     Ends ends = channels();
     put(ends.left, message_with({42}, "and a body"));
     BOOST_TEST((ends.left.flush(Wait::no) == IoResult::done));
-    BOOST_TEST(count_descriptors() == before + 2);  // what was sent is not kept here
+    BOOST_TEST(count_descriptors() == before + 2);  // descriptors that were sent are not kept here
     int frames = 0;
     receive_all(ends.right, [&](const Frame& frame) {
       ++frames;
@@ -210,7 +211,7 @@ BOOST_AUTO_TEST_CASE(each_message_gets_its_own_descriptors) {
 
 BOOST_AUTO_TEST_CASE(descriptors_are_sent_once_if_a_write_is_cut_short) {
   Ends ends = channels();
-  put(ends.left, message_with({5}, std::string(4 << 20, 'x')));  // more than a socket takes
+  put(ends.left, message_with({5}, std::string(4 << 20, 'x')));  // more than a socket holds
   put(ends.left, message_with({6}));
   BOOST_TEST((ends.left.flush(Wait::no) == IoResult::would_block));
   std::vector<std::vector<long>> got;
@@ -258,8 +259,8 @@ BOOST_AUTO_TEST_CASE(a_closed_channel_holds_no_descriptors) {
     put(ends.left, message_with({2}));
     ends.left.flush(Wait::no);
     BOOST_TEST(
-        (receive_once(ends.right, 3) == IoResult::done));  // the first has come, and no frame
-    put(ends.left, message_with({3}));                     // stays in the queue
+        (receive_once(ends.right, 3) == IoResult::done));  // the first one has come, but no frame
+    put(ends.left, message_with({3}));                     // remains in the queue
   }
   BOOST_TEST(count_descriptors() == before);
 }
@@ -345,7 +346,7 @@ BOOST_AUTO_TEST_CASE(an_empty_fd_is_not_sent) {
   BOOST_CHECK_THROW(Io<Fd>::put(out, none), std::logic_error);
 }
 
-// Raw sending: a peer that does not keep to the rules.
+// Raw sending: a peer that breaks the rules.
 void send_raw(int fd, const std::string& bytes, const std::vector<int>& along) {
   std::vector<Attachment> attached;
   for (const int one : along) attached.push_back({one, nullptr});
@@ -395,7 +396,8 @@ BOOST_AUTO_TEST_CASE(descriptors_without_a_frame_end_the_stream) {
   BOOST_TEST(count_descriptors() == before);
 }
 
-// Where the receiver has no room the kernel drops them; the message comes, the next one too.
+// If the receiver has no room the kernel drops the descriptors; the message arrives, and so does
+// the next one.
 BOOST_AUTO_TEST_CASE(lost_descriptors_fail_only_their_own_message) {
   const int status = testing::elsewhere([] {
     Ends ends = channels();
@@ -410,7 +412,7 @@ BOOST_AUTO_TEST_CASE(lost_descriptors_fail_only_their_own_message) {
     int frames = 0;
     int wrong = 0;
     Frame frame;
-    // The first read ends behind the first frame, since the second has a batch of its own.
+    // The first read ends behind the first frame, since the second frame has a batch of its own.
     if (receive_once(ends.right) != IoResult::done) return 2;
     while (ends.right.next(frame)) {
       ++frames;
@@ -430,7 +432,7 @@ BOOST_AUTO_TEST_CASE(lost_descriptors_fail_only_their_own_message) {
   BOOST_TEST(status == 0);
 }
 
-// An ordinary user may have as many under way as it may have open.
+// An ordinary user may have as many descriptors in flight as it may have open.
 BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_wait_until_some_are_received) {
   if (::geteuid() != 0) return testing::skip("needs root, to become a user without other files");
   const int status = testing::elsewhere([] {
@@ -497,7 +499,7 @@ void there_and_back() {
     BOOST_TEST(size_of(got.outputs[1]) == 12);
   });
   BOOST_TEST(frames == 1);
-  BOOST_TEST(size_of(job.input) == 10);  // still the sender's
+  BOOST_TEST(size_of(job.input) == 10);  // the sender still owns it
 }
 
 BOOST_AUTO_TEST_CASE(descriptors_travel_inside_structures_of_every_form) {
@@ -563,7 +565,7 @@ BOOST_AUTO_TEST_CASE(shared_bytes_cannot_be_changed) {
   BOOST_TEST(::ftruncate(bytes.fd(), 10) == -1);
   BOOST_CHECK(::mmap(nullptr, 3, PROT_WRITE, MAP_SHARED, bytes.fd(), 0) == MAP_FAILED);
   const int seals = ::fcntl(bytes.fd(), F_GET_SEALS);
-  constexpr int no_program = 0x20;  // F_SEAL_EXEC, where the kernel has it
+  constexpr int no_program = 0x20;  // F_SEAL_EXEC, if the kernel has it
   BOOST_TEST((seals & ~no_program) == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE));
 }
 

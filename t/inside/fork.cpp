@@ -1,4 +1,4 @@
-// fork.cpp - hygiene around a fork: what is printed, signals, groups, parents, and ends of children.
+// fork.cpp - the surroundings of a fork: output, signals, groups, parents, and ends of children.
 #include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -36,7 +36,7 @@ using testing::state_of;
 
 namespace {
 
-// Runs f in a copy made by fork_clean; what it returns is the exit status.
+// Runs f in a copy made by fork_clean; the result of f is the exit status.
 template <class F>
 Forked fork_into(F f) {
   return fork_clean([](void* argument) { ::_exit((*static_cast<F*>(argument))()); }, &f);
@@ -81,7 +81,7 @@ struct Tube {
   void put(char byte) const {
     if (::write(fds[1], &byte, 1) != 1) ::_exit(98);
   }
-  // '-': the end.
+  // '-': the end of file.
   char take() const {
     char byte = '-';
     ssize_t got;
@@ -145,7 +145,7 @@ bool is_ignored_by_a_snapshot(int signum) {
   return false;
 }
 
-// Sets a disposition for as long as it lives.
+// Sets a disposition for the lifetime of the object.
 class Disposition {
 public:
   Disposition(int signum, void (*to)(int)) : signum_(signum) {
@@ -188,7 +188,7 @@ bool is_dev_null(int fd) {
 
 BOOST_AUTO_TEST_SUITE(clean_forks)
 
-// Where nothing waits nothing is done: what waits must be seen, wherever it is.
+// An empty stream is not flushed: unwritten output must be found in any stream.
 BOOST_AUTO_TEST_CASE(buffered_output_is_found_in_any_stream) {
   const File wide(std::tmpfile());
   std::fwide(wide.get(), 1);
@@ -200,7 +200,7 @@ BOOST_AUTO_TEST_CASE(buffered_output_is_found_in_any_stream) {
     int sync() override { return ++synced, 0; }
     int synced = 0;
   } own;
-  flush_streams();  // std::clog is in step with stdio still
+  flush_streams();  // std::clog is still synchronised with stdio
   std::streambuf* const before = std::clog.rdbuf(&own);
   flush_streams();
   flush_streams();
@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(streams_print_nothing_twice, *testing::guarantee("6.1")) {
   }
 }
 
-// A stream that throws where it cannot write must not end the program in a fork.
+// A stream that throws on a failed write must not end the program in a fork.
 BOOST_AUTO_TEST_CASE(a_stream_that_throws_does_no_harm) {
   struct Broken : std::streambuf {
     int sync() override { return -1; }
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_CASE(an_injected_fault_is_an_errno) {
     BOOST_TEST(forked.error == ENOMEM);
   }
   BOOST_TEST(in_copy([] { return 3; }) == 3);
-  fault::arm(plan);  // anew
+  fault::arm(plan);  // arms the plan again
   fault::disarm();
   BOOST_TEST(in_copy([] { return 4; }) == 4);
 }
@@ -313,7 +313,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_the_system_refuses_is_an_errno) {
   const int status = end_of(plain_fork_into([] {
     const rlimit none{0, 0};
     if (::setrlimit(RLIMIT_NPROC, &none) != 0) return 1;
-    if (::getuid() == 0 && ::setuid(65533) != 0) return 2;  // root is bound by no such limit
+    if (::getuid() == 0 && ::setuid(65533) != 0) return 2;  // the limit does not apply to root
     const Forked forked = fork_into([] { return 0; });
     if (forked.pid != -1 || forked.error != EAGAIN) return 3;
     return none_blocked() ? 0 : 4;
@@ -333,7 +333,7 @@ BOOST_AUTO_TEST_CASE(every_fork_runs_its_hooks_first) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- what a copy becomes ----
+// ---- the state of a copy ----
 
 BOOST_AUTO_TEST_SUITE(far_processes)
 
@@ -385,7 +385,7 @@ BOOST_AUTO_TEST_CASE(only_the_real_parent_is_accepted_as_parent) {
   BOOST_TEST(!parent_is(::getpid()));
 }
 
-// The parent has died before the copy could order a signal.
+// The parent dies before the copy can request a signal for that.
 BOOST_AUTO_TEST_CASE(a_parent_that_is_already_dead_is_noticed) {
   for (const bool snapshot : {true, false}) {
     Tube life;
@@ -394,7 +394,7 @@ BOOST_AUTO_TEST_CASE(a_parent_that_is_already_dead_is_noticed) {
       const pid_t self = ::getpid();
       const Forked far = fork_into([&] {
         life.close_write();
-        life.take();  // until the middle one is dead
+        life.take();  // until the middle process is dead
         if (!eventually([&] { return !parent_is(self); })) return 1;
         said.put((snapshot ? become_snapshot(self) : become_child(self)) ? 'y' : 'n');
         return 0;
@@ -427,7 +427,7 @@ BOOST_AUTO_TEST_CASE(the_signal_descriptor_receives_blocked_signals) {
     for (const int signum : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP})
       ::kill(::getpid(), signum);
     if (::poll(&wait, 1, 0) != 0) return 4;
-    drain_signal_descriptor(fd);  // nothing is there: it does not wait
+    drain_signal_descriptor(fd);  // there is no signal: it does not wait
     for (const int signum : {SIGCONT, SIGCHLD}) {
       ::kill(::getpid(), signum);
       if (::poll(&wait, 1, 0) != 1) return 5;
@@ -444,7 +444,7 @@ BOOST_AUTO_TEST_CASE(the_signal_descriptor_receives_blocked_signals) {
 
 namespace {
 
-// A middle process takes a snapshot and is killed; the snapshot says what it has noticed.
+// A middle process takes a snapshot and is killed; the snapshot reports what it has noticed.
 void parent_dies(bool stopped) {
   Tube said;
   Tube wait;
@@ -480,7 +480,7 @@ void parent_dies(bool stopped) {
   ::kill(middle, SIGKILL);
   BOOST_TEST(end_of(middle) == 1000 + SIGKILL);
   BOOST_TEST(said.take() == 'n');
-  BOOST_TEST(end_of(snapshot) == 0);  // it came to us
+  BOOST_TEST(end_of(snapshot) == 0);  // the test is its new parent
 }
 
 }  // namespace
@@ -514,7 +514,7 @@ BOOST_AUTO_TEST_CASE(a_child_dies_with_its_snapshot) {
   BOOST_TEST(testing::process_exists(child));
   ::kill(snapshot.pid, SIGKILL);
   BOOST_TEST(end_of(snapshot.pid) == 1000 + SIGKILL);
-  BOOST_TEST(end_of(child) == 1000 + SIGKILL);  // it came to us
+  BOOST_TEST(end_of(child) == 1000 + SIGKILL);  // the test is its new parent
 }
 
 BOOST_AUTO_TEST_CASE(a_process_has_one_role) {
@@ -602,7 +602,7 @@ BOOST_AUTO_TEST_CASE(no_end_is_reported_while_all_children_live) {
     life.take();
     return 0;
   });
-  BOOST_TEST(!reap_next(none, any_of_them));  // one lives: it is not waited for
+  BOOST_TEST(!reap_next(none, any_of_them));  // one of them is alive: it is not waited for
   BOOST_TEST(!ended(child.pid, none));
   BOOST_TEST(none.pid == 0);
   life.close_write();
@@ -665,7 +665,7 @@ BOOST_AUTO_TEST_CASE(the_resource_use_of_a_child_is_reported) {
   BOOST_TEST(got.usage.major_faults >= 0);
 }
 
-// What a child has left in its group ends with it, before its number can be another's.
+// Processes of a child's group end with the child, before its number can be reused.
 BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
   for (const bool is_child : {true, false}) {
     Tube said;
@@ -685,7 +685,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
         eventually([&] { return reap_next(got, is_child ? any_of_them : none_of_them); }));
     BOOST_TEST(got.pid == child.pid);
     BOOST_TEST(got.wait_status == 0);
-    // It came to us.  The group of somebody else is left alone.
+    // The test is its new parent.  The group of another process is left alone.
     if (!is_child) {
       int status = 0;
       ::kill(left, SIGSTOP);
@@ -745,12 +745,12 @@ BOOST_AUTO_TEST_CASE(process_groups_and_processes_are_killed) {
   BOOST_TEST(state_of(second) != 'T');
   kill_group(child.pid, SIGKILL);
   BOOST_TEST(end_of(child.pid) == 1000 + SIGKILL);
-  BOOST_TEST(end_of(second) == 1000 + SIGKILL);  // it came to us
+  BOOST_TEST(end_of(second) == 1000 + SIGKILL);  // the test is its new parent
 }
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- with threads: last, as the C library never forgets that there were some ----
+// ---- with threads: last, as the C library never forgets that there were threads ----
 
 BOOST_AUTO_TEST_SUITE(with_threads)
 
@@ -771,7 +771,7 @@ BOOST_AUTO_TEST_CASE(flushing_does_not_wait_for_a_reading_thread) {
   BOOST_TEST(got == 'x');
 }
 
-// With threads about, the lock of another stream may be held by one of them.
+// While threads run, one of them may hold the lock of another stream.
 BOOST_AUTO_TEST_CASE(standard_output_and_error_are_flushed_while_threads_run,
                      *testing::guarantee("6.5")) {
   Tube tube;
@@ -798,7 +798,7 @@ BOOST_AUTO_TEST_CASE(standard_output_and_error_are_flushed_while_threads_run,
   another.join();
 }
 
-// Threads that have gone are no reason to print twice.
+// After threads have ended, output is not printed twice.
 BOOST_AUTO_TEST_CASE(nothing_is_printed_twice_after_threads_have_ended) {
   std::thread([] {}).join();
   const File file(std::tmpfile());

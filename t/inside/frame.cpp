@@ -1,4 +1,4 @@
-// frame.cpp - the stream: frames in pieces of every size, cut and broken everywhere, and their queue.
+// frame.cpp - the stream: frames in pieces of every size, truncated and damaged at every place, and their queue.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -28,13 +28,13 @@
 
 using namespace evparallel;
 
-// ---- what is allocated: all of it comes through here ----
+// ---- counting allocations: all of them come through here ----
 
 namespace {
 
 struct Memory {
-  std::size_t largest = 0;  // the largest block asked for
-  std::size_t total = 0;    // of all that was asked for
+  std::size_t largest = 0;  // the largest allocated block
+  std::size_t total = 0;    // the sum of all allocations
   std::size_t live = 0;
   std::size_t peak = 0;
 };
@@ -55,7 +55,7 @@ void release(void* block) noexcept {
   std::free(block);
 }
 
-// What was allocated while it lives.
+// Counts the allocations during its lifetime.
 class Watched {
 public:
   Watched() : start_(memory.live) {
@@ -97,7 +97,7 @@ namespace {
 constexpr std::size_t kib = 1024;
 constexpr std::size_t mib = 1024 * kib;
 
-// ---- frames in the test's own hand ----
+// ---- frames written by the test itself ----
 
 std::string header_of(FrameKind kind, std::uint64_t id, std::uint64_t length) {
   std::string bytes;
@@ -112,7 +112,7 @@ std::string frame_of(FrameKind kind, std::uint64_t id, const std::string& body) 
   return header_of(kind, id, body.size()) + body;
 }
 
-// A body that is unlike every other, and unlike itself shifted.
+// A body that differs from every other body, and from each shifted copy of itself.
 std::string body_of(std::size_t size, unsigned seed = 1) {
   std::mt19937 random(seed + static_cast<unsigned>(size));
   std::string body(size, '\0');
@@ -142,10 +142,10 @@ void take_all(FrameReader& reader, std::vector<Seen>& to) {
   reader.keep();
 }
 
-// Whether what was received directly goes into the room that is offered, as a channel does.
+// Whether directly received bytes go into the offered room, as a channel does it.
 enum class Direct : bool { no, yes };
 
-// Feeds the stream in pieces, each from memory of exactly its size that is gone afterwards.
+// Feeds the stream in pieces.  Each piece is in memory of exactly its size, which is released afterwards.
 class Feeder {
 public:
   Feeder(FrameReader& reader, Direct direct) : reader_(reader), direct_(direct) {}
@@ -235,7 +235,7 @@ std::string drained(FrameQueue& queue) {
 
 }  // namespace
 
-// ---- in ----
+// ---- reading ----
 
 BOOST_AUTO_TEST_SUITE(frames_in)
 
@@ -341,7 +341,7 @@ BOOST_AUTO_TEST_CASE(a_body_is_found_at_its_offset) {
   BOOST_TEST((*frame.whole == body_of(64 * kib)));
   const void* const data = frame.whole->data();
   Reader in = frame.reader();
-  const std::string taken = in.take_rest();  // it may be moved from
+  const std::string taken = in.take_rest();  // the body may be moved out
   BOOST_TEST(static_cast<const void*>(taken.data()) == data);
   BOOST_REQUIRE(reader.next(frame));
   BOOST_TEST(frame.whole == nullptr);
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE(a_body_is_found_at_its_offset) {
   BOOST_TEST(!reader.next(frame));
 }
 
-// A large frame behind one whose memory was taken.
+// A large frame follows one whose memory was taken.
 BOOST_AUTO_TEST_CASE(memory_that_was_taken_is_not_reused) {
   FrameReader reader(mib);
   std::vector<std::string> taken;
@@ -367,7 +367,7 @@ BOOST_AUTO_TEST_CASE(memory_that_was_taken_is_not_reused) {
 
 BOOST_AUTO_TEST_CASE(kept_frames_wait_to_be_taken) {
   const Stream stream = stream_of({3, 10, 0, 40 * kib, 7, 25});
-  // The reader is left after each number of frames, and again after each of what is left.
+  // The test stops reading after each number of frames, and again after each number of the remaining ones.
   for (std::size_t first = 0; first <= stream.frames.size(); ++first) {
     for (std::size_t fed = 0; fed <= stream.bytes.size();
          fed += fed < 100 || fed > 40 * kib ? 1 : 997) {
@@ -378,8 +378,8 @@ BOOST_AUTO_TEST_CASE(kept_frames_wait_to_be_taken) {
       Frame frame;
       for (std::size_t i = 0; i < first && reader.next(frame); ++i) got.push_back(seen(frame));
       reader.keep();
-      std::fill(buffer.begin(), buffer.end(), '\xee');  // the caller's again
-      reader.keep();                                    // twice is no harm
+      std::fill(buffer.begin(), buffer.end(), '\xee');  // the caller may reuse the buffer
+      reader.keep();                                    // a second keep() has no effect
       if (!reader.next(frame)) {
         reader.keep();
       } else {
@@ -398,7 +398,7 @@ BOOST_AUTO_TEST_CASE(kept_frames_wait_to_be_taken) {
   BOOST_TEST(true);
 }
 
-// More is received while whole frames wait.
+// More bytes are received while whole frames wait.
 BOOST_AUTO_TEST_CASE(kept_frames_do_not_block_later_frames) {
   const Stream stream = stream_of({3, 10, 0, 4, 7, 25, 33 * kib, 1, 2});
   FrameReader reader(mib);
@@ -431,7 +431,7 @@ BOOST_AUTO_TEST_CASE(only_a_large_frame_offers_room_for_direct_reads) {
   while (at < body.size()) {
     const FrameReader::Room room = reader.room();
     BOOST_REQUIRE(room.size > 0U);
-    BOOST_REQUIRE(room.size <= body.size() - at);  // never into the next frame
+    BOOST_REQUIRE(room.size <= body.size() - at);  // never reaches into the next frame
     const std::size_t size = std::min<std::size_t>(room.size, 100 * kib);
     std::memcpy(room.data, body.data() + at, size);
     reader.filled(size);
@@ -442,7 +442,7 @@ BOOST_AUTO_TEST_CASE(only_a_large_frame_offers_room_for_direct_reads) {
       BOOST_TEST(!reader.next(frame));
     }
   }
-  BOOST_TEST(reader.room().size == 0U);  // full: it waits to be taken
+  BOOST_TEST(reader.room().size == 0U);  // full: the frame waits to be taken
   take_all(reader, got);
   BOOST_REQUIRE(got.size() == 2U);
   BOOST_TEST((got[1].body == body));
@@ -537,7 +537,7 @@ BOOST_AUTO_TEST_CASE(random_bytes_do_no_harm) {
   BOOST_TEST(true);
 }
 
-// The limit of the reader allows it: memory must follow what has arrived.
+// The limit of the reader permits this length: allocation must follow the received bytes.
 BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory, *testing::guarantee("7.2")) {
   for (const std::uint64_t length : {std::uint64_t{1} << 47, frame_length_limit,
                                      std::uint64_t{1} << 32, std::uint64_t{1} << 28}) {
@@ -548,7 +548,7 @@ BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory, *testing::guarante
     Frame frame;
     BOOST_TEST(!reader.next(frame));
     reader.keep();
-    BOOST_TEST(watched.peak() <= 4 * kib);  // a header is nothing yet
+    BOOST_TEST(watched.peak() <= 4 * kib);  // a header alone allocates nothing for the body
     const FrameReader::Room room = reader.room();
     BOOST_TEST(room.size > 0U);
     BOOST_TEST(watched.peak() <= 300 * kib);
@@ -582,7 +582,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_uses_no_more_memory_than_it_needs) {
   BOOST_TEST(watched.largest() <= mib + 64);
 }
 
-// What has come is moved each time it gets more memory.
+// The received part is moved each time it gets more memory.
 BOOST_AUTO_TEST_CASE(receiving_a_large_message_moves_at_most_a_third_of_it) {
   constexpr std::size_t pieces[] = {4 * kib, 100 * kib, 208 * kib, mib};
   for (const std::size_t size : {mib, 8 * mib, 8 * mib + 1, 13 * mib + 57}) {
@@ -633,7 +633,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_too_large_is_skipped, *testing::guarantee
       BOOST_TEST(same(read_in_pieces(
                           stream, [&] { return piece; }, direct, limit),
                       frames));
-      // Pieces that wait were allocated by the test.
+      // The test allocated the pieces that wait.
       BOOST_TEST(watched.largest() <= std::max<std::size_t>(piece, 4 * limit));
     }
   }
@@ -654,7 +654,7 @@ BOOST_AUTO_TEST_CASE(a_skipped_frame_may_be_cut_at_any_byte) {
   }
 }
 
-// However small the user's limit is, an error is told.
+// Errors are reported for any limit of the user, however small.
 BOOST_AUTO_TEST_CASE(errors_have_a_limit_of_their_own) {
   const std::string stream = frame_of(FrameKind::error, 1, body_of(error_body_limit)) +
                              frame_of(FrameKind::error, 2, body_of(error_body_limit + 1)) +
@@ -682,7 +682,7 @@ BOOST_AUTO_TEST_CASE(the_limit_may_be_raised) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- out ----
+// ---- writing ----
 
 BOOST_AUTO_TEST_SUITE(frames_out)
 
@@ -699,7 +699,7 @@ BOOST_AUTO_TEST_CASE(an_empty_queue_has_no_front) {
 
 namespace {
 
-// Pushes what the seed says, writes what the seed says, and compares with one long string.
+// Pushes and writes at random from the seed, and compares the result with one long string.
 void push_and_write_at_random(unsigned seed) {
   std::mt19937 random(testing::seed(seed));
   FrameQueue queue;
@@ -803,7 +803,7 @@ BOOST_AUTO_TEST_CASE(a_large_message_is_not_copied) {
   BOOST_TEST(static_cast<const void*>(pieces[1].data) == data);
 }
 
-// What may have to be sent again is kept, and its large parts are shared, not copied.
+// A part that may be sent again is kept; its large parts are shared, not copied.
 BOOST_AUTO_TEST_CASE(a_message_can_be_kept_and_sent_again) {
   FrameQueue queue;
   std::string expected;
@@ -855,7 +855,7 @@ BOOST_AUTO_TEST_CASE(clearing_a_queue_releases_its_messages) {
   BOOST_TEST((drained(queue) == frame_of(FrameKind::message, 2, "again")));
 }
 
-// An adopted value of no bytes is a message like any other.
+// An adopted value of no bytes is an ordinary message.
 BOOST_AUTO_TEST_CASE(an_adopted_value_may_be_empty) {
   auto owner = std::make_shared<const std::string>();
   std::string expected;
@@ -904,7 +904,7 @@ BOOST_AUTO_TEST_CASE(a_queue_may_be_cut_to_any_size) {
   BOOST_TEST(total > 32 * kib);
 }
 
-// Small messages behind a large one that waits must not move it.
+// Small messages behind a waiting large message must not move it.
 BOOST_AUTO_TEST_CASE(a_waiting_large_message_is_not_moved) {
   FrameQueue queue;
   Writer large = message_of(body_of(4 * mib));
@@ -955,7 +955,7 @@ void put(Channel& channel, FrameKind kind, std::uint64_t id, const std::string& 
   channel.put(kind, id, message);
 }
 
-// One turn of the reading side: until there is nothing, or the end.
+// One turn of the reading side: reads until there is no more input, or the end of the stream.
 void receive_into(Channel& channel, std::vector<Seen>& got, std::size_t scratch_size = 8 * kib) {
   std::vector<char> scratch(scratch_size);
   for (;;) {
@@ -971,7 +971,7 @@ void receive_into(Channel& channel, std::vector<Seen>& got, std::size_t scratch_
 
 BOOST_AUTO_TEST_SUITE(channel)
 
-// Of a thousand sockets few have something under way.
+// Of a thousand sockets only a few have traffic at a time.
 BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   ObjectPool<ChannelBuffers> object_pool;
   OwnedFd one;
@@ -982,7 +982,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   auto item = std::make_unique<ChannelBuffers>();
   const ChannelBuffers* const place = item.get();
   object_pool.put(std::move(item));
-  // Whether the pool has it.
+  // Whether the pool has the buffers.
   const auto is_back = [&] {
     std::unique_ptr<ChannelBuffers> taken = object_pool.take();
     const bool back = taken.get() == place;
@@ -1013,7 +1013,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   BOOST_TEST(channel.more_is_here());
   BOOST_TEST(!is_back());
 
-  // While a frame is looked at its memory stays, though all that was queued has left.
+  // The memory of a frame remains valid while the frame is in use, even after all queued bytes were sent.
   BOOST_TEST((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::done));
   BOOST_REQUIRE((channel.receive(scratch.data(), scratch.size(), Wait::no) == IoResult::done ||
                  channel.more_is_here()));
@@ -1027,7 +1027,7 @@ BOOST_AUTO_TEST_CASE(buffers_are_returned_when_there_is_no_traffic) {
   BOOST_TEST(is_back());
   BOOST_TEST(!channel.more_is_here());
 
-  // What is left of a frame goes to nobody else.
+  // The rest of a frame is not given to another channel.
   put(writer, FrameKind::call, 4, std::string(500, 'c'));
   writer.flush(Wait::no);
   {
@@ -1066,7 +1066,7 @@ BOOST_AUTO_TEST_CASE(frames_of_many_sizes_arrive_both_ways) {
     ends.right.flush(Wait::no);
     receive_into(ends.left, to_left, 100);
   }
-  BOOST_TEST(again);  // 3 MB do not fit into a socket
+  BOOST_TEST(again);  // a socket holds less than 3 MB
   BOOST_TEST(same(to_right, sent));
   BOOST_TEST(same(to_left, sent));
   BOOST_TEST(ends.left.bytes_written() == all);
@@ -1087,13 +1087,13 @@ BOOST_AUTO_TEST_CASE(a_message_above_the_limit_is_refused_entirely) {
   }
   BOOST_TEST(message.size() == 0U);
   BOOST_TEST(ends.left.queued() == 0U);
-  // What was adopted counts.
+  // Adopted bytes count.
   const auto owner = std::make_shared<const std::string>(body_of(60));
   Writer adopting = message_of(body_of(60));
   adopting.adopt(owner, owner->data(), owner->size());
   BOOST_CHECK_THROW(ends.left.put(FrameKind::value, 1, adopting), Error);
   BOOST_TEST(owner.use_count() == 1);
-  // The limit is for what users send.
+  // The limit applies to messages of users.
   put(ends.left, FrameKind::message, 1, body_of(100));
   put(ends.left, FrameKind::task, 2, body_of(101));
   put(ends.left, FrameKind::error, 3, body_of(101));
@@ -1124,7 +1124,7 @@ BOOST_AUTO_TEST_CASE(a_finished_channel_is_read_to_the_end) {
   BOOST_TEST((got[1].kind == FrameKind::end));
   BOOST_TEST(ends.right.in_over());
   BOOST_TEST(!ends.right.torn());
-  // The other direction goes on.
+  // The other direction still works.
   put(ends.right, FrameKind::message, 2, "answer");
   ends.right.flush(Wait::no);
   got.clear();
@@ -1158,11 +1158,11 @@ BOOST_AUTO_TEST_CASE(bytes_from_a_dead_process_are_read) {
   put(ends.left, FrameKind::message, 1, body_of(1000));
   put(ends.left, FrameKind::message, 2, body_of(40 * kib));
   ends.left.flush(Wait::no);
-  put(ends.right, FrameKind::message, 3, "unread");  // so that the end is a reset
+  put(ends.right, FrameKind::message, 3, "unread");  // makes the end a reset
   ends.right.flush(Wait::no);
   ends.left.close();
   BOOST_TEST(!ends.left.is_open());
-  // A write that fails does not throw away what can be read.
+  // A failed write does not discard bytes that can still be read.
   put(ends.right, FrameKind::message, 4, "unheard");
   BOOST_TEST((ends.right.flush(Wait::no) == IoResult::closed));
   BOOST_TEST(ends.right.out_dead());
@@ -1197,7 +1197,7 @@ BOOST_AUTO_TEST_CASE(a_large_frame_is_received_in_place) {
   ends.right.keep();
 }
 
-// A process that dies in the middle of a frame.
+// A process that is killed in the middle of a frame.
 BOOST_AUTO_TEST_CASE(a_fault_cuts_a_frame_and_kills) {
   for (const std::size_t cut_to : {std::size_t{0}, std::size_t{5}, std::size_t{16}, std::size_t{20},
                                    std::size_t{500}, 40 * kib}) {
@@ -1252,7 +1252,7 @@ BOOST_AUTO_TEST_CASE(a_fault_kills_at_a_frame) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- errors as they travel ----
+// ---- errors in transit ----
 
 namespace {
 
@@ -1317,7 +1317,7 @@ BOOST_AUTO_TEST_CASE(backtraces_are_sent_as_addresses) {
     BOOST_TEST(back.backtrace()[i].address == reinterpret_cast<const void*>(2 * i));
 }
 
-// A child may write anything.
+// A child may write any bytes.
 BOOST_AUTO_TEST_CASE(malformed_backtraces_are_refused) {
   Writer out;
   write_error(out, Error(Errc::closed, "text"));

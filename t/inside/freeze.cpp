@@ -1,4 +1,4 @@
-// freeze.cpp - frozen memory: what is frozen and what is not, and what a process may do with it.
+// freeze.cpp - frozen memory: which memory is frozen, and which uses of it are possible.
 #include "elsewhere.hpp"
 #include "failpoint_actions.hpp"
 #include "private_names.hpp"
@@ -46,7 +46,7 @@ bool frozen_whole() {
   return freeze().failed_at == FreezeStep::none;
 }
 
-// The line of /proc/self/maps, or the flags, of the mapping that has this address.
+// The line of /proc/self/maps, or the flags, of the mapping that contains this address.
 std::string mapping_of(const void* address, bool flags = false) {
   std::ifstream smaps("/proc/self/smaps");
   std::string head;
@@ -71,7 +71,7 @@ char* map_pages(std::size_t size, int protection = PROT_READ | PROT_WRITE) {
   return memory == MAP_FAILED ? nullptr : static_cast<char*>(memory);
 }
 
-// What stands at `i` of a block that is filled: no two pages are the same.
+// The byte at `i` of a filled block: all pages differ.
 char sample(std::size_t i) {
   return static_cast<char>(i * 31 + i / 4096 * 7 + 1);
 }
@@ -105,7 +105,7 @@ bool finds(const void* address) {
 
 }  // namespace
 
-// ---- what is found ----
+// ---- found regions ----
 
 BOOST_AUTO_TEST_CASE(the_heap_and_memory_mapped_by_malloc_are_found) {
   if (testing::skipped_unfrozen()) return;
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(aligned_blocks_and_arenas_of_threads_are_found) {
   BOOST_TEST(status == 0);
 }
 
-// The program may rely on what such memory does, and it is not malloc's.
+// The program may rely on properties of such memory, and it is not malloc's.
 BOOST_AUTO_TEST_CASE(memory_mapped_by_the_program_is_found_only_if_it_is_named) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(memory_mapped_by_the_program_is_found_only_if_it_is_named) 
     if (finds(own + mb)) return 1;
     par::freezable(own + 100, 2 * mb);
     if (!finds(own + page) || !finds(own + mb)) return 2;
-    if (finds(own) || finds(own + 2 * mb)) return 3;  // no page that was named in part only
+    if (finds(own) || finds(own + 2 * mb)) return 3;  // not a page that was named in part
     static char in_program[8 * 4096];
     std::memset(in_program, 1, sizeof in_program);
     par::freezable(in_program, sizeof in_program);
@@ -179,10 +179,10 @@ BOOST_AUTO_TEST_CASE(naming_an_impossible_range_is_misuse) {
   int local = 0;
   BOOST_CHECK_THROW(par::freezable(&local, SIZE_MAX), std::logic_error);
   par::freezable(nullptr, 0);
-  par::freezable(&local, sizeof local);  // less than a page: nothing
+  par::freezable(&local, sizeof local);  // less than a page: has no effect
 }
 
-// Though it was named, and though some of these hold blocks of malloc.
+// Naming does not help here, nor do blocks of malloc in some of these regions.
 BOOST_AUTO_TEST_CASE(special_memory_is_not_found) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -216,11 +216,11 @@ BOOST_AUTO_TEST_CASE(special_memory_is_not_found) {
 BOOST_AUTO_TEST_CASE(small_or_untouched_memory_is_left_alone) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
-    // Without neighbours, which the kernel would make one mapping of.
+    // Without neighbours: the kernel would merge them into one mapping.
     const auto block_of = [](std::size_t size) {
       char* block = map_pages(size + 2 * page, PROT_NONE) + page;
       ::mprotect(block, size, PROT_READ | PROT_WRITE);
-      const std::size_t head[] = {0, size | 2};  // as malloc begins one
+      const std::size_t head[] = {0, size | 2};  // the header of a malloc block
       std::memcpy(block, head, sizeof head);
       return block;
     };
@@ -237,7 +237,7 @@ BOOST_AUTO_TEST_CASE(small_or_untouched_memory_is_left_alone) {
   BOOST_TEST(status == 0);
 }
 
-// ---- contents, and what malloc goes on to do ----
+// ---- contents, and later use by malloc ----
 
 BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_can_still_allocate) {
   if (testing::skipped_unfrozen()) return;
@@ -271,7 +271,7 @@ BOOST_AUTO_TEST_CASE(contents_stay_and_the_process_can_still_allocate) {
   BOOST_TEST(status == 0);
 }
 
-// mremap(2) makes the mapping of a file longer: beyond its end there would be SIGBUS.
+// mremap(2) enlarges a mapping of a file: an access beyond the end of the file would raise SIGBUS.
 BOOST_AUTO_TEST_CASE(a_large_block_can_grow) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -324,7 +324,7 @@ BOOST_AUTO_TEST_CASE(copies_of_the_process_do_not_see_each_other) {
   BOOST_TEST(status == 0);
 }
 
-// ---- what changes, as the manual says ----
+// ---- documented changes ----
 
 BOOST_AUTO_TEST_CASE(discarded_memory_returns_with_its_frozen_contents) {
   if (testing::skipped_unfrozen()) return;
@@ -389,9 +389,9 @@ BOOST_AUTO_TEST_CASE(cores_contain_frozen_memory_if_they_contain_private_memory)
   BOOST_TEST(filter_after("0x30") == 0x30);
 }
 
-// ---- where it runs ----
+// ---- the thread that freezes ----
 
-// The memory that the copying itself needs is written while it is copied.
+// The memory that the copying code uses is written while it is copied.
 BOOST_AUTO_TEST_CASE(a_stack_in_memory_of_malloc_is_left_out) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -419,7 +419,7 @@ BOOST_AUTO_TEST_CASE(a_stack_in_memory_of_malloc_is_left_out) {
   BOOST_TEST(status == 0);
 }
 
-// ---- its peak ----
+// ---- peak memory ----
 
 namespace {
 
@@ -431,7 +431,7 @@ std::size_t private_memory() {
   return kilobytes * 1024;
 }
 
-// Of the file that is being written; 0: there is none.
+// The size of the file that is being written; 0: there is none.
 std::size_t size_of_file() {
   std::size_t size = 0;
   DIR* directory = ::opendir("/proc/self/fd");
@@ -464,7 +464,7 @@ bool look_at_memory(const void* argument) {
 
 }  // namespace
 
-// Before each piece there is no more than there was at first: what was copied is given back.
+// Before each piece, memory use is not higher than at first: copied memory is given back.
 BOOST_AUTO_TEST_CASE(no_more_than_one_piece_exists_twice) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -498,7 +498,7 @@ BOOST_AUTO_TEST_CASE(untouched_memory_takes_no_memory) {
 
 namespace {
 
-// Three pieces at least, and one of them fails; then all goes on as if nothing had been.
+// There are at least three pieces, and one of them fails; afterwards everything works unchanged.
 int fails(std::uint64_t piece, int error, FreezeStep step) {
   return elsewhere([&] {
     char* block = filled(150 * mb);

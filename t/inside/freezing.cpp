@@ -1,4 +1,4 @@
-// freezing.cpp - snapshots that cannot be frozen, or die of it, and what the program hears.
+// freezing.cpp - snapshots that cannot be frozen, or that die while they freeze, and the errors that the program gets.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "failpoint_actions.hpp"
@@ -28,7 +28,7 @@ namespace {
 
 constexpr std::size_t size = std::size_t{100} << 20;
 
-// What the snapshot does at its k-th piece.
+// The action of the snapshot at its k-th piece.
 void load_at_piece(std::uint64_t k, Action action, Failpoint failpoint, int error = 0) {
   failpoints::Fault fault;
   fault.action = action;
@@ -48,7 +48,7 @@ void arm_at_fork_of_a_replica(unsigned failures, std::uint64_t death) {
   par::fault::arm(plan);
 }
 
-// What the constructor throws when what `arm` prepares happens to the snapshot; and nothing is left of it.
+// The error that the constructor throws after the fault that `arm` prepares; the snapshot leaves nothing behind.
 template <class Arm>
 std::optional<par::Error> error_with(Arm arm) {
   arm();
@@ -65,7 +65,7 @@ std::optional<par::Error> error_with(Arm arm) {
   return error;
 }
 
-// The same in a program with a large block, which goes on with a snapshot that is not frozen.
+// The same in a program with a large block; the program continues with a snapshot that is not frozen.
 template <class Arm>
 int received(Arm arm, const char* text, int os_error) {
   return elsewhere([&] {
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_dies_while_it_freezes_is_reported) {
       received([] { load_at_piece(2, Action::kill, Failpoint::freeze_copy); }, "SIGKILL", 0) == 0);
 }
 
-// Those that were forked before end with it.
+// Replicas that were forked before the failure end, too.
 BOOST_AUTO_TEST_CASE(a_replica_that_cannot_be_forked_is_reported) {
   if (testing::skipped_unfrozen()) return;
   BOOST_TEST(received([] { arm_at_fork_of_a_replica(1, 0); }, "a replica could not be forked",
@@ -122,13 +122,13 @@ BOOST_AUTO_TEST_CASE(a_replica_that_cannot_be_forked_is_reported) {
   BOOST_TEST(received([] { arm_at_fork_of_a_replica(0, 2); }, "SIGKILL", 0) == 0);
 }
 
-// The program is killed while it waits: its snapshot, half frozen, ends before the next piece.
+// The program is killed while it waits: its half-frozen snapshot ends before the next piece.
 BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
   if (testing::skipped_unfrozen()) return;
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
   const int status = elsewhere([&] {
-    // Volatile: else a compiler may see that nobody reads it, and leave it out.
+    // Volatile: otherwise a compiler may drop the block, since nothing reads it.
     static char* volatile block;
     block = static_cast<char*>(std::malloc(2 * size));
     std::memset(block, 'a', 2 * size);
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_does_not_outlive_its_program_while_it_freezes) {
   });
   ::close(ends[1]);
   char byte;
-  // Whoever lives of it holds the other end.
+  // Every process of the program holds the other end.
   BOOST_TEST(::read(ends[0], &byte, 1) == 0);
   ::close(ends[0]);
   BOOST_TEST(status == 100 + SIGKILL);

@@ -1,4 +1,4 @@
-// histogram.cpp - a pool's times: percentiles of what was added.
+// histogram.cpp - the times of a pool: percentiles of the recorded values.
 #include "pool/pool_stats.hpp"
 #include "private_names.hpp"
 #include "testing.hpp"

@@ -1,5 +1,5 @@
-// hops.cpp - an end at every failpoint on the way of a call, of each process that passes it; and ends that come to the
-// parent in an odd order: a report without end of file, an end of file without report.
+// hops.cpp - an end at every failpoint of a call, for each process that passes it; and ends that reach the parent in an
+// unusual order: a report without end of file, an end of file without report.
 #include "cell.hpp"
 #include "elsewhere.hpp"
 #include "calling.hpp"
@@ -21,14 +21,14 @@ namespace {
 namespace par = evparallel;
 using namespace cell;
 
-// ---- who passes what ------------------------------------------------------------------------------
+// ---- which process passes which failpoint ---------------------------------------------------------
 
 bool is_one_of(Failpoint failpoint, std::initializer_list<Failpoint> set) {
   return std::find(set.begin(), set.end(), failpoint) != set.end();
 }
 
 bool passed_by_caller(Failpoint failpoint, Use use) {
-  // That a child has ended is waited for by nobody but a process.
+  // Only a process waits for the report of the end of its child.
   if (is_one_of(failpoint, {Failpoint::exit_report, Failpoint::ended})) return use == Use::process;
   if (failpoint == Failpoint::finish) return use != Use::process;
   return is_one_of(failpoint, {Failpoint::run, Failpoint::spawn, Failpoint::ask, Failpoint::send,
@@ -54,7 +54,7 @@ bool is_passed(Failpoint failpoint, Use use, Target target) {
       if (failpoint == Failpoint::rendezvous) return nested;
       return is_one_of(failpoint, {Failpoint::turn, Failpoint::serve, Failpoint::fork,
                                    Failpoint::forked, Failpoint::reap, Failpoint::report});
-    case Target::child:  // of a nested use: works, and calls
+    case Target::child:  // of a nested use: executes a call, and makes one
       if (!nested) return passed_by_worker(failpoint);
       return passed_by_worker(failpoint) || passed_by_caller(failpoint, use) ||
              failpoint == Failpoint::connect_to_snapshot;
@@ -62,12 +62,12 @@ bool is_passed(Failpoint failpoint, Use use, Target target) {
   }
 }
 
-// ---- playing --------------------------------------------------------------------------------------
+// ---- running the cells ----------------------------------------------------------------------------
 
 constexpr Use uses[] = {Use::run, Use::process, Use::nested};
 constexpr Target targets[] = {Target::parent, Target::snapshot, Target::child, Target::grandchild};
 
-// In a nested use the second hit is about the grandchild.
+// In a nested use the second hit is that for the grandchild.
 std::uint64_t hits(Failpoint failpoint, Use use, Target target) {
   return use == Use::nested && target == Target::snapshot && failpoint != Failpoint::rendezvous ? 2
                                                                                                 : 1;
@@ -88,14 +88,14 @@ std::vector<Cell> ends_by(Action action) {
   return all;
 }
 
-// Its shards play a part of the ends each.
+// Each shard runs a part of the ends.
 void check_all(Action action) {
   const testing::Shard shard = testing::own_shard();
   const std::vector<Cell> cells = ends_by(action);
   std::size_t count = 0;
   for (std::size_t i = 0; i < cells.size(); ++i) {
     if (!shard.has(i)) continue;
-    testing::limit();  // for this one
+    testing::limit();  // the limit of this end
     const Verdict verdict = play(cells[i], allowed_anywhere);
     BOOST_TEST(verdict.complaints.empty(), name_of(cells[i]) << verdict.text());
     BOOST_TEST(verdict.done, name_of(cells[i]) << ": it was never passed");
@@ -130,10 +130,10 @@ BOOST_AUTO_TEST_CASE(a_process_may_exit_at_any_failpoint) {
   check_all(Action::exit_3);
 }
 
-// ---- ends that come in an odd order ---------------------------------------------------------------
+// ---- ends in an unusual order ---------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(an_exit_report_may_come_without_an_end_of_file, *testing::guarantee("2.1")) {
-  // Somebody whom the task has started holds its socket, out of reach of the snapshot.
+  // A process that the task has started holds its socket; the snapshot cannot reach that process.
   const int status = testing::elsewhere([] {
     par::init();
     par::Reactor loop;
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(an_exit_report_may_come_without_an_end_of_file, *testing::g
 
 namespace {
 
-// For the snapshots that are taken from now on.
+// For snapshots that are taken from now on.
 failpoints::Trigger& load_for_snapshots(failpoints::Action action, Failpoint failpoint) {
   failpoints::Fault fault;
   fault.action = action;
@@ -174,8 +174,8 @@ failpoints::Trigger& load_for_snapshots(failpoints::Action action, Failpoint fai
   return *fault.trigger;
 }
 
-// A child ends while its snapshot is stopped, so that nobody can say how.  Then the snapshot gets
-// `signum`.  What the caller heard before and after.
+// A child ends while its snapshot is stopped, so that there is no report of the end.  Then the snapshot gets `signum`.
+// Returns the events of the caller before and after.
 std::string end_of_file_without_report(int signum) {
   failpoints::Trigger& trigger = load_for_snapshots(failpoints::Action::stop, Failpoint::reap);
   trigger.active = true;
@@ -212,7 +212,7 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_may_come_without_an_exit_report, *testing::g
   BOOST_TEST(dies == 0);
 }
 
-// Else a slow start of one replica decides to whom it happens.
+// Otherwise a slow start of one replica would decide which one has the fault.
 BOOST_AUTO_TEST_CASE(a_fault_for_one_replica_does_not_affect_another) {
   const int status = testing::elsewhere([] {
     failpoints::Trigger& trigger = load_for_snapshots(failpoints::Action::exit_3, Failpoint::turn);
@@ -222,11 +222,11 @@ BOOST_AUTO_TEST_CASE(a_fault_for_one_replica_does_not_affect_another) {
     const pid_t chosen = snapshot.pids().at(1);
     pid_t lost = 0;
     par::Reactor loop;
-    const par::Hold hold = loop.hold();  // a loss is heard also where no call is pending
+    const par::Hold hold = loop.hold();  // a loss is reported even if no call is pending
     snapshot.on_lost([&](const par::ExitStatus& how) { lost = how.pid; });
     trigger.taken_by = chosen;
     trigger.active = true;
-    // The first replica turns for this one, and lives.
+    // The first replica handles this call, and lives on.
     par::Options options;
     options.snapshot = &snapshot;
     auto f = par::run(
@@ -235,7 +235,7 @@ BOOST_AUTO_TEST_CASE(a_fault_for_one_replica_does_not_affect_another) {
     f([&](par::Result<pid_t> r) { asked = r.value_or(-1); });
     while (asked == 0) loop.run_for(std::chrono::milliseconds(1));
     if (asked != snapshot.pid() || trigger.done_by == asked) return 1;
-    // Unless its first turn was late, and has done it.
+    // If the first turn of the replica was late, the action already happened there.
     if (trigger.done_by == 0) ::kill(chosen, SIGCONT);
     while (lost == 0) loop.run_for(std::chrono::milliseconds(1));
     return lost == chosen && trigger.done_by == chosen ? 0 : 2;
@@ -244,8 +244,8 @@ BOOST_AUTO_TEST_CASE(a_fault_for_one_replica_does_not_affect_another) {
 }
 
 BOOST_AUTO_TEST_CASE(a_client_that_connects_while_the_snapshot_ends_is_refused) {
-  // The parent is gone, and its snapshot waits for the children: one that asks for a child of its
-  // own must not wait with it.
+  // The parent is dead, and its snapshot waits for the children: a child that asks for a child of its own must not wait
+  // with it.
   int said[2];
   BOOST_REQUIRE(::pipe(said) == 0);
   const pid_t program = ::fork();
@@ -274,14 +274,14 @@ BOOST_AUTO_TEST_CASE(a_client_that_connects_while_the_snapshot_ends_is_refused) 
   ::close(said[0]);
   ::waitpid(program, nullptr, 0);
   BOOST_TEST(size == static_cast<ssize_t>(sizeof code));
-  // Before the door is shut, or after.
+  // The code depends on whether the rendezvous socket was already closed.
   BOOST_TEST((code == static_cast<int>(par::Errc::snapshot_lost) ||
               code == static_cast<int>(par::Errc::overloaded)));
 }
 
 BOOST_AUTO_TEST_CASE(events_deferred_by_a_stop_do_not_reach_a_destroyed_handle) {
-  // The end of a child is told in pieces where callbacks stop the loop; its Remote is dropped
-  // between two of them.
+  // Callbacks that stop the loop interrupt the reports of the end of a child; its Remote is destroyed between two of
+  // them.
   for (int drop_at = 1; drop_at <= 9; ++drop_at) {
     const int status = testing::elsewhere([drop_at] {
       par::init();

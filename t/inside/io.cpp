@@ -1,4 +1,4 @@
-// io.cpp - values to bytes and back: bounds, tables of round trips, and every way to be bad input.
+// io.cpp - values to bytes and back: bounds, tables of round trips, and every kind of bad input.
 #include "errors.hpp"
 #include "testing.hpp"
 
@@ -34,7 +34,7 @@ std::string name(Errc code) {
   return to_string(code);
 }
 
-// All bytes of a message, those that were adopted too.
+// All bytes of a message, including adopted ones.
 std::string bytes_of(Writer& out) {
   std::string bytes = out.bytes();
   bytes.append(out.adopted());
@@ -50,7 +50,7 @@ std::string encoded(T&& value) {
   return bytes;
 }
 
-// From memory of exactly that size, so that a sanitizer sees a byte too far.
+// The bytes are in memory of exactly that size, so that a sanitizer sees a read beyond the end.
 template <class C, class T>
 T decoded(const std::string& bytes) {
   const std::unique_ptr<char[]> exact(new char[bytes.size()]);
@@ -59,7 +59,7 @@ T decoded(const std::string& bytes) {
   return detail::decode<C, T>(in);
 }
 
-// And as the channel hands over what is large: a string that may be moved from.
+// Decodes as the channel passes a large message: from a string that may be moved out.
 template <class C, class T>
 T decoded_whole(std::string bytes) {
   Reader in(bytes, &bytes);
@@ -97,7 +97,8 @@ BOOST_AUTO_TEST_CASE(a_writer_appends_in_order) {
   BOOST_TEST(out.adopted().empty());
 }
 
-// Up to 32 bytes stand in the writer itself, and go where the rest is when more come.
+// Up to 32 bytes are stored in the writer itself, and move to the other storage when more are
+// written.
 BOOST_AUTO_TEST_CASE(a_short_writer_that_becomes_long_keeps_its_order) {
   for (std::size_t first = 0; first <= 40; ++first)
     for (std::size_t second = 0; second <= 40; ++second) {
@@ -161,7 +162,7 @@ BOOST_AUTO_TEST_CASE(adopting_twice_is_misuse) {
   out.adopt(owner, owner->data(), 3);
   BOOST_CHECK_THROW(out.adopt(owner, owner->data(), 3), std::logic_error);
   out.clear();
-  out.adopt(owner, owner->data(), 3);  // a message of its own
+  out.adopt(owner, owner->data(), 3);  // a separate message
   BOOST_TEST(out.size() == 3U);
 }
 
@@ -173,7 +174,7 @@ BOOST_AUTO_TEST_CASE(writing_after_an_adopted_value_is_misuse) {
   BOOST_CHECK_THROW(out.write("tail", 4), std::logic_error);
 }
 
-// Bytes that live for ever need no owner; where that is not meant, it is misuse.
+// Bytes with static lifetime need no owner; without that, a missing owner is misuse.
 BOOST_AUTO_TEST_CASE(adopting_without_an_owner_is_misuse_or_works) {
   Writer out;
   out.write("head");
@@ -183,7 +184,7 @@ BOOST_AUTO_TEST_CASE(adopting_without_an_owner_is_misuse_or_works) {
     BOOST_TEST(out.size() == 4U);
     return;
   }
-  BOOST_TEST(static_cast<bool>(out.adopted_owner()));  // what the channel goes by
+  BOOST_TEST(static_cast<bool>(out.adopted_owner()));  // the channel checks this
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -218,7 +219,7 @@ BOOST_AUTO_TEST_CASE(reading_beyond_the_end_names_the_position) {
     BOOST_TEST(has(text, "8 bytes"));
     BOOST_TEST(
         has(text, "offset " + std::to_string(first) + " of a message of " + std::to_string(size)));
-    BOOST_TEST(in.remaining() == size - first);  // nothing was taken
+    BOOST_TEST(in.remaining() == size - first);  // nothing was consumed
   }
 }
 
@@ -268,7 +269,7 @@ BOOST_AUTO_TEST_CASE(the_rest_of_a_message_is_a_copy) {
   BOOST_TEST(in.read(4) == "head");
   const std::string taken = in.take_rest();
   BOOST_TEST(taken == std::string(100000, 'x'));
-  BOOST_TEST(whole.size() == 100004U);  // still the owner's
+  BOOST_TEST(whole.size() == 100004U);  // still the owner's memory
 }
 
 BOOST_AUTO_TEST_CASE(bytes_taken_as_a_view_are_not_moved) {
@@ -306,7 +307,7 @@ struct Mixed {
   }
 };
 
-// No default constructor: a codec must not need one.
+// Without a default constructor: a codec must not need one.
 struct NoDefault {
   explicit NoDefault(int v) : value(v) {}
   int value;
@@ -366,7 +367,7 @@ BOOST_AUTO_TEST_CASE(integers_are_preserved) {
 BOOST_AUTO_TEST_CASE(floating_point_numbers_are_preserved) {
   floating_bits<float>();
   floating_bits<double>();
-  // A signalling NaN with a payload: only the bytes will do.
+  // A signalling NaN with a payload: only the exact bytes are right.
   for (const std::uint64_t bits :
        {0x7ff0000000000001U, 0x7ff8dead00beef00U, 0xfff0000000000001U, 0xffffffffffffffffU}) {
     double value;
@@ -500,7 +501,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 namespace shapes {
 
-// The field of this struct is found by argument-dependent look-up.
+// Argument-dependent lookup finds the functions for this struct.
 struct Celsius {
   double degrees = 0;
   bool operator==(const Celsius& other) const { return degrees == other.degrees; }
@@ -539,7 +540,8 @@ private:
 enum class Colour { red, green };
 NLOHMANN_JSON_SERIALIZE_ENUM(Colour, {{Colour::red, "red"}, {Colour::green, "green"}})
 
-// Neither default constructor nor from_json: nlohmann's own way to read it is below.
+// It has neither a default constructor nor from_json; the way of nlohmann to read such a type is
+// below.
 class Sealed {
 public:
   explicit Sealed(int v) : value(v) {}
@@ -742,7 +744,7 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_gives_a_value_or_bad_message) {
   BOOST_TEST(refused > 0U);
 }
 
-// The other side may be wrong in any way: it must not be able to exhaust our stack.
+// The peer may send any wrong input: it must not be able to exhaust the stack of this process.
 BOOST_AUTO_TEST_CASE(deeply_nested_brackets_are_refused) {
   const std::string open(200000, '[');
   const std::string close(200000, ']');
@@ -760,7 +762,7 @@ struct Coin {
   bool heads = false;
 };
 
-// What it throws is chosen by the case.
+// The case chooses the exception.
 struct Throwing {
   static inline int what = 0;
   static void act() {
@@ -836,7 +838,7 @@ BOOST_AUTO_TEST_CASE(types_that_are_not_codecs_are_recognised) {
   static_assert(!detail::can_put<ReadOnly, Coin> && detail::can_get<ReadOnly, Coin>);
   static_assert(!detail::can_put<WrongType, Coin> && !detail::can_get<WrongType, Coin>);
   static_assert(!detail::can_put<Coin, Coin>);
-  BOOST_TEST(true);  // the compiler has said it
+  BOOST_TEST(true);  // the check is that it compiles
 }
 
 BOOST_AUTO_TEST_CASE(any_exception_of_a_codec_is_bad_message) {
@@ -853,7 +855,7 @@ BOOST_AUTO_TEST_CASE(any_exception_of_a_codec_is_bad_message) {
     BOOST_TEST(has(out, row.text));
     const std::string in = bad_message([] { decoded<Throwing, Coin>("x"); });
     BOOST_TEST(has(in, row.text));
-    if (row.what == 4) continue;  // it is right as it is
+    if (row.what == 4) continue;  // this row is valid
     BOOST_TEST(has(out, "could not encode"));
     BOOST_TEST(has(in, "could not decode"));
   }

@@ -1,4 +1,4 @@
-// json.cpp - JSON without a document: what is written, what is read and what is refused is nlohmann's.
+// json.cpp - JSON without a document: written text, decoded values and refused input are those of nlohmann.
 #include "testing.hpp"
 
 #include <evparallel/json_io.hpp>
@@ -20,7 +20,7 @@ using nlohmann::json;
 
 namespace {
 
-// ---- what nlohmann does, and what we do: the text, the value as its text, or the error ----
+// ---- results of nlohmann and of the library: the text, the value as text, or the error ----
 
 template <class T>
 std::string outcome(const char* verb, T what) {
@@ -47,7 +47,7 @@ std::string our_put(const T& value) {
   });
 }
 
-// One thing is refused that nlohmann takes: what stands behind a null byte.
+// Bytes behind a null byte are the only input that the library refuses and nlohmann accepts.
 template <class T>
 std::string their_get(const std::string& text) {
   return outcome("decode", [&] {
@@ -57,7 +57,7 @@ std::string their_get(const std::string& text) {
   });
 }
 
-// From memory of exactly that size, so that a sanitizer sees a byte too far.
+// The text is in memory of exactly that size, so that a sanitizer sees a read beyond the end.
 template <class T>
 std::string our_get(const std::string& text) {
   return outcome("decode", [&] {
@@ -75,7 +75,7 @@ bool goes_the_short_way(const std::string& text) {
   return detail::JsonForm<T>::get(cursor, value) && cursor.at_end();
 }
 
-// Thousands of comparisons in a case: only those that fail are worth a word.
+// A case makes thousands of comparisons: only failed ones are reported.
 class Same {
 public:
   ~Same() { BOOST_TEST(failed_ == 0U, failed_ << " of " << count_ << " differ"); }
@@ -89,7 +89,7 @@ private:
   unsigned long failed_ = 0;
 };
 
-// A number that T has no place for: nlohmann casts, and the language does not say to what.
+// A number out of the range of T: nlohmann casts it, and the result of the cast is undefined.
 template <class T>
 bool is_cast_out_of_range(const std::string& text) {
   if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, double>) {
@@ -108,8 +108,8 @@ void same_get(Same& same, const std::string& text) {
   if (!is_cast_out_of_range<T>(text)) same(our_get<T>(text), their_get<T>(text), text);
 }
 
-// Written as they do, but for fractions, of which they read the same value; read back by the short way, whoever wrote
-// it, and the value is the same.
+// Written text is that of nlohmann, except for fractions, whose text has the same value; the fast path reads both texts
+// as the same value.
 template <class T>
 void same_both_ways(Same& same, const T& value) {
   const std::string theirs = their_put(value);
@@ -125,7 +125,7 @@ void same_both_ways(Same& same, const T& value) {
   }
 }
 
-// Every byte replaced by every other, taken out, doubled; and the text cut at every byte.
+// Replaces every byte by every other value, removes it, doubles it; and truncates the text at every byte.
 template <class T>
 void same_when_mutated(Same& same, const std::string& text) {
   for (std::size_t at = 0; at < text.size(); ++at) {
@@ -142,7 +142,7 @@ void same_when_mutated(Same& same, const std::string& text) {
   for (int byte = 0; byte < 256; ++byte) same_get<T>(same, text + static_cast<char>(byte));
 }
 
-// What every type must refuse or convert as nlohmann does.
+// Texts that every type must refuse or convert as nlohmann does.
 const std::vector<std::string> strange_texts = {"",
                                                 " ",
                                                 "1 ",
@@ -328,7 +328,7 @@ BOOST_AUTO_TEST_CASE(booleans_match_nlohmann) {
   same_when_mutated<bool>(same, "false");
 }
 
-// One is sent per call: a small message has room in the string itself.
+// One int is sent per call: a small message fits into the string itself.
 BOOST_AUTO_TEST_CASE(writing_an_int_allocates_no_memory) {
   Writer out;
   detail::encode<JsonIo<int>>(out, std::numeric_limits<int>::min());
@@ -348,7 +348,7 @@ T of_bits(Bits bits) {
   return value;
 }
 
-// Neither NaN nor infinite: of those their texts would be null.
+// Neither NaN nor infinite: their text is null.
 template <class T>
 void same_number(Same& same, T value) {
   if (!std::isfinite(value)) return;
@@ -427,7 +427,7 @@ BOOST_AUTO_TEST_CASE(floating_point_numbers_of_any_bits_match_nlohmann) {
   }
 }
 
-// The numbers that are used most: few digits, small exponents.
+// The most common numbers: few digits, small exponents.
 BOOST_AUTO_TEST_CASE(short_decimals_match_nlohmann) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
@@ -437,7 +437,7 @@ BOOST_AUTO_TEST_CASE(short_decimals_match_nlohmann) {
   }
 }
 
-// Nobody writes as many digits, but who reads must find the nearest double: half-way cases, too.
+// No writer emits so many digits, but a reader must find the nearest double, also for half-way cases.
 BOOST_AUTO_TEST_CASE(long_decimals_are_read_as_the_nearest_number) {
   Same same;
   std::mt19937_64 random_bits(testing::seed(1));
@@ -481,7 +481,7 @@ namespace {
 
 void same_string(Same& same, const std::string& value) {
   same_both_ways(same, value);
-  same_get<std::string>(same, '"' + value + '"');  // as it is
+  same_get<std::string>(same, '"' + value + '"');  // unescaped
 }
 
 }  // namespace
@@ -508,7 +508,7 @@ BOOST_AUTO_TEST_CASE(all_bytes_at_all_positions_match_nlohmann) {
       }
 }
 
-// All lengths, overlong forms, surrogates, beyond U+10FFFF, cut short and followed by more.
+// All lengths, overlong forms, surrogates, beyond U+10FFFF, truncated and followed by more bytes.
 BOOST_AUTO_TEST_CASE(boundaries_of_utf_8_match_nlohmann) {
   Same same;
   const std::string next = "\x41\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xff";
@@ -649,7 +649,7 @@ BOOST_AUTO_TEST_CASE(vectors_of_any_length_match_nlohmann) {
   same_both_ways(same, std::vector<std::uint8_t>(100000, 255));
 }
 
-// A codec that is made of this one may go another way when it fails.
+// A codec that is built on this one may take another path after a failure.
 BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_written_leaves_no_bytes) {
   Writer out;
   out.write("head");
@@ -664,7 +664,7 @@ BOOST_AUTO_TEST_CASE(a_value_that_cannot_be_written_leaves_no_bytes) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- what a text may not be ----
+// ---- invalid texts ----
 
 BOOST_AUTO_TEST_SUITE(texts)
 
@@ -675,7 +675,7 @@ struct Named {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Named, name)
 
-// Values in one another, as deep as one likes.
+// Values nested to any depth.
 struct Onion {
   std::vector<Onion> inside;
 };
@@ -692,7 +692,7 @@ std::string nested(std::size_t depth) {
 
 }  // namespace
 
-// nlohmann takes a null byte for the end of what it reads.
+// nlohmann stops reading at a null byte.
 BOOST_AUTO_TEST_CASE(bytes_after_a_null_byte_are_left_over) {
   const std::string behind("\0rest", 5);
   const std::string says = "bad message: 5 bytes are left over at offset ";
@@ -718,7 +718,7 @@ BOOST_AUTO_TEST_CASE(a_document_has_a_limit_of_depth) {
   BOOST_TEST(our_get<json>(objects + "{}" + std::string(limit, '}')) == says);
   BOOST_TEST(our_get<json>(objects + "1" + std::string(limit, '}')).rfind("value ", 0) == 0U);
 
-  // Brackets in strings, and side by side, are none in one another.
+  // Brackets in strings, and brackets side by side, are not nested.
   const std::string many = '"' + std::string(2 * limit, '[') + '"';
   BOOST_TEST(our_get<json>('[' + many + ']') == "value [" + many + ']');
   std::string flat = "[[]";

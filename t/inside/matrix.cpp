@@ -1,16 +1,16 @@
 // matrix.cpp - the fault matrix: every target x action x moment x use, with one replica and with two, each in a
 // program of its own.
 //
-// The axes are multiplied, not typed.  Where the parent is the target and dies, nobody is left to hear: processes
-// and descriptors are looked at.  In all other cells every call that was accepted is heard exactly once, with one of
-// the outcomes that allowed() derives, the callbacks of a process come in their order, and at the end no process and
+// The axes are multiplied, not typed.  If the target is the parent and it dies, no process is left to report: the test
+// checks processes and descriptors.  In all other cells every accepted call completes exactly once, with one of the
+// outcomes that allowed() derives, the callbacks of a process are called in their order, and at the end no process and
 // no descriptor is left.
 //
-// Its shards play a part of the cells of each case.  An audit build plays a fixed sample of them, and all where the
-// environment says EVPARALLEL_ALL_CELLS=1: each process costs much more there.
+// Each shard runs a part of the cells of each case.  An audit build runs a fixed sample of them, and all cells with
+// EVPARALLEL_ALL_CELLS=1 in the environment: each process costs much more there.
 //
-// Two more modes: --run_test=sample_of_cells, some cells for valgrind; --run_test=soak, cells at random for MINUTES,
-// from SEED.
+// There are two more modes: --run_test=sample_of_cells runs some cells for valgrind; --run_test=soak runs random cells
+// for MINUTES, from SEED.
 #include "cell.hpp"
 #include "shard.hpp"
 #include "testing.hpp"
@@ -34,9 +34,9 @@ constexpr Moment moments[] = {Moment::before_request,       Moment::after_reques
                               Moment::hundred_pending,      Moment::draining};
 constexpr unsigned replicas[] = {1, 2};
 
-// ---- which cells there are ------------------------------------------------------------------------
+// ---- the cells ------------------------------------------------------------------------------------
 
-// Why a cell cannot exist; nullptr: it can.
+// The reason why a cell is impossible; nullptr: it is possible.
 const char* impossible(const Cell& cell) {
   if (cell.target == Target::grandchild && cell.use != Use::nested)
     return "only a nested use has a grandchild";
@@ -66,7 +66,7 @@ std::vector<Cell> cells() {
   return all;
 }
 
-// ---- what may be heard ----------------------------------------------------------------------------
+// ---- allowed outcomes -----------------------------------------------------------------------------
 
 constexpr Set lost = set_of(par::Errc::snapshot_lost);
 constexpr Set killed = set_of(par::Errc::child_killed);
@@ -77,7 +77,7 @@ constexpr Set sent = set_of(par::Delivery::sent);
 constexpr Set started = set_of(par::Delivery::started);
 constexpr Allowed well{answered, 0};
 
-// The one who works dies.
+// The process that executes the calls dies.
 Allowed when_worker_ends(const Cell& cell, int index) {
   Allowed allowed;
   switch (cell.action) {
@@ -86,11 +86,11 @@ Allowed when_worker_ends(const Cell& cell, int index) {
     case Action::crash: allowed.outcomes = killed; break;
     case Action::exit_0:
     case Action::exit_3: allowed.outcomes = exited; break;
-    // It may find its socket gone and end, or be ended after `linger`.
+    // It may notice that its socket is closed and end, or be ended after `linger`.
     case Action::close: allowed.outcomes = exited | killed; break;
   }
   switch (cell.moment) {
-    // The message follows the end.  A caller that has seen it has the call answered by another child.
+    // The message is sent after the end.  If the caller has seen the end, another child answers the call.
     case Moment::before_request:
     case Moment::after_request:
     case Moment::before_first_message:
@@ -98,20 +98,20 @@ Allowed when_worker_ends(const Cell& cell, int index) {
       if (cell.use != Use::process) allowed.outcomes |= answered;
       allowed.deliveries = not_sent | sent;
       break;
-    // A part has left, so it counts as sent; no task begins with a part.
+    // A part was sent, so the call counts as sent; no task begins before its whole message has arrived.
     case Moment::mid_message: allowed.deliveries = sent; break;
-    // One is in the task, and the others are in the socket.
+    // One call is in the task, and the others are in the socket.
     case Moment::one_pending:
     case Moment::hundred_pending: allowed.deliveries = index == 1 ? started : sent; break;
-    // The action comes with the second answer, and what was written before is read before the end.  A
-    // process answers without waiting for its socket: it does the action with the first answer torn.
+    // The action comes with the second answer, and bytes written before it are read before the end.  A process answers
+    // without waiting for its socket: its action comes in the middle of the first answer.
     case Moment::draining:
       if (cell.use != Use::process && index == 1) return well;
       allowed.deliveries = index == 3 ? sent : started;
       break;
     case Moment::at_failpoint: break;
   }
-  // Without a socket, the calls that it has read already are worked on all the same.
+  // Without its socket, the child still executes the calls that it has already read.
   if (cell.action == Action::close && index > 1) allowed.deliveries |= started;
   return allowed;
 }
@@ -119,24 +119,24 @@ Allowed when_worker_ends(const Cell& cell, int index) {
 // The snapshot dies, and its children with it.
 Allowed when_snapshot_ends(const Cell& cell, int index) {
   Allowed allowed{lost, not_sent | sent};
-  // The message follows the end.  A caller that has seen it gets a child of the other one.
+  // The message is sent after the end.  If the caller has seen the end, it gets a child of the other snapshot.
   const bool follows =
       cell.moment == Moment::before_request || cell.moment == Moment::after_request ||
       cell.moment == Moment::before_first_message || cell.moment == Moment::between_messages;
   const bool before = cell.moment == Moment::before_request;
   if (cell.replicas > 1 && follows && (before || cell.use != Use::process))
     allowed.outcomes |= answered;
-  // A spare is there without being asked for, and may do its work before it is ended.
+  // A spare exists without a request, and may finish its work before it is ended.
   if (cell.spares > 0 && cell.moment <= Moment::after_request)
     return {lost | answered, not_sent | sent | started};
   if (before) return allowed;
-  // One is in the task, and the others, or a part of one, are in the socket.
+  // One call is in the task, and the others, or a part of one, are in the socket.
   const bool at_work = cell.moment == Moment::mid_message || cell.moment == Moment::one_pending ||
                        cell.moment == Moment::hundred_pending || cell.moment == Moment::draining;
   if (at_work) allowed.deliveries = index == 1 ? started : sent;
-  // While it is stopped, or leaves slowly because its socket is gone, its children work on.
+  // While the snapshot is stopped, or ends slowly after the loss of its socket, its children continue to work.
   if (cell.action == Action::stop_then_kill || cell.action == Action::close) {
-    // The one that is stopped before it forks never does.
+    // A snapshot that is stopped before it forks never forks.
     const bool forks = cell.moment != Moment::after_request || cell.action == Action::close;
     if (forks) allowed.outcomes |= answered;
     allowed.deliveries |= not_sent | sent | started;
@@ -144,8 +144,8 @@ Allowed when_snapshot_ends(const Cell& cell, int index) {
   return allowed;
 }
 
-// The parent's control socket is closed: for the snapshot that is the end of the parent.  Whoever is
-// at work may still answer.
+// The parent's control socket is closed: for the snapshot that is the end of the parent.  A child that is executing a
+// call may still answer.
 Allowed when_parent_closes(const Cell& cell, int index) {
   if (cell.moment == Moment::before_request || index == last_call)
     return {lost | answered, not_sent | sent | started};
@@ -156,18 +156,18 @@ Allowed allowed_for_program(const Cell& cell, int index) {
   if (index == spare_call) return well;
   const bool is_first = index == first_call;
   const bool nested = cell.use == Use::nested;
-  // In a nested use all happens while the first call is in its task.
+  // In a nested use everything happens while the first call is in its task.
   const bool untouched = is_first && !nested && cell.moment > Moment::before_first_message;
   if (untouched) return well;
   switch (cell.target) {
     case Target::parent: return when_parent_closes(cell, index);
     case Target::snapshot:
-      // The end of the process has told that it is lost.
+      // The end of the process has reported the loss.
       if (index == last_call && cell.replicas > 1 && cell.use == Use::process) return well;
-      // Where the calls went well before it was seen to end, also the last one may.
+      // If the calls succeeded before the end was noticed, the last one may succeed, too.
       if (index == last_call) return {lost | answered, not_sent | sent | started};
       if (!nested) return when_snapshot_ends(cell, index);
-      // The sockets of a dying process end a little before its children do.
+      // The sockets of a dying process are closed a little before its children end.
       return {lost | answered, started};
     case Target::child:
       if (index == last_call) return well;  // a child that is dead is replaced
@@ -183,10 +183,10 @@ Allowed allowed_for_program(const Cell& cell, int index) {
 Allowed allowed_for_child(const Cell& cell, int index) {
   if (index == first_call && cell.moment > Moment::before_first_message) return well;
   switch (cell.target) {
-    // What it hears is that its snapshot has ended, or does not let it in any more.
+    // The child gets an error that its snapshot has ended, or that the snapshot refuses new requests.
     case Target::parent:
     case Target::snapshot: return {answered | lost | overloaded, anything};
-    // It dies, or goes on without its socket to the parent.
+    // It dies, or continues without its socket to the parent.
     case Target::child: return well;
     default: return index == last_call ? well : when_worker_ends(cell, index);
   }
@@ -196,17 +196,17 @@ Allowed allowed(const Cell& cell, Who who, int index) {
   return who == Who::program ? allowed_for_program(cell, index) : allowed_for_child(cell, index);
 }
 
-// ---- playing --------------------------------------------------------------------------------------
+// ---- running the cells ----------------------------------------------------------------------------
 
 void check(const Cell& cell) {
-  testing::limit();  // for this one
+  testing::limit();  // the limit of this cell
   const Verdict verdict = play(cell, allowed);
   BOOST_TEST(verdict.complaints.empty(), name_of(cell) << verdict.text());
   BOOST_TEST(verdict.done, name_of(cell) << ": it did not happen");
 }
 
-// Which cells of a case this program plays.  Neighbours differ in the replicas, then in the moment, then in the
-// action; a step that has no divisor in common with the numbers of those meets all of them.
+// The cells of a case that this program runs.  Neighbours differ in the replicas, then in the moment, then in the
+// action; a step that is coprime to the numbers of these meets all of them.
 bool is_played(std::size_t index) {
   static const testing::Shard shard = testing::own_shard();
   static const bool all = !testing::sanitized || std::getenv("EVPARALLEL_ALL_CELLS");
@@ -269,11 +269,11 @@ BOOST_AUTO_TEST_CASE(process_child, *testing::guarantee("1.3 2.2")) {
   check_all(Use::process, Target::child);
 }
 
-// Those whom nobody has taken end with all others.
+// Spares that nobody has taken end with all other children.
 BOOST_AUTO_TEST_CASE(with_spares, *testing::guarantee("5.1 5.3")) {
   std::vector<Cell> some;
   for (Cell cell : cells()) {
-    // What is forked ahead is born before it is asked for.
+    // A spare starts before it is requested.
     const bool too_early = cell.target == Target::child && cell.moment == Moment::after_request;
     if (cell.target == Target::grandchild || cell.replicas > 1 || too_early) continue;
     cell.spares = 2;
@@ -301,10 +301,10 @@ namespace {
 
 constexpr std::size_t sample_size = 120;
 
-// The same ones each time, from all over the matrix.
+// The same cells each time, from the whole matrix.
 std::vector<Cell> sample() {
   const std::vector<Cell> all = cells();
-  constexpr std::size_t stride = 37;  // no divisor in common with the number of cells
+  constexpr std::size_t stride = 37;  // coprime to the number of cells
   std::vector<Cell> some;
   for (std::size_t i = 0; i < sample_size; ++i) some.push_back(all[i * stride % all.size()]);
   return some;
@@ -320,7 +320,7 @@ std::size_t below(Random& random, std::size_t limit) {
   return random() % limit;
 }
 
-// One of the matrix, or an end at any hit of any failpoint, where it is passed at all.
+// A cell of the matrix, or an end at any hit of any failpoint that is passed.
 template <class Random>
 Cell any_cell(Random& random, const std::vector<Cell>& matrix) {
   const Cell cell = matrix[below(random, matrix.size())];

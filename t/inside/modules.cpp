@@ -1,4 +1,4 @@
-// modules.cpp - what is loaded, and whether a function is where it was.
+// modules.cpp - loaded modules, and whether a function is still at its address.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -49,7 +49,7 @@ struct Loaded {
   std::uintptr_t function;
 };
 
-// What is loaded now, without that module: as it was before it came.
+// The modules that are loaded now, except that one: the state before it was loaded.
 Modules without(const Module* gone) {
   Modules modules = *modules_now();
   const auto is_gone = [&](const Module& module) { return module.base == gone->base; };
@@ -58,7 +58,7 @@ Modules without(const Module* gone) {
   return modules;
 }
 
-// A list as it would be if something had been loaded since.
+// The list that would exist if another module had been loaded since.
 Modules outdated(Modules modules) {
   if (modules.counts) --modules.counts->loads;
   return modules;
@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(modules_are_scanned_only_if_the_loader_counts_a_change) {
     BOOST_TEST(now->counts->unloads == then.counts->unloads);
   }
   BOOST_TEST(modules_now()->counts->unloads == then.counts->unloads + 1);
-  // With equal counts this list would have to be right, so it is not compared.
+  // With equal counts the list must be right, so it is not compared.
   then = *modules_now();
   for (Module& module : then.all) module.identity = "another";
   BOOST_TEST(text_of(why_unknown(then, address(&here))) == "known");

@@ -1,5 +1,5 @@
-// no_std_json.cpp - EVPARALLEL_NO_STD_JSON: nothing of ours stands beside serializers that the program has.
-// And JSON_DIAGNOSTICS: nlohmann's types have other names then, and its errors say where.
+// no_std_json.cpp - EVPARALLEL_NO_STD_JSON: no serializer of the library competes with serializers of the program.  And
+// JSON_DIAGNOSTICS: the types of nlohmann have other names then, and its errors contain the place.
 #define EVPARALLEL_NO_STD_JSON
 #define JSON_DIAGNOSTICS 1
 #include "testing.hpp"
@@ -21,7 +21,7 @@ constexpr bool is_like_optional<T, std::void_t<decltype(std::declval<T&>().has_v
 
 }  // namespace
 
-// One for all that is like an optional: the compiler could not choose between this one and ours.
+// One serializer for all types like optional: the compiler could not choose between this one and that of the library.
 template <class T>
 struct nlohmann::adl_serializer<T, std::enable_if_t<is_like_optional<T>>> {
   static void to_json(json& to, const T& value) {
@@ -64,7 +64,7 @@ BOOST_AUTO_TEST_CASE(types_without_a_serializer_cannot_be_converted) {
   static_assert(!std::is_constructible_v<json, const std::monostate&>);
   static_assert(!std::is_constructible_v<json, const std::chrono::seconds&>);
   static_assert(!std::is_constructible_v<json, const std::chrono::steady_clock::time_point&>);
-  BOOST_TEST(true);  // the compiler has said it
+  BOOST_TEST(true);  // the check is that it compiles
 }
 
 BOOST_AUTO_TEST_CASE(other_types_are_encoded_as_usual) {

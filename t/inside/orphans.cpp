@@ -1,4 +1,5 @@
-// orphans.cpp - processes that children leave behind: they are found, ended and counted, and others are left alone.
+// orphans.cpp - processes that children leave behind: they are found, ended and counted, and other processes are left
+// alone.
 #include "calling.hpp"
 #include "private_names.hpp"
 #include "testing.hpp"
@@ -38,7 +39,7 @@ void add_to(void* pids, pid_t pid) {
   for (;;) ::pause();
 }
 
-// Children of the test program itself, for as long as it lives.
+// Children of the test program itself, which end with the object.
 class Offspring {
 public:
   template <class F>
@@ -87,9 +88,9 @@ par::Options in(par::Snapshot& snapshot) {
   return options;
 }
 
-// ---- what tasks do ----
+// ---- tasks ----
 
-// A process that `f` makes what it is; its pid, once it is that.
+// Forks a process that calls `f`, and returns its pid when `f` reports that it is ready.
 template <class F>
 pid_t started(F f) {
   int ends[2];
@@ -120,7 +121,7 @@ pid_t with_a_session_of_its_own(int) {
   });
 }
 
-// As daemon(3) does it: whoever has started it ends at once.
+// As daemon(3) does it: the process that starts it ends at once.
 pid_t as_a_daemon(int) {
   return started([](int to) {
     ::setsid();
@@ -129,7 +130,7 @@ pid_t as_a_daemon(int) {
   });
 }
 
-// The last of a chain, each in a session of its own.
+// The last process of a chain in which each has a session of its own.
 pid_t in_a_chain(int links) {
   return started([links](int to) {
     for (int i = 0; i < links; ++i) {
@@ -140,7 +141,7 @@ pid_t in_a_chain(int links) {
   });
 }
 
-// ---- a program that asks for such children ----
+// ---- a program that uses such children ----
 
 class Program {
 public:
@@ -175,7 +176,7 @@ private:
   std::optional<par::Reactor> loop_;
 };
 
-// A program that is to be killed.  In it `start` makes children and tells two processes by tell(first, second), which
+// A program that the test kills.  In it `start` makes children and reports two processes by tell(first, second), which
 // does not return.
 class ForkedProgram {
 public:
@@ -214,13 +215,13 @@ private:
 
 BOOST_AUTO_TEST_CASE(both_methods_find_exactly_the_children) {
   Offspring all;
-  for (int i = 0; i < 300; ++i) all.add(sleep_for_ever);  // more than one read takes
-  all.add([] {});                                         // it ends, and nobody waits for it
+  for (int i = 0; i < 300; ++i) all.add(sleep_for_ever);  // more than one read returns
+  all.add([] {});  // this child ends, and nobody waits for it
   all.add([] {
     ::prctl(PR_SET_NAME, "a) S 1 (b");
     if (::fork() == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      sleep_for_ever();  // no child of ours
+      sleep_for_ever();  // not a child of this process
     }
     sleep_for_ever();
   });
@@ -245,7 +246,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_can_be_waited_for_is_a_child) {
   BOOST_TEST(!par::is_child_of_this_process(::getpid()));
 }
 
-// ---- looks ----
+// ---- search for orphans ----
 
 BOOST_AUTO_TEST_CASE(one_scan_serves_several_ends) {
   Table& all = table();
@@ -255,7 +256,7 @@ BOOST_AUTO_TEST_CASE(one_scan_serves_several_ends) {
   BOOST_TEST(wait >= 0);
   BOOST_TEST(wait <= 200);
   for (int i = 0; i < 1000; ++i) all.orphans.scan_soon();
-  BOOST_TEST(all.orphans.wait_time(evparallel::now_ns()) <= wait);  // it is not put off
+  BOOST_TEST(all.orphans.wait_time(evparallel::now_ns()) <= wait);  // it is not postponed
   BOOST_TEST(testing::eventually([&] {
     all.orphans.scan_if_due(evparallel::now_ns());
     return all.orphans.wait_time(evparallel::now_ns()) == -1;
@@ -328,7 +329,7 @@ BOOST_AUTO_TEST_CASE(a_process_in_the_group_ends_at_once_and_is_not_counted) {
   const pid_t one = program.ask(f);
   f = {};
   BOOST_TEST(Program::gone(one));
-  // A look later it is still none.
+  // At the next search it is still none.
   auto g = program.start(with_a_session_of_its_own);
   const pid_t other = program.ask(g);
   g = {};
@@ -338,7 +339,7 @@ BOOST_AUTO_TEST_CASE(a_process_in_the_group_ends_at_once_and_is_not_counted) {
   program.end();
 }
 
-// A daemon has lost its own parent, and its child lives: it is not left behind yet.
+// A daemon has lost its own parent, and its child is alive: the daemon is not an orphan yet.
 BOOST_AUTO_TEST_CASE(processes_of_a_living_child_survive_the_end_of_others) {
   testing::allow_descriptors(1);
   Program program;
@@ -369,7 +370,7 @@ BOOST_AUTO_TEST_CASE(a_killed_child_leaves_no_orphans) {
   program.end();
 }
 
-// The snapshot looks once more before it ends, however that comes.
+// The snapshot searches once more before it ends, in any kind of end.
 BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_snapshot) {
   testing::allow_descriptors(1);
   Program program;
@@ -387,7 +388,7 @@ BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_program) {
     ForkedProgram parent([busy](Program& program, auto report) {
       auto f = program.start(as_a_daemon);
       const pid_t daemon = program.ask(f);
-      // A child that takes its end badly has to be killed first.
+      // A child that ends slowly has to be killed first.
       auto g = program.start([](int) -> pid_t { sleep_for_ever(); });
       if (busy) g(0, [](par::Result<pid_t>) {});
       if (program.until([&] { return g.pid() != 0; })) report(daemon, program.snapshot()->pid());
@@ -397,7 +398,7 @@ BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_program) {
   }
 }
 
-// For its parent a process is not gone before its tracer has heard of its end.
+// For the parent a process is not gone before its tracer has waited for it.
 BOOST_AUTO_TEST_CASE(a_child_that_ends_slowly_keeps_no_orphan_alive) {
   if (testing::watched_for_leaks()) return testing::skip("to look for leaks is to trace");
   ForkedProgram parent([](Program& program, auto report) {

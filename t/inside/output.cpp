@@ -1,4 +1,5 @@
-// output.cpp - bytes of captured streams to lines: pieces, ends, interruptions, and what is kept.
+// output.cpp - from bytes of captured streams to lines: pieces, ends, interruptions, and the last
+// lines that are kept.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -20,7 +21,7 @@ using Strings = std::vector<std::string>;
 
 namespace {
 
-// "out 7 first", "err 7 half+": where it goes on.
+// "out 7 first", "err 7 half+": a "+" if the line continues.
 std::string text_of(const par::OutputLine& line) {
   return (line.stream == STDOUT_FILENO ? "out " : "err ") + std::to_string(line.pid) + " " +
          std::string(line.text) + (line.goes_on ? "+" : "");
@@ -40,7 +41,7 @@ struct Captured {
   void write(const par::DupFd& to, const std::string& text) {
     BOOST_REQUIRE(::write(to.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
   }
-  // What is there to be read does not hold the loop by itself.
+  // Unread output does not hold the loop by itself.
   void turn() {
     const par::Timer timer = loop.after(std::chrono::milliseconds(1), [] {});
     loop.run();
@@ -72,9 +73,9 @@ BOOST_AUTO_TEST_CASE(the_last_lines_are_bounded_by_number_and_by_bytes) {
   BOOST_TEST(last_of(2, 4096, {"", ""}) == "\n");
   BOOST_TEST(last_of(0, 4096, {"a", "b"}) == "");
   BOOST_TEST(last_of(20, 0, {"a", "b"}) == "");
-  BOOST_TEST(last_of(20, 3, {"ab", "cd", "ef"}) == "ef");      // half a line is none
-  BOOST_TEST(last_of(20, 5, {"ab", "cd", "ef"}) == "cd\nef");  // exactly two
-  BOOST_TEST(last_of(20, 3, {"ab", "cdefgh"}) == "fgh");       // unless there is no whole one
+  BOOST_TEST(last_of(20, 3, {"ab", "cd", "ef"}) == "ef");      // an incomplete line is dropped
+  BOOST_TEST(last_of(20, 5, {"ab", "cd", "ef"}) == "cd\nef");  // exactly two lines
+  BOOST_TEST(last_of(20, 3, {"ab", "cdefgh"}) == "fgh");       // unless there is no complete line
   BOOST_TEST(last_of(20, 3, {"abcdef", "x"}) == "x");
 }
 
@@ -129,7 +130,7 @@ BOOST_AUTO_TEST_CASE(a_long_line_is_delivered_in_pieces) {
   BOOST_TEST(c.lines.size() == 3U);
   BOOST_TEST(c.lines.at(1) == "out 7 rest");
   BOOST_TEST(c.lines.at(2) == "out 7 next");
-  // Exactly as long as a piece, with its newline behind it in the same read.
+  // The line is exactly as long as a piece, with its newline behind it in the same read.
   c.write(c.err, whole.substr(10));
   c.turn();
   c.write(c.err, "0123456789\n");
@@ -154,7 +155,7 @@ BOOST_AUTO_TEST_CASE(an_end_of_file_delivers_the_rest_and_closes) {
 BOOST_AUTO_TEST_CASE(the_end_does_not_wait_for_others_who_hold_the_pipe) {
   Captured c;
   c.write(c.out, "last");
-  BOOST_TEST(c.output->finish());  // c.out and c.err are open still
+  BOOST_TEST(c.output->finish());  // c.out and c.err are still open
   BOOST_TEST((c.lines == Strings{"out 7 last"}));
 }
 
@@ -197,7 +198,7 @@ BOOST_AUTO_TEST_CASE(a_stop_leaves_the_rest_for_the_next_run) {
   }
 }
 
-// ---- nobody hears ----
+// ---- without a receiver ----
 
 BOOST_AUTO_TEST_CASE(a_released_capture_reads_on_so_that_no_writer_dies) {
   Captured c;

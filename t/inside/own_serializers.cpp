@@ -1,7 +1,8 @@
-// own_serializers.cpp - serializers of the user's for the same types as ours: theirs are used, whichever way they are made.
+// own_serializers.cpp - serializers of the user for the types that the library serializes: those of the user are used,
+// in whatever form they are written.
 #include "testing.hpp"
 
-// Before ours are seen: for every variant.
+// Before the library's serializers are seen: for every variant.
 #include <nlohmann/json.hpp>
 
 #include <variant>
@@ -19,7 +20,7 @@ struct nlohmann::adl_serializer<std::variant<T...>> {
 #include <evparallel/binary_io.hpp>
 #include <evparallel/json_io.hpp>
 
-// After: for every optional, for one duration, for the path.
+// After them: for every optional, for one duration, for path.
 template <class T>
 struct nlohmann::adl_serializer<std::optional<T>> {
   static void to_json(json& to, const std::optional<T>& value) {
@@ -55,7 +56,7 @@ struct nlohmann::adl_serializer<std::monostate> {
   static void from_json(const json&, std::monostate&) {}
 };
 
-// Types that would go without a document.
+// Types that are otherwise written without a document.
 template <>
 struct nlohmann::adl_serializer<float> {
   static void to_json(json& to, float value) {
@@ -74,7 +75,7 @@ struct nlohmann::adl_serializer<std::vector<short>> {
   }
 };
 
-// By look-up: a type's own functions, for what is made of it.
+// By lookup: functions of a type itself, for composite types that contain it.
 namespace shapes {
 
 struct Clock {
@@ -148,7 +149,7 @@ BOOST_AUTO_TEST_CASE(own_serializers_apply_to_types_without_a_document) {
   BOOST_TEST(out.bytes() == "[\"NaN\"]");
 }
 
-// The binary forms are made of the same documents.
+// The binary formats are made from the same documents.
 BOOST_AUTO_TEST_CASE(own_serializers_apply_to_binary_codecs) {
   Writer out;
   detail::encode<CborIo<std::optional<int>>>(out, std::optional<int>(5));

@@ -1,4 +1,4 @@
-// pipe.cpp - both ends of a pipe in one process: what is told, in which order, and what is not.
+// pipe.cpp - both ends of a pipe in one process: the events, their order, and their absence.
 #include "calling.hpp"
 #include "private_names.hpp"
 #include "testing.hpp"
@@ -38,7 +38,7 @@ const Codecs& raw = par::detail::pipe_codecs<std::string, std::string, par::RawI
                                              par::RawIo<std::string>>;
 using Pipe = par::Pipe<std::string, std::string>;
 
-// One end, and what it has heard.
+// One end, and its events.
 struct End {
   End(par::Reactor& loop, par::OwnedFd socket, PipeCore::ExitReport exit_report, std::size_t mark)
       : core(std::make_shared<PipeCore>(loop.loop(), par::Channel(std::move(socket), limit), mark,
@@ -62,7 +62,8 @@ struct End {
   Strings received;
 };
 
-// The parent's end hears a last word, the child's none.  A hold keeps the loop running as an open Process does.
+// The parent's end receives an exit report, the child's end none.  A hold keeps the loop running as an open Process
+// does.
 struct Fixture {
   explicit Fixture(std::size_t mark = 100000) {
     par::OwnedFd one;
@@ -118,11 +119,11 @@ BOOST_AUTO_TEST_CASE(either_side_may_half_close_and_the_other_goes_on) {
     second.pipe.close();
     BOOST_TEST(f.until([&] { return first.received.size() == 2; }));
     BOOST_TEST((first.received == Strings{"b", "END"}));
-    BOOST_TEST(f.until([&] { return f.child->owner.over == 1; }));  // both directions: no last word
+    BOOST_TEST(f.until([&] { return f.child->owner.over == 1; }));  // both directions: no report
     BOOST_TEST(f.parent->owner.over == 0);
     f.parent->core->conclude(death());
     BOOST_TEST(f.parent->owner.over == 1);
-    BOOST_TEST((f.parent->received.back() == "END"));  // a clean end is no error, whatever follows
+    BOOST_TEST((f.parent->received.back() == "END"));  // after a clean end there is no error
   }
 }
 
@@ -150,7 +151,7 @@ BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
   Fixture f;
   f.child->pipe.send("a");
   f.child->pipe.send("b");
-  f.parent->core->conclude(death());  // before anything was read; the other end stays open
+  f.parent->core->conclude(death());  // before anything was read; the other end remains open
   BOOST_TEST((f.parent->received == Strings{"a", "b", "ERROR child_killed", "END"}));
   BOOST_TEST(f.parent->owner.over == 1);
 }
@@ -219,7 +220,7 @@ BOOST_AUTO_TEST_CASE(send_after_the_end_of_the_other_side_is_dropped_and_reporte
   BOOST_TEST(f.until([&] { return f.child->received.size() == 2; }));
   BOOST_TEST((f.child->received == Strings{"ERROR closed", "END"}));
   for (int i = 0; i < 3; ++i) {
-    // The rule that an end without on_end closes this side does not hold here: there is one.
+    // The rule that an end without on_end closes this side does not apply: on_end is set.
     BOOST_TEST(f.child->pipe.send("x"));
     testing::turn(f.loop, 2);
   }
@@ -373,7 +374,7 @@ BOOST_AUTO_TEST_CASE(handlers_are_released_at_the_end) {
 
 BOOST_AUTO_TEST_CASE(a_message_is_sent_at_once_and_calls_of_one_callback_together) {
   Fixture f;
-  // Looked at in the socket.
+  // The bytes in the socket are counted.
   par::OwnedFd one;
   par::OwnedFd other;
   BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
@@ -400,9 +401,9 @@ BOOST_AUTO_TEST_CASE(a_message_is_sent_at_once_and_calls_of_one_callback_togethe
       .detach();
   testing::turn(f.loop, 5);
   BOOST_TEST(sent == 26);
-  BOOST_TEST(called == 26);  // nothing more yet
+  BOOST_TEST(called == 26);  // no further write
   BOOST_TEST(waiting() == 101 * 26);
-  // Outside the loop nothing waits.
+  // Outside of the loop every message is sent at once.
   call();
   BOOST_TEST(waiting() == 102 * 26);
 }
@@ -455,7 +456,7 @@ std::string frame_of(par::FrameKind kind, const std::string& body, std::uint64_t
   return header_of(kind, id, body.size()) + body;
 }
 
-// One end of a pipe; the other one is a socket in the test's own hand.
+// One end of a pipe; the test reads and writes the other socket itself.
 struct RawFixture {
   explicit RawFixture(PipeCore::ExitReport exit_report, std::size_t mark = 100000,
                       par::PairKind kind = par::PairKind::stream) {
@@ -468,7 +469,7 @@ struct RawFixture {
     BOOST_REQUIRE(::send(other.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) ==
                   static_cast<ssize_t>(bytes.size()));
   }
-  // What is there to be read.
+  // All bytes that can be read now.
   std::string read() const {
     std::string all;
     std::vector<char> bytes(1 << 16);
@@ -490,10 +491,10 @@ struct RawFixture {
 
 }  // namespace
 
-// ---- a writer that waits ----
+// ---- a waiting writer ----
 
-// The way to pass messages on: what cannot be written stops the reading.  When the other side dies there is
-// no drain to come by writing; the end must come all the same.
+// A relay of messages: it stops reading while it cannot write.  When the other side dies, no write leads to a drain;
+// the end must be reported all the same.
 BOOST_AUTO_TEST_CASE(a_writer_that_waits_for_a_drain_gets_the_end) {
   for (const bool parent_waits : {false, true}) {
     Fixture f(50000);
@@ -566,7 +567,7 @@ BOOST_AUTO_TEST_CASE(a_reader_that_does_not_read_makes_the_writer_wait) {
       at = (at + static_cast<std::size_t>(put)) % frames.size();
     }
     BOOST_TEST(full == 20);
-    BOOST_TEST(taken < 2 * limit);  // what a socket holds, and one read
+    BOOST_TEST(taken < 2 * limit);  // the capacity of a socket, and one read
     BOOST_TEST(f.end->received.empty());
     f.end->pipe.resume();
     f.end->listen();
@@ -593,9 +594,9 @@ BOOST_AUTO_TEST_CASE(buffered_counts_the_bytes_that_are_not_written) {
   BOOST_TEST(f.parent->pipe.buffered() == 0u);
 }
 
-// ---- the other side's end ----
+// ---- the end of the other side ----
 
-// The first message that cannot be written is the one that finds out.
+// The first message that cannot be written discovers the end.
 BOOST_AUTO_TEST_CASE(a_send_after_the_end_of_the_other_side_is_reported) {
   for (const int sends : {1, 4}) {
     RawFixture f(PipeCore::ExitReport::none);
@@ -614,7 +615,7 @@ BOOST_AUTO_TEST_CASE(messages_of_a_dead_process_arrive_before_its_end) {
   for (const auto exit_report : {PipeCore::ExitReport::none, PipeCore::ExitReport::comes}) {
     RawFixture f(exit_report);
     f.write(frame_of(par::FrameKind::message, "a") + frame_of(par::FrameKind::message, "b"));
-    f.end->pipe.send("unread");  // so that the end is a reset
+    f.end->pipe.send("unread");  // makes the end a reset
     f.other.reset();
     for (int i = 0; i < 3; ++i) f.end->pipe.send("unheard");
     if (exit_report == PipeCore::ExitReport::comes) {
@@ -625,7 +626,7 @@ BOOST_AUTO_TEST_CASE(messages_of_a_dead_process_arrive_before_its_end) {
     BOOST_REQUIRE(f.end->received.size() == 4u);
     BOOST_TEST(f.end->received[0] == "a");
     BOOST_TEST(f.end->received[1] == "b");
-    BOOST_TEST(f.end->received[2].substr(0, 5) == "ERROR");  // whichever end was noticed
+    BOOST_TEST(f.end->received[2].substr(0, 5) == "ERROR");  // for either kind of noticed end
     BOOST_TEST(f.end->received[3] == "END");
   }
 }
@@ -729,12 +730,12 @@ BOOST_AUTO_TEST_CASE(unread_messages_are_dropped_after_close) {
   f.child->pipe.close();
   testing::turn(f.loop, 10);
   BOOST_TEST(f.parent->received.empty());
-  f.parent->pipe.close();  // only the end is waited for now
+  f.parent->pipe.close();  // only the end is awaited now
   BOOST_TEST(f.until([&] { return !f.parent->received.empty(); }));
   BOOST_TEST(said(f.parent->received) == "END");
 }
 
-// ---- what callbacks may do ----
+// ---- allowed actions in callbacks ----
 
 BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
   for (const int which : {0, 1, 2, 3}) {
@@ -742,7 +743,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_shut_the_pipe) {
     int called = 0;
     const auto act = [&, big = std::string(100, 'b')] {
       f.end->core->abort();
-      called += big.size() == 100 ? 1 : 100;  // still whole
+      called += big.size() == 100 ? 1 : 100;  // the callback is still intact
     };
     if (which == 0) f.end->pipe.on_message([act](std::string) { act(); });
     if (which == 1) f.end->pipe.on_error([act](const par::Error&) { act(); });
@@ -774,7 +775,7 @@ BOOST_AUTO_TEST_CASE(every_callback_may_abandon_the_pipe) {
       f.end->core->detach();
       f.end->core.reset();
       f.end->pipe = Pipe();
-      called += big.size() == 100 ? 1 : 100;  // still whole
+      called += big.size() == 100 ? 1 : 100;  // the callback is still intact
     };
     auto core = f.end->core;
     if (which == 0) f.end->pipe.on_message([act](std::string) { act(); });
@@ -812,13 +813,13 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_callback_are_thrown_out_of_run) {
       thrown = error.what();
     }
     BOOST_TEST(thrown == (which == 1 ? "error" : which == 2 ? "end" : "drain"));
-    if (which == 1) {  // the sequence goes on
+    if (which == 1) {  // the sequence continues
       BOOST_TEST(f.until([&] { return count(f.end->received, "END") == 1; }));
     }
   }
 }
 
-// The only one who knows the pipe is its own callback.
+// Only the callback of the pipe itself holds the pipe.
 BOOST_AUTO_TEST_CASE(a_pipe_that_holds_itself_is_destroyed_with_the_reactor) {
   auto token = std::make_shared<int>(0);
   par::OwnedFd one;
@@ -928,7 +929,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_may_be_paused_before_the_first_read) {
   f.child->pipe.send("a");
   testing::turn(f.loop, 5);
   f.parent->pipe.resume();
-  f.parent->pipe.pause();  // the later word counts
+  f.parent->pipe.pause();  // the last call counts
   testing::turn(f.loop, 5);
   BOOST_TEST(f.parent->received.empty());
   f.parent->pipe.resume();
@@ -953,7 +954,7 @@ BOOST_AUTO_TEST_CASE(the_callback_may_be_set_and_removed) {
   BOOST_TEST(said(f.parent->received) == "0 1 2 3 4 5 6 7 8 9 END");
 }
 
-// Everything at random: what was sent is heard, in order, once.
+// Random actions: all sent messages are received in order, once.
 BOOST_AUTO_TEST_CASE(random_traffic_arrives_in_order) {
   for (unsigned seed = 1; seed <= 25; ++seed) {
     std::mt19937 random(testing::seed(seed));
@@ -1143,9 +1144,9 @@ BOOST_AUTO_TEST_CASE(an_abandoned_pipe_is_destroyed_with_its_reactor) {
   BOOST_TEST(alive.expired());
 }
 
-// ---- how much is written at a time ----
+// ---- the size of a write ----
 
-// Over packets each write is one to be counted.
+// On a socket of packets each write can be counted.
 BOOST_AUTO_TEST_CASE(a_thousand_calls_in_one_callback_need_few_writes) {
   RawFixture f(PipeCore::ExitReport::none, limit, par::PairKind::packets);
   f.loop.post([&] {

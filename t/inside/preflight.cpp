@@ -1,4 +1,4 @@
-// preflight.cpp - what a snapshot taken now would inherit or not: threads, descriptors, signals, timers, streams.
+// preflight.cpp - state that a snapshot would inherit or lose now: threads, descriptors, signals, timers, streams.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -141,7 +141,7 @@ BOOST_AUTO_TEST_CASE(threads_are_listed_with_their_names) {
   BOOST_TEST(!preflight().in_the_way());
 }
 
-// A thread that was joined may be listed for a moment.
+// A joined thread may be listed for a moment.
 BOOST_AUTO_TEST_CASE(joined_threads_are_not_in_the_way) {
   for (int i = 0; i < 200; ++i) {
     std::thread([] {}).join();
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(joined_threads_are_not_in_the_way) {
   BOOST_TEST(preflight().threads.empty());
 }
 
-// Asked by a thread, the first one is another.
+// For a call from a thread, the main thread is another thread.
 BOOST_AUTO_TEST_CASE(the_calling_thread_is_not_listed) {
   PreflightReport report;
   pid_t caller = 0;
@@ -225,7 +225,7 @@ BOOST_AUTO_TEST_CASE(other_descriptors_are_only_listed) {
   BOOST_TEST(report.describe() == "");
 }
 
-// A name is no kind.
+// The kind is not derived from the name.
 BOOST_AUTO_TEST_CASE(a_file_may_have_any_name) {
   char folder[] = "/tmp/evparallel-22-XXXXXX";
   BOOST_REQUIRE(::mkdtemp(folder) != nullptr);
@@ -286,7 +286,7 @@ namespace {
 extern "C" void received(int) {}
 extern "C" void received_with_details(int, siginfo_t*, void*) {}
 
-// Sets what happens at a signal for as long as it lives.
+// Sets the action of a signal for the lifetime of the object.
 class At {
 public:
   At(int signum, void (*handler)(int)) : signum_(signum) {
@@ -346,7 +346,7 @@ BOOST_AUTO_TEST_CASE(handlers_of_the_program_and_ignored_signals_are_listed) {
     BOOST_REQUIRE(handler.has_value());
     BOOST_TEST(!handler->ignored);
     BOOST_TEST(has(handler->module, "preflight"));
-    // A program need not name its functions for others.
+    // A program may not export the names of its functions.
     BOOST_TEST((has(handler->symbol, "received") || has(handler->symbol, "+0x")));
   }
   BOOST_TEST(handler_of(SIGRTMIN + 3)->signal == "signal " + std::to_string(SIGRTMIN + 3));
@@ -383,7 +383,7 @@ BOOST_AUTO_TEST_CASE(interval_timers_are_listed) {
     ::setitimer(which, &none, nullptr);
     BOOST_REQUIRE(armed.size() == 1U);
     BOOST_TEST(armed[0].id == -1);
-    // The kernel rounds up to a turn of its clock.
+    // The kernel rounds up to a tick of its clock.
     BOOST_TEST(
         (armed[0].left > std::chrono::seconds(0) && armed[0].left < std::chrono::seconds(101)));
     BOOST_TEST((armed[0].interval >= std::chrono::milliseconds(200500)));
@@ -391,7 +391,7 @@ BOOST_AUTO_TEST_CASE(interval_timers_are_listed) {
 }
 
 BOOST_AUTO_TEST_CASE(an_alarm_is_listed_as_a_timer) {
-  const unsigned left = ::alarm(0);  // of the test program's own
+  const unsigned left = ::alarm(0);  // the alarm of the test program itself
   BOOST_TEST(timers_of("real").empty());
   ::alarm(1000);
   const auto armed = timers_of("real");
@@ -451,7 +451,7 @@ BOOST_AUTO_TEST_CASE(unwritten_output_is_listed) {
   BOOST_TEST(preflight().streams.empty());
 }
 
-// As std::ios::sync_with_stdio(false) has it: a buffer of their own.
+// The state after std::ios::sync_with_stdio(false): the streams have buffers of their own.
 BOOST_AUTO_TEST_CASE(cpp_streams_with_their_own_buffer_are_listed) {
   const std::pair<std::ostream*, const char*> all[] = {
       {&std::cout, "std::cout"}, {&std::cerr, "std::cerr"}, {&std::clog, "std::clog"}};
@@ -530,7 +530,7 @@ BOOST_AUTO_TEST_CASE(the_report_is_available_as_json) {
     "streams": [{"name": "stdout", "pending": 12}]})json");
   BOOST_TEST((json == expected), json.dump());
   BOOST_TEST(!nlohmann::json::parse(PreflightReport{}.json())["in_the_way"].get<bool>());
-  // Of this process, whatever it is.
+  // The report of this process, whatever it contains.
   const PreflightReport now = preflight();
   const auto reported = nlohmann::json::parse(now.json());
   BOOST_TEST(reported["descriptors"].size() == now.descriptors.size());

@@ -1,4 +1,4 @@
-// progress.cpp - how far a piece of work has got: its rate, its texts, its line on a terminal.
+// progress.cpp - progress of a piece of work: its rate, its texts, its line on a terminal.
 #include "testing.hpp"
 
 #include <evparallel/progress.hpp>
@@ -25,7 +25,7 @@ struct CloseFile {
 };
 using File = std::unique_ptr<std::FILE, CloseFile>;
 
-// A stream that is no terminal, and what was written to it.
+// A stream that is not a terminal, and the bytes written to it.
 class Written {
 public:
   Written() : file_(std::tmpfile()) {
@@ -62,7 +62,7 @@ Progress progress_of(std::uint64_t done, std::uint64_t total, double rate = 0) {
   return progress;
 }
 
-// The one line that is shown.
+// The one line of output.
 std::string line_of(const Progress& progress, bool bytes = false) {
   const Written written;
   ProgressOptions options = options_for(written, ProgressForm::lines);
@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(a_rate_follows_recent_progress) {
 
 BOOST_AUTO_TEST_CASE(a_finished_task_has_no_time_left) {
   ProgressMeter meter(10, start);
-  meter.add(12);  // more than was said
+  meter.add(12);  // beyond the total
   const Progress progress = meter.sample(start + seconds(1));
   BOOST_REQUIRE(progress.left.has_value());
   BOOST_TEST(progress.left->count() == 0);
@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(lines_are_printed_at_intervals_and_at_the_end) {
   ProgressBar bar(options);
   const Clock::time_point now = Clock::now();
   bar.show(progress_of(1, 4), now + seconds(10));
-  BOOST_TEST(written.text().empty());  // not at once: it would say nothing
+  BOOST_TEST(written.text().empty());  // not at once: there is nothing to show
   bar.show(progress_of(2, 4), now + seconds(3601));
   bar.show(progress_of(3, 4), now + seconds(3602));
   BOOST_TEST(written.text() == "counted: 50 % (2 of 4)\n");

@@ -1,6 +1,6 @@
-// protocol.cpp - the tables of evparallel_protocol(7), read from the page, against what the code has.
+// protocol.cpp - compares the tables of evparallel_protocol(7), read from the page, with the code.
 //
-// Both ways: a number that is wrong, a row too many, and a field or a kind without a row.
+// In both directions: it finds a wrong number, an extra row, and a field or a kind without a row.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -26,7 +26,7 @@
 #include <string>
 #include <vector>
 
-// A new enumerator must not compile before it has a case here; then it wants its row.
+// A new enumerator must not compile before it has a case here; then it needs its row.
 #pragma GCC diagnostic error "-Wswitch"
 
 using namespace evparallel;
@@ -38,16 +38,16 @@ namespace {
 using TableRow = std::vector<std::string>;
 
 struct Table {
-  std::string heads;  // of its columns: "Offset Size Field Meaning"
+  std::string heads;  // the column heads: "Offset Size Field Meaning"
   std::vector<TableRow> rows;
 };
 
 struct Section {
-  std::string text;  // in one line
+  std::string text;  // on one line
   std::vector<Table> tables;
 };
 
-// "Sy Offset", "Vt Errc", "spawn": what is shown, as far as one needs it.
+// "Sy Offset", "Vt Errc", "spawn": the displayed text, as far as these tables need it.
 std::string shown(std::string cell) {
   for (const char* macro : {"Sy ", "Vt ", "Va ", "Li ", "Fn "})
     if (cell.rfind(macro, 0) == 0) cell.erase(0, std::strlen(macro));
@@ -141,7 +141,7 @@ std::vector<Field> documented_fields(const std::string& name) {
 #name, offsetof(type, name), sizeof(type::name) \
   }
 
-// The fields of the code, which leave no gap: one that was added would be missed by the size.
+// The fields in the code leave no gap: the size shows a missing field.
 void compare(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
   const std::vector<Field> reported = documented_fields(name);
   BOOST_TEST(reported == fields, boost::test_tools::per_element());
@@ -153,7 +153,7 @@ void compare(const std::string& name, std::size_t size, const std::vector<Field>
   BOOST_TEST(at == size, name << " has " << size << " bytes, and rows for " << at);
 }
 
-// Structures in shared memory end with what is not used, which has a row without a name.
+// Structures in shared memory end with unused bytes, which have a row without a name.
 void compare_shared(const std::string& name, std::size_t size, const std::vector<Field>& fields) {
   std::vector<Field> reported = documented_fields(name);
   BOOST_REQUIRE(!reported.empty());
@@ -203,7 +203,7 @@ std::string name_of(FrameKind kind) {
   return {};
 }
 
-// Those that the snapshot can tell; the others are found out by the client.
+// The causes that a snapshot can report; the client finds the others.
 std::string name_of(Cause cause) {
   switch (cause) {
     case Cause::normal:
@@ -247,7 +247,7 @@ std::string text_of(const Numbers& numbers) {
 
 // ---- bytes ----
 
-// `size` bytes from `offset` on, as one number in host order.
+// The `size` bytes at `offset` as one number in host order.
 std::uint64_t number_at(const std::string& bytes, std::size_t offset, std::size_t size) {
   std::uint64_t number = 0;
   BOOST_REQUIRE(offset + size <= bytes.size());
@@ -293,7 +293,7 @@ BOOST_AUTO_TEST_CASE(kinds_have_their_documented_numbers) {
   BOOST_TEST(text_of(documented_numbers("Frames")) == text_of(numbers_of<FrameKind>()));
 }
 
-// They stand in the row of their field: "0 normal, 1 error, ...".
+// They are in the row of their field: "0 normal, 1 error, ...".
 BOOST_AUTO_TEST_CASE(causes_have_their_documented_numbers) {
   std::string reported;
   for (const TableRow& row : rows_of("Report", "Offset"))
@@ -375,7 +375,7 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error_has_its_documented_layout) {
   std::vector<StackFrame> frames(3);
   frames[0].address = reinterpret_cast<const void*>(std::uintptr_t{0x1234});
   frames[1].address = frames[2].address = reinterpret_cast<const void*>(std::uintptr_t{0x5678});
-  frames[1].inlined = true;  // the parent finds those by itself
+  frames[1].inlined = true;  // the parent finds this value itself
   Writer out;
   write_error(out, Error(Errc::remote_exception, "the text")
                        .with_os_error(11)
@@ -432,7 +432,7 @@ BOOST_AUTO_TEST_CASE(a_slot_has_its_documented_layout) {
                  {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, stop_request),
                   FIELD(Slot, has_task)});
   BOOST_TEST(says("Child slots", "an arena of " + std::to_string(slot_count) + " slots"));
-  // In words on the page: twice the id, and 1 more; and what a sentence may be.
+  // The page says it in words: twice the id, and 1 more; and the meaning of each stop request.
   BOOST_TEST((CallState{21, false}.word()) == 42U);
   BOOST_TEST((CallState{21, true}.word()) == 43U);
   BOOST_TEST(static_cast<unsigned>(StopRequest::none) == 0U);

@@ -1,4 +1,4 @@
-// reactor.cpp - the event loop: timers, watches, posts, and what run() does.
+// reactor.cpp - the event loop: timers, watches, posts, and the behaviour of run().
 #include "calling.hpp"
 #include "private_names.hpp"
 #include "testing.hpp"
@@ -54,7 +54,7 @@ using Base = std::unique_ptr<event_base, BaseDeleter>;
 struct EventDeleter {
   void operator()(event* own) const { ::event_free(own); }
 };
-// An event of the program's own.
+// An event of the program itself.
 using OwnEvent = std::unique_ptr<event, EventDeleter>;
 
 std::string what_leaves(par::Reactor& loop) {
@@ -66,7 +66,7 @@ std::string what_leaves(par::Reactor& loop) {
   return "nothing";
 }
 
-// Runs f in a copy of the test.  Returns its exit status; 1000 and more: a signal.  SIGALRM: it is stuck.
+// Runs f in a forked copy of the test.  Returns its exit status; 1000 and more: a signal.  SIGALRM: it hangs.
 template <class F>
 int in_copy(F f) {
   const pid_t pid = ::fork();
@@ -93,7 +93,7 @@ BOOST_AUTO_TEST_CASE(run_returns_when_nothing_is_pending) {
   BOOST_TEST(loop.base() != nullptr);
 }
 
-// As a base has it that the program makes.
+// As for a base that the program makes.
 BOOST_AUTO_TEST_CASE(libevent_settings_in_the_environment_are_respected) {
   const auto method = [] { return std::string(::event_base_get_method(par::Reactor().base())); };
   BOOST_TEST(method() == "epoll");
@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(a_timer_may_destroy_its_own_handle_and_set_it_anew) {
   int fired = 0;
   *timer = loop.after(1ms, [&, big = std::string(100, 'x')] {
     timer.reset();
-    fired += big.size() == 100;  // the callback is still whole
+    fired += big.size() == 100;  // the callback is still intact
     timer = std::make_unique<par::Timer>(loop.after(1ms, [&] { ++fired; }));
   });
   loop.run();
@@ -238,7 +238,7 @@ BOOST_AUTO_TEST_CASE(posts_from_threads_run_in_order_under_a_hold) {
     });
   loop.run();
   for (std::thread& thread : threads) thread.join();
-  loop.run();  // what was posted last, where the hold was dropped first
+  loop.run();  // runs the last post, which came after the hold was dropped
   for (const auto& numbers : received) {
     BOOST_REQUIRE(numbers.size() == static_cast<std::size_t>(each));
     BOOST_TEST(std::is_sorted(numbers.begin(), numbers.end()));
@@ -263,7 +263,7 @@ BOOST_AUTO_TEST_CASE(a_hold_dropped_in_a_thread_lets_run_return) {
   });
   loop.run();
   thread.join();
-  BOOST_TEST(true);  // it came here
+  BOOST_TEST(true);  // it returned
 }
 
 BOOST_AUTO_TEST_CASE(run_for_returns_whether_work_is_left) {
@@ -431,13 +431,13 @@ BOOST_AUTO_TEST_CASE(callbacks_hold_big_and_move_only_objects) {
 BOOST_AUTO_TEST_CASE(a_handler_may_replace_and_release_itself) {
   par::CallbackSlot<void(int)> handler;
   int sum = 0;
-  handler(1);  // empty: nothing happens
+  handler(1);  // empty: has no effect
   handler.set([&](int x) {
     sum += x;
     handler.set([&](int y) {
       sum += 10 * y;
       handler.release();
-      sum += 100;  // still whole
+      sum += 100;  // the handler is still intact
     });
   });
   BOOST_TEST(handler.is_set());
@@ -448,13 +448,13 @@ BOOST_AUTO_TEST_CASE(a_handler_may_replace_and_release_itself) {
   BOOST_TEST(!handler.is_set());
 }
 
-// ---- timers, more of them ----
+// ---- timers, further cases ----
 
-// Up to what the loop's own clock is behind: one of its ticks.
+// A timer may be early by the granularity of the loop's clock: one tick.
 BOOST_AUTO_TEST_CASE(many_timers_fire_in_order) {
   par::Reactor loop;
   std::mt19937 random(testing::seed(1));
-  struct Due {  // between these
+  struct Due {  // the limits of its time
     Clock::time_point from;
     Clock::time_point to;
   };
@@ -509,7 +509,7 @@ BOOST_AUTO_TEST_CASE(every_is_never_early_and_missed_periods_are_not_made_up_for
   BOOST_REQUIRE(fired.size() == 4u);
   BOOST_TEST((fired[0] >= period));
   BOOST_TEST((fired[1] >= 2 * period));
-  // The second one came late, after 180 ms: the third waits for its own time, which is still to come.
+  // The second call was late, after 180 ms: the third comes at its own time, which is still ahead.
   if (fired[1] < 198ms) BOOST_TEST((fired[2] >= 5 * period));
 }
 
@@ -559,7 +559,7 @@ BOOST_AUTO_TEST_CASE(detached_handles_are_empty) {
   par::Timer timer = loop.after(1ms, [&] { ++fired; });
   timer.detach();
   BOOST_TEST(!timer.active());
-  timer.cancel();  // it is not its own any more
+  timer.cancel();  // the timer no longer belongs to it
   loop.run();
   BOOST_TEST(fired == 1);
   par::Timer none;
@@ -568,7 +568,7 @@ BOOST_AUTO_TEST_CASE(detached_handles_are_empty) {
   BOOST_TEST(!none.active());
 }
 
-// ---- watches, more of them ----
+// ---- watches, further cases ----
 
 BOOST_AUTO_TEST_CASE(a_watch_fires_again_until_the_bytes_are_read) {
   par::Reactor loop;
@@ -579,7 +579,7 @@ BOOST_AUTO_TEST_CASE(a_watch_fires_again_until_the_bytes_are_read) {
   *watch = loop.on_readable(ends.fd[0], [&, big = std::string(100, 'x')] {
     if (++fired < 3) return;
     watch.reset();
-    fired += big.size() == 100 ? 100 : 0;  // the callback is still whole
+    fired += big.size() == 100 ? 100 : 0;  // the callback is still intact
   });
   loop.run();
   BOOST_TEST(fired == 103);
@@ -663,7 +663,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_watch_restores_the_signal_handler) {
   BOOST_TEST(received == 0);
   ::raise(SIGUSR2);
   BOOST_TEST(received == 1);
-  // Nobody watches signals any more: another may.
+  // The signal is no longer watched: another reactor may watch it.
   par::Reactor other;
   par::Watch again = other.on_signal(SIGUSR1, [&] { again.cancel(); });
   ::raise(SIGUSR1);
@@ -672,7 +672,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_watch_restores_the_signal_handler) {
   ::sigaction(SIGUSR2, &before, nullptr);
 }
 
-// ---- posts, more of them ----
+// ---- posts, further cases ----
 
 BOOST_AUTO_TEST_CASE(posts_of_a_callback_run_before_run_returns) {
   par::Reactor loop;
@@ -692,7 +692,7 @@ BOOST_AUTO_TEST_CASE(posts_of_a_callback_run_before_run_returns) {
   BOOST_TEST(order == "abcde");
 }
 
-// The thread has done both before the callback under way ends: only looking finds the post.
+// The thread has done both before the current callback returns: the loop finds the post only by a look at its queue.
 BOOST_AUTO_TEST_CASE(posts_before_the_last_hold_is_dropped_run) {
   par::Reactor loop;
   par::Hold hold = loop.hold();
@@ -767,7 +767,7 @@ BOOST_AUTO_TEST_CASE(a_hold_keeps_run_from_returning) {
   par::Hold moved = std::move(first);
   first.release();
   BOOST_TEST(loop.run_for(1ms));
-  moved = std::move(second);  // drops the one it had
+  moved = std::move(second);  // drops its previous callback
   BOOST_TEST(loop.run_for(1ms));
   par::Timer timer = loop.after(1ms, [&] { moved.release(); });
   loop.run();
@@ -790,7 +790,7 @@ BOOST_AUTO_TEST_CASE(a_thread_may_drop_a_hold_after_the_reactor) {
   BOOST_TEST(true);  // no crash
 }
 
-// ---- exceptions and stop, more of them ----
+// ---- exceptions and stop, further cases ----
 
 BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_thrown_out_of_run) {
   par::Reactor loop;
@@ -800,7 +800,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_are_thrown_out_of_run)
   BOOST_REQUIRE(::write(ends.fd[1], "x", 1) == 1);
   par::Watch watch = loop.on_readable(ends.fd[0], [] { throw std::runtime_error("watch"); });
   BOOST_TEST(what_leaves(loop) == "watch");
-  BOOST_TEST(what_leaves(loop) == "watch");  // it goes on
+  BOOST_TEST(what_leaves(loop) == "watch");  // the loop continues
   watch.cancel();
   watch = loop.on_signal(SIGUSR1, [] { throw std::runtime_error("signal"); });
   ::raise(SIGUSR1);
@@ -882,7 +882,7 @@ BOOST_AUTO_TEST_CASE(run_inside_every_kind_of_callback_is_misuse) {
   bool fired = false;
   loop.post([&] {
     par::Timer inner = other.after(1ms, [&] { fired = true; });
-    other.run();  // another one's may be run
+    other.run();  // another reactor may be run
   });
   loop.run();
   BOOST_TEST(fired);
@@ -898,7 +898,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_by_its_callback) {
   BOOST_TEST(status == 0);
 }
 
-// What is destroyed with a reactor may own handles of it.
+// Callbacks that are destroyed with a reactor may own its handles.
 BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_are_destroyed_with_their_reactor) {
   auto token = std::make_shared<int>(0);
   PipeEnds ends;
@@ -917,7 +917,7 @@ BOOST_AUTO_TEST_CASE(callbacks_that_own_handles_are_destroyed_with_their_reactor
   BOOST_TEST(token.use_count() == 1);
 }
 
-// ---- borrowed bases, more of them ----
+// ---- borrowed bases, further cases ----
 
 BOOST_AUTO_TEST_CASE(run_on_a_borrowed_base_throws_exceptions) {
   const Base base(::event_base_new());
@@ -976,7 +976,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_leaves_a_borrowed_base_as_it_was) {
     loop.loop()->defer([] { BOOST_ERROR("called"); });
   }
   BOOST_TEST(::event_base_get_num_events(base.get(), EVENT_BASE_COUNT_ADDED) == 1);
-  ::event_base_dispatch(base.get());  // returns: nothing of ours is left
+  ::event_base_dispatch(base.get());  // returns: no event of the library is left
   BOOST_TEST(fired == 1);
 }
 
@@ -1005,7 +1005,7 @@ BOOST_AUTO_TEST_CASE(on_exception_may_replace_itself) {
         received += "second";
         ::event_base_loopbreak(base);
       });
-      received += big;  // still whole
+      received += big;  // the callback is still intact
     });
     const par::Timer timer = loop.every(1ms, [] { throw std::runtime_error("mine"); });
     ::event_base_dispatch(base);
@@ -1025,7 +1025,7 @@ BOOST_AUTO_TEST_CASE(an_exception_without_on_exception_ends_the_program) {
   BOOST_TEST(status == 1000 + SIGABRT);
 }
 
-// Both from run() and from the program's own dispatch.
+// For run() and for the dispatch of the program.
 BOOST_AUTO_TEST_CASE(run_inside_a_callback_of_the_program_is_misuse) {
   for (const bool by_run : {true, false}) {
     const int status = in_copy([by_run] {
@@ -1066,7 +1066,7 @@ BOOST_AUTO_TEST_CASE(run_inside_a_callback_of_the_program_is_misuse) {
 
 namespace {
 
-// What is shared with the parent there, libevent's own queue in the kernel first of all.
+// The state that is shared with the parent there, first of all libevent's own queue in the kernel.
 struct InUse {
   explicit InUse(par::Reactor& of) : loop(of) {
     timer = of.every(1ms, [this] { ++ticks; });
@@ -1130,11 +1130,11 @@ BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_no_callback) {
   InUse use(loop);
   BOOST_REQUIRE(::write(use.ends.fd[1], "x", 1) == 1);
   const int status = in_copy([&] {
-    if (::event_reinit(base.get()) != 0) return 1;  // as libevent wants it
+    if (::event_reinit(base.get()) != 0) return 1;  // as libevent requires it
     work_for(5ms);
     for (int i = 0; i < 5; ++i) ::event_base_loop(base.get(), EVLOOP_NONBLOCK);
     if (use.ticks + use.bytes + use.posts != 0) return 2;
-    // And they are no longer there: nobody turns round and round because of them.
+    // And they are no longer there: no loop spins because of them.
     return ::event_base_get_num_events(base.get(), EVENT_BASE_COUNT_ADDED) == 0 ? 0 : 3;
   });
   BOOST_TEST(status == 0);
@@ -1143,7 +1143,7 @@ BOOST_AUTO_TEST_CASE(events_of_an_inherited_reactor_call_no_callback) {
   BOOST_TEST(use.goes_on());
 }
 
-// That thread is not in the copy, and will never let go.
+// That thread does not exist in the copy, and will never release the lock.
 BOOST_AUTO_TEST_CASE(a_fork_may_happen_while_a_thread_posts) {
   auto loop = std::make_unique<par::Reactor>();
   std::atomic<bool> enough{false};
@@ -1188,7 +1188,7 @@ BOOST_AUTO_TEST_CASE(a_fork_that_drops_its_watch_restores_the_signal) {
   par::Watch watch = loop.on_signal(SIGUSR1, [&] { ++received; });
   const int status = in_copy([&] {
     watch.cancel();
-    par::Reactor own;  // another one may watch signals there
+    par::Reactor own;  // another reactor may watch signals there
     int received_there = 0;
     par::Watch there = own.on_signal(SIGUSR2, [&] { ++received_there; });
     ::raise(SIGUSR2);
@@ -1264,7 +1264,7 @@ BOOST_AUTO_TEST_CASE(stop_leaves_deferred_callbacks_for_the_next_run) {
   BOOST_TEST(order == "abc");
 }
 
-// A callback that defers another, and that one the next: what else is ready gets its turn.
+// A callback defers another one, and that one the next: other ready events get their turn.
 BOOST_AUTO_TEST_CASE(deferred_callbacks_do_not_starve_the_loop) {
   par::Reactor loop;
   PipeEnds ends;
@@ -1289,11 +1289,11 @@ BOOST_AUTO_TEST_CASE(deferred_callbacks_do_not_starve_the_loop) {
   BOOST_TEST(rounds < 100000);
 }
 
-// ---- Callback and Handler, more of them ----
+// ---- Callback and Handler, further cases ----
 
 namespace {
 
-// Counts who lives.
+// Counts living objects.
 struct Counted {
   explicit Counted(int& n) : living(&n) { ++*living; }
   Counted(const Counted& other) : living(other.living) { ++*living; }
@@ -1452,7 +1452,7 @@ BOOST_AUTO_TEST_CASE(memory_of_a_large_message_is_reused) {
   sent = std::move(*draft);
   memory.end_draft();
 
-  // Not while it is under way, whatever is written meanwhile.
+  // The memory is not replaced while the draft is in use, whatever is written meanwhile.
   draft = memory.begin_draft();
   draft->write(std::string(size, 'y'));
   memory.end_draft();

@@ -1,4 +1,4 @@
-// server.cpp - the snapshot, driven by hand over its control socket: every request, every end.
+// server.cpp - the snapshot, driven directly over its control socket: every request, every end.
 #include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -47,7 +47,8 @@ bool is_gone(pid_t pid) {
   return ::kill(pid, 0) != 0 && errno == ESRCH;
 }
 
-// The exit status of a process that is to end by itself; 1000 and more: a signal.  -1: it does not.
+// The exit status of a process that is to end by itself; 1000 and more: a signal.  -1: it does not
+// end.
 int end_of(pid_t pid) {
   int status = 0;
   const auto ended = [&] { return ::waitpid(pid, &status, WNOHANG) == pid; };
@@ -63,16 +64,16 @@ std::vector<int> descriptors_of(pid_t pid) {
   return numbers;
 }
 
-// One bit each.
+// One bit for each number.
 std::int64_t mask_of(const std::vector<int>& numbers) {
   std::int64_t mask = 0;
   for (const int number : numbers) mask |= number < 62 ? std::int64_t{1} << number : 0;
   return mask;
 }
 
-// ---- the life of a child: orders of two bytes on its data socket, answers of eight ----
+// ---- a child: orders of two bytes on its data socket, answers of eight bytes ----
 
-char file_at_end[256];  // set before the server is forked: written by a child that sees its end
+char file_at_end[256];  // set before the server is forked; a child writes it when its socket ends
 
 enum Order : char {
   echo = 'e',
@@ -81,18 +82,18 @@ enum Order : char {
   exit_at_term = 't',  // _exit(value) when SIGTERM comes
   die_by = 'k',        // raise(value)
   spin = 's',          // for ever, after the answer
-  burn = 'b',          // some time of the processor
-  list = 'l',          // its descriptors, a bit each
+  burn = 'b',          // uses some processor time
+  list = 'l',          // its descriptors, one bit each
   socket_number = 'S',
   door_number = 'D',
-  leave_behind = 'g',         // a process of its group that only waits; its pid
-  pass_door = 'd',            // the door comes along with the answer
-  connect_to_snapshot = 'c',  // 1: the snapshot has taken its control socket, 0: refused
-  nested_spawn = 'n',         // a child of its own; its pid
-  nested_exit = 'q',          // ends that one, and answers its wait status
-  nested_junk = 'j',          // sends what is no request; 1 where the control socket then ends
-  write_at_end = 'w',         // file_at_end, some time after the end of file
-  begin_call = 'B',           // 1 if it may begin the call of that number, else 0
+  leave_behind = 'g',         // forks a process of its group that only waits; answers its pid
+  pass_door = 'd',            // sends the rendezvous socket with the answer
+  connect_to_snapshot = 'c',  // 1: the snapshot has accepted its control socket, 0: refused
+  nested_spawn = 'n',         // forks a child of its own; answers its pid
+  nested_exit = 'q',          // ends that child, and answers its wait status
+  nested_junk = 'j',          // sends an invalid request; 1 if the control socket then ends
+  write_at_end = 'w',         // writes file_at_end, some time after the end of file
+  begin_call = 'B',           // 1 if it may begin the call of that number, otherwise 0
   finish_call = 'F',
 };
 
@@ -189,14 +190,14 @@ void child_main(ChildArgs&& spawn) {
     while (order[0] == spin) {}
   }
   if (writes) {
-    ::poll(nullptr, 0, 20);  // an end that takes its time
+    ::poll(nullptr, 0, 20);  // a slow end
     const int file = ::open(file_at_end, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (::write(file, "flushed ", 8) != 8) ::_exit(96);
   }
   ::_exit(0);
 }
 
-// ---- the test's side ----
+// ---- the side of the test ----
 
 struct Kid {
   std::uint64_t id = 0;
@@ -274,7 +275,7 @@ public:
       if (!is_ready(control.get(), POLLOUT)) return false;
     return flow == IoResult::done;
   }
-  // What a spawn needs; its child's report is not waited for.
+  // Asks for a child, and does not wait for the report of its start.
   Kid ask_for_child() {
     Kid kid;
     kid.id = ++last_id;
@@ -310,7 +311,7 @@ public:
     request.cause = static_cast<std::int32_t>(Cause::terminated);
     if (!send(request)) throw std::runtime_error("the snapshot takes no request");
   }
-  // For call 0 the ping counts.
+  // For call 0 the ping is compared.
   void kill_if_still_running(const Kid& kid, Cause cause, std::uint64_t call, std::uint64_t ping,
                              std::int64_t linger_ms, std::int64_t grace_ms = 60000) {
     Request request{};
@@ -345,7 +346,7 @@ public:
     return is_ready(control.get()) &&
            receive_packet(control.get(), &report, sizeof report).flow == IoResult::closed;
   }
-  // It still does what it is asked to do.
+  // The snapshot still serves requests.
   bool works() {
     const Kid kid = spawn();
     const bool answers = kid.ask(echo) == echo;
@@ -353,14 +354,14 @@ public:
     const Report report = next();
     return answers && report.kind == ReportKind::exited && report.id == kid.id;
   }
-  // Its exit status; 1000 and more: a signal.  -1: it had to be killed.
+  // The exit status of the snapshot; 1000 and more: a signal.  -1: it had to be killed.
   int end() { return end_of(std::exchange(pid, 0)); }
 
   OwnedFd control;
   pid_t pid = 0;
   Slot* slots = nullptr;
-  std::uint64_t seen = 0;   // told with each request
-  std::uint64_t exits = 0;  // heard of
+  std::uint64_t seen = 0;   // sent with each request
+  std::uint64_t exits = 0;  // received exit reports
   std::uint64_t last_id = 0;
 };
 
@@ -386,7 +387,7 @@ bool sees_end(const OwnedFd& socket) {
          receive(socket.get(), &byte, 1, Wait::no).flow == IoResult::closed;
 }
 
-// A file for children to write at their end.
+// A file that children write at their end.
 class FileAtEnd {
 public:
   FileAtEnd() {
@@ -406,7 +407,7 @@ public:
   }
 };
 
-// A process between the test and a snapshot, to be killed.  Its pids come through a pipe.
+// A process between the test and a snapshot, for the test to kill.  Its pids come through a pipe.
 class Middle {
 public:
   template <class F>
@@ -468,7 +469,7 @@ BOOST_AUTO_TEST_CASE(a_child_is_spawned_and_exits) {
     BOOST_TEST(far.says_nothing());
     kid.order(leave, code);
     check_exited(far.next(), kid, code, code == 0 ? Cause::normal : Cause::error);
-    BOOST_TEST(is_gone(kid.pid));  // reaped before it was told
+    BOOST_TEST(is_gone(kid.pid));  // reaped before it was reported
     BOOST_TEST(sees_end(kid.socket));
   }
   BOOST_TEST(far.says_nothing());
@@ -547,7 +548,7 @@ BOOST_AUTO_TEST_CASE(a_child_inherits_only_descriptors_of_the_program) {
     all.push_back(static_cast<int>(kid.ask(socket_number)));
     all.push_back(static_cast<int>(kid.ask(door_number)));
     BOOST_TEST(seen == mask_of(all));
-    BOOST_TEST((mask_of(all) & 7) == 7);  // the standard ones
+    BOOST_TEST((mask_of(all) & 7) == 7);  // the standard descriptors
   }
   ::close(of_the_program);
 }
@@ -563,7 +564,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_accumulates_no_descriptors) {
     BOOST_TEST(kid.ask(nested_spawn) > 0);
     kid.order(leave, 0);
     far.next();
-    // A descriptor along where none is wanted.
+    // A descriptor with a request that takes none.
     Request request{};
     request.kind = RequestKind::kill;
     request.slot = no_slot;
@@ -587,7 +588,7 @@ BOOST_AUTO_TEST_CASE(a_failed_fork_is_reported_and_the_next_one_works) {
     BOOST_TEST((report.kind == ReportKind::failed));
     BOOST_TEST(report.id == kid.id);
     BOOST_TEST(report.code == EAGAIN);
-    BOOST_TEST(sees_end(kid.socket));  // nobody holds the other end
+    BOOST_TEST(sees_end(kid.socket));  // no process holds the other end
   }
   BOOST_TEST(far.works());
   BOOST_TEST(far.works());
@@ -607,7 +608,7 @@ BOOST_AUTO_TEST_CASE(a_spawn_without_a_descriptor_fails) {
   BOOST_TEST(far.works());
 }
 
-// Asks for a child with descriptors along beside its socket.
+// Asks for a child with descriptors in addition to its socket.
 Kid ask_with(Far& far, std::uint32_t streams, const std::vector<int>& others) {
   Kid kid;
   kid.id = ++far.last_id;
@@ -661,7 +662,7 @@ BOOST_AUTO_TEST_CASE(only_the_child_keeps_the_standard_streams_of_a_spawn) {
   for (PipeEnds* ends : {&out, &err}) ends->writing.close();
   kid.order(leave, 0);
   far.next();
-  // Nobody else holds an end.
+  // No other process holds an end.
   for (PipeEnds* ends : {&out, &err}) BOOST_TEST(no_other_end(ends->reading));
   in.reading.close();
   BOOST_TEST(no_other_end(in.writing));
@@ -684,10 +685,11 @@ BOOST_AUTO_TEST_CASE(a_spawn_with_a_wrong_number_of_descriptors_fails) {
   BOOST_TEST(far.works());
 }
 
-// Room for some of what the next spawn brings, so that the kernel cuts the list.
+// There is room for some of the descriptors of the next spawn, so that the kernel truncates the
+// list.
 BOOST_AUTO_TEST_CASE(the_snapshot_keeps_none_of_four_descriptors_without_room) {
   Far far([] {
-    int free[6];  // three that it opens at its start, and three of four
+    int free[6];  // three that the snapshot opens at its start, and three of four
     for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
     const rlimit tight{static_cast<rlim_t>(free[5]) + 1, static_cast<rlim_t>(free[5]) + 1};
     for (const int fd : free) ::close(fd);
@@ -705,12 +707,12 @@ BOOST_AUTO_TEST_CASE(the_snapshot_keeps_none_of_four_descriptors_without_room) {
     BOOST_TEST(sees_end(kid.socket));
     BOOST_TEST(descriptors_of(far.pid) == before, boost::test_tools::per_element());
   }
-  BOOST_TEST(far.works());  // that one failed, and no other
+  BOOST_TEST(far.works());  // only that spawn failed
 }
 
 BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails_the_spawn) {
   Far far([] {
-    // Room for what the snapshot opens at its start, and no more.
+    // There is room for the descriptors that the snapshot opens at its start, and no more.
     int free[3];
     for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
     const rlimit tight{static_cast<rlim_t>(free[2]) + 1, static_cast<rlim_t>(free[2]) + 1};
@@ -755,14 +757,14 @@ BOOST_AUTO_TEST_CASE(a_slot_is_reused_after_its_exit_was_acknowledged) {
   far.slots[first.slot].call = 42;
   first.order(leave, 0);
   far.next();
-  const Kid second = far.spawn();  // nothing was seen yet
+  const Kid second = far.spawn();  // no exit report was seen yet
   BOOST_TEST(second.slot != first.slot);
   BOOST_TEST(far.slots[first.slot].call == 42U);
   far.seen = 1;
   const Kid third = far.spawn();
   BOOST_TEST(third.slot == first.slot);
   BOOST_TEST(far.slots[first.slot].call == 0U);
-  // An exit that was not even told is not seen, whatever the client says.
+  // An exit that was not reported yet cannot have been seen, whatever the client claims.
   far.seen = 1000;
   const Kid fourth = far.spawn();
   BOOST_TEST(fourth.slot != second.slot);
@@ -788,7 +790,7 @@ BOOST_AUTO_TEST_CASE(acknowledged_exits_are_counted_in_order) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- how a child ends ----
+// ---- ends of a child ----
 
 BOOST_AUTO_TEST_SUITE(ends_of_children)
 
@@ -824,11 +826,11 @@ BOOST_AUTO_TEST_CASE(a_request_about_an_unknown_child_does_nothing) {
   far.next();
   Kid wrong;
   wrong.id = 4711;
-  far.kill(wrong, SIGKILL);  // no such id
+  far.kill(wrong, SIGKILL);  // an unknown id
   wrong.slot = kid.slot;
-  far.kill(wrong, SIGKILL);  // another's slot
+  far.kill(wrong, SIGKILL);  // the slot of another child
   wrong.slot = no_slot - 1;
-  far.kill(wrong, SIGKILL);  // no such slot
+  far.kill(wrong, SIGKILL);  // an unknown slot
   far.kill(gone, SIGKILL);
   wrong.id = kid.id;
   wrong.slot = gone.slot;
@@ -840,7 +842,7 @@ BOOST_AUTO_TEST_CASE(a_request_about_an_unknown_child_does_nothing) {
   far.send(unknown);
   BOOST_TEST(far.works());
   BOOST_TEST(kid.ask(echo) == echo);
-  far.kill(kid, 9999);  // no such signal
+  far.kill(kid, 9999);  // an unknown signal
   BOOST_TEST(kid.ask(echo) == echo);
 }
 
@@ -852,10 +854,10 @@ BOOST_AUTO_TEST_CASE(a_signal_that_the_snapshot_did_not_send_is_a_crash) {
   const Kid shot = far.spawn();
   ::kill(shot.pid, SIGKILL);
   check_killed(far.next(), shot, SIGKILL, Cause::crash);
-  // One of ours that it survives, and one that is not.
+  // A signal that the child survives, and one that it does not.
   const Kid other = far.spawn();
   far.kill(other, SIGCONT);
-  BOOST_TEST(far.works());  // it was carried out
+  BOOST_TEST(far.works());  // the request was executed
   other.order(die_by, SIGUSR2);
   check_killed(far.next(), other, SIGUSR2, Cause::crash);
 }
@@ -934,7 +936,7 @@ BOOST_AUTO_TEST_CASE(a_released_child_that_does_not_end_in_time_is_killed) {
   BOOST_TEST((Clock::now() - start >= milliseconds(80)));
 }
 
-// A clock that counted in milliseconds would cut off part of the first one.
+// A clock in milliseconds would cut off a part of the first one.
 BOOST_AUTO_TEST_CASE(no_grace_period_is_cut_short) {
   Far far;
   constexpr std::int64_t linger_ms = 2;
@@ -996,7 +998,8 @@ BOOST_AUTO_TEST_CASE(a_child_no_longer_in_the_call_is_not_signalled, *testing::g
   at_the_next.ask(begin_call, 8);
   for (const Kid* kid : {&never_there, &finished, &at_the_next})
     far.kill_if_still_running(*kid, Cause::cancelled, 7, 0, 0);
-  // Struck behind them, so that their turn has come before.
+  // This child is killed after the requests for the others, so that the snapshot has handled those
+  // before.
   const Kid last = far.spawn();
   last.ask(begin_call, 7);
   far.kill_if_still_running(last, Cause::cancelled, 7, 0, 1);
@@ -1020,7 +1023,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_answers_the_ping_is_not_signalled) {
   BOOST_TEST(alive.ask(echo) == echo);
 }
 
-// It is told before it is struck, so that it does not begin what would be lost.
+// The stop flag is set before the kill, so that the child does not begin a call that would be lost.
 BOOST_AUTO_TEST_CASE(a_child_that_must_stop_begins_no_other_call) {
   Far far;
   const Kid kid = far.spawn();
@@ -1035,7 +1038,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_must_stop_begins_no_other_call) {
   kid.order(leave, 0);
   check_exited(far.next(), kid, 0, Cause::deadline);
   far.seen = far.exits;
-  const Kid next = far.spawn();  // the slot is as good as new
+  const Kid next = far.spawn();  // the slot can be used again
   BOOST_TEST(next.slot == kid.slot);
   BOOST_TEST(next.ask(begin_call, 1) == 1);
 }
@@ -1049,7 +1052,7 @@ BOOST_AUTO_TEST_CASE(a_due_signal_is_not_postponed) {
   check_killed(far.next(), kid, SIGTERM, Cause::cancelled);
   const Kid other = far.spawn();
   other.ask(begin_call, 7);
-  far.kill_if_still_running(other, Cause::cancelled, 6, 0, 60000);  // misses already
+  far.kill_if_still_running(other, Cause::cancelled, 6, 0, 60000);  // this kill misses already
   far.kill_if_still_running(other, Cause::deadline, 7, 0, 5);
   check_killed(far.next(), other, SIGTERM, Cause::deadline);
 }
@@ -1065,14 +1068,15 @@ BOOST_AUTO_TEST_CASE(the_first_reason_to_end_a_child_is_reported) {
   check_killed(far.next(), kid, SIGKILL, Cause::deadline);
 }
 
-// SIGTERM waits while a process is stopped: what wakes it is not what ends it.
+// SIGTERM is pending while a process is stopped: the signal that wakes it is not the one that ends
+// it.
 BOOST_AUTO_TEST_CASE(a_later_signal_does_not_hide_the_cause) {
   Far far;
   const Kid kid = far.spawn();
   far.kill(kid, SIGSTOP);
   BOOST_TEST(eventually([&] { return state_of(kid.pid) == 'T'; }));
   far.direct(RequestKind::terminate, kid, 0, 0, 60000);
-  BOOST_TEST(far.works());  // it was carried out
+  BOOST_TEST(far.works());  // the request was executed
   far.kill(kid, SIGCONT);
   check_killed(far.next(), kid, SIGTERM, Cause::terminated);
 }
@@ -1102,7 +1106,7 @@ BOOST_AUTO_TEST_CASE(the_group_of_a_child_ends_with_it) {
   }
 }
 
-// More ends than a control socket holds, and nobody reads.
+// More exit reports than a control socket holds, while nobody reads.
 BOOST_AUTO_TEST_CASE(unread_exit_reports_are_kept_in_order) {
   constexpr std::size_t count = 350;
   Far far;
@@ -1120,7 +1124,7 @@ BOOST_AUTO_TEST_CASE(unread_exit_reports_are_kept_in_order) {
   const Report report = far.next();
   BOOST_TEST((report.kind == ReportKind::spawned));
   BOOST_TEST(report.id == late.id);
-  BOOST_TEST(report.slot == count);  // none of them was seen yet
+  BOOST_TEST(report.slot == count);  // no exit report was seen yet
   BOOST_TEST(far.says_nothing());
   far.seen = far.exits;
   BOOST_TEST(far.works());
@@ -1128,7 +1132,7 @@ BOOST_AUTO_TEST_CASE(unread_exit_reports_are_kept_in_order) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- how the snapshot ends ----
+// ---- ends of the snapshot ----
 
 BOOST_AUTO_TEST_SUITE(ends_of_the_snapshot)
 
@@ -1149,7 +1153,7 @@ BOOST_AUTO_TEST_CASE(a_stopped_snapshot_ends_with_its_last_child) {
   check_exited(far.next(), second, 2, Cause::error);
   BOOST_TEST(first.ask(echo) == echo);
   BOOST_TEST(process_exists(far.pid));
-  far.kill(first, SIGTERM);  // it still listens
+  far.kill(first, SIGTERM);  // it still reads requests
   check_killed(far.next(), first, SIGTERM, Cause::killed);
   BOOST_TEST(far.is_over());
   BOOST_TEST(far.end() == 0);
@@ -1162,7 +1166,8 @@ BOOST_AUTO_TEST_CASE(a_stopped_snapshot_reports_every_end_first) {
     std::vector<Kid> kids;
     for (std::size_t i = 0; i < count; ++i) kids.push_back(far.spawn());
     far.stop(received ? RequestKind::stop : RequestKind::stop_without_reports);
-    // Taken before the socket is full of ends that nobody reads: a later request was carried out.
+    // The execution of a later request shows that the snapshot has read the stop before unread exit
+    // reports fill the socket.
     far.kill(kids[0], SIGSTOP);
     BOOST_REQUIRE(eventually([&] { return state_of(kids[0].pid) == 'T'; }));
     far.kill(kids[0], SIGCONT);
@@ -1170,7 +1175,7 @@ BOOST_AUTO_TEST_CASE(a_stopped_snapshot_reports_every_end_first) {
     for (const Kid& kid : kids) kid.order(leave, 0);
     for (const Kid& kid : kids) BOOST_REQUIRE(eventually([&] { return is_gone(kid.pid); }));
     if (!received) {
-      BOOST_TEST(far.end() == 0);  // without anybody reading
+      BOOST_TEST(far.end() == 0);  // although nobody reads
       continue;
     }
     std::size_t reported = 0;
@@ -1191,7 +1196,7 @@ BOOST_AUTO_TEST_CASE(a_broken_request_ends_the_snapshot) {
   BOOST_TEST(eventually([&] { return !process_exists(kid.pid); }));
 }
 
-// No child hears of the end of the control socket; it is their own sockets that end.
+// The end of the control socket is not visible to a child; the end of its data socket is.
 BOOST_AUTO_TEST_CASE(children_may_flush_when_the_snapshot_ends, *testing::guarantee("5.2")) {
   const FileAtEnd file;
   Far far;
@@ -1200,7 +1205,8 @@ BOOST_AUTO_TEST_CASE(children_may_flush_when_the_snapshot_ends, *testing::guaran
     kids.push_back(far.spawn());
     BOOST_TEST(kids.back().ask(write_at_end) == write_at_end);
   }
-  // Two see their end before, and one with the snapshot, whose time runs when it goes on.
+  // Two children see the end of their sockets first, and one sees it together with that of the
+  // control socket; the time limit of the snapshot starts when it continues.
   kids.erase(kids.begin(), kids.begin() + 2);
   far.suspend();
   far.control.reset();
@@ -1238,7 +1244,7 @@ BOOST_AUTO_TEST_CASE(spinning_children_are_killed_when_the_snapshot_ends,
   BOOST_TEST(file.content() == "flushed ");
 }
 
-// What was asked for after the end is not done: a request is not read any more.
+// A request after the end is not executed: it is not read any more.
 BOOST_AUTO_TEST_CASE(nothing_is_spawned_for_a_dead_client, *testing::guarantee("5.1")) {
   const FileAtEnd file;
   Middle middle([](int announce) {
@@ -1286,7 +1292,7 @@ void parent_dies(bool stopped) {
   BOOST_TEST((Clock::now() - end >= milliseconds(400)));
   BOOST_TEST(end_of(snapshot) == 0);
   for (const pid_t pid : others) BOOST_TEST(testing::gone(pid));
-  // It has the time to, which is no promise that it is given a processor.
+  // The child has the time for it, but the scheduler may not run it.
   const std::string written = file.content();
   BOOST_TEST((written == "flushed " || written == ""));
 }
@@ -1322,14 +1328,14 @@ BOOST_AUTO_TEST_CASE(signals_do_not_end_the_snapshot) {
     BOOST_TEST(far.works());
   }
   BOOST_TEST(kid.ask(echo) == echo);
-  // Its children have their own minds.
+  // Its children handle SIGTERM themselves.
   ::kill(kid.pid, SIGTERM);
   check_killed(far.next(), kid, SIGTERM, Cause::crash);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- the door ----
+// ---- the rendezvous socket ----
 
 BOOST_AUTO_TEST_SUITE(the_door)
 
@@ -1346,7 +1352,7 @@ BOOST_AUTO_TEST_CASE(a_child_asks_for_its_own_children) {
     BOOST_TEST((WIFEXITED(status) && WEXITSTATUS(status) == 40 + i));
     BOOST_TEST(is_gone(nested));
   }
-  BOOST_TEST(far.says_nothing());  // it is none of the parent's business
+  BOOST_TEST(far.says_nothing());  // the parent gets no report of it
 }
 
 BOOST_AUTO_TEST_CASE(a_grandchild_ends_with_the_child, *testing::guarantee("5.4")) {
@@ -1377,7 +1383,7 @@ BOOST_AUTO_TEST_CASE(many_clients_are_served) {
     nested.push_back(static_cast<pid_t>(kids.back().ask(nested_spawn)));
     BOOST_TEST(nested.back() > 0);
   }
-  // Each loses its own only.
+  // Each child loses only its own children.
   for (std::size_t i = 0; i < kids.size(); i += 2) {
     kids[i].order(leave, 0);
     BOOST_TEST(far.next().id == kids[i].id);
@@ -1404,7 +1410,7 @@ BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender) {
 
 namespace {
 
-// The sending end of the door, in a process that is no child.
+// The sending end of the rendezvous socket, in a process that is not a child.
 OwnedFd door_of(const Kid& kid) {
   kid.order(pass_door);
   if (!is_ready(kid.socket.get())) throw std::runtime_error("the child does not answer");
@@ -1456,7 +1462,7 @@ BOOST_AUTO_TEST_CASE(a_connection_request_without_a_socket_does_no_harm) {
   rendezvous.close();
 }
 
-// Only the parent may stop it.
+// Only the parent may stop the snapshot.
 BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
   Far far;
   const Kid kid = far.spawn();

@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_entries_are_found) {
   std::size_t found = 0;
   for (std::uint64_t i = 0; i < 100000; ++i)
     found += all[i] && table->deadline_of(owner, i) == static_cast<std::int64_t>(i) + 1;
-  // Some may find no room: a probe of eight places at two fifths of all.
+  // Some calls may find no free entry: a probe looks at eight entries, and two fifths of all entries are in use.
   BOOST_TEST(found > 99900u);
   for (CancelEntry* entry : all)
     if (entry) table->erase(entry);
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(huge_times_mean_no_deadline) {
   BOOST_TEST(past <= now_ns());
 }
 
-// ---- who begins what ----
+// ---- the start of a call against a stop request ----
 
 BOOST_AUTO_TEST_CASE(a_child_begins_a_call_unless_it_must_stop) {
   Slot slot;
@@ -172,12 +172,12 @@ BOOST_AUTO_TEST_CASE(a_child_begins_a_call_unless_it_must_stop) {
   BOOST_TEST(CallState::of(slot.call).running);
   slot.finish(5);
   BOOST_TEST(!CallState::of(slot.call).running);
-  BOOST_TEST(!slot.request_stop_in_call(5));  // it is not at it any more
+  BOOST_TEST(!slot.request_stop_in_call(5));  // it is no longer in call 5
   BOOST_TEST((slot.stop_request == StopRequest::none));
   BOOST_TEST(slot.begin(6));
   BOOST_TEST(!slot.request_stop_in_call(5));
   BOOST_TEST(slot.request_stop_in_call(6));
-  BOOST_TEST(slot.request_stop_in_call(6));  // twice is once
+  BOOST_TEST(slot.request_stop_in_call(6));  // a second request has no further effect
   BOOST_TEST(!slot.begin(7));
   BOOST_TEST(CallState::of(slot.call).id == 6u);
   BOOST_TEST((slot.stop_request == StopRequest::acknowledged));
@@ -188,8 +188,8 @@ BOOST_AUTO_TEST_CASE(a_child_begins_a_call_unless_it_must_stop) {
   BOOST_TEST(slot.begin(1));
 }
 
-// Whatever the order is in which the two go about it: a call that is condemned was begun, and one
-// that was begun after it is not hit.
+// In any order of the two: the child has begun a call that was given up, and a call that it begins afterwards is not
+// affected.
 BOOST_AUTO_TEST_CASE(a_child_that_must_stop_does_not_begin_the_next_call) {
   for (int round = 0; round < 2000; ++round) {
     Slot slot;
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_must_stop_does_not_begin_the_next_call) {
 
 namespace {
 
-// Until there is no place left, wherever an entry might go.
+// Fills the table until no call can get an entry, wherever its probe begins.
 class FullTable {
 public:
   FullTable() : table_(par::Replicas::choose(nullptr)->cancel_table()) {
@@ -275,7 +275,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_ends_a_running_call_in_a_full_table) {
   pool.submit(0, received.note(0)).set_deadline(20ms);
   loop.run();
   BOOST_TEST(received.all[0] == "deadline");
-  // The child was ended for it, or is past it: another one answers.
+  // The child was ended for the first call, or is past it: another child answers.
   shared->open = true;
   pool.submit(1, received.note(1));
   loop.run();
@@ -300,7 +300,7 @@ BOOST_AUTO_TEST_CASE(running_and_waiting_calls_are_cancelled_in_a_full_table) {
   BOOST_TEST(received.all[3] == "right");
 }
 
-// What was sent ahead can't be taken back without an entry: it stays where it is.
+// A call that was sent ahead cannot be taken back without an entry: it remains where it is.
 BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_are_answered_once) {
   const FullTable full;
   par::Reactor loop;
@@ -314,7 +314,7 @@ BOOST_AUTO_TEST_CASE(calls_behind_a_slow_call_are_answered_once) {
       of(2));
   Received received;
   for (int i = 0; i < 60; ++i)
-    pool.submit(0, received.note(60));  // short ones: so that many are sent ahead
+    pool.submit(0, received.note(60));  // short calls, so that many are sent ahead
   loop.run();
   for (int i = 1; i < 60; ++i) pool.submit(i, received.note(i));
   loop.run();

@@ -1,4 +1,4 @@
-// socket.cpp - socket pairs, streams, packets with a descriptor along, and the register of descriptors.
+// socket.cpp - socket pairs, streams, packets with descriptors, and the register of descriptors.
 #include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -67,7 +67,7 @@ bool is_open(int fd) {
   return ::fcntl(fd, F_GETFD) >= 0;
 }
 
-// Runs f in a plain fork of the test; what it returns is the exit status, 99 where it threw.
+// Runs f in a plain fork of the test; the result of f is the exit status, 99 if it threw.
 template <class F>
 pid_t start_copy(F f) {
   const pid_t pid = ::fork();
@@ -93,7 +93,7 @@ int in_copy(F f) {
   return end_of(start_copy(f));
 }
 
-// Several descriptors in one packet, as no one of ours would send them.
+// Several descriptors in one packet, as the library never sends them.
 bool send_many(int fd, const std::vector<int>& along) {
   char byte = 'm';
   iovec vector{&byte, 1};
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(a_full_stream_writes_in_part_and_then_would_block) {
   BOOST_TEST(last.size == 0U);
   BOOST_TEST(partial);
   BOOST_TEST(sent > 0U);
-  // Nothing was lost, and it goes on.
+  // Nothing was lost, and the stream works again.
   std::size_t received = 0;
   for (;;) {
     const Got got = receive_text(pair.other.get(), 65536);
@@ -234,14 +234,14 @@ BOOST_AUTO_TEST_CASE(a_half_close_is_an_end_of_file_after_the_data) {
   for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
   BOOST_TEST(send_text(pair.other.get(), "back").flow == IoResult::done);
   BOOST_TEST(receive_text(pair.one.get()).text == "back");
-  BOOST_TEST(send_text(pair.one.get(), "x").flow == IoResult::closed);  // our own direction
+  BOOST_TEST(send_text(pair.one.get(), "x").flow == IoResult::closed);  // and this direction
 }
 
 BOOST_AUTO_TEST_CASE(the_end_of_a_reset_comes_after_the_data) {
   Pair pair = pair_of(PairKind::stream);
   send_text(pair.one.get(), "read me");
   send_text(pair.other.get(), "unread");
-  pair.one.reset();  // with something unread: a reset
+  pair.one.reset();  // with unread bytes: a reset
   BOOST_TEST(send_text(pair.other.get(), "unheard").flow == IoResult::closed);
   BOOST_TEST(receive_text(pair.other.get()).text == "read me");
   for (int i = 0; i < 3; ++i) BOOST_TEST(receive_text(pair.other.get()).flow == IoResult::closed);
@@ -269,7 +269,7 @@ BOOST_AUTO_TEST_CASE(waiting_functions_wait_for_the_other_side) {
   const Pair done = pair_of(PairKind::stream);
   constexpr std::size_t size = 4 << 20;
   const pid_t pid = start_copy([&] {
-    // More than a socket holds, both ways: neither side could do it without waiting.
+    // More than a socket holds, in both directions: neither side can do it without waiting.
     const std::string all(size, 'w');
     std::size_t sent = 0;
     while (sent < all.size()) {
@@ -304,7 +304,7 @@ BOOST_AUTO_TEST_CASE(a_packet_carries_a_descriptor) {
     const Pair pair = pair_of(kind);
     Pair data = pair_of(PairKind::stream);
     BOOST_TEST(send_packet(pair.one.get(), "hello", 5, data.other.get()) == IoResult::done);
-    data.other.close();  // the copy that is under way is another one
+    data.other.close();  // the packet in transit has a copy of it
     char bytes[16];
     Packet packet = receive_packet(pair.other.get(), bytes, sizeof bytes);
     BOOST_TEST(packet.flow == IoResult::done);
@@ -352,7 +352,7 @@ BOOST_AUTO_TEST_CASE(no_descriptor_of_many_packets_leaks) {
       const Packet packet = receive_packet(pair.other.get(), &byte, 1);
       BOOST_TEST(packet.flow == IoResult::done);
       BOOST_TEST(byte == 'm');
-      // As many as there is room for are taken over, or none, and those are open.
+      // Either all descriptors arrive, if there is room for them, and they are open; or none arrives.
       BOOST_TEST((packet.count == std::min(count, most_along) || packet.lost_descriptor));
       BOOST_TEST((packet.count == 0 || !packet.lost_descriptor));
       BOOST_TEST(testing::count_descriptors() == before + packet.count);
@@ -387,7 +387,7 @@ BOOST_AUTO_TEST_CASE(four_descriptors_arrive_in_order) {
     }
   }
   BOOST_TEST(testing::count_descriptors() == before);
-  // Those behind the first are copies: what they are copies of still works.
+  // The descriptors behind the first one are copies: their originals still work.
   send_text(data[1].other.get(), "still");
   BOOST_TEST(receive_text(data[1].one.get()).text == "still");
 }
@@ -403,7 +403,7 @@ BOOST_AUTO_TEST_CASE(none_of_four_descriptors_is_taken_if_one_has_no_room) {
     for (int fd = 0; fd <= data.other.get(); ++fd)
       if (!is_open(fd)) ::open("/dev/null", O_RDONLY);
     ::setrlimit(RLIMIT_NOFILE, &tight);
-    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for three there is room
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // there is room for three
     char byte;
     const Packet lost = receive_packet(pair.other.get(), &byte, 1);
     if (lost.flow != IoResult::done || !lost.lost_descriptor) return 1;
@@ -411,7 +411,7 @@ BOOST_AUTO_TEST_CASE(none_of_four_descriptors_is_taken_if_one_has_no_room) {
     for (int fd = 0; fd < 3; ++fd)
       if (is_open(fd)) return 3;
     const rlimit wide{highest + 2, highest + 2};
-    if (::setrlimit(RLIMIT_NOFILE, &wide) != 0) return 0;  // not ours to raise again
+    if (::setrlimit(RLIMIT_NOFILE, &wide) != 0) return 0;  // raising needs a privilege
     return receive_packet(pair.other.get(), &byte, 1).count == most_along ? 0 : 4;
   });
   BOOST_TEST(status == 0);
@@ -435,12 +435,12 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_is_lost_and_reported) {
     const Packet lost = receive_packet(pair.other.get(), bytes, sizeof bytes);
     if (lost.flow != IoResult::done || std::string(bytes, lost.size) != "first") return 1;
     if (!lost.lost_descriptor || lost.along) return 2;
-    // There is room again: the next one is taken.
+    // There is room again: the next packet arrives.
     ::close(room);
     Packet taken = receive_packet(pair.other.get(), bytes, sizeof bytes);
     if (taken.lost_descriptor || taken.along.get() != room) return 3;
     taken.along.close();
-    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // for looking
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);  // room for the check
     return testing::count_descriptors() == filled - 4 && filled >= before ? 0 : 4;
   });
   BOOST_TEST(status == 0);
@@ -469,7 +469,7 @@ BOOST_AUTO_TEST_CASE(a_full_socket_would_block) {
   }
 }
 
-// Not for root: more descriptors in flight than the limit of open ones.
+// Not as root: there are more descriptors in flight than the limit for open ones.
 BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_would_block) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
@@ -508,7 +508,7 @@ BOOST_AUTO_TEST_CASE(the_end_of_a_close_comes_after_the_packets) {
     BOOST_TEST(receive_packet(pair.other.get(), bytes, sizeof bytes).flow == IoResult::closed);
 }
 
-// The reports of a snapshot that dies with requests unread must not be lost.
+// The reports of a snapshot that dies with unread requests must not be lost.
 BOOST_AUTO_TEST_CASE(the_end_of_a_reset_comes_after_the_packets) {
   Pair pair = pair_of(PairKind::packets);
   for (const char* text : {"one", "two"}) send_packet(pair.one.get(), text, 3, -1);
@@ -610,7 +610,7 @@ BOOST_AUTO_TEST_CASE(reset_is_noticed_even_if_another_process_holds_a_copy) {
   const pid_t stranger = start_copy([&] {
     ::close(life.one.get());
     char byte = 0;
-    return ::read(life.other.get(), &byte, 1) == 0 ? 0 : 1;  // as long as the test wants
+    return ::read(life.other.get(), &byte, 1) == 0 ? 0 : 1;  // until the test closes it
   });
   send_text(pair.one.get(), "first");
   pair.one.reset();
@@ -655,13 +655,13 @@ BOOST_AUTO_TEST_CASE(a_fork_closes_registered_descriptors) {
     return is_open(kept.one.get()) ? 6 : 0;
   });
   BOOST_TEST(status == 0);
-  // No shutdown: ours go on.
+  // Without a shutdown: the test's descriptors still work.
   send_text(pair.one.get(), "on");
   BOOST_TEST(receive_text(pair.other.get()).text == "on");
   ::close(of_the_program);
 }
 
-// The number of a descriptor that the copy has closed soon belongs to somebody else.
+// After the copy has closed a descriptor, its number soon belongs to another one.
 BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_foreign_descriptor) {
   Pair pair = pair_of(PairKind::stream);
   Pair dropped = pair_of(PairKind::stream);
@@ -681,14 +681,14 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_foreign_descriptor) {
     if (pair.one || pair.other || dropped.one || assigned.one) return 2;
     for (const int number : numbers) {
       if (!is_open(number)) return 3;
-      if (::send(number, "x", 1, MSG_NOSIGNAL) != 1) return 4;  // nor shut down
+      if (::send(number, "x", 1, MSG_NOSIGNAL) != 1) return 4;  // it was not shut down either
     }
     return 0;
   });
   BOOST_TEST(status == 0);
 }
 
-// Nor what the library itself has opened since: the number is registered again.
+// Nor a descriptor that the library itself has opened since: the number is registered again.
 BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
   Pair pair = pair_of(PairKind::stream);
   Pair dropped = pair_of(PairKind::stream);
@@ -698,7 +698,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
     std::vector<Pair> later;
     for (int i = 0; i < 3; ++i) later.push_back(pair_of(PairKind::stream));
     for (const int number : numbers)
-      if (!is_registered(number)) return 1;  // the kernel gave them out again
+      if (!is_registered(number)) return 1;  // the kernel reused the numbers
     pair.one.reset();
     pair.other = OwnedFd();
     dropped.one.close();
@@ -713,7 +713,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
   BOOST_TEST(status == 0);
 }
 
-// In a process that the program has forked by itself the connection is not its to end.
+// A process that the program has forked by itself must not end the connection.
 BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
   Pair pair = pair_of(PairKind::stream);
   const int status = in_copy([&] {
@@ -722,7 +722,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
     pair.one.reset();
     { const OwnedFd gone = std::move(pair.other); }
     if (is_open(one) || is_open(other) || is_registered(one)) return 1;
-    Pair own = pair_of(PairKind::stream);  // of what it opens itself it is the owner
+    Pair own = pair_of(PairKind::stream);  // it owns the descriptors that it opens itself
     const int copy = ::dup(own.one.get());
     own.one.reset();
     const bool received = receive_text(own.other.get()).flow == IoResult::closed;
@@ -734,7 +734,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
   BOOST_TEST(receive_text(pair.other.get()).text == "on");
 }
 
-// What a copy of the library's keeps is its own from then on.
+// A copy that the library makes owns the descriptors that it keeps.
 BOOST_AUTO_TEST_CASE(a_fork_shuts_down_the_descriptor_it_keeps) {
   Pair pair = pair_of(PairKind::stream);
   const int status = in_copy([&] {

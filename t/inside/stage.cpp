@@ -1,4 +1,4 @@
-// stage.cpp - the program of a cell: what it asks of its children, and what it says that it heard.
+// stage.cpp - the program of a cell: the calls that it makes, and the results that it reports.
 #include "stage.hpp"
 
 #include "process.hpp"
@@ -25,18 +25,18 @@ using testing::eventually;
 
 namespace {
 
-// Larger than what a socket takes at once.
+// Larger than the capacity of a socket.
 constexpr std::size_t large = std::size_t{1} << 20;
-// Short, so that cells are; where it matters which comes first, both orders are right.
+// Short, so that cells are short; if the order matters, both orders are right.
 constexpr std::chrono::milliseconds linger(60);
 constexpr std::chrono::milliseconds grace(60);
 
-// Set before the snapshot is taken: every process of the cell has them.
+// Set before the snapshot is taken: every process of the cell has these values.
 Cell now;
 Page* page = nullptr;
 int said = -1;
-int wake[2] = {-1, -1};  // the program's callback is called where the program is not the caller
-// The program's own.
+int wake[2] = {-1, -1};  // wakes the program when the child is the caller
+// Set in the program only.
 pid_t snapshot = 0;
 par::Snapshot* snapshot_handle = nullptr;
 int losses = 0;  // of replicas
@@ -53,8 +53,8 @@ bool is_done() {
   return page->trigger.done_by != 0;
 }
 
-// The open ones of a process but for files, which the library has none of, and valgrind has.  What
-// stands above the limit is valgrind's, too.
+// The open descriptors of a process except files, which the library does not open, but valgrind does.  Descriptors
+// above the limit belong to valgrind, too.
 std::size_t descriptors_of(pid_t pid) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -79,10 +79,10 @@ par::Options child_options() {
 
 struct Parcel {
   int index = 0;
-  bool held = false;       // wait for `go` in the task
-  bool script = false;     // play the script of a caller
-  Who who = Who::program;  // made the call
-  std::size_t answer = 0;  // size of what is to come back
+  bool held = false;       // waits for `go` in the task
+  bool script = false;     // plays the script of a caller
+  Who who = Who::program;  // the process that made the call
+  std::size_t answer = 0;  // size of the answer
   std::string bulk{};
 };
 
@@ -103,7 +103,7 @@ void on_encode() {
 
 }  // namespace cell
 
-// The failpoints that stand in a program's own code.
+// The failpoints in the code of a program.
 template <>
 struct evparallel::Io<cell::Parcel> {
   static void put(Writer& out, const cell::Parcel& parcel) {
@@ -136,9 +136,9 @@ namespace cell {
 
 namespace {
 
-// ---- what a caller does, whichever process it is --------------------------------------------------
+// ---- the script of a caller, in any process -------------------------------------------------------
 
-constexpr int calls_at_most = 200;  // of one moment
+constexpr int calls_at_most = 200;  // in one moment
 
 class Script {
 public:
@@ -152,7 +152,7 @@ protected:
   virtual bool is_born() const = 0;
   virtual void send(Parcel) = 0;
   virtual void close() = 0;
-  virtual bool is_settled() const = 0;  // all that was sent was answered, or never will be
+  virtual bool is_settled() const = 0;  // all calls that were sent are completed
 
   void settle(int line = __builtin_LINE()) {
     loop_until([&] { return is_settled(); }, line);
@@ -180,7 +180,7 @@ private:
   void send_large();
   void send_held(int count, std::size_t answer);
 
-  par::Hold hold_;  // run_for() waits also where nothing is pending
+  par::Hold hold_;  // run_for() waits even if nothing is pending
   par::Timer bell_;
   int base_ = 0;
 };
@@ -188,8 +188,8 @@ private:
 void Script::play() {
   begin();
   start();
-  // With spares it is the request for the next one, which comes by itself: while somebody still looks
-  // at that socket.
+  // With spares the fault hits the request for the next spare, which the library makes by itself, while this process
+  // still waits for it.
   if (now.spares > 0 && now.moment == Moment::after_request && target_calls()) loop_until(is_done);
   if (wants(Moment::before_first_message)) {
     loop_until([&] { return is_born() || is_done(); });
@@ -223,11 +223,11 @@ void Script::play() {
 
 bool Script::wants(Moment moment) {
   if (now.moment != Moment::at_failpoint) return now.moment == moment;
-  base_ += calls_at_most;  // each has numbers of its own
+  base_ += calls_at_most;  // each moment has its own numbers
   return true;
 }
 
-// What a child does by itself, without being told when, is made ready before there is one.
+// A fault that a child triggers by itself is prepared before the child exists.
 void Script::begin() {
   const bool by_itself =
       now.moment == Moment::before_first_message || now.moment == Moment::between_messages;
@@ -235,12 +235,12 @@ void Script::begin() {
   disturb(Moment::before_request);
 }
 
-// Now is the moment.  A target that does not call has done its action when this returns, but for a
-// child that is draining, which needs somebody who reads.
+// Triggers the fault.  A target that does not call has acted when this returns, except for a child that is draining,
+// which needs a reader.
 void Script::disturb(Moment moment) {
   if (now.moment == moment) {
     activate_trigger();
-    // These two wait for something; to be woken does no more to them.
+    // These two processes wait; a wake-up has no further effect on them.
     if (now.target == Target::snapshot) ::kill(par::in_child() ? ::getppid() : snapshot, SIGCONT);
     if (now.use == Use::nested && now.target == Target::parent && ::write(wake[1], "", 1) != 1)
       ::_exit(97);
@@ -273,7 +273,7 @@ void Script::disturb_at_draining() {
   disturb(Moment::draining);
 }
 
-// Where neither end stops in the middle by itself, the child is busy with another one meanwhile.
+// If neither end stops in the middle of the message by itself, the child executes another call meanwhile.
 void Script::send_large() {
   const bool by_itself = target_calls() || target_works();
   if (now.moment == Moment::mid_message && by_itself) activate_trigger();
@@ -300,7 +300,7 @@ class RunScript final : public Script {
 public:
   using Script::Script;
 
-  // The program's part of a nested use: all else is the child's.
+  // The program's part of a nested use; the rest is done by the child.
   void play_outer() {
     start();
     par::Watch reported = reactor_.on_readable(wake[0], [] {
@@ -312,14 +312,14 @@ public:
     settle();
   }
 
-  // After all that a snapshot that lives gives children that work; without one the call hears it.
+  // A living snapshot then provides a child for this call; without one the call gets an error.
   void play_last(int index = last_call) {
     if (!remote_ || closed_) start();
     send({index});
     settle();
   }
 
-  // Where one replica is known to be lost the other one does its work.
+  // If one replica is known to be lost, the other one provides the child.
   void play_spare() {
     const bool one_is_lost = now.target == Target::snapshot && now.moment != Moment::at_failpoint;
     if (one_is_lost) loop_until([] { return losses > 0; });
@@ -358,7 +358,7 @@ private:
   bool closed_ = false;
 };
 
-// A call may carry the script of a nested use.
+// A call may contain the script of a nested use.
 Parcel work(const Parcel& in) {
   ++page->worked[static_cast<int>(in.who)][in.index];
   if (in.script) {
@@ -430,12 +430,12 @@ struct Place {
   std::uint64_t hit;
 };
 
-// Where a process that calls, or one that works, does by itself what is to be done.
+// The failpoints at which a caller, or a callee, triggers the fault by itself.
 Place place_in_caller(Moment moment) {
   switch (moment) {
     case Moment::before_request: return {Failpoint::run, 1};
     case Moment::after_request: return {Failpoint::sent, 1};
-    case Moment::mid_message: return {Failpoint::write, 2};  // a part has gone
+    case Moment::mid_message: return {Failpoint::write, 2};  // a part was sent
     case Moment::one_pending:
     case Moment::hundred_pending: return {Failpoint::callback, 1};
     case Moment::draining: return {Failpoint::read, 1};
@@ -447,9 +447,9 @@ Place place_in_worker(Moment moment) {
   switch (moment) {
     case Moment::after_request: return {Failpoint::child_main, 1};
     case Moment::before_first_message: return {Failpoint::task, 1};
-    case Moment::mid_message: return {Failpoint::read, 2};  // a part has come
+    case Moment::mid_message: return {Failpoint::read, 2};  // a part was received
     case Moment::between_messages: return {Failpoint::written, 1};
-    case Moment::draining: return {Failpoint::write, 2};  // a part has gone, or one of the answers
+    case Moment::draining: return {Failpoint::write, 2};  // a part, or one of the answers, was sent
     default: return {Failpoint::call, 1};
   }
 }
@@ -511,8 +511,8 @@ void play_script() {
   if (now.replicas > 1) RunScript(reactor, child_options(), Who::program).play_spare();
 }
 
-// A snapshot has what the program had, and of its own: the control socket, the signals, two ends of
-// the door.
+// A snapshot has the descriptors of the program, and its own: the control socket, the signals, and two ends of the
+// rendezvous socket.
 constexpr std::size_t of_a_snapshot = 4;
 
 void check_snapshot(pid_t pid, std::size_t before) {
@@ -523,7 +523,7 @@ void check_snapshot(pid_t pid, std::size_t before) {
         static_cast<int>(after));
 }
 
-// A snapshot that was given up is reaped when the next one is taken; this one cannot be.
+// A snapshot that was given up is reaped when the next one is taken; here no other one can be taken.
 void reap_snapshots() {
   par::fault::Plan plan;
   plan.victim = par::fault::Victim::parent;
@@ -558,7 +558,7 @@ void perform_all() {
     par::Snapshot taken(options);
     snapshot = taken.pid();
     snapshot_handle = &taken;
-    // The one that is asked first; another replica may well be slower to come to its first turn.
+    // The replica that is asked first; another replica may reach its first turn later.
     if (now.target == Target::snapshot && now.moment != Moment::at_failpoint)
       page->trigger.taken_by = snapshot;
     if (now.spares > 0) eventually([&] { return is_done() || spares_wait(taken); });
@@ -597,7 +597,7 @@ void perform(const Cell& cell, Page& shared, int to) {
   ::_exit(0);
 }
 
-// ---- states ---------------------------------------------------------------------------------------
+// ---- state queries --------------------------------------------------------------------------------
 
 bool has_happened(const Cell& cell, const Page& shared) {
   const pid_t pid = shared.trigger.done_by;

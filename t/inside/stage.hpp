@@ -1,4 +1,4 @@
-// stage.hpp - what the processes of a cell and the test program share: a page, and a pipe for what is said.
+// stage.hpp - shared state of the processes of a cell and the test program: a page, and a pipe for reports.
 #pragma once
 
 #include "cell.hpp"
@@ -11,28 +11,28 @@ namespace cell {
 struct Page {
   failpoints::Trigger trigger;
   std::atomic<int> begun{0};    // held calls that a child has begun
-  std::atomic<bool> go{false};  // they may go on
+  std::atomic<bool> go{false};  // held calls may continue
   std::atomic<int> encoded{0};  // values that a child has encoded
-  // How often the task of each call was entered, by who made it.
+  // The number of executions of each call, by the process that made it.
   std::atomic<unsigned char> worked[2][call_count]{};
 };
 
 enum class Said : std::int32_t {
-  accepted,  // call `index` was made, or message `index` sent
-  answer,    // it came: a: 0, or the code of the error; b: delivery; wrong: the value is another's
-  message,   // message `index` came
-  error,     // on_error: a: code
-  end,       // on_end
-  exit,      // on_exit: a: Cause, b: wait status
-  descriptors,           // of the program: a before, b after
+  accepted,     // call `index` was made, or message `index` was sent
+  answer,       // result: a: 0, or the code of the error; b: delivery; wrong: a wrong value
+  message,      // message `index` was received
+  error,        // on_error: a: code
+  end,          // on_end
+  exit,         // on_exit: a: Cause, b: wait status
+  descriptors,  // of the program: a: before, b: after
   snapshot_descriptors,  // of the snapshot
-  waited_in_vain,        // `index`: line of the script
-  thrown,                // an exception left the script
-  finished,              // the script is over and all its handles are gone
-  losses,                // of replicas, as on_lost has told them: a
+  waited_in_vain,        // a wait timed out; `index`: line of the script
+  thrown,                // the script threw an exception
+  finished,              // the script has ended, and all its handles are destroyed
+  losses,                // lost replicas, counted by on_lost: a
 };
 
-// One write each, so that records of several processes do not mix.
+// One write for each record, so that records of several processes do not mix.
 struct Record {
   Said what;
   Who who;
@@ -42,10 +42,10 @@ struct Record {
   std::int32_t wrong;
 };
 
-// The program of the cell, in a fork of the test program.  It holds `said` open, and so do its processes.
+// Runs the program of the cell, in a fork of the test program.  It keeps `said` open, and so do its processes.
 [[noreturn]] void perform(const Cell&, Page&, int said);
 
-// Who asks for a child, and who is it.
+// The process that asks for a child, and that child.
 constexpr Target caller_of(Use use) {
   return use == Use::nested ? Target::child : Target::parent;
 }
@@ -53,7 +53,7 @@ constexpr Target worker_of(Use use) {
   return use == Use::nested ? Target::grandchild : Target::child;
 }
 
-// Whether what was to happen has had its effect: the process has stopped or ended, or its socket is closed.
+// Whether the fault has had its effect: the process has stopped or ended, or its socket is closed.
 bool has_happened(const Cell&, const Page&);
 
 }  // namespace cell

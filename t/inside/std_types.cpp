@@ -1,4 +1,4 @@
-// std_types.cpp - JSON of optional, variant, chrono and path: their forms, where they stand, and bad ones.
+// std_types.cpp - JSON of optional, variant, chrono and path: their forms, their places, and invalid ones.
 #include "errors.hpp"
 #include "testing.hpp"
 
@@ -42,7 +42,7 @@ std::string not_written(const T& value) {
   return bad_message([&] { text_of(value); });
 }
 
-// The form is part of the promise, and the value comes back.
+// The form is part of the interface, and the value comes back.
 template <class T>
 void check(const T& value, const std::string& text) {
   BOOST_TEST(text_of(value) == text);
@@ -75,7 +75,7 @@ public:
   NLOHMANN_DEFINE_TYPE_INTRUSIVE(Person, name, home, id, age, born, photo)
 };
 
-// What is missing stays as it is.
+// A missing member keeps its value.
 struct Settings {
   std::optional<int> depth;
   chrono::milliseconds patience{250};
@@ -83,7 +83,7 @@ struct Settings {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Settings, depth, patience)
 
-// A type that refers to itself.
+// A type that contains itself.
 struct Tree {
   int value = 0;
   std::vector<Tree> branches;
@@ -94,14 +94,14 @@ struct Tree {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Tree, value, branches, grafts)
 
-// No default constructor.
+// It has no default constructor.
 struct Sealed {
   explicit Sealed(int v) : value(v) {}
   int value;
   bool operator==(const Sealed& o) const { return value == o.value; }
 };
 
-// Its alternative is destroyed before it turns out that there is none.
+// The old alternative is destroyed before the new one fails to convert.
 struct Fragile {
   Fragile() = default;
   explicit Fragile(int what) { throw what; }
@@ -109,7 +109,7 @@ struct Fragile {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Fragile, text)
 
-struct Opaque {};  // nothing converts it
+struct Opaque {};  // no conversion exists
 
 }  // namespace shapes
 
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(optionals_are_preserved_in_structs) {
         R"("grafts":[{"branches":[],"grafts":null,"value":3}],"value":1})");
 }
 
-// Null could be either: told as it is written, and not found out by who reads.
+// Null could mean either value: the writer reports it, so that the reader does not have to guess.
 BOOST_AUTO_TEST_CASE(an_optional_of_a_null_value_is_refused) {
   using Twice = std::optional<std::optional<int>>;
   check(Twice(), "null");
@@ -302,7 +302,7 @@ BOOST_AUTO_TEST_CASE(malformed_paths_are_refused) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- all of them ----
+// ---- all types together ----
 
 BOOST_AUTO_TEST_CASE(a_struct_of_all_types_is_preserved) {
   shapes::Person person;
@@ -319,7 +319,7 @@ BOOST_AUTO_TEST_CASE(a_struct_of_all_types_is_preserved) {
            .size() == 2U));
 }
 
-// Whoever makes documents by hand has the forms, too, and so has ordered_json.
+// Code that makes documents by hand has the forms, too, and so has ordered_json.
 BOOST_AUTO_TEST_CASE(documents_convert_standard_types) {
   json document;
   document["o"] = std::optional<int>(3);
@@ -343,5 +343,5 @@ BOOST_AUTO_TEST_CASE(contained_types_must_be_convertible) {
   static_assert(!std::is_constructible_v<json, const std::variant<int, Opaque>&>);
   static_assert(!detail::json_can_get<json, std::optional<Opaque>>);
   static_assert(!detail::json_can_get<json, std::variant<int, Opaque>>);
-  BOOST_TEST(true);  // the compiler has said it
+  BOOST_TEST(true);  // the check is that it compiles
 }

@@ -1,4 +1,4 @@
-// task.cpp - which callables travel, what their signatures are, and what of them must not travel.
+// task.cpp - callables that travel, their signatures, and captures that must not travel.
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -21,7 +21,7 @@
 #include <vector>
 
 using namespace evparallel;
-namespace par = evparallel;  // std::bind is found too where an argument is std's own
+namespace par = evparallel;  // lookup also finds std::bind if an argument has a type of std
 
 namespace {
 
@@ -54,7 +54,7 @@ F travelled(const F& f) {
   return deserialized<F>(frozen(f));
 }
 
-// ---- one of each kind ----
+// ---- one callable of each kind ----
 
 int twice(int x) {
   return 2 * x;
@@ -111,7 +111,7 @@ BOOST_AUTO_TEST_CASE(functions_have_a_signature) {
   static_assert(signature_of<int>(&none));
   static_assert(signature_of<void, const std::string&>(&nothing));
   static_assert(signature_of<std::string, const std::string&, int, const std::vector<int>&>(&join));
-  BOOST_TEST(true);  // the compiler has said it
+  BOOST_TEST(true);  // the check is that it compiles
 }
 
 BOOST_AUTO_TEST_CASE(lambdas_have_a_signature) {
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(bind_removes_the_first_parameters) {
   BOOST_TEST((signature_of<std::string, int, const std::vector<int>&>(par::bind(&join, "a"))));
   BOOST_TEST((signature_of<std::string, const std::vector<int>&>(par::bind(&join, "a", 1))));
   BOOST_TEST((signature_of<std::string>(par::bind(&join, "a", 1, std::vector<int>{}))));
-  // A bound argument is kept as the decayed type of the parameter, whatever was given.
+  // A bound argument is stored as the decayed type of the parameter, whatever type was given.
   static_assert(std::is_same_v<decltype(par::bind(&join, "a", short{1})),
                                detail::Bind<decltype(&join), std::string, int>>);
 }
@@ -198,7 +198,7 @@ BOOST_AUTO_TEST_CASE(remote_functions_have_a_shape) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- there and back ----
+// ---- encode and decode ----
 
 BOOST_AUTO_TEST_SUITE(travel)
 
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(captures_travel_by_value) {
   const auto lambda = [n, d, letters](int x) { return x + n + d + letters[2]; };
   BOOST_TEST(frozen(lambda).size() == sizeof lambda);
   BOOST_TEST(travelled(lambda)(1) == lambda(1));
-  // Trivially copyable they are not, but they can be copied byte by byte.
+  // They are not trivially copyable, but they can be copied byte by byte.
   const std::pair<int, double> pair{1, 2.5};
   const std::tuple<int, char> tuple{3, 'x'};
   const auto holds = [pair, tuple]() { return pair.second + std::get<0>(tuple); };
@@ -284,7 +284,7 @@ BOOST_AUTO_TEST_CASE(bound_arguments_of_lambdas_travel) {
   auto moved =
       travelled(par::bind([](std::vector<int> v) { return v.size(); }, std::vector<int>(1000, 1)));
   BOOST_TEST(moved() == 1000U);
-  BOOST_TEST(moved() == 1000U);  // still there for the next call
+  BOOST_TEST(moved() == 1000U);  // the value is still there for the next call
 }
 
 BOOST_AUTO_TEST_CASE(combinations_travel) {
@@ -343,7 +343,8 @@ BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to_must_be_known) {
   BOOST_TEST((function_of(par::bind(&twice, 1)) == address));
   BOOST_TEST((function_of(as_is(par::bind(fn<int(int)>(as_is(&twice)), 1))) == address));
   BOOST_TEST((function_of(static_cast<int (*)(int)>(nullptr)) == detail::AnyFunction{}));
-  // What a class or a lambda holds is its own.
+  // A captured function pointer is not taken for the function of the lambda; nor is a class looked
+  // into.
   const auto pointer = &twice;
   BOOST_TEST(!function_of([pointer](int x) { return pointer(x); }).has_value());
   BOOST_TEST(!function_of(par::bind([](int x) { return x; }, 1)).has_value());
@@ -393,7 +394,7 @@ BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- what captures the stack ----
+// ---- captures of the stack ----
 
 namespace {
 
@@ -523,7 +524,7 @@ constexpr bool clears_padding = __has_builtin(__builtin_clear_padding);
 constexpr bool clears_padding = true;
 #endif
 
-// What only looks like an address must not be taken for one: bytes that nobody has written.
+// Bytes that nobody has written may look like an address, and must not be taken for one.
 BOOST_AUTO_TEST_CASE(padding_is_not_checked) {
   if (!clears_padding) return testing::skip("this compiler cannot clear padding");
   struct alignas(64) Padded {
@@ -595,7 +596,7 @@ BOOST_AUTO_TEST_CASE(as_is_inside_fn_disables_the_check) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-// ---- one call, as a child makes it ----
+// ---- one call, as a child executes it ----
 
 namespace {
 
