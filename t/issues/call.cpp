@@ -1,5 +1,5 @@
-// call.cpp - what there was no memory for left the loop as std::bad_alloc, and neither that call nor the next was
-// answered; and exceptions whose text is null, or very long, ended the child that told of them.
+// call.cpp - calls that failed for lack of memory: std::bad_alloc left the loop, and neither that call nor the next one
+// was answered.  And exceptions with a null text, or a very long one, ended the child that reported them.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 
@@ -30,12 +30,12 @@ void testing_main_init() {
 namespace {
 
 constexpr std::size_t megabyte = 1 << 20;
-// A message of `much` does not fit into `room`, and one of `some` does, if only once.
+// A message of `much` does not fit into `room`; a message of `some` fits once.
 constexpr std::size_t room = 8 * megabyte;
 constexpr std::size_t much = 24 * megabyte;
 constexpr std::size_t some = 5 * megabyte;
 
-// This process gets no more than `room` on top of what it has.
+// Limits this process to `room` bytes beyond its present size.
 void leave_little_memory() {
   std::size_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
@@ -57,12 +57,12 @@ int with_little_memory(F f) {
 }
 
 bool skipped() {
-  testing::limit(600);  // megabytes take long on a busy machine
+  testing::limit(600);  // large messages are slow on a busy machine
   if (testing::sanitized) testing::skip("a sanitizer's memory cannot be limited");
   return testing::sanitized;
 }
 
-// The number of the first of the conditions that does not hold; 0: all hold.
+// The number of the first false condition; 0: all are true.
 int first_wrong(std::initializer_list<bool> conditions) {
   int number = 0;
   for (const bool holds : conditions) {
@@ -80,7 +80,7 @@ std::string text_of_size(std::size_t size) {
   return std::string(size, 'x');
 }
 
-// A text, and a descriptor beside it.
+// A text, and a descriptor with it.
 struct Parcel {
   par::Fd fd{};
   std::string text{};
@@ -254,7 +254,7 @@ BOOST_AUTO_TEST_CASE(a_map_item_whose_answer_has_no_memory_fails_alone) {
   BOOST_TEST(status == 0);
 }
 
-// ---- what an exception says ----
+// ---- the text of an exception ----
 
 namespace {
 
@@ -265,7 +265,7 @@ struct MuteError : par::Error {
   MuteError() : par::Error(par::Errc::closed, "not this") {}
   const char* what() const noexcept override { return nullptr; }
 };
-// What it says is one of `size` bytes.
+// Its text has `size` bytes.
 struct Long : std::exception {
   explicit Long(std::size_t size) : text(std::make_shared<const std::string>(size, 'x')) {}
   const char* what() const noexcept override { return text->c_str(); }
@@ -278,7 +278,7 @@ struct ThrowingIo {
   static int get(par::Reader&) { throw E(); }
 };
 
-// The error of the call of `n`, whose child answers the call of 0 behind it.
+// The error of the call with `n`, whose child then answers the call with 0.
 template <class Remote>
 par::Error error_of_call(par::Reactor& loop, Remote& remote, int n) {
   std::optional<par::Error> error;

@@ -1,6 +1,6 @@
-// child.cpp - a task forked by itself, and the copy came back from the task: it went on as the child that it was
-// not, answered the call a second time, and read what was sent to the other.  Output was lost: of wide streams, of a
-// crash in a captured child; and where nobody reads the output, the answer was.  A thread that leaves ended by SIGABRT.
+// child.cpp - a task forked, and the copy returned from the task: it continued as if it were the child, answered the
+// call a second time, and read messages for the child.  Output was lost: of wide streams, and of a crash in a captured
+// child; and if nobody read the output, the answer was lost.  A task that exited its thread ended the child by SIGABRT.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -31,13 +31,13 @@ namespace {
 
 constexpr int in_copy = -1;
 
-// What a task tells beside the library.
+// Memory for reports of a task beside the library.
 struct Board {
   std::atomic<bool> copy_has_left{false};
 };
 Board* board = nullptr;
 
-// How the copy ended: its exit status, or 100 and more.
+// The end of the copy: its exit status, or 100 and more for a signal.
 int end_of(pid_t copy) {
   int status = 0;
   ::waitpid(copy, &status, 0);
@@ -60,13 +60,12 @@ void fork_and_reply(int x, par::Reply<int> reply) {
   reply(copy == 0 ? in_copy : x + end_of(copy));
 }
 
-// Comes back into the loop of the child, from a callback there.
+// Returns into the loop of the child, from a callback there.
 void fork_in_callback(int x, par::Reply<int> reply) {
   par::this_reactor().after(0ms, [x, reply] { fork_and_reply(x, reply); }).detach();
 }
 
-// All calls are there before the first one forks: a copy would find them in the socket, or have
-// them read already.
+// All calls are sent before the first one forks: a copy would find them in the socket, or have read them already.
 template <class F>
 std::vector<int> answers_of(F f, int calls = 20) {
   par::Reactor loop;
@@ -75,7 +74,7 @@ std::vector<int> answers_of(F f, int calls = 20) {
   for (int x = 0; x < calls; ++x)
     remote(1000 * x, [&](par::Result<int> r) { answers.push_back(r.value()); });
   loop.run();
-  std::sort(answers.begin(), answers.end());  // timers of the same moment have no order
+  std::sort(answers.begin(), answers.end());  // timers of the same moment are not ordered
   return answers;
 }
 
@@ -137,7 +136,7 @@ BOOST_AUTO_TEST_CASE(a_fork_between_two_calls_sends_no_answer) {
   BOOST_TEST(last == 1000);
 }
 
-// What was gathered and not yet written is the child's to write.
+// Only the child writes answers that were gathered and not yet written.
 BOOST_AUTO_TEST_CASE(short_calls_before_a_fork_are_answered_once) {
   const auto task = [](int x) { return x % 100 == 99 ? fork_and_return(x) : x; };
   std::vector<int> all;
@@ -150,7 +149,7 @@ BOOST_AUTO_TEST_CASE(short_calls_before_a_fork_are_answered_once) {
   BOOST_TEST(answers == all, boost::test_tools::per_element());
 }
 
-// The copy has come back, and the child is still at its call: who cancels it means the child.
+// The copy has returned, and the child is still in its call: a cancel concerns the child.
 BOOST_AUTO_TEST_CASE(a_call_continues_after_its_fork_has_returned) {
   par::Options options;
   options.grace = 0ms;
@@ -179,7 +178,7 @@ BOOST_AUTO_TEST_CASE(a_call_continues_after_its_fork_has_returned) {
 
 namespace {
 
-// A copy comes back from a callback.
+// A copy returns from a callback.
 void echo(par::Pipe<int, int> pipe) {
   pipe.on_message([pipe](int x) {
     const pid_t copy = ::fork();
@@ -191,7 +190,7 @@ void echo(par::Pipe<int, int> pipe) {
   });
 }
 
-// A copy comes back from the task itself.
+// A copy returns from the task itself.
 void fork_and_echo(par::Pipe<int, int> pipe) {
   pipe.on_message([pipe](int x) { pipe.send(x); });
   pipe.on_end([pipe] { pipe.close(); });
@@ -231,7 +230,7 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-// Streams captured, whose lines go to `lines`.
+// Captures the streams; their lines go to `lines`.
 par::Options captured(Strings& lines) {
   par::Options options;
   options.out = par::Stdio::capture();
@@ -248,7 +247,7 @@ bool all_of(const Strings& lines, const Strings& wanted) {
 
 }  // namespace
 
-// The task takes the streams out of step with stdio: each has a buffer of its own then.
+// The task unsynchronises the streams from stdio: each has a buffer of its own then.
 BOOST_AUTO_TEST_CASE(wide_output_of_a_task_is_written_before_its_answer) {
   Strings lines;
   par::Reactor loop;
@@ -293,7 +292,7 @@ BOOST_AUTO_TEST_CASE(wide_output_of_a_process_is_written_before_its_end) {
 
 namespace {
 
-// In a program whose streams are out of step with stdio.
+// In a program whose streams are not synchronised with stdio.
 int crash_in_a_captured_child() {
   std::ios_base::sync_with_stdio(false);
   Strings lines;
@@ -333,7 +332,7 @@ BOOST_AUTO_TEST_CASE(a_crash_leaves_no_output_in_a_buffer_of_a_captured_child) {
 
 namespace {
 
-// In a program whose output nobody reads, and that knows what to do about that.
+// In a program without a reader for its output, which handles that case.
 int answer_without_a_reader() {
   int ends[2];
   if (::pipe(ends) != 0 || ::dup2(ends[1], STDOUT_FILENO) != STDOUT_FILENO) return 50;
@@ -376,7 +375,7 @@ int answer_without_a_reader() {
   return said == 2 ? answers : 100;
 }
 
-// What a task itself writes to such a stream ends it, as in any program that does not ignore the signal.
+// A write of the task itself to such a stream ends it, as in any program that does not ignore the signal.
 int write_without_a_reader() {
   int ends[2];
   if (::pipe(ends) != 0 || ::dup2(ends[1], STDOUT_FILENO) != STDOUT_FILENO) return 50;
@@ -407,7 +406,7 @@ BOOST_AUTO_TEST_CASE(an_answer_arrives_even_if_nobody_reads_the_output) {
   BOOST_TEST(testing::elsewhere(write_without_a_reader) == SIGPIPE);
 }
 
-// ---- a thread that leaves ----
+// ---- a thread that exits ----
 
 namespace {
 
@@ -419,7 +418,7 @@ void leave_cancelled() {
   ::pthread_testcancel();
 }
 
-// A call that leaves, and one behind it.
+// A call that exits its thread, and a call behind it.
 template <class F>
 void check_leaving(F f) {
   par::Reactor loop;
@@ -451,7 +450,7 @@ void check_leaving_process(F f) {
   BOOST_REQUIRE(events.size() == 2u);
   BOOST_TEST(events[0] == "child_exited");
   BOOST_TEST(events[1] == "normal");
-  BOOST_TEST((lines == Strings{"hook"}));  // it has ended by itself
+  BOOST_TEST((lines == Strings{"hook"}));  // the child has ended by itself
 }
 
 void print_at_the_end() {
@@ -471,10 +470,10 @@ BOOST_AUTO_TEST_CASE(a_task_that_exits_its_thread_ends_its_child_like_exit) {
   });
 }
 
-// The Reply goes with the thread, unless somebody keeps it.
+// The thread's exit destroys the Reply, unless the task keeps it elsewhere.
 BOOST_AUTO_TEST_CASE(a_task_with_a_reply_that_exits_its_thread_ends_its_child_like_exit) {
   check_leaving([](int x, par::Reply<int> reply) {
-    static auto* kept = new std::vector<par::Reply<int>>;  // exit() is not to destroy it
+    static auto* kept = new std::vector<par::Reply<int>>;  // exit() must not destroy it
     kept->push_back(reply);
     if (x == 0) leave_by_exit();
     reply(x);
@@ -532,7 +531,8 @@ struct Executed {
   Strings lines{};
 };
 
-// A shell takes the place of the task, and ends when it has read a line.  No time is given to a child that ends.
+// A shell replaces the task, and ends when it has read a line.  The time limit for an ending child does not apply to
+// it.
 template <class F>
 Executed executed(F before_exec) {
   int ends[2];
@@ -558,7 +558,7 @@ Executed executed(F before_exec) {
   p.on_end([&] {
     seen.events.push_back("end");
     p.close();
-    // Long after the end of the socket was seen.
+    // Long after the end of the socket was noticed.
     loop.after(50ms, [&] { BOOST_TEST(::write(ends[1], "line\n", 5) == 5); }).detach();
   });
   p.on_exit([&](const par::ExitStatus& s) {

@@ -1,4 +1,4 @@
-// codec.cpp - values that were deeper than the stack ended the process that wrote them, and numbers came back as others.
+// codec.cpp - values deeper than the stack ended the process that wrote them, and numbers changed on the way.
 #include "errors.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -33,7 +33,7 @@ constexpr std::size_t deep = 100000;
 constexpr std::size_t small_stack = 64 * 1024;
 constexpr std::size_t fair_stack = 256 * 1024;
 
-// `inner` in arrays, or in objects, in one another, made without a copy.
+// `inner` inside nested arrays, or objects, made without a copy.
 template <class Json = json>
 Json in_arrays(std::size_t levels, Json inner = nullptr) {
   while (levels-- > 0) {
@@ -52,7 +52,7 @@ json in_objects(std::size_t levels, json inner = nullptr) {
   return inner;
 }
 
-// What f returns, called in a thread with a stack of this size.
+// The result of f, called in a thread with a stack of this size.
 template <class F>
 std::string on_stack_of(std::size_t size, F f) {
   struct Job {
@@ -73,7 +73,7 @@ std::string on_stack_of(std::size_t size, F f) {
   return job.said;
 }
 
-// What a codec says of a value, or of a message, on a small stack.
+// The error of a codec for a value, or a message, on a small stack.
 template <class C, class T>
 std::string not_written(const T& value) {
   return on_stack_of(small_stack, [&] {
@@ -91,7 +91,7 @@ std::string not_read(const std::string& bytes) {
   });
 }
 
-// As above, in all of the three codecs.
+// The same for all three codecs.
 template <class T>
 void refused_when_written(const T& value, const std::string& why) {
   BOOST_TEST(has((not_written<par::JsonIo<T>>(value)), why));
@@ -99,7 +99,7 @@ void refused_when_written(const T& value, const std::string& why) {
   BOOST_TEST(has((not_written<par::MsgpackIo<T>>(value)), why));
 }
 
-// Goes through the codec and comes back, on a stack of 256 kB.
+// Encodes and decodes on a stack of 256 kB, and compares.
 template <template <class> class C, class T>
 bool comes_back(const T& value) {
   std::optional<T> back;
@@ -119,7 +119,7 @@ void comes_back_in_each(const T& value) {
   BOOST_TEST((comes_back<par::MsgpackIo>(value)));
 }
 
-// A sanitizer takes a stack of its own size.
+// A sanitizer needs more stack.
 bool skipped() {
   if (testing::sanitized) testing::skip("frames of a sanitizer are larger");
   return testing::sanitized;
@@ -296,11 +296,11 @@ BOOST_AUTO_TEST_CASE(send_refuses_a_deep_message_on_both_sides) {
   BOOST_TEST(has(received[0].dump(), too_deep));
 }
 
-// ---- conversions of the program's own ----
+// ---- conversions of the program ----
 
 namespace theirs {
 
-// As text: the program's own words for what nlohmann would make a double of.
+// As text: nlohmann would convert it to a double.
 struct Wide {
   long double value = 0;
 };

@@ -1,6 +1,5 @@
-// loop.cpp - what went wrong with reactors: what was refused was given back, and the table of signals took them for
-// one another; too few descriptors ended the program, and closed ones were called something else; and exit() below
-// run() was an abort.
+// loop.cpp - faults of reactors: a refused signal was given back, and the table of signals confused reactors; a lack of
+// descriptors ended the program, and closed descriptors led to another error; and exit() below run() aborted.
 #include "elsewhere.hpp"
 
 #include <evparallel/reactor.hpp>
@@ -28,7 +27,7 @@ BOOST_AUTO_TEST_CASE(a_refused_signal_watch_is_not_released) {
   par::Reactor second;
   par::Watch owner = first.on_signal(SIGUSR1, [] {});
   BOOST_CHECK_THROW(static_cast<void>(second.on_signal(SIGUSR2, [] {})), std::logic_error);
-  // Still refused: the first one watches.
+  // It is still refused: the first reactor watches the signal.
   BOOST_CHECK_THROW(static_cast<void>(second.on_signal(SIGUSR2, [] {})), std::logic_error);
   owner.cancel();
   par::Watch next = second.on_signal(SIGUSR2, [] {});
@@ -38,11 +37,11 @@ BOOST_AUTO_TEST_CASE(a_refused_signal_watch_is_not_released) {
   BOOST_TEST(owner.active());
 }
 
-// ---- descriptors that are not there --------------------------------------------------------------
+// ---- missing descriptors -------------------------------------------------------------------------
 
 namespace {
 
-// Returns what it was before.
+// Returns the previous limit.
 rlim_t set_limit(rlim_t to) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -51,7 +50,7 @@ rlim_t set_limit(rlim_t to) {
   return before;
 }
 
-// A process that looks for leaks at its end needs descriptors again.
+// A process that searches for leaks at its end needs descriptors again.
 class Limited {
 public:
   explicit Limited(rlim_t to) : before_(set_limit(to)) {}
@@ -63,14 +62,14 @@ private:
   rlim_t before_;
 };
 
-// Leaves room for `count` more descriptors under the limit that is set.
+// Leaves room for `count` more descriptors under the limit.
 void leave(int count) {
   std::vector<int> taken;
   for (int fd; (fd = ::dup(STDOUT_FILENO)) >= 0;) taken.push_back(fd);
   for (int i = 0; i < count; ++i) ::close(taken[static_cast<std::size_t>(i)]);
 }
 
-// 0: it was made.  Else the errno of the exception.
+// 0: a reactor was made.  Otherwise the errno of the exception.
 int why_refused() {
   try {
     const par::Reactor loop;
@@ -120,7 +119,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_can_drop_a_reactor_without_descriptor
                const Limited limited(0);
                timer.cancel();
                loop.reset();
-               ::_exit(0);  // the memory of its base is left there: no question of leaks
+               ::_exit(0);  // the memory of its base remains there: no search for leaks
                return 0;
              }) == 0);
   bool came = false;
@@ -163,13 +162,13 @@ BOOST_AUTO_TEST_CASE(run_inside_a_callback_of_its_base_is_still_reported_as_such
   ::event_base_free(base);
 }
 
-// ---- a reactor that goes while it runs -----------------------------------------------------------
+// ---- a reactor that is destroyed while it runs ---------------------------------------------------
 
 namespace {
 
 constexpr int chosen = 7;
 
-// A copy of the test program has what it has registered for its end: what is asked is the status.
+// A copy of the test program has its exit handlers: only the status counts.
 template <class F>
 int exits(F f) {
   return testing::elsewhere([&] {

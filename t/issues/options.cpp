@@ -1,6 +1,6 @@
-// options.cpp - "no limit" said by the largest value: a pool replaced its children all the time, a map reported at
-// each item, the last words were lost, and a nice child was the least nice one; sums overflowed.  Every member of
-// every struct of options and every time that is an argument, at 0, 1, -1, the largest and one less.
+// options.cpp - the largest value means no limit, but a pool replaced its children all the time, a map reported at each
+// item, the last words were lost, and a nice child was the least nice one; sums overflowed.  Tests every member of
+// every struct of options, and every time that is an argument, at 0, 1, -1, the largest value and one less.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -85,7 +85,7 @@ template <class Struct>
 using Table = std::vector<Field<Struct>>;
 
 Table<par::Options> options() {
-  // A member that is added has to be in the table, if it is a number: the names are counted.
+  // A new member must be added to the table, if it is a number: the names are counted.
   const par::Options defaults;
   const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
                idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
@@ -138,7 +138,7 @@ Table<par::MapOptions> map_options() {
           field("MapOptions::progress_every", &O::progress_every)};
 }
 
-// ---- what is done with them ----
+// ---- uses of the options ----
 
 int plus_one(int x) {
   return x + 1;
@@ -235,7 +235,7 @@ void refuses_negative_times(const Table<Struct>& table, F use) {
   }
 }
 
-// Memory that all processes of a case see.
+// Memory that is shared by all processes of a case.
 struct Board {
   std::atomic<int> deaths{0};
   std::atomic<bool> begun{false};
@@ -249,7 +249,7 @@ void testing_main_init() {
   testing::take_default_snapshot();
 }
 
-// ---- of one child ----
+// ---- options of one child ----
 
 BOOST_AUTO_TEST_CASE(a_negative_time_of_a_child_is_refused_by_name) {
   refuses_negative_times(options(), answer_of);
@@ -267,10 +267,10 @@ BOOST_AUTO_TEST_CASE(the_largest_value_of_each_option_means_no_limit) {
     }
 }
 
-// They may fail the call; it is answered once.
+// These values may fail the call, but it completes once.
 namespace {
 
-// A sanitizer needs memory of its own to live.
+// A sanitizer needs memory of its own to run.
 bool ends_sanitizers(const std::string& name, Value value) {
   return testing::sanitized && name == "Options::limits.memory" && value != Value::zero;
 }
@@ -326,7 +326,7 @@ BOOST_AUTO_TEST_CASE(the_largest_limits_leave_the_limits_of_the_program) {
 }
 
 BOOST_AUTO_TEST_CASE(the_largest_nice_value_gives_the_lowest_priority) {
-  // In a program that is nice itself: the sum is more than a number holds.
+  // In a program with a niceness of its own: the sum overflows an int.
   const auto nicest = [](Value value) {
     ::setpriority(PRIO_PROCESS, 0, 5);
     par::Snapshot snapshot;
@@ -341,7 +341,7 @@ BOOST_AUTO_TEST_CASE(the_largest_nice_value_gives_the_lowest_priority) {
   for (const int nice : {-1, INT_MIN + 1, INT_MIN}) {
     par::Options given;
     given.nice = nice;
-    // Who may not do that gets the niceness of the program, or an error.
+    // Without the right to do that, the child gets the niceness of the program, or an error.
     try {
       BOOST_TEST(limits_of_child(given).at(2) <= own);
     } catch (const par::Error& error) {
@@ -396,7 +396,7 @@ BOOST_AUTO_TEST_CASE(a_call_with_unlimited_retries_is_repeated_until_it_succeeds
   }
 }
 
-// ---- of pools and maps ----
+// ---- options of pools and maps ----
 
 BOOST_AUTO_TEST_CASE(a_negative_time_of_a_pool_is_refused_by_name) {
   refuses_negative_times(pool_options(), pool_of);
@@ -428,7 +428,7 @@ BOOST_AUTO_TEST_CASE(the_smallest_value_of_each_pool_option_works) {
     }
 }
 
-// Each call leaves a megabyte behind; the pool looks at the memory now and then.
+// Each call leaks a megabyte; the pool looks at the memory at intervals.
 BOOST_AUTO_TEST_CASE(a_growing_child_is_not_replaced_without_a_limit) {
   for (const Value value : unlimited) {
     par::PoolOptions given;
@@ -469,7 +469,7 @@ BOOST_AUTO_TEST_CASE(a_map_accepts_extreme_options) {
   }
 }
 
-// ---- of snapshots, bars and faults ----
+// ---- options of snapshots, bars and faults ----
 
 BOOST_AUTO_TEST_CASE(a_snapshot_accepts_extreme_options) {
   const par::SnapshotOptions defaults;
@@ -499,7 +499,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_accepts_extreme_options) {
     taken.push_back(snapshot.pid());
   }
   for (const pid_t pid : taken) BOOST_TEST(testing::gone(pid));
-  const par::Snapshot next;  // closes the sockets of those that have ended
+  const par::Snapshot next;  // closes the sockets of ended snapshots
 }
 
 BOOST_AUTO_TEST_CASE(a_progress_bar_accepts_extreme_options) {
@@ -563,7 +563,7 @@ BOOST_AUTO_TEST_CASE(a_fault_accepts_extreme_numbers) {
   }
 }
 
-// ---- times that are arguments ----
+// ---- time arguments ----
 
 BOOST_AUTO_TEST_CASE(a_negative_time_argument_is_refused_by_name) {
   par::Reactor loop;
@@ -586,7 +586,7 @@ BOOST_AUTO_TEST_CASE(a_negative_time_argument_is_refused_by_name) {
   refused("Process::terminate", [&] { p.terminate(-1ms); });
   p.close();
   loop.run();
-  BOOST_TEST(values == 2);  // nothing of it has happened
+  BOOST_TEST(values == 2);  // the rejected time had no effect
 }
 
 BOOST_AUTO_TEST_CASE(timers_accept_extreme_times) {
@@ -604,7 +604,7 @@ BOOST_AUTO_TEST_CASE(timers_accept_extreme_times) {
     BOOST_TEST(once.active());
     BOOST_TEST(often.active());
     loop.after(1ms, [&] { loop.stop(); }).detach();
-    BOOST_TEST(loop.run_for(time));  // it was stopped: no other end
+    BOOST_TEST(loop.run_for(time));  // stop() ended the loop: there is no other reason
   }
   BOOST_TEST(!loop.run_for(std::chrono::nanoseconds::max()));
   BOOST_TEST(!loop.run_for(0ns));

@@ -1,6 +1,7 @@
-// pipe.cpp - ends of pipes.  One whose last handle hangs on a callback of its own was destroyed in the middle of
-// its end, when the reactor went: AddressSanitizer sees it, --enable-audit.  A program that never closed its own
-// direction waited for ever, a child's stream was cut without a word, and an error came behind an end or not at all.
+// pipe.cpp - ends of pipes.  A pipe whose last handle was in a callback of its own was destroyed in the middle of its
+// end, when the reactor was destroyed: AddressSanitizer detects it, --enable-audit.  A program that never closed its
+// own direction waited for ever, the stream of a child was cut without an error, and an error was reported after the
+// end or not at all.
 #include "calling.hpp"
 #include "errors.hpp"
 #include "process.hpp"
@@ -44,7 +45,7 @@ void send_large(const par::Pipe<int, std::string>& pipe) {
   pipe.send(std::string(large, 'x'));
 }
 
-// Everything about a process whose task is `f`, in order; of a message its size.
+// All events of a process whose task is `f`, in order; of a message its size.
 template <class F>
 Strings events_of(F f) {
   par::Reactor loop;
@@ -79,14 +80,14 @@ BOOST_AUTO_TEST_CASE(the_last_handle_may_be_destroyed_with_its_callback) {
     handle.on_drain([handle, token] {});
     child.detach();
     loop.after(std::chrono::milliseconds(0), [&] { loop.stop(); }).detach();
-    loop.run();  // what was put off at the start holds a handle, too
+    loop.run();  // an action that was deferred at the start holds a handle, too
   }
   BOOST_TEST(token.use_count() == 1);
 }
 
 // ---- the end of the other side closes this direction ----
 
-// As a program of lwt-parallel has it: the child says what it has to say, and the program waits for all of them.
+// As in a program of lwt-parallel: the children send their messages and close, and the program waits for all of them.
 BOOST_AUTO_TEST_CASE(a_program_without_close_ends_when_its_children_have_closed) {
   testing::limit(300);
   par::Reactor loop;
@@ -126,7 +127,8 @@ BOOST_AUTO_TEST_CASE(a_process_that_is_detached_or_has_no_callbacks_is_closed_au
   BOOST_TEST((events == Strings{"1", "exit 0"}));
 }
 
-// on_end, even one that does nothing, keeps this direction open; on_drain says that a stream is under way.
+// A handler set by on_end, even one without effect, keeps this direction open; a handler set by on_drain shows that a
+// stream is under way.
 BOOST_AUTO_TEST_CASE(a_process_with_on_end_or_on_drain_is_not_closed_automatically) {
   const auto count = [](par::Pipe<int, int> pipe) {
     pipe.close();
@@ -144,7 +146,7 @@ BOOST_AUTO_TEST_CASE(a_process_with_on_end_or_on_drain_is_not_closed_automatical
       p.on_drain([] {});
     else
       p.on_end([] {});
-    loop.run_for(200ms);  // the other side's end comes, early or late
+    loop.run_for(200ms);  // the end of the other side comes within this time
     BOOST_TEST(!p.closed());
     for (int x : {3, 4}) p.send(x);
     p.close();
@@ -153,7 +155,7 @@ BOOST_AUTO_TEST_CASE(a_process_with_on_end_or_on_drain_is_not_closed_automatical
   }
 }
 
-// All that was queued is written first: this side was above its high-water mark.
+// All queued messages are written first: this side was above its high-water mark.
 BOOST_AUTO_TEST_CASE(an_automatic_close_comes_after_queued_messages) {
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<std::string, int> pipe) {
@@ -174,7 +176,7 @@ BOOST_AUTO_TEST_CASE(an_automatic_close_comes_after_queued_messages) {
 
 namespace {
 
-// It has ended, as far as the parent knows, and takes what comes.
+// The task has ended its direction, as the parent sees it, and still receives messages.
 void close_and_take(par::Pipe<int, int> pipe) {
   pipe.on_message([pipe](int) { pipe.close(); });
 }
@@ -193,7 +195,7 @@ BOOST_AUTO_TEST_CASE(a_late_send_is_reported_once) {
   p.resume();
   par::Timer timer = loop.every(1ms, [&] {
     if (!p.closed()) return;
-    for (int i = 0; i < 3; ++i) BOOST_TEST(p.send(i));  // no misuse, and no reason to wait
+    for (int i = 0; i < 3; ++i) BOOST_TEST(p.send(i));  // neither misuse nor a reason to wait
   });
   const par::Timer stop = loop.every(1ms, [&] {
     if (!events.empty() && events.back() == "exit 0") timer = {};
@@ -202,11 +204,11 @@ BOOST_AUTO_TEST_CASE(a_late_send_is_reported_once) {
   loop.run();
   BOOST_REQUIRE(!events.empty());
   BOOST_TEST(events.back() == "exit 0");
-  BOOST_TEST(events.size() <= 2u);  // where the child was gone before, on_exit alone said it
+  BOOST_TEST(events.size() <= 2u);  // if the child had already ended, only on_exit reported it
   if (events.size() == 2) BOOST_TEST(events[0] == "error closed");
 }
 
-// The child lives, and the end is certainly there when the message is sent.
+// The child is alive, and its end has certainly arrived when the message is sent.
 BOOST_AUTO_TEST_CASE(a_late_send_is_reported_to_on_error_while_the_child_lives) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
@@ -242,13 +244,13 @@ BOOST_AUTO_TEST_CASE(a_late_send_without_on_error_is_thrown_out_of_run) {
     const auto error = testing::error_of([&] { loop.run(); });
     BOOST_REQUIRE(error.has_value());
     BOOST_TEST((error->code() == par::Errc::closed));
-    BOOST_TEST(p.send(2));  // said once
+    BOOST_TEST(p.send(2));  // reported once
     loop.run();
     BOOST_TEST(over);
   }
 }
 
-// The parent's message and the child's end are under way at the same time: the child reads it.
+// The parent's message and the child's end cross: the child reads the message.
 BOOST_AUTO_TEST_CASE(an_end_that_crosses_a_message_loses_none) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
@@ -278,7 +280,7 @@ BOOST_AUTO_TEST_CASE(send_after_an_automatic_close_is_misuse) {
   auto p = par::process(loop, close_and_take);
   p.send(0);
   while (!p.closed()) loop.run_for(1ms);
-  p.close();  // nothing is left to be closed
+  p.close();  // nothing is left to close
   BOOST_CHECK_THROW(p.send(1), std::logic_error);
   loop.run();
 }
@@ -293,7 +295,7 @@ BOOST_AUTO_TEST_CASE(a_paused_pipe_sees_no_end) {
   note_error(p, events);
   note_end(p, events);
   p.pause();
-  loop.run_for(100ms);  // the other side's end comes, early or late
+  loop.run_for(100ms);  // the end of the other side comes within this time
   BOOST_TEST(!p.closed());
   p.send(9);
   p.resume();
@@ -303,7 +305,7 @@ BOOST_AUTO_TEST_CASE(a_paused_pipe_sees_no_end) {
 
 // ---- the same in the child ----
 
-// It goes on by on_drain when the parent has closed already: nothing is cut.
+// The stream continues by on_drain after the parent has closed: nothing is lost.
 BOOST_AUTO_TEST_CASE(a_stream_of_a_child_with_on_drain_is_not_cut) {
   par::Reactor loop;
   auto p = par::process<par::RawIo, par::RawIo>(loop, [](par::Pipe<int, std::string> pipe) {
@@ -332,8 +334,8 @@ BOOST_AUTO_TEST_CASE(a_stream_of_a_child_with_on_drain_is_not_cut) {
 
 namespace {
 
-// Messages by a timer, and the parent's end comes in the middle: the pipe is paused until then.  The child
-// itself lives on, since what it has sent first cannot be written.
+// Messages are sent by a timer, and the parent's end comes in between: the pipe is paused until then.  The child itself
+// stays alive, since its first messages cannot be written.
 template <class F>
 Strings events_of_timer(F set) {
   par::Reactor loop;
@@ -363,8 +365,8 @@ Strings events_of_timer(F set) {
 
 }  // namespace
 
-// Where the parent reads late, the child has sent after the parent's end: it is reported there, and where nobody
-// hears it, it ends the child.
+// If the parent reads late, the child has sent after the parent's end: the child gets the error, and without an
+// on_error handler the error ends it.
 BOOST_AUTO_TEST_CASE(a_send_of_a_child_after_the_end_of_the_parent_is_reported) {
   const Strings unreported = events_of_timer([](par::Pipe<int, std::string>) {});
   BOOST_REQUIRE(unreported.size() >= 2u);
@@ -415,7 +417,7 @@ BOOST_AUTO_TEST_CASE(a_task_whose_exit_hook_fails_is_an_error) {
                boost::test_tools::per_element());
 }
 
-// The other side knows of the end by then, and hears of no error behind it.
+// The other side knows of the end by then, and gets no error after it.
 BOOST_AUTO_TEST_CASE(an_error_after_the_end_is_reported_by_the_exit_status) {
   const Strings expected{"end", "exit 70"};
   BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
@@ -448,7 +450,7 @@ BOOST_AUTO_TEST_CASE(a_task_that_closes_and_exits_ends_its_pipe) {
              boost::test_tools::per_element());
 }
 
-// It runs its loop by itself: the end leaves then, since the parent may wait for it with its own.
+// It runs its loop itself: the end is sent then, since the parent may wait for it before it closes its own direction.
 BOOST_AUTO_TEST_CASE(a_task_that_runs_its_own_loop_sends_its_close_first) {
   const Strings expected{"end", "exit 0"};
   BOOST_TEST(events_of([](par::Pipe<int, std::string> pipe) {
@@ -462,11 +464,11 @@ BOOST_AUTO_TEST_CASE(a_task_that_runs_its_own_loop_sends_its_close_first) {
              boost::test_tools::per_element());
 }
 
-// ---- a child that dies inside its answer ----
+// ---- a child that dies in the middle of its answer ----
 
 namespace {
 
-// The second message of the child is sent up to its byte `at`.
+// The second message of the child is sent up to byte `at`.
 void tear_second(std::size_t at) {
   par::fault::Plan plan;
   plan.cut_message = 2;
@@ -502,7 +504,7 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_is_a_bad_message_for_its_own_call_only) {
   }
 }
 
-// A snapshot that is stopped tells nothing of its child's end, and then it is lost.
+// A stopped snapshot does not report the end of its child, and is then lost.
 BOOST_AUTO_TEST_CASE(a_torn_answer_of_a_lost_snapshot_is_reported_as_a_lost_snapshot) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -525,7 +527,7 @@ BOOST_AUTO_TEST_CASE(a_torn_answer_of_a_lost_snapshot_is_reported_as_a_lost_snap
       received.push_back(r ? std::to_string(*r) : par::to_string(r.error().code()));
       if (!r) loop.stop();
     });
-  // Seen in /proc: the snapshot may have been stopped before it reported the child.
+  // Checked in /proc: the snapshot may be stopped before it has reported the child.
   const par::Timer look = loop.every(1ms, [&] {
     for (const pid_t child : testing::children_of(snapshot.pid()))
       if (testing::state_of(child) == 'Z') ::kill(snapshot.pid(), SIGKILL);

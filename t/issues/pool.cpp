@@ -1,4 +1,4 @@
-// pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map.
+// pool.cpp - ranges whose begin and end are not members, and iterators that cannot be copied, did not compile in a map.
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -26,8 +26,8 @@ void testing_main_init() {
 
 namespace theirs {
 
-// n, n - 1, ..., 1: begin and end are found by argument-dependent look-up; the iterator has no category, and cannot
-// be copied; the end is of another type.
+// n, n - 1, ..., 1: begin and end are found by argument-dependent lookup; the iterator has no category, and cannot be
+// copied; the end has another type.
 struct Countdown {
   int n;
 };
@@ -54,7 +54,7 @@ Ended end(const Countdown&) {
   return {};
 }
 
-// Has members, which are what counts.
+// It has members, which take precedence.
 struct Both : std::vector<int> {
   using vector::vector;
 };
@@ -65,7 +65,7 @@ int* end(Both&);
 
 namespace {
 
-// What comes back of the items of a range.
+// The results for the items of a range.
 template <class Out, class R>
 std::multiset<Out> mapped(R&& range) {
   par::Reactor loop;
@@ -81,7 +81,7 @@ std::multiset<Out> mapped(R&& range) {
   return back;
 }
 
-// A directory with these files, until the end of the case.
+// A directory with these files, for the duration of the case.
 class Directory {
 public:
   explicit Directory(const std::vector<std::string>& names) {

@@ -1,4 +1,4 @@
-// snapshot.cpp - what once went wrong where a snapshot is taken, and where it begins.
+// snapshot.cpp - faults at the start of a snapshot.
 #include "elsewhere.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -31,10 +31,10 @@ namespace par = evparallel;
 
 namespace {
 
-// In the environment of a program that was executed anew: the snapshots that it had before.
+// In the environment of a program that was executed again: the snapshots that it had before.
 constexpr const char* old_snapshots = "EVPARALLEL_TEST_OLD_SNAPSHOTS";
 
-// The exit status is the test's result.
+// The exit status is the result of the test.
 [[noreturn]] void reap_old_snapshots(const char* pids) {
   std::istringstream all(pids);
   int reaped = 0;
@@ -65,7 +65,7 @@ constexpr std::size_t step = 16;
   return snapshot.pid();
 }
 
-// The lowest number that a descriptor can have now, and so the number of those that are open where there is no gap.
+// The lowest free descriptor number, and so the number of open descriptors if there is no gap.
 int lowest_free_descriptor() {
   const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   ::close(fd);
@@ -88,7 +88,7 @@ std::size_t address_space() {
   return pages * page;
 }
 
-// The errno with which no snapshot can be taken; -1: another error, 0: none.
+// The errno of the error when a snapshot is taken; -1: another error, 0: none.
 int why_no_snapshot(const par::SnapshotOptions& options = {}) {
   try {
     par::init(options);
@@ -100,17 +100,17 @@ int why_no_snapshot(const par::SnapshotOptions& options = {}) {
 
 }  // namespace
 
-// With chance that was so in one program of 256, and in that one for most of its snapshots: a snapshot whose stack
-// began at the end of a page wrote a byte beyond what it had put there.  AddressSanitizer sees it: --enable-audit.
+// One program of 256 had this fault by chance, and then in most of its snapshots: a snapshot whose stack began at the
+// end of a page wrote a byte beyond its own data there.  AddressSanitizer detects it: --enable-audit.
 BOOST_AUTO_TEST_CASE(a_snapshot_starts_on_any_stack) {
   std::vector<pid_t> taken;
   for (std::size_t size = 0; size < page; size += step) taken.push_back(take_deeper_by(size));
   for (const pid_t pid : taken) BOOST_TEST(testing::gone(pid));
-  const par::Snapshot next;  // closes the sockets of those that have ended
+  const par::Snapshot next;  // closes the sockets of ended snapshots
 }
 
-// Of the two descriptors of the control socket the snapshot keeps one, and needs three more: for its signals and its
-// door.
+// The snapshot keeps one of the two descriptors of the control socket, and needs three more: for its signals and its
+// rendezvous socket.
 BOOST_AUTO_TEST_CASE(a_snapshot_without_the_descriptors_that_it_needs_is_refused_by_name) {
   for (const rlim_t left : {rlim_t{2}, rlim_t{3}}) {
     const int status = testing::elsewhere([left] {
@@ -133,13 +133,12 @@ BOOST_AUTO_TEST_CASE(a_failed_snapshot_does_not_prevent_the_next_one) {
     const std::size_t open = testing::count_descriptors();
     if (::setrlimit(RLIMIT_NOFILE, &before) != 0 || why_no_snapshot() != 0) return 2;
     if (testing::count_descriptors() != open + 1) return 3;
-    return testing::children_of(::getpid()).size() == 1 ? 0
-                                                        : 4;  // that of the first try was reaped
+    return testing::children_of(::getpid()).size() == 1 ? 0 : 4;  // the first one was reaped
   });
   BOOST_TEST(status == 0);
 }
 
-// Those that it shares with children are mapped in the program, before.
+// The tables that it shares with children are mapped in the program, before.
 BOOST_AUTO_TEST_CASE(a_snapshot_without_memory_for_its_tables_is_refused_by_name) {
   if (testing::sanitized) return testing::skip("a sanitizer needs its address space");
   bool in_the_snapshot = false;
@@ -199,7 +198,7 @@ bool write_file(const char* path, const std::string& text) {
   return file.good();
 }
 
-// This user and its group keep their numbers in the user namespace that it makes.
+// This user and its group keep their numbers in the user namespace that this makes.
 bool unshare_as_user(int flags) {
   const auto kept = [](unsigned number) {
     return std::to_string(number) + ' ' + std::to_string(number) + " 1\n";
@@ -210,13 +209,13 @@ bool unshare_as_user(int flags) {
          write_file("/proc/self/setgroups", "deny") && write_file("/proc/self/gid_map", group);
 }
 
-// What this process forks from now on is in a new pid namespace.
+// Processes that this process forks from now on are in a new pid namespace.
 bool separate_children() {
   return ::geteuid() == 0 ? ::unshare(CLONE_NEWPID) == 0 : unshare_as_user(CLONE_NEWPID);
 }
 
-// Runs `f` in a process whose children are in a pid namespace that cannot see it.  It looks for no leaks: a sanitizer
-// forks for that, and does not find what it has forked.
+// Runs `f` in a process whose children are in a pid namespace that cannot see it.  There is no search for leaks: a
+// sanitizer forks for it, and does not find its fork.
 template <class F>
 int elsewhere_than_children(F f) {
   return testing::elsewhere([&]() -> int { ::_exit(separate_children() ? f() : not_allowed); });
@@ -230,7 +229,7 @@ int elsewhere_as_process_1(F f) {
 
 using Numbers = std::vector<int>;
 
-// As they are called where they live.
+// The numbers in the namespace in which the processes run.
 Numbers numbers_of_a_family(int) {
   Numbers numbers{::getpid(), ::getppid()};
   auto inner = par::run(par::this_reactor(), [](int) { return ::getpid(); });
@@ -250,7 +249,7 @@ Numbers answer_of_a_family(par::Reactor& loop, pid_t& child) {
   return answer;
 }
 
-// Of a child that does nothing, after `end` was done with it.
+// The end of an idle child, after `end` was applied to it.
 template <class F>
 par::ExitStatus end_of_a_child(par::Reactor& loop, F end) {
   auto process = par::process(loop, [](par::Pipe<int, int> pipe) { pipe.on_end([] {}); });
@@ -281,7 +280,7 @@ BOOST_AUTO_TEST_CASE(process_1_takes_a_snapshot_with_the_proc_of_its_host) {
     const pid_t snapshot = par::default_snapshot().pid();
     if (answer != Numbers{child, snapshot, answer.back()} || answer.back() <= child) return 2;
     par::PoolOptions options;
-    options.max_rss_growth = 1;  // it would be that of a stranger
+    options.max_rss_growth = 1;  // it would be the growth of an unrelated process
     try {
       static_cast<void>(par::pool(
           loop, [](int x) { return x; }, options));
@@ -325,7 +324,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_serves) {
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-// In a user namespace that has no number for the user the kernel takes none for it.
+// In a user namespace that does not map the user, the kernel accepts no other number for it.
 BOOST_AUTO_TEST_CASE(a_user_without_a_mapped_id_gets_no_process_ids_of_children) {
   const int status = testing::elsewhere([]() -> int {
     if (::unshare(CLONE_NEWPID | CLONE_NEWUSER) != 0) ::_exit(not_allowed);
@@ -338,7 +337,7 @@ BOOST_AUTO_TEST_CASE(a_user_without_a_mapped_id_gets_no_process_ids_of_children)
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-// The kernel translates numbers for those alone who may do more than that.
+// The kernel translates process ids only for processes with more privileges.
 BOOST_AUTO_TEST_CASE(a_process_id_that_the_kernel_does_not_translate_is_unknown) {
   if (::geteuid() != 0) return testing::skip("needs root, to be an ordinary user then");
   const int status = elsewhere_than_children([] {
@@ -370,8 +369,8 @@ BOOST_AUTO_TEST_CASE(children_in_their_own_pid_namespace_are_ended_by_their_oute
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-// The copy holds the program's end of the control socket, which has no end therefore, and the program has no number
-// where its snapshot is.
+// The copy holds the program's end of the control socket, so the socket has no end of file, and the program has no
+// number in the namespace of its snapshot.
 BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_ends_with_its_program,
                      *testing::guarantee("5.1")) {
   pid_t& snapshot = testing::shared<pid_t>();
@@ -388,7 +387,8 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_pid_namespace_of_its_own_ends_with_its_prog
   });
   if (skipped(status)) return;
   BOOST_TEST(status == 100 + SIGKILL);
-  // The kernel ends all with process 1, which is there until they are reaped: here, where orphans come to.
+  // The kernel ends all processes with process 1, which remains until they are reaped: here, as this process adopts
+  // orphans.
   BOOST_TEST(testing::gone(copy));
   ::waitpid(copy, nullptr, 0);
   BOOST_TEST(testing::gone(snapshot));
@@ -410,7 +410,7 @@ BOOST_AUTO_TEST_CASE(frozen_replicas_in_another_pid_namespace_are_refused_by_nam
   if (!skipped(status)) BOOST_TEST(status == 0);
 }
 
-// ---- a snapshot beside the other children of its program ----
+// ---- a snapshot and the other children of its program ----
 
 BOOST_AUTO_TEST_CASE(waiting_for_the_own_process_group_does_not_wait_for_the_snapshot) {
   const int status = testing::elsewhere([] {
@@ -439,11 +439,11 @@ BOOST_AUTO_TEST_CASE(a_program_that_executes_itself_can_reap_its_old_snapshots) 
   BOOST_TEST(status == 0);
 }
 
-// ---- what it takes from the program ----
+// ---- state that a snapshot takes from the program ----
 
 namespace {
 
-// The arguments that ps(1) shows, the first one alone.
+// The arguments that ps(1) shows, only the first one.
 std::string title_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
   std::string title;
@@ -460,7 +460,7 @@ std::size_t shared_kilobytes() {
 
 }  // namespace
 
-// As programs do that show what they are at in the place of their arguments.
+// As in programs that show their state in place of their arguments.
 BOOST_AUTO_TEST_CASE(the_title_begins_with_the_program_whatever_its_arguments_are) {
   const int status = testing::elsewhere([] {
     const std::string name = program_invocation_short_name;
@@ -487,7 +487,7 @@ BOOST_AUTO_TEST_CASE(the_title_begins_with_the_name_the_program_gave_itself) {
   BOOST_TEST(status == 0);
 }
 
-// What is shared with children is large and mostly never touched.
+// The memory shared with children is large, and most of it is never touched.
 BOOST_AUTO_TEST_CASE(a_program_with_locked_memory_does_not_pay_for_unused_tables) {
   if (testing::sanitized) return testing::skip("a sanitizer's memory cannot be locked");
   const int status = testing::elsewhere([] {

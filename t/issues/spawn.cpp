@@ -1,4 +1,4 @@
-// spawn.cpp - what once went wrong between the request for a child and its end.
+// spawn.cpp - faults between the request for a child and its end.
 #include "elsewhere.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -36,7 +36,7 @@ namespace {
 
 constexpr uid_t nobody_else = 54321;
 
-// The kernel forgets that a process dies with its parent when the ids of that process change.
+// The kernel drops the parent-death signal of a process whose ids change.
 void become_ordinary_user() {
   if (::setresgid(nobody_else, nobody_else, nobody_else) != 0 ||
       ::setresuid(nobody_else, nobody_else, nobody_else) != 0)
@@ -58,7 +58,7 @@ void become_user_who_may_change_ids() {
   for (;;) ::pause();
 }
 
-// What a program that a case runs says to it.
+// Reports of a program that a case runs.
 struct Said {
   int reading = -1;
   int writing = -1;
@@ -86,7 +86,7 @@ struct Said {
 };
 Said* said;
 
-// A program in a process of its own that is stopped before its snapshot is killed: it sees to nothing.
+// A program in a process of its own that is stopped before its snapshot is killed: it handles no event.
 class Program {
 public:
   explicit Program(void (*run)()) : pid_(::fork()) {
@@ -144,7 +144,7 @@ void give_up_rights_and_go_on(par::Pipe<int, int> pipe) {
                if (++turns == 3) said->report(self);
              })
       .detach();
-  pipe.on_end([] {});  // it lives on without its program
+  pipe.on_end([] {});  // it outlives its program
   par::this_reactor().run();
 }
 
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(a_task_with_other_user_ids_is_killed_with_its_snapshot,
   });
   const pid_t snapshot = received.receive();
   const pid_t child = received.receive();
-  BOOST_TEST(received.receive() == child);  // it has other ids, and the program knows it
+  BOOST_TEST(received.receive() == child);  // it has other ids, and the program knows the child
   ::kill(snapshot, SIGKILL);
   BOOST_TEST(testing::gone(child));
 }
@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_the_program_must_kill_is_reported_as_lost) {
     ::kill(par::default_snapshot().pid(), SIGKILL);
     loop.run();
     if (cause != par::Cause::snapshot_lost) return 1;
-    // Nothing holds the loop any more, but the snapshot is still to be reaped in it.
+    // Nothing holds the loop any more, but the loop must still reap the snapshot.
     const auto gone = [&] {
       loop.run_for(std::chrono::milliseconds(1));
       return !testing::process_exists(child);
@@ -249,7 +249,8 @@ BOOST_AUTO_TEST_CASE(a_task_that_changes_its_user_ids_is_bound_to_its_snapshot_a
   BOOST_TEST(testing::gone(child));
 }
 
-// A copy that a task forks by itself is no child: it may go on, and its own parent is not the snapshot.
+// A copy that a task forks by itself is not a child of the library: it may continue, and its parent is not the
+// snapshot.
 BOOST_AUTO_TEST_CASE(a_fork_of_a_task_is_not_treated_as_an_orphan) {
   const int status = testing::elsewhere([] {
     par::init();
@@ -277,7 +278,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_a_task_is_not_treated_as_an_orphan) {
   BOOST_TEST(status == 0);
 }
 
-// So the library cannot end it, and all that hangs on that is settled without.
+// So the library cannot kill it; everything that waits for its end completes without that.
 BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
                      *testing::guarantee("3.3")) {
   if (cannot_change_ids()) return;
@@ -315,7 +316,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
   BOOST_TEST(status == 0);
 }
 
-// What the kernel gives to root alone once ids have changed is not needed for it.
+// Reporting does not need rights that the kernel grants only to root after a change of ids.
 BOOST_AUTO_TEST_CASE(a_crash_of_a_task_with_other_user_ids_is_reported_with_its_stack) {
   if (cannot_change_ids()) return;
   const int status = testing::elsewhere([] {
@@ -387,7 +388,7 @@ bool child_has(par::Reactor& loop, int niceness, const par::Options& options) {
   return call(loop, own_niceness, options)->value() == niceness;
 }
 
-// Until spares are there that a spawn can take: they sleep.
+// Waits until spares are ready to be taken: they sleep.
 void wait_for_spares(unsigned count) {
   testing::eventually([count] {
     const std::vector<pid_t> all = testing::children_of(par::default_snapshot().pid());
@@ -399,7 +400,7 @@ void wait_for_spares(unsigned count) {
 
 }  // namespace
 
-// As with all else that a child has: what the program does to itself later is not its children's.
+// Like every other attribute of a child: a later change in the program does not affect its children.
 BOOST_AUTO_TEST_CASE(niceness_is_added_to_that_of_the_snapshot) {
   for (const unsigned spares : {0U, 2U}) {
     const int status = testing::elsewhere([spares] {
@@ -457,7 +458,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_cpus_that_it_is_given) {
       par::init(with_spares);
       par::Reactor loop;
       if (spares > 0) wait_for_spares(spares);
-      use_only(all.front());  // the program, now: its children have those of the snapshot
+      use_only(all.front());  // now the program: its children have the CPUs of the snapshot
       par::Options options;
       if (call(loop, own_cpus, options)->value() != all) return 1;
       options.affinity = {all.back()};
@@ -601,7 +602,7 @@ void in_coroutine() {
   result_on_coroutine = wrong;
 }
 
-// 0: what is captured by reference was refused, and nothing else.
+// 0: only the capture by reference was refused.
 int on_coroutine(par::Reactor& loop, char* stack, std::size_t size) {
   ucontext_t of_coroutine;
   ::getcontext(&of_coroutine);
@@ -636,8 +637,8 @@ BOOST_AUTO_TEST_CASE(references_are_found_on_the_stack_of_a_coroutine) {
   BOOST_TEST(testing::elsewhere(check_captures_everywhere) == 0);
 }
 
-// A number beside padding that the compiler could not clear: together they were taken for the
-// address of a local that no longer exists.  (clang 14, one start in some hundred.)
+// A number beside padding that the compiler could not clear: together they looked like the address of a local that no
+// longer exists.  (clang 14, one start in some hundred.)
 BOOST_AUTO_TEST_CASE(half_an_address_in_padding_is_not_taken_for_a_capture) {
   const int local = 0;
   const auto of_local = reinterpret_cast<std::uintptr_t>(&local);

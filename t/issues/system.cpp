@@ -1,5 +1,5 @@
-// system.cpp - what a program closes, lowers or never had: standard descriptors, /dev/null, the limit of open files.
-// The library took the numbers of standard streams for its own, children read the program's standard input, and a
+// system.cpp - missing resources: closed standard descriptors, no /dev/null, a low limit of open files.  The library
+// used the numbers of standard streams for its own descriptors, children read the standard input of the program, and a
 // snapshot that could not wait spun, and outlived its program.
 #include "elsewhere.hpp"
 #include "process.hpp"
@@ -52,7 +52,8 @@ int echo(int x) {
   return x;
 }
 
-// In a child that has closed its own: what it makes to wait, to ask for children, and to receive.
+// In a child that has closed its standard descriptors: the descriptors that it makes to wait, to ask for children, and
+// to receive.
 int nested_without_standard(int x) {
   close_standard();
   int answer = -1;
@@ -84,7 +85,7 @@ std::optional<Inc> called(par::Reactor& loop, F f, Arg&& argument,
   return answer;
 }
 
-// Everything that makes a descriptor in the program, once it has closed its own.
+// Every operation that makes a descriptor in the program, after the standard descriptors were closed.
 int use_without_standard() {
   par::init();
   close_standard();
@@ -170,7 +171,7 @@ namespace {
 
 constexpr int cannot_be_had = 98;
 
-// `f` in a root directory that has nothing in it, and with `text` at standard input.
+// Runs `f` in an empty root directory, with `text` at standard input.
 template <class F>
 int in_an_empty_root(const std::string& text, F f) {
   const testing::Folder folder;
@@ -250,7 +251,7 @@ bool lower_limit(pid_t pid, rlim_t to) {
   return ::prlimit(pid, RLIMIT_NOFILE, &limit, nullptr) == 0;
 }
 
-// How often a process has gone to sleep by itself.
+// The number of voluntary context switches of a process.
 long sleeps_of(pid_t pid) {
   std::ifstream status("/proc/" + std::to_string(pid) + "/status");
   const std::string label = "voluntary_ctxt_switches:";
@@ -259,7 +260,7 @@ long sleeps_of(pid_t pid) {
   return -1;
 }
 
-// It has read the signal that woke it from the wait that it was in: the next one is refused.
+// The snapshot has read the signal that ended its current wait: the next wait is refused.
 bool has_woken(pid_t pid) {
   return testing::eventually([pid] {
     std::ifstream status("/proc/" + std::to_string(pid) + "/status");
@@ -291,8 +292,8 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_wait_polls_and_reports_it_once) {
     if (answer != 1) return 1;
     const pid_t snapshot = par::default_snapshot().pid();
     if (!lower_limit(snapshot, 1)) return 2;
-    ::kill(snapshot, SIGCONT);  // from the wait that it is in
-    // It has no room for the socket of a child, and can say so.
+    ::kill(snapshot, SIGCONT);  // ends its current wait
+    // The snapshot has no room for the socket of a child, but can report that.
     auto after = par::run(loop, echo);
     par::Errc code{};
     after(2, [&](par::Result<int> result) {

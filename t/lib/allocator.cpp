@@ -1,4 +1,4 @@
-// allocator.cpp - another allocator than the C library's, of no name: it never takes anything back.
+// allocator.cpp - an allocator other than that of the C library: it never frees memory.
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -8,7 +8,7 @@
 namespace {
 
 constexpr std::size_t room = std::size_t{1} << 30;
-constexpr std::size_t head = 16;  // the size of a block stands before it
+constexpr std::size_t head = 16;  // the size of a block is stored before it
 
 void* give(std::size_t size, std::size_t alignment) {
   static char* memory;
@@ -32,7 +32,7 @@ EXPORTED void* malloc(std::size_t size) noexcept {
 }
 EXPORTED void free(void*) noexcept {}
 EXPORTED void* calloc(std::size_t count, std::size_t size) noexcept {
-  return give(count * size, head);  // fresh, and so zero
+  return give(count * size, head);  // fresh memory is zero
 }
 EXPORTED void* realloc(void* block, std::size_t size) noexcept {
   void* const fresh = give(size, head);

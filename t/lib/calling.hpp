@@ -1,5 +1,5 @@
-// calling.hpp - what tests of the library share: snapshots that go with a case, calls, a loop that runs until something
-// holds.
+// calling.hpp - shared helpers for tests of the library: snapshots for one case, calls, a loop that runs until a
+// condition is true.
 #pragma once
 
 #include "process.hpp"
@@ -17,20 +17,21 @@
 
 namespace testing {
 
-// For testing_main_init() of a program all of whose cases use the default snapshot.
+// For testing_main_init() of a program whose cases all use the default snapshot.
 inline void take_default_snapshot() {
   evparallel::init();
   expect_child(evparallel::default_snapshot().pid());
 }
 
-// Children of this snapshot.
+// Options for children of this snapshot.
 inline evparallel::Options in(evparallel::Snapshot& snapshot) {
   evparallel::Options options;
   options.snapshot = &snapshot;
   return options;
 }
 
-// Waits until the snapshots that the case has let go of have ended.  Whoever takes one closes the sockets of those.
+// Waits until the snapshots that the case has given up have ended.  The next snapshot that is taken closes their
+// sockets.
 inline void close_abandoned(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   const auto none_runs = [] {
     const std::vector<pid_t> left = children_of(::getpid());
@@ -40,7 +41,7 @@ inline void close_abandoned(const char* file = __builtin_FILE(), int line = __bu
   const evparallel::Snapshot next;
 }
 
-// Runs the loop until `condition` holds, also where nothing is pending.
+// Runs the loop until `condition` is true, even if nothing is pending.
 template <class F>
 bool loop_until(evparallel::Reactor& loop, F condition, const char* file = __builtin_FILE(),
                 int line = __builtin_LINE()) {
@@ -52,8 +53,8 @@ bool loop_until(evparallel::Reactor& loop, F condition, const char* file = __bui
   return wait_until(condition, turn, file, line);
 }
 
-// Lets the loop turn at least so often, and in each turn do what is due: what can happen in this process then has
-// happened, however slowly it runs.
+// Runs at least `count` turns of the loop, and in each turn everything that is due: all events that can happen in this
+// process have happened then, however slowly it runs.
 inline void turn(evparallel::Reactor& loop, int count = 1) {
   for (int i = 0; i < count; ++i) {
     bool turned = false;
@@ -62,7 +63,7 @@ inline void turn(evparallel::Reactor& loop, int count = 1) {
   }
 }
 
-// What a call of `f` gives, and the loop run until nothing is pending.
+// The result of a call of `f`; runs the loop until nothing is pending.
 template <class Inc, class Out, class... Args>
 evparallel::Result<Inc> result_of_call(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f,
                                        Args&&... args) {
@@ -75,7 +76,7 @@ evparallel::Result<Inc> result_of_call(evparallel::Reactor& loop, evparallel::Re
   return std::move(*result);
 }
 
-// The same where it gives a value.
+// The same for a value.
 template <class Inc, class Out, class... Args>
 Inc ask(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f, Args&&... args) {
   return result_of_call(loop, f, std::forward<Args>(args)...).value();

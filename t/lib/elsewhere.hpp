@@ -1,4 +1,4 @@
-// elsewhere.hpp - a piece of a test in a process of its own.
+// elsewhere.hpp - runs a piece of a test in a process of its own.
 #pragma once
 
 #include "testing.hpp"
@@ -16,8 +16,8 @@
 
 namespace testing {
 
-// Runs `f` in a forked copy of the test program, because it takes a default snapshot, changes
-// limits, or is to be killed.  Returns what it returned, or 100 + the signal that ended it.
+// Runs `f` in a forked copy of the test program, because it takes a default snapshot, changes limits, or is to be
+// killed.  Returns the result of `f`, or 100 + the signal that ended the copy.
 template <class F>
 int elsewhere(F f) {
   const pid_t pid = ::fork();
@@ -36,7 +36,7 @@ int elsewhere(F f) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
 }
 
-// The same where there is no /proc.  Nothing: it cannot be hidden here.
+// The same without /proc.  Empty: it cannot be hidden here.
 template <class F>
 std::optional<int> elsewhere_without_proc(F f) {
   constexpr int cannot_be_hidden = 98;
@@ -51,8 +51,8 @@ std::optional<int> elsewhere_without_proc(F f) {
   return status;
 }
 
-// The same on a system that allows no programs in memory, which a space of process numbers can be told to be.
-// Nothing: it cannot be had here.
+// The same on a system that allows no programs in memory; this can be a setting of a pid namespace.  Empty: it cannot
+// be set here.
 template <class F>
 std::optional<int> elsewhere_without_programs_in_memory(F f) {
   constexpr int cannot_be_had = 98;

@@ -1,4 +1,4 @@
-// errors.hpp - what cases expect of an error: whether there is one, and what it says.
+// errors.hpp - expected errors of cases: whether there is one, and its text.
 #pragma once
 
 #include "testing.hpp"

@@ -1,4 +1,4 @@
-// failing.cpp - cases that fail, in each way there is: t/gates/harness.sh looks at what is said of them.
+// failing.cpp - cases that fail in every possible way: t/gates/harness.sh checks the reports.
 #include "testing.hpp"
 
 #include <signal.h>
@@ -32,7 +32,7 @@ BOOST_AUTO_TEST_CASE(a_process_is_left) {
   BOOST_TEST(true);
 }
 
-// ---- what ends the program ----
+// ---- ends of the program ----
 
 BOOST_AUTO_TEST_CASE(out_of_time, *boost::unit_test::disabled()) {
   leave_a_process();

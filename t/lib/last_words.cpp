@@ -1,4 +1,4 @@
-// last_words.cpp - kept ready while a case runs: whoever ends it may be a signal handler, in which nothing may allocate.
+// last_words.cpp - text that is prepared while a case runs: a signal handler may end the case, and must not allocate.
 #include "last_words.hpp"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 namespace testing {
 namespace {
 
-// A text that is whole whenever a signal comes.
+// A text that is complete whenever a signal arrives.
 class Kept {
 public:
   void clear() { size_ = 0; }
@@ -38,8 +38,8 @@ private:
 
 constexpr std::size_t longest_line = 500;
 
-Kept known;      // about the case that is running
-Kept seed_line;  // not yet known to matter
+Kept known;      // about the current case
+Kept seed_line;  // not yet known to be relevant
 
 void write_text(const char* text) {
   if (::write(STDOUT_FILENO, text, std::strlen(text)) < 0) return;
@@ -89,7 +89,7 @@ void write_process(pid_t pid, const char* indent) {
   write_text(line);
 }
 
-// The children, and those that a snapshot among them has.
+// The children, and the children of a snapshot among them.
 void write_processes() {
   pid_t children[64];
   pid_t of_child[64];

@@ -1,7 +1,7 @@
-// main.cpp - runs the cases of one test program, tells them in TAP, and watches what each leaves behind.
+// main.cpp - runs the cases of one test program, reports them in TAP, and checks what each case leaves behind.
 //
-// Boost.Test has no TAP of its own. A process left behind would keep our standard output open, and the
-// TAP driver would wait for it for ever: so every case is followed by a look at what it left.
+// Boost.Test has no TAP output. A process left behind would keep the standard output open, and the TAP driver would
+// wait for it for ever: so every case is followed by a check for remaining processes.
 #include "last_words.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -30,7 +30,7 @@
 #include <stdexcept>
 #include <streambuf>
 
-// There in an audit build.
+// Present in an audit build.
 extern "C" {
 [[gnu::weak]] void __lsan_do_leak_check();
 [[gnu::weak]] void __sanitizer_set_death_callback(void (*)());
@@ -44,13 +44,13 @@ namespace {
 namespace but = boost::unit_test;
 using Clock = std::chrono::steady_clock;
 
-constexpr int exit_ran_on = 70;     // a process forked by a case did what only the test program may
+constexpr int exit_ran_on = 70;  // a process forked by a case did what only the test program may do
 constexpr int exit_timed_out = 99;  // automake: a hard error
 
 pid_t test_program = 0;
 
-// One page shared with everything forked from here: the case may reap a process before we can look at
-// its exit status.
+// One page shared with everything forked from here: the case may reap a process before the harness can look at its exit
+// status.
 struct Astray {
   volatile sig_atomic_t processes;
   std::atomic<int> reports;  // processes that a sanitizer has ended
@@ -73,7 +73,7 @@ CaseState current;
 
 // ---- output -------------------------------------------------------------------------------------
 
-// Turns what Boost.Test logs into TAP comments.
+// Turns the log of Boost.Test into TAP comments.
 class CommentBuffer : public std::streambuf {
 protected:
   int_type overflow(int_type c) override {
@@ -95,11 +95,11 @@ private:
 
 // ---- time: SIGALRM ends the program --------------------------------------------------------------
 
-// All that the handler needs is made before it can run: in it nothing may allocate.
+// Everything that the handler needs is made before it can run: the handler must not allocate.
 char case_line[512];
 char bail_out[512];
 
-// Whoever kept our standard output open would keep the TAP driver waiting.
+// A process that keeps the standard output open would keep the TAP driver waiting.
 void end_everything(const char* how) {
   if (in_case) say_last(case_line);
   if (::write(STDOUT_FILENO, how, std::strlen(how)) >= 0) kill_everything();
@@ -117,14 +117,14 @@ void on_crash(int signum) {
   ::raise(signum);
 }
 
-// In the process that a sanitizer is about to end, after its report: any that was forked from here, and nobody may
-// be waiting for its status.
+// Called in a process that a sanitizer is about to end, after its report: in any process that was forked from here,
+// whose status may never be waited for.
 void on_report() {
   ++astray->reports;
   if (::getpid() == test_program) end_everything("# a sanitizer ends the test program\n");
 }
 
-// ---- processes: who is left ----------------------------------------------------------------------
+// ---- processes: which are left -------------------------------------------------------------------
 
 std::string name_of(pid_t pid) {
   std::ifstream comm("/proc/" + std::to_string(pid) + "/comm");
@@ -138,12 +138,12 @@ bool is_expected(pid_t pid) {
 }
 
 struct Leftovers {
-  std::vector<pid_t> ours;       // children of the test program that were not expected
+  std::vector<pid_t> ours;       // unexpected children of the test program
   std::vector<pid_t> snapshots;  // children of expected children
   bool none() const { return ours.empty() && snapshots.empty(); }
 };
 
-// Looks once, and reaps what has ended: after the case nobody else will. Tells of those that ran on.
+// Looks once, and reaps ended processes: after the case nothing else reaps them. Reports processes that ran on.
 Leftovers look(bool& ran_on) {
   Leftovers found;
   for (const pid_t pid : children_of(::getpid())) {
@@ -160,7 +160,7 @@ Leftovers look(bool& ran_on) {
   return found;
 }
 
-// Waits until nothing is left.  What is left then is told as that, and not as a wait in vain.
+// Waits until nothing is left. Remaining processes are reported as such, and not as a wait that timed out.
 Leftovers settle(bool& ran_on) {
   const auto end = Clock::now() + patience();
   for (;;) {
@@ -180,7 +180,7 @@ std::string end_leftovers(const Leftovers& left) {
     }
   }
   bool ran_on = false;
-  settle(ran_on);  // what was killed is also reaped before the next case begins
+  settle(ran_on);  // killed processes are also reaped before the next case begins
   return names;
 }
 
@@ -267,7 +267,7 @@ public:
     }
   }
 
-  // After the collector of results, so that it has seen everything first.
+  // After the results collector, so that the collector has handled every event first.
   int priority() override { return 5; }
 
 private:
@@ -280,7 +280,7 @@ private:
     ::_exit(exit_ran_on);
   }
 
-  // Every complaint there is: one must not hide the other.
+  // All complaints: one must not hide another.
   static std::string what_is_wrong() {
     std::vector<std::string> complaints;
     bool ran_on = false;
@@ -313,7 +313,7 @@ private:
 
   int reported_ = 0;
   int failed_ = 0;
-  std::string failures_;  // again in the end: all that there is of a log that was cut
+  std::string failures_;  // repeated at the end: a truncated log may contain nothing else
 };
 
 bool set_up() {
@@ -325,7 +325,7 @@ bool set_up() {
   return true;
 }
 
-// Of all cases, also of those that run only when they are asked for.
+// Of all cases, including those that are disabled by default.
 class NamePrinter : public but::test_tree_visitor {
   void visit(const but::test_case& unit) override { write_out(tap_name(unit) + "\n"); }
 };
@@ -341,7 +341,7 @@ int print_names(char* program) {
 
 }  // namespace
 
-// ---- what test programs call ---------------------------------------------------------------------
+// ---- functions for test programs -----------------------------------------------------------------
 
 std::size_t count_descriptors() {
   const std::size_t count = descriptors_of(::getpid()).size();
@@ -381,7 +381,7 @@ bool watched_for_leaks() {
 }
 
 void look_for_leaks() {
-  // Without /proc it could not look, and in one with other numbers it looks for its threads for ever.
+  // Without /proc it could not look, and with a /proc of other numbers it searches for its threads for ever.
   char number[16] = {};
   const bool is_ours = ::readlink("/proc/self", number, sizeof number - 1) > 0 &&
                        std::to_string(::getpid()) == number;
@@ -453,7 +453,8 @@ void skip(const std::string& reason) {
 int main(int argc, char** argv) {
   if (argc == 2 && std::string(argv[1]) == "--names") return testing::print_names(argv[0]);
   testing::test_program = ::getpid();
-  // What a case leaves behind comes to us, not to init: so it can be seen, and waited for.
+  // Processes that a case leaves behind become children of this process, not of init: so the harness can see them, and
+  // wait for them.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   if (::access("/proc/thread-self/children", R_OK) != 0) {
     std::puts(
@@ -468,7 +469,7 @@ int main(int argc, char** argv) {
     struct sigaction old = {};
     ::sigaction(signum, nullptr, &old);
     const bool taken =
-        (old.sa_flags & SA_SIGINFO) != 0 || old.sa_handler != SIG_DFL;  // a sanitizer's
+        (old.sa_flags & SA_SIGINFO) != 0 || old.sa_handler != SIG_DFL;  // that of a sanitizer
     if (!taken) ::sigaction(signum, &action, nullptr);
   }
   std::atexit([] {  // a case that calls exit()

@@ -1,2 +1,2 @@
-// marked.cpp - a library by whose one name a program is known to have a sanitizer, or another allocator.
+// marked.cpp - a library with one name that marks a program as having a sanitizer, or another allocator.
 extern "C" __attribute__((visibility("default"))) void MARK() {}

@@ -1,4 +1,4 @@
-// no_memfd.cpp - preloaded into a program, it is a kernel without memfd_create.
+// no_memfd.cpp - preloaded into a program, it simulates a kernel without memfd_create.
 #include <cerrno>
 
 extern "C" [[gnu::visibility("default")]] int memfd_create(const char*, unsigned) {

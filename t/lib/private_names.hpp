@@ -1,4 +1,4 @@
-// private_names.hpp - lets a test of a floor name what is private as it names what is public: par::Channel.
+// private_names.hpp - lets a test use private names like public ones: par::Channel.
 #pragma once
 
 namespace evparallel {

@@ -19,7 +19,7 @@ std::vector<pid_t> children_of(pid_t parent) {
   std::vector<pid_t> children;
   const std::string tasks = "/proc/" + std::to_string(parent) + "/task";
   DIR* dir = ::opendir(tasks.c_str());
-  if (dir == nullptr) return children;  // it has ended
+  if (dir == nullptr) return children;  // the process has ended
   while (const dirent* entry = ::readdir(dir)) {
     if (entry->d_name[0] == '.') continue;
     std::ifstream file(tasks + "/" + entry->d_name + "/children");
@@ -37,7 +37,7 @@ char state_of(pid_t pid) {
   ::close(fd);
   if (size <= 0) return '-';
   text[size] = 0;
-  const char* const name_end = std::strrchr(text, ')');  // the name may hold anything, brackets too
+  const char* const name_end = std::strrchr(text, ')');  // the name may contain brackets
   return name_end && name_end[1] ? name_end[2] : '-';
 }
 
@@ -74,7 +74,7 @@ Folder::~Folder() {
 }
 
 bool skipped_without_cores() {
-  // Cores are written where the kernel says; only a plain file in a folder of ours can be taken away again.
+  // The kernel decides where cores are written; only a plain file in a folder of the test can be removed again.
   std::string pattern;
   std::ifstream file("/proc/sys/kernel/core_pattern");
   std::getline(file, pattern);

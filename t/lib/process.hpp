@@ -1,4 +1,5 @@
-// process.hpp - what tests ask about processes: their state, their descriptors, their cores; and memory shared with them.
+// process.hpp - queries about processes for tests: their state, their descriptors, their cores; and memory shared with
+// them.
 #pragma once
 
 #include "testing.hpp"
@@ -13,24 +14,24 @@
 
 namespace testing {
 
-// The children that `parent` has now, zombies too.
+// The present children of `parent`, zombies too.
 std::vector<pid_t> children_of(pid_t parent);
 
-// As /proc says it: R, S, T, Z, ...; '-': there is no such process.
+// The state in /proc: R, S, T, Z, ...; '-': there is no such process.
 char state_of(pid_t pid);
 
-// Whether `pid` runs. A zombie does not: who reaps an orphan, and when, is not ours to say.
+// Whether `pid` runs.  A zombie does not: this process does not control who reaps an orphan, and when.
 bool process_exists(pid_t pid);
 
-// Waits until it does not.
+// Waits until `pid` does not run.
 inline bool gone(pid_t pid, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   return eventually([pid] { return !process_exists(pid); }, file, line);
 }
 
-// The open descriptors of a process by their numbers, and what each leads to.  Nothing of a process that has ended.
+// The open descriptors of a process by their numbers, and their targets.  Empty for a process that has ended.
 std::map<int, std::string> descriptors_of(pid_t pid);
 
-// A folder for files of the case, which goes with it and with all that is in it.
+// A folder for files of the case, which is removed with all its files.
 class Folder {
 public:
   Folder();
@@ -43,13 +44,13 @@ private:
   std::string path_;
 };
 
-// For cases in which a core is written into the working directory of a process.  True: none would be, and the case is
-// shown as skipped; return after it.
+// For cases in which a process writes a core into its working directory.  True: no core would be written there, and the
+// case is shown as skipped; the caller returns then.
 bool skipped_without_cores();
-// This process, and those that it forks, write cores from now on.
+// This process, and the processes that it forks, write cores from now on.
 void write_cores();
 
-// A T that this process shares with those that it forks from now on, for as long as it runs.
+// A T that this process shares with the processes that it forks from now on, until it ends.
 template <class T>
 T& shared() {
   void* const memory =

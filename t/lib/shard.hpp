@@ -1,4 +1,4 @@
-// shard.hpp - a program that is run several times side by side, under other names, and does a part of its work each time.
+// shard.hpp - a program that runs several times in parallel, under other names, and does a part of its work each time.
 #pragma once
 
 #include <cerrno>
@@ -8,7 +8,7 @@
 
 namespace testing {
 
-// NAME-2of4.t is the second of four parts of NAME.t, and any other name is the whole.
+// NAME-2of4.t is the second of four parts of NAME.t, and any other name is the whole program.
 struct Shard {
   std::size_t number = 1;
   std::size_t count = 1;

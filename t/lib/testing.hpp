@@ -1,10 +1,10 @@
-// testing.hpp - what every test program is written with: Boost.Test, and watches over processes, descriptors, time.
+// testing.hpp - the base of every test program: Boost.Test, and checks of processes, descriptors and time.
 #pragma once
 
 #ifndef BOOST_TEST_DYN_LINK
 #define BOOST_TEST_DYN_LINK
 #endif
-#define BOOST_TEST_NO_MAIN  // main.cpp has one: Boost cannot speak TAP
+#define BOOST_TEST_NO_MAIN  // main.cpp has one: Boost has no TAP output
 #include <boost/test/unit_test.hpp>
 
 #include <poll.h>
@@ -17,7 +17,7 @@
 #include <string>
 #include <utility>
 
-// main calls this first, before Boost starts: the place to take a snapshot. Defined by the programs that need it.
+// main calls this first, before Boost starts: the place to take a snapshot. Programs that need it define it.
 void testing_main_init();
 
 namespace testing {
@@ -25,41 +25,40 @@ namespace testing {
 // The open descriptors of this process.
 std::size_t count_descriptors();
 
-// A child that may outlive the case that is running (a snapshot). Its own children may not.
+// A child that may outlive the current case (a snapshot). Its own children may not.
 void expect_child(pid_t pid);
 void forget_child(pid_t pid);
 
-// The case that is running may leave `count` more descriptors open than it found.
+// The current case may leave `count` more descriptors open than it found.
 void allow_descriptors(int count);
 
 // The file of a library that the tests load or preload: t/lib/.libs/NAME of the build.
 std::string library_path(const std::string& name);
 
-// In an audit build LeakSanitizer looks at each child when it ends, and ends it with a status of its own if it has
-// leaked.
+// In an audit build LeakSanitizer checks each child at its end, and ends it with a special status if it has leaked.
 bool watched_for_leaks();
 // The same for a process that a case has forked and that is about to end.
 void look_for_leaks();
-// How many processes a sanitizer has ended in this case, the test program's own children and all others that were
-// forked from it. Each is one too many, unless it was allowed.
+// The number of processes that a sanitizer has ended in this case: children of the test program and all others that
+// were forked from it. Each is a failure, unless it was allowed.
 int sanitizer_reports();
 void allow_reports(int count);
 
-// The case that is running may take so long, counted from now: without it as long as this from its beginning, well above
-// the patience of a wait, which says more.
+// The current case may take `seconds`, counted from now: by default, 300 seconds from its beginning, well above the
+// patience of a wait, whose report has more details.
 void limit(unsigned seconds = 300);
 
-// How long a wait for what must happen may take: one limit for all of them, since none asserts how fast something is.
-// The environment's TEST_TIME_SCALE stretches it, and limit(), too.
+// The time limit of a wait for an event that must happen: one limit for all waits, since none asserts how fast
+// something is. TEST_TIME_SCALE in the environment stretches it, and limit(), too.
 std::chrono::steady_clock::duration patience();
 double time_scale();
 
-// A number from which the case that is running makes its random ones: `usual`, or the environment's TEST_SEED.  It is
-// told if the case fails.
+// A seed for the random numbers of the current case: `usual`, or TEST_SEED of the environment. It is reported if the
+// case fails.
 std::uint32_t seed(std::uint32_t usual);
 
-// On a case that shows guarantees of evparallel(7), by their numbers there: *testing::guarantee("1.1 1.2").  Those of
-// one number: --run_test=@1.1
+// For a case that shows guarantees of evparallel(7), by their numbers there: *testing::guarantee("1.1 1.2"). The cases
+// of one number: --run_test=@1.1
 class guarantee : public boost::unit_test::decorator::base {
 public:
   explicit guarantee(std::string numbers) : numbers_(std::move(numbers)) {}
@@ -75,13 +74,13 @@ private:
   std::string numbers_;
 };
 
-// The case that is running cannot run here. Shown by name, with the reason; return after it.
+// The current case cannot run here. Shown by name, with the reason; the caller returns then.
 void skip(const std::string& reason);
 
-// A wait that was in vain: the case that is running fails there.  In a process forked by it this is only told.
+// Reports a wait that timed out: the current case fails there. In a process forked by it this is only reported.
 void ran_out(const char* file, int line);
 
-// Waits until `condition()` holds, with a `turn()` before each further look; false if it never did.
+// Waits until `condition()` is true, with a `turn()` before each further check; false if it never was.
 template <class F, class G>
 bool wait_until(F condition, G turn, const char* file = __builtin_FILE(),
                 int line = __builtin_LINE()) {
@@ -97,18 +96,18 @@ bool wait_until(F condition, G turn, const char* file = __builtin_FILE(),
   }
 }
 
-// The same, looking about once a millisecond.
+// The same, with a check about once a millisecond.
 template <class F>
 bool eventually(F condition, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   return wait_until(
       condition, [] { ::poll(nullptr, 0, 1); }, file, line);
 }
 
-// Waits until one of these poll(2) events is there.
+// Waits for one of these poll(2) events.
 bool is_ready(int fd, short events = POLLIN, const char* file = __builtin_FILE(),
               int line = __builtin_LINE());
 
-// Whether this is an audit build: some limits of memory cannot be tried under its sanitizer.
+// Whether this is an audit build: some limits of memory cannot be tested with its sanitizer.
 #if defined __SANITIZE_ADDRESS__
 constexpr bool sanitized = true;
 #elif defined __has_feature
@@ -124,7 +123,7 @@ constexpr bool sanitized = false;
 // Whether the kernel has no memfd_create(2).
 bool no_memfd();
 
-// For tests that freeze memory.  True: this one cannot run, and is shown as skipped; return after it.
+// For tests that freeze memory. True: this test cannot run, and is shown as skipped; the caller returns then.
 inline bool skipped_unfrozen() {
   if (no_memfd()) skip("no memfd");
   if (sanitized) skip("memory of a sanitizer is not frozen");

@@ -1,4 +1,4 @@
-// twin.cpp - as little as a library can be: it can be unloaded, and another loaded in its place.
+// twin.cpp - a minimal library: it can be unloaded, and another one loaded in its place.
 
 extern "C" [[gnu::visibility("default")]] int twin(int x);
 
