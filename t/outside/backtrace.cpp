@@ -1,4 +1,5 @@
-// backtrace.cpp - with Options::backtrace: where a child crashed, and where it threw what it threw.
+// backtrace.cpp - Options::backtrace: the place where a child crashed, and the place where it threw
+// an exception.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 #include "process.hpp"
@@ -26,7 +27,7 @@ namespace par = evparallel;
 using Frames = std::vector<par::StackFrame>;
 using testing::has;
 
-// A sanitizer would find these before the processor does.
+// A sanitizer would report these errors before the processor raises a signal.
 #define UNWATCHED __attribute__((noinline, no_sanitize("address"), no_sanitize("undefined")))
 
 namespace {
@@ -37,9 +38,9 @@ constexpr bool has_names = true;  // of functions that are not exported, with fi
 constexpr bool has_names = false;
 #endif
 
-// ---- what children do ----
+// ---- faults of children ----
 
-// What throws stays in one piece with the rest of its function; clang does that anyway.
+// The throwing code remains in one piece with the rest of its function; clang does that by default.
 #if defined __GNUC__ && !defined __clang__
 #pragma GCC push_options
 #pragma GCC optimize("no-reorder-blocks-and-partition")
@@ -111,7 +112,7 @@ UNWATCHED int throw_around(int x) {
 #pragma GCC pop_options
 #endif
 
-// ---- what is told of it ----
+// ---- reports ----
 
 par::Options with_backtrace(par::Snapshot& snapshot) {
   par::Options options;
@@ -120,7 +121,7 @@ par::Options with_backtrace(par::Snapshot& snapshot) {
   return options;
 }
 
-// Of one call.
+// The error of one call.
 template <class F>
 par::Error error_of_call(F f, const par::Options& options) {
   par::Reactor loop;
@@ -136,7 +137,7 @@ struct Ending {
   std::optional<par::Error> error;
 };
 
-// Of a process that does it when it is told to.
+// The end of a process that runs `f` when it gets a message.
 template <class F>
 Ending ending_of_process(F f, const par::Options& options) {
   par::Reactor loop;
@@ -156,7 +157,7 @@ bool within(const par::StackFrame& frame, int (*function)(int)) {
   return address >= start && address - start < 512;
 }
 
-// The place of the first frame that is the one of `function` itself.
+// The index of the first frame of `function` itself.
 std::size_t place_of(const Frames& frames, int (*function)(int)) {
   const auto found = std::find_if(frames.begin(), frames.end(), [&](const par::StackFrame& frame) {
     return !frame.inlined && within(frame, function);
@@ -174,7 +175,7 @@ void check_named(const par::StackFrame& frame, const char* name) {
   BOOST_TEST(has(frame.describe(), "backtrace.cpp:" + std::to_string(frame.line)));
 }
 
-// That `function` is the innermost of ours, and is known.
+// Checks that `function` is the innermost function of the test, and has a name.
 void check_innermost(const Frames& frames, int (*function)(int), const char* name) {
   BOOST_REQUIRE(!frames.empty());
   BOOST_TEST(within(frames.front(), function), par::describe(frames));
@@ -270,7 +271,7 @@ BOOST_AUTO_TEST_CASE(programs_that_abort_are_reported) {
   check(cannot_throw, "cannot_throw");
 }
 
-// It has a stack of its own.
+// The thread has a stack of its own.
 BOOST_AUTO_TEST_CASE(a_crash_in_a_thread_of_the_task_is_reported) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -285,7 +286,7 @@ BOOST_AUTO_TEST_CASE(a_crash_in_a_thread_of_the_task_is_reported) {
   check_innermost(error.backtrace(), touch_nothing, "touch_nothing");
 }
 
-// Of the copy nobody is to hear, and it must not speak for the child.
+// The copy has no report, and must not write into that of the child.
 BOOST_AUTO_TEST_CASE(a_process_that_the_task_forks_leaves_no_report) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -296,7 +297,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_the_task_forks_leaves_no_report) {
         int status = 0;
         ::waitpid(copy, &status, 0);
         if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT) return x;
-        ::signal(SIGABRT, SIG_DFL);  // not ours any more: nothing is written now
+        ::signal(SIGABRT, SIG_DFL);  // its own handler: no record is written now
         std::abort();
       },
       with_backtrace(snapshot));
@@ -321,7 +322,8 @@ BOOST_AUTO_TEST_CASE(a_handler_of_the_task_has_precedence) {
   BOOST_TEST(!error.exit()->crash);
 }
 
-// A signal is blocked while its handler runs; what comes back from there must end as well.
+// A signal is blocked while its handler runs; a fault that returns from there must end the process
+// as well.
 BOOST_AUTO_TEST_CASE(the_wait_status_is_the_same_as_without_the_option) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -394,7 +396,7 @@ BOOST_AUTO_TEST_CASE(the_items_of_a_map_have_backtraces) {
     check_innermost(error.backtrace(), throw_here, "throw_here");
 }
 
-// The same object is the same throw, whatever was thrown in between.
+// The same object is the same throw, even if others were thrown in between.
 BOOST_AUTO_TEST_CASE(a_kept_exception_keeps_its_backtrace) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -446,7 +448,7 @@ BOOST_AUTO_TEST_CASE(more_kept_exceptions_than_the_table_holds_do_no_harm) {
   check_innermost(error.value().backtrace(), throw_here, "throw_here");
 }
 
-// Of two that are nested it is the outer one, whose type and text come first, too.
+// Of two nested exceptions the outer one is reported; its type and text come first, too.
 BOOST_AUTO_TEST_CASE(a_nested_exception_has_the_backtrace_of_the_outer_one) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);
@@ -460,7 +462,7 @@ BOOST_AUTO_TEST_CASE(a_nested_exception_has_the_backtrace_of_the_outer_one) {
   check_named(frames[ours], "throw_around");
 }
 
-// It may get the memory of one that was.
+// It may get the memory of an exception that was thrown.
 BOOST_AUTO_TEST_CASE(an_exception_that_was_never_thrown_has_no_backtrace) {
   par::Snapshot snapshot;
   testing::allow_descriptors(1);

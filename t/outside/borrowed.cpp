@@ -31,7 +31,7 @@ struct BaseDeleter {
 };
 using Base = std::unique_ptr<event_base, BaseDeleter>;
 
-// An event of the program's own, which calls a function.
+// An event of the program that calls a function.
 class OwnEvent {
 public:
   OwnEvent(event_base* base, int fd, short what, std::function<void()> f)
@@ -56,7 +56,7 @@ private:
   event* event_;
 };
 
-// Who drives the loop.
+// The driver of the loop.
 enum class Way { own_run, run, dispatch, once };
 constexpr Way ways[] = {Way::own_run, Way::run, Way::dispatch, Way::once};
 constexpr Way borrowed_ways[] = {Way::run, Way::dispatch, Way::once};
@@ -66,7 +66,7 @@ std::string name_of(Way way) {
   return names[static_cast<int>(way)];
 }
 
-// A loop, driven in one of the ways.
+// A loop, driven in one of these ways.
 class Driven {
 public:
   explicit Driven(Way way) : way_(way) {
@@ -81,7 +81,7 @@ public:
   par::Reactor& loop() { return *loop_; }
   event_base* base() const { return loop_->base(); }
 
-  // Until `done` holds; whoever can make it so says changed().
+  // Runs until `done` is true; code that changes its condition calls changed().
   void until(std::function<bool()> done) {
     done_ = std::move(done);
     switch (way_) {
@@ -125,7 +125,7 @@ int plus_one(int x) {
   return x + 1;
 }
 
-// As `elsewhere`, where a crash is what is expected.
+// As `elsewhere`, if a crash is expected.
 template <class F>
 int dying(F f) {
   return testing::elsewhere([&] {
@@ -141,7 +141,7 @@ constexpr int aborted = 100 + SIGABRT;
 
 }  // namespace
 
-// ---- everything that a loop is for ----
+// ---- all uses of a loop ----
 
 BOOST_AUTO_TEST_CASE(calls_processes_and_timers_work_in_every_mode) {
   for (const Way way : ways) {
@@ -202,7 +202,7 @@ BOOST_AUTO_TEST_CASE(large_messages_and_back_pressure_work_in_every_mode) {
     };
     bool ended = false;
     p.on_drain([&] {
-      ++sent;  // the one that was taken above the mark
+      ++sent;  // counts the message that was taken above the mark
       fill();
     });
     p.on_message([&](std::string s) { received += s == large; });
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_lost_snapshot_is_noticed_in_every_mode) {
       driven.until([&] { return received.size() == 2; });
       if (received != "fp" && received != "pf") return 1;
       if (snapshot.alive()) return 2;
-      // It is reaped by turns of the loop, whoever turns it.
+      // It is reaped in turns of the loop, whichever code runs them.
       const bool reaped = testing::eventually([&] {
         par::Timer turn = driven.loop().after(0ms, [&] { driven.changed(); });
         driven.until([&] { return !turn.active(); });
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(a_lost_snapshot_is_noticed_in_every_mode) {
   }
 }
 
-// What libevent takes for now is the time at which it woke up.
+// The current time of libevent is the time at which the loop woke up.
 BOOST_AUTO_TEST_CASE(a_timer_that_an_event_of_the_program_sets_after_long_work_is_not_early) {
   for (const Way way : borrowed_ways) {
     Driven driven(way);
@@ -309,7 +309,7 @@ BOOST_AUTO_TEST_CASE(threads_post_with_and_without_a_hold_in_every_mode) {
   }
 }
 
-// A thread that takes a Hold itself, and makes calls by posting them.
+// A thread that takes a Hold itself, and makes calls by posts.
 BOOST_AUTO_TEST_CASE(a_thread_may_post_calls_in_every_mode) {
   for (const Way way : ways) {
     Driven driven(way);
@@ -362,7 +362,7 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_and_the_library_take_turns_in_every_m
     int bounced = 0;
     int answered = 0;
     const auto done = [&] { return bounced >= 100 && answered >= 100; };
-    // Each side sends the byte back, until there were enough.
+    // Each side sends the byte back, a given number of times.
     std::optional<OwnEvent> ends[2];
     const auto bounce = [&](int side) {
       char byte;
@@ -422,7 +422,8 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_create_and_drop_any_object) {
   }
 }
 
-// The events that were ready when run() was told to return are the next run()'s, ours and others'.
+// Events that were ready when run() was stopped belong to the next run(): those of the library and
+// of the program.
 BOOST_AUTO_TEST_CASE(events_of_the_program_that_were_ready_at_a_stop_run_in_the_next_run) {
   Driven driven(Way::run);
   std::string order;
@@ -431,14 +432,15 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_that_were_ready_at_a_stop_run_in_the_
     driven.loop().stop();
   });
   OwnEvent own(driven.base(), -1, 0, [&] { order += "o"; });
-  // It is before ours in the queue or behind it: in both cases it is called once.
+  // It is before the event of the library in the queue or after it: in both cases it is called
+  // once.
   own.activate();
   driven.loop().run();
   driven.loop().run();
   BOOST_TEST((order == "po" || order == "op"));
 }
 
-// ---- what keeps whom ----
+// ---- what keeps the loop running ----
 
 BOOST_AUTO_TEST_CASE(events_of_the_program_but_not_idle_remotes_keep_run_from_returning) {
   Driven driven(Way::run);
@@ -454,8 +456,8 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_but_not_idle_remotes_keep_run_from_re
   BOOST_TEST(fired);
 }
 
-// As the manual has it: what of ours keeps event_base_dispatch() from returning is the Reactor
-// itself, with or without anything to do; only loopbreak and loopexit end it.
+// As in the manual: only the Reactor itself keeps event_base_dispatch() from returning, with or
+// without anything to do; only loopbreak and loopexit end it.
 BOOST_AUTO_TEST_CASE(only_a_living_reactor_keeps_dispatch_from_returning) {
   const Base base(::event_base_new());
   par::Remote<int, int> f;
@@ -477,7 +479,7 @@ BOOST_AUTO_TEST_CASE(only_a_living_reactor_keeps_dispatch_from_returning) {
     hold = loop.hold();
     BOOST_TEST(is_kept());
   }
-  // The snapshot lives, and so do the handles; libevent says that there is nothing to wait for.
+  // The snapshot is alive, and so are the handles; libevent reports that there are no events.
   BOOST_TEST(::event_base_dispatch(base.get()) == 1);
   BOOST_TEST(par::default_snapshot().alive());
 }
@@ -500,7 +502,7 @@ BOOST_AUTO_TEST_CASE(loopbreak_and_loopexit_of_the_program_end_run) {
     own.add_in(1ms);
     BOOST_TEST(driven.loop().run_for(1h));
     BOOST_TEST(ended == 2);
-    // It is as good as before.
+    // It still works as before.
     int received = 0;
     p.on_message([&](int x) { received = x; });
     p.send(5);
@@ -520,7 +522,7 @@ BOOST_AUTO_TEST_CASE(stop_ends_only_run) {
   });
   ::event_base_dispatch(driven.base());
   BOOST_TEST(ticks == 3);
-  // And nothing of it is left for the next run().
+  // And nothing remains for the next run().
   timer = driven.loop().after(1ms, [&] { ticks = 100; });
   driven.loop().run();
   BOOST_TEST(ticks == 100);
@@ -556,10 +558,10 @@ BOOST_AUTO_TEST_CASE(two_reactors_may_share_one_base) {
   const Base base(::event_base_new());
   par::Reactor one(base.get());
   par::Reactor other(base.get());
-  // Idle, they do not keep each other.
+  // Idle reactors do not keep each other running.
   one.run();
   other.run();
-  // What hangs on either is waited for by both.
+  // Each run() waits for the pending events of both.
   std::string order;
   par::Timer a = one.after(1ms, [&] { order += "a"; });
   par::Timer b = other.after(2ms, [&] { order += "b"; });
@@ -570,7 +572,7 @@ BOOST_AUTO_TEST_CASE(two_reactors_may_share_one_base) {
   f(1, [&](par::Result<int> r) { answer = r.value(); });
   other.run();
   BOOST_TEST(answer == 2);
-  // An exception goes to whom it belongs.
+  // An exception goes to the reactor of its callback.
   std::string received;
   other.on_exception([&](std::exception_ptr) { received += "other"; });
   one.on_exception([&](std::exception_ptr) { received += "one"; });
@@ -620,13 +622,13 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_the_reactor_that_the_pr
     loop.reset();
     destroyed = true;
   });
-  own.activate();                     // before all of ours
-  ::event_base_dispatch(base.get());  // returns: nothing of ours is left
+  own.activate();                     // before all events of the library
+  ::event_base_dispatch(base.get());  // returns: no event of the library is left
   BOOST_TEST(destroyed);
   BOOST_TEST(!timer.active());
 }
 
-// There it is run() itself whose object goes.
+// There run() itself is called on the object that is destroyed.
 BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_a_running_reactor) {
   const Base base(::event_base_new());
   std::optional<par::Reactor> loop(base.get());
@@ -642,7 +644,7 @@ BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_destroy_a_running_reactor) {
 
 namespace {
 
-// One of each kind of callback, which throws its name once.
+// One callback of each kind, which throws its name once.
 class Throwers {
 public:
   explicit Throwers(Driven& driven) : driven_(driven) {
@@ -717,7 +719,7 @@ BOOST_AUTO_TEST_CASE(exceptions_of_every_kind_of_callback_reach_on_exception_und
   }
 }
 
-// All calls of a dead child hear of it, whatever each of their callbacks throws.
+// All calls of a dead child get their error, even if callbacks throw.
 BOOST_AUTO_TEST_CASE(calls_are_answered_once_each_although_their_callbacks_throw) {
   for (const Way way : ways) {
     Driven driven(way);
@@ -769,7 +771,7 @@ BOOST_AUTO_TEST_CASE(an_exception_that_leaves_on_exception_ends_the_program) {
 
 // ---- in a child ----
 
-// A task that has a base of its own, beside the reactor of the child.
+// A task that has a base of its own, in addition to the reactor of the child.
 BOOST_AUTO_TEST_CASE(a_child_may_have_its_own_base) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x) {

@@ -1,4 +1,4 @@
-// callables.cpp - every form of function that travels, from outside.
+// callables.cpp - every kind of callable that travels, with the public interface.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -104,7 +104,7 @@ BOOST_AUTO_TEST_CASE(a_function_without_a_result_is_called) {
         [&](par::Result<void> r) { received += r.error().code() == par::Errc::remote_exception; });
   loop.run();
   BOOST_TEST(received == 3);
-  BOOST_TEST(seen == 0);  // it was seen in another process
+  BOOST_TEST(seen == 0);  // it was called in another process
 }
 
 BOOST_AUTO_TEST_CASE(fn_selects_overloads_and_generic_lambdas) {
@@ -197,10 +197,10 @@ BOOST_AUTO_TEST_CASE(references_to_the_stack_are_refused) {
   BOOST_CHECK_EXCEPTION(
       static_cast<void>(par::process(loop, [&local](par::Pipe<int, int>) { ++local; })),
       std::logic_error, says_what_to_do);
-  // Whoever says so knows that the address is not used there.
+  // as_is() declares that the child does not use the address.
   BOOST_TEST(ask<bool>(par::as_is([p = &local](int) { return p != nullptr; }), 1));
   BOOST_TEST(ask<bool>(par::as_is(par::bind([p = &local](int) { return p != nullptr; }, 1))));
-  // Static and heap memory of before the snapshot means the value of that moment.
+  // A pointer to static or heap memory from before the snapshot gives the value at the snapshot.
   BOOST_TEST(ask<int>([p = &seen](int x) { return *p + x; }, 1) == 1);
 }
 

@@ -1,5 +1,4 @@
-// cancel.cpp - calls that nobody waits for any more: cancelled, or their deadline has passed; and
-// calls that are made again.
+// cancel.cpp - calls that are given up: cancelled, or past their deadline; and calls that are made again.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -25,11 +24,11 @@ namespace {
 
 constexpr int most_calls = 8192;
 
-// What tasks tell and hear beside the library: shared with every process of this program.
+// Reports of tasks and orders for them, in memory shared by all processes of this program.
 struct Board {
   std::atomic<int> at{-1};   // the last call that was begun
-  std::atomic<int> go{0};    // what waits may go on
-  std::atomic<int> seen{0};  // cancelled() was seen
+  std::atomic<int> go{0};    // waiting tasks may continue
+  std::atomic<int> seen{0};  // number of tasks that saw cancelled()
   std::atomic<int> ran[most_calls];
 };
 Board* board = nullptr;
@@ -54,21 +53,21 @@ void nap() {
   ::poll(nullptr, 0, 1);
 }
 
-// ---- tasks; the argument numbers the call ----
+// ---- tasks; the argument is the number of the call ----
 
 void note_run(int x) {
   ++board->ran[x];
   board->at = x;
 }
 
-// Call 0 waits until it may go on; all others return at once.
+// Call 0 waits until it may continue; all others return at once.
 int first_waits(int x) {
   note_run(x);
   while (x == 0 && board->go == 0) nap();
   return x;
 }
 
-// Call 0 returns when it hears that nobody waits.
+// Call 0 returns when it sees that it was cancelled.
 int first_listens(int x) {
   note_run(x);
   if (x != 0) return x;
@@ -93,7 +92,7 @@ int first_hangs_deaf(int x) {
   return first_hangs(x);
 }
 
-// ---- what callers hear ----
+// ---- results of calls ----
 
 struct Received {
   std::vector<std::string> words;  // in order: "3=ok", "0=cancelled/started"
@@ -124,7 +123,7 @@ bool run_until(par::Reactor& loop, const std::function<bool()>& condition) {
   });
 }
 
-// The child is at call `x`, and the parent knows of the child.
+// The child executes call `x`, and the parent knows the child.
 template <class Remote>
 bool is_at(par::Reactor& loop, const Remote& f, int x) {
   const par::Hold hold = loop.hold();
@@ -260,7 +259,7 @@ BOOST_AUTO_TEST_CASE(a_child_is_ended_even_if_the_loop_of_its_parent_hangs,
   BOOST_TEST(received.words == (Words{"0=cancelled/started"}), boost::test_tools::per_element());
 }
 
-// While its child is being ended a Remote takes calls; they come after those that wait.
+// While its child is being ended, a Remote accepts calls; they come after the waiting ones.
 BOOST_AUTO_TEST_CASE(calls_made_in_the_meantime_keep_their_order) {
   clear_board();
   par::Reactor loop;
@@ -305,7 +304,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_over_is_not_cancelled) {
   Received received;
   auto f = par::run(loop, first_listens);
   par::Call late;
-  late.cancel();  // names nothing
+  late.cancel();  // has no call
   const par::Call call = f(1, received.of(1));
   loop.run();
   call.cancel();
@@ -335,7 +334,7 @@ BOOST_AUTO_TEST_CASE(a_call_that_is_over_is_not_cancelled) {
   of_gone.cancel();
 }
 
-// The snapshot has not told yet that the child lives, and the child may have begun.
+// The snapshot has not yet reported that the child runs, and the child may have begun the call.
 BOOST_AUTO_TEST_CASE(a_call_may_be_cancelled_before_the_child_is_known) {
   for (int i = 0; i < 20; ++i) {
     clear_board();
@@ -406,7 +405,7 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_task_whose_loop_runs_is_not_killed) {
   const par::Call first = f(0, received.of(0));
   BOOST_REQUIRE(is_at(loop, f, 0));
   const pid_t pid = f.pid();
-  // The snapshot looks only when the loop has turned: how long that takes is not the child's to say.
+  // The snapshot decides only after the loop has had time to turn: that time does not depend on the child.
   const pid_t snapshot = par::default_snapshot().pid();
   ::kill(snapshot, SIGSTOP);
   BOOST_REQUIRE(testing::eventually([&] { return testing::state_of(snapshot) == 'T'; }));
@@ -463,7 +462,7 @@ BOOST_AUTO_TEST_CASE(a_closed_asynchronous_remote_whose_loop_hangs_is_ended) {
 
 // ---- deadlines ----
 
-// A call leaves before `deadline` names one: so the child begins none before all have theirs.
+// A call leaves after `deadline` has set its deadline: so the child begins no call before all have theirs.
 BOOST_AUTO_TEST_CASE(a_deadline_travels_with_its_call) {
   par::Options two_hours;
   two_hours.deadline = std::chrono::hours(2);
@@ -514,7 +513,7 @@ BOOST_AUTO_TEST_CASE(a_deadline_is_never_early, *testing::guarantee("3.1")) {
   for (int i = 0; i < 5; ++i) {
     loop.post([&] {
       const auto busy_until = Clock::now() + milliseconds(20);
-      while (Clock::now() < busy_until) {}  // libevent's idea of the time is old now
+      while (Clock::now() < busy_until) {}  // the cached time of libevent is old now
       const auto due = Clock::now() + milliseconds(10);
       f(0, [&missed, due](par::Result<int> r) {
         if (!r && r.error().code() == par::Errc::deadline) missed.push_back(Clock::now() - due);
@@ -548,7 +547,7 @@ BOOST_AUTO_TEST_CASE(a_queued_call_whose_deadline_passes_does_not_disturb_the_ch
   BOOST_TEST(f.pid() == pid);
 }
 
-// The child itself sees that it is too late, also if the parent's loop has not turned meanwhile.
+// The child itself sees that the deadline has passed, even if the parent's loop has not turned meanwhile.
 BOOST_AUTO_TEST_CASE(a_child_begins_no_call_whose_deadline_has_passed, *testing::guarantee("3.2")) {
   clear_board();
   par::Reactor loop;
@@ -600,10 +599,10 @@ BOOST_AUTO_TEST_CASE(a_deadline_of_a_call_replaces_the_default) {
   loop.run();
   BOOST_TEST(received.words[0].find("0=deadline") == 0);
   auto g = par::run(loop, first_waits, options);
-  // In a callback: it leaves only after this turn, when its own deadline stands.
+  // In a callback: the call is sent after this turn, when its own deadline is set.
   loop.post([&] { g(0, received.of(1)).set_deadline(std::chrono::hours(1)); });
   int turns = 0;
-  BOOST_TEST(run_until(loop, [&] { return ++turns > 50; }));  // far behind the 5 ms
+  BOOST_TEST(run_until(loop, [&] { return ++turns > 50; }));  // far beyond the 5 ms
   BOOST_TEST(received.words.size() == 1u);
   board->go = 1;
   loop.run();
@@ -615,10 +614,10 @@ BOOST_AUTO_TEST_CASE(a_process_may_have_a_deadline) {
   par::Reactor loop;
   par::Options options;
   for (const bool deaf : {false, true}) {
-    // Who listens has all the time there is to end by the first signal.
+    // A child that reacts to the first signal has unlimited time to end.
     options.grace = deaf ? milliseconds(20) : std::chrono::hours(1);
     options.deadline = milliseconds(10);
-    // Again with more time where the child had not come so far: its machine may be slow.
+    // Repeated with more time if the child had not come so far: the machine may be slow.
     for (bool came = false; !came;) {
       options.deadline *= 2;
       const auto start = Clock::now();
@@ -657,7 +656,7 @@ BOOST_AUTO_TEST_CASE(a_process_may_have_a_deadline) {
 
 namespace {
 
-// Dies in call 0 when it is run for the first `deaths` times.
+// Ends its child in call 0, for the first `deaths` executions.
 struct DiesInFirst {
   int deaths;
   int operator()(int x) const {
@@ -745,7 +744,7 @@ BOOST_AUTO_TEST_CASE(each_call_without_retries_gets_the_death_of_its_child) {
   Received received;
   auto f = par::run(loop, DiesInFirst{1});
   loop.post([&] {
-    for (int x = 0; x < 3; ++x) f(x, received.of(x));  // in one piece, before the first can end it
+    for (int x = 0; x < 3; ++x) f(x, received.of(x));  // in one write, before the first ends it
   });
   loop.run();
   BOOST_TEST(received.words ==
@@ -780,7 +779,7 @@ BOOST_AUTO_TEST_CASE(random_cancels_and_deadlines_give_one_answer_each,
   std::mt19937 random(testing::seed(4711));
   constexpr int count = 1500;
   clear_board();
-  // No two rounds share a number: a call that was cancelled may be begun when its round is over.
+  // No two rounds share a number: a cancelled call may be begun after its round.
   for (int first = 0; first < 4 * count; first += count) {
     par::Reactor loop;
     par::Options options = with_grace(milliseconds(2));

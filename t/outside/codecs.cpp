@@ -1,4 +1,4 @@
-// codecs.cpp - codecs in use, from outside: defaults, one's own, bad ones.
+// codecs.cpp - use of codecs with the public interface: default codecs, codecs of the program, faulty codecs.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -44,7 +44,7 @@ void from_json(const nlohmann::json& j, Celsius& c) {
   j.at("celsius").get_to(c.degrees);
 }
 
-// Of what nlohmann/json has no words for.
+// Types that nlohmann/json cannot convert by itself.
 struct Job {
   std::optional<int> priority;
   std::variant<std::monostate, std::string, std::vector<int>> input;
@@ -58,7 +58,7 @@ struct Job {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, priority, input, patience, made, output)
 
-// Has an Io of its own.
+// It has an Io of its own.
 struct Token {
   std::string text;
   bool operator==(const Token& o) const { return text == o.text; }
@@ -100,7 +100,7 @@ bool comes_back(const T& value) {
   return comes_back<par::DefaultIo>(value);
 }
 
-// The error that a call of f with x hears; and the next call must work.
+// The error of a call of f with x; the next call must succeed.
 template <class Inc, class Out>
 std::optional<par::Error> error_of(par::Reactor& loop, par::Remote<Inc, Out>& f, const Out& x) {
   std::optional<par::Error> error;
@@ -196,7 +196,7 @@ BOOST_AUTO_TEST_CASE(cbor_and_msgpack_values_come_back_by_template_and_by_type) 
 }
 
 BOOST_AUTO_TEST_CASE(bad_cbor_and_msgpack_fail_their_own_call) {
-  struct Bytes {  // writes them as they are; the child reads a document
+  struct Bytes {  // writes them unchanged; the child reads a document
     static void put(par::Writer& out, const std::string& bytes) { out.write(bytes); }
   };
   struct Cbor : Bytes {
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(bad_cbor_and_msgpack_fail_their_own_call) {
   says(msgpack, "\xa1xx", "expected end of input");
   says(cbor, "\x62x\xff", "invalid UTF-8 byte at index 1: 0xFF");
   says(msgpack, "\xa2x\xff", "invalid UTF-8 byte at index 1: 0xFF");
-  says(cbor, std::string(500000, '\x7f'), "nested more than");  // the child would run out of stack
+  says(cbor, std::string(500000, '\x7f'), "nested more than");  // it would overflow its stack
   says(msgpack, std::string(500000, '\x91'), "nested more than");
   BOOST_TEST(!error_of(loop, cbor, std::string("\x61x")).has_value());
   BOOST_TEST(!error_of(loop, msgpack, std::string("\xa1x")).has_value());
@@ -269,7 +269,7 @@ BOOST_AUTO_TEST_CASE(nan_and_infinity_are_refused_by_json) {
 
 BOOST_AUTO_TEST_CASE(input_that_does_not_fit_the_type_names_its_position) {
   par::Reactor loop;
-  struct Text {  // writes a string as it is, so that it can be any JSON
+  struct Text {  // writes a string unchanged, so that it can be any JSON
     static void put(par::Writer& out, const std::string& s) { out.write(s); }
     static std::string get(par::Reader& in) { return std::string(in.rest()); }
   };
@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(input_that_does_not_fit_the_type_names_its_position) {
 }
 
 BOOST_AUTO_TEST_CASE(bad_input_of_each_kind_fails_its_own_call) {
-  // The argument's codec writes what it is told and reads strictly.
+  // The codec of the argument writes any bytes and reads strictly.
   struct Strict {
     static void put(par::Writer& out, const std::vector<int>& bytes) {
       for (const int byte : bytes) out.write(std::string(1, static_cast<char>(byte)));
@@ -376,7 +376,7 @@ BOOST_AUTO_TEST_CASE(codecs_that_throw_fail_one_message_in_either_direction) {
 }
 
 BOOST_AUTO_TEST_CASE(pipes_take_codecs_and_survive_bad_messages) {
-  struct Digits {  // reads numbers, and "x" is none
+  struct Digits {  // reads numbers, and "x" is not a number
     static void put(par::Writer& out, int x) {
       out.write(x == 7 ? std::string("x") : std::to_string(x));
     }
@@ -421,7 +421,7 @@ BOOST_AUTO_TEST_CASE(a_bad_message_without_a_callback_ends_run) {
 
 namespace {
 
-// Of one type, and only as large as that needs.  What it has done is seen at what comes out.
+// A codec of one type with one function, as far as the direction needs it.  The output shows its work.
 struct Doubling {
   static void put(par::Writer& out, int x) { out.write(std::to_string(2 * x)); }
   static int get(par::Reader& in) { return std::stoi(in.take_rest()); }
@@ -439,7 +439,7 @@ std::string answer_of(par::Reactor& loop, par::Remote<std::string, int> f, int x
   return received;
 }
 
-// What a process says to x.
+// The message of a process in reply to x.
 std::string word_of(par::Reactor& loop, par::Process<std::string, int> p, int x) {
   std::string received;
   p.on_message([&](const std::string& s) { received += s; });
@@ -458,7 +458,7 @@ BOOST_AUTO_TEST_CASE(a_call_may_have_a_codec_for_one_direction) {
   BOOST_TEST(answer_of(loop, par::run<Shouting>(loop, text), 21) == "21!");
   BOOST_TEST((answer_of(loop, par::run<par::DefaultIo, Doubling>(loop, text), 21)) == "42");
   BOOST_TEST((answer_of(loop, par::run<Shouting, Doubling>(loop, text), 21)) == "42!");
-  // The default is JSON as ever, and refuses what JSON does: the direction of the codec does not.
+  // The default is still JSON, and refuses invalid JSON; the direction with the codec does not.
   const auto bytes = [](int) { return std::string("\xff"); };
   BOOST_TEST(answer_of(loop, par::run<Shouting>(loop, bytes), 1) == "\xff!");
   BOOST_TEST((answer_of(loop, par::run<par::DefaultIo, Doubling>(loop, bytes), 1).find("UTF-8")) !=
@@ -488,10 +488,10 @@ BOOST_AUTO_TEST_CASE(a_process_may_have_a_codec_for_one_direction) {
 
 namespace {
 
-constexpr int last_byte = 12;  // a message has so many
+constexpr int last_byte = 12;  // the length of a message
 
-// A message of twelve bytes, written and read one by one, and perhaps not to the end.  Which byte is
-// the last one is said by the value when it is written, and by the message when it is read.
+// A message of twelve bytes, written and read byte by byte, possibly not to the end.  The value decides which byte is
+// the last one written, and the message decides which one is the last one read.
 struct Bomb {
   int id = 0;
   int put_at = -1;
@@ -506,7 +506,7 @@ struct BombIo {
       if (i == bomb.put_at) throw std::runtime_error("put " + std::to_string(i));
       if (i < last_byte) out.write(bytes + i, 1);
     }
-    // The length says when reading is to fail, since a codec may fail before its first byte.
+    // The length tells the reader when to fail, since a codec may fail before its first byte.
     out.write(std::string(static_cast<std::size_t>(bomb.get_at + 1), '.'));
   }
   static Bomb get(par::Reader& in) {
@@ -520,7 +520,7 @@ struct BombIo {
   }
 };
 
-// Every way to fail, each followed by a message that is right.
+// Every way to fail, each followed by a valid message.
 std::vector<Bomb> bombs() {
   std::vector<Bomb> all;
   for (int at = 0; at <= last_byte; ++at) {
@@ -546,8 +546,8 @@ bool is_bad_message(const par::Error& error, const Bomb& bomb) {
          text.compare(text.size() - failure.size(), failure.size(), failure) == 0;
 }
 
-// Makes all the calls at once; each hears its own failure, or what `expected` says.  `same_child`
-// is told by every right answer: none was lost on the way.
+// Makes all the calls at once; each gets its own failure, or the result in `expected`.  `same_child` is called with
+// every right answer: none was lost on the way.
 template <class Inc, class Out, class MakeOut, class Check>
 void every_call_gets_its_own_answer(par::Reactor& loop, par::Remote<Inc, Out> f, MakeOut make,
                                     Check check) {
@@ -568,7 +568,7 @@ void every_call_gets_its_own_answer(par::Reactor& loop, par::Remote<Inc, Out> f,
 
 BOOST_AUTO_TEST_CASE(a_codec_of_an_argument_may_throw_at_any_byte) {
   par::Reactor loop;
-  // Counts the calls that came through whole.
+  // Counts the calls that were decoded completely.
   auto f = par::run<par::RawIo, BombIo>(loop, [](const Bomb& bomb) {
     static int calls = 0;
     return std::array<int, 3>{{bomb.id, ++calls, ::getpid()}};
@@ -600,7 +600,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_later_answer_may_throw_at_any_byte) {
       [](const Bomb& answer, const Bomb& bomb) { return answer.id == bomb.id; });
 }
 
-// The child tells what it hears, in order: ids, and the texts of errors.
+// The child reports its events in order: ids, and the texts of errors.
 BOOST_AUTO_TEST_CASE(a_codec_of_a_message_to_a_process_may_throw_at_any_byte) {
   par::Reactor loop;
   auto p = par::process<par::DefaultIo, BombIo>(loop, [](par::Pipe<Bomb, std::string> pipe) {
@@ -647,7 +647,7 @@ BOOST_AUTO_TEST_CASE(a_codec_of_a_message_from_a_process_may_throw_at_any_byte) 
     if (bomb.put_at < 0)
       expected.push_back(bomb.get_at < 0 ? std::to_string(bomb.id)
                                          : "bad message: could not decode: " + failure_of(bomb));
-  expected.push_back(std::to_string(last_byte + 1));  // as many could not be written
+  expected.push_back(std::to_string(last_byte + 1));  // messages that are not written
   BOOST_TEST(received == expected, boost::test_tools::per_element());
 }
 

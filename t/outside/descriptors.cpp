@@ -64,7 +64,7 @@ BOOST_AUTO_TEST_CASE(a_child_reads_from_a_descriptor_of_the_parent) {
   ends.writing.reset();
   std::string text;
   read(ends.reading, [&](par::Result<std::string> r) { text = r.value(); });
-  BOOST_TEST(ends.reading.get() >= 0);  // sent by reference: a copy went
+  BOOST_TEST(ends.reading.get() >= 0);  // sent by reference: a copy was sent
   ends.reading.reset();
   loop.run();
   BOOST_TEST(text == "through a pipe");
@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(a_child_answers_with_a_descriptor_it_has_opened) {
   loop.run();
   BOOST_TEST(count_descriptors() == before + 1);
   BOOST_TEST(!read_to_end(file).empty());
-  // What it could not open is an error of that call alone.
+  // A file that it cannot open is an error of that call alone.
   bool refused = false;
   open("/no/such/file",
        [&](par::Result<par::Fd> r) { refused = !r && r.error().code() == par::Errc::bad_message; });
@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(structures_of_descriptors_travel_with_the_default_codec) {
   loop.run();
   BOOST_TEST(written);
   copy.close();
-  BOOST_TEST(read_to_end(out.reading) == "title: work");  // nobody holds the other end any more
+  BOOST_TEST(read_to_end(out.reading) == "title: work");  // no process holds the other end any more
 }
 
 BOOST_AUTO_TEST_CASE(descriptors_travel_through_pipes_and_later_replies) {
@@ -133,7 +133,7 @@ BOOST_AUTO_TEST_CASE(descriptors_travel_through_pipes_and_later_replies) {
   BOOST_TEST(got);
 }
 
-// The first message waits until somebody asks for it, with what came along.
+// The first message waits, with its descriptors, until a callback is set.
 BOOST_AUTO_TEST_CASE(a_message_that_waits_keeps_its_descriptors) {
   par::Reactor loop;
   auto process = par::process(loop, [](par::Pipe<int, par::Fd> pipe) {
@@ -184,7 +184,7 @@ BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_has_no_room_for_descriptors) {
   auto count = par::run(loop, [](const std::vector<par::Fd>& all) {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    // From the next call on nothing more can be opened.
+    // After this call no further descriptor can be opened.
     limit.rlim_cur = all.empty() ? limit.rlim_max : 0;
     ::setrlimit(RLIMIT_NOFILE, &limit);
     return all.size();
@@ -195,7 +195,8 @@ BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_has_no_room_for_descriptors) {
   const std::vector<par::Fd>& with = one;
   std::vector<std::string> received;
   const std::vector<par::Fd> none;
-  // One after the other: what a later one brings is received with an earlier one else.
+  // The calls are made one by one: otherwise the descriptors of a later call may arrive with an
+  // earlier one.
   for (const std::vector<par::Fd>* descriptors : {&with, &with, &none, &with, &none}) {
     count(*descriptors, [&](par::Result<std::size_t> r) {
       received.push_back(r ? std::to_string(*r) : r.error().what());
@@ -218,7 +219,7 @@ BOOST_AUTO_TEST_CASE(a_repeated_call_sends_its_descriptors_again) {
       loop,
       [](const Copy& job) {
         char byte = 0;
-        // The first child dies of it; what it has read is gone.
+        // The first child dies of it; the bytes that it has read are lost.
         if (::read(job.from.get(), &byte, 1) != 1) return std::string("nothing");
         if (byte == '!') ::_exit(9);
         return std::string(1, byte);
@@ -336,7 +337,7 @@ BOOST_AUTO_TEST_CASE(shared_bytes_are_the_same_memory_on_both_sides) {
 
 BOOST_AUTO_TEST_CASE(shared_bytes_that_are_not_sealed_fail_the_call) {
   par::Reactor loop;
-  // A child that keeps to no rule: it sends a file where shared bytes are expected.
+  // A child that breaks the rules: it sends a file in place of shared bytes.
   auto cheat =
       par::run(loop, [](int) { return par::Fd(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC)); });
   std::string text;

@@ -1,4 +1,4 @@
-// ends.cpp - how a child ended, and what is told of it: to on_exit, and to each call; and whoever is killed.
+// ends.cpp - the end of a child, and its reports: to on_exit, and to each call; and the killing of any process.
 #include "elsewhere.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -42,7 +42,7 @@ Reported report(par::Snapshot& snapshot, End end, par::Options options = {}) {
         return x;
       },
       options);
-  // From one callback both leave in one piece: the second has left before the first can end the child.
+  // Calls of one callback are sent together: the second one is sent before the first can end the child.
   loop.post([&] {
     f(1, [&](par::Result<int> r) { reported.by_call = r.error(); });
     f(2, [&](par::Result<int> r) { reported.by_queued = r.error(); });
@@ -238,13 +238,12 @@ BOOST_AUTO_TEST_CASE(nested_exceptions_are_reported_with_their_types) {
   BOOST_TEST(errors[2].remote_type() == "int");
 }
 
-// ---- whoever is killed: no process is left, and no call is left unanswered ----
+// ---- killing any process: no process is left, and every call is answered ----
 
 namespace {
 
-// A program in the middle of its work: idle children, one that computes for ever, one that is
-// asleep in a task, one in the middle of a big message.  Says on `ready` who takes part, then waits
-// to be killed.
+// A program in the middle of its work: idle children, one that computes for ever, one that sleeps in a task, one in the
+// middle of a big message.  Writes the pids of its processes to `ready`, then waits to be killed.
 [[noreturn]] void program(int ready, bool stop_snapshot) {
   par::init();
   par::Reactor loop;
@@ -276,7 +275,7 @@ namespace {
     for (;;) ::pause();
   }));
   processes.push_back(par::process(loop, [](par::Pipe<int, int> pipe) {
-    pipe.on_end([] { spin(); });  // takes the end of its parent badly
+    pipe.on_end([] { spin(); });  // reacts to the end of its parent by spinning
   }));
   for (auto& p : processes) p.on_start(started);
   loop.run();
@@ -342,8 +341,7 @@ BOOST_AUTO_TEST_CASE(killing_the_snapshot_ends_its_children, *testing::guarantee
 
 BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_no_process,
                      *testing::guarantee("5.1")) {
-  // Requests may still be on their way: they must not be served any more, or their children must
-  // end.
+  // Requests may still be under way: they must not be served any more, or their children must end.
   for (int i = 0; i < 20; ++i) {
     int said[2];
     BOOST_REQUIRE(::pipe(said) == 0);
@@ -362,7 +360,7 @@ BOOST_AUTO_TEST_CASE(a_parent_that_is_killed_at_once_leaves_no_process,
     pid_t snapshot = 0;
     BOOST_REQUIRE(::read(said[0], &snapshot, sizeof snapshot) == sizeof snapshot);
     ::close(said[0]);
-    BOOST_TEST(all_gone({snapshot}));  // and orphans are looked for after each case
+    BOOST_TEST(all_gone({snapshot}));  // and the harness looks for orphans after each case
   }
 }
 
@@ -396,7 +394,7 @@ BOOST_AUTO_TEST_CASE(children_have_default_signals_whatever_the_program_set) {
       for (int signum = 1; signum < 32; ++signum) {
         struct sigaction action {};
         ::sigaction(signum, nullptr, &action);
-        // One of the library's own stands for the default there: terminal.cpp.
+        // The library has a handler of its own for SIGTERM: see terminal.cpp.
         const bool right =
             signum == SIGTERM ? action.sa_handler != SIG_IGN : action.sa_handler == SIG_DFL;
         if (!right) return signum;

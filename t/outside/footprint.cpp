@@ -1,5 +1,5 @@
-// footprint.cpp - what a child takes beside what any fork of its snapshot takes: page faults up to
-// its first answer, and memory of its own.  Counts, no times.
+// footprint.cpp - the cost of a child compared with a plain fork of its snapshot: page faults up to its first answer,
+// and memory of its own.  Counts, no times.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -37,8 +37,8 @@ long page_faults(std::int64_t) {
   ::_exit(0);
 }
 
-// The plainest child of the plainest snapshot: it waits, and says what it has cost.  Not a child of this
-// process, which goes on writing: what it leaves would be the child's own.
+// The plainest child of the plainest snapshot: it waits, and reports its cost.  It is not a child of this process,
+// which continues to write: the old pages would then count for the child.
 class Plain {
 public:
   Plain() {
@@ -88,7 +88,7 @@ private:
   int from_ = -1;
 };
 
-// In kB; -1: the kernel does not tell.
+// In kB; -1: the kernel does not report it.
 long memory_of(pid_t pid, const std::string& kind) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/smaps_rollup");
   std::string word;
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_little_private_memory) {
 
 namespace {
 
-// Of the memory of a process, in kilobytes, what its forks do not get; -1: nobody tells.
+// The part of the memory of a process that its forks do not get, in kilobytes; -1: it is unknown.
 long not_for_forks(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/smaps");
   long all = -1;
@@ -175,12 +175,12 @@ BOOST_AUTO_TEST_CASE(children_do_not_inherit_the_tables_of_the_snapshot) {
 BOOST_AUTO_TEST_CASE(memory_freed_by_the_program_is_not_in_its_snapshot) {
   if (testing::sanitized) return testing::skip("a sanitizer keeps what was freed");
   if (own_memory(::getpid()) < 0) return testing::skip("no /proc/PID/smaps_rollup here");
-  constexpr std::size_t piece = 64 * 1024;  // of the heap, and no mapping of its own
+  constexpr std::size_t piece = 64 * 1024;  // from the heap, without a mapping of its own
   constexpr long all = 64 * 1024;           // kB
   std::vector<std::unique_ptr<char[]>> pieces;
   for (long kilobytes = 0; kilobytes < all; kilobytes += 64)
     pieces.push_back(std::make_unique<char[]>(piece));
-  const std::unique_ptr<char[]> last = std::move(pieces.back());  // what is below stays malloc's
+  const std::unique_ptr<char[]> last = std::move(pieces.back());  // malloc keeps memory below
   std::unique_ptr<char[]> kept = std::move(pieces.front());
   kept[piece - 1] = 'k';
   pieces.clear();
@@ -205,7 +205,7 @@ BOOST_AUTO_TEST_CASE(memory_freed_by_the_program_is_not_in_its_snapshot) {
   look = {};
   snapshot.reset();
   BOOST_TEST(testing::eventually([&] { return !testing::process_exists(pid); }));
-  auto next = par::run<par::RawIo, par::RawIo>(loop, page_faults);  // closes what has ended
+  auto next = par::run<par::RawIo, par::RawIo>(loop, page_faults);  // closes ended snapshots
   next(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
   loop.run();
 }

@@ -1,4 +1,4 @@
-// frozen.cpp - snapshots that are frozen, from outside.
+// frozen.cpp - frozen snapshots, with the public interface.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -34,7 +34,7 @@ constexpr std::size_t mb = std::size_t{1} << 20;
 
 }  // namespace
 
-// In a program with another allocator, or a sanitizer, or under valgrind, nothing else is tried.
+// In a program with another allocator, or a sanitizer, or under valgrind, no other case runs.
 void testing_main_init() {
   const char* expected = std::getenv(probe);
   if (!expected) return;
@@ -56,7 +56,7 @@ par::SnapshotOptions frozen(unsigned replicas = 1) {
   return options;
 }
 
-// A table of this many entries, some 100 bytes each, and a large block.
+// A table with this number of entries of some 100 bytes each, and a large block.
 struct Table {
   std::map<int, std::string> map{};
   char* block = nullptr;
@@ -91,8 +91,8 @@ std::set<std::string> files_of(pid_t pid) {
   return inodes;
 }
 
-// Kilobytes of frozen memory that the process has copies of its own of.  (What it has merely read
-// counts as private and dirty, too, as long as nobody else has.)
+// Kilobytes of frozen memory of which the process has copies of its own.  (Pages that it has only
+// read count as private and dirty, too, while no other process maps them.)
 long written_in(pid_t pid) {
   std::ifstream smaps("/proc/" + std::to_string(pid) + "/smaps");
   bool here = false;
@@ -108,7 +108,7 @@ long written_in(pid_t pid) {
 
 }  // namespace
 
-// ---- what children have ----
+// ---- memory of children ----
 
 BOOST_AUTO_TEST_CASE(nothing_is_frozen_without_the_option) {
   const int status = elsewhere([] {
@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(children_have_all_memory_and_can_allocate) {
     fill_table();
     par::Snapshot snapshot(frozen());
     if (snapshot.frozen_bytes() < Table::size + mb || files_of(snapshot.pid()).size() < 2) return 1;
-    if (!files_of(::getpid()).empty()) return 2;  // the program itself is as it was
+    if (!files_of(::getpid()).empty()) return 2;  // the program itself is unchanged
     par::Reactor loop;
     auto same = par::run(
         loop,
@@ -216,12 +216,12 @@ BOOST_AUTO_TEST_CASE(named_memory_is_frozen) {
   BOOST_TEST(status == 0);
 }
 
-// Who writes into a frozen page has page tables to be copied again.
+// A process that writes into a frozen page has to copy page tables again.
 BOOST_AUTO_TEST_CASE(the_snapshot_writes_to_no_frozen_page) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
     fill_table();
-    std::FILE* file = std::fopen("/dev/null", "w");  // whose lock stands in the heap
+    std::FILE* file = std::fopen("/dev/null", "w");  // whose lock is in the heap
     std::vector<std::string> small(1000, std::string(100, 's'));
     par::Snapshot snapshot(frozen());
     par::Reactor loop;
@@ -267,7 +267,7 @@ BOOST_AUTO_TEST_CASE(replicas_have_the_same_files_and_are_children_of_the_progra
   BOOST_TEST(status == 0);
 }
 
-// It is no parent of theirs.
+// The first replica is not a parent of the others.
 BOOST_AUTO_TEST_CASE(replicas_outlive_the_first) {
   if (testing::skipped_unfrozen()) return;
   const int status = elsewhere([] {
@@ -323,7 +323,7 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_contains_frozen_memory) {
   if (testing::skipped_without_cores()) return;
   const testing::Folder folder;
   const int status = elsewhere([&] {
-    // It stands nowhere else when the snapshot is taken.
+    // The marker exists nowhere else when the snapshot is taken.
     const auto put_marker = [](char* to) {
       for (int i = 0; i < 40; ++i) to[i] = static_cast<char>('!' + i * 37 % 80);
     };
@@ -360,7 +360,7 @@ BOOST_AUTO_TEST_CASE(the_core_of_a_child_contains_frozen_memory) {
   BOOST_TEST(status == 0);
 }
 
-// ---- what is refused, and what fails ----
+// ---- refusals and failures ----
 
 namespace {
 
@@ -368,7 +368,7 @@ std::string own_path() {
   return std::filesystem::read_symlink("/proc/self/exe").string();
 }
 
-// What this program says in its beginning, run anew: see above.
+// The result of this program, executed again with a probe: see above.
 int probed(const char* expected, const std::string& preloaded, const char* under = nullptr) {
   const std::string self = own_path();
   return elsewhere([&] {
@@ -439,7 +439,7 @@ BOOST_AUTO_TEST_CASE(freezing_is_refused_under_valgrind) {
   if (testing::sanitized) return testing::skip("valgrind runs no program with a sanitizer");
   if (std::system("valgrind --version >/dev/null 2>&1") != 0)
     return testing::skip("there is no valgrind");
-  // It ends at once where it cannot read what the compiler (a newer clang) wrote for debuggers.
+  // valgrind ends at once if it cannot read the debug information of the compiler (a newer clang).
   if (std::system(("valgrind -q " + own_path() + " --version >/dev/null 2>&1").c_str()) != 0)
     return testing::skip("valgrind cannot run this program");
   BOOST_TEST(probed("it runs under valgrind", "", "valgrind") == 0);

@@ -1,5 +1,4 @@
-// hygiene.cpp - what a child is given of its own: seed, hooks, names, and its place when memory runs
-// out.
+// hygiene.cpp - a child's own state: seed, hooks, names, and its priority when memory runs out.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -34,11 +33,11 @@ using testing::result_of_call;
 
 namespace {
 
-// What hooks write down, one letter each: shared with every process of this program.
+// The log of hooks, one letter each, shared by all processes of this program.
 struct Diary {
   char text[4096];
   void clear() { std::memset(text, 0, sizeof text); }
-  // Cases that do not look at it note as well, and do not clear it: what is too much is left out.
+  // Cases that do not read the log write it, too, and do not clear it: letters beyond its size are dropped.
   void note(char c) {
     const std::size_t size = std::strlen(text);
     if (size + 1 < sizeof text) text[size] = c;
@@ -47,7 +46,7 @@ struct Diary {
 Diary* diary = nullptr;
 
 enum Wish { nothing, start_throws, exit_throws, exit_exits };
-Wish wish = nothing;  // by value of the snapshot that is taken
+Wish wish = nothing;  // copied into the snapshot that is taken
 
 struct Wished {
   explicit Wished(Wish w, const par::SnapshotOptions& options = {}) {
@@ -60,7 +59,7 @@ struct Wished {
   ~Wished() {
     const pid_t pid = snapshot->pid();
     snapshot.reset();
-    BOOST_TEST(testing::gone(pid));  // another one may live
+    BOOST_TEST(testing::gone(pid));  // another process may be alive
     const par::Snapshot next;
   }
   par::Options options() {
@@ -80,7 +79,7 @@ std::string proc(pid_t pid, const char* what) {
   return contents("/proc/" + std::to_string(pid) + "/" + what);
 }
 
-// As ps(1) shows it.
+// The command line that ps(1) shows.
 std::string command_line(pid_t pid) {
   std::string text = proc(pid, "cmdline");
   while (!text.empty() && text.back() == '\0') text.pop_back();
@@ -216,7 +215,7 @@ BOOST_AUTO_TEST_CASE(an_exception_of_a_start_hook_fails_the_task_like_its_own) {
   BOOST_TEST(how.code() == 70);
   BOOST_TEST(has(error, "from a start hook"));
   BOOST_TEST(!has(diary->text, "T"));
-  BOOST_TEST(std::string(diary->text).substr(0, 3) == "1ba");  // what was begun is ended
+  BOOST_TEST(std::string(diary->text).substr(0, 3) == "1ba");  // hooks that have begun end
 }
 
 BOOST_AUTO_TEST_CASE(an_exception_of_an_exit_hook_sets_the_status_and_other_hooks_run) {
@@ -318,7 +317,7 @@ struct Numbers {
   }
 };
 
-// Of some children of a fresh snapshot, in the order in which they were asked for.
+// The numbers of children of a new snapshot, in the order in which they were requested.
 std::vector<Numbers> numbers_of(const par::SnapshotOptions& options, int children) {
   Wished wished(nothing, options);
   par::Reactor loop;
@@ -367,7 +366,7 @@ BOOST_AUTO_TEST_CASE(a_seed_gives_the_same_random_numbers_in_each_run) {
 
 BOOST_AUTO_TEST_CASE(children_of_children_have_their_own_reproducible_seeds) {
   using Seeds = std::vector<std::uint64_t>;
-  // Its own, and those of two children of its own.
+  // The numbers of a child, and those of two children of its own.
   const auto family = [](int) {
     par::Reactor& inner = par::this_reactor();
     Seeds all = {par::child_seed()};
@@ -407,7 +406,7 @@ BOOST_AUTO_TEST_CASE(only_a_child_has_a_seed) {
 
 namespace {
 
-const char* const first_argument = program_invocation_name;  // where the kernel has put it
+const char* const first_argument = program_invocation_name;  // the kernel's copy of it
 
 }  // namespace
 
@@ -433,7 +432,7 @@ BOOST_AUTO_TEST_CASE(ps_shows_program_task_and_snapshot) {
     return Shown{short_name(pid), command_line(pid)};
   };
   const bool lines = command_line(wished.snapshot->pid()) != command_line(::getpid());
-  // Else this kernel lets nobody show a command line of his own.
+  // Otherwise this kernel does not allow a process to change its command line.
   if (lines) BOOST_TEST(command_line(wished.snapshot->pid()) == program() + ": snapshot [images]");
 
   Shown child = shown(wished, "resize");

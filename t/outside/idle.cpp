@@ -1,5 +1,5 @@
-// idle.cpp - what children that have nothing to do cost the program, from outside; and that they
-// are replaced all the same when they are old.
+// idle.cpp - the cost of idle children for the program, with the public interface; and their replacement at their
+// maximum age.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -37,13 +37,13 @@ double memory_in_use() {
   return static_cast<double>(::mallinfo2().uordblks);
 }
 
-// True: shown as skipped; return after it.  To look for leaks in a thousand children takes a minute, too.
+// True: shown as skipped; the caller returns then.  A search for leaks in a thousand children takes a minute, too.
 bool skipped_unknown_memory() {
   if (testing::sanitized) testing::skip("what a sanitizer allocates is not in mallinfo2");
   return testing::sanitized;
 }
 
-// What is allocated once, whatever comes after it; also what the loop keeps of many at the same time.
+// Makes the allocations that happen once, including memory that the loop keeps for many calls at the same time.
 void warm_up(par::Reactor& loop) {
   std::vector<par::Remote<std::int64_t, std::int64_t>> remotes;
   std::int64_t answers = 0;
@@ -70,13 +70,13 @@ std::set<pid_t> pids(const P& pool) {
   return pids;
 }
 
-// An idle pool does not hold the loop; this does, for a moment.
+// An idle pool does not hold the loop; this timer does, for a moment.
 void turn(par::Reactor& loop) {
   const par::Timer moment = loop.after(1ms, [] {});
   loop.run_for(1ms);
 }
 
-// Until the first timeout for which the base would wake up by itself.
+// The time to the first timeout for which the base would wake up by itself.
 std::chrono::microseconds next_timeout(event_base* base) {
   struct Search {
     timeval now;
@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(an_idle_remote_function_uses_little_memory_of_the_program) 
   BOOST_TEST((memory_in_use() - before) / many <= 1024);
 }
 
-// They share what they are made by, and no more: each is made as it was asked for.
+// They share only their function: each child gets its own settings.
 BOOST_AUTO_TEST_CASE(different_remotes_share_no_settings) {
   par::Reactor loop;
   const auto variable = [](std::string name) {
@@ -169,7 +169,7 @@ BOOST_AUTO_TEST_CASE(different_remotes_share_no_settings) {
   loop.run();
   std::sort(answers.begin(), answers.end());
   BOOST_TEST(answers == "-aaab");
-  // Nor do those of two functions, or of one that has captured something else.
+  // Remotes of two functions, or of one function with another capture, are separate, too.
   int sum = 0;
   std::vector<par::Remote<int, int>> adders;
   for (const int n : {1, 1, 20}) adders.push_back(par::run(loop, [n](int x) { return x + n; }));
@@ -196,7 +196,7 @@ BOOST_AUTO_TEST_CASE(an_idle_pool_never_wakes_the_program) {
   while (ready(pool) < 8 || pool.pending() > 0) ::event_base_loop(base.get(), EVLOOP_ONCE);
   BOOST_TEST(sum == 4950);
 
-  // So many times the loop wakes up until something else does it.
+  // The number of turns of the loop until something else wakes it.
   const auto turns_until_bell = [&] {
     bool rung = false;
     const timeval time{0, 50000};
@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(kept_idle_children_are_replaced_when_they_are_old) {
   options.max_age = 30ms;
   auto pool = par::pool(
       loop, [](int x) { return x; }, options);
-  // So many were there at the same time, and as many in their places.
+  // All children were there at the same time, and all were replaced.
   std::set<pid_t> seen;
   BOOST_TEST(testing::eventually([&] {
     turn(loop);
@@ -250,7 +250,7 @@ BOOST_AUTO_TEST_CASE(unneeded_idle_children_end_when_they_are_old) {
   }));
 }
 
-// A child that is old before it has started, and one that was to come in place of another that is not needed.
+// A child that is too old before it has started, and a child that was to replace another one but is not needed.
 BOOST_AUTO_TEST_CASE(slowly_starting_children_are_replaced_when_they_are_old) {
   for (const unsigned kept : {1U, 0U}) {
     par::Reactor loop;
@@ -259,7 +259,7 @@ BOOST_AUTO_TEST_CASE(slowly_starting_children_are_replaced_when_they_are_old) {
     options.min_workers = kept;
     options.idle_timeout = 0ms;
     options.max_age = 5ms;
-    options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than it may live
+    options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than its maximum age
     auto pool = par::pool(
         loop, [](int x) { return x; }, options);
     answer_ten(loop, pool);

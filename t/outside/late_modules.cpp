@@ -1,4 +1,4 @@
-// late_modules.cpp - functions in libraries that were loaded before and after the snapshot, from outside.
+// late_modules.cpp - functions in libraries that were loaded before and after the snapshot, with the public interface.
 #include "calling.hpp"
 #include "library.hpp"
 #include "testing.hpp"
@@ -21,7 +21,7 @@ void* load(const std::string& name) {
   return handle;
 }
 
-// Kept: a library that uses the standard library cannot be unloaded anyway.
+// The handle is kept: a library that uses the standard library cannot be unloaded anyway.
 const testing::Library& library_in(void* handle) {
   const auto get = reinterpret_cast<decltype(&library)>(::dlsym(handle, "library"));
   return *get();
@@ -78,7 +78,7 @@ bool is_about(const par::Error& error, const std::string& part) {
   return false;
 }
 
-// Each of the calls, those after the first one has failed too.
+// Whether each call fails, including those after the first failure.
 template <class F>
 bool is_unknown(F f, const std::string& part) {
   par::Reactor loop;
@@ -165,10 +165,10 @@ BOOST_AUTO_TEST_CASE(all_waiting_calls_get_the_error_of_an_unknown_function) {
       received += is_about(r.error(), testing::library_path("late.so"));
     });
   BOOST_TEST(twice.pending() == 100U);
-  BOOST_TEST(testing::count_descriptors() == open);  // they do not ask again, each for itself
+  BOOST_TEST(testing::count_descriptors() == open);  // no request for each of them
   loop.run();
   BOOST_TEST(received == 100);
-  // So do those whose arguments fill any socket.
+  // Nor do calls whose arguments fill any socket.
   auto size = par::run(loop, late->size);
   for (int i = 0; i < 3; ++i)
     size(std::string(1 << 22, 'x'), [&](par::Result<std::size_t> r) {
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_handle_dropped_early_leaves_nothing_behind) {
 }
 
 BOOST_AUTO_TEST_CASE(an_unknown_function_does_not_affect_other_remotes) {
-  // One that is unknown costs the others nothing.
+  // An unknown function does not affect the others.
   par::Reactor loop;
   auto known = par::run(loop, early->twice);
   auto unknown = par::run(loop, late->twice);
@@ -277,7 +277,7 @@ BOOST_AUTO_TEST_CASE(retries_and_deadlines_do_not_change_the_error) {
 }
 
 BOOST_AUTO_TEST_CASE(a_later_snapshot_knows_later_libraries) {
-  testing::allow_descriptors(1);  // of a snapshot that ends in its own time
+  testing::allow_descriptors(1);  // of a snapshot that ends later
   par::Snapshot second;
   par::Options options;
   options.snapshot = &second;
@@ -296,7 +296,7 @@ BOOST_AUTO_TEST_CASE(a_function_outside_of_all_libraries_is_refused) {
   BOOST_TEST(is_unknown(static_cast<Twin>(nullptr), "null"));
 }
 
-// In a child what it has loaded itself is late, too: its children are forked from the snapshot.
+// A library that a child has loaded itself is late, too: its children are forked from the snapshot.
 BOOST_AUTO_TEST_CASE(a_library_loaded_by_a_child_is_late_for_its_children) {
   par::Reactor loop;
   auto nested = par::run(loop, [](const std::string& name) {
@@ -323,7 +323,7 @@ BOOST_AUTO_TEST_CASE(a_library_loaded_by_a_child_is_late_for_its_children) {
   BOOST_TEST(said("early.so") == "15 10 ");
 }
 
-// The last case: the library that was there before the snapshot is gone after it.
+// The last case: the library from before the snapshot is not there after it.
 BOOST_AUTO_TEST_CASE(another_library_at_the_address_of_an_unloaded_one_is_refused) {
   const Twin before = twin_in(twin);
   BOOST_TEST(answer(before, 1) == 2);

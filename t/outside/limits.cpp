@@ -20,7 +20,7 @@ namespace par = evparallel;
 
 namespace {
 
-constexpr uid_t ordinary_user = 54321;  // nobody else's processes count against it
+constexpr uid_t ordinary_user = 54321;  // no other processes count against its limits
 
 void limit_descriptors(rlim_t most) {
   const rlimit limit{most, most};
@@ -34,7 +34,7 @@ void set_soft_limit(pid_t pid, __rlimit_resource what, rlim_t soft) {
   if (::prlimit(pid, what, &limit, nullptr) != 0) throw std::runtime_error("prlimit");
 }
 
-// A program started with descriptors of its own leaves less room than the test is about.
+// A program that inherits descriptors has less room than the test assumes.
 void close_strange_descriptors() {
   if (DIR* directory = ::opendir("/proc/self/fd")) {
     std::vector<int> open;
@@ -195,7 +195,8 @@ BOOST_AUTO_TEST_CASE(a_reader_that_never_reads_costs_bounded_memory_of_the_write
     pid_t child = 0;
     p.on_start([&](pid_t pid) { child = pid; });
     p.on_message([&](int) {
-      // All that send() takes until it says no; then the loop runs, and nothing moves any more.
+      // All messages that send() takes until it returns false; then the loop runs, without any
+      // progress.
       for (int i = 0; i < 100000 && !full; ++i) full = !p.send(std::string(10000, 'x'));
     });
     const std::size_t before = resident_kilobytes(::getpid());
@@ -248,7 +249,7 @@ BOOST_AUTO_TEST_CASE(a_paused_parent_stops_a_writing_child, *testing::guarantee(
   BOOST_TEST(received == 2000);
 }
 
-// ---- a system without /proc: what can be known is known, and everything works ----
+// ---- a system without /proc: everything works, and unknown values are reported as unknown ----
 
 namespace {
 
@@ -262,7 +263,7 @@ bool hide_proc() {
          ::mount("none", "/proc", "tmpfs", 0, nullptr) == 0 && ::access("/proc/self", F_OK) != 0;
 }
 
-// Runs `f` where there is no /proc; what it returns is 0 if all is well.
+// Runs `f` without /proc; it returns 0 for success.
 void without_proc(int (*f)()) {
   static int (*what)() = nullptr;
   what = f;
@@ -282,7 +283,7 @@ BOOST_AUTO_TEST_CASE(everything_works_without_proc) {
     par::init();
     par::Reactor loop;
     par::Options options;
-    options.limits.memory = std::size_t{1} << 40;  // more than it takes
+    options.limits.memory = std::size_t{1} << 40;  // larger than the kernel allows
     auto f = par::run(
         loop, [](int x) { return x + 1; }, options);
     int answer = 0;

@@ -1,4 +1,4 @@
-// map.cpp - maps of a pool, from outside: every item once, in order, whatever dies.
+// map.cpp - maps of a pool, with the public interface: every item once, in order, even if children die.
 #include "calling.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -25,7 +25,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// What the children of a case share with it.
+// Memory that the children of a case share with it.
 struct Shared {
   std::atomic<bool> open{false};
   std::atomic<int> calls{0};
@@ -63,7 +63,7 @@ std::vector<int> numbers(int count) {
   return all;
 }
 
-// What a map tells: how often each item was heard of, and whether in order.
+// The results of a map: the number of results of each item, and whether they are in order.
 struct Received {
   explicit Received(std::size_t count) : times(count) {}
 
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(results_of_an_unordered_map_are_delivered_as_they_arrive) {
       numbers(1000),
       [&](std::size_t i, par::Result<int> r) {
         into(received)(i, r);
-        // The first one comes last, if nothing travels with it.
+        // The first item is the last one to finish, if nothing else is in its chunk.
         if (i == 999) shared->open = true;
       },
       summary_of(received), unordered());
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(ranges_of_all_kinds_are_mapped) {
 
 namespace {
 
-// Single pass, and does not know its size.
+// Single pass, and without a size.
 struct Words {
   std::istringstream text;
   std::istream_iterator<int> begin() { return std::istream_iterator<int>(text); }
@@ -431,7 +431,7 @@ BOOST_AUTO_TEST_CASE(a_map_stops_on_the_first_error) {
   BOOST_TEST(received.summary->stopped);
   BOOST_TEST(received.summary->failed == 1u);
   BOOST_TEST(received.summary->error->remote_type() == "std::runtime_error");
-  // The pool goes on.
+  // The pool still works.
   Received again(100);
   pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
@@ -479,7 +479,7 @@ BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_is_thrown_out_of_run_and_loses_n
 
 namespace {
 
-// Kills a child of the pool at random after every 200 items, if it has one then; returns how many it has killed.
+// Kills a random child of the pool after every 200 items, if it has one then; returns the number of killed children.
 template <class Pool>
 int kill_while_mapping(par::Reactor& loop, Pool& pool, Received& received,
                        par::MapOptions options) {
@@ -543,7 +543,7 @@ BOOST_AUTO_TEST_CASE(one_fatal_item_in_a_million_is_found) {
   auto pool = par::pool<par::RawIo, par::RawIo>(
       loop,
       [](int x) {
-        // Twenty of them, at random places.
+        // Twenty of them, at pseudorandom places.
         if (static_cast<std::uint32_t>(x) * 2654435761u < 86000u) ::raise(SIGSEGV);
         return x ^ 1;
       },
@@ -613,7 +613,7 @@ BOOST_AUTO_TEST_CASE(an_item_that_is_not_repeatable_begins_once) {
 
 namespace {
 
-// Which items fail where one of 200 takes for ever.
+// The items that fail if one of 200 never ends.
 std::vector<std::size_t> too_slow(std::chrono::milliseconds deadline) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
@@ -646,7 +646,7 @@ std::vector<std::size_t> too_slow(std::chrono::milliseconds deadline) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(an_item_that_takes_too_long_is_isolated) {
-  // Again with more time where another one has missed it: its machine may be slow.
+  // Repeated with more time if another item has missed its deadline: the machine may be slow.
   for (std::chrono::milliseconds deadline = 100ms; too_slow(deadline).size() > 1;) deadline *= 2;
 }
 
@@ -777,7 +777,7 @@ BOOST_AUTO_TEST_CASE(ten_million_inputs_need_little_memory) {
   BOOST_TEST(most < std::int64_t{16} << 20);
 }
 
-// A chunk is never longer than what a child may still take.
+// A chunk is never longer than the number of calls that a child may still execute.
 BOOST_AUTO_TEST_CASE(children_are_replaced_while_they_map) {
   for (const std::size_t chunk : {std::size_t{0}, std::size_t{1}, std::size_t{7}}) {
     par::Reactor loop;
@@ -843,7 +843,7 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
   BOOST_TEST(received.summary->stopped);
   BOOST_TEST(received.summary->done == 101u);
   BOOST_TEST(!received.summary->error.has_value());
-  map.cancel();  // nothing
+  map.cancel();  // has no effect
 
   Received other(20000);
   map = pool.map(numbers(20000), into(other), summary_of(other));
@@ -854,7 +854,7 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
   BOOST_TEST(other.summary->stopped);
   BOOST_TEST(map.progress().done == 0u);
 
-  // The pool goes on.
+  // The pool still works.
   Received again(100);
   pool.map(numbers(100), into(again), summary_of(again));
   loop.run();
@@ -933,7 +933,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_while_a_map_runs) {
   BOOST_TEST(!received.summary.has_value());
 }
 
-// ---- how far ----
+// ---- progress ----
 
 BOOST_AUTO_TEST_CASE(a_map_reports_its_progress) {
   reset();
@@ -942,14 +942,14 @@ BOOST_AUTO_TEST_CASE(a_map_reports_its_progress) {
       loop,
       [](int x) {
         if (x % 100 == 0) throw std::runtime_error("hundred");
-        while (x == 1999 && !shared->open) ::usleep(100);  // until some was told
+        while (x == 1999 && !shared->open) ::usleep(100);  // until progress was reported
         return x ^ 21;
       },
       of(2));
   Received received(2000);
   std::vector<par::Progress> all;
   par::MapOptions options;
-  options.progress_every = 0ms;  // else all may be done before it is told for the first time
+  options.progress_every = 0ms;  // otherwise all items may be done before the first report
   options.on_progress = [&](const par::Progress& p) {
     all.push_back(p);
     shared->open = true;
@@ -990,7 +990,7 @@ BOOST_AUTO_TEST_CASE(a_range_of_unknown_size_is_mapped) {
   };
   go(std::nullopt);
   go(100);
-  go(10);  // wrong, and nothing depends on it
+  go(10);  // wrong, without consequences
   go(1000);
 }
 

@@ -38,13 +38,13 @@ constexpr State states[] = {State::just_made,  State::idle,          State::in_f
 // A base of its own; a borrowed one that the Reactor runs; one that the program dispatches.
 enum class Drive { own, borrowed, dispatched };
 constexpr Drive drives[] = {Drive::own, Drive::borrowed, Drive::dispatched};
-// On a borrowed base the two ways of driving it take turns.
+// On a borrowed base the two ways of driving it alternate.
 Drive borrowed_for(std::size_t cell) {
   return cell % 2 == 0 ? Drive::borrowed : Drive::dispatched;
 }
 
-// All of them; where time is stretched, since a fork costs so much more under a sanitizer or
-// valgrind, every seventh.
+// All orders; with a stretched time every seventh, since a fork costs much more with a sanitizer or
+// valgrind.
 std::vector<Order> orders_of(Order parts) {
   const std::size_t step = testing::time_scale() > 1 ? 7 : 1;
   std::sort(parts.begin(), parts.end());
@@ -80,7 +80,7 @@ using Process = par::Process<std::string, std::string>;
   ::_exit(1);
 }
 
-// A program with one of each, and what was heard of it.
+// A program with one handle of each kind, and its events.
 class Program {
 public:
   Program(State state, Drive drive) : drive_(drive) {
@@ -108,7 +108,7 @@ public:
   void destroy(const Order& order) {
     for (const Part part : order) destroy(part);
   }
-  // The same, and the loop is run after each, as long as there is one.
+  // The same, and the loop runs after each, while it exists.
   void destroy_and_run(const Order& order) {
     for (const Part part : order) {
       destroy(part);
@@ -117,15 +117,16 @@ public:
     }
   }
 
-  // A few turns of the loop, if there is one.
+  // A few turns of the loop, if it exists.
   void turns();
-  // Exactly once: as soon as nothing is left to wait for.
+  // Each call completes exactly once: as soon as nothing is left to wait for.
   void look_at_calls() {
     if (reactor_ && !remote_)
       for (const int times : calls_)
         if (times != 1) complain("a call was not answered");
   }
-  // Nobody is left of it.  That another one works as if there had been none, the next one tells.
+  // No process of it is left.  The next program shows that another one works as if this one had
+  // never existed.
   void look_at_the_end() {
     if (stopped_) ::kill(far_[0], SIGCONT);
     wait_until_gone(far_);
@@ -135,7 +136,7 @@ public:
   // Calls `act` from inside of a callback, one of each kind, and then turns the loop.
   enum class Where { posted, timer, answer, message, end, exit, count };
   void act_inside(Where where, std::function<void()> act);
-  // The same from inside of an event of the program itself.
+  // The same from inside of an event of the program.
   void act_inside_own_event(std::function<void()> act);
 
   const std::string& complaints() const { return complaints_; }
@@ -170,18 +171,18 @@ private:
   std::optional<par::Reactor> reactor_;
   std::optional<par::Snapshot> snapshot_;
   std::optional<Process> process_;
-  par::Pipe<std::string, std::string> pipe_;  // of that process, and longer there than all
+  par::Pipe<std::string, std::string> pipe_;  // of that process; outlives all others
   std::optional<Remote> remote_;
-  par::Call last_call_;  // a name for it that lives on, too
+  par::Call last_call_;  // outlives its call
   std::optional<par::Timer> timer_;
 
   bool stopped_ = false;
   std::vector<pid_t> far_;  // the snapshot, the child of the remote function, that of the process
-  std::vector<int> calls_;  // how often each was answered
+  std::vector<int> calls_;  // number of answers of each call
   int messages_ = 0;
   int exits_ = 0;
-  std::function<void()> act_;    // what the next callback is to do
-  std::function<bool()> until_;  // when the loop is to return
+  std::function<void()> act_;    // the action of the next callback
+  std::function<bool()> until_;  // when the loop returns
   std::string complaints_;
 };
 
@@ -190,7 +191,7 @@ void Program::make() {
   options.snapshot = &*snapshot_;
   options.linger = 1ms;
   options.grace = 1ms;
-  options.retries = drive_ == Drive::own ? 0 : 1;  // both ways of a call whose child has died
+  options.retries = drive_ == Drive::own ? 0 : 1;  // both outcomes of a call whose child has died
   const int said = said_[1];
   remote_ = par::run<par::RawIo, par::RawIo>(
       *reactor_,
@@ -311,7 +312,7 @@ void Program::destroy(Part part) {
   }
 }
 
-// A copy of its pipe, and the name of a call, may be there for ever.
+// A copy of its pipe, and a Call, may exist for ever.
 void Program::use_what_is_left() {
   last_call_.set_deadline(1ms);
   last_call_.cancel();
@@ -331,7 +332,7 @@ void Program::act_inside(Where where, std::function<void()> act) {
   };
   switch (where) {
     case Where::posted: reactor_->post([once] { once(); }); break;
-    case Where::timer: act_ = once; break;  // the first of all that will be called
+    case Where::timer: act_ = once; break;  // the first callback of all
     case Where::answer: (*remote_)("small", [once](par::Result<std::string>) { once(); }); break;
     case Where::message:
       process_->on_message([once](std::string) { once(); });
@@ -360,7 +361,7 @@ void Program::act_inside_own_event(std::function<void()> act) {
   ::event_free(own);
 }
 
-// One cell: `act` destroys what there is.
+// One cell: `act` destroys the handles.
 template <class Act>
 void cell(const Order& order, State state, Drive drive, Act act) {
   Program program(state, drive);
@@ -413,7 +414,7 @@ BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_while_children_spin) 
   every_order(State::spinning);
 }
 
-// ---- inside of callbacks ----
+// ---- inside callbacks ----
 
 BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_every_kind_of_callback) {
   testing::limit(900);
@@ -445,7 +446,7 @@ BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_a_callback_with_ca
   testing::close_abandoned();
 }
 
-// There the Reactor may be destroyed, too: it is not the one that is calling.
+// There the Reactor may be destroyed, too: it is not the caller.
 BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_an_event_of_the_program) {
   testing::limit(900);
   std::size_t cells = 0;
@@ -457,9 +458,9 @@ BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_in_an_event_of_the_pr
   testing::close_abandoned();
 }
 
-// ---- what calls leave in memory that is shared with children ----
+// ---- entries of calls in the memory that is shared with children ----
 
-// Each call with a deadline has a note there, until it has ended; there is room for 2^18.
+// Each call with a deadline has an entry there until it has ended; there is room for 2^18.
 BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
   {
     par::Snapshot snapshot;
@@ -467,7 +468,7 @@ BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
     options.snapshot = &snapshot;
     options.deadline = 1h;
     options.linger = 1ms;
-    std::vector<par::Remote<int, int>> left;  // by Reactors that are gone
+    std::vector<par::Remote<int, int>> left;  // their Reactors are destroyed
     for (int round = 0; round < 4; ++round) {
       par::Reactor loop;
       left.push_back(par::run<par::RawIo, par::RawIo>(
@@ -490,7 +491,7 @@ BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
 
 namespace {
 
-// What exit() finds: the handles, in an order of their own, after everything local is gone.
+// The state at exit(): the handles, in an order of their own, after everything local is destroyed.
 Program* of_this_process;
 Order order_at_exit;
 
@@ -512,7 +513,7 @@ BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_after_main) {
   std::size_t cells = 0;
   for (const Order& order : orders_of(everything)) {
     for (const Drive drive : {Drive::own, borrowed_for(cells)}) {
-      // Who spins at the end of the program has 400 ms: a few of them will do.
+      // A child that spins at the end of the program has 400 ms: a few such cells are enough.
       const State state = cells % 30 == 0 ? State::spinning : states[cells % 5];
       const pid_t pid = ::fork();
       if (pid == 0) leave_to_exit(state, drive, order);
@@ -522,5 +523,5 @@ BOOST_AUTO_TEST_CASE(handles_may_be_destroyed_in_any_order_after_main) {
     }
     ++cells;
   }
-  // Nobody is left of them: the test program would see it.
+  // None of their processes is left: the test program would see it.
 }

@@ -1,4 +1,4 @@
-// pool.cpp - pools, from outside: calls on few children.
+// pool.cpp - pools, with the public interface: calls on few children.
 #include "errors.hpp"
 #include "calling.hpp"
 #include "testing.hpp"
@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// What the children of a case share with it.
+// Memory that the children of a case share with it.
 struct Shared {
   std::atomic<int> starts{0};
   std::atomic<int> failures_left{0};
@@ -33,7 +33,7 @@ struct Shared {
 Shared* shared = nullptr;
 std::unique_ptr<par::Snapshot> second_snapshot;
 
-// Of before the snapshots: so it can tell who forked it.
+// Set before the snapshots: a child can report which one forked it.
 int which_snapshot = 0;
 
 }  // namespace
@@ -66,7 +66,7 @@ int wait_for_gate(int x) {
   return x;
 }
 
-// An idle pool does not hold the loop; this does, for a moment.
+// An idle pool does not hold the loop; this timer does, for a moment.
 void turn(par::Reactor& loop) {
   const par::Timer moment = loop.after(1ms, [] {});
   loop.run_for(1ms);
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(a_repeatable_call_is_repeated) {
         i, [&, i](par::Result<int> r) { received[i] = r ? "right" : to_string(r.error().code()); });
   loop.run();
   for (int i = 0; i < 6; ++i) BOOST_TEST(received[i] == (i <= 3 ? "right" : "child_killed"));
-  BOOST_TEST(shared->begun[5] == 4);  // once, and three times again
+  BOOST_TEST(shared->begun[5] == 4);  // once, and three more times
   BOOST_TEST(pool.stats().retried >= 1u + 2 + 3 + 3 + 3);
 }
 
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(a_dead_idle_child_is_replaced_when_there_is_work) {
   BOOST_TEST(pids[0] != pids[1]);
 }
 
-// ---- giving up ----
+// ---- cancelled calls ----
 
 BOOST_AUTO_TEST_CASE(waiting_and_running_calls_may_be_cancelled) {
   reset();
@@ -386,7 +386,7 @@ BOOST_AUTO_TEST_CASE(deadlines_count_from_submit) {
              boost::test_tools::per_element());
   BOOST_TEST(shared->begun[1] == 0);
 
-  // One that runs.
+  // A call that is being executed.
   shared->open = false;
   received.clear();
   pool.submit(2, note).set_deadline(20ms);
@@ -420,7 +420,7 @@ BOOST_AUTO_TEST_CASE(higher_priorities_go_first_and_equal_ones_in_order) {
     wait.cancel();
   });
   loop.run();
-  // The first may be sent before the others are there, or be the first of its priority.
+  // The first call may be sent before the others are submitted, or be the first of its priority.
   order.erase(std::find(order.begin(), order.end(), 0));
   BOOST_TEST(order == (std::vector<int>{2, 4, 1, 5, 3}), boost::test_tools::per_element());
 }
@@ -600,12 +600,13 @@ BOOST_AUTO_TEST_CASE(close_lets_all_calls_be_answered_and_then_ends_the_children
     turn(loop);
     return pool.stats().workers.empty();
   }));
-  // How they ended was heard.
+  // The exit reports have arrived.
   BOOST_TEST(pool.stats().usage.max_rss > 0);
 }
 
 BOOST_AUTO_TEST_CASE(shutdown_gives_running_calls_time) {
-  // More than they take, and less: these return when the last call has been cancelled, and those never.
+  // More time than the tasks need, and less: in the first case they return when the last call has been cancelled, in
+  // the second never.
   for (const bool enough : {true, false}) {
     reset();
     par::Reactor loop;
@@ -738,8 +739,8 @@ BOOST_AUTO_TEST_CASE(calls_fail_with_the_reason_after_too_many_failed_starts) {
     BOOST_TEST(testing::has(error.what(), "no licence"));
   }
   BOOST_TEST(shared->starts >= 3);
-  BOOST_TEST(pool.stats().started <= 4u);  // both children may be on their way
-  // For a while, which is longer each time, they are refused at once.
+  BOOST_TEST(pool.stats().started <= 4u);  // both children may be starting
+  // For a time that increases, they are refused at once.
   BOOST_TEST(testing::eventually([&] {
     const auto before = pool.stats().started;
     errors.clear();
@@ -763,7 +764,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_ends_before_its_first_call_is_a_failed_start) 
   BOOST_TEST((error->code() == par::Errc::overloaded));
   BOOST_REQUIRE(error->exit().has_value());
   BOOST_TEST(error->exit()->code() == 3);
-  // A child of the case before may still begin, so children do not count by themselves.
+  // A child of the previous case may still begin, so the test does not count children.
   BOOST_TEST(pool.stats().started == 2u);
 }
 
@@ -819,7 +820,7 @@ BOOST_AUTO_TEST_CASE(the_replacement_is_ready_before_the_old_one_retires) {
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_age = 30ms;
-  // The second child starts when the case says so.
+  // The second child starts when the case allows it.
   options.on_start = [] {
     if (shared->starts++ == 1)
       while (!shared->open) ::usleep(100);
@@ -828,7 +829,7 @@ BOOST_AUTO_TEST_CASE(the_replacement_is_ready_before_the_old_one_retires) {
       loop, [](int) { return static_cast<int>(::getpid()); }, options);
   std::vector<int> pids;
   int since_start = 0;
-  // Calls go on being answered by the old one while the new one starts.
+  // The old child still answers calls while the new one starts.
   std::function<void()> next = [&] {
     pool.submit(0, [&](par::Result<int> r) {
       pids.push_back(r.value());
@@ -900,7 +901,7 @@ BOOST_AUTO_TEST_CASE(a_pool_may_have_children_of_several_snapshots) {
       loop,
       [](int) {
         ++shared->begun[which_snapshot];
-        // Until one of the other snapshot is there, too: else who comes first may do all.
+        // Until a child of the other snapshot runs, too: otherwise the first child may execute all calls.
         while (shared->begun[3 - which_snapshot] == 0) ::usleep(100);
         return which_snapshot;
       },
@@ -931,7 +932,7 @@ BOOST_AUTO_TEST_CASE(a_pool_survives_the_death_of_one_replica) {
       [](int) {
         const int parent = ::getppid();
         int first = 0;
-        // Until one of the other replica is there, too: else who comes first may do all.
+        // Until a child of the other replica runs, too: otherwise the first child may execute all calls.
         if (!shared->first_parent.compare_exchange_strong(first, parent) && first != parent)
           shared->open = true;
         while (!shared->open) ::usleep(100);
@@ -1029,7 +1030,7 @@ BOOST_AUTO_TEST_CASE(stats_add_up) {
   BOOST_TEST((stats.wait.p50 > 0us));
 }
 
-// The last one: it stops a snapshot.
+// The last case: it stops a snapshot.
 BOOST_AUTO_TEST_CASE(a_pool_whose_only_snapshot_is_lost_fails_its_calls) {
   par::Reactor loop;
   par::PoolOptions options = of(2);

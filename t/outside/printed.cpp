@@ -1,4 +1,4 @@
-// printed.cpp - what is printed: once, all of it, and before the answer.
+// printed.cpp - output is printed once, completely, and before the answer.
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -16,8 +16,8 @@ namespace par = evparallel;
 
 namespace {
 
-// Runs `f` in a process of its own with standard output on a file or a pipe, lets it end normally,
-// and returns what was printed there by it and all that it has forked.
+// Runs `f` in a process of its own with standard output on a file or a pipe, lets it end normally, and returns the
+// output of it and of all processes that it has forked.
 template <class F>
 std::string printed(F f, bool to_pipe) {
   int ends[2];
@@ -27,7 +27,7 @@ std::string printed(F f, bool to_pipe) {
   ::unlink(name);
   const pid_t pid = ::fork();
   if (pid == 0) {
-    // Standard error is the pipe in either case: its end tells that all who could print are gone.
+    // Standard error is the pipe in either case: its end of file shows that all processes that could print are gone.
     ::dup2(to_pipe ? ends[1] : file, STDOUT_FILENO);
     ::dup2(ends[1], STDERR_FILENO);
     for (const int fd : {ends[0], ends[1], file}) ::close(fd);
@@ -55,8 +55,8 @@ std::size_t count(const std::string& text, const std::string& what) {
   return times;
 }
 
-// Keeps all processors busy as long as it lives.  Not with threads: what is forked beside them may inherit a lock
-// that one of them held.
+// Keeps all processors busy during its lifetime.  It does not use threads: a process that is forked beside them may
+// inherit a lock that one of them held.
 class Load {
 public:
   Load() {
@@ -86,7 +86,7 @@ struct AtDestruction {
   ~AtDestruction() { std::printf("destroyed\n"); }
 };
 
-// Prints in every process there is, in every stage, and ends without waiting for its idle children.
+// Prints in every process, at every stage, and ends without waiting for its idle children.
 void program() {
   std::printf("before\n");  // in the buffer when the snapshot is forked
   std::cout << "before too\n";
@@ -103,7 +103,7 @@ void program() {
   });
   exits(0, [](par::Result<int>) {});
   loop.run();
-  // This child prints when it hears that its parent has ended.
+  // This child prints when it sees the end of its parent.
   static auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
     pipe.send(1);
     pipe.on_end([] { std::printf("last words\n"); });
@@ -117,7 +117,7 @@ void check(const std::string& text) {
   for (const char* once :
        {"before\n", "before too\n", "after\n", "at exit\n", "destroyed\n", "exits\n"})
     BOOST_TEST(count(text, once) == 1u, once << " in:\n" << text);
-  // Unless it was not run in the 400 ms that it has.
+  // Unless it did not run in the 400 ms that it has.
   BOOST_TEST(count(text, "last words\n") <= 1u, text);
   for (int i = 0; i < 5; ++i) {
     BOOST_TEST(count(text, "answered " + std::to_string(i)) == 1u);

@@ -1,5 +1,5 @@
-// process.cpp - typed processes, from outside: both directions, half closes, ends in order; children that leak; and many
-// processes at once.
+// process.cpp - typed processes, with the public interface: both directions, half closes, ends in order; children that
+// leak; and many processes at once.
 #include "calling.hpp"
 #include "testing.hpp"
 
@@ -31,7 +31,7 @@ void echo(par::Pipe<int, int> pipe) {
 
 using Strings = std::vector<std::string>;
 
-// Writes down what happens to a process, in order.
+// Records the events of a process, in order.
 template <class Inc, class Out>
 Strings& note(par::Process<Inc, Out>& process, Strings& events) {
   process.on_message([&](Inc x) { events.push_back("message " + nlohmann::json(x).dump()); });
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(send_after_close_is_misuse) {
   p.close();
   BOOST_TEST(p.closed());
   BOOST_CHECK_THROW(p.send(1), std::logic_error);
-  p.close();  // twice does nothing
+  p.close();  // a second close has no effect
   loop.run();
 }
 
@@ -364,7 +364,7 @@ BOOST_AUTO_TEST_CASE(messages_sent_before_a_drop_arrive) {
   par::Reactor loop;
   int pipe_ends[2];
   BOOST_REQUIRE(::pipe(pipe_ends) == 0);
-  // The child inherits nothing that was opened after the snapshot: it gets there through /proc.
+  // The child inherits no descriptor that was opened after the snapshot: it opens this one through /proc.
   const std::string path =
       "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(pipe_ends[1]);
   par::Options options;
@@ -468,7 +468,7 @@ BOOST_AUTO_TEST_CASE(moving_a_process_moves_everything) {
 }
 
 BOOST_AUTO_TEST_CASE(send_returns_when_to_wait_and_on_drain_when_to_continue) {
-  // Nobody reads before the first no: else a child may be faster than this program at all times.
+  // Nobody reads before the first false: otherwise a child may always be faster than this program.
   const pid_t snapshot = par::default_snapshot().pid();
   ::kill(snapshot, SIGSTOP);
   BOOST_REQUIRE(testing::eventually([&] { return testing::state_of(snapshot) == 'T'; }));
@@ -550,7 +550,7 @@ BOOST_AUTO_TEST_CASE(a_fault_kills_at_its_message_and_the_exit_closes_the_rest) 
   note(p, events);
   for (int i = 1; i <= 5; ++i) p.send(i);
   loop.run();
-  // exit() writes what was sent before it.
+  // exit() writes the messages that were sent before it.
   BOOST_TEST(
       (events == Strings{"message 1", "message 2", "error child_exited", "end", "exit normal"}));
 }
@@ -558,7 +558,7 @@ BOOST_AUTO_TEST_CASE(a_fault_kills_at_its_message_and_the_exit_closes_the_rest) 
 BOOST_AUTO_TEST_CASE(a_fork_of_the_program_does_not_hide_the_end) {
   par::Reactor loop;
   auto p = par::process(loop, [](par::Pipe<int, int> pipe) {
-    // A process of the task's own holds the socket and lives on.
+    // A process that the task forked holds the socket and lives on.
     if (::fork() == 0)
       for (;;) ::pause();
     pipe.send(1);
@@ -570,11 +570,11 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_does_not_hide_the_end) {
   BOOST_TEST((events == Strings{"message 1", "error child_exited", "end", "exit error"}));
 }
 
-// ---- in an audit build a child that leaks is noticed; any child that does not ends as ever ----
+// ---- in an audit build a leak of a child is reported; a child without a leak ends normally ----
 
 namespace {
 
-// Many, since a stale copy of a pointer in a register or on the stack hides one.
+// Many blocks, since a stale copy of a pointer in a register or on the stack hides one.
 [[gnu::noinline]] void leak() {
   for (int i = 0; i < 100; ++i) {
     char* volatile lost = new char[1000];
@@ -583,13 +583,13 @@ namespace {
   }
 }
 
-// How a child ends whose task is `f`.
+// The end of a child whose task is `f`.
 template <class F>
 par::ExitStatus end_of(F f) {
   par::Reactor loop;
   auto child = par::process(loop, f);
   std::optional<par::ExitStatus> status;
-  child.on_error([](const par::Error&) {});  // one that calls exit() closes nothing
+  child.on_error([](const par::Error&) {});  // a child that calls exit() closes nothing
   child.on_exit([&](const par::ExitStatus& how) { status = how; });
   child.close();
   loop.run();
@@ -625,7 +625,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_leaks_and_calls_exit_ends_with_an_error) {
   BOOST_TEST(testing::sanitizer_reports() == 1);
 }
 
-// Nobody asks how the child of a remote function has ended.
+// The end of the child of a remote function is not reported to a callback.
 BOOST_AUTO_TEST_CASE(a_leak_in_the_child_of_a_remote_function_is_found) {
   if (skipped()) return;
   testing::allow_reports(1);
@@ -655,11 +655,11 @@ BOOST_AUTO_TEST_CASE(memory_that_is_still_referenced_is_not_a_leak) {
   BOOST_TEST(testing::sanitizer_reports() == 0);
 }
 
-// ---- many at once, told what to do by a codec of their own ----
+// ---- many at once, controlled by a codec of their own ----
 
 namespace {
 
-// What a worker is told: start with a name and a seed list, or stop.
+// The orders for a worker: start with a name and a seed list, or stop.
 struct Start {
   std::string name;
   std::vector<unsigned> seeds;
@@ -693,7 +693,7 @@ struct LineIo {
   }
 };
 
-// The same for all: a few million numbers from the seeds, summed.
+// The same computation for all: a few million numbers from the seeds, summed.
 std::uint64_t compute(const std::vector<unsigned>& seeds) {
   constexpr int numbers = 500000;
   std::uint64_t sum = 0;
@@ -782,7 +782,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_calls_may_be_in_flight, *testing::guaran
 BOOST_AUTO_TEST_CASE(asynchronous_calls_may_be_answered_in_any_order) {
   par::Reactor loop;
   auto f = par::run<par::RawIo, par::RawIo>(loop, [](int x, par::Reply<int> reply) {
-    // The first call is answered last of all.
+    // The first call is answered last.
     static std::optional<par::Reply<int>> first;
     if (x == 0) {
       first = reply;

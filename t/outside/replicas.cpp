@@ -1,4 +1,4 @@
-// replicas.cpp - snapshots of several processes: whose turn it is, and what is lost with one.
+// replicas.cpp - snapshots of several processes: the order of their turns, and the effects of a lost one.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -51,7 +51,7 @@ void kill_and_wait(pid_t pid) {
 
 }  // namespace
 
-// ---- whose turn it is ----
+// ---- turns ----
 
 BOOST_AUTO_TEST_CASE(zero_replicas_are_misuse) {
   BOOST_CHECK_THROW(par::Snapshot{of(0)}, std::logic_error);
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(children_are_forked_from_each_replica_in_turn) {
       from.push_back(ask(loop, remotes.back()));
     }
     for (std::size_t i = 0; i < from.size(); ++i) BOOST_TEST(from[i] == pids[i % 3]);
-    // Processes take their turn, too.
+    // Processes take turns, too.
     auto p = par::process(
         loop, [](par::Pipe<int, pid_t> pipe) { pipe.send(::getppid()); }, in(snapshot));
     pid_t of_process = 0;
@@ -133,7 +133,7 @@ BOOST_AUTO_TEST_CASE(each_replica_has_the_same_descriptors_and_none_of_another) 
   {
     par::Snapshot snapshot(of(4));
     BOOST_TEST(testing::count_descriptors() == before + 4);
-    // The control socket, the signals, and both ends of the door.
+    // The control socket, the signals, and both ends of the rendezvous socket.
     for (const pid_t pid : snapshot.pids())
       BOOST_TEST(testing::eventually([&] { return descriptors_of(pid).size() == before + 4; }));
   }
@@ -154,7 +154,7 @@ BOOST_AUTO_TEST_CASE(cancellations_reach_the_children_of_all_replicas) {
       loop.run();
     }
     BOOST_TEST(reported == 2);
-    // A task that computes hears that nobody waits for it any more, and its child lives on.
+    // A task that computes sees that its call was cancelled, and its child lives on.
     options.deadline = 0ms;
     options.grace = 1h;
     for (int i = 0; i < 2; ++i) {
@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(all_replicas_end_with_the_parent) {
   for (const pid_t pid : pids) BOOST_TEST(gone(pid));
 }
 
-// ---- what is lost with one ----
+// ---- effects of a lost replica ----
 
 BOOST_AUTO_TEST_CASE(the_other_replicas_take_over) {
   {
@@ -234,7 +234,7 @@ BOOST_AUTO_TEST_CASE(the_other_replicas_take_over) {
     BOOST_TEST(ask(loop, f) == pids[0]);
     ::kill(pids[0], SIGKILL);
     BOOST_TEST(loop_until(loop, [&] { return !lost.empty(); }));
-    // A Remote whose child has gone with it asks the other one; so does who asks for the first time.
+    // A Remote whose child was lost with it asks the other replica; so does a Remote that asks for the first time.
     BOOST_TEST(ask(loop, f) == pids[1]);
     for (int i = 0; i < 3; ++i) {
       auto g = par::run(loop, replica_of_this_child, in(snapshot));
@@ -250,7 +250,7 @@ BOOST_AUTO_TEST_CASE(the_other_replicas_take_over) {
   testing::close_abandoned();
 }
 
-// The loop has had no turn to hear of it.
+// The loop has had no turn to notice it.
 BOOST_AUTO_TEST_CASE(a_dead_replica_is_not_asked_for_a_child) {
   {
     par::Snapshot snapshot(of(3));
@@ -316,7 +316,7 @@ BOOST_AUTO_TEST_CASE(losing_one_replica_fails_only_calls_in_its_children) {
       lost_at_all += lost[i];
     }
     BOOST_TEST(lost_at_all < answered);
-    // Afterwards all go on, whoever has forked their children.
+    // Afterwards all Remotes work, whichever replica has forked their children.
     BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
     const int before = answered;
     for (int i = 0; i < remotes_count; ++i) {
@@ -416,7 +416,7 @@ BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
   testing::close_abandoned();
 }
 
-// ---- who is told ----
+// ---- reports of losses ----
 
 BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_reported_at_the_first_use) {
   {
@@ -461,7 +461,7 @@ BOOST_AUTO_TEST_CASE(a_loss_that_affects_calls_is_reported_in_the_same_run) {
         },
         in(snapshot));
     f(1, [&](par::Result<int> r) { received.push_back(par::to_string(r.error().code())); });
-    // A sanitizer's handler is not that of a snapshot: all dispositions are the default ones there.
+    // The handler of a sanitizer does not exist in a snapshot: all dispositions there are the default ones.
     loop.run();
     BOOST_TEST(received == (Strings{"snapshot_lost", "lost"}), boost::test_tools::per_element());
   }
@@ -546,7 +546,7 @@ BOOST_AUTO_TEST_CASE(on_lost_may_destroy_the_handle_or_replace_itself) {
     BOOST_TEST(loop_until(loop, [&] { return received.size() == 1u; }));
     kill_and_wait(pids[2]);
     BOOST_TEST(loop_until(loop, [&] { return received.size() == 2u; }));
-    // The one that is left goes on as long as its child does.
+    // The replica that is left continues as long as its child lives.
     int answer = 0;
     f(2, [&](par::Result<int> r) { answer = r.value(); });
     loop.run();

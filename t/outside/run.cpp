@@ -1,4 +1,5 @@
-// run.cpp - remote functions, from outside: answers, order, ends, codecs; and inside a child, through the door.
+// run.cpp - remote functions, with the public interface: answers, order, ends, codecs; and calls from inside a child,
+// through the rendezvous socket.
 #include "calling.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
@@ -25,7 +26,7 @@ int square(int x) {
   return x * x;
 }
 
-// The answer may have been faster than the snapshot's word about its child.
+// The answer may arrive before the snapshot's report of its child.
 pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
   par::Timer until_known = loop.every(std::chrono::milliseconds(1), [&] {
     if (f.pid() > 0) until_known.cancel();
@@ -218,7 +219,7 @@ BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guaran
   int right = 0;
   int killed = 0;
   int killed_started = 0;
-  // In one piece: what is called when the end was seen goes to another child.
+  // Sent together: a call after the end was seen goes to another child.
   loop.post([&] {
     for (int i = 0; i < 100; ++i)
       f(i, [&, i](par::Result<int> r) {
@@ -233,7 +234,7 @@ BOOST_AUTO_TEST_CASE(each_call_of_a_dying_child_gets_one_error, *testing::guaran
   });
   loop.run();
   for (const int times : received) BOOST_TEST(times == 1);
-  // What was answered before the end counts: the slow start of gathering holds back none of it.
+  // Answers written before the end count: the slow start of gathering holds back none of them.
   BOOST_TEST(right == 50);
   BOOST_TEST(killed == 50);
   BOOST_TEST(killed_started == 1);
@@ -248,7 +249,7 @@ BOOST_AUTO_TEST_CASE(a_finished_answer_does_not_wait_for_a_slow_call) {
   });
   bool first = false;
   std::optional<par::Error> second;
-  // Its answer may come before its snapshot has told its pid: f.pid() is 0 then, which means everybody here.
+  // The answer may come before the snapshot has reported the pid: f.pid() is 0 then, and kill(0) means the own group.
   f(0, [&](par::Result<pid_t> r) {
     first = r.has_value();
     ::kill(r.value(), SIGKILL);
@@ -263,7 +264,7 @@ BOOST_AUTO_TEST_CASE(a_finished_answer_does_not_wait_for_a_slow_call) {
 BOOST_AUTO_TEST_CASE(asynchronous_tasks_may_answer_later) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<int> reply) {
-    // When all are there, from the loop of the child: answers come in another order than calls.
+    // When all calls have arrived, from the loop of the child: answers come in another order than calls.
     static std::vector<std::pair<int, par::Reply<int>>> waiting;
     waiting.emplace_back(x, reply);
     if (waiting.size() < 3) return;
@@ -516,7 +517,7 @@ BOOST_AUTO_TEST_CASE(messages_of_8_and_100_megabytes_arrive_each_way) {
   }
 }
 
-// ---- run and process inside a child, through the door ----
+// ---- run and process inside a child, through the rendezvous socket ----
 
 namespace {
 
@@ -609,7 +610,7 @@ BOOST_AUTO_TEST_CASE(a_thousand_nested_calls_are_answered) {
 }
 
 BOOST_AUTO_TEST_CASE(a_process_that_the_snapshot_refuses_gets_an_error_and_may_retry) {
-  // A process that a task has forked is no child of the snapshot.
+  // A process that a task has forked is not a child of the snapshot.
   par::Reactor loop;
   auto f = par::run(loop, [] {
     int said[2];
@@ -664,7 +665,7 @@ int end_at_once(int) {
 
 }  // namespace
 
-// This program is not linked with the library that stands in front of the C++ runtime.
+// This program is not linked with the library that wraps the throw function of the C++ runtime.
 BOOST_AUTO_TEST_CASE(an_error_without_a_backtrace_gives_the_reason) {
   par::Options options;
   options.backtrace = true;

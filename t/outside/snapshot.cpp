@@ -1,4 +1,4 @@
-// snapshot.cpp - taking snapshots, from outside.
+// snapshot.cpp - taking snapshots, with the public interface.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -53,8 +53,8 @@ BOOST_AUTO_TEST_CASE(init_twice_is_misuse_and_a_child_knows_its_role) {
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_keeps_the_values_of_the_time_it_was_taken) {
-  // The last ends of children are not waited for here: the sockets of their snapshots are closed
-  // with the next one that is taken.
+  // The last ends of children are not awaited here: the next snapshot that is taken closes the
+  // sockets of their snapshots.
   testing::allow_descriptors(2);
   static int value = 1;
   par::Snapshot first;
@@ -78,7 +78,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_keeps_the_values_of_the_time_it_was_taken) {
 }
 
 BOOST_AUTO_TEST_CASE(a_snapshot_ends_with_its_handle_and_its_last_child) {
-  testing::allow_descriptors(1);  // while a child is not known to have ended
+  testing::allow_descriptors(1);  // until the end of a child is known
   pid_t pid = 0;
   par::Remote<int, int> f;
   std::optional<par::Reactor> loop;
@@ -106,7 +106,7 @@ BOOST_AUTO_TEST_CASE(threads_and_event_loops_are_refused_by_name) {
     std::thread other([] { ::pause(); });
     ::pthread_setname_np(other.native_handle(), "brewer");
     const auto error = error_of([] { par::Snapshot s; });
-    ::pthread_kill(other.native_handle(), SIGCONT);  // wakes pause() for nobody: no handler
+    ::pthread_kill(other.native_handle(), SIGCONT);  // without a handler it does not wake pause()
     ::pthread_cancel(other.native_handle());
     other.join();
     BOOST_REQUIRE(error.has_value());
@@ -135,7 +135,7 @@ BOOST_AUTO_TEST_CASE(threads_and_event_loops_are_refused_by_name) {
 
 namespace {
 
-// What is printed on standard error while f runs.
+// The output on standard error while f runs.
 template <class F>
 std::string complaints_of(F f) {
   const int before = ::dup(STDERR_FILENO);
@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(preflight_warn_names_the_problem_and_continues) {
              "evparallel: a snapshot taken now would share this with the program: descriptor " +
                  std::to_string(epoll) + " (eventpoll)\n");
   ::close(epoll);
-  par::Reactor loop;  // that is refused by all
+  par::Reactor loop;  // refused in all of them
   const auto error = error_of([&] { par::Snapshot s(options); });
   BOOST_TEST((error && error->code() == par::Errc::refused));
 }
@@ -236,7 +236,8 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_descriptors_of_its_snapshot_and_none_of_the
   std::vector<std::string> targets;
   f([&](par::Result<std::vector<std::string>> r) { targets = r.value(); });
   loop.run();
-  // What the program had open, and two of the library's: its own socket and the door.
+  // The descriptors of the program, and two of the library: its own socket and the rendezvous
+  // socket.
   BOOST_TEST(targets.size() == before + 2);
   BOOST_TEST(std::count_if(targets.begin(), targets.end(), [](const std::string& t) {
                return t.compare(0, 7, "socket:") == 0;
@@ -282,7 +283,7 @@ BOOST_AUTO_TEST_CASE(a_program_that_daemonises_later_gets_the_reason) {
 }
 
 BOOST_AUTO_TEST_CASE(two_reactors_cannot_share_a_snapshot_at_the_same_time) {
-  testing::allow_descriptors(1);  // while a child is not known to have ended
+  testing::allow_descriptors(1);  // until the end of a child is known
   par::Snapshot snapshot;
   {
     par::Reactor one;

@@ -1,4 +1,4 @@
-// snapshots.cpp - several snapshots at once, and handles in processes that they do not belong to.
+// snapshots.cpp - several snapshots at once, and handles in processes that do not own them.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -44,13 +44,13 @@ bool says(const std::optional<par::Error>& error, par::Errc code, const std::str
          std::string(error->what()).find(what) != std::string::npos;
 }
 
-// A zombie, too.
+// Zombies count, too.
 bool is_child_of_ours(pid_t pid) {
   const std::vector<pid_t> children = testing::children_of(::getpid());
   return std::find(children.begin(), children.end(), pid) != children.end();
 }
 
-// An answer may be there before the pid of who has given it is known.
+// An answer may arrive before the pid of its child is known.
 pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
   par::Timer turns = loop.every(1ms, [&] {
     if (f.pid() != 0) turns.cancel();
@@ -59,7 +59,7 @@ pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
   return f.pid();
 }
 
-// What differs between the snapshots of one program.
+// The value that differs between the snapshots of one program.
 int moment = 0;
 
 par::Snapshot taken_at(int value) {
@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
         remotes.push_back(par::run(loop, moment_plus, in(snapshot)));
       for (std::size_t i = 0; i < remotes.size(); ++i)
         BOOST_TEST(ask(loop, remotes[i], round) == 100 * (static_cast<int>(i) + 1) + round);
-      // What is left under way when the Reactor goes is nobody's; and these live on.
+      // Calls that are pending when the Reactor is destroyed are dropped; these children live on.
       for (par::Remote<int, int>& remote : remotes) {
         remote(0, [&](par::Result<int>) { ++unreported; });
         old.push_back(std::move(remote));
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(several_snapshots_may_have_one_reactor_each) {
       BOOST_TEST(ask(one, f, x) == 100 + x);
       BOOST_TEST(ask(other, g, x) == 200 + x);
     }
-    // Both under way; one loop is run in a callback of the other.
+    // Both calls are pending; one loop runs in a callback of the other.
     int sum = 0;
     g(5, [&](par::Result<int> r) { sum += r.value(); });
     f(5, [&](par::Result<int> r) {
@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(one_snapshot_may_be_used_after_another_is_destroyed) {
     BOOST_TEST(ask(loop, f, 1) == lasting + 1);
     goes.reset();
     BOOST_TEST(ask(loop, f, 2) == lasting + 2);
-    // What it had forked goes on, too, and it ends with that.
+    // A child that it had forked lives on, too, and the snapshot ends with that child.
     BOOST_TEST(ask(loop, dying, 2) == 300 - lasting + 2);
     BOOST_TEST(testing::process_exists(pid));
     dying = {};
@@ -201,7 +201,7 @@ BOOST_AUTO_TEST_CASE(one_snapshot_may_be_used_after_another_is_destroyed) {
   testing::close_abandoned();
 }
 
-// Without a new snapshot and without the Reactor's end.
+// Without a new snapshot and without the end of the Reactor.
 BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_while_the_loop_runs_leaves_no_zombie_and_no_descriptor) {
   {
     std::optional<par::Snapshot> snapshot(taken_at(100));
@@ -246,7 +246,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_ends_after_its_reactor_is_reaped_by_the_nex
 }
 
 BOOST_AUTO_TEST_CASE(an_ended_snapshot_leaves_no_memory_behind) {
-  // What a program shares with its children is a mapping of its own kind.
+  // Memory that a program shares with its children is a mapping of a special kind.
   const auto shared_mappings = [] {
     std::ifstream maps("/proc/self/maps");
     int count = 0;
@@ -264,7 +264,7 @@ BOOST_AUTO_TEST_CASE(an_ended_snapshot_leaves_no_memory_behind) {
       f = par::run(*loop, moment_plus, in(snapshot));
     }
     BOOST_TEST(ask(*loop, f, 1) == 101);
-    BOOST_TEST(shared_mappings() > before);  // the handle looks at them
+    BOOST_TEST(shared_mappings() > before);  // the handle uses them
     loop.reset();
     f = {};
     BOOST_TEST(shared_mappings() == before);
@@ -327,7 +327,7 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
       owner = std::move(passing);
     }
     BOOST_TEST(ask(loop, f, 1) == 101);
-    // The next child, too, comes from the snapshot and not from that handle.
+    // The next child, too, is forked from the snapshot and not through that handle.
     ::kill(pid_of(loop, f), SIGKILL);
     std::vector<std::string> received;
     const auto note = [&](par::Result<int> r) {
@@ -339,7 +339,7 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
     loop.run();
     BOOST_REQUIRE(received.size() == 2u);
     BOOST_TEST(received[1] == "103");
-    // Without any handle there are no more children; the one that lives goes on.
+    // Without any handle there are no further children; the living child continues.
     owner.stop();
     f(4, note);
     loop.run();
@@ -347,7 +347,7 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
     ::kill(pid_of(loop, f), SIGKILL);
     f(5, note);
     loop.run();
-    // The snapshot ends with its last child, as it was asked to: that is no loss.
+    // The snapshot ends with its last child, as requested: that is not a loss.
     BOOST_TEST(gone(snapshot_pid));
     par::Timer turn = loop.after(1ms, [] {});
     loop.run();
@@ -413,11 +413,11 @@ BOOST_AUTO_TEST_CASE(a_named_snapshot_may_exist_beside_the_default_one) {
 
 namespace {
 
-std::optional<par::Snapshot> before;  // what children of `after` inherit a handle of
+std::optional<par::Snapshot> before;  // children of `after` inherit a handle of it
 std::vector<par::Snapshot> more_before;
 std::optional<par::Snapshot> after;
 
-// Runs f(x) in a child of this child, where `options` says.
+// Runs f(x) in a child of this child, by `options`.
 int nested(int (*f)(int), int x, const par::Options& options) {
   int answer = -1;
   auto inner = par::run(par::this_reactor(), f, options);
@@ -437,7 +437,7 @@ BOOST_AUTO_TEST_CASE(a_child_always_uses_the_snapshot_that_forked_it) {
         loop,
         [](int x) {
           if (before->alive() || before->pid() == 0) return -2;
-          before->stop();  // not its to stop
+          before->stop();  // not its own: no effect
           return nested(moment_plus, x, in(*before));
         },
         in(*after));
@@ -451,8 +451,8 @@ BOOST_AUTO_TEST_CASE(a_child_always_uses_the_snapshot_that_forked_it) {
   testing::close_abandoned();
 }
 
-// The descriptors that an inherited handle names are closed in the child, and their numbers are
-// given out again there: to destroy the handle must not close what has them now.
+// The descriptors of an inherited handle are closed in the child, and their numbers are reused there: destroying the
+// handle must not close the new ones.
 BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_does_no_harm) {
   before.emplace(taken_at(100));
   for (int i = 0; i < 6; ++i) more_before.push_back(taken_at(150));
@@ -481,7 +481,7 @@ BOOST_AUTO_TEST_CASE(destroying_inherited_handles_in_a_child_does_no_harm) {
   testing::close_abandoned();
 }
 
-// What the child has still to write is not the copy's to write: it would be there twice.
+// The copy must not write the pending messages of the child: they would arrive twice.
 BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
   {
     par::Snapshot snapshot = taken_at(100);
@@ -514,7 +514,7 @@ BOOST_AUTO_TEST_CASE(a_process_that_a_task_forks_may_end_by_exit) {
   testing::close_abandoned();
 }
 
-// ---- a child that never asks costs nothing ----
+// ---- a child that never asks for children costs nothing ----
 
 BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
   {
@@ -522,7 +522,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
     par::Reactor loop;
     auto first = par::run(loop, moment_plus, in(snapshot));
     BOOST_TEST(ask(loop, first, 1) == 101);
-    // When the pid is known the snapshot has let go of what the child has got from it.
+    // When the pid is known the snapshot has closed its copies of the child's descriptors.
     const std::size_t of_child = descriptors_of(pid_of(loop, first)).size();
     const std::size_t of_snapshot = descriptors_of(snapshot.pid()).size();
     BOOST_TEST(of_snapshot > 0u);
@@ -546,7 +546,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
     }
     BOOST_TEST(snapshot_has(of_snapshot));
 
-    // The first nested call opens the door: one socket on either side, and a loop in the child.
+    // The first nested call connects to the snapshot: one socket on either side, and a loop in the child.
     BOOST_TEST(ask(loop, many[3], 1) == 101);
     BOOST_TEST(event_loops_of(many[3].pid()) == 1u);
     BOOST_TEST(snapshot_has(of_snapshot + 1));
@@ -555,7 +555,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
     for (int x = 2; x < 6; ++x) BOOST_TEST(ask(loop, many[3], x) == 100 + x);
     BOOST_TEST(snapshot_has(of_snapshot + 1));
     BOOST_TEST(descriptors_of(many[3].pid()).size() == of_asking);
-    // The others still have none; and what it cost ends with it.
+    // The others still have none; and the descriptors are closed with the child.
     BOOST_TEST(descriptors_of(many[4].pid()).size() == of_child);
     many.clear();
     BOOST_TEST(snapshot_has(of_snapshot));
@@ -565,8 +565,8 @@ BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
 
 // ---- stop ----
 
-// The request to stop is one of those that wait where the socket of a snapshot is full; nothing that
-// comes later may be needed to send it.
+// The request to stop is one of those that wait if the socket of a snapshot is full; it must be sent without the help
+// of a later event.
 BOOST_AUTO_TEST_CASE(a_stop_request_waits_while_the_socket_is_full) {
   {
     int ends[2];
@@ -576,7 +576,7 @@ BOOST_AUTO_TEST_CASE(a_stop_request_waits_while_the_socket_is_full) {
     while (::send(ends[0], packet, sizeof packet, 0) > 0) ++room;
     ::close(ends[0]);
     ::close(ends[1]);
-    // Not all of these find it full, and in one of them the stop is the first that does.
+    // Some of these find it full, and in one of them the stop is the first request that waits.
     for (int requests = room - 4; requests <= room + 4; ++requests) {
       std::optional<par::Snapshot> snapshot(taken_at(100));
       const pid_t pid = snapshot->pid();
@@ -607,7 +607,7 @@ BOOST_AUTO_TEST_CASE(a_stop_request_waits_while_the_socket_is_full) {
 
 namespace {
 
-// A program in the middle of everything, which forks by itself and goes on.
+// A program in the middle of all kinds of work, which forks by itself and continues.
 class Program {
 public:
   explicit Program(bool borrows = false) : snapshot_(taken_at(100)) {
@@ -623,7 +623,7 @@ public:
     process_.send(1);
     remote_(1, [this](par::Result<int> r) { answers_.push_back(r.value()); });
     while (messages_.empty() || answers_.empty() || process_.pid() == 0) loop_->run_for(1ms);
-    // In flight while it forks.
+    // Pending while it forks.
     process_.send(2);
     remote_(2, [this](par::Result<int> r) { answers_.push_back(r.value()); });
   }
@@ -643,7 +643,7 @@ public:
   par::Process<int, int>& process() { return process_; }
   std::size_t received() const { return messages_.size() + answers_.size(); }
 
-  // In the copy: each part, in the order of the digits.
+  // In the copy: destroys each part, in the order of the digits.
   void destroy(const std::string& order) {
     for (const char part : order) {
       switch (part) {
@@ -656,7 +656,7 @@ public:
     }
   }
 
-  // In the program itself: everything goes on as if nobody had forked.
+  // In the program itself: everything works as if there had been no fork.
   bool goes_on() {
     const int ticks = ticks_;
     process_.send(3);
@@ -825,7 +825,7 @@ BOOST_AUTO_TEST_CASE(handles_used_in_a_fork_do_nothing_or_throw) {
   testing::close_abandoned();
 }
 
-// It has a loop of its own there, and the snapshot that it takes is its own, too.
+// It has a loop of its own there, and takes a snapshot of its own, too.
 BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_use_the_library_again) {
   {
     std::optional<Program> program;
@@ -866,7 +866,7 @@ BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_call_init_again) {
   BOOST_TEST(status == 0);
 }
 
-// As libevent has it: the copy calls event_reinit() and goes on with the base, for its own events.
+// As libevent requires: the copy calls event_reinit() and continues to use the base, for its own events.
 BOOST_AUTO_TEST_CASE(a_fork_of_the_program_may_continue_with_a_borrowed_base) {
   {
     Program program(true);
@@ -905,7 +905,7 @@ BOOST_AUTO_TEST_CASE(a_daemon_gets_the_reason_why_its_snapshots_are_unusable) {
     par::Snapshot named = taken_at(100);
     const pid_t pids[2] = {par::default_snapshot().pid(), named.pid()};
     if (::write(said[1], pids, sizeof pids) != sizeof pids) return 1;
-    // As daemon(3) does: twice, and the first two are gone.
+    // As daemon(3) does: twice, and the first two processes end.
     if (::fork() > 0) ::_exit(0);
     ::setsid();
     if (::fork() > 0) ::_exit(0);

@@ -1,4 +1,4 @@
-// spares.cpp - children forked ahead: who takes them, what they are like then, and that nobody hears of them.
+// spares.cpp - children forked ahead: how they are taken, their state then, and that they cause no reports.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -43,7 +43,7 @@ pid_t own_pid() {
   return ::getpid();
 }
 
-// "(NAME) STATE ..." of a process; empty where there is none.
+// "(NAME) STATE ..." of a process; empty if there is none.
 std::string stat_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -52,13 +52,13 @@ std::string stat_of(pid_t pid) {
   return from == line.npos ? std::string() : line.substr(from);
 }
 
-// It sleeps, which it does not before it has answered.
+// It sleeps, as it does not before it has answered.
 bool is_ready_spare(pid_t pid) {
   return stat_of(pid).rfind("(spare) S", 0) == 0;
 }
 
-// Those that are seen at the moment: one may be awake just then, and the kernel's list of children
-// may leave some out while another one ends.
+// The spares that are visible at the moment: one may be awake just then, and the kernel's list of children may miss
+// some while another one ends.
 Pids visible_spares(const par::Snapshot& snapshot) {
   Pids all;
   for (const pid_t replica : snapshot.pids())
@@ -71,8 +71,8 @@ bool contains(const Pids& all, pid_t pid) {
   return std::find(all.begin(), all.end(), pid) != all.end();
 }
 
-// Waits by `wait` until `count` spares of the snapshot are seen at once.  Returns these: whoever
-// looked again might see fewer.
+// Waits by `wait` until `count` spares of the snapshot are visible at once.  Returns these: another look might see
+// fewer.
 template <class Wait>
 Pids await_spares(const par::Snapshot& snapshot, std::size_t count, Wait wait) {
   Pids spares;
@@ -90,7 +90,7 @@ Pids spares_of(const par::Snapshot& snapshot, std::size_t count) {
                       [](auto condition) { return testing::eventually(condition); });
 }
 
-// The same where the loop has to run, so that taken ones are replaced.
+// The same if the loop has to run, so that taken spares are replaced.
 Pids refilled(par::Reactor& loop, const par::Snapshot& snapshot, std::size_t count) {
   return await_spares(snapshot, count, [&](auto condition) { return loop_until(loop, condition); });
 }
@@ -103,7 +103,7 @@ T run_once(par::Reactor& loop, T (*task)(), const par::Options& options) {
 
 }  // namespace
 
-// ---- who takes them ----
+// ---- taking ----
 
 BOOST_AUTO_TEST_CASE(there_are_no_spares_without_the_option) {
   {
@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(a_process_takes_a_spare) {
           pipe.on_message([pipe](int x) mutable { pipe.send(x + 1); });
         },
         in(snapshot));
-    BOOST_TEST(p.pid() == 0);  // that it runs is told by the loop
+    BOOST_TEST(p.pid() == 0);  // the loop reports its start
     p.on_start([&](pid_t pid) {
       events.push_back("start");
       BOOST_TEST(pid == spares[0]);
@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(a_process_takes_a_spare) {
   testing::close_abandoned();
 }
 
-// It is told before the end is, though both were there when the loop came to it.
+// It is reported before the end, though both events were there when the loop handled them.
 BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end) {
   {
     par::Snapshot snapshot(with(1));
@@ -209,7 +209,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end) {
   testing::close_abandoned();
 }
 
-// The loop was stopped in between: it comes to the end first, and to what was put off later.
+// The loop was stopped in between: it handles the end first, and deferred callbacks later.
 BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end_in_a_stopped_loop) {
   {
     par::Snapshot snapshot(with(2));
@@ -234,7 +234,7 @@ BOOST_AUTO_TEST_CASE(a_start_is_reported_before_the_end_in_a_stopped_loop) {
     });
     p.on_error([](const par::Error&) {});
     p.on_exit([&](const par::ExitStatus& status) { events += std::to_string(status.code()); });
-    // One is at work still, and the loop has not turned, so that none was forked in their places.
+    // One child is still at work, and the loop has not turned, so that no replacement was forked.
     BOOST_TEST(
         testing::eventually([&] { return testing::children_of(snapshot.pid()).size() == 1; }));
     loop.run();
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(options_that_are_fixed_at_the_fork_need_a_fork) {
   testing::close_abandoned();
 }
 
-// More at once than there are: the others are forked as ever.
+// More calls at once than spares: the other children are forked as usual.
 BOOST_AUTO_TEST_CASE(children_are_forked_if_no_spare_is_left) {
   {
     par::Snapshot snapshot(with(4));
@@ -316,8 +316,8 @@ BOOST_AUTO_TEST_CASE(each_replica_has_its_own_spares) {
       ++parents[reported[1]];
     }
     for (const pid_t replica : snapshot.pids()) BOOST_TEST(parents[replica] == 2);
-    // With one of them its spares end; the other one goes on.  All are ready before: what is being
-    // forked holds the socket of a dead one for a moment, and nobody could see that it is dead.
+    // With one replica its spares end; the other replica still serves.  All spares are ready before: a child that is
+    // being forked holds the socket of a dead one for a moment, and the death would not be visible.
     refilled(loop, snapshot, 4);
     ::kill(snapshot.pids()[0], SIGKILL);
     BOOST_TEST(gone(snapshot.pids()[0]));
@@ -422,11 +422,11 @@ BOOST_AUTO_TEST_CASE(descriptors_reach_spares) {
   testing::close_abandoned();
 }
 
-// ---- what they are like ----
+// ---- their state ----
 
 namespace {
 
-// What a child says of itself that its fork, or its number, may have decided.
+// Values of a child that might depend on its fork, or its number.
 std::vector<std::uint64_t> random_of_child() {
   return {par::child_seed(), static_cast<std::uint64_t>(::random()),
           static_cast<std::uint64_t>(std::rand()), static_cast<std::uint64_t>(::lrand48())};
@@ -499,7 +499,7 @@ BOOST_AUTO_TEST_CASE(a_spare_enters_the_environment_of_its_task) {
     BOOST_TEST(has(reported[6], "dishwasher"));
     BOOST_TEST(reported[7] == reported[0]);
     BOOST_TEST(stat_of(spares[0]).rfind("(dishwasher)", 0) == 0);
-    // Without a name it is called after the program, as ever.
+    // Without a name it is named after the program, as usual.
     spares = refilled(loop, snapshot, 1);
     auto g = par::run(loop, own_pid, in(snapshot));
     BOOST_TEST(ask(loop, g) == spares[0]);
@@ -510,7 +510,7 @@ BOOST_AUTO_TEST_CASE(a_spare_enters_the_environment_of_its_task) {
 
 namespace {
 
-// Whether the page at that address is in the page table of a process; nullopt: nobody tells.
+// Whether the page at that address is in the page table of a process; nullopt: unknown.
 std::optional<bool> is_mapped(pid_t pid, const void* address) {
   const int pages = ::open(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), O_RDONLY);
   const auto page = reinterpret_cast<std::uintptr_t>(address) /
@@ -524,7 +524,7 @@ std::optional<bool> is_mapped(pid_t pid, const void* address) {
 
 }  // namespace
 
-// A spare runs nothing of the program before its task, so no page of its code is there by chance.
+// A spare runs no code of the program before its task, so no page of that code is mapped by chance.
 BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_mapped_in_the_next_spare) {
   const void* const code = reinterpret_cast<const void*>(&own_pid);
   bool reported = false;
@@ -533,7 +533,7 @@ BOOST_AUTO_TEST_CASE(the_code_of_the_last_task_is_mapped_in_the_next_spare) {
     par::Reactor loop;
     const pid_t first = refilled(loop, snapshot, 1)[0];
     const std::optional<bool> before = is_mapped(first, code);
-    reported = before && !*before;  // else this kernel copies page tables of code
+    reported = before && !*before;  // otherwise this kernel copies page tables of code
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) == first);
     const pid_t second = refilled(loop, snapshot, 1)[0];
     if (reported) BOOST_TEST(is_mapped(second, code).value());
@@ -560,7 +560,7 @@ BOOST_AUTO_TEST_CASE(hooks_in_a_spare_run_with_the_task_and_not_before) {
     const pid_t pid = ask(loop, f);
     f = {};
     if (!contains(spares, pid) || !gone(pid)) return 3;
-    // Those that nobody needs end without a word.
+    // Unused spares end without running the hooks.
     par::default_snapshot().stop();
     if (!gone(spares[0]) || !gone(spares[1]) || !gone(par::default_snapshot().pid())) return 4;
     ::close(said[1]);
@@ -652,7 +652,7 @@ BOOST_AUTO_TEST_CASE(calls_in_spares_are_cancelled_and_limited_as_in_other_child
   testing::close_abandoned();
 }
 
-// The rehearsal is no call that it has begun.
+// The trial call does not count as a call that it has begun.
 BOOST_AUTO_TEST_CASE(the_delivery_of_a_call_in_a_spare_is_reported_correctly) {
   const int status = testing::elsewhere([] {
     par::at_child_start([] { ::raise(SIGKILL); });
@@ -662,7 +662,7 @@ BOOST_AUTO_TEST_CASE(the_delivery_of_a_call_in_a_spare_is_reported_correctly) {
     auto f = par::run(loop, own_pid);
     int received = 0;
     f([&](par::Result<pid_t> r) {
-      // A caller who has seen the end has another one, with another pid.
+      // A caller that has seen the end has another child, with another pid.
       received = r ? 2 : r.error().delivery() == par::Delivery::started ? 3 : 5;
     });
     loop.run();
@@ -691,7 +691,7 @@ BOOST_AUTO_TEST_CASE(faults_in_a_spare_are_counted_from_its_task_on) {
   BOOST_TEST(status == 0);
 }
 
-// ---- that nobody hears of them ----
+// ---- no reports of spares ----
 
 BOOST_AUTO_TEST_CASE(spares_neither_hold_a_loop_nor_wake_it) {
   {
@@ -710,7 +710,7 @@ BOOST_AUTO_TEST_CASE(spares_neither_hold_a_loop_nor_wake_it) {
       ::getrusage(RUSAGE_SELF, &after);
       return after.ru_nvcsw - before.ru_nvcsw;
     };
-    // That for the end of the timer; what of the refill was still to come is over some time.
+    // Only the waits for the timer remain; the rest of the refill is over after some time.
     BOOST_TEST(testing::eventually([&] { return waits_in_100_ms() <= 2; }));
   }
   testing::close_abandoned();
@@ -737,7 +737,7 @@ BOOST_AUTO_TEST_CASE(a_dead_spare_is_replaced_silently) {
   testing::close_abandoned();
 }
 
-// Somebody kills each: the program is not kept busy with it, and goes on at its next spawn.
+// Each spare is killed: the program is not kept busy with it, and tries again at its next spawn.
 BOOST_AUTO_TEST_CASE(a_spare_that_is_always_killed_is_not_replaced_for_ever) {
   {
     constexpr std::size_t count = 2;
@@ -745,7 +745,7 @@ BOOST_AUTO_TEST_CASE(a_spare_that_is_always_killed_is_not_replaced_for_ever) {
     par::Reactor loop;
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
     refilled(loop, snapshot, count);
-    // Those that have come after so many turns as all that were asked for take by far.
+    // The spares that appear within a number of turns that is more than enough for all requested ones.
     const auto next = [&] {
       Pids come = visible_spares(snapshot);
       for (int turn = 0; turn < 100 && come.empty(); ++turn) {
@@ -769,7 +769,7 @@ BOOST_AUTO_TEST_CASE(a_spare_that_is_always_killed_is_not_replaced_for_ever) {
   testing::close_abandoned();
 }
 
-// The loop has had no turn to hear of it.
+// The loop has had no turn to notice it.
 BOOST_AUTO_TEST_CASE(a_dead_spare_is_not_taken) {
   {
     par::Snapshot snapshot(with(2));
@@ -829,7 +829,7 @@ BOOST_AUTO_TEST_CASE(a_spare_that_never_takes_its_task_has_no_effect) {
   testing::close_abandoned();
 }
 
-// What a process was sent is not kept: it hears of the end as ever.
+// Messages to a process are not kept: it gets the end as usual.
 BOOST_AUTO_TEST_CASE(a_process_gets_the_end_of_a_spare_before_its_task) {
   {
     par::Snapshot snapshot(with(1));
@@ -853,7 +853,7 @@ BOOST_AUTO_TEST_CASE(a_process_gets_the_end_of_a_spare_before_its_task) {
 BOOST_AUTO_TEST_CASE(all_waiting_spares_are_found) {
   {
     par::Snapshot snapshot(with(12));
-    const Pids spares = spares_of(snapshot, 12);  // the loop has looked at none of them yet
+    const Pids spares = spares_of(snapshot, 12);  // the loop has checked none of them yet
     par::Reactor loop;
     std::set<pid_t> seen;
     for (int i = 0; i < 12; ++i) seen.insert(run_once(loop, own_pid, in(snapshot)));
@@ -872,7 +872,7 @@ BOOST_AUTO_TEST_CASE(failed_forks_are_reported_by_spawns_and_not_by_spares) {
     par::init(with(2));
     par::fault::disarm();
     par::Reactor loop;
-    // Who calls when the fork was seen to have failed has another one made.
+    // A call after the failure of the fork was noticed causes another fork.
     int os_error = EAGAIN;
     for (int i = 0; i < 20 && os_error == EAGAIN; ++i) {
       auto f = par::run(loop, own_pid);
@@ -902,7 +902,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_fails_without_descriptors_for_its_spares) {
   BOOST_TEST(status == 0);
 }
 
-// Later it is a spawn that is forked, or that says so.
+// Later a spawn forks a child, or reports the lack.
 BOOST_AUTO_TEST_CASE(spares_are_not_replaced_without_descriptors) {
   const int status = testing::elsewhere([] {
     const rlimit limit{64, 64};
@@ -945,7 +945,7 @@ BOOST_AUTO_TEST_CASE(stop_ends_spares_and_children_live_on) {
   testing::close_abandoned();
 }
 
-// Nobody has used it, or heard of them.
+// Nobody has used them, and they were never reported.
 BOOST_AUTO_TEST_CASE(spares_end_with_the_handle) {
   Pids all;
   {

@@ -1,4 +1,4 @@
-// streams.cpp - around a child: standard streams, last words, environment, directory.
+// streams.cpp - the surroundings of a child: standard streams, last words, environment, directory.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -49,7 +49,7 @@ par::Options captured() {
   return options;
 }
 
-// With all lines written down: "out text", "err text".
+// Records all lines: "out text", "err text".
 par::Options captured(Strings& lines) {
   par::Options options = captured();
   options.on_line = [&lines](const par::OutputLine& line) {
@@ -63,7 +63,7 @@ std::string link_of(const std::string& path) {
   return ::readlink(path.c_str(), target, sizeof target - 1) > 0 ? target : "?";
 }
 
-// In a child: what descriptor `number` leads to.
+// In a child: the target of descriptor `number`.
 std::string target_of(int number) {
   return link_of("/proc/self/fd/" + std::to_string(number));
 }
@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(output_of_a_call_is_delivered_before_its_answer) {
   }
 }
 
-// The answer may be there before the pid is known.
+// The answer may arrive before the pid is known.
 BOOST_AUTO_TEST_CASE(output_of_a_first_call_has_its_pid_and_is_delivered_before_its_answer) {
   par::Reactor loop;
   for (int i = 0; i < 200; ++i) {
@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(output_of_a_process_is_delivered_before_its_message_and_its
   p.on_exit([&](const par::ExitStatus& how) {
     events.push_back("exit");
     BOOST_TEST(how.last_words == "before\nafter, without a newline");
-    BOOST_TEST(!has(how.describe(), "last words"));  // all went well
+    BOOST_TEST(!has(how.describe(), "last words"));  // a success has none
   });
   loop.run();
   const Strings in_order = {"out before", "message", "out after, without a newline", "exit"};
@@ -324,7 +324,7 @@ BOOST_AUTO_TEST_CASE(a_process_gets_the_last_words_in_its_error_and_exit_status)
   auto p = par::process(
       loop,
       [](par::Pipe<int, int>) {
-        std::printf("first\nsecond\n");  // by lines, although it is no terminal
+        std::printf("first\nsecond\n");  // line by line, although it is not a terminal
         ::raise(SIGKILL);
       },
       options);
@@ -353,7 +353,7 @@ BOOST_AUTO_TEST_CASE(there_are_no_last_words_without_capture) {
   BOOST_TEST(par::Error(par::Errc::closed, "x").last_words() == "");
 }
 
-// ---- much, and who else holds the pipe ----
+// ---- large output, and other holders of the pipe ----
 
 BOOST_AUTO_TEST_CASE(a_hundred_megabytes_of_output_leave_no_memory_behind) {
   par::Reactor loop;
@@ -381,7 +381,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_megabytes_of_output_leave_no_memory_behind) {
         return n;
       },
       options);
-  BOOST_TEST(result_of_call(loop, f, 1).value() == 1);  // buffers have their size
+  BOOST_TEST(result_of_call(loop, f, 1).value() == 1);  // buffers have reached their size
   rusage before{};
   ::getrusage(RUSAGE_SELF, &before);
   BOOST_TEST(result_of_call(loop, f, chunks).value() == chunks);
@@ -414,7 +414,7 @@ BOOST_AUTO_TEST_CASE(a_child_waits_while_nobody_reads_its_output) {
 
 BOOST_AUTO_TEST_CASE(an_orphan_that_holds_the_pipe_delays_nothing) {
   par::Reactor loop;
-  PipeEnds line;  // its end tells that the one who was left behind is gone
+  PipeEnds line;  // its end of file shows that the orphan is gone
   Strings lines;
   par::Options options = captured(lines);
   options.in = Stdio::fd(line.reading);
@@ -438,7 +438,7 @@ BOOST_AUTO_TEST_CASE(an_orphan_that_holds_the_pipe_delays_nothing) {
   const par::Result<int> answer = result_of_call(loop, f, 1);  // it has not ended
   BOOST_TEST(!answer.has_value());
   BOOST_TEST((lines == Strings{"out left behind"}));
-  // Both ends are closed here, beside the data socket.
+  // Both ends are closed here, and so is the data socket.
   BOOST_TEST(testing::count_descriptors() <= before - 3);
 }
 
@@ -519,7 +519,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_child_may_still_write_its_output) {
   BOOST_TEST(end.read_all() == "all of it was written");
 }
 
-// ---- given, null, inherited ----
+// ---- given, null, inherited streams ----
 
 BOOST_AUTO_TEST_CASE(given_descriptors_become_streams_of_the_child_and_stay_open_in_the_caller) {
   par::Reactor loop;
@@ -543,12 +543,12 @@ BOOST_AUTO_TEST_CASE(given_descriptors_become_streams_of_the_child_and_stay_open
           return x;
         },
         options);
-    BOOST_TEST(::fcntl(out.writing, F_GETFD) == FD_CLOEXEC);  // still open, and as it was
+    BOOST_TEST(::fcntl(out.writing, F_GETFD) == FD_CLOEXEC);  // still open, and unchanged
     out.close_writing();
     err.close_writing();
     BOOST_TEST(result_of_call(loop, f, 2).value() == 2);
   }
-  BOOST_TEST(out.read_all() == "read: for the child\n");  // to its end: nobody else holds it
+  BOOST_TEST(out.read_all() == "read: for the child\n");  // to its end: no other process holds it
   BOOST_TEST(err.read_all() == "to the other\n");
 }
 
@@ -617,7 +617,7 @@ BOOST_AUTO_TEST_CASE(standard_input_is_inherited_on_request) {
   const int status = testing::elsewhere([] {
     PipeEnds in;
     par::init();
-    ::dup2(in.reading, STDIN_FILENO);  // of the moment of the call, not of the snapshot
+    ::dup2(in.reading, STDIN_FILENO);  // that of the call, not of the snapshot
     if (::write(in.writing, "x", 1) != 1) return 1;
     par::Reactor loop;
     par::Options options;
@@ -706,7 +706,7 @@ BOOST_AUTO_TEST_CASE(no_process_holds_an_additional_descriptor_afterwards) {
   auto plain =
       par::run(loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); });
   const int of_child = result_of_call(loop, plain, 1).value();
-  // When the pid is known the snapshot has let go of what the child has got from it.
+  // When the pid is known the snapshot has closed its copies of the child's descriptors.
   const auto is_known = [&](const par::Remote<int, int>& f) {
     return testing::loop_until(loop, [&] { return f.pid() != 0; });
   };

@@ -1,4 +1,4 @@
-// terminal.cpp - signals that others send: the keys of a terminal, and a service manager that stops all.
+// terminal.cpp - signals from outside: the keys of a terminal, and a service manager that stops all processes.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "testing.hpp"
@@ -53,7 +53,7 @@ struct Tube {
   int fds[2];
 };
 
-// A program in a process of its own, at a terminal of its own if it wants one.
+// A program in a process of its own, optionally at a terminal of its own.
 class Program {
 public:
   explicit Program(const std::function<int()>& f, const char* terminal = nullptr) {
@@ -76,7 +76,7 @@ public:
     if (pid_ > 0) end();
   }
   pid_t pid() const { return pid_; }
-  // What it returned, or 100 + the signal that ended it; -1: it does not end.
+  // The result of the program, or 100 + the signal that ended it; -1: it does not end.
   int end() {
     int status = 0;
     const pid_t pid = std::exchange(pid_, 0);
@@ -118,7 +118,7 @@ private:
 constexpr char ctrl_c = 3;
 constexpr char ctrl_backslash = 28;
 
-// Neither the program nor anybody of its family sends it.
+// The sender is neither the program nor one of its children.
 void stranger_sends(pid_t pid, int signum) {
   const pid_t stranger = ::fork();
   if (stranger == 0) ::_exit(::kill(pid, signum) == 0 ? 0 : 1);
@@ -209,7 +209,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_group_that_its_options_name) {
     own([&](auto r) { wrong += r.value().first != r.value().second; });
     auto shared = par::run(loop, group_of_child, in(snapshot, par::ProcessGroup::parent));
     shared([&](auto r) { wrong += r.value().first != ::getpgrp(); });
-    // That of the program, however deep.
+    // The group of the program, at any depth.
     auto nested = par::run(
         loop,
         [](int expected) {
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_cannot_join_a_group_has_its_own) {
   BOOST_TEST(status == 0);
 }
 
-// The end of a child ends what it has started, and nobody else of a group that is not its own.
+// The end of a child ends the processes that it has started, and no other process of a group that is not its own.
 BOOST_AUTO_TEST_CASE(the_end_of_a_child_does_not_end_the_group_of_the_program) {
   Program program([] {
     const pid_t bystander = ::fork();
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(an_unrelated_process_does_not_end_a_child_by_sigterm) {
     p.send(i);
     BOOST_TEST(loop_until(loop, [&] { return echoes == i; }));
   }
-  // The one that is meant works still, and another signal is no matter of this.
+  // The signalled child still works, and another signal has the default effect.
   std::optional<par::ExitStatus> status;
   p.on_exit([&](const par::ExitStatus& s) { status = s; });
   stranger_sends(p.pid(), SIGUSR1);
@@ -362,7 +362,7 @@ BOOST_AUTO_TEST_CASE(a_task_may_handle_sigterm_itself) {
   loop.run();
 }
 
-// What a task has forked is its own to end.
+// A task may end the processes that it has forked.
 BOOST_AUTO_TEST_CASE(a_task_may_end_its_own_processes_by_sigterm) {
   testing::allow_descriptors(1);
   par::Snapshot snapshot;
@@ -391,13 +391,13 @@ namespace {
 constexpr int workers = 3;
 
 struct Service {
-  Tube family;    // pids, when the calls are being worked on
-  Tube begun;     // a byte for each call that is
+  Tube family;    // pids, when the calls are being executed
+  Tube begun;     // a byte for each executed call
   Tube gate;      // a byte lets one of them return
-  Tube draining;  // a byte when the program has heard
+  Tube draining;  // a byte when the program drains
 };
 
-// Two calls for each worker, one in its task and one that waits; an idle one; a conversation.
+// Two calls for each worker, one in its task and one waiting; an idle worker; a process with messages.
 int serve(const Service& service) {
   par::SnapshotOptions two;
   two.replicas = 2;
