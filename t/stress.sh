@@ -1,11 +1,11 @@
 #!/bin/sh
-# stress.sh PROGRAM... - runs the test programs three times, each time in another order, while twice as many busy
+# stress.sh PROGRAM... runs the test programs three times, each time in another order, while twice as many busy
 # processes as CPUs run beside them.  SEED=n repeats the orders.  The programs are those of `make check`, built before.
 set -u
 seed=${SEED:-$(date +%s)}
 echo "check-stress: SEED=$seed"
 
-# A busy process ends with this script, also when this script is killed.
+# A busy process ends with this script, even if this script is killed.
 busy=
 trap 'test -z "$busy" || kill $busy 2>/dev/null' EXIT
 trap 'exit 1' HUP INT TERM

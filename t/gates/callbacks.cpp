@@ -1,4 +1,4 @@
-// callbacks.cpp - callbacks of each kind, without captures and with few: compilers look into what holds them.
+// callbacks.cpp - callbacks of each kind, without captures and with few: compilers analyse the memory that holds them.
 // t/gates/warnings.sh compiles it.
 #include <evparallel/evparallel.hpp>
 

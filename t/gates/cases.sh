@@ -1,6 +1,6 @@
 #!/bin/sh
-# No case is lost: the test programs have those of t/gates/cases.txt, no more and no less.
-# With --list it only prints them; `make cases` writes the list that way.
+# No case is lost: the test programs have exactly the cases of t/gates/cases.txt. With --list this
+# only prints them; `make cases` writes the list that way.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 # "inside/io suite/name", one line for each case.

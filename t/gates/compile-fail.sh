@@ -1,14 +1,14 @@
 #!/bin/sh
-# What users must not write is refused by the compiler, with a text that says what to do.
-# A file's first line is "// expect: TEXT". With EVPARALLEL_TEST_ACCEPTED defined it is right, and compiles:
-# so it was refused for that one thing and not for a slip of the pen.
+# The compiler refuses invalid uses, with a text that names the remedy. The first line of a file is "// expect: TEXT".
+# With EVPARALLEL_TEST_ACCEPTED defined the file is valid and compiles: so the compiler refuses the intended error and
+# not another mistake in the file.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 ls "$srcdir"/t/gates/refused/*.cpp >"$tmp/files"
 while read -r file; do queue $compile -fsyntax-only "$file"; done <"$tmp/files"
 
-# The right forms compile together, which reads the headers once: each in a namespace of its own, unless it opens one
-# that exists already.
+# The valid forms compile together, which reads the headers once: each is in a namespace of its own, unless it opens an
+# existing one.
 touch "$tmp/alone"
 n=0
 while read -r file; do

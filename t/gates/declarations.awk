@@ -1,14 +1,14 @@
-# declarations.awk - the declarations of C++ files, as far as clang-format's layout lets them be read. For gates.
+# declarations.awk - prints the declarations of C++ files, for gates. It relies on the layout that clang-format makes.
 #
 # Prints "kind qualified::name" of each, without namespace evparallel. Kinds: type, function, value (a field, an
-# enumerator, a constant), macro, unless it is undefined again; private for what is that in a class. Operators and
-# destructors have no name of their own, forward declarations say nothing, and what is in namespace detail or in one
-# without a name is left out.
+# enumerator, a constant), macro, unless it is undefined again; private for each of these in a private part of a class.
+# Operators and destructors have no name of their own, forward declarations are ignored, and so are the members of
+# namespace detail and of namespaces without a name.
 #
-# With -v bodies=1: "qualified::name text" of each function that has a body, in all namespaces, head and body in one
-# line. operator() is called operator_call there.
+# With -v bodies=1 it prints "qualified::name text" for each function that has a body, in all namespaces, with head and
+# body on one line. operator() is called operator_call there.
 
-# The first thing in s that stands between a pair of brackets, with all that is nested in it, is taken out.
+# Removes the first pair of brackets in s, with everything nested in it.
 function without(s, left, right,    i, c, deep, round, from) {
 	for (i = index(s, left); i <= length(s); i++) {
 		c = substr(s, i, 1)
@@ -47,7 +47,7 @@ function plain(s) {
 	sub(/ $/, "", s)
 	return s
 }
-# A declaration that is not one of a class, an enumeration or a namespace.
+# A declaration that does not declare a class, an enumeration or a namespace.
 function declare(s,    name) {
 	s = plain(s)
 	if (s == "" || s ~ /^(friend|static_assert|namespace|extern "C"|class [A-Za-z_0-9]*$|struct [A-Za-z_0-9]*$)/) return
@@ -97,7 +97,7 @@ function open_scope(s,    name) {
 		label[depth] = s
 		sub(/.*namespace */, "", label[depth])
 		sub(/^evparallel::/, "", label[depth])
-		if (label[depth] == "") label[depth] = "detail"   # without a name: as good as private
+		if (label[depth] == "") label[depth] = "detail"   # without a name: not public
 	} else if (s ~ /^(class|struct|union|enum|enum class)( [A-Za-z_0-9]+)?($| final| *[:<])/) {
 		what[depth] = s ~ /^enum/ ? "enum" : "class"
 		name = s

@@ -1,5 +1,5 @@
 #!/bin/sh
-# clang-format decides how the code looks, and nobody else. `make format` does as it says.
+# The layout of the code is that of clang-format. `make format` applies it.
 . "${srcdir:-.}/t/lib/gate.sh"
 tool clang-format
 cd "$srcdir"

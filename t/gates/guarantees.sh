@@ -1,17 +1,17 @@
 #!/bin/sh
-# Each sentence that evparallel(7) guarantees has a number, and each number a test that names it, as a label of its
+# Each sentence that evparallel(7) guarantees has a number, and each number has a test that names it, as a label of its
 # case: BOOST_AUTO_TEST_CASE(name, *testing::guarantee("1.2 5.1")).
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 page=man/evparallel.7
 
-# The items under GUARANTEES, and what is between them: a number, and text that ends in a full stop.
+# The items under GUARANTEES must consist of a number, and text that ends in a full stop.
 awk '
 	/^\.Sh/ { here = ($2 == "GUARANTEES") }
 	here && /^\.It / { print $2 }' "$page" >"$tmp/told"
 looked_at "$(wc -l <"$tmp/told")" guarantees
 
-# "1.3": the third of the group that is headed "1."; one sentence each, and a new one begins a new line.
+# "1.3" is the third sentence of the group with the heading "1."; each sentence begins on a new line.
 awk '
 	/^\.Sh/ { here = ($2 == "GUARANTEES"); next }
 	!here { next }
@@ -27,7 +27,7 @@ awk '
 	number != "" { if (ended) print number " has more than one sentence: " $0; ended = /\.$/ }' "$page" >"$tmp/disorder"
 empty 'the guarantees are numbered in order, and each is one sentence' "$tmp/disorder"
 
-# "number file" of all that cases name.
+# "number file" for each number that a case names.
 for file in t/inside/*.cpp t/outside/*.cpp t/issues/*.cpp; do
 	tr '\n' ' ' <"$file" | grep -o 'BOOST_[A-Z_]*CASE([^)]*guarantee("[^{]*{' | grep -o 'guarantee("[^"]*")' |
 		sed 's/^guarantee("//; s/")$//' | tr ' ' '\n' | sed "s|\$| $file|" || :

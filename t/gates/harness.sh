@@ -1,10 +1,10 @@
 #!/bin/sh
-# A test that fails says why in its last lines: the case, the assertion, the seed, and the processes that are left.
-# `make demo` says in a line for each folder what it builds, and in one that it configures.
+# A failed test gives the reason in its last lines: the case, the assertion, the seed, and the processes that are left.
+# `make demo` prints one line for each folder that it builds, and one for configuring.
 . "${srcdir:-.}/t/lib/gate.sh"
 ulimit -S -c 0
 
-# ends TEXT LINES PATTERN...: the last so many lines of what was said have each of these.
+# ends TEXT LINES PATTERN...: the last LINES lines of the output match each of these patterns.
 ends() {
 	text=$1
 	tail -n "$2" "$tmp/log" >"$tmp/end"
@@ -62,7 +62,7 @@ ends 'which shows commands' 1000 'libtool.* -c '
 said_for all | uniq >"$tmp/named"
 check 'other goals name each file' test "$(tr '\n' ' ' <"$tmp/named")" = 'CXX CXXLD '
 
-# The front door in a bare tree, with an autoreconf and a configure that say much.
+# The bootstrap Makefile in a bare tree, with an autoreconf and a configure that print many lines.
 mkdir "$tmp/bin" "$tmp/bare"
 cp "$srcdir/Makefile" "$tmp/bare"
 touch "$tmp/bare/configure.ac" "$tmp/bare/GNUmakefile.am" "$tmp/bare/VERSION"

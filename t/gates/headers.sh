@@ -19,7 +19,7 @@ run_queue
 for n in $(seq "$headers"); do checked "$(cat "$tmp/name.$n")" "$n"; done
 looked_at "$headers" headers
 
-# Two inline members of the same name are one to the linker: which one is called would be chance.
+# Two inline members of the same name are one to the linker: it would be chance which one is called.
 find "$srcdir/include" "$srcdir/src" -name '*.hpp' -exec grep -hoE '^ *(class|struct|enum class) (EVPARALLEL_API )?[A-Za-z_0-9]+( final)?( :.*)? \{' {} + |
 	grep -v '^ ' | sed -E 's/^(enum class|class|struct) (EVPARALLEL_API )?([A-Za-z_0-9]+).*/\3/' | sort >"$tmp/types"
 looked_at "$(wc -l <"$tmp/types")" types

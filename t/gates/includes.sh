@@ -1,10 +1,10 @@
 #!/bin/sh
-# src/README.md is the law: its table names the folders, lowest floor first, what runs where, and the floor of each
-# public header. Every include goes down a floor, or stays on it without a circle.
+# The table of src/README.md has the rules: it names the folders, lowest floor first, the processes that run them, and
+# the floor of each public header. Every include goes down a floor, or remains on it without a cycle.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
-# "file included-file", one line for each include of our own.
+# "file included-file", one line for each include of this library.
 own_includes() {
 	sed -n -e "s|^ *# *include *\"\(.*\)\".*|$1 src/\1|p" \
 	       -e "s|^ *# *include *<\(evparallel/.*\)>.*|$1 include/\1|p" "$1"
@@ -15,7 +15,7 @@ while read -r file; do own_includes "$file"; done <"$tmp/files" >"$tmp/pairs"
 looked_at "$(wc -l <"$tmp/files")" files
 looked_at "$(wc -l <"$tmp/pairs")" includes
 
-# ---- the law -------------------------------------------------------------------------------------
+# ---- the rules -----------------------------------------------------------------------------------
 
 # "floor folder" and "floor header", and "folder processes".
 awk -F'|' '/^\| `/ {
@@ -61,7 +61,7 @@ empty 'no two headers have the same name' "$tmp/twice"
 
 # ---- processes -----------------------------------------------------------------------------------
 
-# The first comment of a file says where it runs: in all of the processes of its folder, or in some.
+# The first comment of a file names the processes that run it: all processes of its folder, or some of them.
 grep '^src/' "$tmp/files" | while read -r file; do
 	runs=$(sed -n '2,12s|^// Runs in: \([a-z, ]*\)\..*|\1|p' "$file" | tr -d ,)
 	folder=${file#src/}
@@ -73,9 +73,9 @@ grep '^src/' "$tmp/files" | while read -r file; do
 done >"$tmp/astray"
 empty 'every file says in which processes it runs, and its folder allows them' "$tmp/astray"
 
-# ---- who sees what -------------------------------------------------------------------------------
+# ---- who may include what ------------------------------------------------------------------------
 
-# Outside tests, those of issues and examples see the library as users do. What tests share in t/lib does so, too.
+# Tests in outside and issues, and examples, see the library as users do; so do the helpers in t/lib.
 find examples t/outside t/issues t/lib -name '*.[hc]pp' >"$tmp/outside"
 looked_at "$(wc -l <"$tmp/outside")" 'outside files'
 while read -r file; do own_includes "$file"; done <"$tmp/outside" |

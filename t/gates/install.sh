@@ -1,21 +1,21 @@
 #!/bin/sh
-# Installs the library as a user would, builds and runs the examples against it, and takes it away again.
+# Installs the library as a user would, builds and runs the examples with it, and uninstalls it.
 . "${srcdir:-.}/t/lib/gate.sh"
 tool "${PKG_CONFIG%% *}"
 
-# Every folder of this build, moved below $tmp: no DESTDIR, and yet nothing outside is touched.
-# (libtool refuses other places, as the library's own path is known to it already.)
+# Every folder of this build is moved below $tmp: DESTDIR is not needed, and nothing outside is touched. (libtool
+# refuses other places, as it already knows the path of the library.)
 moved=
 for dir in $dirs; do moved="$moved ${dir%%=*}=$tmp${dir#*=}"; done
 place() { for dir in $moved; do case $dir in "$1="*) echo "${dir#*=}" ;; esac; done; }
 
-quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s -j1 "$@" $moved; }   # no part of the jobserver's crew
+quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s -j1 "$@" $moved; }   # not a client of the jobserver
 
 check 'make install' quiet_make install
 find "$tmp" ! -type d ! -name said | sort >"$tmp/said.installed"
 looked_at "$(wc -l <"$tmp/said.installed")" 'installed files'
 
-# pkg-config reads where things are to be; here they are below $tmp.
+# pkg-config reads the final places; here they are below $tmp.
 from_pc() {
 	PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG --define-variable=libdir="$(place libdir)" \
 		--define-variable=includedir="$(place includedir)" "$@" "${module:-evparallel}"
@@ -24,7 +24,7 @@ check 'pkg-config finds the library' from_pc --exists --print-errors
 version=$(from_pc --modversion || :)
 if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "pkg-config gives version $version"; else not_ok "pkg-config gives version $version, not that of VERSION"; fi
 
-# What an example is called with, and in which it finds something.
+# The arguments of an example, and a folder with content for it to find.
 mkdir "$tmp/said.texts"
 printf 'one two two\n' >"$tmp/said.texts/a.txt"
 printf 'two three\n' >"$tmp/said.texts/b.txt"
@@ -64,7 +64,7 @@ done
 looked_at "$examples" examples
 
 if test -f "$(place libdir)/libevparallel.a"; then
-	# A sanitizer cannot be linked statically; then it is the library alone.
+	# A sanitizer cannot be linked statically; only the library is static then.
 	whole=-static
 	if test -n "$audit"; then
 		whole="-L$tmp/said.static"

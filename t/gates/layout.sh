@@ -1,5 +1,5 @@
 #!/bin/sh
-# Each test stands in the folder of its kind under a name that says what it is about, and is run.
+# Each test is in the folder of its kind, its name describes its subject, and it is run.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
@@ -8,7 +8,7 @@ looked_at "$(wc -l <"$tmp/sources")" 'sources of test programs'
 find t/gates -name '*.sh' | sort >"$tmp/gates"
 looked_at "$(wc -l <"$tmp/gates")" gates
 
-# What programs are made of stands beside them, and is named in the makefile.
+# Files that programs are made of are in the same folder, and the makefile names them.
 while read -r source; do
 	case " $programs " in *" ${source%.cpp}.t "*) continue ;; esac
 	grep -q "^[^#]*\(= \|  \| \)$source\( \|\$\)" GNUmakefile.am || echo "$source"

@@ -1,6 +1,6 @@
-// linkage.cpp - a remote function in a program that is linked in one way or another; see linkage.sh.
+// linkage.cpp - a remote function in a program that is linked in different ways; see linkage.sh.
 //
-// Arguments: a library to be loaded before the snapshot, and one to be loaded after it; or none.
+// Arguments: a library to load before the snapshot, and one to load after it; or none.
 #include <evparallel/run.hpp>
 
 #ifndef EVPARALLEL_TEST_STATIC

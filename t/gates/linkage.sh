@@ -1,6 +1,6 @@
 #!/bin/sh
-# The same program, position-independent, at fixed addresses, and static: each knows its own functions and
-# those of libraries that it has loaded before the snapshot, and no others.
+# The same program, position-independent, at fixed addresses, and static: each knows its own functions and those of
+# libraries that it has loaded before the snapshot, and no others.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 here=$PWD
@@ -18,13 +18,13 @@ END
 	echo "late: unknown function: it is in $late, which was loaded after the snapshot was taken; load it before"
 } >"$tmp/with_libraries"
 
-# built NAME COMPILE-FLAGS LINK-FLAGS-AND-LIBRARIES: "$tmp/NAME".
+# built NAME COMPILE-FLAGS LINK-FLAGS-AND-LIBRARIES: builds "$tmp/NAME".
 built() {
 	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
 	check "$1: links" $link -o "$tmp/$1" $2 "$tmp/$1.o" $3
 }
 
-# answers NAME FILE ARGUMENTS...: what it says is what FILE says.
+# answers NAME FILE ARGUMENTS...: its output is that in FILE.
 answers() {
 	name=$1
 	expected=$2
@@ -33,13 +33,14 @@ answers() {
 	check "$name: answers${1+, and names the library that was loaded late}" diff -u "$expected" "$tmp/said.$name"
 }
 
-# has_type NAME NUMBER WORD: e_type of its ELF header, so that a flag that does nothing is noticed.
+# has_type NAME NUMBER WORD: checks e_type in its ELF header, so that a flag without effect is noticed.
 has_type() {
 	type=$(od -An -t u2 -j 16 -N 2 "$tmp/$1" | tr -d ' ')
 	if test "$type" = "$2"; then ok "$1: $3"; else not_ok "$1: its ELF type is ${type:-none}, not $2"; fi
 }
 
-# no_library_for NAME COMPILE-FLAGS: containers of another kind than the library's do not link, and the linker says why.
+# no_library_for NAME COMPILE-FLAGS: a program with containers of another kind than those of the library does not link,
+# and the linker gives the reason.
 no_library_for() {
 	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
 	if $link -o "$tmp/$1" "$tmp/$1.o" $shared >"$tmp/said.$1" 2>&1; then

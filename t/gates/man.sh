@@ -1,5 +1,5 @@
 #!/bin/sh
-# The manual pages are sound mdoc, and each example of theirs compiles, without a warning, and runs to its end.
+# The manual pages are valid mdoc, and each of their examples compiles, without a warning, and runs to its end.
 . "${srcdir:-.}/t/lib/gate.sh"
 tool mandoc
 

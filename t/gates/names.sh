@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every public name has its place in the manual: what the headers declare outside of namespace detail, and what
-# the shared library exports. Every public header is in the list of evparallel(7).
+# Every public name is in the manual: the names that the headers declare outside of namespace detail, and those that the
+# shared library exports. Every public header is in the list of evparallel(7).
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
@@ -8,7 +8,7 @@ names_of() {
 	cat "$@" | awk -f t/gates/declarations.awk
 }
 
-# ---- the reader of headers is sound --------------------------------------------------------------
+# ---- the reader of headers works -----------------------------------------------------------------
 
 cat >"$tmp/sample.hpp" <<'SAMPLE'
 #define EVPARALLEL_SAMPLE \
@@ -82,7 +82,7 @@ check 'the sample header is parsed correctly' diff -u "$tmp/expected" "$tmp/foun
 names_of include/evparallel/*.hpp include/evparallel/detail/*.hpp include/evparallel/version.hpp.in | sort -u >"$tmp/all"
 grep -v '^private ' "$tmp/all" >"$tmp/declared"
 sed -n 's/^private /function /p' "$tmp/all" >"$tmp/private"
-# What is exported is declared; here it stands for itself, should the reader of headers miss it.
+# An exported name is also declared; it is listed here in case the reader of headers misses it.
 sed -n -e '/::detail::/d' -e '/operator/d' -e '/~/d' -e 's/\[abi:[a-z0-9]*\]//g' -e 's/^evparallel::\([A-Za-z_0-9:]*\).*/function \1/p' t/gates/symbols.txt |
 	sort -u | grep -v -x -F -f "$tmp/private" >"$tmp/exported"
 sort -u "$tmp/declared" "$tmp/exported" >"$tmp/names"
@@ -91,7 +91,8 @@ looked_at "$(wc -l <"$tmp/exported")" 'exported names'
 
 # ---- headers -------------------------------------------------------------------------------------
 
-# The list under HEADERS in evparallel(7) is what is installed beside evparallel.hpp, which includes all of it.
+# The list under HEADERS in evparallel(7) has the headers that are installed beside evparallel.hpp, which includes all
+# of them.
 awk '/^\.Sh/ { here = ($2 == "HEADERS") } here && /^\.It Pa / { print $3 }' man/evparallel.7 | sort >"$tmp/listed"
 for header in include/evparallel/*.hpp include/evparallel/version.hpp.in; do
 	header=${header##*/}
@@ -102,8 +103,8 @@ check 'evparallel(7) lists the public headers' diff -u "$tmp/installed" "$tmp/li
 
 # ---- the pages -----------------------------------------------------------------------------------
 
-# "page word" of all that a page marks as a name, and of what stands in its literal displays; "page =word" of what
-# stands under NAME. Examples do not count. Template arguments are taken off.
+# "page word" for each word that a page marks as a name, and for each word of its literal displays; "page =word" for
+# each name under NAME. Examples do not count. Template arguments are removed.
 marked() {
 	awk '
 	function words(s, mark,    n, i, parts) {
@@ -131,7 +132,7 @@ marked() {
 marked man/*.[1-9] | sort -u >"$tmp/marked"
 looked_at "$(wc -l <"$tmp/marked")" 'words of the pages'
 
-# A member is found by Class::member anywhere, or alone in a page that has the class under NAME.
+# A member counts as Class::member in any page, or alone in a page that has the class under NAME.
 awk '
 	NR == FNR { if ($2 ~ /^=/) home[substr($2, 2)] = home[substr($2, 2)] " " $1; else { has[$1, $2]; any[$2] } next }
 	{

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The way of a call, as evparallel_internals(7) shows it hop by hop, is the way that the sources take: each function is defined
-# in the file that is named, and is called by one that stands above it in its table, or was handed on as a pointer by
-# one further up. The first of a table must be called, or handed on, by somebody.
+# The way of a call in the sources is the one that evparallel_internals(7) shows step by step: each function is defined
+# in the file that the page names, and is called by a function above it in its table, or is passed as a pointer by one
+# further up. The first function of a table must be called, or passed, by some function.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 page=man/evparallel_internals.7
@@ -18,7 +18,7 @@ looked_at "$(wc -l <"$tmp/hops")" 'hops'
 rows=$(awk '/^\.Sh/ { here = ($2 == "IMPLEMENTATION") } here && /^\.It/ { n++ } END { print n + 0 }' "$page")
 if test "$rows" = "$(wc -l <"$tmp/hops")"; then ok 'every row is a hop'; else not_ok "the page has $rows rows that are not all hops"; fi
 
-# The page has the folders of src, all of them, in the order of src/README.md.
+# The page lists all folders of src, in the order of src/README.md.
 awk '/^\.S[sh]/ { here = ($0 == ".Ss The folders of src") } here && /^\.It Pa / { print $3 }' "$page" >"$tmp/folders"
 sed -n 's/^| `\([a-z]*\)` |.*/\1/p' src/README.md >"$tmp/rooms"
 looked_at "$(wc -l <"$tmp/rooms")" 'folders'
@@ -42,7 +42,7 @@ awk '
 	}
 	NR == FNR {
 		key = $1 " " $2
-		text = substr($0, index($0, "{"))   # its own head is no call of it
+		text = substr($0, index($0, "{"))   # its own head is not a call of it
 		body[key] = body[key] " " text
 		everything = everything " " text
 		next
@@ -53,7 +53,7 @@ awk '
 		if ($1 != table) {
 			table = $1
 			first = n + 1
-			# From outside come the calls of users alone.
+			# Only calls by users come from outside.
 			found = $2 ~ /operator_call/ || $2 == "run" || calls(everything, $2) || hands_on(everything, $2)
 		} else {
 			found = 0
@@ -66,7 +66,7 @@ awk '
 	}' "$tmp/bodies" "$tmp/hops" >"$tmp/gaps"
 empty 'the path of a call is the one in the page' "$tmp/gaps"
 
-# What src/README.md names behind a file is defined there.
+# Functions that src/README.md names behind a file are defined in that file.
 tr '\n' ' ' <src/README.md | grep -oE '`[a-z]+/[a-z_]+\.[ch]pp` +`[A-Za-z_:]+`' | tr -d '`' | tr -s ' ' | sort -u >"$tmp/named"
 looked_at "$(wc -l <"$tmp/named")" 'functions of src/README.md'
 awk 'NR == FNR { defined[$1 " " $2]; next } !(("src/" $0) in defined) { print $2 " is not defined in src/" $1 }' \

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Who may touch what, and what nobody may. Comments and texts do not count as use.
+# Which file may use a name, and which names are forbidden. Comments and texts do not count as use.
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
-# One file without comments and without what stands between quotes, lines kept. Includes keep their names.
+# One file without comments and without text between quotes; lines are kept. Includes keep their names.
 code_of() {
 	awk '
 	/^ *# *include/ && !inside { print; next }
@@ -47,7 +47,7 @@ uses() {
 	grep -E "^[^:]*:(.*[^A-Za-z0-9_.>])?($1)" "$tmp/code" || :
 }
 
-# only_in PATTERN FILES: nowhere else, and there indeed: a rule about something that nobody does has lost its object.
+# only_in PATTERN FILES: no use in other files, and at least one in each of these: a rule without a use is obsolete.
 only_in() {
 	uses "$1" >"$tmp/uses"
 	printf '%s\n' $2 >"$tmp/allowed"
@@ -56,7 +56,7 @@ only_in() {
 	empty "only in $2: $1" "$tmp/astray"
 }
 
-# nowhere_but PATTERN [FILES]: these may, but need not.
+# nowhere_but PATTERN [FILES]: these files may use it, but need not.
 nowhere_but() {
 	uses "$1" >"$tmp/uses"
 	printf '%s\n' ${2-} >"$tmp/allowed"
@@ -74,21 +74,21 @@ only_in     'sigaltstack *\(' 'src/backtrace/crash_record.cpp'
 only_in     '# *include *<event2/' 'src/loop/event_loop.hpp src/loop/event_loop.cpp'
 only_in     '# *include *<nlohmann/' 'include/evparallel/detail/json_document.hpp'
 only_in     '_[eE]xit *\(' 'src/system/fork.cpp src/snapshot/server.cpp'
-# What a kernel may be without: t/gates/without-memfd.sh runs what uses it as on such a kernel.
+# A system call that a kernel may lack: t/gates/without-memfd.sh runs its users as on such a kernel.
 only_in     'memfd_create *\(' 'src/system/new_descriptor.cpp'
-# None of the library's descriptors has the number of a standard stream: they come from one place.
+# No descriptor of the library has the number of a standard stream: all are made in one place.
 only_in     '(socketpair|pipe2|eventfd|signalfd|timerfd_create|inotify_init1?|epoll_create1?|openat|open64|creat) *\(' 'src/system/new_descriptor.cpp'
 only_in     '::open *\(' 'src/system/new_descriptor.cpp'
 only_in     'F_DUPFD(_CLOEXEC)?' 'src/system/new_descriptor.cpp'
 nowhere_but '::(socket|accept4?|pipe|dup|mkstemp|mkostemp|tmpfile|shm_open|scandir) *\('
 nowhere_but '(opendir|fopen|freopen|popen|SYS_open[a-z0-9]*|SYS_dup[23]?)([^a-z_]|$)'
 nowhere_but 'std::[io]?fstream'
-# Where one is put in the place of another.
+# Calls that replace a descriptor by another one.
 only_in     '::dup[23] *\(' 'src/system/fork.cpp src/system/stdio_plan.cpp'
-# Where the kernel refuses to wait, nobody may spin.
+# If the kernel refuses to wait, the library must not spin.
 only_in     '::poll *\(' 'src/system/polling.cpp'
 nowhere_but '::(ppoll|select|pselect|epoll_wait|epoll_pwait|sigwait|sigwaitinfo) *\('
-only_in     '::sigtimedwait *\(' 'src/system/flush_streams.cpp'   # takes a signal that is there, and does not wait
+only_in     '::sigtimedwait *\(' 'src/system/flush_streams.cpp'   # takes a pending signal, and does not wait
 nowhere_but '(close_range|pidfd_open|SYS_memfd_create|SYS_close_range)'
 only_in     'SYS_pidfd_open' 'src/system/new_descriptor.cpp'
 only_in     'SYS_pidfd_send_signal' 'src/system/fork.cpp'

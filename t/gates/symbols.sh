@@ -1,10 +1,10 @@
 #!/bin/sh
-# The names that the shared library exports are those of t/gates/symbols.txt, no more and no less.
-# With --list it only prints them; `make symbols` writes the list that way.
+# The names that the shared library exports are exactly those of t/gates/symbols.txt. With --list this only prints them;
+# `make symbols` writes the list that way.
 . "${srcdir:-.}/t/lib/gate.sh"
 
-# Only ours: which instances of std:: are in the library is the compiler's choice. Some of those begin with what they
-# return, which may be ours.
+# Only names of this library: the compiler chooses which instances of std:: are in the library. Some of those begin with
+# their return type, which may be a type of this library.
 names() {
 	${NM:-nm} -DC --defined-only .libs/libevparallel.so | sed 's/^[0-9a-f]* *[A-Za-z] //' |
 		grep -v '^evparallel::[^(<,]* std::'
@@ -23,12 +23,12 @@ exported >"$tmp/exported" || :
 looked_at "$(wc -l <"$tmp/exported")" 'exported names'
 check 'the exported names are those of t/gates/symbols.txt (if the change is intended: make symbols)' diff -u "$srcdir/t/gates/symbols.txt" "$tmp/exported"
 
-# The library that stands in front of the C++ runtime, for programs that ask for it, does nothing else.
+# libevparallel-throw, which wraps a function of the C++ runtime for programs that ask for it, does nothing else.
 ${NM:-nm} -DC --defined-only .libs/libevparallel-throw.so | sed 's/^[0-9a-f]* *[A-Za-z] //' >"$tmp/exported_by_throw"
 echo __cxa_throw >"$tmp/meant"
 check 'libevparallel-throw exports only __cxa_throw' diff "$tmp/meant" "$tmp/exported_by_throw"
 
-# Nothing else may slip through the map.
+# No other name may pass the map.
 names | grep -v -x -F -f "$tmp/exported" >"$tmp/strangers" || :
 empty 'no other name is exported' "$tmp/strangers"
 finish

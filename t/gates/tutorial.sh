@@ -1,6 +1,6 @@
 #!/bin/sh
-# The programs of doc/tutorial.md run to their end and say something, and each piece of code that the tutorial or
-# README.md quotes is in the example that the page has named last.
+# The programs of doc/tutorial.md run to their end and print something, and each piece of code that the tutorial or
+# README.md quotes is in the last example that the page has named before it.
 . "${srcdir:-.}/t/lib/gate.sh"
 page=$srcdir/doc/tutorial.md
 
@@ -18,7 +18,7 @@ looked_at "$programs" programs
 grep -o 'examples/tutorial/[a-z_]*\.cpp' "$page" | sort -u >"$tmp/named"
 check 'the page names every program and no other' diff "$tmp/there" "$tmp/named"
 
-# "found" or "lost" for each quote, and where it begins. Indentation does not count.
+# "found" or "lost" for each quote, and its first line. Indentation does not count.
 awk -v srcdir="$srcdir" '
 	function plain(line) { sub(/^ +/, "", line); return line "\n" }
 	function text_of(file,    line, text) {

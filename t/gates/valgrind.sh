@@ -1,6 +1,6 @@
 #!/bin/sh
-# Cells of the fault matrix under valgrind. Its exit codes say nothing here, since they would stand in the place of
-# the children's: each process has a log of its own, and an error leaves a suppression to be filled in.
+# Cells of the fault matrix under valgrind. The exit codes of valgrind are not used here, since they would replace those
+# of the children: each process has a log of its own, and an error leaves a suppression in it.
 . "${srcdir:-.}/t/lib/gate.sh"
 tool valgrind
 

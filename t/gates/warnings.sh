@@ -1,6 +1,6 @@
 #!/bin/sh
-# Programs that use the library compile without a warning, by each compiler that is here: examples/, callbacks of each
-# kind, and the manual's examples, which t/gates/man.sh compiles with the compiler of this build.
+# Programs that use the library compile without a warning, with each compiler that is installed: examples/, callbacks of
+# each kind, and the examples of the manual, which t/gates/man.sh compiles with the compiler of this build.
 . "${srcdir:-.}/t/lib/gate.sh"
 if test -n "$audit"; then
 	echo '1..0 # SKIP: under a sanitizer compilers warn of its own code'
@@ -11,7 +11,7 @@ for page in "$srcdir"/man/*.[37]; do
 	examples_of "$page" "$tmp/${page##*/}"
 done
 
-# Nothing is linked, and clang warns of libraries then.
+# Nothing is linked, and clang warns about unused libraries then.
 png_headers=
 for word in $png; do case $word in -l* | -L*) ;; *) png_headers="$png_headers $word" ;; esac; done
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# On a kernel without memfd_create, what needs it is refused by name, and the rest works.
-# A preloaded library stands in for such a kernel.
+# On a kernel without memfd_create, its users are refused by name, and everything else works. A
+# preloaded library simulates such a kernel.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 shim=$PWD/t/lib/.libs/no_memfd.so

@@ -1,5 +1,5 @@
-# gate.sh - what every gate begins with: TAP, a place for files, and no mercy for a missing tool.
-# A gate reads $srcdir, stands in the build tree, and writes into $tmp alone.
+# gate.sh - the start of every gate: TAP, a folder for files, and a failure if a tool is missing.
+# A gate reads $srcdir, runs in the build tree, and writes only into $tmp.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -8,7 +8,7 @@ srcdir=${srcdir:-.}
 points=0
 tmp=$(mktemp -d)
 : >"$tmp/failed"
-# The plan comes last. A gate that dies half-way prints none, which is an error to the driver.
+# The plan comes last. A gate that dies early prints none, which is an error for the driver.
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
@@ -17,8 +17,8 @@ ok() {
 	echo "ok $points - $1"
 }
 
-# not_ok TEXT [FILE]: FILE holds what there is to say about it, which is said again in the end, as far as it is short:
-# all that there is of a log that was cut.
+# not_ok TEXT [FILE]: FILE has the details. They are printed again at the end, as far as they are short: a truncated log
+# may contain nothing else.
 not_ok() {
 	points=$((points + 1))
 	echo "not ok $points - $1"
@@ -26,18 +26,18 @@ not_ok() {
 	test -z "${2-}" || { sed 's/^/# /' "$2"; sed -e 's/^/#   /' -e 10q "$2" >>"$tmp/failed"; }
 }
 
-# check TEXT COMMAND...: what the command prints is the diagnosis.
+# check TEXT COMMAND...: the output of the command is the diagnosis.
 check() {
 	text=$1
 	shift
 	if "$@" >"$tmp/said" 2>&1; then ok "$text"; else not_ok "$text" "$tmp/said"; fi
 }
 
-# What does not depend on one another runs on all CPUs:
+# Independent jobs run on all CPUs:
 #   queue COMMAND...    sets $queued, the number of the job; nothing runs yet
-#   run_queue           runs all that was queued, and returns when the last has ended
-#   checked TEXT JOB    as check, of a job that has ended
-#   status_of JOB, said_by JOB: its exit status, and the file with what it printed
+#   run_queue           runs all queued jobs, and returns when the last one has ended
+#   checked TEXT JOB    as check, for a job that has ended
+#   status_of JOB, said_by JOB: its exit status, and the file with its output
 queued=0
 queue() {
 	queued=$((queued + 1))
@@ -56,8 +56,8 @@ checked() {
 	if test "$(status_of "$2")" = 0; then ok "$1"; else not_ok "$1" "$(said_by "$2")"; fi
 }
 
-# runs TEXT PROGRAM [ARGUMENT...]: it ends in time, with status 0, without any input; a child that is meant to crash
-# leaves no core.
+# runs TEXT PROGRAM [ARGUMENT...]: the program ends in time, with status 0, without any input; a child that is meant to
+# crash writes no core.
 runs() {
 	ulimit -S -c 0
 	seconds=$(awk 'BEGIN { print int(300 * (ENVIRON["TEST_TIME_SCALE"] > 0 ? ENVIRON["TEST_TIME_SCALE"] : 1)) + 1 }')
@@ -66,12 +66,12 @@ runs() {
 	check "$text" timeout -k 5 "$seconds" "$@" </dev/null
 }
 
-# How users compile who want to be warned.  A sanitizer's code has warnings of its own.
+# The warnings that careful users enable. The code of a sanitizer has warnings of its own.
 strict='-O2 -Wall -Wextra -Wshadow -Wconversion -Werror'
 test -z "${audit-}" || strict=-O0
 
-# examples_of PAGE NAME: writes each literal display under EXAMPLES as NAME-1.cpp, NAME-2.cpp, ... Each stands for
-# itself.
+# examples_of PAGE NAME: writes each literal display under EXAMPLES as NAME-1.cpp, NAME-2.cpp, ... Each is a whole
+# program.
 examples_of() {
 	awk -v to="$2" '
 	/^\.Sh/ { here = ($2 == "EXAMPLES") }
@@ -81,12 +81,12 @@ examples_of() {
 	' "$1"
 }
 
-# empty TEXT FILE: good if there is nothing to complain about.
+# empty TEXT FILE: passes if the file with complaints is empty.
 empty() {
 	if test -s "$2"; then not_ok "$1" "$2"; else ok "$1"; fi
 }
 
-# looked_at COUNT WHAT: a gate that looked at nothing must fail.
+# looked_at COUNT WHAT: a gate that has checked nothing must fail.
 looked_at() {
 	if test "$1" -gt 0; then ok "looked at $1 $2"; else not_ok "looked at no $2"; fi
 }

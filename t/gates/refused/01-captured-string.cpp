@@ -1,5 +1,5 @@
 // expect: captures something that cannot be copied byte by byte
-// A string's bytes point into the heap of the parent.
+// The bytes of a string point into the heap of the parent.
 #include <evparallel/evparallel.hpp>
 #include <string>
 namespace par = evparallel;

@@ -1,5 +1,5 @@
 // expect: captures something that cannot be copied byte by byte
-// What a std::function holds may be on the heap, and nobody can tell.
+// The content of a std::function may be on the heap, and its type does not show that.
 #include <evparallel/run.hpp>
 #include <functional>
 namespace par = evparallel;

@@ -1,5 +1,5 @@
 // expect: a pointer, string_view or reference_wrapper means nothing in another process
-// The C function itself is such a shape: a lambda around it takes the string.
+// The C function itself has such an argument: a lambda around it takes the string.
 #include <evparallel/evparallel.hpp>
 #include <cstdio>
 #include <string>

@@ -1,5 +1,5 @@
 // expect: a pointer, string_view or reference_wrapper means nothing in another process
-// A bound argument travels as the type of the parameter, whatever it was given as.
+// A bound argument travels as the type of the parameter, whatever type was given.
 #include <evparallel/evparallel.hpp>
 #include <string>
 namespace par = evparallel;

@@ -1,5 +1,5 @@
 // expect: a pointer, string_view or reference_wrapper means nothing in another process
-// The codec would be content: it makes views of the text that it reads, and that text is gone
+// A codec could read it: but it makes views of the text that it reads, and that text is gone
 // before the task sees them.
 #include <evparallel/evparallel.hpp>
 #include <cstddef>

@@ -1,5 +1,5 @@
 // expect: nlohmann/json cannot write this type: give it a to_json
-// An optional is JSON if what it holds is.
+// An optional can be written as JSON only if its value can.
 #include <evparallel/evparallel.hpp>
 #include <optional>
 namespace par = evparallel;

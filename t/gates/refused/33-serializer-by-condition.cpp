@@ -1,6 +1,6 @@
 // expect: adl_serializer
-// The compiler cannot tell which of two conditions is the narrower one, and says so in its own
-// words: the program must say that it wants its own.
+// The compiler cannot decide which of two conditions is the narrower one, and its error has its own
+// text: the program must choose its own serializer.
 #ifdef EVPARALLEL_TEST_ACCEPTED
 #define EVPARALLEL_NO_STD_JSON
 #endif
