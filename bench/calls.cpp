@@ -1,4 +1,4 @@
-// calls.cpp - what a call to a living child costs: alone, and with others under way.
+// calls.cpp - the cost of a call to a living child: alone, and with others under way.
 #include <evparallel/evparallel.hpp>
 
 #include "floor.hpp"
@@ -62,7 +62,7 @@ double floor_round_trips(int fd, int count) {
   return (now() - start) / count;
 }
 
-// The near side of the bare echo: `under_way` messages at first, then one for each that comes back.
+// The near side of the bare echo: it sends `under_way` messages at first, then one for each that comes back.
 struct EventFlood {
   int fd;
   event_base* base;
@@ -118,7 +118,7 @@ double event_flood(int fd, long count, long under_way) {
   return time / static_cast<double>(count);
 }
 
-// ---- ours ----
+// ---- the library ----
 
 template <class Remote, class Value>
 struct Calls {
@@ -140,7 +140,7 @@ double our_calls(par::Reactor& loop, Remote& remote, const Value& value, long co
                  long under_way) {
   Calls<Remote, Value> calls{remote, value, count};
   const double start = now();
-  // From inside the loop, so that the first ones are gathered, as those of the echo are.
+  // The calls are made inside the loop, so that the first ones are gathered, as those of the echo are.
   loop.post([&] {
     for (long i = 0; i < under_way; ++i) calls.send();
   });
@@ -152,7 +152,7 @@ std::unique_ptr<par::Snapshot> snapshot_at(Cpus where) {
   return bench::place(where, [] { return std::make_unique<par::Snapshot>(); });
 }
 
-// ---- the questions ----
+// ---- the rows ----
 
 void round_trips(Cpus where) {
   const int fd = bench::echo_child(where, message_size);
@@ -199,13 +199,13 @@ void in_flight(Cpus where) {
   const bench::Pair numbers =
       bench::compare([&] { return our_calls(loop, json, 12345, count, 64); },
                      [&] { return event_flood(fd, count, 64); }, blocks, 1);
-  // A rate and no ratio: in thousands a second.
+  // A rate and not a ratio: in thousands a second.
   bench::row("JSON int calls, 64 in flight, k/s", bench::name_of(where),
              bench::rate(1 / numbers.ours), "libevent echo " + bench::rate(1 / numbers.floor),
              1 / numbers.ours / 1e3, bench::at_least(where == Cpus::one ? 1000 : 300));
 }
 
-// Message rate against size, for the picture.
+// Message rate by size, for the picture.
 void sizes() {
   const auto snapshot = snapshot_at(Cpus::one);
   par::Reactor loop;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What it costs to compile a program that uses the library, at -O2: against one that uses nlohmann/json by hand,
-# and against that header alone.  CXX and compile_flags come from the makefile.
+# The time to compile a program that uses the library, at -O2, compared with one that uses nlohmann/json directly, and
+# with that header alone.  CXX and compile_flags come from the makefile.
 set -eu
 export CCACHE_DISABLE=1 # where the compiler is a cache
 tmp=$(mktemp -d)
@@ -74,7 +74,7 @@ time_of() {
 	echo $(((end - start) / 1000000))
 }
 
-# compare QUESTION OURS OTHER BAR: the median of the ratios of five turns, after one to warm up.
+# compare QUESTION OURS OTHER BAR: the median of the ratios of five turns, after one turn to warm up.
 compare() {
 	time_of "$2" >/dev/null; time_of "$3" >/dev/null
 	for turn in 1 2 3 4 5; do echo "$(time_of "$2") $(time_of "$3")"; done |

@@ -1,7 +1,7 @@
-// counts.cpp - the same few steps, for callgrind to count: see counts.sh.
+// counts.cpp - a few steps for callgrind to count: see counts.sh.
 //
-// counts STEP TIMES: does one of them so many times, in a parent, a snapshot and children that all end by themselves, so that
-// each leaves its numbers.  Prints which process was who.
+// counts STEP TIMES: repeats one step TIMES times, in a parent, a snapshot and children that all end by themselves, so
+// that each writes its numbers.  Prints the role of each process.
 #include <evparallel/evparallel.hpp>
 
 #include <sched.h>
@@ -39,7 +39,7 @@ long page_faults(int who) {
   return usage.ru_minflt;
 }
 
-// Who runs when would decide how much is gathered.
+// On several CPUs the scheduler would decide how much is gathered.
 void stay_on_one_cpu() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -54,7 +54,7 @@ struct Scene {
   par::Options options{};
   Scene() { options.snapshot = &snapshot; }
 
-  // Waits for it, so that it leaves its numbers, and counts what its children had.
+  // Waits for the end of the snapshot, so that it writes its numbers, and counts those of its children.
   void end() {
     const pid_t pid = snapshot.pid();
     snapshot.stop();
@@ -65,7 +65,7 @@ struct Scene {
   }
 };
 
-// `under_way` at a time.
+// `under_way` calls at a time.
 template <class Remote, class Value>
 void call(Scene& scene, Remote& remote, const Value& value, long times, long under_way) {
   std::function<void()> next = [&] {

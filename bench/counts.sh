@@ -1,11 +1,11 @@
 #!/bin/sh
-# counts.sh [KEPT]: what a step costs in numbers that do not hang on the machine: instructions and system calls, as
+# counts.sh [KEPT]: the cost of a step in numbers that do not depend on the machine: instructions and system calls, as
 # callgrind counts them, and page faults, in the parent, in the snapshot and in its children.
 #
-# Each step is done N and 2 N times, and the difference divided by N; children count from their birth.  The tables of
-# one compiler and one set of libraries are alike to some thousandths.  With KEPT, an earlier table, it fails where a
-# number of instructions or of system calls has risen by more than 3 % and that table is of the same versions.
-# Reading a clock counts as a system call here, since valgrind hides what makes it none.
+# Each step is done N and 2 N times, and the difference is divided by N; the counts of a child begin with its start.
+# Tables of the same compiler and libraries agree to some thousandths.  With KEPT, an earlier table, it fails if a
+# number of instructions or of system calls has risen by more than 3 % and that table is of the same versions.  Reading
+# a clock counts as a system call here, since valgrind hides the vDSO, which avoids the call.
 set -eu
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -30,7 +30,7 @@ cost() {
 	done
 	awk '$1 == "faults" { printf "%d %d\n", $2, $3 }' "$tmp/native"
 }
-# An expansion of the pattern is meant.
+# The pattern is expanded on purpose.
 sum_of() {
 	cat "$tmp"/out.$1 | awk '/^summary:/ { instructions += $2; calls += $3 } END { printf "%d %d ", instructions, calls }'
 }
@@ -68,8 +68,8 @@ if ! grep '^#' "$1" | cmp -s - "$tmp/versions"; then
 	echo "not compared: $1 is of other versions"
 	exit
 fi
-# The snapshot gets 15 %: what comes together costs it one turn, and that hangs on the moment.  Page faults are shown and
-# not judged: they hang on where the kernel has put things.
+# The limit for the snapshot is 15 %: requests that arrive together cost it one turn, and that depends on the moment.
+# Page faults are shown and not judged: they depend on the placement by the kernel.
 awk '/^#/ { next }
 	NR == FNR { for (i = 2; i <= 7; i++) kept[$1, i] = $i; next }
 	{ for (i = 2; i <= 7; i++) if ($i > kept[$1, i] * (i == 4 || i == 5 ? 1.15 : 1.03) + 0.5) {

@@ -1,4 +1,4 @@
-// floor.hpp - the least that anybody has to do: plain system calls, no checks, nothing else.
+// floor.hpp - the lower bound: plain system calls, without checks.
 #pragma once
 
 #include "measure.hpp"
@@ -74,7 +74,7 @@ inline int echo_child(Cpus where, std::size_t size) {
   });
 }
 
-// The raw child of a spawn: 8 bytes in, its page faults out.
+// The raw child of a spawn: it reads 8 bytes, and writes its page faults.
 [[noreturn]] inline void first_answer(int fd) {
   char request[8];
   if (::read(fd, request, sizeof request) != sizeof request) ::_exit(0);
@@ -82,7 +82,7 @@ inline int echo_child(Cpus where, std::size_t size) {
   ::getrusage(RUSAGE_SELF, &usage);
   const long faults = usage.ru_minflt;
   if (::write(fd, &faults, sizeof faults) != sizeof faults) ::_exit(0);
-  // Lives until it is let go, as a child of ours does.
+  // Lives until the parent closes its end, as a child of the library does.
   if (::read(fd, request, 1) != 0) ::_exit(1);
   ::_exit(0);
 }
@@ -103,7 +103,7 @@ public:
   }
   ~RawSnapshot() {
     ::close(control_);
-    ::kill(pid_, SIGKILL);  // a snapshot that was taken after it holds a copy of that end
+    ::kill(pid_, SIGKILL);  // a later snapshot holds a copy of control_
     ::waitpid(pid_, nullptr, 0);
   }
   RawSnapshot(const RawSnapshot&) = delete;
@@ -157,7 +157,7 @@ private:
   int control_ = -1;
 };
 
-// One spawn by it: up to the first answer.  Returns the page faults of the child.
+// One spawn by it, up to the first answer.  Returns the page faults of the child.
 inline long raw_first_answer(int fd) {
   const char request[8] = {};
   write_all(fd, request, sizeof request);
@@ -166,7 +166,7 @@ inline long raw_first_answer(int fd) {
   return faults;
 }
 
-// The same by fork alone.
+// The same with fork alone.
 inline int fork_child() {
   const Sockets data = socket_pair(SOCK_STREAM);
   const pid_t pid = ::fork();
@@ -178,7 +178,7 @@ inline int fork_child() {
   return data.near;
 }
 
-// Until its first answer.
+// Up to its first answer.
 inline double by_fork() {
   const double start = now();
   const int fd = fork_child();

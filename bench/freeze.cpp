@@ -1,5 +1,5 @@
-// freeze.cpp - what a child of a frozen snapshot costs, beside one of an empty snapshot and beside a
-// fork of the same heap; and what freezing costs.
+// freeze.cpp - the cost of a child of a frozen snapshot, compared with one of an empty snapshot and with a fork of the
+// same heap; and the cost of freezing.
 #include <evparallel/evparallel.hpp>
 
 #include "floor.hpp"
@@ -21,9 +21,9 @@ namespace {
 constexpr int blocks = 5;
 constexpr std::size_t gigabyte = std::size_t{1} << 30;
 
-// A quarter of a gigabyte as nodes of a map, all else as one block.
+// A quarter of a gigabyte in nodes of a map, the rest in one block.
 std::map<std::int64_t, std::int64_t>* table = nullptr;
-char* volatile block = nullptr;  // so that nobody can know that it is not used
+char* volatile block = nullptr;  // the compiler must not drop it
 constexpr std::int64_t entries = gigabyte / 4 / 64;
 
 void fill_heap(std::size_t gigabytes) {
@@ -57,12 +57,12 @@ struct Spawner {
     loop.run();
     const double end = now();
     remote = {};
-    ::usleep(300);  // children end beside the next measurement otherwise
+    ::usleep(300);  // otherwise children end during the next measurement
     return end - start;
   }
 };
 
-// Of frozen memory, in pages: those that the process has a copy of its own of.
+// The pages of frozen memory of which the process has its own copy.
 double written_pages(pid_t pid) {
   std::ifstream smaps("/proc/" + std::to_string(pid) + "/smaps");
   bool here = false;
@@ -82,7 +82,7 @@ double available_memory() {
   return kilobytes * 1024;
 }
 
-// The least memory that was available until it is asked for; looked at by a process of its own.
+// The least available memory until least() is called; a process of its own measures it.
 class Watcher {
 public:
   Watcher() {
@@ -107,8 +107,8 @@ private:
   pid_t pid_ = -1;
 };
 
-// A virtual machine gets memory of its host at the first touch, which takes many times as long as to
-// copy it: that is not to be measured.
+// A virtual machine gets memory from its host at the first touch, which takes many times as long as a copy: that is not
+// to be measured.
 void warm_up(std::size_t gigabytes) {
   bench::apart([gigabytes] {
     char* volatile memory = static_cast<char*>(std::malloc(gigabytes * gigabyte));
@@ -166,7 +166,7 @@ void frozen(std::size_t gigabytes) {
 
 }  // namespace
 
-// GIGABYTES: only so many.
+// GIGABYTES: only this size.
 int main() {
   const char* only = std::getenv("GIGABYTES");
   for (const std::size_t gigabytes : {std::size_t{1}, std::size_t{4}})

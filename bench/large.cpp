@@ -64,7 +64,7 @@ void echoes(Cpus where) {
       bench::compare(copied(strings, text), floor, blocks, 7), 0.3);
 }
 
-// From the call to the answer of a child that has read one page of it.
+// The time from the call to the answer of a child that has read one page of it.
 void shared() {
   const auto snapshot = bench::place(Cpus::one, [] { return std::make_unique<par::Snapshot>(); });
   par::Reactor loop;

@@ -1,9 +1,9 @@
-// measure.hpp - how everything here is measured: in pairs, pinned, and as ratios of one run.
+// measure.hpp - measurement: in pairs, pinned, and as ratios of one run.
 //
-// Two processes on one CPU and on two differ by a factor of 15 in what a wake-up costs, so each figure
-// of two processes is taken in both ways, each with affinities that are set before anything is forked.
-// The floor and ours take turns, unit by unit; a block is so many turns, its figure the medians; what
-// is judged is the median of the ratios of the blocks, the first of which only warms up.
+// The cost of a wake-up differs by a factor of 15 between two processes on one CPU and on two, so each figure of two
+// processes is taken in both ways, each with affinities that are set before anything is forked.  The lower bound and
+// the library take turns, unit by unit; a block has a number of turns, and its figures are their medians; the judged
+// figure is the median of the ratios of the blocks, of which the first only warms up.
 #pragma once
 
 #include <sched.h>
@@ -27,7 +27,7 @@ inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The CPUs that this process might use before it was pinned, in order.
+// The CPUs that this process could use before it was pinned, in order.
 inline const std::vector<int>& cpus() {
   static const std::vector<int> all = [] {
     cpu_set_t set;
@@ -52,7 +52,7 @@ inline const char* name_of(Cpus where) {
   return where == Cpus::one ? "one CPU" : "two CPUs";
 }
 
-// What `fork_far` forks runs on the last CPU, this process on the first; or all on the first.
+// The processes that `fork_far` forks run on the last CPU, this process on the first; or all on the first.
 template <class F>
 auto place(Cpus where, F fork_far) {
   const std::vector<int>& all = cpus();
@@ -78,13 +78,13 @@ inline double percentile(std::vector<double> values, double part) {
 }
 
 struct Pair {
-  double ours = 0;  // medians, in seconds a unit
+  double ours = 0;  // medians, in seconds per unit
   double floor = 0;
-  double ratio = 0;  // of ours to the floor, the median of the blocks
-  double p99 = 0;    // of ours, not judged
+  double ratio = 0;  // of the library to the lower bound, the median of the blocks
+  double p99 = 0;    // of the library, not judged
 };
 
-// `ours` and `floor` do one unit each and return the seconds that it took.
+// `ours` and `floor` do one unit each and return its seconds.
 template <class Ours, class Floor>
 Pair compare(Ours ours, Floor floor, int blocks, int units) {
   std::vector<double> all_ours;
@@ -106,7 +106,7 @@ Pair compare(Ours ours, Floor floor, int blocks, int units) {
   return {median(all_ours), median(all_floor), median(ratios), percentile(all_ours, 0.99)};
 }
 
-// ---- what is said ----
+// ---- output ----
 
 struct Bar {
   enum class Must { be_at_most, be_at_least, none } must = Must::none;
@@ -133,15 +133,14 @@ inline const char* verdict(const Bar& bar, double value) {
                                                                                        : "NO";
 }
 
-// One row of the table, for the driver: question, where, ours, what it is compared with, figure, bar,
-// verdict.
+// One row of the table, for the driver: question, where, ours, the reference, figure, bar, verdict.
 inline void row(const std::string& question, const std::string& where, const std::string& ours,
                 const std::string& reference, double figure, const Bar& bar) {
   std::printf("row\t%s\t%s\t%s\t%s\t%.4g\t%s\t%s\n", question.c_str(), where.c_str(), ours.c_str(),
               reference.c_str(), figure, text_of(bar).c_str(), verdict(bar, figure));
   std::fflush(stdout);
 }
-// A point of a picture: which one, x, y, whose.
+// A point of a picture: picture, x, y, series.
 inline void point(const std::string& picture, double x, double y, const std::string& whose) {
   std::printf("point\t%s\t%.6g\t%.6g\t%s\n", picture.c_str(), x, y, whose.c_str());
   std::fflush(stdout);
@@ -163,7 +162,7 @@ inline std::string kilobytes(double bytes) {
   return text;
 }
 
-// What CPython takes for it (peers.py); 0 where there is no python3.
+// The time of CPython for the same (peers.py); 0 without python3.
 inline double peer(const std::string& what) {
   const char* source = std::getenv("srcdir");
   const std::string command = std::string("python3 '") + (source ? source : ".") +
@@ -175,7 +174,7 @@ inline double peer(const std::string& what) {
   return number;
 }
 
-// Each in a process of its own, so that a snapshot is taken in a fresh one.
+// Each in a process of its own, so that a snapshot is taken in a new process.
 inline void apart(const std::function<void()>& f) {
   std::fflush(stdout);
   const pid_t pid = ::fork();

@@ -1,4 +1,4 @@
-// memory.cpp - what children that wait cost: in memory of their own, and thousands of them.
+// memory.cpp - the cost of waiting children: their own memory, and thousands of them.
 #include <evparallel/evparallel.hpp>
 
 #include "floor.hpp"
@@ -32,8 +32,7 @@ double private_dirty(pid_t pid) {
   throw std::runtime_error("no smaps_rollup");
 }
 
-// A process that waits, as one that was forked by a process that waits: what its parent writes to
-// makes pages of a child its own.
+// A waiting process, forked by a process that waits: pages that its parent writes become the child's own.
 struct RawChild {
   pid_t parent = 0;
   pid_t pid = 0;
@@ -62,14 +61,14 @@ RawChild raw_child() {
 }
 
 void idle_child() {
-  // The raw one first, as large as a child of ours at the same moment.
+  // The raw one first, with the size of the library's child at the same moment.
   const RawChild raw = raw_child();
   par::Snapshot snapshot;
   par::Reactor loop;
   par::Options options;
   options.snapshot = &snapshot;
   auto remote = par::run<par::RawIo, par::RawIo>(loop, same, options);
-  const par::Hold hold = loop.hold();  // else the loop would have nothing to wait for
+  const par::Hold hold = loop.hold();  // otherwise the loop would return
   while (remote.pid() == 0) loop.run_for(std::chrono::milliseconds(5));
   loop.run_for(std::chrono::milliseconds(100));
   ::usleep(100000);

@@ -1,4 +1,4 @@
-"""peers.py WHAT: what CPython's own ways take, as one number on standard output."""
+"""peers.py WHAT: the cost of the means of CPython for the same work, as one number on standard output."""
 import multiprocessing
 import statistics
 import sys
@@ -35,7 +35,7 @@ def same(value):
 
 
 def mapped(values):
-    """Items a second through map with two workers, by chunks of 1000."""
+    """Items a second through map with two workers, in chunks of 1000."""
     with ProcessPoolExecutor(2) as pool:
         for _ in pool.map(same, values[:2000], chunksize=1000):
             pass

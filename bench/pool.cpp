@@ -1,4 +1,4 @@
-// pool.cpp - many calls on few children, beside CPython's ProcessPoolExecutor and plain processes.
+// pool.cpp - many calls on few children, compared with CPython's ProcessPoolExecutor and plain processes.
 #include <evparallel/evparallel.hpp>
 
 #include "floor.hpp"
@@ -34,7 +34,7 @@ std::string padded(std::size_t number) {
   return std::string(64 - text.size(), '0') + text;
 }
 
-// Items a second, median; the first turn warms up.
+// Items a second, the median; the first turn warms up.
 template <class Pool, class Values>
 double map_rate(par::Reactor& loop, Pool& pool, const Values& values) {
   std::vector<double> rates;
@@ -103,7 +103,7 @@ void submits() {
 
 // ---- real work ----
 
-// A millisecond of it, whatever the machine: the rounds are counted once, before anything is forked.
+// Work of one millisecond on any machine: the rounds are counted once, before anything is forked.
 long rounds_a_millisecond = 0;
 
 std::uint64_t work(std::uint64_t seed, long rounds) {
@@ -136,7 +136,7 @@ void efficiency() {
     loop.run();
     return now() - start;
   };
-  // Only its own two: the snapshot is a child as well.
+  // Only the two children of the pool: the snapshot is a child as well.
   const auto both = [&] {
     const double start = now();
     std::vector<pid_t> children;
@@ -159,7 +159,7 @@ void efficiency() {
              bench::at_least(0.95));
 }
 
-// ---- a pool that waits ----
+// ---- an idle pool ----
 
 void idle() {
   rlimit limit{};
@@ -179,7 +179,7 @@ void idle() {
   par::PoolOptions options;
   options.workers = children;
   options.min_workers = children;
-  {  // What the loop has for all of them is no child's.
+  {  // Memory that the loop shares between pools does not count for a child.
     std::vector<par::Remote<int, int>> some;
     for (int i = 0; i < 10; ++i) {
       some.push_back(par::run<par::RawIo, par::RawIo>(loop, same<int>));

@@ -1,5 +1,5 @@
-# report.awk - rows and points of the programs to results.json and pictures in the folder that is named by `folder`, and
-# a list of what does not reach its bar.
+# report.awk - writes the rows and points of the programs to results.json and to pictures in the folder `folder`, and a
+# list of the rows that miss their bar.
 
 function escaped(text) {
 	gsub(/\\/, "\\\\", text)
@@ -30,7 +30,7 @@ $1 == "point" {
 	next
 }
 
-# Positions in a picture of 640 x 400 with 60 at each side, both axes by logarithm (0 as half of the least x).
+# Positions in a picture of 640 x 400 with 60 at each side, both axes logarithmic (0 as half of the least x).
 function place(value, least, most, from, to) {
 	if (most == least) return (from + to) / 2
 	return from + (log(value) - log(least)) / (log(most) - log(least)) * (to - from)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# run.sh FOLDER PROGRAMS...: runs them one after the other and prints their rows as they come, as a table; then
-# report.awk makes results.json and the pictures of them, in FOLDER.  Fails if a program does: its other rows are shown.
+# run.sh FOLDER PROGRAMS...: runs them one after the other and prints their rows at once, as a table; then report.awk
+# makes results.json and the pictures from them, in FOLDER. It fails if a program fails: the rows of the others are
+# shown.
 set -eu
 folder=$1
 shift

@@ -1,4 +1,4 @@
-// spawn.cpp - what a child costs: until its first answer, with a large parent, and many at once.
+// spawn.cpp - the cost of a child: until its first answer, with a large parent, and many at once.
 #include <evparallel/evparallel.hpp>
 
 #include "floor.hpp"
@@ -25,12 +25,12 @@ long page_faults(std::int64_t) {
   return usage.ru_minflt;
 }
 
-// Children end beside the next measurement otherwise.
+// Otherwise children end during the next measurement.
 void settle() {
   ::usleep(300);
 }
 
-// Both snapshots, forked before anything else of either is there.
+// Both snapshots are forked before anything else of either exists.
 struct Snapshots {
   std::unique_ptr<par::Snapshot> ours;
   std::unique_ptr<bench::RawSnapshot> raw;
@@ -107,7 +107,7 @@ double by_posix_spawn() {
   return now() - start;
 }
 
-// ---- the questions ----
+// ---- the rows ----
 
 void first_answers(Cpus where) {
   Snapshots snapshots = take(where);
@@ -147,8 +147,8 @@ void first_answers(Cpus where) {
 
 // ---- a large parent ----
 
-// A program of its own that grows after its snapshot was taken, and spawns when it is told to: of two
-// that take turns neither has the better moments of the machine.
+// A program of its own that grows after its snapshot was taken, and spawns on request: two such programs take turns, so
+// that both meet the same moments of the machine.
 class Grown {
 public:
   explicit Grown(std::size_t gigabytes) {
@@ -206,14 +206,15 @@ private:
   int socket_ = -1;
 };
 
-// The first row is the method's own error.
+// The first row is the error of the method itself.
 void large_parents() {
   for (const std::size_t gigabytes : {0U, 1U, 4U}) {
     Grown empty(0);
     Grown grown(gigabytes);
     const bench::Pair pair =
         bench::compare([&] { return grown.run(); }, [&] { return empty.run(); }, blocks, 100);
-    // Not in turns: a fork of all that leaves caches and page tables in a state that is not ours.
+    // Without turns: a fork of the whole heap leaves caches and page tables in a state that a spawn of the library does
+    // not cause.
     std::vector<double> forks;
     for (int i = 0; i < 50; ++i) forks.push_back(grown.fork());
     const double forked = bench::median(forks);
@@ -228,8 +229,8 @@ void large_parents() {
 
 // ---- children forked ahead ----
 
-// The one that was taken is replaced, and what has ended is gone, before the next unit begins: on a
-// slow machine that takes 4 ms.
+// The taken spare is replaced, and the ended child is gone, before the next unit begins: on a slow machine that takes 4
+// ms.
 void refill(par::Reactor& loop) {
   const par::Timer pause = loop.after(std::chrono::milliseconds(8), [] {});
   loop.run();
@@ -251,7 +252,7 @@ void with_spares(Cpus where) {
     refill(loop);
     return end - start;
   };
-  // Where everything is in the caches: no spawn is asked for so soon after another.
+  // Everything is in the caches: no spawn is requested so soon after another.
   const auto next_round_trip = [&] {
     round_trip();
     for (int i = 0; i < 10; ++i) {
@@ -351,7 +352,7 @@ void at_once(Cpus where) {
 
 // ---- several replicas ----
 
-// All processes on the first `count` CPUs, wherever the kernel puts them.
+// All processes on the first `count` CPUs, placed by the kernel.
 void spread_over(std::size_t count) {
   cpu_set_t set;
   CPU_ZERO(&set);
