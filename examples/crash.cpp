@@ -1,5 +1,5 @@
-// crash.cpp - a child may throw, exit or crash: the program hears what has happened and where, and
-// goes on.
+// crash.cpp - a child may throw, exit or crash: the program gets an error with cause and place, and
+// continues.
 #include <evparallel/evparallel.hpp>
 
 #include <sys/resource.h>
@@ -16,7 +16,7 @@ namespace par = evparallel;
 
 namespace {
 
-volatile std::uintptr_t nowhere = 16;  // volatile: no compiler knows that nothing is there
+volatile std::uintptr_t nowhere = 16;  // volatile: the compiler must not see that it is invalid
 
 void read_disk() {
   throw std::runtime_error("the disk is on fire");
@@ -27,7 +27,7 @@ int follow_pointer() {
 }
 
 int fall(int depth) {
-  if (depth == INT_MAX) return depth;  // never: the stack is full before
+  if (depth == INT_MAX) return depth;  // never: the stack overflows before
   volatile int step = depth;
   return fall(step + 1) + step;
 }
@@ -61,7 +61,7 @@ void print(const char* how, const par::Result<std::string>& answer) {
   print_backtrace(error);
 }
 
-// Returns 0 if the calls have ended as they were meant to.
+// Returns 0 if all calls end as expected.
 int calls(par::Reactor& loop) {
   struct Trial {
     const char* how;
@@ -70,8 +70,8 @@ int calls(par::Reactor& loop) {
   };
   const Trial trials[] = {{"throw", par::Errc::remote_exception},  // the child lives on
                           {"exit", par::Errc::child_exited},
-                          {"crash", par::Errc::child_killed, true},  // not the one that has exited
-                          {"fall", par::Errc::child_killed, true},   // nor the one that has crashed
+                          {"crash", par::Errc::child_killed, true},  // not the one that exited
+                          {"fall", par::Errc::child_killed, true},   // nor the one that crashed
                           {"work", par::Errc{}}};
   par::Options options;
   options.backtrace = true;
@@ -84,12 +84,12 @@ int calls(par::Reactor& loop) {
       if (code != trial.expected) ++surprises;
       if (trial.crashes && answer.error().backtrace().empty()) ++surprises;
     });
-    loop.run();  // until it is answered: a call behind one that crashes would hear of that, too
+    loop.run();  // until it is answered: a crash would fail the calls behind it, too
   }
   return surprises;
 }
 
-// The same for a process.  It says something before it dies: nothing of that is lost.
+// The same for a process.  It writes output before it dies: none of it is lost.
 int conversation(par::Reactor& loop) {
   int surprises = 1;
   auto child = par::process(loop, [](par::Pipe<std::string, std::string> pipe) {
@@ -113,7 +113,7 @@ int conversation(par::Reactor& loop) {
   return surprises;
 }
 
-// Crashes that are meant leave no core files, and a stack that grows without end is full soon.
+// Intended crashes write no core files, and an endless recursion fills its stack soon.
 void limit_crashes() {
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);

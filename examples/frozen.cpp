@@ -1,7 +1,8 @@
-// frozen.cpp - a large index, and what a child that looks something up in it costs: forked from a
-// snapshot as it is, and from a frozen one.
+// frozen.cpp - a large index, and the cost of a child that looks something up in it: forked from a
+// normal snapshot, and from a frozen one.
 //
-// Shows: SnapshotOptions::freeze; two snapshots of one program; that a program may go on without.
+// Shows: SnapshotOptions::freeze; two snapshots of one program; that a program may continue without
+// freezing.
 #include <evparallel/evparallel.hpp>
 
 #include <algorithm>
@@ -17,7 +18,7 @@
 namespace par = evparallel;
 using Clock = std::chrono::steady_clock;
 
-// Words, each with a place.  In static storage, where children find it.
+// Words, each with a position.  In static storage, where children find it.
 static std::map<std::string, std::size_t> index_of_words;
 
 static std::string word(std::size_t number) {
@@ -33,7 +34,7 @@ static double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// A child for each of some look-ups: the median of the times from the fork to the answer.
+// One child for each of some look-ups: the median of the times from the fork to the answer.
 static double time_of_child(par::Reactor& loop, par::Snapshot& snapshot, std::size_t entries) {
   par::Options options;
   options.snapshot = &snapshot;
@@ -60,7 +61,7 @@ static std::optional<par::Snapshot> take_frozen() {
   try {
     return par::Snapshot(options);
   } catch (const par::Error& error) {
-    // A sanitizer, or another allocator: then children take their time.
+    // With a sanitizer, or another allocator: children are forked more slowly then.
     std::printf("%s\n", error.what());
     return std::nullopt;
   }
@@ -83,7 +84,7 @@ int main(int argc, char** argv) {
   if (frozen)
     std::printf("froze %.0f MB in %.0f ms\n", static_cast<double>(frozen->frozen_bytes()) / 1e6,
                 milliseconds_since(start));
-  index_of_words.clear();  // both snapshots have it; the program needs it no more
+  index_of_words.clear();  // both snapshots have it; the program no longer needs it
 
   par::Reactor loop;
   std::printf("a child that looks up one of %zu words:\n", entries);

@@ -1,7 +1,7 @@
 // render.cpp - draws the Mandelbrot set or a Julia set by tiles, and writes a PNG.
 //
-// Shows: a pool and its map, a progress bar, codecs of one's own by RawIo; and, with --frames, which
-// child has drawn which tile.
+// Shows: a pool and its map, a progress bar, codecs of a program's own by RawIo; and, with
+// --frames, which child has drawn which tile.
 #include <evparallel/evparallel.hpp>
 
 #include <getopt.h>
@@ -47,7 +47,7 @@ struct Picture {
   }
 };
 
-// What is seen: a part of the plane, and for a Julia set its constant.
+// The visible part of the plane, and for a Julia set its constant.
 struct View {
   double left;
   double top;
@@ -65,7 +65,7 @@ struct Tile {
   View view;
 };
 
-// From 0 on, a wheel of colours.
+// Starts at 0 and goes round a colour wheel.
 Pixel colour_of(double hue, double brightness) {
   const auto part = [&](double shift) {
     const double wave = 0.5 + 0.5 * std::cos(6.283185307179586 * (hue + shift));
@@ -74,7 +74,7 @@ Pixel colour_of(double hue, double brightness) {
   return {part(0), part(0.33), part(0.67)};
 }
 
-// After how many steps a point leaves, smoothed: the colour of a pixel.
+// The number of steps after which a point leaves, smoothed, is the colour of a pixel.
 Pixel pixel_at(const View& view, int x, int y) {
   constexpr int most = 1000;
   const double real = view.left + view.step * x;
@@ -96,7 +96,7 @@ Pixel pixel_at(const View& view, int x, int y) {
   return colour_of(0.02 * smooth + 0.6, std::min(1.0, smooth / 12 + 0.2));
 }
 
-// ---- what runs in a child -----------------------------------------------------------------------
+// ---- code of the children -----------------------------------------------------------------------
 
 struct Rendered {
   pid_t child = 0;
@@ -131,7 +131,7 @@ struct par::Io<Rendered> {
   }
 };
 
-// ---- what the user wants ------------------------------------------------------------------------
+// ---- the user's options -------------------------------------------------------------------------
 
 const char usage[] =
     "usage: render [-q] [--check] [--frames] [-s WIDTHxHEIGHT] [-j RE,IM] [-w WORKERS] FILE.png\n"
@@ -278,11 +278,11 @@ Drawn draw(par::Reactor& loop, const Wishes& wishes, const std::vector<Tile>& ti
   return drawn;
 }
 
-// A colour for each child, in the order in which they come.
+// A colour for each child, in the order of their first tiles.
 void put_frames(Picture& picture, const std::vector<Tile>& tiles, const Drawn& drawn) {
   std::map<pid_t, Pixel> colours;
   for (std::size_t i = 0; i < tiles.size(); ++i) {
-    const double hue = 0.381966 * static_cast<double>(colours.size());  // far from all before
+    const double hue = 0.381966 * static_cast<double>(colours.size());  // far from the others
     const auto found = colours.emplace(drawn.drawn_by[i], colour_of(hue, 1)).first;
     put_frame(picture, tiles[i], found->second);
   }

@@ -1,7 +1,7 @@
 // wordcount.cpp - counts the words of all files below directories, with one child per CPU.
 //
-// Shows: a pool and its map, which gives each child its next batch; a progress bar; codecs of one's
-// own; the error of a batch whose child dies.
+// Shows: a pool and its map, which gives each child its next batch; a progress bar; codecs of a
+// program's own; the error of a batch whose child dies.
 #include <evparallel/evparallel.hpp>
 
 #include <fcntl.h>
@@ -29,9 +29,10 @@
 namespace fs = std::filesystem;
 namespace par = evparallel;
 
-// ---- counting: what runs in a child, and in the parent for --check ------------------------------
+// ---- counting: code of the children, and of the parent for --check ------------------------------
 
-// Letters, digits and all that is not ASCII are parts of a word, letters in lower case: 0 is none.
+// Letters, digits and all non-ASCII bytes are parts of a word, letters in lower case: 0 is none of
+// these.
 struct Alphabet {
   unsigned char folded[256] = {};
   constexpr Alphabet() {
@@ -43,7 +44,7 @@ struct Alphabet {
 };
 constexpr Alphabet alphabet;
 
-// Calls sink(word) for each word; one may begin in one part of the bytes and end in another.
+// Calls sink(word) for each word; a word may begin in one part of the bytes and end in another.
 template <class Sink>
 class Splitter {
 public:
@@ -85,7 +86,7 @@ struct Outcome {
 // A file with a NUL byte is binary: sink is not called for it.
 template <class Sink>
 Outcome split_file(const std::string& name, Sink sink) {
-  // Not blocked by what may have come into the place of a regular file since it was listed.
+  // Does not block: a regular file may have been replaced since it was listed.
   const int fd = ::open(name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return {errno};
   Outcome outcome;
@@ -117,7 +118,8 @@ struct Batch {
   std::uint64_t bytes = 0;  // for the parent's progress line: it does not travel
 };
 
-// What a child found: each word once, in no order.  A vector, since nobody looks words up in it.
+// The words of a child: each word once, without order.  A vector, since nobody looks words up in
+// it.
 struct Counts {
   std::vector<std::pair<std::string, std::uint64_t>> words{};
   std::vector<Unreadable> unreadable{};
@@ -138,8 +140,8 @@ Counts count_words(const Batch& batch) {
 
 // ---- the codecs ---------------------------------------------------------------------------------
 
-// JSON strings are UTF-8; the names of files and the words found in them are any bytes.  And most
-// numbers here are small: seven bits a byte, the last one below 128.
+// JSON strings are UTF-8; names of files and words may contain any bytes.  And most numbers here
+// are small: seven bits in each byte, with values below 128 in the last one.
 void put_number(par::Writer& out, std::uint64_t number) {
   char bytes[10];
   std::size_t size = 0;
@@ -210,10 +212,10 @@ struct par::Io<Counts> {
   }
 };
 
-// ---- what there is to count ---------------------------------------------------------------------
+// ---- listing the files --------------------------------------------------------------------------
 
-// The regular files below the directories, in batches: large enough that a call costs nothing,
-// small enough that all children are busy until the end.
+// The regular files below the directories, in batches: large enough that the cost of a call does
+// not matter, small enough that all children are busy until the end.
 class Listing {
 public:
   void add(const std::string& directory) {
@@ -242,7 +244,7 @@ public:
 
 private:
   static constexpr std::uint64_t batch_size = std::uint64_t{2} << 20;
-  static constexpr std::uint64_t open_cost = 8192;  // as many bytes are read in the time
+  static constexpr std::uint64_t open_cost = 8192;  // the time of one open(2), in bytes read
 
   void add_file(std::string&& name, std::uint64_t size) {
     const std::uint64_t weight = size + open_cost;
@@ -262,7 +264,7 @@ private:
 
 // ---- the work -----------------------------------------------------------------------------------
 
-// In bytes: batches are not of one size.
+// In bytes: batches differ in size.
 class Progress {
 public:
   Progress(bool quiet, const char* what, std::uint64_t total)
@@ -278,7 +280,7 @@ private:
     par::ProgressOptions look;
     look.label = what;
     look.bytes = true;
-    // No lines into a log: it may be a file that is counted.
+    // No lines into a log: the log may be a counted file.
     look.form = quiet || ::isatty(2) != 1 ? par::ProgressForm::quiet : par::ProgressForm::automatic;
     return look;
   }
@@ -321,8 +323,8 @@ Count count_all(par::Reactor& loop, const std::vector<Batch>& batches, unsigned 
   return count;
 }
 
-// Takes away what a single process counts: nothing must be missing, and nothing be left.  (A second
-// map beside the first could be too much for the memory.)
+// Subtracts the counts of a single process: no word may be missing, and none may remain.  (A second
+// map beside the first could need too much memory.)
 bool equals_single_process(Words words, const std::vector<Batch>& batches, Progress& progress) {
   bool missing = false;
   const auto take_away = [&](const std::string& word) {
@@ -339,9 +341,9 @@ bool equals_single_process(Words words, const std::vector<Batch>& batches, Progr
   return !missing && words.empty();
 }
 
-// ---- what is said -------------------------------------------------------------------------------
+// ---- output -------------------------------------------------------------------------------------
 
-// A word may be any bytes: those that mean nothing in the user's locale are shown as numbers.
+// A word may contain any bytes: bytes without a meaning in the user's locale are shown as numbers.
 std::string printable(const std::string& word) {
   std::vector<wchar_t> wide(word.size() + 1);
   const std::size_t size = std::mbstowcs(wide.data(), word.c_str(), wide.size());
@@ -372,7 +374,7 @@ std::vector<Frequency> most_frequent(const Words& words, std::size_t wanted) {
   return {all.begin(), end};
 }
 
-// In one line, however many.
+// In one line, for any number of files.
 void complain(const std::vector<Unreadable>& files) {
   if (files.empty()) return;
   constexpr std::size_t most = 10;
@@ -443,10 +445,10 @@ std::vector<std::string> default_directories(const char* program) {
   return directories;
 }
 
-// At least two children, for the sake of the demonstration.
+// At least two children, for the demonstration.
 unsigned number_of_children(std::size_t batches) {
   cpu_set_t cpus;
-  // More CPUs than the set has room for is an error: then there are enough to be modest.
+  // A machine with more CPUs than the set has bits is an error here: then 8 are enough.
   const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 8;
   const auto wanted = static_cast<unsigned>(std::max(count, 2));
   return static_cast<unsigned>(std::clamp<std::size_t>(batches, 1, wanted));
@@ -454,7 +456,7 @@ unsigned number_of_children(std::size_t batches) {
 
 int wordcount(int argc, char** argv) {
   const Wishes wishes = wishes_of(argc, argv);
-  par::init();  // while there is little to be copied: no child needs the list of files
+  par::init();  // early, while there is little to copy: no child needs the list of files
   std::setlocale(LC_CTYPE, "");
 
   Listing listing;
@@ -471,7 +473,7 @@ int wordcount(int argc, char** argv) {
   }
   for (Unreadable& file : count.unreadable) listing.unreadable.push_back(std::move(file));
 
-  // Nothing is said before the check: what this writes to may be a file that it counts.
+  // Nothing is printed before the check: the output may be a counted file.
   const std::size_t different = count.words.size();
   const std::vector<Frequency> top = most_frequent(count.words, 20);
   const bool checked = wishes.check && count.failures.empty();

@@ -36,7 +36,7 @@ static void report(const std::string& how, const par::Result<int>& answer) {
   }
 }
 
-// The task is called a second time where the first child has died in it.
+// The task is called a second time, since the first child dies in it.
 static void repeat_a_call(par::Reactor& loop) {
   par::Options options;
   options.retries = 1;

@@ -41,7 +41,7 @@ static void cancel_and_deadline(par::Reactor& loop) {
   loop.run();
 }
 
-// The child that does not listen is killed, and the call behind goes to another one.
+// The busy child is killed, and the call behind goes to another one.
 static void end_the_child(par::Reactor& loop) {
   par::Options options;
   options.grace = 200ms;
@@ -74,7 +74,7 @@ static int divide(int n) {
   return 100 / n;
 }
 
-// The error of the call has the output of the child and the place of the crash.
+// The error of the call contains the output of the child and the place of the crash.
 static void report_crash(par::Reactor& loop) {
   par::Options options;
   options.backtrace = true;

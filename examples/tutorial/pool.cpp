@@ -9,7 +9,7 @@
 
 namespace par = evparallel;
 
-// How many steps it takes from n to 1.
+// The number of steps from n to 1.
 static int collatz(int n) {
   if (n == 4711) std::abort();  // stands for a fault of the function
   int steps = 0;

@@ -30,7 +30,7 @@ int main() {
   options.high_water = 16 * 1024;
   auto child = par::process(loop, count_words, options);
 
-  // Writes until the pipe is full; on_drain goes on.
+  // Writes until the pipe is full; on_drain continues.
   const int lines = 5000;
   int sent = 0;
   int pauses = 0;

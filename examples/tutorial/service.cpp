@@ -1,9 +1,9 @@
 // service.cpp - step 7: a service with a pool, limits, and a clean shutdown.
 //
 // It listens on a Unix socket.  Each line that a client sends is a number, and the answer is a line
-// with its prime factors.  SIGTERM and SIGINT stop it: it takes no more requests and answers the
-// pending ones.  Without an argument it has a client of its own, which stops it.  With the path of a
-// socket it serves until it gets a signal: socat - UNIX-CONNECT:PATH is a client.
+// with its prime factors.  SIGTERM and SIGINT stop it: it accepts no more requests and answers the
+// pending ones.  Without an argument it has a client of its own, which stops it.  With the path of
+// a socket it serves until it gets a signal: socat - UNIX-CONNECT:PATH is a client.
 #include <evparallel/evparallel.hpp>
 
 #include <sys/socket.h>
@@ -77,7 +77,7 @@ public:
   void start() {
     readable_ = loop_.on_readable(fd_.get(), [self = shared_from_this()] { self->read(); });
   }
-  // No more requests.  The socket is closed with the last answer.
+  // Ends reading.  The socket is closed after the last answer.
   void stop_reading() { readable_.cancel(); }
 
 private:
@@ -89,7 +89,7 @@ private:
     in_.append(block, static_cast<std::size_t>(got));
     for (std::size_t end; (end = in_.find('\n')) != in_.npos; in_.erase(0, end + 1))
       request(in_.substr(0, end));
-    if (in_.size() > 100) stop_reading();  // that is no number
+    if (in_.size() > 100) stop_reading();  // too long for a number
   }
 
   void request(const std::string& line) {
@@ -160,7 +160,7 @@ private:
     const int number = fd.get();
     auto connection = std::make_shared<Connection>(loop_, std::move(fd), pool_);
     connection->start();
-    connections_[number] = connection;  // in place of one that had this descriptor before
+    connections_[number] = connection;  // replaces a closed one with the same descriptor
   }
 
   par::Reactor& loop_;
@@ -214,7 +214,7 @@ static void serve(const std::string& path, bool with_client) {
 }
 
 int main(int argc, char** argv) {
-  par::init();  // before the sockets: a child that had one would keep it open
+  par::init();  // before the sockets: a child would inherit them and keep them open
   try {
     if (argc > 1) {
       serve(argv[1], false);
