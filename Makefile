@@ -1,24 +1,24 @@
-# The front door of a fresh clone: makes ./configure and GNUmakefile, then hands every goal on.
-# GNU make prefers GNUmakefile, so once configured this file is only asked for `deps`.
+# Bootstraps a fresh clone: makes ./configure and GNUmakefile, then passes every goal on. GNU make prefers GNUmakefile,
+# so once configured this file is only used for `deps`.
 
-# Goals are taken in the order in which they were named, under -j too: `make -j2 deps check`.
-# What a goal hands on builds in parallel, on all CPUs unless the user gives a -j.
+# Goals run in the order of the command line, also with -j: `make -j2 deps check`. The build itself is parallel, on all
+# CPUs unless the user gives a -j.
 .NOTPARALLEL:
 .SUFFIXES:
 .DEFAULT_GOAL := all
 
-# The library, its build, and what the gates of `make check` call.
+# Packages for the library, its build, and the gates of `make check`.
 packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
            libboost-test-dev mandoc clang-format libpng-dev
 
-# One job for each CPU that this process may use, but no more than one for each GB of memory: compiling a test
-# takes up to 0.7 GB.
+# One job for each CPU that this process may use, but no more than one for each GB of memory: compiling a test takes up
+# to 0.7 GB.
 jobs := $(shell awk -v cpus="$$(nproc)" '/^MemTotal:/ { memory = int($$2 / 1048576 + 0.5) } \
   END { n = memory && memory < cpus ? memory : cpus; print (n > 1 ? n : 1) }' /proc/meminfo)
-# Make shows a -j in MAKEFLAGS inside recipes only.
+# MAKEFLAGS contains a -j only inside recipes.
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(jobs) --output-sync=target --no-print-directory)
 
-# The first goal of a newcomer says in one line that it configures. V=1 shows all, as other goals do.
+# The first goal prints one line while it configures. V=1 shows all, as other goals do.
 quiet =
 told =
 demo: parallel += --no-print-directory
@@ -26,15 +26,15 @@ demo: quiet = $(if $(filter-out 0,$(V)),,@$(if $(told),,$(eval told := yes)$(inf
 
 .PHONY: all deps jobs clean distclean maintainer-clean uninstall
 
-# GNUmakefile is a prerequisite and never an included file: make remakes included files before any
-# goal runs, and so before `deps` could install autoconf.
+# GNUmakefile is a prerequisite and never an included file: make remakes included files before any goal runs, and so
+# before `deps` could install autoconf.
 all: GNUmakefile
 	+@$(MAKE) $(parallel) -f GNUmakefile all
 
 %: GNUmakefile
 	+@$(MAKE) $(parallel) -f GNUmakefile $@
 
-# configure -q still says what is wrong; the end of its log would be a list of variables.
+# configure -q still prints errors; the end of its log would be a list of variables.
 GNUmakefile: configure
 	$(quiet)./configure$(if $(quiet), -q)
 
@@ -59,11 +59,11 @@ deps:
 	$$root apt-get update && \
 	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing
 
-# For the configured tree, which bypasses this file.
+# For the configured tree, which does not use this file.
 jobs:
 	@echo $(jobs)
 
-# Nothing has been built: to configure a tree only to clean it would be odd.
+# Nothing has been built: a tree need not be configured for a clean.
 clean distclean maintainer-clean:
 	@echo '$@: not configured, nothing to do'
 
