@@ -203,7 +203,7 @@ BOOST_AUTO_TEST_CASE(a_call_fails_if_its_child_has_no_room_for_descriptors) {
     });
     loop.run();
   }
-  BOOST_REQUIRE(received.size() == 5U);  // the last one gives the room back
+  BOOST_REQUIRE(received.size() == 5U);  // the last one frees descriptors
   BOOST_TEST(received[0] == "1");
   BOOST_TEST(testing::has(received[1], "too many open files"));
   BOOST_TEST(received[2] == "0");

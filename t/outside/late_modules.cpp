@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(all_waiting_calls_get_the_error_of_an_unknown_function) {
   BOOST_TEST(testing::count_descriptors() == open);  // no request for each of them
   loop.run();
   BOOST_TEST(received == 100);
-  // Nor do calls whose arguments fill any socket.
+  // The same holds for calls whose arguments fill any socket.
   auto size = par::run(loop, late->size);
   for (int i = 0; i < 3; ++i)
     size(std::string(1 << 22, 'x'), [&](par::Result<std::size_t> r) {
