@@ -179,7 +179,7 @@ void idle() {
   par::PoolOptions options;
   options.workers = children;
   options.min_workers = children;
-  {  // Memory that the loop shares between pools does not count for a child.
+  {  // Memory that the loop keeps for all remotes does not count.
     std::vector<par::Remote<int, int>> some;
     for (int i = 0; i < 10; ++i) {
       some.push_back(par::run<par::RawIo, par::RawIo>(loop, same<int>));

@@ -313,7 +313,7 @@ BOOST_AUTO_TEST_CASE(the_end_comes_after_all_reports) {
   for (std::uint64_t id = 1; id <= 4; ++id) sockets.push_back(far.ask_for_child(id));
   for (const OwnedFd& socket : sockets) BOOST_TEST(echoes(socket));  // so three reports were sent
   far.suspend();
-  BOOST_TEST(far.ask_nothing());  // the client dies with this request unread
+  BOOST_TEST(far.ask_nothing());  // the snapshot dies with this unread
   ::kill(far.pid, SIGKILL);
   BOOST_TEST(far.end() == 1000 + SIGKILL);
   Report report{};

@@ -100,7 +100,7 @@ BOOST_AUTO_TEST_CASE(the_handler_does_not_trust_the_record) {
   BOOST_TEST(crash->frames.size() < longest_trace);
 }
 
-// The record has no room left, and the child ends at once by the same signal.
+// The record is read-only, and the fault in the handler ends the child at once.
 BOOST_AUTO_TEST_CASE(a_fault_in_the_handler_ends_the_child) {
   const SharedRecord record;
   BOOST_TEST(crash(record, [&] {
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(each_slot_has_its_own_record) {
   auto* const last = reinterpret_cast<char*>(&crash_record(arena, slot_count - 1));
   BOOST_TEST((first == reinterpret_cast<char*>(arena + slot_count)));
   BOOST_TEST((last == first + (slot_count - 1) * sizeof(CrashRecord)));
-  crash_record(arena, slot_count - 1).frames[longest_trace - 1] = 1;  // the last slot exists
+  crash_record(arena, slot_count - 1).frames[longest_trace - 1] = 1;  // it is mapped
   BOOST_TEST(crash_record(arena, slot_count - 1).owner.load() == 0U);
   unmap_slots(arena);
 }

@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(kept_idle_children_are_replaced_when_they_are_old) {
   options.max_age = 30ms;
   auto pool = par::pool(
       loop, [](int x) { return x; }, options);
-  // All children were there at the same time, and all were replaced.
+  // Two children ran at the same time, and both were replaced.
   std::set<pid_t> seen;
   BOOST_TEST(testing::eventually([&] {
     turn(loop);

@@ -745,7 +745,7 @@ BOOST_AUTO_TEST_CASE(a_spare_that_is_always_killed_is_not_replaced_for_ever) {
     par::Reactor loop;
     BOOST_TEST(run_once(loop, own_pid, in(snapshot)) > 0);
     refilled(loop, snapshot, count);
-    // The spares that appear within a number of turns that is more than enough for all requested ones.
+    // Waits for spares for at most 100 turns: requested ones take far fewer.
     const auto next = [&] {
       Pids come = visible_spares(snapshot);
       for (int turn = 0; turn < 100 && come.empty(); ++turn) {
