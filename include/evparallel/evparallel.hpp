@@ -33,6 +33,7 @@
 #include <evparallel/json_io.hpp>
 #include <evparallel/map.hpp>
 #include <evparallel/options.hpp>
+#include <evparallel/parallel_map.hpp>
 #include <evparallel/pipe.hpp>
 #include <evparallel/pool.hpp>
 #include <evparallel/preflight.hpp>

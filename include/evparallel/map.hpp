@@ -10,6 +10,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <vector>
 
 namespace evparallel {
 
@@ -41,6 +42,7 @@ struct MapOptions {
   std::optional<std::size_t> total{};
   Callback<void(const Progress&)> on_progress{};
   std::chrono::milliseconds progress_every{100};  // at most in this interval, and once at the end
+  ProgressForm show = ProgressForm::quiet;        // draws the progress on standard error
 };
 
 namespace detail {
@@ -89,6 +91,35 @@ private:
 };
 
 namespace detail {
+
+// Runs the loop until a map is over; `begin` starts the map with the callbacks that it gets.
+template <class Inc, class Begin>
+std::vector<Result<Inc>> wait_for_map(LoopRunner& loop, MapOptions& options, Begin begin) {
+  struct Waiting {
+    bool done = false;
+    std::vector<std::optional<Result<Inc>>> results;
+  };
+  loop.check_can_run();
+  const auto waiting = std::make_shared<Waiting>();
+  const MapHandle map = begin(
+      [waiting](std::size_t index, Result<Inc> result) {
+        if (index >= waiting->results.size()) waiting->results.resize(index + 1);
+        waiting->results[index].emplace(std::move(result));
+      },
+      [waiting](const MapSummary&) { waiting->done = true; }, std::move(options));
+  try {
+    if (!loop.run_until(waiting->done)) map.cancel();
+  } catch (...) {
+    map.cancel();
+    throw;
+  }
+  const Error none(Errc::cancelled, "cancelled: the map ended before this item was answered");
+  std::vector<Result<Inc>> results;
+  results.reserve(waiting->results.size());
+  for (std::optional<Result<Inc>>& result : waiting->results)
+    results.push_back(result ? std::move(*result) : Result<Inc>(none));
+  return results;
+}
 
 // ---- the source of items ----
 

@@ -117,6 +117,7 @@ public:
   virtual void close() = 0;
   virtual void shutdown(std::chrono::milliseconds grace) = 0;
   virtual void abort() noexcept = 0;  // its handle is gone
+  virtual LoopRunner& loop_runner() noexcept = 0;
 
 protected:
   ~PoolInterface() = default;
@@ -183,6 +184,19 @@ public:
   Call submit(F&& callback, int priority = 0) {
     return call(Sent{}, std::forward<F>(callback), priority);
   }
+  // Makes one call, and runs the loop until it is answered: as Remote::wait().
+  [[nodiscard]] Result<Inc> wait(const Sent& argument) {
+    return wait_with([&](auto&& callback) { return submit(argument, std::move(callback)); });
+  }
+  [[nodiscard]] Result<Inc> wait(Sent&& argument) {
+    return wait_with(
+        [&](auto&& callback) { return submit(std::move(argument), std::move(callback)); });
+  }
+  [[nodiscard]] Result<Inc> wait() {
+    static_assert(std::is_void_v<Out>,
+                  "evparallel: the function of this pool takes an argument: pool.wait(argument)");
+    return wait_with([&](auto&& callback) { return submit(std::move(callback)); });
+  }
   // True if submit() would refuse a call.
   bool full() const noexcept { return core_->full(); }
   // Called after a refusal, when half of the limit is free again.
@@ -226,6 +240,19 @@ public:
         std::move(options));
   }
 
+  // Makes one call for each item, and runs the loop until all are answered.  Returns the results in
+  // the order of the items.  Items that got none, because stop_on_error or Reactor::stop() ended
+  // the map, are `cancelled`; items that were never pulled are left out.
+  // Fails: as wait(); what the range throws.
+  template <class R>
+  [[nodiscard]] std::vector<Result<Inc>> wait_map(R&& range, MapOptions options = {}) {
+    return detail::wait_for_map<Inc>(core_->loop_runner(), options,
+                                     [&](auto&& on_result, auto&& on_done, MapOptions&& all) {
+                                       return map(std::forward<R>(range), std::move(on_result),
+                                                  std::move(on_done), std::move(all));
+                                     });
+  }
+
   std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
   PoolStats stats() const { return core_ ? core_->stats() : PoolStats{}; }
 
@@ -241,6 +268,11 @@ public:
       : core_(std::move(core)), codecs_(codecs) {}
 
 private:
+  template <class Begin>
+  Result<Inc> wait_with(Begin begin) {
+    return detail::wait_for<Inc>(core_->loop_runner(), begin);
+  }
+
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback, int priority) {
     Writer message;

@@ -37,6 +37,19 @@ protected:
   ~EventSource() = default;
 };
 
+// What a call that waits for its answer asks of its loop.
+class LoopRunner {
+public:
+  // Fails: std::logic_error inside a callback, where the loop cannot run.
+  virtual void check_can_run() const = 0;
+  // Runs the loop until `done` or until it is stopped; returns `done`.
+  // Fails: as Reactor::run().
+  virtual bool run_until(const bool& done) = 0;
+
+protected:
+  ~LoopRunner() = default;
+};
+
 // The handle of one; it cancels what it holds.
 class EventHandle {
 public:

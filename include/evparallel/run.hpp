@@ -8,6 +8,9 @@
 #include <evparallel/task.hpp>
 
 #include <chrono>
+#include <memory>
+#include <optional>
+#include <utility>
 #include <variant>
 
 namespace evparallel {
@@ -75,6 +78,7 @@ public:
   virtual std::size_t pending() const noexcept = 0;
   virtual void close() = 0;
   virtual void abort() noexcept = 0;  // its handle is gone
+  virtual LoopRunner& loop_runner() noexcept = 0;
 
 protected:
   ~RemoteInterface() = default;
@@ -104,6 +108,29 @@ Answer answer_to(Inc (*get)(Reader&), F&& callback) {
   return [get, callback = std::forward<F>(callback)](Reader* in, const Error* error) mutable {
     callback(in ? decoded(get, *in) : Result<Inc>(*error));
   };
+}
+
+// Runs the loop until one call is answered; `begin` makes the call with the callback that it gets.
+template <class Inc, class Begin>
+Result<Inc> wait_for(LoopRunner& loop, Begin begin) {
+  struct Waiting {
+    bool done = false;
+    std::optional<Result<Inc>> result;
+  };
+  loop.check_can_run();
+  const auto waiting = std::make_shared<Waiting>();
+  const Call call = begin([waiting](Result<Inc> result) {
+    waiting->result.emplace(std::move(result));
+    waiting->done = true;
+  });
+  try {
+    if (loop.run_until(waiting->done)) return std::move(*waiting->result);
+  } catch (...) {
+    call.cancel();
+    throw;
+  }
+  call.cancel();
+  return Error(Errc::cancelled, "cancelled: the loop was stopped before the call was answered");
 }
 
 }  // namespace detail
@@ -162,6 +189,23 @@ public:
     return core_->call(message, answer(std::forward<F>(callback)));
   }
 
+  // Makes one call, and runs the loop until it is answered; other callbacks run meanwhile.  If
+  // Reactor::stop() ends that, the call is cancelled, and the result is `cancelled`.
+  // Fails: std::logic_error inside a callback of that loop, or after close(); an exception that has
+  // left another callback: then the call is cancelled, too.
+  [[nodiscard]] Result<Inc> wait(const Sent& argument) {
+    return wait_with([&](auto&& callback) { return (*this)(argument, std::move(callback)); });
+  }
+  [[nodiscard]] Result<Inc> wait(Sent&& argument) {
+    return wait_with(
+        [&](auto&& callback) { return (*this)(std::move(argument), std::move(callback)); });
+  }
+  [[nodiscard]] Result<Inc> wait() {
+    static_assert(std::is_void_v<Out>,
+                  "evparallel: this remote function takes an argument: f.wait(argument)");
+    return wait_with([&](auto&& callback) { return (*this)(std::move(callback)); });
+  }
+
   pid_t pid() const noexcept { return core_ ? core_->pid() : 0; }  // 0 until known
   std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
   // Accepts no more calls.  Calls in progress are answered, then the child ends.
@@ -183,6 +227,11 @@ public:
   };
 
 private:
+  template <class Begin>
+  Result<Inc> wait_with(Begin begin) {
+    return detail::wait_for<Inc>(core_->loop_runner(), begin);
+  }
+
   template <class Argument, class F>
   Call call(Argument&& argument, F&& callback) {
     detail::Draft draft(core_->drafts());

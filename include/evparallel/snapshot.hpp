@@ -91,6 +91,10 @@ private:
 // Takes the default snapshot, once in a process, at its beginning.  It ends with the program.
 // Fails: std::logic_error the second time; otherwise as the constructor of Snapshot.
 EVPARALLEL_API void init(const SnapshotOptions& = {});
+// The same, unless it was taken before: for a component that cannot know.  The options are those of
+// the call that takes it.
+// Fails: as the constructor of Snapshot.
+EVPARALLEL_API Snapshot& default_or_init(const SnapshotOptions& = {});
 // In a child: the snapshot that forked it.  Fails: Error{no_snapshot} before init().
 EVPARALLEL_API Snapshot& default_snapshot();
 

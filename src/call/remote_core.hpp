@@ -31,6 +31,7 @@ public:
   pid_t pid() const noexcept override { return current_ ? current_->pid() : 0; }
   std::size_t pending() const noexcept override { return pending_; }
   void close() override;
+  LoopRunner& loop_runner() noexcept override { return *loop_; }
   void abort() noexcept override;
 
 private:

@@ -65,6 +65,12 @@ EVPARALLEL_EARLY int living_loops() noexcept {
   return loops;
 }
 
+bool Loop::any_in_callback() noexcept {
+  for (const Loop* loop = first_loop; loop; loop = loop->next_)
+    if (loop->in_callback()) return true;
+  return false;
+}
+
 // ---- LoopObserver ----
 
 LoopObserver::~LoopObserver() {
@@ -318,21 +324,24 @@ void Loop::turn_again() {
   throw std::logic_error("evparallel: Reactor::run was called inside a callback of its event_base");
 }
 
+// While run() or run_until() is active.
+struct Loop::Running {
+  explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
+  ~Running() {
+    loop.running_ = false;
+    loop.stop_ = false;
+    if (loop.mute_ && !loop.inherited_) loop.close();
+  }
+  Loop& loop;
+};
+
 void Loop::run(const std::chrono::nanoseconds* limit) {
   check_at_home();
   const auto keep = shared_from_this();
   if (running_ || depth_ > 0)
     throw std::logic_error(
         "evparallel: Reactor::run was called inside a callback of the same reactor");
-  struct Running {
-    explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
-    ~Running() {
-      loop.running_ = false;
-      loop.stop_ = false;
-      if (loop.mute_ && !loop.inherited_) loop.close();
-    }
-    Loop& loop;
-  } running(*this);
+  const Running running(*this);
   const auto start = std::chrono::steady_clock::now();
   Event bell;
   if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
@@ -350,6 +359,29 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
     bell.remove();
     if (ended_by_program()) break;
   }
+}
+
+void Loop::check_can_run() const {
+  check_at_home();
+  if (running_ || depth_ > 0)
+    throw std::logic_error(
+        "evparallel: wait() was called inside a callback of the loop that it would run; pass a "
+        "callback to the call instead");
+}
+
+bool Loop::run_until(const bool& done) {
+  check_can_run();
+  const auto keep = shared_from_this();
+  const Running running(*this);
+  stop_ = false;
+  if (!posted_.empty()) run_posted();
+  rethrow();
+  while (!done && !stop_ && pending()) {
+    turn();
+    check_at_home();  // a callback has forked, and this is the forked copy
+    if (ended_by_program()) break;
+  }
+  return done;
 }
 
 // Ended by event_base_loopbreak() or event_base_loopexit(), as in loops of the program itself.

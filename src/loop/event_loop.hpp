@@ -10,6 +10,7 @@
 #pragma once
 
 #include <evparallel/callback.hpp>
+#include <evparallel/reactor.hpp>
 
 #include "base/callback_slot.hpp"
 #include "base/ring_buffer.hpp"
@@ -90,7 +91,7 @@ private:
 
 // The implementation of a Reactor.  It outlives the Reactor while a handle refers to it; then
 // `base` is null.
-class Loop : public std::enable_shared_from_this<Loop> {
+class Loop final : public LoopRunner, public std::enable_shared_from_this<Loop> {
 public:
   Loop(event_base*, bool owned);
   ~Loop();
@@ -104,6 +105,8 @@ public:
   // never returns to the loop.
   void close_when_idle() noexcept;
   void run(const std::chrono::nanoseconds* limit);
+  void check_can_run() const override;
+  bool run_until(const bool& done) override;
   bool pending() const noexcept;
   void stop() noexcept;
 
@@ -123,6 +126,8 @@ public:
     --depth_;
   }
   bool in_callback() const noexcept { return depth_ > 0; }
+  // A callback of any loop of this process is running.
+  static bool any_in_callback() noexcept;
   // A callback has thrown or asked to stop, or has forked and this is the forked copy: run() has to
   // return before the next callback.
   bool interrupted() const noexcept { return thrown_ || stop_ || inherited_; }
@@ -161,6 +166,7 @@ public:
 
 private:
   friend class LoopObserver;
+  struct Running;
   friend class Event;
   void caught() noexcept;
   void rethrow();

@@ -59,6 +59,10 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
       began_at_(now_ns()),
       reported_at_(began_at_) {
   refuse_negative("MapOptions::progress_every", options_.progress_every);
+  if (options_.show == ProgressForm::quiet) return;
+  ProgressOptions shown;
+  shown.form = options_.show;
+  bar_ = std::make_unique<ProgressBar>(shown);
 }
 
 // ---- choosing items ----

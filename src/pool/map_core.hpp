@@ -108,6 +108,7 @@ private:
   bool deliver_deferred_ = false;
 
   MapSummary summary_;
+  std::unique_ptr<ProgressBar> bar_;
   mutable ProgressMeter meter_;  // mutable because a query updates its time
   std::int64_t began_at_;
   std::int64_t reported_at_;

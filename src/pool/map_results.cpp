@@ -110,11 +110,14 @@ Progress MapCore::progress() const {
 }
 
 void MapCore::report(bool last) {
-  if (!options_.on_progress) return;
+  if (!options_.on_progress && !bar_) return;
   const std::int64_t now = now_ns();
   if (!last && now < deadline_from(reported_at_, options_.progress_every)) return;
   reported_at_ = now;
-  loop_->call([&] { options_.on_progress(progress()); });
+  const Progress current = progress();
+  if (bar_) bar_->show(current);
+  if (bar_ && last) bar_.reset();
+  if (options_.on_progress) loop_->call([&] { options_.on_progress(current); });
 }
 
 // ---- the end ----

@@ -62,6 +62,7 @@ public:
 
   // ---- ends ----
   void close() override;
+  LoopRunner& loop_runner() noexcept override { return *loop_; }
   void shutdown(std::chrono::milliseconds grace) override;
   void abort() noexcept override;
   PoolStats stats() const override;

@@ -261,6 +261,13 @@ void init(const SnapshotOptions& options) {
   registry().default_snapshot = std::make_shared<Snapshot>(options);
 }
 
+Snapshot& default_or_init(const SnapshotOptions& options) {
+  Replicas::use_inheritance();
+  const Snapshot* taken = registry().default_snapshot.get();
+  if (!taken || !taken->replicas()->is_at_home()) init(options);
+  return *registry().default_snapshot;
+}
+
 Snapshot& default_snapshot() {
   Replicas::use_inheritance();
   if (!registry().default_snapshot)

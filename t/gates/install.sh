@@ -32,6 +32,7 @@ arguments() {
 	case $1 in
 	wordcount) echo "--check $tmp/said.texts" ;;
 	frozen) echo "--entries 20000" ;;
+	sums) echo "$srcdir/README.md $srcdir/NEWS" ;;
 	render) echo "--check --frames --size 200x150 $tmp/said.png" ;;
 	esac
 }
