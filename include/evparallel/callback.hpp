@@ -2,6 +2,8 @@
 // Licence: see COPYING.  Manual: evparallel_reactor(3).
 #pragma once
 
+#include <evparallel/detail/export.hpp>
+
 #include <cstddef>
 #include <cstring>
 #include <new>

@@ -2,6 +2,8 @@
 // Licence: see COPYING.  Manual: evparallel_child(3).
 #pragma once
 
+#include <evparallel/detail/export.hpp>
+
 #include <sys/types.h>
 
 #include <string_view>

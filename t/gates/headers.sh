@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every header compiles alone, and when it is included twice.
+# Every header compiles alone, and when it is included twice. With options that the library does not support, the first
+# error of each public header says which option to use.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 headers=0
@@ -15,11 +16,45 @@ for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/de
 	printf '#include %s\n' "$name" "$name" >"$tmp/twice.$headers.cpp"
 	queue $compile -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.$headers.cpp"
 done
+
+# unsupported TEXT COMPILER OPTION...: TEXT is the first error of each public header, and with one error the compiler
+# stops.
+: >"$tmp/unsupported"
+unsupported() {
+	text=$1
+	shift
+	for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/detail/*.hpp; do
+		name=${header#"$srcdir"/include/}
+		case $name in */version.hpp) continue ;; esac # only macros
+		echo "#include <$name>" >"$tmp/unsupported.$queued.cpp"
+		queue "$@" -fsyntax-only "$tmp/unsupported.$queued.cpp"
+		echo "$queued $text" >>"$tmp/unsupported"
+	done
+}
+for compiler in g++ clang++; do
+	command -v $compiler >/dev/null || continue
+	case $compiler in clang++) one_error=-ferror-limit=1 ;; *) one_error=-fmax-errors=1 ;; esac
+	options="${compile#"$CXX"} -I. $one_error"
+	unsupported 'evparallel needs C++17: compile with -std=c++17' $compiler $options -std=c++14
+	unsupported 'evparallel needs exceptions: compile without -fno-exceptions' $compiler $options -std=c++17 -fno-exceptions
+done
 run_queue
 for n in $(seq "$headers"); do checked "$(cat "$tmp/name.$n")" "$n"; done
 looked_at "$headers" headers
 
-# Two inline members of the same name are one to the linker: it would be chance which one is called.
+while read -r job text; do
+	grep ' error: ' "$(said_by "$job")" >"$tmp/errors" || :
+	if test "$(status_of "$job")" = 0; then
+		echo "$(cat "$tmp/job.$job"): accepted"
+	elif test "$(sed -n 1p "$tmp/errors" | grep -c -F -e "$text")" = 0; then
+		echo "$(cat "$tmp/job.$job"): the first error is not: $text"
+		sed 's/^/  /' "$tmp/errors"
+	fi
+done <"$tmp/unsupported" >"$tmp/other"
+looked_at "$(wc -l <"$tmp/unsupported")" 'refusals of unsupported options'
+empty 'the first error says which option to use' "$tmp/other"
+
+# Two inline members of the same name are one to the linker: which one is called would be chance.
 find "$srcdir/include" "$srcdir/src" -name '*.hpp' -exec grep -hoE '^ *(class|struct|enum class) (EVPARALLEL_API )?[A-Za-z_0-9]+( final)?( :.*)? \{' {} + |
 	grep -v '^ ' | sed -E 's/^(enum class|class|struct) (EVPARALLEL_API )?([A-Za-z_0-9]+).*/\3/' | sort >"$tmp/types"
 looked_at "$(wc -l <"$tmp/types")" types

@@ -39,17 +39,25 @@ has_type() {
 	if test "$type" = "$2"; then ok "$1: $3"; else not_ok "$1: its ELF type is ${type:-none}, not $2"; fi
 }
 
-# no_library_for NAME COMPILE-FLAGS: a program with containers of another kind than those of the library does not link,
-# and the linker gives the reason.
+# no_library_for NAME COMPILE-FLAGS EXPLANATION: containers of another kind than the library's do not link, and the one
+# symbol that is missing explains it.
 no_library_for() {
 	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
 	if $link -o "$tmp/$1" "$tmp/$1.o" $shared >"$tmp/said.$1" 2>&1; then
 		not_ok "$1: links, but must not"
-	elif grep -q "undefined reference to .evparallel::detail::$1::library_is_built" "$tmp/said.$1"; then
+	elif grep -q "undefined reference to .evparallel::detail::$3()" "$tmp/said.$1"; then
 		ok "$1: does not link, and the linker gives the reason"
 	else
 		not_ok "$1: the linker gives another reason" "$tmp/said.$1"
 	fi
+}
+
+# library_for NAME COMPILE-FLAGS EXPLANATION: a library of that kind defines the symbol that the programs miss.
+library_for() {
+	check "$1: the file that says of which kind the library is compiles" \
+		$compile $2 -c -o "$tmp/kind.$1.o" "$srcdir/src/base/containers.cpp"
+	$NM -C "$tmp/kind.$1.o" >"$tmp/names.$1"
+	check "$1: a library of that kind defines the symbol" grep -q " T evparallel::detail::$3()\$" "$tmp/names.$1"
 }
 
 shared="-L.libs -Wl,-rpath,$here/.libs -levparallel -ldl"
@@ -63,8 +71,15 @@ has_type fixed 2 'is not'
 answers fixed "$tmp/own"
 answers fixed "$tmp/with_libraries" "$early" "$late"
 
-no_library_for with_GLIBCXX_DEBUG '-D_GLIBCXX_DEBUG'
-no_library_for with_GLIBCXX_USE_CXX11_ABI_0 '-D_GLIBCXX_USE_CXX11_ABI=0'
+# There is no libc++ here, so that the program only claims to use it.
+while read -r name flags explanation; do
+	no_library_for "$name" "$flags" "$explanation"
+	library_for "$name" "$flags" "$explanation"
+done <<END
+debug -D_GLIBCXX_DEBUG this_program_is_built_with_GLIBCXX_DEBUG_but_libevparallel_is_not
+old_strings -D_GLIBCXX_USE_CXX11_ABI=0 this_program_is_built_with_GLIBCXX_USE_CXX11_ABI_0_but_libevparallel_is_not
+libcxx -D_LIBCPP_VERSION=14000 this_program_uses_libcxx_but_libevparallel_was_built_with_libstdcxx
+END
 
 case $link in
 *-fsanitize=*) ok 'static # SKIP a program with sanitizers cannot be static' ;;

@@ -2,6 +2,8 @@
 // Licence: see COPYING.
 #pragma once
 
+#include <evparallel/detail/export.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
