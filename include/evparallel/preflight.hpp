@@ -58,7 +58,7 @@ struct EVPARALLEL_API PreflightReport {
   // True if Preflight::strict would refuse: because of threads, or of descriptors that are
   // `refused`.
   bool in_the_way() const noexcept;
-  // Names what prevents a snapshot, in one line; empty if nothing does.
+  // Names what prevents a snapshot and what to do about it, in one line; empty if nothing does.
   std::string describe() const;
   // The whole report: as text with one line for each thing, and as one JSON object.  Control
   // characters in names are shown as '?', and bytes that are not UTF-8 as U+FFFD.

@@ -88,7 +88,7 @@ std::vector<PreflightReport::Thread> other_threads() {
   std::vector<PreflightReport::Thread> threads;
   std::vector<int> tids;
   if (!list_numbers("/proc/self/task", tids)) {
-    if (kernel_says_threads()) threads.push_back({0, "unknown: /proc is not available"});
+    if (kernel_says_threads()) threads.push_back({0, "/proc is not available"});
     return threads;
   }
   if (tids.size() == 1) return threads;

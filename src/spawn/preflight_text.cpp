@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <vector>
 
 namespace evparallel {
 
@@ -23,8 +24,42 @@ std::string clean(std::string text) {
   return text;
 }
 
+template <class Texts>
+std::string joined(const Texts& texts, const char* separator) {
+  std::string all;
+  for (const std::string& text : texts) all += (all.empty() ? "" : separator) + text;
+  return all;
+}
+
+// Without /proc only the existence of threads is known.
 std::string named(const PreflightReport::Thread& thread) {
-  return "thread " + std::to_string(thread.tid) + " (" + thread.name + ")";
+  return (thread.tid > 0 ? "thread " + std::to_string(thread.tid) : "a thread") + " (" +
+         thread.name + ")";
+}
+
+std::string named(const PreflightReport::Descriptor& descriptor) {
+  return "descriptor " + std::to_string(descriptor.fd) + " (" + descriptor.kind + ")";
+}
+
+// ---- what prevents a snapshot, and what to do ----
+
+std::string reason_of(const std::vector<PreflightReport::Thread>& threads) {
+  std::vector<std::string> names;
+  for (const auto& thread : threads) names.push_back(named(thread));
+  return joined(names, ", ") + " would be missing in the snapshot: take the snapshot before the " +
+         (threads.size() == 1 ? "thread starts" : "threads start");
+}
+
+const char* beginning_of(const std::string& kind) {
+  if (kind == "eventpoll") return "the event loop is created";
+  if (kind == "inotify") return "files are watched";
+  if (kind == "io_uring") return "the ring is set up";
+  return "the descriptor is opened";
+}
+
+std::string reason_of(const PreflightReport::Descriptor& descriptor) {
+  return named(descriptor) + " would be shared with the snapshot: take the snapshot before " +
+         beginning_of(descriptor.kind) + ", or close the descriptor";
 }
 
 // ---- text ----
@@ -41,8 +76,7 @@ std::string line_of(const PreflightReport::Thread& thread) {
 }
 
 std::string line_of(const PreflightReport::Descriptor& descriptor) {
-  return "descriptor " + std::to_string(descriptor.fd) + " (" + descriptor.kind + ") " +
-         descriptor.target + (descriptor.refused ? ": in the way" : "");
+  return named(descriptor) + " " + descriptor.target + (descriptor.refused ? ": in the way" : "");
 }
 
 std::string line_of(const PreflightReport::Handler& handler) {
@@ -116,15 +150,11 @@ bool PreflightReport::in_the_way() const noexcept {
 }
 
 std::string PreflightReport::describe() const {
-  std::string text;
-  const auto add = [&text](const std::string& what) {
-    text += (text.empty() ? "" : ", ") + clean(what);
-  };
-  for (const Thread& thread : threads) add(named(thread));
+  std::vector<std::string> reasons;
+  if (!threads.empty()) reasons.push_back(reason_of(threads));
   for (const Descriptor& descriptor : descriptors)
-    if (descriptor.refused)
-      add("descriptor " + std::to_string(descriptor.fd) + " (" + descriptor.kind + ")");
-  return text;
+    if (descriptor.refused) reasons.push_back(reason_of(descriptor));
+  return clean(joined(reasons, "; "));
 }
 
 std::string PreflightReport::text() const {

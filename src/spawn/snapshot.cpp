@@ -35,15 +35,24 @@ Registry& registry() {
 
 void refuse_what_is_in_the_way(const SnapshotOptions& options) {
   if (living_loops() > 0)
-    throw Error(Errc::refused,
-                "refused: a snapshot must be taken while the program has no Reactor");
+    throw Error(
+        Errc::refused,
+        "refused: the program has a Reactor: take the snapshot before the Reactor is created, "
+        "or after it is destroyed");
   if (options.preflight == Preflight::off) return;
   const PreflightReport report = preflight();
   if (!report.in_the_way()) return;
-  const std::string text =
-      "a snapshot taken now would share this with the program: " + report.describe();
-  if (options.preflight == Preflight::strict) throw Error(Errc::refused, "refused: " + text);
+  const std::string text = report.describe();
+  if (options.preflight == Preflight::strict)
+    throw Error(Errc::refused, "refused: " + text + ", or use Preflight::warn");
   std::fprintf(stderr, "evparallel: %s\n", text.c_str());
+}
+
+void refuse_in_child() {
+  if (role() != Role::parent)
+    throw std::logic_error(
+        "evparallel: a child cannot take a snapshot: take it in the program, before the child is "
+        "started; run() and process() in a child fork from the snapshot of the child");
 }
 
 struct ServerArgs {
@@ -98,7 +107,7 @@ constexpr unsigned most_replicas = 4096;
 }  // namespace
 
 std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
-  if (role() != Role::parent) throw std::logic_error("evparallel: a child cannot take a snapshot");
+  refuse_in_child();
   if (options.replicas == 0)
     throw std::logic_error("evparallel: SnapshotOptions::replicas is 0, and the minimum is 1");
   if (options.replicas > most_replicas)
@@ -180,10 +189,15 @@ std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
   if (registry().of_child) return registry().of_child;
   if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
   if (chosen)
-    throw Error(Errc::no_snapshot, "no snapshot: the Snapshot that the options name is empty");
+    throw Error(
+        Errc::no_snapshot,
+        "no snapshot: the Snapshot that Options::snapshot names is empty, since it was moved "
+        "from: name the one that it was moved to");
   if (!registry().default_snapshot)
-    throw Error(Errc::no_snapshot,
-                "no snapshot: call evparallel::init() first, or name one in Options::snapshot");
+    throw Error(
+        Errc::no_snapshot,
+        "no snapshot: call evparallel::init() in main(), before the first Reactor and before "
+        "threads start, or name a Snapshot in Options::snapshot");
   const std::shared_ptr<Replicas>& replicas = registry().default_snapshot->replicas();
   if (!replicas->is_at_home()) throw replicas->another_process_has_it();
   return replicas;
@@ -254,10 +268,12 @@ void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
 }
 
 void init(const SnapshotOptions& options) {
-  Replicas::use_inheritance();
+  refuse_in_child();
   const Snapshot* taken = registry().default_snapshot.get();
   if (taken && taken->replicas()->is_at_home())
-    throw std::logic_error("evparallel: init() has already been called");
+    throw std::logic_error(
+        "evparallel: init() has already been called: call it once, and construct a Snapshot for "
+        "each further one");
   registry().default_snapshot = std::make_shared<Snapshot>(options);
 }
 
@@ -271,7 +287,10 @@ Snapshot& default_or_init(const SnapshotOptions& options) {
 Snapshot& default_snapshot() {
   Replicas::use_inheritance();
   if (!registry().default_snapshot)
-    throw Error(Errc::no_snapshot, "no snapshot: call evparallel::init() first");
+    throw Error(
+        Errc::no_snapshot,
+        "no snapshot: call evparallel::init() in main(), before the first Reactor and before "
+        "threads start");
   return *registry().default_snapshot;
 }
 

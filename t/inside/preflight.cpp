@@ -135,7 +135,8 @@ BOOST_AUTO_TEST_CASE(threads_are_listed_with_their_names) {
       BOOST_TEST(has(report.describe(),
                      "thread " + std::to_string(expected.first) + " (" + expected.second + ")"));
     }
-    BOOST_TEST(has(report.describe(), "), "));
+    BOOST_TEST(has(report.describe(), "), thread "));
+    BOOST_TEST(has(report.describe(), "before the threads start"));
     BOOST_TEST(!has(report.describe(), "\n"));
   }
   BOOST_TEST(!preflight().in_the_way());
@@ -272,9 +273,31 @@ BOOST_AUTO_TEST_CASE(everything_in_the_way_is_described) {
   const Own inotify(::inotify_init1(IN_CLOEXEC));
   const Waiting thread("busy");
   const std::string text = preflight().describe();
-  BOOST_TEST(text == "thread " + std::to_string(thread.tid()) + " (busy), descriptor " +
-                         std::to_string(epoll.get()) + " (eventpoll), descriptor " +
-                         std::to_string(inotify.get()) + " (inotify)");
+  BOOST_TEST(
+      text ==
+      "thread " + std::to_string(thread.tid()) +
+          " (busy) would be missing in the snapshot: take the snapshot before the thread starts; "
+          "descriptor " +
+          std::to_string(epoll.get()) +
+          " (eventpoll) would be shared with the snapshot: take the snapshot before the event loop "
+          "is created, or close the descriptor; descriptor " +
+          std::to_string(inotify.get()) +
+          " (inotify) would be shared with the snapshot: take the snapshot before files are "
+          "watched, "
+          "or close the descriptor");
+}
+
+BOOST_AUTO_TEST_CASE(each_refused_kind_of_descriptor_has_its_own_cure) {
+  const std::pair<const char*, const char*> cures[] = {
+      {"eventpoll", "before the event loop is created, or"},
+      {"inotify", "before files are watched, or"},
+      {"io_uring", "before the ring is set up, or"},
+      {"userfaultfd", "before the descriptor is opened, or"}};
+  for (const auto& [kind, cure] : cures) {
+    PreflightReport report;
+    report.descriptors = {{9, kind, "anon", true}};
+    BOOST_TEST(has(report.describe(), cure));
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -508,7 +531,11 @@ BOOST_AUTO_TEST_CASE(the_text_has_a_line_for_each_finding) {
              "timer real: 1.5 s left\n"
              "timer posix 3: 0.00002 s left, then every 2 s\n"
              "stream stdout: 12 bytes are not flushed\n");
-  BOOST_TEST(sample().describe() == "thread 77 (odd?\xEF\xBF\xBD\"name), descriptor 5 (eventpoll)");
+  BOOST_TEST(
+      sample().describe() ==
+      "thread 77 (odd?\xEF\xBF\xBD\"name) would be missing in the snapshot: take the snapshot "
+      "before the thread starts; descriptor 5 (eventpoll) would be shared with the snapshot: "
+      "take the snapshot before the event loop is created, or close the descriptor");
   BOOST_TEST(PreflightReport{}.text() == "");
 }
 

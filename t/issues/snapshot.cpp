@@ -1,5 +1,7 @@
-// snapshot.cpp - faults at the start of a snapshot.
+// snapshot.cpp - faults when a snapshot is taken, and at its start.
+#include "calling.hpp"
 #include "elsewhere.hpp"
+#include "errors.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
@@ -10,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -21,10 +24,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace par = evparallel;
@@ -505,4 +510,117 @@ BOOST_AUTO_TEST_CASE(a_program_with_locked_memory_does_not_pay_for_unused_tables
   });
   if (status == 77) return testing::skip("memory cannot be locked here");
   BOOST_TEST(status == 0);
+}
+
+namespace {
+
+using testing::error_of;
+using testing::has;
+
+// The text of the std::logic_error that f throws.
+template <class F>
+std::string misuse(F f) {
+  try {
+    f();
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+  return "no std::logic_error";
+}
+
+std::string refusal() {
+  const auto error = error_of([] { const par::Snapshot snapshot; });
+  if (!error || error->code() != par::Errc::refused) return "not refused";
+  return error->what();
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_refusal_of_a_snapshot_says_what_to_do_about_a_thread) {
+  std::promise<pid_t> started;
+  std::promise<void> leave;
+  std::thread thread([&] {
+    ::pthread_setname_np(::pthread_self(), "writer");
+    started.set_value(::gettid());
+    leave.get_future().wait();
+  });
+  const pid_t tid = started.get_future().get();
+  const std::string text = refusal();
+  leave.set_value();
+  thread.join();
+  BOOST_TEST(text == "refused: thread " + std::to_string(tid) +
+                         " (writer) would be missing in the snapshot: take the snapshot before the "
+                         "thread starts, or use Preflight::warn");
+}
+
+BOOST_AUTO_TEST_CASE(the_refusal_of_a_snapshot_says_what_to_do_about_an_event_loop) {
+  const int epoll = ::epoll_create1(EPOLL_CLOEXEC);
+  const std::string text = refusal();
+  ::close(epoll);
+  BOOST_TEST(text == "refused: descriptor " + std::to_string(epoll) +
+                         " (eventpoll) would be shared with the snapshot: take the snapshot before "
+                         "the event loop is created, or close the descriptor, or use "
+                         "Preflight::warn");
+  const par::Reactor loop;
+  BOOST_TEST(refusal() ==
+             "refused: the program has a Reactor: take the snapshot before the Reactor is created, "
+             "or after it is destroyed");
+}
+
+BOOST_AUTO_TEST_CASE(errors_without_a_default_snapshot_say_what_to_do) {
+  par::Reactor loop;
+  const auto call = error_of([&] { static_cast<void>(par::run(loop, [](int x) { return x; })); });
+  BOOST_REQUIRE(call.has_value());
+  BOOST_TEST(call->what() ==
+             "no snapshot: call evparallel::init() in main(), before the first Reactor and before "
+             "threads start, or name a Snapshot in Options::snapshot");
+  const auto handle = error_of([] { par::default_snapshot(); });
+  BOOST_REQUIRE(handle.has_value());
+  BOOST_TEST(handle->what() ==
+             "no snapshot: call evparallel::init() in main(), before the first Reactor and before "
+             "threads start");
+}
+
+BOOST_AUTO_TEST_CASE(a_second_init_says_what_to_do) {
+  const int status = testing::elsewhere([] {
+    par::init();
+    return has(misuse([] { par::init(); }),
+               "init() has already been called: call it once, and "
+               "construct a Snapshot for each further one")
+               ? 0
+               : 1;
+  });
+  BOOST_TEST(status == 0);
+}
+
+// init() in a child said that it had already been called.
+BOOST_AUTO_TEST_CASE(a_snapshot_in_a_child_is_refused_with_what_to_do) {
+  std::vector<std::string> texts;
+  {
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    par::Options options;
+    options.snapshot = &snapshot;
+    auto refused = par::run(
+        loop,
+        [](bool with_init) {
+          return misuse([with_init] {
+            if (with_init)
+              par::init();
+            else
+              par::Snapshot();
+          });
+        },
+        options);
+    for (const bool with_init : {false, true})
+      refused(with_init, [&](par::Result<std::string> r) { texts.push_back(r.value()); });
+    loop.run();
+  }
+  testing::close_abandoned();
+  BOOST_REQUIRE(texts.size() == 2U);
+  for (const std::string& text : texts)
+    BOOST_TEST(text ==
+               "evparallel: a child cannot take a snapshot: take it in the program, before the "
+               "child is started; run() and process() in a child fork from the snapshot of the "
+               "child");
 }

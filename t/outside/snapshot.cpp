@@ -167,9 +167,11 @@ BOOST_AUTO_TEST_CASE(preflight_warn_names_the_problem_and_continues) {
     par::Snapshot snapshot(options);
     BOOST_TEST(snapshot.alive());
   });
-  BOOST_TEST(text ==
-             "evparallel: a snapshot taken now would share this with the program: descriptor " +
-                 std::to_string(epoll) + " (eventpoll)\n");
+  BOOST_TEST(
+      text ==
+      "evparallel: descriptor " + std::to_string(epoll) +
+          " (eventpoll) would be shared with the snapshot: take the snapshot before the event "
+          "loop is created, or close the descriptor\n");
   ::close(epoll);
   par::Reactor loop;  // refused in all of them
   const auto error = error_of([&] { par::Snapshot s(options); });
