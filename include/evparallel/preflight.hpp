@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,23 @@ struct EVPARALLEL_API PreflightReport {
     pid_t tid = 0;
     std::string name{};
   };
+  // A regular file.  Its path is the target of the descriptor.
+  struct File {
+    bool read = false;
+    bool write = false;
+    bool append = false;
+    std::vector<std::string> locks{};  // kinds of locks that are held through the descriptor:
+                                       // "POSIX", "FLOCK", "OFDLCK", as in /proc/locks
+    std::string database{};  // "SQLite": its first bytes say so; "journal": a file beside it has
+                             // the same name with -wal or -journal; empty: no database is known
+  };
   struct Descriptor {
     int fd = -1;
     std::string kind{};    // "file", "pipe", "socket", "eventpoll", "eventfd", "io_uring", ...
     std::string target{};  // the link in /proc
     bool refused =
         false;  // a copy would share state with the program's, such as the set of an event loop
+    std::optional<File> file{};  // of a regular file
   };
   // A signal that is not at its default.  Children start with all signals at their default.
   struct Handler {

@@ -16,12 +16,14 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/single_threaded.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -127,16 +129,80 @@ std::string kind_of(const std::string& target) {
   return "file";
 }
 
+std::string target_of(int fd) {
+  char target[PATH_MAX];
+  const ssize_t size =
+      ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
+  return size > 0 ? std::string(target, static_cast<std::size_t>(size)) : std::string();
+}
+
+// ---- files ----
+
+// The file is read through the program's own descriptor: to open it and close that again would
+// release all locks that the program has on it.  A file without blocks is one that the kernel makes
+// up, and reading such a file may wait or change something.
+bool begins_like_sqlite(int fd, const struct stat& status) {
+  constexpr std::string_view header("SQLite format 3\0", 16);
+  constexpr off_t smallest_database = 512;
+  if (status.st_size < smallest_database || status.st_blocks == 0) return false;
+  char bytes[header.size()];
+  return ::pread(fd, bytes, sizeof bytes, 0) == static_cast<ssize_t>(sizeof bytes) &&
+         std::string_view(bytes, sizeof bytes) == header;
+}
+
+// The target of an unnamed file is no path, and nothing is beside it.
+bool has_journal(const std::string& path) {
+  if (path.compare(0, 1, "/") != 0) return false;
+  return ::access((path + "-wal").c_str(), F_OK) == 0 ||
+         ::access((path + "-journal").c_str(), F_OK) == 0;
+}
+
+void read_mode(const std::string& octal, PreflightReport::File& file) {
+  const unsigned long flags = std::strtoul(octal.c_str(), nullptr, 8);
+  if (flags & O_PATH) return;
+  const unsigned long mode = flags & O_ACCMODE;
+  file.read = mode == O_RDONLY || mode == O_RDWR;
+  file.write = mode == O_WRONLY || mode == O_RDWR;
+  file.append = (flags & O_APPEND) != 0;
+}
+
+// "1: POSIX  ADVISORY  WRITE 4711 fe:00:861 0 EOF"
+void add_lock(const std::string& description, std::vector<std::string>& locks) {
+  std::istringstream words(description);
+  std::string number;
+  std::string kind;
+  if (words >> number >> kind && std::find(locks.begin(), locks.end(), kind) == locks.end())
+    locks.push_back(kind);
+}
+
+std::optional<PreflightReport::File> look_at_file(int fd, const std::string& path) {
+  struct stat status {};
+  std::string text;
+  if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+  if (!read_text_file("/proc/self/fdinfo/" + std::to_string(fd), text)) return std::nullopt;
+  PreflightReport::File file;
+  std::istringstream list(text);
+  for (std::string label; list >> label;) {
+    std::string rest;
+    std::getline(list, rest);
+    if (label == "flags:") read_mode(rest, file);
+    if (label == "lock:") add_lock(rest, file.locks);
+  }
+  if (file.read && begins_like_sqlite(fd, status))
+    file.database = "SQLite";
+  else if (has_journal(path))
+    file.database = "journal";
+  return file;
+}
+
 PreflightReport::Descriptor look_at(int fd) {
   PreflightReport::Descriptor descriptor;
   descriptor.fd = fd;
-  char target[256];
-  const ssize_t size =
-      ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
-  if (size > 0) descriptor.target.assign(target, static_cast<std::size_t>(size));
+  descriptor.target = target_of(fd);
   descriptor.kind = kind_of(descriptor.target);
   descriptor.refused = std::any_of(std::begin(refused_kinds), std::end(refused_kinds),
                                    [&](const char* kind) { return descriptor.kind == kind; });
+  if (descriptor.kind == "file") descriptor.file = look_at_file(fd, descriptor.target);
   return descriptor;
 }
 

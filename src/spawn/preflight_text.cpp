@@ -5,6 +5,9 @@
 #include <evparallel/preflight.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +30,8 @@ std::string clean(std::string text) {
 template <class Texts>
 std::string joined(const Texts& texts, const char* separator) {
   std::string all;
-  for (const std::string& text : texts) all += (all.empty() ? "" : separator) + text;
+  for (const std::string& text : texts)
+    if (!text.empty()) all += (all.empty() ? "" : separator) + text;
   return all;
 }
 
@@ -75,8 +79,33 @@ std::string line_of(const PreflightReport::Thread& thread) {
   return named(thread) + ": in the way";
 }
 
+std::string access_of(const PreflightReport::File& file) {
+  const std::array<std::string, 3> modes = {file.read ? "read" : "", file.write ? "write" : "",
+                                            file.append ? "append" : ""};
+  return joined(modes, ", ");
+}
+
+// Only locks of POSIX belong to a process; all others belong to the open file.
+std::string lock_text(const std::string& kind) {
+  return kind + " lock, which children " +
+         (kind == "POSIX" ? "do not have" : "share and can release");
+}
+
+std::string text_of(const PreflightReport::File& file) {
+  std::vector<std::string> texts = {access_of(file)};
+  for (const std::string& kind : file.locks) texts.push_back(lock_text(kind));
+  if (file.database == "SQLite")
+    texts.push_back("SQLite database: a child must open it anew and not use this connection");
+  else if (!file.database.empty())
+    texts.push_back("with a journal beside it: a child must open a database anew");
+  return joined(texts, "; ");
+}
+
 std::string line_of(const PreflightReport::Descriptor& descriptor) {
-  return named(descriptor) + " " + descriptor.target + (descriptor.refused ? ": in the way" : "");
+  const std::string text = named(descriptor) + " " + descriptor.target;
+  if (descriptor.refused) return text + ": in the way";
+  const std::string details = descriptor.file ? text_of(*descriptor.file) : std::string();
+  return details.empty() ? text : text + ": " + details;
 }
 
 std::string line_of(const PreflightReport::Handler& handler) {
@@ -109,11 +138,22 @@ Json json_of(const PreflightReport::Thread& thread) {
   return {{"tid", thread.tid}, {"name", clean(thread.name)}};
 }
 
+Json json_of(const PreflightReport::File& file) {
+  Json locks = Json::array();
+  for (const std::string& kind : file.locks) locks.push_back(clean(kind));
+  return {{"read", file.read},
+          {"write", file.write},
+          {"append", file.append},
+          {"locks", locks},
+          {"database", clean(file.database)}};
+}
+
 Json json_of(const PreflightReport::Descriptor& descriptor) {
   return {{"fd", descriptor.fd},
           {"kind", clean(descriptor.kind)},
           {"target", clean(descriptor.target)},
-          {"refused", descriptor.refused}};
+          {"refused", descriptor.refused},
+          {"file", descriptor.file ? json_of(*descriptor.file) : Json(nullptr)}};
 }
 
 Json json_of(const PreflightReport::Handler& handler) {

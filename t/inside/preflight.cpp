@@ -1,5 +1,7 @@
 // preflight.cpp - state that a snapshot would inherit or lose now: threads, descriptors, signals, timers, streams.
+#include "elsewhere.hpp"
 #include "private_names.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "system/descriptor.hpp"
@@ -15,10 +17,12 @@
 #include <stdio_ext.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
@@ -302,6 +306,164 @@ BOOST_AUTO_TEST_CASE(each_refused_kind_of_descriptor_has_its_own_cure) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
+BOOST_AUTO_TEST_SUITE(files)
+
+namespace {
+
+// A file in a folder of its own, and what may be beside it.
+class Place {
+public:
+  std::string path() const { return folder_.path() + "/file"; }
+  int open(int flags, const char* suffix = "") const {
+    return ::open((path() + suffix).c_str(), flags | O_CLOEXEC, 0600);
+  }
+
+private:
+  testing::Folder folder_;
+};
+
+PreflightReport::File file_of(int fd) {
+  const PreflightReport report = preflight();
+  const auto* found = find(report, fd);
+  if (!found || !found->file) throw std::runtime_error("it is not listed as a regular file");
+  return *found->file;
+}
+
+std::string access_of(int fd) {
+  const PreflightReport::File file = file_of(fd);
+  return std::string(file.read ? "r" : "") + (file.write ? "w" : "") + (file.append ? "a" : "");
+}
+
+// The first page of a SQLite database, as far as it matters.
+void write_database(int fd) {
+  std::string page("SQLite format 3", 16);
+  page.resize(512);
+  BOOST_REQUIRE(::write(fd, page.data(), page.size()) == static_cast<ssize_t>(page.size()));
+}
+
+void lock(int fd, int command) {
+  struct flock all {};
+  all.l_type = F_WRLCK;
+  all.l_whence = SEEK_SET;
+  BOOST_REQUIRE(::fcntl(fd, command, &all) == 0);
+}
+
+// Whether another process finds the file locked by locks of POSIX.
+bool is_locked_for_others(int fd) {
+  return testing::elsewhere([fd] {
+           struct flock all {};
+           all.l_type = F_WRLCK;
+           all.l_whence = SEEK_SET;
+           if (::fcntl(fd, F_GETLK, &all) != 0) return 2;
+           return all.l_type == F_UNLCK ? 0 : 1;
+         }) == 1;
+}
+
+using Locks = std::vector<std::string>;
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_regular_file_is_reported_with_its_path_and_its_access_mode) {
+  const Place place;
+  const Own both(place.open(O_RDWR | O_CREAT));
+  const Own reading(place.open(O_RDONLY));
+  const Own appending(place.open(O_WRONLY | O_APPEND));
+  const Own naming(place.open(O_PATH));
+  BOOST_TEST(access_of(both.get()) == "rw");
+  BOOST_TEST(access_of(reading.get()) == "r");
+  BOOST_TEST(access_of(appending.get()) == "wa");
+  BOOST_TEST(access_of(naming.get()) == "");
+  const PreflightReport report = preflight();
+  BOOST_TEST(find(report, both.get())->target == place.path());
+  BOOST_TEST(file_of(both.get()).database == "");
+  BOOST_TEST(file_of(both.get()).locks.empty());
+  BOOST_TEST(!report.in_the_way());
+  BOOST_TEST(report.describe() == "");
+}
+
+BOOST_AUTO_TEST_CASE(a_long_path_of_a_file_is_complete) {
+  const testing::Folder folder;
+  std::string path = folder.path();
+  for (int i = 0; i < 3; ++i) {
+    path += "/" + std::string(200, 'x');
+    if (i < 2) BOOST_REQUIRE(::mkdir(path.c_str(), 0700) == 0);
+  }
+  const Own file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  const PreflightReport report = preflight();
+  BOOST_TEST(find(report, file.get())->target == path);
+}
+
+BOOST_AUTO_TEST_CASE(only_regular_files_have_details_of_a_file) {
+  const Own device(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const Own folder(::open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Own counter(::eventfd(0, EFD_CLOEXEC));
+  const PreflightReport report = preflight();
+  for (const int fd : {device.get(), folder.get(), counter.get()})
+    BOOST_TEST(!find(report, fd)->file.has_value());
+}
+
+BOOST_AUTO_TEST_CASE(locks_on_a_file_are_reported_by_kind_and_stay) {
+  const Place place;
+  {
+    const Own file(place.open(O_RDWR | O_CREAT));
+    lock(file.get(), F_SETLK);
+    BOOST_TEST((file_of(file.get()).locks == Locks{"POSIX"}));
+    BOOST_TEST(is_locked_for_others(file.get()));
+  }
+  {
+    const Own file(place.open(O_RDWR));
+    const Own another(place.open(O_RDWR));
+    lock(file.get(), F_OFD_SETLK);
+    BOOST_TEST((file_of(file.get()).locks == Locks{"OFDLCK"}));
+    BOOST_TEST(file_of(another.get()).locks.empty());
+  }
+  const Own file(place.open(O_RDWR));
+  BOOST_REQUIRE(::flock(file.get(), LOCK_EX) == 0);
+  BOOST_TEST((file_of(file.get()).locks == Locks{"FLOCK"}));
+  BOOST_TEST(!preflight().in_the_way());
+}
+
+BOOST_AUTO_TEST_CASE(an_sqlite_database_is_recognised_by_its_first_bytes) {
+  const Place place;
+  const Own file(place.open(O_RDWR | O_CREAT));
+  write_database(file.get());
+  lock(file.get(), F_SETLK);
+  BOOST_TEST(file_of(file.get()).database == "SQLite");
+  BOOST_TEST(::lseek(file.get(), 0, SEEK_CUR) == 512);
+  BOOST_TEST(is_locked_for_others(file.get()));
+  const std::string text = preflight().text();
+  BOOST_TEST(has(text, "descriptor " + std::to_string(file.get()) + " (file) " + place.path() +
+                           ": read, write; POSIX lock, "));
+  BOOST_TEST(has(text, "; SQLite database: "));
+  BOOST_TEST(preflight().describe() == "");
+  BOOST_REQUIRE(::pwrite(file.get(), "s", 1, 0) == 1);
+  BOOST_TEST(file_of(file.get()).database == "");
+}
+
+// A program may only write, and the bytes of a file that is not readable are not known.
+BOOST_AUTO_TEST_CASE(a_database_is_recognised_by_the_journal_beside_it) {
+  for (const char* suffix : {"-wal", "-journal"}) {
+    const Place place;
+    const Own file(place.open(O_WRONLY | O_CREAT));
+    write_database(file.get());
+    BOOST_TEST(file_of(file.get()).database == "");
+    const Own journal(place.open(O_WRONLY | O_CREAT, suffix));
+    BOOST_TEST(file_of(file.get()).database == "journal");
+    BOOST_TEST(file_of(journal.get()).database == "");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(without_proc_no_file_is_known) {
+  const auto status = testing::elsewhere_without_proc([] {
+    const PreflightReport report = preflight();
+    return report.descriptors.empty() && !report.descriptors_known && !report.in_the_way() ? 0 : 1;
+  });
+  if (!status) return testing::skip("/proc cannot be hidden here");
+  BOOST_TEST(*status == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
 BOOST_AUTO_TEST_SUITE(signals)
 
 namespace {
@@ -507,7 +669,12 @@ namespace {
 PreflightReport sample() {
   PreflightReport report;
   report.threads = {{77, "odd\n\xff\"name"}};
-  report.descriptors = {{0, "file", "/dev/null", false}, {5, "eventpoll", "anon", true}};
+  report.descriptors = {
+      {0, "file", "/dev/null", false, std::nullopt},
+      {5, "eventpoll", "anon", true, std::nullopt},
+      {6, "file", "/a", false, PreflightReport::File{true, true, false, {"POSIX"}, "SQLite"}},
+      {7, "file", "/b", false, PreflightReport::File{false, true, true, {"FLOCK"}, "journal"}},
+      {8, "file", "/c", false, PreflightReport::File{}}};
   report.handlers = {{2, "SIGINT", false, "/lib/a.so", "f(int)"},
                      {13, "SIGPIPE", true, "", ""},
                      {15, "SIGTERM", false, "", ""}};
@@ -525,6 +692,11 @@ BOOST_AUTO_TEST_CASE(the_text_has_a_line_for_each_finding) {
              "thread 77 (odd?\xEF\xBF\xBD\"name): in the way\n"
              "descriptor 0 (file) /dev/null\n"
              "descriptor 5 (eventpoll) anon: in the way\n"
+             "descriptor 6 (file) /a: read, write; POSIX lock, which children do not have; SQLite "
+             "database: a child must open it anew and not use this connection\n"
+             "descriptor 7 (file) /b: write, append; FLOCK lock, which children share and can "
+             "release; with a journal beside it: a child must open a database anew\n"
+             "descriptor 8 (file) /c\n"
              "signal SIGINT: handled by f(int) in /lib/a.so\n"
              "signal SIGPIPE: ignored\n"
              "signal SIGTERM: handled\n"
@@ -544,8 +716,17 @@ BOOST_AUTO_TEST_CASE(the_report_is_available_as_json) {
   const auto expected = nlohmann::json::parse(R"json({
     "in_the_way": true,
     "threads": [{"tid": 77, "name": "odd?\ufffd\"name"}],
-    "descriptors": [{"fd": 0, "kind": "file", "target": "/dev/null", "refused": false},
-                    {"fd": 5, "kind": "eventpoll", "target": "anon", "refused": true}],
+    "descriptors": [{"fd": 0, "kind": "file", "target": "/dev/null", "refused": false, "file": null},
+                    {"fd": 5, "kind": "eventpoll", "target": "anon", "refused": true, "file": null},
+                    {"fd": 6, "kind": "file", "target": "/a", "refused": false,
+                     "file": {"read": true, "write": true, "append": false, "locks": ["POSIX"],
+                              "database": "SQLite"}},
+                    {"fd": 7, "kind": "file", "target": "/b", "refused": false,
+                     "file": {"read": false, "write": true, "append": true, "locks": ["FLOCK"],
+                              "database": "journal"}},
+                    {"fd": 8, "kind": "file", "target": "/c", "refused": false,
+                     "file": {"read": false, "write": false, "append": false, "locks": [],
+                              "database": ""}}],
     "descriptors_known": true,
     "handlers": [
       {"signum": 2, "signal": "SIGINT", "ignored": false, "module": "/lib/a.so", "symbol": "f(int)"},
