@@ -11,7 +11,7 @@ for page in "$srcdir"/man/*.[1-9]; do
 done
 looked_at "$pages" pages
 
-for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
@@ -23,7 +23,7 @@ done
 run_queue
 
 job=0
-for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7; do
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	name=${page##*/}
 	examples=0
 	for file in "$tmp/$name"-*.cpp; do
