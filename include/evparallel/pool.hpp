@@ -206,7 +206,8 @@ public:
   // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
   // which is moved in or, as an lvalue, must live until on_done; or a function that returns
   // std::optional<Out>.
-  template <class R, class OnResult, class OnDone>
+  template <class R, class OnResult, class OnDone,
+            class = std::enable_if_t<!std::is_base_of_v<MapOptions, std::decay_t<OnDone>>>>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
     static_assert(!std::is_void_v<Out>, "evparallel: the function of a map must take an argument");
     static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const MapSummary&>,
@@ -218,6 +219,13 @@ public:
     task.on_result = detail::item_result<Inc>(codecs_.get, std::forward<OnResult>(on_result));
     task.on_done = std::forward<OnDone>(on_done);
     return MapHandle(core_->start_map(std::move(task), std::move(options)));
+  }
+  // The same without on_done.
+  template <class R, class OnResult>
+  MapHandle map(R&& range, OnResult&& on_result, MapOptions options = {}) {
+    return map(
+        std::forward<R>(range), std::forward<OnResult>(on_result), [](const MapSummary&) {},
+        std::move(options));
   }
 
   // Folds the values as they come: `fold(T&, Inc)`, and at the end `on_done(T, const MapSummary&)`.

@@ -195,6 +195,50 @@ BOOST_AUTO_TEST_CASE(ranges_of_all_kinds_are_mapped) {
   });
 }
 
+BOOST_AUTO_TEST_CASE(a_map_needs_no_on_done) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, mixed, of(2));
+  const std::vector<int> items = numbers(100);
+  std::size_t calls = 0;
+  const auto finishes = [&](auto start) {
+    Received received(100);
+    start(into(received));
+    loop.run();
+    BOOST_TEST(received.each_once());
+    BOOST_TEST(received.right == 100u);
+    BOOST_TEST(pool.pending() == 0u);
+    ++calls;
+  };
+  finishes([&](auto on_result) { pool.map(items, on_result); });
+  finishes([&](auto on_result) { pool.map(items, on_result, {}); });
+  finishes([&](auto on_result) { pool.map(items, on_result, par::MapOptions{}); });
+  finishes([&](auto on_result) { pool.map(items, on_result, [](const par::MapSummary&) {}, {}); });
+  par::MapOptions options;
+  std::optional<par::Progress> last;
+  options.on_progress = [&](const par::Progress& progress) { last = progress; };
+  finishes([&](auto on_result) { pool.map(items, on_result, std::move(options)); });
+  BOOST_REQUIRE(last.has_value());
+  BOOST_TEST(last->done == 100u);
+  BOOST_TEST(calls == 5u);
+}
+
+BOOST_AUTO_TEST_CASE(a_map_without_on_done_can_be_stopped) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, mixed, of(1));
+  Received received(1000);
+  par::MapOptions options;
+  options.chunk = 10;
+  par::MapHandle map;
+  const auto on_result = [&](std::size_t index, const par::Result<int>& r) {
+    into(received)(index, r);
+    if (index == 4) map.cancel();
+  };
+  map = pool.map(numbers(1000), on_result, std::move(options));
+  loop.run();
+  BOOST_TEST(received.next == 5u);
+  BOOST_TEST(pool.pending() == 0u);
+}
+
 namespace {
 
 // Single pass, and without a size.
