@@ -185,12 +185,36 @@ std::optional<std::size_t> size_of_range(R& range) {
 }
 
 // Writes one item; an error of its codec is reported, and does not stop the map.
-template <class Codecs, class Item>
-void write_item(const Codecs& codecs, Writer& out, Item&& item, std::optional<Error>& refused) {
+template <class Codecs, class Sent>
+void write_item(const Codecs& codecs, Writer& out, Sent&& item, std::optional<Error>& refused) {
   try {
-    codecs.put(out, std::forward<Item>(item));
+    codecs.put(out, std::forward<Sent>(item));
   } catch (const Error& error) {
     refused = error;
+  }
+}
+
+// Whether f(item) compiles for a function that takes a `Sent`.
+template <class Item, class Sent>
+constexpr bool converts_to =
+    std::is_convertible_v<Item,
+                          std::conditional_t<std::is_lvalue_reference_v<Item>, const Sent&, Sent>>;
+
+// Converts the item as a call f(item) does: never by an explicit constructor, and never by a cast.
+template <class Sent, class Codecs, class Item>
+void convert_item(const Codecs& codecs, Writer& out, Item&& item, std::optional<Error>& refused) {
+  static_assert(converts_to<Item&&, Sent>,
+                "evparallel: the items of a map must convert implicitly to the argument of the "
+                "pool's function; transform the range, or cast each item explicitly in a function "
+                "that returns std::optional");
+  if constexpr (std::is_lvalue_reference_v<Item>) {
+    const Sent& sent = item;
+    write_item(codecs, out, sent, refused);
+  } else if constexpr (std::is_same_v<Item, Sent>) {
+    write_item(codecs, out, std::move(item), refused);
+  } else {
+    Sent sent = std::forward<Item>(item);
+    write_item(codecs, out, std::move(sent), refused);
   }
 }
 
@@ -205,11 +229,7 @@ struct RangeSource {
       end.emplace(end_of(range));
     }
     if (!(*at != *end)) return false;
-    decltype(auto) item = **at;
-    if constexpr (std::is_convertible_v<decltype(item), const Sent&>)
-      write_item(codecs, out, static_cast<const Sent&>(item), refused);
-    else
-      write_item(codecs, out, Sent(item), refused);
+    convert_item<Sent>(codecs, out, **at, refused);
     ++*at;
     return true;
   }
@@ -227,7 +247,8 @@ PullItem pull_from(R&& given, const Codecs& codecs) {
                Writer& out, std::optional<Error>& refused) mutable {
       auto item = generate();
       if (!item) return false;
-      write_item(codecs, out, Sent(std::move(*item)), refused);
+      // What a pointer points at stays with its owner.
+      convert_item<Sent>(codecs, out, *std::move(item), refused);
       return true;
     };
   } else {

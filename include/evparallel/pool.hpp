@@ -205,7 +205,7 @@ public:
   // Makes one call for each item: `on_result(index, Result<Inc>)`; at the end `on_done(const
   // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
   // which is moved in or, as an lvalue, must live until on_done; or a function that returns
-  // std::optional<Out>.
+  // std::optional<Out>.  Items are converted as for a call: implicitly.
   template <class R, class OnResult, class OnDone,
             class = std::enable_if_t<!std::is_base_of_v<MapOptions, std::decay_t<OnDone>>>>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {

@@ -1,4 +1,5 @@
-// pool.cpp - ranges whose begin and end are not members, and iterators that cannot be copied, did not compile in a map.
+// pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map;
+// and items were cast to the argument of the pool's function.
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -7,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -135,4 +137,91 @@ BOOST_AUTO_TEST_CASE(a_range_of_one_pass_is_mapped) {
 #else
   testing::skip("ranges came with C++20");
 #endif
+}
+
+namespace {
+
+// Keeps which of its constructors was called.
+struct Measure {
+  explicit Measure(int) : by_cast(true) {}
+  Measure(long) : by_cast(false) {}
+  bool by_cast;
+};
+
+// The answers of `f` for the items of a range.
+template <class F, class R>
+auto answers_of(F f, R&& range) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 1;
+  auto pool = par::pool<par::RawIo, par::RawIo>(loop, f, options);
+  using Answer = typename decltype(pool)::result_type;
+  std::vector<typename Answer::value_type> back;
+  pool.map(
+      std::forward<R>(range), [&](std::size_t, Answer r) { back.push_back(r.value()); },
+      [](const par::MapSummary&) {});
+  loop.run();
+  return back;
+}
+
+// Gives the items one by one.
+template <class T>
+auto one_by_one(std::vector<T> items) {
+  return [items = std::move(items), next = std::size_t{0}]() mutable -> std::optional<T> {
+    if (next == items.size()) return std::nullopt;
+    return items[next++];
+  };
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_items_of_a_map_are_converted_as_in_a_call) {
+  const auto measured = [](Measure m) { return m.by_cast ? 1 : 0; };
+  const std::vector<int> items{1, 2};
+  const std::vector<int> by_call{0, 0};
+  BOOST_TEST(answers_of(measured, items) == by_call, boost::test_tools::per_element());
+  BOOST_TEST(answers_of(measured, one_by_one(items)) == by_call, boost::test_tools::per_element());
+  const auto halved = [](double x) { return x / 2; };
+  const std::vector<double> halves{0.5, 1};
+  BOOST_TEST(answers_of(halved, items) == halves, boost::test_tools::per_element());
+  BOOST_TEST(answers_of(halved, one_by_one(items)) == halves, boost::test_tools::per_element());
+  const std::vector<const char*> words{"a", "bc"};
+  BOOST_TEST((mapped<std::string>(words) == std::multiset<std::string>{"a", "bc"}));
+  BOOST_TEST((mapped<std::string>(one_by_one(words)) == std::multiset<std::string>{"a", "bc"}));
+  BOOST_TEST((mapped<bool>(std::vector<bool>{true, false}) == std::multiset<bool>{false, true}));
+}
+
+namespace {
+
+// Rvalues of what somebody else owns.
+struct Moving {
+  std::vector<par::Fd>* owned;
+  auto begin() const { return std::make_move_iterator(owned->begin()); }
+  auto end() const { return std::make_move_iterator(owned->end()); }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_map_moves_rvalues_and_leaves_all_other_items) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 1;
+  auto pool = par::pool(
+      loop, [](const par::Fd& fd) { return static_cast<bool>(fd); }, options);
+  std::vector<par::Fd> owned;
+  owned.push_back(par::Fd::dup(0));
+  int right = 0;
+  const auto on_result = [&](std::size_t, par::Result<bool> r) { right += r.value(); };
+  const auto on_done = [](const par::MapSummary&) {};
+  std::size_t next = 0;
+  pool.map([&] { return next < owned.size() ? &owned[next++] : nullptr; }, on_result, on_done);
+  loop.run();
+  BOOST_TEST(owned.front().get() >= 0);
+  pool.map(owned, on_result, on_done);
+  loop.run();
+  BOOST_TEST(owned.front().get() >= 0);
+  pool.map(Moving{&owned}, on_result, on_done);
+  loop.run();
+  BOOST_TEST(owned.front().get() == -1);
+  BOOST_TEST(right == 3);
 }
