@@ -1,6 +1,6 @@
 // error.cpp - texts of errors and of exit statuses.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
-#include <evparallel/error.hpp>
+#include <evparallel/result.hpp>
 
 #include "base/names.hpp"
 
@@ -93,6 +93,10 @@ const char* to_string(Errc code) noexcept {
     case Errc::deadline: return "deadline";
   }
   return "unknown";
+}
+
+void detail::throw_no_error() {
+  throw std::logic_error("evparallel: error() was called on a Result that holds a value");
 }
 
 const char* to_string(Delivery delivery) noexcept {
