@@ -13,6 +13,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 namespace evparallel {
@@ -42,6 +43,10 @@ enum class Errc {
 
 // The name of the enumerator, for logs.
 EVPARALLEL_API const char* to_string(Errc) noexcept;
+
+// An Errc converts to std::error_code, of this category; its name is "evparallel".
+EVPARALLEL_API const std::error_category& error_category() noexcept;
+EVPARALLEL_API std::error_code make_error_code(Errc) noexcept;
 
 // How far a call got.  A call that was `not_sent` is safe to repeat.
 enum class Delivery { not_sent, sent, started };
@@ -131,3 +136,10 @@ private:
 };
 
 }  // namespace evparallel
+
+namespace std {
+
+template <>
+struct is_error_code_enum<evparallel::Errc> : true_type {};
+
+}  // namespace std

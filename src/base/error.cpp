@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <new>
+
 namespace evparallel {
 
 using namespace detail;
@@ -93,6 +95,60 @@ const char* to_string(Errc code) noexcept {
     case Errc::deadline: return "deadline";
   }
   return "unknown";
+}
+
+namespace {
+
+const char* message_of(Errc code) noexcept {
+  switch (code) {
+    case Errc::no_snapshot: return "there is no snapshot";
+    case Errc::refused: return "the set-up was refused";
+    case Errc::unknown_function: return "the children do not have the function";
+    case Errc::spawn_failed: return "the child could not be forked";
+    case Errc::overloaded: return "a limit was reached";
+    case Errc::remote_exception: return "the task threw an exception";
+    case Errc::bad_message: return "a value could not be encoded or decoded";
+    case Errc::too_large: return "the message is too large";
+    case Errc::child_exited: return "the child exited before it answered";
+    case Errc::child_killed: return "a signal ended the child";
+    case Errc::snapshot_lost: return "the snapshot is dead";
+    case Errc::closed: return "the other side has ended";
+    case Errc::cancelled: return "the call was cancelled";
+    case Errc::deadline: return "the deadline has passed";
+  }
+  return "unknown error";
+}
+
+class Category final : public std::error_category {
+public:
+  const char* name() const noexcept override { return "evparallel"; }
+  std::string message(int value) const override { return message_of(static_cast<Errc>(value)); }
+
+  // Only where the words of the system mean the same.
+  std::error_condition default_error_condition(int value) const noexcept override {
+    switch (static_cast<Errc>(value)) {
+      case Errc::overloaded: return std::errc::resource_unavailable_try_again;
+      case Errc::bad_message: return std::errc::bad_message;
+      case Errc::too_large: return std::errc::message_size;
+      case Errc::closed: return std::errc::broken_pipe;
+      case Errc::cancelled: return std::errc::operation_canceled;
+      case Errc::deadline: return std::errc::timed_out;
+      default: return {value, *this};
+    }
+  }
+};
+
+}  // namespace
+
+// Never destroyed: destructors of static objects may still use it.
+const std::error_category& error_category() noexcept {
+  alignas(Category) static unsigned char memory[sizeof(Category)];
+  static const Category* const category = new (memory) Category;
+  return *category;
+}
+
+std::error_code make_error_code(Errc code) noexcept {
+  return {static_cast<int>(code), error_category()};
 }
 
 void detail::throw_no_error() {

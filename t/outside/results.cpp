@@ -1,18 +1,25 @@
-// results.cpp - results as values: passed on to functions.
+// results.cpp - results and errors as values: passed on to functions, and as std::error_code.
 #include "calling.hpp"
 #include "errors.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <unistd.h>
+
 #include <cerrno>
+#include <iterator>
 #include <memory>
+#include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
 namespace par = evparallel;
+using namespace std::chrono_literals;
 using par::Errc;
 using par::Error;
 using par::Result;
@@ -199,4 +206,95 @@ BOOST_AUTO_TEST_CASE(the_answer_of_a_call_is_passed_on) {
   BOOST_TEST(text_of(4) == "8");
   BOOST_TEST(text_of(3) == "refused");
   BOOST_TEST(text_of(-1) == "remote_exception");
+}
+
+// ---- std::error_code ----
+
+BOOST_AUTO_TEST_CASE(an_error_code_of_the_library_is_compared_with_its_enumerators) {
+  const std::error_code code = Errc::deadline;
+  BOOST_TEST((code == Errc::deadline));
+  BOOST_TEST((Errc::deadline == code));
+  BOOST_TEST((code != Errc::cancelled));
+  BOOST_TEST((code == make_error_code(Errc::deadline)));
+  BOOST_TEST(static_cast<bool>(code));
+  BOOST_TEST(code.value() == static_cast<int>(Errc::deadline));
+  BOOST_TEST((code.category() == par::error_category()));
+  BOOST_TEST(std::string(par::error_category().name()) == "evparallel");
+  // The same number in another category is another error.
+  BOOST_TEST((std::error_code(static_cast<int>(Errc::deadline), std::generic_category()) != code));
+}
+
+namespace {
+
+constexpr Errc all_codes[] = {Errc::no_snapshot,  Errc::refused,       Errc::unknown_function,
+                              Errc::spawn_failed, Errc::overloaded,    Errc::remote_exception,
+                              Errc::bad_message,  Errc::too_large,     Errc::child_exited,
+                              Errc::child_killed, Errc::snapshot_lost, Errc::closed,
+                              Errc::cancelled,    Errc::deadline};
+
+// The error of the system that means the same; none for most.
+std::optional<std::errc> same_of_the_system(Errc code) {
+  switch (code) {
+    case Errc::overloaded: return std::errc::resource_unavailable_try_again;
+    case Errc::bad_message: return std::errc::bad_message;
+    case Errc::too_large: return std::errc::message_size;
+    case Errc::closed: return std::errc::broken_pipe;
+    case Errc::cancelled: return std::errc::operation_canceled;
+    case Errc::deadline: return std::errc::timed_out;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(each_error_code_has_a_message_of_its_own) {
+  std::set<std::string> messages;
+  for (const Errc code : all_codes) {
+    const std::string text = make_error_code(code).message();
+    BOOST_TEST(text != "unknown error");
+    BOOST_TEST(messages.insert(text).second);
+    BOOST_TEST(std::string(to_string(code)) != "unknown");
+  }
+  const int next = static_cast<int>(all_codes[std::size(all_codes) - 1]) + 1;
+  BOOST_TEST(static_cast<int>(std::size(all_codes)) + 1 == next);
+  BOOST_TEST(std::error_code(next, par::error_category()).message() == "unknown error");
+  BOOST_TEST(std::error_code(0, par::error_category()).message() == "unknown error");
+  BOOST_TEST(!std::error_code(0, par::error_category()));
+}
+
+BOOST_AUTO_TEST_CASE(an_error_code_equals_the_condition_of_the_system_that_means_the_same) {
+  for (const Errc code : all_codes) {
+    const std::error_code made = code;
+    const std::optional<std::errc> same = same_of_the_system(code);
+    const std::error_condition condition = made.default_error_condition();
+    if (same) {
+      BOOST_TEST((made == *same));
+      BOOST_TEST((condition == make_error_condition(*same)));
+    } else {
+      BOOST_TEST((condition.category() == par::error_category()));
+      BOOST_TEST(condition.value() == made.value());
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_error_of_a_call_is_thrown_and_printed_as_a_code_of_the_standard_library) {
+  par::Reactor loop;
+  par::Options options;
+  options.grace = 0ms;
+  auto endless = par::run(
+      loop,
+      [] {
+        for (;;) ::pause();
+      },
+      options);
+  std::error_code code;
+  endless([&](const Result<void>& result) { code = result.error().code(); }).cancel();
+  loop.run();
+  BOOST_TEST((code == Errc::cancelled));
+  BOOST_TEST((code == std::errc::operation_canceled));
+  std::ostringstream printed;
+  printed << code;
+  BOOST_TEST(printed.str() == "evparallel:13");
+  const std::system_error thrown(code, "the call");
+  BOOST_TEST(std::string(thrown.what()) == "the call: the call was cancelled");
 }
