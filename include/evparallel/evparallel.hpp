@@ -28,11 +28,13 @@
 #include <evparallel/error.hpp>
 #include <evparallel/fault.hpp>
 #include <evparallel/fd.hpp>
+#include <evparallel/fields.hpp>
 #include <evparallel/freeze.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/map.hpp>
 #include <evparallel/options.hpp>
+#include <evparallel/packed_io.hpp>
 #include <evparallel/parallel_map.hpp>
 #include <evparallel/pipe.hpp>
 #include <evparallel/pool.hpp>

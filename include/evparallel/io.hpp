@@ -12,11 +12,13 @@
 #include <evparallel/detail/short_text.hpp>
 #include <evparallel/error.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -104,20 +106,24 @@ public:
 
   // The next `size` bytes.  Fails: Errc::bad_message past the end.
   std::string_view read(std::size_t size) {
-    if (size > bytes_.size()) refuse(size);
-    const std::string_view part(bytes_.data(), size);
-    bytes_.remove_prefix(size);
-    whole_ = nullptr;  // the rest is no longer the whole
+    const std::string_view part = take(size);
+    whole_ = nullptr;  // there is a view of it now
     return part;
   }
   void read(void* to, std::size_t size) {
-    const char* const from = read(size).data();
+    const char* const from = take(size).data();
     if (size > 0) std::memcpy(to, from, size);  // an empty message may have no address
   }
 
-  // Removes and returns the next byte; the rest can still be received without a copy.
-  // Fails: Errc::bad_message past the end.
-  char take_byte();
+  // The same, but the view is valid only until the next call of take_rest() or take_last(), which
+  // can still return the memory of the message.
+  std::string_view take(std::size_t size) {
+    if (size > bytes_.size()) refuse(size);
+    const std::string_view part(bytes_.data(), size);
+    bytes_.remove_prefix(size);
+    return part;
+  }
+  char take_byte() { return take(1)[0]; }
 
   // All bytes that are left, as a view or as a string of its own.
   std::string_view rest() noexcept {
@@ -126,6 +132,12 @@ public:
   }
   std::string take_rest();
 
+  // The last `size` bytes, as a view or as a string of its own; those before them can still be
+  // read.  `kept` may get a copy of those, and must exist as long as they are read.
+  // Fail: Errc::bad_message if there are fewer.
+  std::string_view read_last(std::size_t size);
+  std::string take_last(std::size_t size, std::string& kept);
+
   // The descriptor that was attached under this index; the caller owns it now, and it is
   // close-on-exec.
   // Fails: Errc::bad_message if none was received under this index, or it was taken before.
@@ -133,6 +145,8 @@ public:
   bool has_descriptors() const noexcept { return descriptors_ && !descriptors_->empty(); }
 
   std::size_t remaining() const noexcept { return bytes_.size(); }
+  // How many bytes are in front of the next one.
+  std::size_t offset() const noexcept { return total_ - bytes_.size(); }
 
   // Bytes that are left over are bad input, too.  Fails: Errc::bad_message.
   void expect_end() const;
@@ -169,6 +183,10 @@ private:
 // JSON by nlohmann/json; defined in json_io.hpp.
 template <class T>
 struct JsonIo;
+
+// Binary, for types with EVPARALLEL_FIELDS; defined in packed_io.hpp.
+template <class T>
+struct PackedIo;
 
 namespace detail {
 
@@ -212,17 +230,22 @@ struct RefusedIo {
 };
 
 template <class T, bool = is_complete<JsonIo<T>>>
-struct DefaultCodec : JsonIo<T> {};
+struct DefaultJson : JsonIo<T> {};
 template <class T>
-struct DefaultCodec<T, false> : RefusedIo<T> {
+struct DefaultJson<T, false> : RefusedIo<T> {
   static_assert(always_false<T>,
                 "evparallel: the default codec is JSON: include <evparallel/json_io.hpp> or "
                 "<evparallel/evparallel.hpp>, or name another codec");
 };
 
+// packed_io.hpp has another one for types with EVPARALLEL_FIELDS.
+template <class T, class = void>
+struct DefaultCodec : DefaultJson<T> {};
+
 }  // namespace detail
 
-// The codec that is used if no other is named: JSON.  Specialise it for your own types.
+// The codec that is used if no other is named: JSON, or PackedIo for types with EVPARALLEL_FIELDS.
+// Specialise it for your own types.
 template <class T>
 struct Io : detail::DefaultCodec<T> {};
 
@@ -243,26 +266,30 @@ void adopt_or_copy(Writer& out, T&& value, std::size_t size) {
   out.adopt(std::move(kept), data, size);
 }
 
-}  // namespace detail
-
-// The bytes as they are in memory, padding included: for trivially copyable values without
-// pointers, strings, and vectors of such values.  A string or vector takes the rest of the message.
-// Parent and child are the same image on the same machine, so the byte order is the same.
 template <class T>
-struct RawIo {
-  static_assert(std::is_trivially_copyable_v<T>,
-                "evparallel: RawIo takes trivially copyable values, std::string, and std::vector "
-                "of such values; "
-                "write a codec, or use JsonIo");
-  static_assert(!detail::is_view<T>,
-                "evparallel: a pointer means nothing in another process; send the value");
-
+struct RawMemory {
   static void put(Writer& out, const T& value) { out.write(&value, sizeof value); }
   static T get(Reader& in) {
     std::aligned_storage_t<sizeof(T), alignof(T)> storage;
     in.read(&storage, sizeof storage);
     return *std::launder(reinterpret_cast<T*>(&storage));
   }
+};
+
+}  // namespace detail
+
+// The bytes as they are in memory, padding included: for trivially copyable values without
+// pointers, strings, and vectors, pairs, tuples and arrays of such values.  A string or vector at
+// the end takes the rest of the message.
+// Parent and child are the same image on the same machine, so the byte order is the same.
+template <class T>
+struct RawIo : detail::RawMemory<T> {
+  static_assert(std::is_trivially_copyable_v<T>,
+                "evparallel: RawIo takes trivially copyable values, std::string, and std::vector, "
+                "std::array, std::pair and std::tuple of such values; use PackedIo or JsonIo, or "
+                "write a codec");
+  static_assert(!detail::is_view<T>,
+                "evparallel: a pointer means nothing in another process; send the value");
 };
 
 template <>
@@ -286,20 +313,105 @@ struct RawIo<std::string> {
   static std::string get(Reader& in) { return in.take_rest(); }
 };
 
-template <class T, class A>
-struct RawIo<std::vector<T, A>> {
-  static_assert(std::is_trivially_copyable_v<T> && !detail::is_view<T> && !std::is_same_v<T, bool>,
-                "evparallel: RawIo takes vectors only of elements that are trivially copyable and "
-                "not pointers");
+namespace detail {
 
-  static void put(Writer& out, const std::vector<T, A>& value) {
+// Whether RawIo writes the same number of bytes for all values, and at least one.
+template <class T>
+constexpr bool raw_is_fixed = std::is_trivially_copyable_v<T>;
+template <class A, class B>
+constexpr bool raw_is_fixed<std::pair<A, B>> = raw_is_fixed<A>&& raw_is_fixed<B>;
+template <class... T>
+constexpr bool raw_is_fixed<std::tuple<T...>> = (raw_is_fixed<T> && ...);
+template <class T, std::size_t n>
+constexpr bool raw_is_fixed<std::array<T, n>> = raw_is_fixed<T>;
+
+template <class T>
+using RawPart = RawIo<std::remove_cv_t<T>>;
+
+// A part that is not the last one.
+template <class T>
+void put_raw_part(Writer& out, const T& value) {
+  if constexpr (raw_is_fixed<T>) {
+    RawPart<T>::put(out, value);
+  } else {
+    const std::size_t at = out.size();
+    std::uint64_t size = 0;
+    out.write(&size, sizeof size);
+    RawPart<T>::put(out, value);
+    size = out.size() - at - sizeof size;
+    std::memcpy(out.bytes().data() + at, &size, sizeof size);
+  }
+}
+
+template <class T>
+std::remove_cv_t<T> get_raw_part(Reader& in) {
+  if constexpr (raw_is_fixed<T>) {
+    return RawPart<T>::get(in);
+  } else {
+    std::uint64_t size;
+    in.read(&size, sizeof size);
+    Reader part(in.take(static_cast<std::size_t>(size)));
+    std::remove_cv_t<T> value = RawPart<T>::get(part);
+    part.expect_end();
+    return value;
+  }
+}
+
+// A pair, tuple or array.
+template <class T, std::size_t... i>
+struct RawParts {
+  template <std::size_t k>
+  using Part = std::tuple_element_t<k, T>;
+  static constexpr std::size_t last = sizeof...(i) - 1;
+
+  template <class Value>
+  static void put(Writer& out, Value&& value) {
+    (put_part<i>(out, std::get<i>(std::forward<Value>(value))), ...);
+  }
+  // Braces: evaluated from left to right.
+  static T get(Reader& in) { return T{get_part<i>(in)...}; }
+
+private:
+  template <std::size_t k, class Value>
+  static void put_part(Writer& out, Value&& value) {
+    if constexpr (k == last)
+      RawPart<Part<k>>::put(out, std::forward<Value>(value));
+    else
+      put_raw_part<Part<k>>(out, value);
+  }
+  template <std::size_t k>
+  static std::remove_cv_t<Part<k>> get_part(Reader& in) {
+    if constexpr (k == last)
+      return RawPart<Part<k>>::get(in);
+    else
+      return get_raw_part<Part<k>>(in);
+  }
+};
+template <class T, std::size_t... i>
+RawParts<T, i...> raw_parts_of(std::index_sequence<i...>);
+
+// The last part takes the rest of the message; a string or vector before it has its size in front.
+template <class T>
+struct RawTuple {
+  using Parts = decltype(raw_parts_of<T>(std::make_index_sequence<std::tuple_size_v<T>>{}));
+  static void put(Writer& out, const T& value) { Parts::put(out, value); }
+  static void put(Writer& out, T&& value) { Parts::put(out, std::move(value)); }
+  static T get(Reader& in) { return Parts::get(in); }
+};
+
+// Elements that are copied as memory.
+template <class Vector>
+struct RawBlock {
+  using T = typename Vector::value_type;
+
+  static void put(Writer& out, const Vector& value) {
     out.write(value.data(), value.size() * sizeof(T));
   }
-  static void put(Writer& out, std::vector<T, A>&& value) {
+  static void put(Writer& out, Vector&& value) {
     const std::size_t size = value.size() * sizeof(T);
-    detail::adopt_or_copy(out, std::move(value), size);
+    adopt_or_copy(out, std::move(value), size);
   }
-  static std::vector<T, A> get(Reader& in) {
+  static Vector get(Reader& in) {
     const std::string_view bytes = in.rest();
     if (bytes.size() % sizeof(T) != 0)
       throw Error(Errc::bad_message, "bad message: " + std::to_string(bytes.size()) +
@@ -309,12 +421,51 @@ struct RawIo<std::vector<T, A>> {
     // Aligned elements are copied without a default construction.
     if (count > 0 && reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(T) == 0) {
       const T* const first = static_cast<const T*>(static_cast<const void*>(bytes.data()));
-      return std::vector<T, A>(first, first + count);
+      return Vector(first, first + count);
     }
-    std::vector<T, A> value(count);
+    Vector value(count);
     if (count > 0) std::memcpy(value.data(), bytes.data(), bytes.size());
     return value;
   }
+};
+
+// Elements one after the other up to the end of the message.
+template <class Vector>
+struct RawElements {
+  using T = typename Vector::value_type;
+
+  static void put(Writer& out, const Vector& value) {
+    for (const T& element : value) put_raw_part<T>(out, element);
+  }
+  static Vector get(Reader& in) {
+    Vector value;
+    while (in.remaining() > 0) value.push_back(get_raw_part<T>(in));
+    return value;
+  }
+};
+
+}  // namespace detail
+
+template <class T, class A>
+struct RawIo<std::vector<T, A>>
+    : std::conditional_t<std::is_trivially_copyable_v<T>, detail::RawBlock<std::vector<T, A>>,
+                         detail::RawElements<std::vector<T, A>>> {
+  static_assert(!detail::is_view<T> && !std::is_same_v<T, bool>,
+                "evparallel: RawIo takes no vector<bool>, and no vectors of pointers");
+};
+
+template <class A, class B>
+struct RawIo<std::pair<A, B>> : detail::RawTuple<std::pair<A, B>> {};
+
+template <class First, class... Rest>
+struct RawIo<std::tuple<First, Rest...>> : detail::RawTuple<std::tuple<First, Rest...>> {};
+
+template <class T, std::size_t n>
+struct RawIo<std::array<T, n>>
+    : std::conditional_t<std::is_trivially_copyable_v<std::array<T, n>>,
+                         detail::RawMemory<std::array<T, n>>, detail::RawTuple<std::array<T, n>>> {
+  static_assert(!detail::is_view<T>,
+                "evparallel: a pointer means nothing in another process; send the value");
 };
 
 namespace detail {

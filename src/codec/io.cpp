@@ -62,21 +62,34 @@ void Reader::refuse(std::size_t wanted) const {
                                      " of a message of " + std::to_string(total_) + " bytes");
 }
 
-char Reader::take_byte() {
-  std::string* const whole = whole_;
-  const char byte = read(1)[0];
-  if (whole) {
-    whole->erase(0, 1);
-    bytes_ = *whole;
-    whole_ = whole;
-  }
-  return byte;
-}
-
 std::string Reader::take_rest() {
   std::string* const whole = whole_;
   const std::string_view bytes = rest();
-  return whole ? std::move(*whole) : std::string(bytes);
+  if (!whole) return std::string(bytes);
+  whole->erase(0, whole->size() - bytes.size());
+  return std::move(*whole);
+}
+
+std::string_view Reader::read_last(std::size_t size) {
+  if (size > bytes_.size()) refuse(size);
+  whole_ = nullptr;  // there is a view of it now
+  const std::string_view last = bytes_.substr(bytes_.size() - size);
+  bytes_.remove_suffix(size);
+  total_ -= size;
+  return last;
+}
+
+// The larger part stays where it is.
+std::string Reader::take_last(std::size_t size, std::string& kept) {
+  if (size > bytes_.size()) refuse(size);
+  const std::size_t before = bytes_.size() - size;
+  if (!whole_ || before > size) return std::string(read_last(size));
+  kept.assign(bytes_.data(), before);
+  bytes_.remove_prefix(before);
+  std::string last = take_rest();
+  bytes_ = kept;
+  total_ -= size;
+  return last;
 }
 
 int Reader::take_descriptor(std::size_t index) {

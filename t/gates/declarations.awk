@@ -116,7 +116,7 @@ function open_scope(s,    name) {
 	}
 }
 /^ *#/ {
-	if ($1 == "#define" && $2 ~ /^EVPARALLEL_/) { sub(/\(.*/, "", $2); macros[$2] }
+	if ($1 == "#define" && $2 ~ /^EVPARALLEL_/ && $2 !~ /^EVPARALLEL_DETAIL_/) { sub(/\(.*/, "", $2); macros[$2] }
 	if ($1 == "#undef") delete macros[$2]
 	while (/\\$/) getline
 	next

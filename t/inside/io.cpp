@@ -495,6 +495,79 @@ BOOST_AUTO_TEST_CASE(a_large_string_is_received_in_place) {
   BOOST_TEST(static_cast<const void*>(value.data()) == data);
 }
 
+// Numbers without padding; what is not at the end has its size in front.
+BOOST_AUTO_TEST_CASE(parts_of_raw_tuples_follow_one_another) {
+  using Strings = std::vector<std::string>;
+  round_trip<RawIo<std::pair<char, int>>>(std::pair<char, int>('a', -1));
+  BOOST_TEST(
+      (encoded<RawIo<std::pair<char, int>>>(std::pair<char, int>('a', -1)) == "a\xff\xff\xff\xff"));
+  using Mixture = std::tuple<int, std::string, Strings, std::vector<double>>;
+  round_trip<RawIo<Mixture>>(Mixture(1, "\xff", {"a", "", "b"}, {0.5, 1.5}));
+  round_trip<RawIo<Mixture>>(Mixture());
+  round_trip<RawIo<std::array<std::string, 3>>>(std::array<std::string, 3>{{"a", "", "last"}});
+  round_trip<RawIo<Strings>>(Strings{});
+  round_trip<RawIo<Strings>>(Strings{"", "one", ""});
+  using Pairs = std::vector<std::pair<int, std::string>>;
+  round_trip<RawIo<Pairs>>(Pairs{{1, "one"}, {2, ""}});
+  using Numbers = std::vector<std::pair<char, int>>;
+  round_trip<RawIo<Numbers>>(Numbers{{'a', 1}, {'b', 2}});
+  BOOST_TEST((encoded<RawIo<Numbers>>(Numbers(3)).size() == 3 * 5U));
+  using Moved = std::tuple<std::string, Strings>;
+  const std::string size_3("\3\0\0\0\0\0\0\0", 8);
+  BOOST_TEST((encoded<RawIo<Moved>>(Moved("abc", {"xyz"})) == size_3 + "abc" + size_3 + "xyz"));
+}
+
+BOOST_AUTO_TEST_CASE(a_raw_tuple_that_ends_with_a_large_string_is_not_copied) {
+  using Named = std::tuple<int, std::string, std::string>;
+  Named value(1, "name", std::string(detail::adopt_threshold, 'i'));
+  const Named expected = value;
+  const void* const data = std::get<2>(value).data();
+  Writer out;
+  detail::encode<RawIo<Named>>(out, std::move(value));
+  BOOST_TEST(static_cast<const void*>(out.adopted().data()) == data);
+  std::string whole = bytes_of(out);
+  const void* const received = whole.data();
+  Reader in(whole, &whole);
+  const auto back = detail::decode<RawIo<Named>, Named>(in);
+  BOOST_TEST(static_cast<const void*>(std::get<2>(back).data()) == received);
+  BOOST_TEST((back == expected));
+}
+
+BOOST_AUTO_TEST_CASE(raw_tuples_truncated_at_any_byte_are_refused) {
+  using Part = std::tuple<std::string, std::vector<int>, std::array<std::string, 2>, int>;
+  const std::string bytes = encoded<RawIo<Part>>(Part("text", {1, 2}, {{"a", "b"}}, 5));
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    BOOST_TEST(
+        has(bad_message([&] { decoded<RawIo<Part>, Part>(bytes.substr(0, size)); }), "offset"));
+  using Strings = std::vector<std::string>;
+  BOOST_TEST(has(bad_message([] { decoded<RawIo<Strings>, Strings>(std::string(9, '\x7f')); }),
+                 "at offset 8"));
+  using Inner = std::tuple<std::pair<int, std::string>, int>;
+  BOOST_TEST(has(
+      bad_message([] { decoded<RawIo<Inner>, Inner>(std::string("\2\0\0\0\0\0\0\0zz1234", 14)); }),
+      "reads 4 bytes at offset 0 of a message of 2 bytes"));
+}
+
+BOOST_AUTO_TEST_CASE(the_last_bytes_of_a_message_are_taken_first) {
+  std::string whole(1 << 20, 'w');
+  whole.replace(0, 4, "head");
+  const void* const data = whole.data();
+  Reader in(whole, &whole);
+  BOOST_TEST(in.take(2) == "he");
+  BOOST_TEST(in.offset() == 2U);
+  std::string kept;
+  const std::string last = in.take_last((1 << 20) - 4, kept);
+  BOOST_TEST(static_cast<const void*>(last.data()) == data);
+  BOOST_TEST((last == std::string((1 << 20) - 4, 'w')));
+  BOOST_TEST(in.offset() == 2U);
+  BOOST_TEST(in.remaining() == 2U);
+  BOOST_TEST(in.read_last(1) == "d");
+  BOOST_TEST(has(bad_message([&] { in.read_last(2); }), "at offset 2"));
+  BOOST_TEST(has(bad_message([&] { in.take_last(2, kept); }), "at offset 2"));
+  BOOST_TEST(in.take_rest() == "a");
+  in.expect_end();
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 // ---- JsonIo ----

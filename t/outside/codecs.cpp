@@ -58,7 +58,26 @@ struct Job {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, priority, input, patience, made, output)
 
-// It has an Io of its own.
+// Without a word of JSON.
+struct Mark {
+  int x = 0;
+  int y = 0;
+  bool operator==(const Mark& o) const { return x == o.x && y == o.y; }
+};
+EVPARALLEL_FIELDS(Mark, x, y)
+
+struct Picture {
+  int width = 0;
+  std::optional<double> scale;
+  std::vector<Mark> marks;
+  std::string image;
+  bool operator==(const Picture& o) const {
+    return width == o.width && scale == o.scale && marks == o.marks && image == o.image;
+  }
+};
+EVPARALLEL_FIELDS(Picture, width, scale, marks, image)
+
+// Has an Io of its own.
 struct Token {
   std::string text;
   bool operator==(const Token& o) const { return text == o.text; }
@@ -143,6 +162,34 @@ BOOST_AUTO_TEST_CASE(raw_bytes_come_back) {
   BOOST_TEST((comes_back<par::RawIo<std::string>>(std::string("nul\0 and \xff", 10))));
   BOOST_TEST((comes_back<par::RawIo<std::string>>(std::string())));
   BOOST_TEST((comes_back<par::RawIo<std::vector<double>>>(std::vector<double>(100000, 0.5))));
+}
+
+BOOST_AUTO_TEST_CASE(raw_tuples_come_back) {
+  using Row = std::tuple<int, std::string, std::vector<std::string>>;
+  BOOST_TEST((comes_back<par::RawIo<Row>>(Row(1, "\xff", {"a", ""}))));
+}
+
+BOOST_AUTO_TEST_CASE(types_with_fields_come_back) {
+  const user::Picture small{3, 0.5, {{1, 2}, {3, 4}}, "\xff any bytes"};
+  BOOST_TEST(comes_back(small));
+  BOOST_TEST(comes_back(user::Picture{4, {}, {}, std::string(8 << 20, '\xfe')}));
+  BOOST_TEST(comes_back(std::map<std::string, std::vector<user::Picture>>{{"all", {small, {}}}}));
+
+  par::Reactor loop;
+  auto widen = par::run(loop, [](user::Picture picture) {
+    ++picture.width;
+    return picture;
+  });
+  user::Picture large{7, {}, {}, std::string(8 << 20, 'i')};
+  int width = 0;
+  std::size_t size = 0;
+  widen(std::move(large), [&](par::Result<user::Picture> r) {
+    width = r.value().width;
+    size = r.value().image.size();
+  });
+  loop.run();
+  BOOST_TEST(width == 8);
+  BOOST_TEST(size == std::size_t{8} << 20);
 }
 
 BOOST_AUTO_TEST_CASE(types_that_nlohmann_does_not_convert_come_back) {

@@ -1,4 +1,4 @@
-// expect: RawIo takes trivially copyable values, std::string, and std::vector of such values; write a codec, or use JsonIo
+// expect: RawIo takes trivially copyable values, std::string, and std::vector, std::array, std::pair and std::tuple of such values; use PackedIo or JsonIo, or write a codec
 #include <evparallel/evparallel.hpp>
 #include <map>
 #include <string>
