@@ -31,7 +31,7 @@ struct JsonIo : detail::DocumentIo {
       const CodecScope scope(out);
       const auto& document = detail::document_of(value);
       detail::refuse_not_finite(document);
-      out.write(document.dump());
+      out.write(detail::text_of_document(document));
     }
   }
 

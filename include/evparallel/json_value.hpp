@@ -130,12 +130,11 @@ template <class T>
 struct JsonConvertible : std::true_type {
   static_assert(std::is_constructible_v<nlohmann::json, const T&>,
                 "evparallel: nlohmann/json cannot write this type: give it a to_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., "
-                "or name another codec");
+                "NLOHMANN_DEFINE_TYPE_..., or EVPARALLEL_FIELDS, or name another codec");
   static_assert(json_can_get<nlohmann::json, T>,
                 "evparallel: nlohmann/json cannot read this type: give it a default constructor "
                 "and a from_json, or "
-                "NLOHMANN_DEFINE_TYPE_..., or name another codec");
+                "NLOHMANN_DEFINE_TYPE_..., or EVPARALLEL_FIELDS, or name another codec");
   static_assert(!json_holds<IsWideNumber, T>(),
                 "evparallel: nlohmann/json has no number type as wide as long double; send a "
                 "double, or name another codec, such as RawIo");

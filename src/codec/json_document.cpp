@@ -37,12 +37,18 @@ void parse_json(std::string_view text, JsonNumber& number) {
   check_json_end(text);
 }
 
+namespace {
+
+constexpr char takes_any_bytes[] = "PackedIo and RawIo take any bytes";
+
+}  // namespace
+
 void refuse_value(const char* what) {
   throw Error(Errc::bad_message, std::string("bad message: ") + what);
 }
 
 void refuse_number() {
-  refuse_value("JSON cannot represent NaN or infinity");
+  refuse_value("JSON cannot represent NaN or infinity; CborIo and MsgpackIo can");
 }
 
 void refuse_depth() {
@@ -67,7 +73,12 @@ void refuse_text(std::string_view text, std::size_t bad, const std::string& poin
   const auto byte = static_cast<unsigned char>(text[bad]);
   throw Error(Errc::bad_message, "bad message: invalid UTF-8 byte at index " + std::to_string(bad) +
                                      ": 0x" + digits[byte >> 4] + digits[byte & 0xf] + " of \"" +
-                                     pointer + '"');
+                                     pointer + "\"; " + takes_any_bytes);
+}
+
+void refuse_json_text(const char* why) {
+  throw Error(Errc::bad_message,
+              std::string("bad message: could not encode: ") + why + "; " + takes_any_bytes);
 }
 
 void check_json_depth(std::string_view text) {

@@ -103,9 +103,9 @@ void write_escaped(Writer& out, char c) {
   out.write(six, sizeof six);
 }
 
-// Throws nlohmann's own error.
+// Throws the error of a document.
 [[noreturn]] void refuse_as_nlohmann(std::string_view text) {
-  static_cast<void>(nlohmann::json(std::string(text)).dump());
+  static_cast<void>(text_of_document(nlohmann::json(std::string(text))));
   throw Error(Errc::bad_message, "bad message: a string is not UTF-8");
 }
 

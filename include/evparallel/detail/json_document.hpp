@@ -27,6 +27,8 @@ constexpr std::size_t json_depth_limit = 1000;
 // `pointer`: the position of the text in the document, as a JSON pointer.
 [[noreturn]] EVPARALLEL_API void refuse_text(std::string_view text, std::size_t bad,
                                              const std::string& pointer);
+// `why`: the text of nlohmann's error.
+[[noreturn]] EVPARALLEL_API void refuse_json_text(const char* why);
 EVPARALLEL_API void check_json_depth(std::string_view text);
 // nlohmann takes a null byte outside of strings for the end of its input.
 EVPARALLEL_API void check_json_end(std::string_view text);
@@ -104,6 +106,16 @@ T value_of_json(std::string_view text) {
   T value = value_of_document<T>(Json::parse(text));
   check_json_end(text);
   return value;
+}
+
+// The text of a document.  Fails: Errc::bad_message if a string is not UTF-8.
+template <class Json>
+std::string text_of_document(const Json& document) {
+  try {
+    return document.dump();
+  } catch (const nlohmann::json::type_error& error) {
+    refuse_json_text(error.what());
+  }
 }
 
 // Refuses numbers that JSON cannot express when they are written: nlohmann would make null of them.
