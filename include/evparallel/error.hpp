@@ -39,6 +39,8 @@ enum class Errc {
   // The program ended it.
   cancelled,
   deadline,
+  // Try later: so many children of a pool in a row have failed to start; the text has the last error.
+  unhealthy,
 };
 
 // The name of the enumerator, for logs.
@@ -66,7 +68,8 @@ enum class Cause {
   out_of_memory,  // the kernel's OOM killer, as its control group counted it
   // Its snapshot is dead: it is not known how the child ended nor, if pid is 0, whether it existed.
   snapshot_lost,
-  not_started,  // it never existed: it could not be forked
+  not_started,    // it never existed: it could not be forked
+  start_timeout,  // it was not ready for its first call in time: Options::start_timeout
 };
 
 EVPARALLEL_API const char* to_string(Cause) noexcept;

@@ -21,6 +21,9 @@ struct Limits {
   std::chrono::seconds cpu{0};
   // Bytes of address space above what the child has at its start.  Beyond it, allocations fail.
   std::size_t memory = 0;
+  // run and pool: processor time of one call; of a task with a Reply, until the task returns.
+  // Above it the child ends as above `cpu`.
+  std::chrono::seconds cpu_per_call{0};
 };
 
 // Which signals of a terminal a child receives.
@@ -39,6 +42,10 @@ struct Options {
   // run: for each call that sets none of its own, from the call to its answer.  process: for its
   // whole life.  0: none.
   std::chrono::milliseconds deadline{0};
+  // From the time when the child has its task until it is ready for its first call, or begins the
+  // function of a process: start hooks and on_start of a pool run then.  Above it the child is
+  // ended, and its start has failed: Cause::start_timeout.  0: no limit.
+  std::chrono::milliseconds start_timeout{60000};
   // The time between SIGTERM and SIGKILL when the library ends a child; also the time that a
   // cancelled call gets to return before SIGTERM.
   std::chrono::milliseconds grace{2000};

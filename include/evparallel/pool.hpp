@@ -9,7 +9,7 @@
 namespace evparallel {
 
 // What each child of a pool runs once, before its first call: void(), sent like the pool's
-// function; bind() gives it arguments.  Empty by default.
+// function; bind() gives it arguments.  Options::start_timeout limits its time.  Empty by default.
 class StartTask {
 public:
   StartTask() noexcept = default;
@@ -58,7 +58,8 @@ struct PoolOptions {
   // during the call of pool().
   std::vector<Snapshot*> snapshots{};
   StartTask on_start{};
-  // If this number of children in a row ends before the first call, calls are refused for a while.
+  // If this number of children in a row ends before the first call, calls are refused for a while,
+  // with Errc::unhealthy.
   unsigned max_failed_starts = 5;
 
   // Limits of the waiting calls and of the bytes of their arguments, above which submit() refuses.

@@ -93,6 +93,7 @@ const char* to_string(Errc code) noexcept {
     case Errc::closed: return "closed";
     case Errc::cancelled: return "cancelled";
     case Errc::deadline: return "deadline";
+    case Errc::unhealthy: return "unhealthy";
   }
   return "unknown";
 }
@@ -177,6 +178,7 @@ const char* to_string(Cause cause) noexcept {
     case Cause::out_of_memory: return "out_of_memory";
     case Cause::snapshot_lost: return "snapshot_lost";
     case Cause::not_started: return "not_started";
+    case Cause::start_timeout: return "start_timeout";
   }
   return "unknown";
 }
@@ -214,6 +216,7 @@ const char* reason(const ExitStatus& status) {
     case Cause::terminated: return ", because it did not end in time";
     case Cause::cancelled: return ", because it did not leave a cancelled call";
     case Cause::deadline: return ", because its deadline had passed";
+    case Cause::start_timeout: return ", because its start took longer than Options::start_timeout";
     case Cause::cpu_limit: return ": it reached its limit of processor time";
     case Cause::out_of_memory: return ": out of memory";
     case Cause::crash:

@@ -132,6 +132,7 @@ private:
 
   void give_up(std::uint64_t id, const Error&, Cause);
   void kill_if_still_running(std::uint64_t id, Cause);
+  void kill_if_not_started(Cause);
   void publish_deadline(std::uint64_t id, PendingCall&, std::int64_t deadline);
   void forget_abandoned(std::uint64_t id);
   void erase_cancel_entries() noexcept;

@@ -36,7 +36,10 @@ void Callee::give_up(std::uint64_t id, const Error& error, Cause cause) {
     abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, cause});
   }
   const Delivery far = delivery(id, pending);  // read after the entry is written
-  if (far == Delivery::started) kill_if_still_running(id, cause);
+  if (far == Delivery::started)
+    kill_if_still_running(id, cause);
+  else if (!pending.held)
+    kill_if_not_started(cause);
   owner_.complete_later(error.with_delivery(far), std::move(pending.answer));
 }
 
@@ -79,6 +82,15 @@ void Callee::kill_if_still_running(std::uint64_t id, Cause cause) {
   Writer nothing;
   handle_->pipe()->put(FrameKind::ping, ++abandoned_->pings, nothing);
   handle_->kill_if_still_running(clock, 0, abandoned_->pings);
+}
+
+// A child that hangs in a start hook never reads the entry in the cancel table.  One request does
+// for all calls.
+void Callee::kill_if_not_started(Cause cause) {
+  const bool has_task = handle_->pipe()->bytes_written() > 0;
+  if (!has_task || handle_->started() || kill_requested()) return;
+  abandoned_->kill_requested = true;
+  handle_->kill_if_not_started(clock_for(cause, owner_.spec().options->grace));
 }
 
 // Only now it is known how far the calls had got.

@@ -11,6 +11,7 @@
 #include "shared/cancel_table.hpp"
 #include "snapshot/server.hpp"
 #include "pipe/pipe_core.hpp"
+#include "child/limits.hpp"
 
 #include <evparallel/task.hpp>
 
@@ -37,6 +38,8 @@ public:
   void report_ready();
   // From now on each answer is written before the next call begins, even if the calls are short.
   void never_gather() noexcept { gathers_ = false; }
+  // Inside a call that consists of several ones: the next of them begins.
+  void begin_part_of_call() noexcept { call_cpu_.begin(); }
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)>) override;
   std::shared_ptr<PipeInterface> open_pipe() override;
   void converse() override;
@@ -66,6 +69,8 @@ public:
 private:
   void end_pipe() noexcept;
   bool take_task();
+  // The start is over: from here on the time is that of calls, or of the function of a process.
+  void mark_started() noexcept { slot_->started.store(true); }
   void prepare(const TaskFrame&, std::string_view environment);
   void keep_backtraces(const void* outermost) noexcept;
   bool wait_for_frame(Frame&);
@@ -95,6 +100,7 @@ private:
   std::uint64_t owner_id_ = 0;
   std::int64_t deadline_ = no_deadline;
   std::uint64_t current_ = 0;
+  CallCpuLimit call_cpu_;
   Writer message_;
 
   // Whether the calls of one read are timed: only if there are several, or if calls before them

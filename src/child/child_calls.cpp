@@ -132,6 +132,7 @@ void Child::wait_until_readable() {
 }
 
 EVPARALLEL_EARLY void Child::answer(Callback<void(Reader&, Writer&)> call) {
+  mark_started();
   Frame frame;
   while (wait_for_frame(frame)) {
     if (frame.kind != FrameKind::call) continue;
@@ -150,8 +151,10 @@ EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writ
   check_death_signal(steps_of_call);
   if (!slot_->begin(frame.id)) return false;  // the snapshot has requested a stop
   current_ = frame.id;
+  call_cpu_.begin();
   answer_one(frame, call);
   if (is_forked_copy_) return false;
+  call_cpu_.end();
   current_ = 0;
   slot_->finish(frame.id);
   if (timed_) record_time();
@@ -236,8 +239,10 @@ void Child::on_frame(Frame& frame) {
     return;
   }
   current_ = frame.id;
+  call_cpu_.begin();
   answer_later_one(frame);
   if (is_forked_copy_) return;
+  call_cpu_.end();
   current_ = 0;
   slot_->finish(frame.id);
 }

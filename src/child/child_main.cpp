@@ -41,8 +41,9 @@ void check(const char* option, int error) {
                        error);
 }
 
-void enter_limits(const TaskFrame& task) {
+void enter_limits(const TaskFrame& task, CallCpuLimit& call_cpu) {
   if (task.cpu_seconds > 0) check("Limits::cpu", limit_cpu(task.cpu_seconds));
+  if (task.cpu_per_call > 0) check("Limits::cpu_per_call", call_cpu.set(task.cpu_per_call));
   if (task.nice != 0)
     check(("Options::nice to " + std::to_string(task.nice)).c_str(), add_to_niceness(task.nice));
   if (task.memory > 0) check("Limits::memory", limit_memory(task.memory));
@@ -77,7 +78,7 @@ EVPARALLEL_EARLY bool Child::take_task() {
       frame.body);  // valid until the next frame is read; it is deserialized long before
   const TaskFrame task = read_task_frame(callable);
   has_task_ = task.entry != &detail::warm_up;
-  if (has_task_) slot_->has_task.store(true);
+  if (has_task_) slot_->task_at.store(now_ns());
   prepare(task, callable.read(task.environment));
   fault_at(Failpoint::task);
   task.entry(*this, callable);
@@ -97,7 +98,7 @@ EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view env
                        no_null_device_);
   if (!has_task_) return;  // the rest happens once
   if (task.backtrace) keep_backtraces(__builtin_frame_address(0));
-  if (task.is_limited()) enter_limits(task);
+  if (task.is_limited()) enter_limits(task, call_cpu_);
   call_start_hooks();
 }
 
@@ -110,6 +111,7 @@ void Child::keep_backtraces(const void* outermost) noexcept {
 // ---- a process ----
 
 std::shared_ptr<PipeInterface> Child::open_pipe() {
+  mark_started();
   const std::shared_ptr<Loop>& loop = this_reactor().loop();
   core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
                                      PipeCore::ExitReport::none, this);

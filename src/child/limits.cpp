@@ -6,6 +6,7 @@
 #include "system/new_descriptor.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -18,6 +19,9 @@
 namespace evparallel::detail {
 
 namespace {
+
+// In seconds: the kernel counts nanoseconds.
+constexpr std::int64_t no_cpu_limit = INT64_MAX / 1000000000 - 1;
 
 constexpr std::int64_t least_nice = -20;
 constexpr std::int64_t most_nice = 19;
@@ -74,10 +78,47 @@ std::uint64_t address_space_by_trial() noexcept {
 }  // namespace
 
 int limit_cpu(std::int64_t seconds) noexcept {
-  constexpr std::int64_t no_limit = INT64_MAX / 1000000000 - 1;  // the kernel counts nanoseconds
-  if (seconds >= no_limit) return 0;
+  if (seconds >= no_cpu_limit) return 0;
   const auto soft = static_cast<std::uint64_t>(seconds);
   return limit(RLIMIT_CPU, soft, soft + 1);  // with equal limits the kernel sends only SIGKILL
+}
+
+// ---- the processor time of a call ----
+
+namespace {
+
+int make_cpu_timer(timer_t& timer, int signum) noexcept {
+  sigevent event{};
+  event.sigev_notify = SIGEV_SIGNAL;
+  event.sigev_signo = signum;
+  return ::timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) == 0 ? 0 : errno;
+}
+
+// After `seconds` of processor time from now on; 0: never.
+void set_cpu_timer(timer_t timer, std::int64_t seconds) noexcept {
+  itimerspec at{};
+  at.it_value.tv_sec = seconds;
+  ::timer_settime(timer, 0, &at, nullptr);
+}
+
+}  // namespace
+
+int CallCpuLimit::set(std::int64_t seconds) noexcept {
+  if (seconds >= no_cpu_limit) return 0;
+  if (const int error = make_cpu_timer(warns_, SIGXCPU)) return error;
+  if (const int error = make_cpu_timer(kills_, SIGKILL)) return error;
+  seconds_ = seconds;
+  return 0;
+}
+
+void CallCpuLimit::start(std::int64_t seconds) const noexcept {
+  set_cpu_timer(warns_, seconds);
+  set_cpu_timer(kills_, seconds + 1);
+}
+
+void CallCpuLimit::stop() const noexcept {
+  set_cpu_timer(warns_, 0);
+  set_cpu_timer(kills_, 0);
 }
 
 int limit_memory(std::uint64_t more) noexcept {

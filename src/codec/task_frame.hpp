@@ -19,13 +19,16 @@ struct TaskFrame {
   std::uint64_t owner_id = 0;    // of this child's entries in the cancel table
   std::int64_t deadline = 0;     // of the child itself: CLOCK_MONOTONIC, nanoseconds
   std::int64_t cpu_seconds = 0;  // limits; 0: none
+  std::int64_t cpu_per_call = 0;
   std::uint64_t memory = 0;
   std::int64_t nice = 0;
   std::uint64_t backtrace = 0;    // 1: of crashes and of exceptions
   std::uint64_t seed = 0;         // child_seed()
   std::uint64_t environment = 0;  // size of their text, which stands before the callable
 
-  bool is_limited() const noexcept { return cpu_seconds > 0 || memory > 0 || nice != 0; }
+  bool is_limited() const noexcept {
+    return cpu_seconds > 0 || cpu_per_call > 0 || memory > 0 || nice != 0;
+  }
 };
 
 // Sets `environment`, the size of the text.

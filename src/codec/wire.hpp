@@ -27,6 +27,7 @@ enum class RequestKind : std::uint32_t {
   kill_if_still_running,  // the same, if it still runs `call` then, or has not answered `ping`
   stop,                   // fork no more children; end with the last child
   stop_without_reports,   // the same, and the client reads no reports any more
+  kill_if_not_started,    // as `terminate`, if the child is still not ready for its first call
 };
 
 // The process group of a child.
@@ -38,7 +39,7 @@ struct Request {
   std::uint64_t id;    // of the spawn, chosen by the client
   std::uint64_t seen;  // number of exits that this client has received: their slots may be reused
   std::int32_t signum;
-  std::int32_t cause;  // a Cause: of an end by `terminate` or `kill_if_still_running`
+  std::int32_t cause;  // a Cause: of an end by `terminate` or one of the `kill_if` requests
   std::int64_t grace_ms;
   std::int64_t linger_ms;
   std::uint64_t call;  // 0: `ping` counts

@@ -28,8 +28,8 @@ void check_answer(std::size_t size, std::uint64_t limit) {
 
 class PoolAnswer {
 public:
-  PoolAnswer(Callback<void(Reader&, Writer&)> call, std::uint64_t max_message)
-      : call_(std::move(call)), max_message_(max_message) {}
+  PoolAnswer(Child& child, Callback<void(Reader&, Writer&)> call, std::uint64_t max_message)
+      : child_(child), call_(std::move(call)), max_message_(max_message) {}
 
   void operator()(Reader& in, Writer& out) {
     if (in.take_byte() == chunk_of_calls) return answer_chunk(in, out);
@@ -48,6 +48,7 @@ private:
       ItemLength length;
       in.read(&length, sizeof length);
       Reader item(in.read(length));
+      child_.begin_part_of_call();
       answer_item(item, out);
       answer.spent_ns = now_ns() - began;
       if (in.remaining() == 0 || out.size() > chunk_bytes || this_call::cancelled()) break;
@@ -85,6 +86,7 @@ private:
     write_error(out, error.with_delivery(Delivery::started));
   }
 
+  Child& child_;
   Callback<void(Reader&, Writer&)> call_;
   std::uint64_t max_message_;
 };
@@ -99,7 +101,7 @@ void serve_pool(ChildInterface& interface, Reader& rest, Callback<void(Reader&, 
   // Answers are not gathered: if a call ends the child, no other answer may be lost with it.
   child.never_gather();
   child.report_ready();
-  child.answer(PoolAnswer(std::move(call), tail.max_message));
+  child.answer(PoolAnswer(child, std::move(call), tail.max_message));
 }
 
 }  // namespace evparallel::detail

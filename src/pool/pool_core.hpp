@@ -120,6 +120,7 @@ private:
   void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
   void check_worn(PoolWorker&, std::int64_t now);
   void check_memory(PoolWorker&, std::int64_t now);
+  void check_cpu(PoolWorker&);
   void replace(PoolWorker&);
   void retire(PoolWorker&);
   void take_over(PoolWorker&);
@@ -157,7 +158,8 @@ private:
   std::vector<PoolWorker*> idle_;                     // in the order in which they became idle
   std::size_t sent_items_ = 0;
   std::map<int, std::size_t> sent_priorities_;
-  double run_ns_ = 0;  // of a call; 0: not known
+  double run_ns_ = 0;       // of a call; 0: not known
+  double longest_cpu_ = 0;  // processor time of a call or chunk, in seconds, as far as is known
   bool pump_deferred_ = false;
 
   unsigned failed_starts_ = 0;  // in a row

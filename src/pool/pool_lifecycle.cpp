@@ -152,6 +152,7 @@ void PoolCore::child_ready(PoolWorker& worker) {
   if (worker.stage != PoolWorker::Stage::starting) return;
   worker.stage = PoolWorker::Stage::ready;
   worker.last_answer_at = now_ns();
+  if (options_.child.limits.cpu.count() > 0) worker.cpu_seconds = cpu_time(worker.pid());
   wake_when_old(worker);
   if (worker.standby) {
     for (const auto& old : workers_)
@@ -211,8 +212,8 @@ void PoolCore::start_failed(const Error& error) {
   wake_at(start_at_);
   if (failed_starts_ < options_.max_failed_starts || proven()) return;
   unhealthy_ =
-      Error(Errc::overloaded,
-            "overloaded: the pool is unhealthy: " + std::to_string(failed_starts_) +
+      Error(Errc::unhealthy,
+            "unhealthy: " + std::to_string(failed_starts_) +
                 " children in a row ended before their first call; the last error: " + error.what())
           .with_remote_type(error.remote_type())
           .with_os_error(error.os_error());
@@ -229,6 +230,7 @@ void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
   if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
     worker.worn = true;
   if (options_.max_rss_growth > 0) check_memory(worker, now);
+  if (options_.child.limits.cpu.count() > 0) check_cpu(worker);
   const std::size_t left = allowance(worker);
   const bool soon =
       options_.max_calls > 0 && left <= std::max<std::size_t>(options_.max_calls / 4, 1);
@@ -248,6 +250,22 @@ void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
   if (worker.first_memory == 0) worker.first_memory = memory;
   if (memory > worker.first_memory && memory - worker.first_memory > options_.max_rss_growth)
     worker.worn = true;
+}
+
+// Limits::cpu counts for the life of a child.  It must not end a call that needs no more than others
+// do, so the child is replaced while it could still run what it has and one call more.
+void PoolCore::check_cpu(PoolWorker& worker) {
+  const double used = worker.answered > 0 ? cpu_time(worker.pid()) : 0;
+  if (used <= 0) return;
+  longest_cpu_ = std::max(longest_cpu_, used - worker.cpu_seconds);
+  worker.cpu_seconds = used;
+  const auto most = static_cast<double>(options_.child.limits.cpu.count());
+  const auto per_call = static_cast<double>(options_.child.limits.cpu_per_call.count());
+  const double call = std::max(2 * longest_cpu_, std::min(per_call, most));
+  const double ahead = call * static_cast<double>(worker.sent.size() + 1);
+  // The kernel counts ticks, which differ a little from this clock.
+  worker.spent = used + ahead > most - most / 16;
+  worker.worn = worker.worn || worker.spent || used + std::max(ahead + call, most / 4) > most;
 }
 
 // Sends nothing more to the child; it still answers what it has.

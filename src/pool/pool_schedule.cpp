@@ -37,6 +37,7 @@ std::int64_t PoolCore::slow_after() const noexcept {
 
 // The number of items that it may still be sent.
 std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
+  if (worker.spent) return 0;
   if (options_.max_calls == 0) return SIZE_MAX;
   return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.sent_total);
 }

@@ -7,6 +7,7 @@
 #include "system/process_stat.hpp"
 
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -80,6 +81,16 @@ std::size_t own_memory(pid_t pid) noexcept {
   if (std::sscanf(text, "%lu %lu %lu", &all, &resident, &shared) != 3 || resident < shared)
     return 0;
   return (resident - shared) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+// ---- processor time ----
+
+double cpu_time(pid_t pid) noexcept {
+  clockid_t clock{};
+  timespec used{};
+  if (pid == 0 || ::clock_getcpuclockid(pid, &clock) != 0 || ::clock_gettime(clock, &used) != 0)
+    return 0;
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
 }
 
 }  // namespace evparallel::detail

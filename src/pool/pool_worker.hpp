@@ -63,6 +63,7 @@ public:
   Stage stage = Stage::starting;
   bool standby = false;      // it waits for the end of the child that it replaces
   bool worn = false;         // it is replaced when that is possible
+  bool spent = false;        // another call could need more processor time than it may use
   bool recycles = false;     // it replaces a child that was worn
   bool begun = false;        // it has begun a call, or answered one
   std::uint32_t chunks = 0;  // of `sent`
@@ -73,6 +74,7 @@ public:
   std::int64_t last_answer_at = 0;
   std::int64_t looked_at = 0;  // the time of the last check of its memory
   std::size_t first_memory = 0;
+  double cpu_seconds = 0;  // its processor time at the last look at it
   std::vector<Sent> sent;
   Lazy<std::vector<std::uint64_t>> lost_calls;
 

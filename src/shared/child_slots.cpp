@@ -41,16 +41,29 @@ bool Slot::set_stop_request() noexcept {
 bool Slot::request_stop_in_call(std::uint64_t id) noexcept {
   if (!set_stop_request()) return false;
   if (call.load() == CallState{id, true}.word()) return true;
+  take_stop_request_back();
+  return false;
+}
+
+// The child writes `started` before it begins its first call.
+bool Slot::request_stop_before_start() noexcept {
+  if (!set_stop_request()) return false;
+  if (!started.load()) return true;
+  take_stop_request_back();
+  return false;
+}
+
+void Slot::take_stop_request_back() noexcept {
   StopRequest expected = StopRequest::requested;
   stop_request.compare_exchange_strong(expected, StopRequest::none);
-  return false;
 }
 
 void Slot::clear() noexcept {
   call.store(0, std::memory_order_relaxed);
   answered_ping.store(0, std::memory_order_relaxed);
   stop_request.store(StopRequest::none, std::memory_order_relaxed);
-  has_task.store(false, std::memory_order_relaxed);
+  task_at.store(0, std::memory_order_relaxed);
+  started.store(false, std::memory_order_relaxed);
 }
 
 Slot* map_slots() noexcept {

@@ -35,8 +35,11 @@ enum class StopRequest : std::uint32_t {
 struct alignas(64) Slot {
   std::atomic<std::uint64_t> call{0};           // a CallState.  Written by the child
   std::atomic<std::uint64_t> answered_ping{0};  // the last ping of its loop.  Written by the child
+  // When the child has read its task, in now_ns(); 0: not yet.  Written by the child
+  std::atomic<std::int64_t> task_at{0};
   std::atomic<StopRequest> stop_request{StopRequest::none};
-  std::atomic<bool> has_task{false};  // the child has read its task.  Written by the child
+  // The child is ready for its first call, or in the function of a process.  Written by the child
+  std::atomic<bool> started{false};
 
   // ---- in the child ----
   // Begins a call.  Returns false if it must not: then the child ends as if it had not read the
@@ -55,12 +58,15 @@ struct alignas(64) Slot {
   // any more, so that another call would be hit: then it may go on, or has already ended because of
   // this.
   bool request_stop_in_call(std::uint64_t id) noexcept;
+  // The same for a child that has not started; false if it has.
+  bool request_stop_before_start() noexcept;
   // The same, whatever the child runs.
   void request_stop() noexcept { set_stop_request(); }
 
 private:
   bool begin_against(std::uint64_t before, std::uint64_t id) noexcept;
   bool set_stop_request() noexcept;
+  void take_stop_request_back() noexcept;
 };
 
 // A new arena, all zero, for one snapshot and all its children: the slots, and behind them a crash

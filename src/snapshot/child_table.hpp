@@ -40,6 +40,7 @@ struct ChildEntry {
   std::int64_t overdue_at;
   std::uint64_t overdue_call;  // killed if it still runs this call then; 0: the ping counts
   std::uint64_t overdue_ping;
+  bool overdue_start;             // neither counts: killed if it has not started then
   std::int64_t grace_ms;          // of `terminate_at`
   std::int64_t overdue_grace_ms;  // of `overdue_at`
   Cause terminate_for;            // the cause of an end by `terminate_at`

@@ -223,7 +223,8 @@ void serve_request(ClientIndex client) noexcept {
     case RequestKind::spawn: spawn_child(client, request, packet); break;
     case RequestKind::kill:
     case RequestKind::terminate:
-    case RequestKind::kill_if_still_running: direct_child(client, request); break;
+    case RequestKind::kill_if_still_running:
+    case RequestKind::kill_if_not_started: direct_child(client, request); break;
     case RequestKind::stop: stop(client, true); break;
     case RequestKind::stop_without_reports: stop(client, false); break;
   }

@@ -47,8 +47,12 @@ void Terminator::set_clocks(ChildIndex index, const Request& request) noexcept {
     child.terminate_at = at;
     child.terminate_for = cause;
   } else {
-    if (child.overdue_at != never && is_still_running(index)) return;
+    // Of two limits for the start the sooner one counts.  A running call is ended by the first one.
+    const bool start = request.kind == RequestKind::kill_if_not_started;
+    const bool sooner = start && child.overdue_start && at < child.overdue_at;
+    if (child.overdue_at != never && is_still_running(index) && !sooner) return;
     child.overdue_at = at;
+    child.overdue_start = start;
     child.overdue_call = request.call;
     child.overdue_ping = request.ping;
     child.overdue_grace_ms = request.grace_ms;
@@ -60,17 +64,24 @@ void Terminator::set_clocks(ChildIndex index, const Request& request) noexcept {
 bool Terminator::is_still_running(ChildIndex index) const noexcept {
   const ChildEntry& child = (*children_)[index];
   const Slot& slot = slots_[index];
+  if (child.overdue_start) return !slot.started.load();
   if (child.overdue_call == 0) return slot.answered_ping.load() < child.overdue_ping;
   return slot.call.load() == CallState{child.overdue_call, true}.word();
 }
 
+// False: the child has gone on meanwhile.
+bool Terminator::request_stop(ChildIndex index) noexcept {
+  const ChildEntry& child = (*children_)[index];
+  Slot& slot = slots_[index];
+  if (child.overdue_start) return slot.request_stop_before_start();
+  if (child.overdue_call != 0) return slot.request_stop_in_call(child.overdue_call);
+  slot.request_stop();
+  return true;
+}
+
 void Terminator::kill_if_still_running(ChildIndex index) noexcept {
   const ChildEntry& child = (*children_)[index];
-  if (!is_still_running(index)) return;
-  if (child.overdue_call == 0)
-    slots_[index].request_stop();
-  else if (!slots_[index].request_stop_in_call(child.overdue_call))
-    return;
+  if (!is_still_running(index) || !request_stop(index)) return;
   terminate(index, now_ns(), child.overdue_grace_ms, child.overdue_cause);
 }
 

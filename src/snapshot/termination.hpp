@@ -17,8 +17,9 @@ public:
   void set_up(ChildTable&, Slot* slots) noexcept;
 
   void signal(ChildIndex, int signum, Cause why) noexcept;
-  // Sets the timers for a request of kind `terminate` or `kill_if_still_running`.  Keeps a timer
-  // that expires earlier, and a pending kill that still applies.
+  // Sets the timers for a request of kind `terminate`, `kill_if_still_running` or
+  // `kill_if_not_started`.  Keeps a timer that expires earlier, and a pending kill that still
+  // applies.
   void set_clocks(ChildIndex, const Request&) noexcept;
 
   // Acts on the timers that have expired.
@@ -31,6 +32,7 @@ public:
 
 private:
   bool is_still_running(ChildIndex) const noexcept;
+  bool request_stop(ChildIndex) noexcept;
   void kill_if_still_running(ChildIndex) noexcept;
   void terminate(ChildIndex, std::int64_t now, std::int64_t grace_ms, Cause) noexcept;
   void look_at(ChildIndex, std::int64_t now) noexcept;

@@ -28,9 +28,11 @@ Error error_of(const ExitStatus& status) {
 
 const Options& checked(const Options& options) {
   refuse_negative("Options::deadline", options.deadline);
+  refuse_negative("Options::start_timeout", options.start_timeout);
   refuse_negative("Options::grace", options.grace);
   refuse_negative("Options::linger", options.linger);
   refuse_negative("Options::limits.cpu", options.limits.cpu);
+  refuse_negative("Options::limits.cpu_per_call", options.limits.cpu_per_call);
   return options;
 }
 
@@ -48,20 +50,20 @@ bool same_spec(const Stdio& one, const Stdio& other) noexcept {
 
 bool same_spec(const Options& one, const Options& other) {
   // This names every member, so that a new member does not compile until it is compared here.
-  const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
-               idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
-               last_bytes, process_group, backtrace] = one;
+  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
+               retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
+               last_lines, last_bytes, process_group, backtrace] = one;
   static_cast<void>(snapshot);  // the caller compares the snapshot itself
-  return name == other.name && deadline == other.deadline && grace == other.grace &&
-         linger == other.linger && max_message == other.max_message &&
+  return name == other.name && deadline == other.deadline && start_timeout == other.start_timeout &&
+         grace == other.grace && linger == other.linger && max_message == other.max_message &&
          high_water == other.high_water && retries == other.retries &&
          idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
-         limits.memory == other.limits.memory && nice == other.nice && affinity == other.affinity &&
-         env == other.env && cwd == other.cwd && in.kind() != Stdio::Kind::inherited &&
-         same_spec(in, other.in) && same_spec(out, other.out) && same_spec(err, other.err) &&
-         !on_line && !other.on_line && last_lines == other.last_lines &&
-         last_bytes == other.last_bytes && process_group == other.process_group &&
-         backtrace == other.backtrace;
+         limits.cpu_per_call == other.limits.cpu_per_call && limits.memory == other.limits.memory &&
+         nice == other.nice && affinity == other.affinity && env == other.env && cwd == other.cwd &&
+         in.kind() != Stdio::Kind::inherited && same_spec(in, other.in) &&
+         same_spec(out, other.out) && same_spec(err, other.err) && !on_line && !other.on_line &&
+         last_lines == other.last_lines && last_bytes == other.last_bytes &&
+         process_group == other.process_group && backtrace == other.backtrace;
 }
 
 ChildHandle::ChildHandle(std::shared_ptr<SnapshotProcess> entry,
@@ -114,6 +116,7 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
                     leave_of(use));
   if (limited)
     entry->terminate(child->id_, no_slot, {options.deadline, options.grace, Cause::deadline});
+  entry->limit_start(child->id_);
   // A captured line carries the pid, and is passed on before the frames behind it.
   if (!child->output_) child->pipe_->start();
   return child;
@@ -124,8 +127,8 @@ void ChildHandle::write_task(const Task& task, std::int64_t deadline, std::uint6
   Writer frame;
   write_task_frame(frame,
                    {task.entry, options_->max_message, options_->high_water, owner_id_, deadline,
-                    options_->limits.cpu.count(), options_->limits.memory, options_->nice,
-                    options_->backtrace, seed},
+                    options_->limits.cpu.count(), options_->limits.cpu_per_call.count(),
+                    options_->limits.memory, options_->nice, options_->backtrace, seed},
                    options_->environment.text(), task.callable);
   pipe_->put(FrameKind::task, 0, frame, leave);
 }
@@ -144,6 +147,10 @@ void ChildHandle::kill_if_still_running(const SnapshotProcess::Clock& clock, std
   if (!ended()) entry_->kill_if_still_running(id_, slot_, clock, call, ping);
 }
 
+void ChildHandle::kill_if_not_started(const SnapshotProcess::Clock& clock) {
+  if (!ended()) entry_->kill_if_not_started(id_, slot_, clock);
+}
+
 void ChildHandle::shutdown() {
   if (!ended())
     entry_->terminate(id_, slot_, {options_->linger, options_->grace, Cause::terminated});
@@ -158,7 +165,12 @@ std::uint64_t ChildHandle::last_begun() const noexcept {
 bool ChildHandle::unused() const noexcept {
   if (end()) return end()->unused;
   const Slot* slot = entry_->slot(slot_);
-  return id_ >= Spares::first_id && !(slot && slot->has_task.load());
+  return id_ >= Spares::first_id && !(slot && slot->task_at.load() != 0);
+}
+
+bool ChildHandle::started() const noexcept {
+  const Slot* slot = entry_->slot(slot_);
+  return ended() || (slot && slot->started.load());
 }
 
 // This runs before the snapshot learns that this process knows of the end: see on_outcome().

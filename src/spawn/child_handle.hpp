@@ -67,11 +67,17 @@ public:
   // Ends the child if it still runs `call` when the timer expires; for call 0, if it has not
   // answered the ping by then.
   void kill_if_still_running(const SnapshotProcess::Clock&, std::uint64_t call, std::uint64_t ping);
+  // Ends the child if it is not ready for its first call when the timer expires.
+  void kill_if_not_started(const SnapshotProcess::Clock&);
+  // It is known to be ready, so that Options::start_timeout needs no timer any more.
+  void end_limit_of_start() noexcept { entry_->end_limit_of_start(id_); }
   // How far a call has got whose frame began at `offset` of the bytes of the pipe.
   Delivery delivery(std::uint64_t call, std::uint64_t offset) const noexcept;
   // Whether delivery() can know: not before the snapshot has reported the fork.
   bool slot_known() const noexcept { return slot_ != no_slot; }
   std::uint64_t owner_id() const noexcept { return owner_id_; }
+  // True once the child is ready for its first call, as far as is known.
+  bool started() const noexcept;
   // True for a spare child that has not taken its task, as far as is known.
   bool unused() const noexcept;
   // An error from the child, with names for the addresses of its backtrace.
@@ -96,6 +102,9 @@ private:
 
   void on_spawned(pid_t, std::uint32_t slot) override;
   void on_outcome(const SpawnOutcome&) override;
+  StartLimit start_limit() const noexcept override {
+    return {options_->start_timeout, options_->grace};
+  }
   Error on_task_error(const Error&) override;
   void on_torn(std::uint64_t call) override;
   void on_input() override;

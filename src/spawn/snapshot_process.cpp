@@ -8,6 +8,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -79,6 +80,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
     register_with(*loop_);
     reap_event_.set<&SnapshotProcess::reap>(*loop_, -1, 0, this);
     refill_event_.set<&SnapshotProcess::refill>(*loop_, -1, 0, this);
+    starts_event_.set<&SnapshotProcess::check_starts>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
   }
   if (!client_ || read_event_.added()) return;
@@ -170,6 +172,11 @@ void SnapshotProcess::kill_if_still_running(std::uint64_t id, std::uint32_t slot
   ask(request);
 }
 
+void SnapshotProcess::kill_if_not_started(std::uint64_t id, std::uint32_t slot,
+                                          const Clock& clock) {
+  ask(with_clock(request_of(RequestKind::kill_if_not_started, id, slot), clock));
+}
+
 void SnapshotProcess::look_later() {
   if (!loop_ || !loop_->alive()) return;
   loop_->defer([self = shared_from_this()] {
@@ -187,6 +194,67 @@ const Slot* SnapshotProcess::slot(std::uint32_t index) const noexcept {
 
 const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noexcept {
   return index < slot_count && slots_ ? &detail::crash_record(slots_, index) : nullptr;
+}
+
+// ---- starts ----
+
+// No message says that a child has started: it writes that into its slot, and the slot is read only
+// when the time of the start is over.  So one timer does for all children.
+void SnapshotProcess::limit_start(std::uint64_t id) {
+  SpawnRecord* const child = living_.find(id);
+  const std::chrono::milliseconds time = child->listener->start_limit().time;
+  if (time <= time.zero()) return;
+  child->start_by = deadline_in(time);
+  if (child->start_by == never) return;
+  ++starts_;
+  check_starts_at(child->start_by);
+}
+
+void SnapshotProcess::end_limit_of_start(std::uint64_t id) noexcept {
+  if (SpawnRecord* const child = living_.find(id)) end_limit_of_start(*child);
+}
+
+void SnapshotProcess::end_limit_of_start(SpawnRecord& child) noexcept {
+  if (std::exchange(child.start_by, never) == never || --starts_ > 0) return;
+  starts_at_ = never;
+  starts_event_.remove();
+}
+
+void SnapshotProcess::check_starts_at(std::int64_t at) {
+  if (at >= starts_at_ || !loop_ || !loop_->alive()) return;
+  starts_at_ = at;
+  starts_event_.add_in(std::chrono::nanoseconds(std::max<std::int64_t>(at - now_ns(), 0)));
+}
+
+void SnapshotProcess::check_starts() {
+  starts_at_ = never;
+  const std::int64_t now = now_ns();
+  std::int64_t next = never;
+  for (const std::uint64_t id : living_.ids()) {
+    SpawnRecord& child = *living_.find(id);
+    if (child.start_by <= now) check_start(child, now);
+    next = std::min(next, child.start_by);
+  }
+  check_starts_at(next);
+}
+
+// The time counts from when the child has read its task: it is not to blame if this process has run
+// no loop and has not sent the task.  A child that has not read it at the second look never will.
+void SnapshotProcess::check_start(SpawnRecord& child, std::int64_t now) {
+  const Slot* const its = slot(child.slot);
+  // Without an observer it has been dropped, and has another limit already.
+  if (!child.listener || (its && its->started.load())) return end_limit_of_start(child);
+  const SpawnObserver::StartLimit limit = child.listener->start_limit();
+  const std::int64_t task_at = its ? std::max<std::int64_t>(its->task_at.load(), 0) : 0;
+  const bool looks_again = task_at == 0 && !std::exchange(child.without_task, true);
+  const std::int64_t due = deadline_from(looks_again ? now : task_at, limit.time);
+  if (due > now) {
+    child.start_by = due;
+    return;
+  }
+  end_limit_of_start(child);
+  kill_if_not_started(child.id, child.slot,
+                      {std::chrono::milliseconds(0), limit.grace, Cause::start_timeout});
 }
 
 // ---- reports ----
@@ -272,8 +340,9 @@ void SnapshotProcess::take_report(const Report& report) {
 void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
   fault_at(Failpoint::exit_report);
   report_spawned(id);
-  const SpawnRecord* const child = living_.find(id);
+  SpawnRecord* const child = living_.find(id);
   if (!child) return;
+  end_limit_of_start(*child);
   SpawnObserver* const listener = child->listener;
   const bool spare = child->spare;
   living_.erase(id);

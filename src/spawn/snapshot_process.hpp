@@ -61,6 +61,12 @@ class SpawnObserver {
 public:
   virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
   virtual void on_outcome(const SpawnOutcome&) = 0;
+  // Options::start_timeout and Options::grace of the child.
+  struct StartLimit {
+    std::chrono::milliseconds time;
+    std::chrono::milliseconds grace;
+  };
+  virtual StartLimit start_limit() const noexcept = 0;
 
 protected:
   ~SpawnObserver() = default;
@@ -106,6 +112,11 @@ public:
     std::uint64_t seed;
   };
   SpawnTicket spawn(const std::shared_ptr<Loop>&, const Task&, StdioPlan, Group, SpawnObserver*);
+  // Ends the child if it is not ready for its first call when it has had its task for the time that
+  // its observer names.
+  void limit_start(std::uint64_t id);
+  // It is known to be ready: an idle program must not wake up to look at it.
+  void end_limit_of_start(std::uint64_t id) noexcept;
   void forget(std::uint64_t id) noexcept;
 
   void kill(std::uint64_t id, std::uint32_t slot, int signum);
@@ -120,6 +131,8 @@ public:
   // The same, if the child still runs `call` then; or, for call 0, has not answered the ping.
   void kill_if_still_running(std::uint64_t id, std::uint32_t slot, const Clock&, std::uint64_t call,
                              std::uint64_t ping);
+  // The same, if the child is not ready for its first call then.
+  void kill_if_not_started(std::uint64_t id, std::uint32_t slot, const Clock&);
   // Reads pending reports soon, even if the loop does not report the socket: if the program closes
   // descriptors that it does not know, the loop reports nothing more about them.
   void look_later();
@@ -168,6 +181,10 @@ private:
   void kill_survivors() noexcept;
   ExitStatus loss_of(const Reaped&);
   void report_loss();
+  void check_starts();
+  void check_start(SpawnRecord&, std::int64_t now);
+  void check_starts_at(std::int64_t);
+  void end_limit_of_start(SpawnRecord&) noexcept;
   void fail_later(std::uint64_t id, Error, OwnedFd socket = {});
   void exit_report(std::uint64_t id, const SpawnOutcome&);
 
@@ -205,6 +222,9 @@ private:
   SpawnTable living_;
   std::optional<Spares> spares_;
   Event refill_event_;
+  Event starts_event_;
+  std::int64_t starts_at_ = never;  // when it expires
+  std::size_t starts_ = 0;          // whose time is limited
 };
 
 }  // namespace evparallel::detail

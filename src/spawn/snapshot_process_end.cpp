@@ -74,6 +74,8 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
   write_event_.unset();
   reap_event_.unset();
   refill_event_.unset();
+  starts_event_.unset();
+  starts_at_ = never;
   holds_loop_ = false;
   loop_.reset();
   living_.forget_listeners();

@@ -5,6 +5,7 @@
 // each kind is in a sorted vector of its own.
 #pragma once
 
+#include "base/clock.hpp"
 #include "codec/wire.hpp"
 
 #include <sys/types.h>
@@ -22,11 +23,13 @@ struct SpawnRecord {
   SpawnObserver* listener = nullptr;  // null: forgotten, or a spare
   pid_t pid = 0;                      // 0: not forked yet, as far as is known
   std::uint32_t slot = no_slot;
+  std::int64_t start_by = never;  // when its start is looked at; never: it needs no look
   std::int64_t born_before = 0;   // in the time of boottime_ns(), if there is a pid
   bool asked = false;             // the snapshot may have received the request
   bool spare = false;             // no spawn has taken it yet
   bool start_unreported = false;  // a spawn has taken it, and its fork is still to be reported
   bool ended = false;             // its record is still to be removed
+  bool without_task = false;      // it had not read its task at the last look
 };
 
 class SpawnTable {

@@ -174,6 +174,7 @@ std::string name_of(RequestKind kind) {
     case RequestKind::kill_if_still_running: return "kill_if_still_running";
     case RequestKind::stop: return "stop";
     case RequestKind::stop_without_reports: return "stop_without_reports";
+    case RequestKind::kill_if_not_started: return "kill_if_not_started";
   }
   return {};
 }
@@ -213,7 +214,8 @@ std::string name_of(Cause cause) {
     case Cause::terminated:
     case Cause::cancelled:
     case Cause::deadline:
-    case Cause::cpu_limit: return to_string(cause);
+    case Cause::cpu_limit:
+    case Cause::start_timeout: return to_string(cause);
     case Cause::out_of_memory:
     case Cause::snapshot_lost:
     case Cause::not_started: return {};
@@ -353,8 +355,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   compare("Body of a task", sizeof(TaskFrame),
           {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
            FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
-           FIELD(TaskFrame, memory), FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace),
-           FIELD(TaskFrame, seed), FIELD(TaskFrame, environment)});
+           FIELD(TaskFrame, cpu_per_call), FIELD(TaskFrame, memory), FIELD(TaskFrame, nice),
+           FIELD(TaskFrame, backtrace), FIELD(TaskFrame, seed), FIELD(TaskFrame, environment)});
   const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
   const TableRow& text = rows.at(rows.size() - 2);
   BOOST_TEST(text.at(2) == "text");
@@ -363,12 +365,12 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   BOOST_TEST(rows.back().at(0) == text.at(0) + "+environment");
 
   Writer out;
-  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0}, "text 10...",
+  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0}, "text 11....",
                    "the callable");
   std::uint64_t expected = 0;
   for (const Field& field : documented_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
-  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 10...the callable");
+  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 11....the callable");
 }
 
 BOOST_AUTO_TEST_CASE(the_body_of_an_error_has_its_documented_layout) {
@@ -429,8 +431,8 @@ BOOST_AUTO_TEST_CASE(the_body_of_an_error_has_its_documented_layout) {
 
 BOOST_AUTO_TEST_CASE(a_slot_has_its_documented_layout) {
   compare_shared("Child slots", sizeof(Slot),
-                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, stop_request),
-                  FIELD(Slot, has_task)});
+                 {FIELD(Slot, call), FIELD(Slot, answered_ping), FIELD(Slot, task_at),
+                  FIELD(Slot, stop_request), FIELD(Slot, started)});
   BOOST_TEST(says("Child slots", "an arena of " + std::to_string(slot_count) + " slots"));
   // The page says it in words: twice the id, and 1 more; and the meaning of each stop request.
   BOOST_TEST((CallState{21, false}.word()) == 42U);

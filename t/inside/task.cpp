@@ -369,7 +369,7 @@ BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::ChildInterface&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
-  write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 2, 3, 1, 4, 0}, "the text",
+  write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 5, 2, 3, 1, 4, 0}, "the text",
                    task.callable);
   Reader in(out.bytes());
   const TaskFrame frame = read_task_frame(in);
@@ -379,6 +379,7 @@ BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
   BOOST_TEST(frame.owner_id == 78U);
   BOOST_TEST(frame.deadline == 90);
   BOOST_TEST(frame.cpu_seconds == 1);
+  BOOST_TEST(frame.cpu_per_call == 5);
   BOOST_TEST(frame.memory == 2U);
   BOOST_TEST(frame.nice == 3);
   BOOST_TEST(frame.backtrace == 1U);

@@ -1,14 +1,18 @@
-// call.cpp - calls that failed for lack of memory: std::bad_alloc left the loop, and neither that call nor the next one
-// was answered.  And exceptions with a null text, or a very long one, ended the child that reported them.
+// call.cpp - what there was no memory for left the loop as std::bad_alloc, and neither that call nor the next was
+// answered; and exceptions whose text is null, or very long, ended the child that told of them.  The processor time of
+// a child could be limited for its whole life only.
 #include "elsewhere.hpp"
 #include "errors.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <signal.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <exception>
 #include <fstream>
 #include <initializer_list>
@@ -20,6 +24,7 @@
 #include <vector>
 
 namespace par = evparallel;
+using namespace std::chrono_literals;
 using testing::has;
 
 void testing_main_init() {
@@ -386,4 +391,83 @@ BOOST_AUTO_TEST_CASE(a_long_chain_of_nested_exceptions_is_cut) {
   });
   BOOST_TEST(has(error_of_call(loop, fail, 2).what(), "; caused by std::runtime_error: innermost"));
   BOOST_TEST(std::string(error_of_call(loop, fail, 20000).what()).size() == 16U * 1024);
+}
+
+// ---- processor time ----
+
+namespace {
+
+// Uses so much processor time, which is not the time that passes on a busy machine.
+void burn(std::chrono::milliseconds time) {
+  const auto used = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  const auto end = used() + time;
+  while (used() < end) {}
+}
+
+int burn_and_return(int ms) {
+  burn(std::chrono::milliseconds(ms));
+  return ms;
+}
+
+par::Options one_second_per_call() {
+  par::Options options;
+  options.limits.cpu_per_call = 1s;
+  return options;
+}
+
+// How the child of a call ends that would burn much more than its second.
+template <class F>
+par::ExitStatus end_of_long_call(F f) {
+  par::Reactor loop;
+  auto remote = par::run(loop, f, one_second_per_call());
+  std::optional<par::Error> error;
+  remote(60000, [&](par::Result<int> r) {
+    if (!r) error = r.error();
+  });
+  loop.run();
+  if (!error || !error->exit()) return {};
+  BOOST_TEST((error->code() == par::Errc::child_killed));
+  BOOST_TEST((error->delivery() == par::Delivery::started));
+  return *error->exit();
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_call_above_its_processor_time_ends_its_child) {
+  const par::ExitStatus end = end_of_long_call(burn_and_return);
+  BOOST_TEST((end.cause == par::Cause::cpu_limit));
+  BOOST_TEST(end.signal() == SIGXCPU);
+  const par::ExitStatus later =
+      end_of_long_call([](int ms, par::Reply<int> reply) { reply(burn_and_return(ms)); });
+  BOOST_TEST((later.cause == par::Cause::cpu_limit));
+}
+
+BOOST_AUTO_TEST_CASE(a_call_that_ignores_sigxcpu_is_killed_a_second_later) {
+  const par::ExitStatus end = end_of_long_call([](int ms) {
+    ::signal(SIGXCPU, SIG_IGN);
+    return burn_and_return(ms);
+  });
+  BOOST_TEST(end.signal() == SIGKILL);
+}
+
+BOOST_AUTO_TEST_CASE(the_processor_time_of_calls_does_not_add_up) {
+  par::Reactor loop;
+  auto remote = par::run(
+      loop,
+      [](int ms) {
+        burn_and_return(ms);
+        return ::getpid();
+      },
+      one_second_per_call());
+  std::vector<pid_t> children;
+  for (int i = 0; i < 4; ++i)
+    remote(400, [&](par::Result<pid_t> r) { children.push_back(r.value_or(0)); });
+  loop.run();
+  BOOST_REQUIRE(children.size() == 4u);
+  for (const pid_t child : children) BOOST_TEST(child == children.front());
+  BOOST_TEST(children.front() != 0);
 }

@@ -1,6 +1,7 @@
-// child.cpp - a task forked, and the copy returned from the task: it continued as if it were the child, answered the
-// call a second time, and read messages for the child.  Output was lost: of wide streams, and of a crash in a captured
-// child; and if nobody read the output, the answer was lost.  A task that exited its thread ended the child by SIGABRT.
+// child.cpp - a task forked by itself, and the copy came back from the task: it went on as the child that it was
+// not, answered the call a second time, and read what was sent to the other.  Output was lost: of wide streams, of a
+// crash in a captured child; and where nobody reads the output, the answer was.  A thread that leaves ended by SIGABRT.
+// A start hook that hung kept its child, and the calls behind it, for ever.
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
@@ -20,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -34,8 +36,18 @@ constexpr int in_copy = -1;
 // Memory for reports of a task beside the library.
 struct Board {
   std::atomic<bool> copy_has_left{false};
+  std::atomic<int> starts{0};
+  std::atomic<int> hanging_starts{0};  // so many of the next starts hang
+  std::atomic<bool> ignores_term{false};
 };
 Board* board = nullptr;
+
+void hang_if_wanted() {
+  ++board->starts;
+  if (board->hanging_starts <= 0 || board->hanging_starts.fetch_sub(1) <= 0) return;
+  if (board->ignores_term) ::signal(SIGTERM, SIG_IGN);
+  for (;;) ::pause();
+}
 
 // The end of the copy: its exit status, or 100 and more for a signal.
 int end_of(pid_t copy) {
@@ -88,6 +100,7 @@ std::vector<int> expected(int calls, int status) {
 
 void testing_main_init() {
   board = &testing::shared<Board>();
+  par::at_child_start(hang_if_wanted);
   testing::take_default_snapshot();
 }
 
@@ -594,4 +607,158 @@ BOOST_AUTO_TEST_CASE(only_the_task_of_a_process_may_call_will_exec) {
   f(1, [&](par::Result<int> r) { type = r.error().remote_type(); });
   loop.run();
   BOOST_TEST(type == "std::logic_error");
+}
+
+// ---- starts that hang ----
+
+namespace {
+
+int plus_one(int x) {
+  return x + 1;
+}
+
+// The next starts hang.
+par::Options hanging(int starts, std::chrono::milliseconds start_timeout) {
+  board->starts = 0;
+  board->hanging_starts = starts;
+  board->ignores_term = false;
+  par::Options options;
+  options.start_timeout = start_timeout;
+  options.grace = 20ms;
+  return options;
+}
+
+// How a process ends whose start hangs.
+std::optional<par::ExitStatus> end_of_process(const par::Options& options) {
+  par::Reactor loop;
+  auto p = par::process(
+      loop, [](par::Pipe<int, int> pipe) { pipe.close(); }, options);
+  std::optional<par::ExitStatus> end;
+  p.on_error([](const par::Error&) {});
+  p.on_exit([&](const par::ExitStatus& status) { end = status; });
+  loop.run();
+  return end;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_process_that_hangs_at_its_start_is_ended) {
+  const auto end = end_of_process(hanging(1, 50ms));
+  BOOST_REQUIRE(end.has_value());
+  BOOST_TEST((end->cause == par::Cause::start_timeout));
+  BOOST_TEST(end->signal() == SIGTERM);
+  BOOST_TEST(testing::has(end->describe(), "its start took longer than Options::start_timeout"));
+  BOOST_TEST(par::to_string(end->cause) == std::string("start_timeout"));
+}
+
+BOOST_AUTO_TEST_CASE(a_start_that_ignores_sigterm_is_killed_after_the_grace) {
+  const par::Options options = hanging(1, 50ms);
+  board->ignores_term = true;
+  const auto end = end_of_process(options);
+  BOOST_REQUIRE(end.has_value());
+  BOOST_TEST((end->cause == par::Cause::start_timeout));
+  BOOST_TEST(end->signal() == SIGKILL);
+}
+
+BOOST_AUTO_TEST_CASE(a_spare_child_that_hangs_at_its_start_is_ended) {
+  par::SnapshotOptions with_spares;
+  with_spares.spares = 1;
+  par::Snapshot snapshot(with_spares);
+  par::Options options = hanging(1, 50ms);
+  options.snapshot = &snapshot;
+  const auto end = end_of_process(options);
+  BOOST_REQUIRE(end.has_value());
+  BOOST_TEST((end->cause == par::Cause::start_timeout));
+}
+
+BOOST_AUTO_TEST_CASE(a_call_behind_a_hanging_start_fails_and_the_next_one_does_not) {
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one, hanging(1, 3s));
+  std::optional<par::Error> error;
+  f(1, [&](par::Result<int> r) {
+    if (!r) error = r.error();
+  });
+  loop.run();
+  BOOST_REQUIRE(error.has_value());
+  BOOST_TEST((error->code() == par::Errc::child_killed));
+  BOOST_TEST((error->delivery() == par::Delivery::sent));
+  BOOST_REQUIRE(error->exit().has_value());
+  BOOST_TEST((error->exit()->cause == par::Cause::start_timeout));
+  int answer = 0;
+  f(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+  loop.run();
+  BOOST_TEST(answer == 2);
+}
+
+BOOST_AUTO_TEST_CASE(a_call_behind_a_hanging_start_is_repeated) {
+  par::Options options = hanging(2, 3s);
+  options.retries = 2;
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one, options);
+  int answer = 0;
+  f(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+  loop.run();
+  BOOST_TEST(answer == 2);
+  BOOST_TEST(board->starts == 3);
+}
+
+namespace {
+
+// Two calls wait for a child that hangs; the first one is given up, and the second one is answered.
+template <class F>
+void second_call_is_answered(par::Errc expected, F give_up) {
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one, hanging(1, 0ms));
+  std::optional<par::Errc> first;
+  int second = 0;
+  par::Call call = f(1, [&](par::Result<int> r) {
+    if (!r) first = r.error().code();
+  });
+  f(2, [&](par::Result<int> r) { second = r.value_or(-1); });
+  BOOST_TEST(testing::loop_until(loop, [] { return board->hanging_starts.load() == 0; }));
+  give_up(call);
+  loop.run();
+  BOOST_TEST((first == expected));
+  BOOST_TEST(second == 3);
+  BOOST_TEST(board->starts == 2);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_deadline_ends_a_child_that_hangs_at_its_start) {
+  second_call_is_answered(par::Errc::deadline, [](par::Call& call) { call.set_deadline(10ms); });
+}
+
+BOOST_AUTO_TEST_CASE(a_cancelled_call_ends_a_child_that_hangs_at_its_start) {
+  second_call_is_answered(par::Errc::cancelled, [](par::Call& call) { call.cancel(); });
+}
+
+// The program has run no loop meanwhile, so that the child had no task.
+BOOST_AUTO_TEST_CASE(a_child_whose_task_comes_late_has_the_whole_time_for_its_start) {
+  const auto time = 3s;
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one, hanging(0, time));
+  const auto late = std::chrono::steady_clock::now() + time + 100ms;
+  BOOST_TEST(testing::eventually([&] { return std::chrono::steady_clock::now() > late; }));
+  int answer = 0;
+  f(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+  loop.run();
+  BOOST_TEST(answer == 2);
+  BOOST_TEST(board->starts == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_child_that_has_started_is_not_ended_by_the_start_timeout) {
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one, hanging(0, 3s));
+  const auto ask = [&] {
+    int answer = 0;
+    f(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+    loop.run();
+    return answer;
+  };
+  BOOST_TEST(ask() == 2);
+  const int starts = board->starts;
+  loop.run_for(3500ms);
+  BOOST_TEST(ask() == 2);
+  BOOST_TEST(board->starts == starts);
 }

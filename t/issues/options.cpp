@@ -87,24 +87,27 @@ using Table = std::vector<Field<Struct>>;
 Table<par::Options> options() {
   // A new member must be added to the table, if it is a number: the names are counted.
   const par::Options defaults;
-  const auto& [snapshot, name, deadline, grace, linger, max_message, high_water, retries,
-               idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line, last_lines,
-               last_bytes, process_group, backtrace] = defaults;
+  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
+               retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
+               last_lines, last_bytes, process_group, backtrace] = defaults;
   static_cast<void>(snapshot);
-  const auto& [cpu, memory] = limits;
+  const auto& [cpu, memory, cpu_per_call] = limits;
   static_cast<void>(cpu);
   using O = par::Options;
-  return {field("Options::deadline", &O::deadline),
-          field("Options::grace", &O::grace),
-          field("Options::linger", &O::linger),
-          field("Options::max_message", &O::max_message),
-          field("Options::high_water", &O::high_water),
-          field("Options::retries", &O::retries),
-          {"Options::limits.cpu", [](O& o, Value v) { set(o.limits.cpu, v); }, true},
-          {"Options::limits.memory", [](O& o, Value v) { set(o.limits.memory, v); }, false},
-          field("Options::nice", &O::nice),
-          field("Options::last_lines", &O::last_lines),
-          field("Options::last_bytes", &O::last_bytes)};
+  return {
+      field("Options::deadline", &O::deadline),
+      field("Options::start_timeout", &O::start_timeout),
+      field("Options::grace", &O::grace),
+      field("Options::linger", &O::linger),
+      field("Options::max_message", &O::max_message),
+      field("Options::high_water", &O::high_water),
+      field("Options::retries", &O::retries),
+      {"Options::limits.cpu", [](O& o, Value v) { set(o.limits.cpu, v); }, true},
+      {"Options::limits.cpu_per_call", [](O& o, Value v) { set(o.limits.cpu_per_call, v); }, true},
+      {"Options::limits.memory", [](O& o, Value v) { set(o.limits.memory, v); }, false},
+      field("Options::nice", &O::nice),
+      field("Options::last_lines", &O::last_lines),
+      field("Options::last_bytes", &O::last_bytes)};
 }
 
 Table<par::PoolOptions> pool_options() {

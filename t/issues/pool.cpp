@@ -1,9 +1,17 @@
 // pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map;
-// and items were cast to the argument of the pool's function.
+// items were cast to the argument of the pool's function; a start task that hung took its child out for good, and one
+// that threw each time was an overload; the limit of processor time of a child ended the innocent call that reached it.
+#include "errors.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +19,7 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,8 +29,19 @@
 #endif
 
 namespace par = evparallel;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct Board {
+  std::atomic<int> starts{0};
+};
+Board* board = nullptr;
+
+}  // namespace
 
 void testing_main_init() {
+  board = &testing::shared<Board>();
   par::init();
   testing::expect_child(par::default_snapshot().pid());
 }
@@ -224,4 +244,155 @@ BOOST_AUTO_TEST_CASE(a_map_moves_rvalues_and_leaves_all_other_items) {
   loop.run();
   BOOST_TEST(owned.front().get() == -1);
   BOOST_TEST(right == 3);
+}
+
+// ---- starts that fail ----
+
+namespace {
+
+int plus_one(int x) {
+  return x + 1;
+}
+
+par::PoolOptions one_child(par::StartTask on_start) {
+  board->starts = 0;
+  par::PoolOptions options;
+  options.workers = 1;
+  options.on_start = std::move(on_start);
+  options.child.start_timeout = 3s;  // a start that does not hang takes less on a busy machine, too
+  return options;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_start_task_that_hangs_takes_no_child_out) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, plus_one, one_child([] {
+                          if (++board->starts == 1) ::pause();
+                        }));
+  int answer = 0;
+  pool.submit(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+  loop.run();
+  BOOST_TEST(answer == 2);
+  BOOST_TEST(board->starts == 2);
+}
+
+BOOST_AUTO_TEST_CASE(a_start_task_that_hangs_each_time_fails_the_calls) {
+  par::Reactor loop;
+  par::PoolOptions options = one_child([] { ::pause(); });
+  options.max_failed_starts = 2;
+  auto pool = par::pool(loop, plus_one, options);
+  std::vector<par::Error> errors;
+  for (int i = 0; i < 2; ++i)
+    pool.submit(i, [&](par::Result<int> r) {
+      if (!r) errors.push_back(r.error());
+    });
+  loop.run();
+  BOOST_REQUIRE(errors.size() == 2u);
+  for (const par::Error& error : errors) {
+    BOOST_TEST((error.code() == par::Errc::unhealthy));
+    BOOST_TEST((error.delivery() == par::Delivery::not_sent));
+    BOOST_TEST(testing::has(error.what(), "Options::start_timeout"));
+    BOOST_REQUIRE(error.exit().has_value());
+    BOOST_TEST((error.exit()->cause == par::Cause::start_timeout));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(
+    a_start_task_that_throws_each_time_makes_the_pool_unhealthy_until_it_does_not) {
+  par::Reactor loop;
+  par::PoolOptions options = one_child([] {
+    if (++board->starts <= 2) throw std::runtime_error("no licence");
+  });
+  options.max_failed_starts = 2;
+  auto pool = par::pool(loop, plus_one, options);
+  std::optional<par::Error> error;
+  pool.submit(1, [&](par::Result<int> r) {
+    if (!r) error = r.error();
+  });
+  loop.run();
+  BOOST_REQUIRE(error.has_value());
+  BOOST_TEST((error->code() == par::Errc::unhealthy));
+  BOOST_TEST(par::to_string(error->code()) == std::string("unhealthy"));
+  BOOST_TEST(error->remote_type() == "std::runtime_error");
+  BOOST_TEST(testing::has(error->what(), "no licence"));
+  BOOST_REQUIRE(error->exit().has_value());
+  BOOST_TEST(error->exit()->code() == 70);
+  // After the pause the pool tries once more.
+  BOOST_TEST(testing::eventually([&] {
+    int answer = 0;
+    pool.submit(1, [&](par::Result<int> r) { answer = r.value_or(-1); });
+    loop.run();
+    return answer == 2;
+  }));
+}
+
+// ---- processor time ----
+
+namespace {
+
+// Uses so much processor time, which is not the time that passes on a busy machine.
+void burn(std::chrono::milliseconds time) {
+  const auto used = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  const auto end = used() + time;
+  while (used() < end) {}
+}
+
+int burn_and_return(int ms) {
+  burn(std::chrono::milliseconds(ms));
+  return ms;
+}
+
+par::PoolOptions limited(std::chrono::seconds life, std::chrono::seconds call) {
+  par::PoolOptions options;
+  options.workers = 1;
+  options.child.limits.cpu = life;
+  options.child.limits.cpu_per_call = call;
+  return options;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_child_is_replaced_before_its_processor_time_is_used_up) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, burn_and_return, limited(1s, 0s));
+  int values = 0;
+  constexpr int calls = 20;
+  for (int i = 0; i < calls; ++i)
+    pool.submit(120, [&](par::Result<int> r) { values += r.has_value(); });
+  loop.run();
+  BOOST_TEST(values == calls);
+  BOOST_TEST(pool.stats().recycled >= 2u);
+  BOOST_TEST(pool.stats().respawned == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(a_child_keeps_processor_time_for_one_call_more) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, burn_and_return, limited(2s, 1s));
+  int values = 0;
+  // Many short ones say nothing about the long one that may follow.
+  for (int i = 0; i < 6; ++i) {
+    pool.submit(200, [&](par::Result<int> r) { values += r.has_value(); });
+    if (i % 3 == 2) pool.submit(900, [&](par::Result<int> r) { values += r.has_value(); });
+  }
+  loop.run();
+  BOOST_TEST(values == 8);
+}
+
+BOOST_AUTO_TEST_CASE(each_item_of_a_chunk_has_processor_time_of_its_own) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, burn_and_return, limited(0s, 1s));
+  par::MapOptions chunks;
+  chunks.chunk = 5;
+  int values = 0;
+  pool.map(
+      std::vector<int>(5, 350), [&](std::size_t, par::Result<int> r) { values += r.has_value(); },
+      [](const par::MapSummary&) {}, std::move(chunks));
+  loop.run();
+  BOOST_TEST(values == 5);
+  BOOST_TEST(pool.stats().started == 1u);
 }

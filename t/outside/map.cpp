@@ -706,7 +706,7 @@ BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_gets_the_reason) {
   BOOST_REQUIRE(received.summary.has_value());
   BOOST_TEST(received.summary->stopped);
   BOOST_REQUIRE(received.summary->error.has_value());
-  BOOST_TEST((received.summary->error->code() == par::Errc::overloaded));
+  BOOST_TEST((received.summary->error->code() == par::Errc::unhealthy));
   BOOST_TEST(testing::has(received.summary->error->what(), "no licence"));
 }
 

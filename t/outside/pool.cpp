@@ -733,9 +733,9 @@ BOOST_AUTO_TEST_CASE(calls_fail_with_the_reason_after_too_many_failed_starts) {
   loop.run();
   BOOST_REQUIRE(errors.size() == 5u);
   for (const par::Error& error : errors) {
-    BOOST_TEST((error.code() == par::Errc::overloaded));
+    BOOST_TEST((error.code() == par::Errc::unhealthy));
     BOOST_TEST((error.delivery() == par::Delivery::not_sent));
-    BOOST_TEST(testing::has(error.what(), "unhealthy"));
+    BOOST_TEST(testing::has(error.what(), "unhealthy: 3 children in a row"));
     BOOST_TEST(testing::has(error.what(), "no licence"));
   }
   BOOST_TEST(shared->starts >= 3);
@@ -761,7 +761,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_ends_before_its_first_call_is_a_failed_start) 
   pool.submit(1, [&](par::Result<int> r) { error = r.error(); });
   loop.run();
   BOOST_REQUIRE(error.has_value());
-  BOOST_TEST((error->code() == par::Errc::overloaded));
+  BOOST_TEST((error->code() == par::Errc::unhealthy));
   BOOST_REQUIRE(error->exit().has_value());
   BOOST_TEST(error->exit()->code() == 3);
   // A child of the previous case may still begin, so the test does not count children.
