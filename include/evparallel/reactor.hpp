@@ -14,8 +14,10 @@
 #include <evparallel/detail/export.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 struct event_base;
@@ -25,6 +27,7 @@ namespace evparallel {
 namespace detail {
 
 class Loop;
+class LoopHandle;
 
 // A timer or a watch of a loop.
 class EventSource {
@@ -77,6 +80,7 @@ public:
   bool active() const noexcept { return source_ && source_->active(); }  // will fire (again)
 
 private:
+  friend class LoopHandle;
   std::shared_ptr<EventSource> source_{};
 };
 
@@ -87,6 +91,33 @@ private:
 class Timer : public detail::EventHandle {
   using EventHandle::EventHandle;
 };
+
+namespace detail {
+
+// The callback of a timer: void(), or void(Timer&), which gets a handle of its timer.  If a callable
+// fits both, it is called without an argument.
+class TimerCallback {
+public:
+  TimerCallback(std::nullptr_t) noexcept {}
+
+  template <class F, class D = std::decay_t<F>,
+            class = std::enable_if_t<!std::is_same_v<D, TimerCallback>>>
+  TimerCallback(F&& callback) {
+    constexpr bool is_plain = std::is_invocable_v<D&>;
+    constexpr bool takes_handle = std::is_invocable_v<D&, Timer&>;
+    static_assert(is_plain || takes_handle,
+                  "evparallel: the callback of a timer must be void() or void(Timer&)");
+    if constexpr (is_plain)
+      plain = std::forward<F>(callback);
+    else if constexpr (takes_handle)
+      with_handle = std::forward<F>(callback);
+  }
+
+  Callback<void()> plain;
+  Callback<void(Timer&)> with_handle;
+};
+
+}  // namespace detail
 
 // A watch on a descriptor or signal; it fires until it is dropped.  The caller still owns the
 // descriptor, which must be open while the watch exists.
@@ -123,20 +154,24 @@ public:
 
   // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no unanswered
   // call, no Hold; on a borrowed base also none of another Reactor, and no event of the program.
-  // Idle remote functions and snapshots do not count.  event_base_loopbreak() and
-  // event_base_loopexit() end it, too.
+  // Idle remote functions and snapshots do not count; their events are handled in one turn that
+  // does not wait, if nothing else is pending.  event_base_loopbreak() and event_base_loopexit()
+  // end it, too.
   // Fails: std::logic_error inside a callback of this reactor or of its base; otherwise an
   // exception that has left a callback.
   void run();
-  // The same for at most `limit`.  Returns true if work is left.
+  // The same for at most `limit`; 0: one turn, which does not wait.  Returns true if work is left.
   bool run_for(duration limit);
   // Makes run() return after the current callback.  Outside run() it does nothing.
   void stop() noexcept;
 
-  // Never fires early, even if the callback that sets it has taken long.
-  [[nodiscard]] Timer after(duration, Callback<void()>);
-  [[nodiscard]] Timer every(duration, Callback<void()>);
+  // Never fires early, even if the callback that sets it has taken long.  The callback is void(), or
+  // void(Timer&): a handle of its own, whose end cancels nothing.
+  [[nodiscard]] Timer after(duration, detail::TimerCallback);
+  [[nodiscard]] Timer every(duration, detail::TimerCallback);
 
+  // A descriptor that never has to be waited for, such as a regular file, is always ready.
+  // Fails: std::system_error if the descriptor is not open.
   [[nodiscard]] Watch on_readable(int fd, Callback<void()>);
   [[nodiscard]] Watch on_writable(int fd, Callback<void()>);
   // Fails: std::logic_error if another Reactor of this process watches signals.

@@ -27,6 +27,9 @@ int signal_watches = 0;
 // others.
 constexpr int descriptors_of_base = 3;
 
+constexpr const char* inside_its_base =
+    "evparallel: Reactor::run was called inside a callback of its event_base";
+
 bool environment_has_settings() noexcept {
   constexpr std::string_view settings = "EVENT_";
   for (char** variable = environ; variable && *variable; ++variable)
@@ -252,13 +255,16 @@ void Loop::defer(Callback<void()> callback) {
 }
 
 void Loop::run_deferred() {
-  // What is deferred meanwhile runs in the next round, so that this one ends.
+  // What is deferred meanwhile runs in the next iteration, so that this one ends: an activated event
+  // would run in this one again, before the loop looks at its descriptors and timers.
   for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
     Callback<void()> callback = std::move(deferred_.front());
     deferred_.pop_front();
     call([&] { callback(); });
   }
-  if (!deferred_.empty()) deferred_event_.activate();
+  if (deferred_.empty()) return;
+  if (interrupted()) return deferred_event_.activate();
+  deferred_event_.add_in(std::chrono::nanoseconds::zero());
 }
 
 void Loop::post(Callback<void()> callback) {
@@ -307,21 +313,29 @@ bool Loop::pending() const noexcept {
   return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
 }
 
-void Loop::turn() {
-  if (::event_base_loop(base_, EVLOOP_ONCE) < 0) turn_again();
+// EVLOOP_NONBLOCK alone would not return as long as one descriptor stays ready.
+void Loop::turn(bool may_wait) {
+  const int flags = may_wait ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
+  errno = 0;
+  if (::event_base_loop(base_, flags) < 0) refused_to_turn();
   if (role() == Role::child) check_death_signal(steps_of_turn);
   rethrow();
 }
 
 // libevent does not say why it has failed.  If it refused to start, as it does inside a callback of
 // a borrowed base, it has not called the kernel.
-void Loop::turn_again() {
-  errno = 0;
-  if (::event_base_loop(base_, EVLOOP_ONCE) >= 0) return;
+void Loop::refused_to_turn() const {
   if (errno != 0)
     throw std::system_error(errno, std::generic_category(),
                             "evparallel: the event loop cannot wait for its descriptors");
-  throw std::logic_error("evparallel: Reactor::run was called inside a callback of its event_base");
+  throw std::logic_error(inside_its_base);
+}
+
+// libevent would refuse as well, with a line on standard error.
+bool Loop::base_is_running() const noexcept {
+  for (const Loop* loop = first_loop; loop; loop = loop->next_)
+    if (loop->base_ == base_ && (loop->running_ || loop->depth_ > 0)) return true;
+  return false;
 }
 
 // While run() or run_until() is active.
@@ -341,29 +355,38 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
   if (running_ || depth_ > 0)
     throw std::logic_error(
         "evparallel: Reactor::run was called inside a callback of the same reactor");
+  if (base_is_running()) throw std::logic_error(inside_its_base);
   const Running running(*this);
+  stop_ = false;
+  rethrow();
+  run_turns(limit);
+}
+
+// At least one turn, also if nothing is pending: sockets of snapshots and idle children, and timers
+// of pools, do not keep a loop running, and a program that only polls has no other turn for them.
+void Loop::run_turns(const std::chrono::nanoseconds* limit) {
   const auto start = std::chrono::steady_clock::now();
+  auto left = limit ? *limit : std::chrono::nanoseconds::zero();
+  const auto may_wait = [&] {
+    return pending() && (!limit || left > std::chrono::nanoseconds::zero());
+  };
   Event bell;
   if (limit) bell.set<&Loop::interrupt>(*this, -1, 0, this);
-  stop_ = false;
-  if (!posted_.empty()) run_posted();
-  rethrow();
-  while (!stop_ && pending()) {
-    if (limit) {
-      const auto spent = std::chrono::steady_clock::now() - start;
-      if (spent >= *limit) break;
-      bell.add_in(*limit - spent);
-    }
-    turn();
+  bool wait = may_wait();
+  do {
+    if (wait && limit) bell.add_in(left);
+    turn(wait);
     check_at_home();  // a callback has forked, and this is the forked copy
     bell.remove();
-    if (ended_by_program()) break;
-  }
+    if (stop_ || ended_by_program()) return;
+    if (limit) left = *limit - (std::chrono::steady_clock::now() - start);
+    wait = may_wait();
+  } while (wait);
 }
 
 void Loop::check_can_run() const {
   check_at_home();
-  if (running_ || depth_ > 0)
+  if (running_ || depth_ > 0 || base_is_running())
     throw std::logic_error(
         "evparallel: wait() was called inside a callback of the loop that it would run; pass a "
         "callback to the call instead");
@@ -374,7 +397,6 @@ bool Loop::run_until(const bool& done) {
   const auto keep = shared_from_this();
   const Running running(*this);
   stop_ = false;
-  if (!posted_.empty()) run_posted();
   rethrow();
   while (!done && !stop_ && pending()) {
     turn();

@@ -110,9 +110,9 @@ public:
   bool pending() const noexcept;
   void stop() noexcept;
 
-  // One iteration: waits for an event and runs what is ready.  For a child that waits for its own
-  // socket as well.
-  void turn();
+  // One iteration: waits for an event, unless it may not, and runs what is ready.  For a child that
+  // waits for its own socket as well.
+  void turn(bool may_wait = true);
 
   // Runs `f` as a callback: an exception goes to run() or to on_exception.
   template <class F>
@@ -170,6 +170,7 @@ private:
   friend class Event;
   void caught() noexcept;
   void rethrow();
+  void run_turns(const std::chrono::nanoseconds* limit);
   void run_deferred();
   void run_posted();
   void interrupt() noexcept;
@@ -178,7 +179,8 @@ private:
   void clear_posted() noexcept;
   static void mark_all_inherited() noexcept;
   bool part() noexcept;
-  void turn_again();
+  void refused_to_turn() const;
+  bool base_is_running() const noexcept;
 
   event_base* base_;
   bool owned_;

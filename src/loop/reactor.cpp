@@ -4,10 +4,13 @@
 
 #include "base/negative.hpp"
 #include "system/fork.hpp"
+#include "system/watchable.hpp"
 #include "loop/event_loop.hpp"
 
+#include <cerrno>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace evparallel {
 
@@ -24,6 +27,13 @@ public:
   LoopHandle(Loop& loop, Callback<void()> callback) : loop_(loop.shared_from_this()) {
     callback_.set(std::move(callback));
   }
+  LoopHandle(Loop& loop, TimerCallback callback) : LoopHandle(loop, std::move(callback.plain)) {
+    if (!callback.with_handle) return;
+    callback_.set([this, with_handle = std::move(callback.with_handle)]() mutable {
+      LentTimer own(*this);
+      with_handle(own.timer);
+    });
+  }
   ~LoopHandle() override { cancel(); }
 
   void start_timer(std::chrono::nanoseconds time, bool repeat) {
@@ -36,16 +46,32 @@ public:
     activate();
   }
 
+  // epoll(7) refuses a descriptor that is always ready: its event is a timer that is always due.
   void start_watch(int fd, short what) {
-    loop_->check_at_home();
-    if (fd < 0)
-      throw std::logic_error("evparallel: a watch needs a descriptor or a signal, and " +
-                             std::to_string(fd) + " is negative");
-    if ((what & EV_SIGNAL) != 0) {
-      loop_->watch_signals();
-      signal_ = true;  // only now: a refused watch must not be released
+    check_watch(fd);
+    const int error = why_unwatchable(fd);
+    if (error != 0 && error != EPERM)
+      throw std::system_error(error, std::generic_category(),
+                              "evparallel: the event loop refused a descriptor");
+    always_ready_ = error == EPERM;
+    if (always_ready_) {
+      event_.set<&LoopHandle::on_event>(*loop_, -1, 0, this);
+      event_.add_in(std::chrono::nanoseconds::zero());
+    } else {
+      event_.set<&LoopHandle::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
+      event_.add();
     }
-    event_.set<&LoopHandle::on_event>(*loop_, fd, static_cast<short>(what | EV_PERSIST), this);
+    activate();
+  }
+
+  void start_signal(int signum) {
+    check_watch(signum);
+    if (const int error = why_uncatchable(signum))
+      throw std::system_error(error, std::generic_category(),
+                              "evparallel: the event loop refused a signal");
+    loop_->watch_signals();
+    signal_ = true;  // only now: a refused watch must not be released
+    event_.set<&LoopHandle::on_event>(*loop_, signum, EV_SIGNAL | EV_PERSIST, this);
     event_.add();
     activate();
   }
@@ -63,6 +89,26 @@ public:
   bool active() const noexcept override { return active_; }
 
 private:
+  // A handle for one call of the callback.  Its end does not cancel the timer, but another one that
+  // the callback has put in its place.
+  struct LentTimer {
+    explicit LentTimer(LoopHandle& of) : source(of), timer(of.shared_from_this()) {}
+    LentTimer(const LentTimer&) = delete;
+    LentTimer& operator=(const LentTimer&) = delete;
+    ~LentTimer() {
+      if (timer.source_.get() == &source) timer.source_.reset();
+    }
+    LoopHandle& source;
+    Timer timer;
+  };
+
+  void check_watch(int number) const {
+    loop_->check_at_home();
+    if (number < 0)
+      throw std::logic_error("evparallel: a watch needs a descriptor or a signal, and " +
+                             std::to_string(number) + " is negative");
+  }
+
   void activate() {
     active_ = true;
     register_with(*loop_);
@@ -98,6 +144,7 @@ private:
 
   void on_event() {
     const auto keep = shared_from_this();
+    if (always_ready_) event_.add_in(std::chrono::nanoseconds::zero());
     callback_();
   }
 
@@ -108,6 +155,7 @@ private:
   Clock::time_point due_;
   bool active_ = false;
   bool signal_ = false;
+  bool always_ready_ = false;
   std::shared_ptr<LoopHandle> self_;
 };
 
@@ -162,14 +210,14 @@ void Reactor::stop() noexcept {
   loop_->stop();
 }
 
-Timer Reactor::after(duration time, Callback<void()> callback) {
+Timer Reactor::after(duration time, TimerCallback callback) {
   refuse_negative("Reactor::after", time);
   auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
   source->start_timer(time, false);
   return Timer(std::move(source));
 }
 
-Timer Reactor::every(duration time, Callback<void()> callback) {
+Timer Reactor::every(duration time, TimerCallback callback) {
   if (time <= duration::zero())
     throw std::logic_error("evparallel: the period of Reactor::every must be above zero");
   auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
@@ -191,7 +239,7 @@ Watch Reactor::on_writable(int fd, Callback<void()> callback) {
 
 Watch Reactor::on_signal(int signum, Callback<void()> callback) {
   auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
-  source->start_watch(signum, EV_SIGNAL);
+  source->start_signal(signum);
   return Watch(std::move(source));
 }
 

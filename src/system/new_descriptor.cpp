@@ -6,6 +6,7 @@
 #include "base/startup_path.hpp"
 
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -89,6 +90,10 @@ int open_counter() noexcept {
 
 int open_signals(const sigset_t& set) noexcept {
   return above([&] { return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK); });
+}
+
+int open_watch_list() noexcept {
+  return above([] { return ::epoll_create1(EPOLL_CLOEXEC); });
 }
 
 int open_process(pid_t pid) noexcept {

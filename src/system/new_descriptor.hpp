@@ -24,6 +24,7 @@ int open_copy(int fd) noexcept;
 int open_memory_file(const char* name) noexcept;
 int open_counter() noexcept;                 // eventfd(2), non-blocking
 int open_signals(const sigset_t&) noexcept;  // signalfd(2), non-blocking
+int open_watch_list() noexcept;              // epoll(7)
 // A descriptor of a process, so that its number cannot be reused unnoticed.  Returns -1 also if the
 // kernel has no such descriptors, or does not permit it.
 int open_process(pid_t) noexcept;
