@@ -9,6 +9,8 @@
 // packed_io.hpp has the codec, and decides which types it takes.
 #pragma once
 
+#include <evparallel/detail/export.hpp>
+
 namespace evparallel {
 
 namespace detail {

@@ -133,7 +133,7 @@ Table<par::PoolOptions> pool_options() {
 Table<par::MapOptions> map_options() {
   const par::MapOptions defaults;
   const auto& [chunk, ordered, stop_on_error, repeatable, priority, total, on_progress,
-               progress_every] = defaults;
+               progress_every, show] = defaults;
   static_cast<void>(chunk);
   using O = par::MapOptions;
   return {field("MapOptions::chunk", &O::chunk), field("MapOptions::priority", &O::priority),

@@ -230,7 +230,7 @@ constexpr Errc all_codes[] = {Errc::no_snapshot,  Errc::refused,       Errc::unk
                               Errc::spawn_failed, Errc::overloaded,    Errc::remote_exception,
                               Errc::bad_message,  Errc::too_large,     Errc::child_exited,
                               Errc::child_killed, Errc::snapshot_lost, Errc::closed,
-                              Errc::cancelled,    Errc::deadline};
+                              Errc::cancelled,    Errc::deadline,      Errc::unhealthy};
 
 // The error of the system that means the same; none for most.
 std::optional<std::errc> same_of_the_system(Errc code) {
