@@ -24,9 +24,9 @@ constexpr std::size_t large_item = std::size_t{64} << 10;
 constexpr std::size_t chunks_ahead = 64;
 constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
 
-void begin_chunk(Writer& out, std::int64_t yield_after_ns) {
+void begin_chunk(Writer& out, std::int64_t time) {
   out.write(&chunk_of_calls, sizeof chunk_of_calls);
-  const ChunkHead head{yield_after_ns};
+  const ChunkHead head{time};
   out.write(&head, sizeof head);
 }
 

@@ -331,12 +331,12 @@ BOOST_AUTO_TEST_CASE(a_map_is_cancelled_in_a_full_table) {
       loop, [](int x) { return x; }, of(2));
   std::size_t results = 0;
   std::size_t ends = 0;
-  par::MapHandle map;
+  par::MapHandle running;
   std::vector<int> items(100000, 1);
-  map = pool.map(
+  running = pool.map(
       items,
       [&](std::size_t, par::Result<int>) {
-        if (++results == 100) map.cancel();
+        if (++results == 100) running.cancel();
       },
       [&](const par::MapSummary& summary) { ends += summary.stopped; });
   loop.run();
