@@ -79,10 +79,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
 void Callee::on_frame(Frame& frame) {
   if (frame.kind != FrameKind::value && frame.kind != FrameKind::error) return;
   fault_at(Failpoint::finish);
-  if (frame.id == 0) {
-    handle_->end_limit_of_start();
-    return owner_.on_ready();
-  }
+  if (frame.id == 0) return owner_.on_ready();
   PendingCall pending = calls_.take(frame.id);
   if (!pending.answer) return forget_abandoned(frame.id);
   forget_deadline(frame.id, pending);

@@ -255,12 +255,15 @@ void Loop::defer(Callback<void()> callback) {
 }
 
 void Loop::run_deferred() {
-  // What is deferred meanwhile runs in the next iteration, so that this one ends: an activated event
-  // would run in this one again, before the loop looks at its descriptors and timers.
-  for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
-    Callback<void()> callback = std::move(deferred_.front());
-    deferred_.pop_front();
-    call([&] { callback(); });
+  // Callbacks that are deferred meanwhile run in this iteration, too, because each iteration costs a
+  // system call; but only for some rounds, so that the loop also looks at its descriptors and timers.
+  constexpr int most_rounds = 8;
+  for (int round = 0; round < most_rounds && !deferred_.empty() && !interrupted(); ++round) {
+    for (std::size_t left = deferred_.size(); left > 0 && !interrupted(); --left) {
+      Callback<void()> callback = std::move(deferred_.front());
+      deferred_.pop_front();
+      call([&] { callback(); });
+    }
   }
   if (deferred_.empty()) return;
   if (interrupted()) return deferred_event_.activate();

@@ -256,7 +256,10 @@ void ChildHandle::conclude() {
   pipe_->conclude(*end_->error);
 }
 
+// A child that has started is not looked at any more: a timer costs each iteration of the loop a
+// look at the clock.
 void ChildHandle::on_input() {
+  if (!std::exchange(has_sent_, true)) entry_->end_limit_of_start(id_);
   if (output_) output_->catch_up();
 }
 

@@ -69,8 +69,6 @@ public:
   void kill_if_still_running(const SnapshotProcess::Clock&, std::uint64_t call, std::uint64_t ping);
   // Ends the child if it is not ready for its first call when the timer expires.
   void kill_if_not_started(const SnapshotProcess::Clock&);
-  // It is known to be ready, so that Options::start_timeout needs no timer any more.
-  void end_limit_of_start() noexcept { entry_->end_limit_of_start(id_); }
   // How far a call has got whose frame began at `offset` of the bytes of the pipe.
   Delivery delivery(std::uint64_t call, std::uint64_t offset) const noexcept;
   // Whether delivery() can know: not before the snapshot has reported the fork.
@@ -128,6 +126,7 @@ private:
   std::uint64_t id_ = 0;
   pid_t pid_ = 0;
   std::uint32_t slot_ = no_slot;
+  bool has_sent_ = false;  // something, so that its start is over
   std::uint64_t owner_id_ = CancelTable::new_owner();
   Lazy<End> end_;
   std::shared_ptr<PipeCore> pipe_;

@@ -1399,8 +1399,10 @@ BOOST_AUTO_TEST_CASE(a_callback_that_always_defers_another_leaves_time_to_the_lo
   int rounds = 0;
   loop.loop()->defer(Again{*loop.loop(), over, rounds});
   for (int frame = 1; frame <= 3; ++frame) {
-    BOOST_TEST(loop.run_for(0ns));
-    BOOST_TEST(rounds == frame);
+    const int before = rounds;
+    BOOST_TEST(loop.run_for(0ns));  // returns
+    BOOST_TEST(rounds > before);
+    BOOST_TEST(rounds <= 100 * frame);
   }
   const par::Timer timer = loop.after(1ms, [&] { over = true; });
   loop.run();
