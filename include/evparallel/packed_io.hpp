@@ -253,6 +253,24 @@ decltype(auto) part_of(Part& part) noexcept {
     return std::move(part);
 }
 
+// Writes a part of a value.
+struct PutPackedPart {
+  PackedWriter& out;
+  template <class Part>
+  void operator()(Part&& part) const {
+    PackedFormOf<std::remove_reference_t<Part>>::put(out, std::forward<Part>(part));
+  }
+};
+
+// Reads a member or an element, which may be a C array.
+template <class T>
+void get_packed_to(PackedReader& in, T& value) {
+  if constexpr (std::is_array_v<T>)
+    PackedForm<T>::get_to(in, value);
+  else
+    value = PackedFormOf<T>::get(in);
+}
+
 template <class T>
 struct PackedMemory {
   static constexpr std::size_t least() noexcept { return sizeof(T); }
@@ -303,7 +321,11 @@ public:
     at_ += sizeof(T);
     return *this;
   }
-  UnalignedIterator operator++(int) noexcept { return UnalignedIterator(at_ + sizeof(T)); }
+  UnalignedIterator operator++(int) noexcept {
+    const UnalignedIterator before = *this;
+    ++*this;
+    return before;
+  }
   bool operator==(const UnalignedIterator& other) const noexcept { return at_ == other.at_; }
   bool operator!=(const UnalignedIterator& other) const noexcept { return at_ != other.at_; }
 
@@ -439,8 +461,7 @@ struct PackedForm<std::array<T, n>, std::enable_if_t<!is_flat<std::array<T, n>>(
   }
   template <class Value>
   static void put(PackedWriter& out, Value&& value) {
-    each(std::forward<Value>(value),
-         [&out](auto&& part) { PackedFormOf<T>::put(out, std::forward<decltype(part)>(part)); });
+    each(std::forward<Value>(value), PutPackedPart{out});
   }
   static std::array<T, n> get(PackedReader& in) {
     if constexpr (std::is_default_constructible_v<T> && std::is_move_assignable_v<T>) {
@@ -468,12 +489,7 @@ struct PackedForm<T[n]> {
     for (auto& element : value) PackedFormOf<T>::put(out, part_of<Value>(element));
   }
   static void get_to(PackedReader& in, T (&value)[n]) {
-    for (T& element : value) {
-      if constexpr (std::is_array_v<T>)
-        PackedFormOf<T>::get_to(in, element);
-      else
-        element = PackedFormOf<T>::get(in);
-    }
+    for (T& element : value) get_packed_to(in, element);
   }
 };
 
@@ -486,10 +502,7 @@ struct PackedTuple {
   }
   template <class Value>
   static void put(PackedWriter& out, Value&& value) {
-    each(std::forward<Value>(value), [&out](auto&& part) {
-      PackedFormOf<std::remove_reference_t<decltype(part)>>::put(
-          out, std::forward<decltype(part)>(part));
-    });
+    each(std::forward<Value>(value), PutPackedPart{out});
   }
   // Braces: evaluated from left to right.
   static T get([[maybe_unused]] PackedReader& in) { return T{PackedFormOf<Part>::get(in)...}; }
@@ -509,7 +522,7 @@ struct PackedForm<std::optional<T>> {
   template <class Value>
   static void put(PackedWriter& out, Value&& value) {
     PackedForm<bool>::put(out, value.has_value());
-    if (value) PackedFormOf<T>::put(out, part_of<Value>(*value));
+    each(std::forward<Value>(value), PutPackedPart{out});
   }
   static std::optional<T> get(PackedReader& in) {
     if (!PackedForm<bool>::get(in)) return std::nullopt;
@@ -540,10 +553,7 @@ struct PackedForm<std::variant<T...>> {
   static void put(PackedWriter& out, Value&& value) {
     if (value.valueless_by_exception()) refuse_packed("a variant has no value");
     PackedForm<Index>::put(out, static_cast<Index>(value.index()));
-    each(std::forward<Value>(value), [&out](auto&& part) {
-      PackedFormOf<std::remove_reference_t<decltype(part)>>::put(
-          out, std::forward<decltype(part)>(part));
-    });
+    each(std::forward<Value>(value), PutPackedPart{out});
   }
   static Variant get(PackedReader& in) {
     const Index index = PackedForm<Index>::get(in);
@@ -676,10 +686,7 @@ struct PackedStruct<T, FieldTypes<Field...>> {
   template <class Value>
   static void put(PackedWriter& out, Value&& value) {
     const PackedLevel level(out.depth());
-    each(std::forward<Value>(value), [&out](auto&& field) {
-      PackedFormOf<std::remove_reference_t<decltype(field)>>::put(
-          out, std::forward<decltype(field)>(field));
-    });
+    each(std::forward<Value>(value), PutPackedPart{out});
   }
 
   static T get(PackedReader& in) {
@@ -687,7 +694,7 @@ struct PackedStruct<T, FieldTypes<Field...>> {
     if constexpr (is_assigned) {
       T value{};
       evparallel_visit_fields(FieldsOf<T>{}, value,
-                              [&in](auto&... field) { (get_to(in, field), ...); });
+                              [&in](auto&... field) { (get_packed_to(in, field), ...); });
       return value;
     } else if constexpr (is_braced) {
       T value{PackedFormOf<Field>::get(in)...};
@@ -698,15 +705,6 @@ struct PackedStruct<T, FieldTypes<Field...>> {
       return std::make_from_tuple<T>(
           std::tuple<std::remove_cv_t<Field>...>{PackedFormOf<Field>::get(in)...});
     }
-  }
-
-private:
-  template <class F>
-  static void get_to(PackedReader& in, F& field) {
-    if constexpr (std::is_array_v<F>)
-      PackedForm<F>::get_to(in, field);
-    else
-      field = PackedForm<F>::get(in);
   }
 };
 
