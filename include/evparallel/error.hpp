@@ -39,7 +39,7 @@ enum class Errc {
   // The program ended it.
   cancelled,
   deadline,
-  // Try later: so many children of a pool in a row have failed to start; the text has the last error.
+  // Try later: the children of a pool cannot start; the text has the last error.
   unhealthy,
 };
 

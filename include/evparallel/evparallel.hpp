@@ -33,6 +33,7 @@
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/map.hpp>
+#include <evparallel/message.hpp>
 #include <evparallel/options.hpp>
 #include <evparallel/packed_io.hpp>
 #include <evparallel/parallel_map.hpp>
