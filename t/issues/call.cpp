@@ -3,12 +3,12 @@
 // a child could be limited for its whole life only.
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "process.hpp"
 
 #include <evparallel/evparallel.hpp>
 
 #include <signal.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -397,19 +397,8 @@ BOOST_AUTO_TEST_CASE(a_long_chain_of_nested_exceptions_is_cut) {
 
 namespace {
 
-// Uses so much processor time, which is not the time that passes on a busy machine.
-void burn(std::chrono::milliseconds time) {
-  const auto used = [] {
-    timespec now{};
-    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
-  };
-  const auto end = used() + time;
-  while (used() < end) {}
-}
-
 int burn_and_return(int ms) {
-  burn(std::chrono::milliseconds(ms));
+  testing::burn(std::chrono::milliseconds(ms));
   return ms;
 }
 

@@ -216,15 +216,14 @@ MapEnd map_of(par::MapOptions given) {
   return end;
 }
 
-// The text of the std::logic_error that f throws.
+// The text of the std::logic_error that f throws; a use that is accepted may fail for another reason.
 template <class F>
 std::string misuse_of(F f) {
   try {
-    f();
-  } catch (const std::logic_error& error) {
-    return error.what();
-  } catch (const std::exception&) {}
-  return {};
+    return testing::misuse_of(f);
+  } catch (const std::exception&) {
+    return {};
+  }
 }
 
 template <class Struct, class F>

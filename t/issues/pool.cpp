@@ -7,7 +7,6 @@
 
 #include <evparallel/evparallel.hpp>
 
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -331,19 +330,8 @@ BOOST_AUTO_TEST_CASE(
 
 namespace {
 
-// Uses so much processor time, which is not the time that passes on a busy machine.
-void burn(std::chrono::milliseconds time) {
-  const auto used = [] {
-    timespec now{};
-    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
-  };
-  const auto end = used() + time;
-  while (used() < end) {}
-}
-
 int burn_and_return(int ms) {
-  burn(std::chrono::milliseconds(ms));
+  testing::burn(std::chrono::milliseconds(ms));
   return ms;
 }
 

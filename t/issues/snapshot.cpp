@@ -516,17 +516,7 @@ namespace {
 
 using testing::error_of;
 using testing::has;
-
-// The text of the std::logic_error that f throws.
-template <class F>
-std::string misuse(F f) {
-  try {
-    f();
-  } catch (const std::logic_error& error) {
-    return error.what();
-  }
-  return "no std::logic_error";
-}
+using testing::misuse_of;
 
 std::string refusal() {
   const auto error = error_of([] { const par::Snapshot snapshot; });
@@ -584,7 +574,7 @@ BOOST_AUTO_TEST_CASE(errors_without_a_default_snapshot_say_what_to_do) {
 BOOST_AUTO_TEST_CASE(a_second_init_says_what_to_do) {
   const int status = testing::elsewhere([] {
     par::init();
-    return has(misuse([] { par::init(); }),
+    return has(misuse_of([] { par::init(); }),
                "init() has already been called: call it once, and "
                "construct a Snapshot for each further one")
                ? 0
@@ -604,7 +594,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_in_a_child_is_refused_with_what_to_do) {
     auto refused = par::run(
         loop,
         [](bool with_init) {
-          return misuse([with_init] {
+          return misuse_of([with_init] {
             if (with_init)
               par::init();
             else

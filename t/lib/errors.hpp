@@ -6,6 +6,7 @@
 #include <evparallel/error.hpp>
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 namespace testing {
@@ -23,6 +24,17 @@ std::optional<evparallel::Error> error_of(F f) {
     return error;
   }
   return std::nullopt;
+}
+
+// The text of the std::logic_error that f throws; empty if it throws nothing.
+template <class F>
+std::string misuse_of(F f) {
+  try {
+    f();
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+  return {};
 }
 
 // The text of the Error{bad_message} that f must throw.

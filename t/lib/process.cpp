@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -91,6 +92,16 @@ void write_cores() {
   ::getrlimit(RLIMIT_CORE, &limit);
   limit.rlim_cur = limit.rlim_max;
   if (::setrlimit(RLIMIT_CORE, &limit) != 0) throw std::runtime_error("no cores may be written");
+}
+
+void burn(std::chrono::milliseconds time) {
+  const auto used = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  const auto end = used() + time;
+  while (used() < end) {}
 }
 
 }  // namespace testing

@@ -6,6 +6,7 @@
 
 #include <sys/mman.h>
 
+#include <chrono>
 #include <map>
 #include <new>
 #include <string>
@@ -22,6 +23,9 @@ char state_of(pid_t pid);
 
 // Whether `pid` runs.  A zombie does not: this process does not control who reaps an orphan, and when.
 bool process_exists(pid_t pid);
+
+// Uses processor time, which is not the time that passes on a busy machine.
+void burn(std::chrono::milliseconds);
 
 // Waits until `pid` does not run.
 inline bool gone(pid_t pid, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {

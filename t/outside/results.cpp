@@ -55,17 +55,6 @@ Result<int> half(int x) {
   throw std::runtime_error("called");
 }
 
-// The text of the std::logic_error that f throws.
-template <class F>
-std::string misuse_of(F f) {
-  try {
-    f();
-  } catch (const std::logic_error& error) {
-    return error.what();
-  }
-  return {};
-}
-
 using Owner = std::unique_ptr<int>;
 
 struct Point {
@@ -79,8 +68,8 @@ struct Point {
 
 BOOST_AUTO_TEST_CASE(error_of_a_result_with_a_value_is_misuse) {
   const std::string text = "evparallel: error() was called on a Result that holds a value";
-  BOOST_TEST(misuse_of([] { Result<int>(1).error(); }) == text);
-  BOOST_TEST(misuse_of([] { Result<void>().error(); }) == text);
+  BOOST_TEST(testing::misuse_of([] { Result<int>(1).error(); }) == text);
+  BOOST_TEST(testing::misuse_of([] { Result<void>().error(); }) == text);
   BOOST_TEST((failed<int>().error().code() == Errc::closed));
   BOOST_TEST((failed<void>().error().code() == Errc::closed));
 }

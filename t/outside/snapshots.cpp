@@ -25,19 +25,10 @@ using testing::descriptors_of;
 using testing::error_of;
 using testing::gone;
 using testing::in;
+using testing::misuse_of;
 using namespace std::chrono_literals;
 
 namespace {
-
-template <class F>
-std::string misuse_of(F f) {
-  try {
-    f();
-  } catch (const std::logic_error& error) {
-    return error.what();
-  }
-  return "none";
-}
 
 bool says(const std::optional<par::Error>& error, par::Errc code, const std::string& what) {
   return error && error->code() == code &&

@@ -15,6 +15,7 @@
 
 namespace par = evparallel;
 using testing::has;
+using testing::misuse_of;
 using namespace std::chrono_literals;
 
 void testing_main_init() {
@@ -26,17 +27,6 @@ namespace {
 int twice(int x) {
   if (x < 0) throw std::runtime_error("below zero");
   return 2 * x;
-}
-
-// The text of the std::logic_error that f throws; empty if it throws none.
-template <class F>
-std::string misuse(F f) {
-  try {
-    f();
-  } catch (const std::logic_error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 // A map() of the program itself, which argument-dependent look-up finds.
@@ -105,10 +95,10 @@ BOOST_AUTO_TEST_CASE(wait_inside_a_callback_is_refused_and_the_call_is_not_made)
   auto pool = par::pool(loop, twice, one);
   std::vector<std::string> refused;
   f(1, [&](par::Result<int>) {
-    refused.push_back(misuse([&] { static_cast<void>(f.wait(2)); }));
-    refused.push_back(misuse([&] { static_cast<void>(pool.wait(2)); }));
-    refused.push_back(misuse([&] { static_cast<void>(pool.wait_map(std::vector<int>{1})); }));
-    refused.push_back(misuse([&] { static_cast<void>(par::map(std::vector<int>{1}, twice)); }));
+    refused.push_back(misuse_of([&] { static_cast<void>(f.wait(2)); }));
+    refused.push_back(misuse_of([&] { static_cast<void>(pool.wait(2)); }));
+    refused.push_back(misuse_of([&] { static_cast<void>(pool.wait_map(std::vector<int>{1})); }));
+    refused.push_back(misuse_of([&] { static_cast<void>(par::map(std::vector<int>{1}, twice)); }));
     BOOST_TEST(f.pending() == 0u);
     BOOST_TEST(pool.pending() == 0u);
   });
@@ -160,7 +150,7 @@ BOOST_AUTO_TEST_CASE(wait_after_close_is_refused) {
   auto f = par::run(loop, twice);
   BOOST_TEST(f.wait(1).value() == 2);
   f.close();
-  BOOST_TEST(has(misuse([&] { static_cast<void>(f.wait(1)); }), "close()"));
+  BOOST_TEST(has(misuse_of([&] { static_cast<void>(f.wait(1)); }), "close()"));
 }
 
 // ---- a pool ----
@@ -273,8 +263,9 @@ BOOST_AUTO_TEST_CASE(map_says_what_is_in_the_way_of_a_snapshot) {
 
 BOOST_AUTO_TEST_CASE(map_in_a_child_is_refused) {
   par::Reactor loop;
-  auto f = par::run(
-      loop, [] { return misuse([] { static_cast<void>(par::map(std::vector<int>{4}, twice)); }); });
+  auto f = par::run(loop, [] {
+    return misuse_of([] { static_cast<void>(par::map(std::vector<int>{4}, twice)); });
+  });
   BOOST_TEST(has(f.wait().value(), "in a child"));
 }
 
@@ -285,7 +276,7 @@ BOOST_AUTO_TEST_CASE(default_or_init_takes_the_snapshot_once) {
     const pid_t pid = par::default_or_init(options).pid();
     if (par::default_or_init().pid() != pid) return 1;
     if (par::default_snapshot().pid() != pid) return 2;
-    return misuse([] { par::init(); }).empty() ? 3 : 0;
+    return misuse_of([] { par::init(); }).empty() ? 3 : 0;
   });
   BOOST_TEST(status == 0);
 }
