@@ -198,8 +198,8 @@ const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noex
 
 // ---- starts ----
 
-// No message says that a child has started: it writes that into its slot, and the slot is read only
-// when the time of the start is over.  So one timer does for all children.
+// A child that has started writes that into its slot, which is read only when the time of the start
+// is over.  So one timer does for all children; it is removed when each of them has sent something.
 void SnapshotProcess::limit_start(std::uint64_t id) {
   SpawnRecord* const child = living_.find(id);
   const std::chrono::milliseconds time = child->listener->start_limit().time;
