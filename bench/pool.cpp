@@ -180,7 +180,7 @@ void idle() {
   options.workers = children;
   options.min_workers = children;
   {  // Memory that the loop keeps for all remotes does not count.
-    std::vector<par::Remote<int, int>> some;
+    std::vector<par::Remote<int(int)>> some;
     for (int i = 0; i < 10; ++i) {
       some.push_back(par::run<par::RawIo, par::RawIo>(loop, same<int>));
       some.back()(1, [](par::Result<int> r) { r.value(); });

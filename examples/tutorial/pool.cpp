@@ -26,8 +26,9 @@ int main() {
 
   // Single calls; the one with the higher priority goes first.
   pool.submit(27, [](par::Result<int> r) { std::printf("27 takes %d steps\n", r.value()); });
-  pool.submit(
-      97, [](par::Result<int> r) { std::printf("97 takes %d steps\n", r.value()); }, 1);
+  par::CallOptions first;
+  first.priority = 1;
+  pool.submit(first, 97, [](par::Result<int> r) { std::printf("97 takes %d steps\n", r.value()); });
   loop.run();
 
   // One call for each item.

@@ -198,7 +198,7 @@ static void serve(const std::string& path, bool with_client) {
   Service service(loop, path);
   std::printf("service: listening\n");
 
-  par::Remote<std::string, void> client;
+  par::Remote<std::string()> client;
   if (with_client) {
     client = par::run(loop, par::bind(ask, path, ::getpid()));
     client([](par::Result<std::string> answers) {

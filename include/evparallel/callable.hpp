@@ -10,10 +10,10 @@
 
 #include <cstdint>
 #include <new>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace evparallel {
 
@@ -127,50 +127,73 @@ struct Signature<Bind<F, Bound...>> {
 
 // ---- valid arguments and answers ----
 
+template <class T>
+constexpr bool is_reply = false;
+template <class Inc>
+constexpr bool is_reply<Reply<Inc>> = true;
+
 template <class P>
 struct Parameter {
   static_assert(!std::is_lvalue_reference_v<P> || std::is_const_v<std::remove_reference_t<P>>,
                 "evparallel: a task cannot write into its caller's variable; take the argument by "
                 "value or by const&, "
                 "and return the new value");
+  static_assert(!is_reply<std::decay_t<P>>,
+                "evparallel: a task takes one Reply<Inc>, as its last parameter");
   using type = std::decay_t<P>;
 };
 
 // ---- the shape of a remote function ----
 
-template <class R, class Parameters>
-struct Shape {
-  static_assert(always_false<Parameters>,
-                "evparallel: a remote function takes at most one argument, which a Reply<Inc> may "
-                "follow; bind the others with bind(f, args...), or take a struct or a tuple");
+// Parameters, divided into the arguments and a Reply that may follow them.
+template <class Arguments, class Parameters>
+struct SplitReply;
+template <class... Args>
+struct SplitReply<Types<Args...>, Types<>> {
+  using arguments = Types<Args...>;
+  using reply = void;
+};
+template <class... Args, class P, class... Rest>
+struct SplitReply<Types<Args...>, Types<P, Rest...>>
+    : SplitReply<Types<Args..., typename Parameter<P>::type>, Types<Rest...>> {};
+template <class... Args, class Inc>
+struct SplitReply<Types<Args...>, Types<Reply<Inc>>> {
+  using arguments = Types<Args...>;
+  using reply = Reply<Inc>;
+};
+template <class... Args, class Inc>
+struct SplitReply<Types<Args...>, Types<const Reply<Inc>&>>
+    : SplitReply<Types<Args...>, Types<Reply<Inc>>> {};
+
+template <class R, class Reply>
+struct Answered {
+  static_assert(!std::is_same_v<Reply, Reply>,
+                "evparallel: a task that takes a Reply<Inc> returns void");
 };
 template <class R>
-struct Shape<R, Types<>> {
+struct Answered<R, void> {
   using Inc = std::decay_t<R>;
-  using Out = void;
-  static constexpr bool replies_later = false;
-};
-template <class R, class P>
-struct Shape<R, Types<P>> {
-  using Inc = std::decay_t<R>;
-  using Out = typename Parameter<P>::type;
-  static constexpr bool replies_later = false;
 };
 template <class I>
-struct Shape<void, Types<Reply<I>>> {
+struct Answered<void, Reply<I>> {
   using Inc = I;
-  using Out = void;
-  static constexpr bool replies_later = true;
 };
-template <class P, class I>
-struct Shape<void, Types<P, Reply<I>>> {
-  using Inc = I;
-  using Out = typename Parameter<P>::type;
-  static constexpr bool replies_later = true;
+
+template <class Inc, class Arguments>
+struct SignatureOf;
+template <class Inc, class... Args>
+struct SignatureOf<Inc, Types<Args...>> {
+  using type = Inc(Args...);
 };
 
 template <class F>
-using shape_of = Shape<typename Signature<F>::result, typename Signature<F>::parameters>;
+struct Shape {
+  using Split = SplitReply<Types<>, typename Signature<F>::parameters>;
+  using Args = typename Split::arguments;
+  using Inc = typename Answered<typename Signature<F>::result, typename Split::reply>::Inc;
+  using signature = typename SignatureOf<Inc, Args>::type;
+  static constexpr bool replies_later = !std::is_void_v<typename Split::reply>;
+};
 
 // ---- how a callable is sent ----
 
@@ -225,11 +248,11 @@ struct CallableCodec {
     return *std::launder(reinterpret_cast<F*>(bytes));
   }
 
-  // The function that f points to, if f is, or wraps, a pointer to a function.
-  static std::optional<AnyFunction> function(const F& f) {
-    if constexpr (is_function_pointer<F>) return reinterpret_cast<AnyFunction>(f);
+  // Appends the functions that f points to, if f is, or wraps, a pointer to a function.
+  static void functions(const F& f, std::vector<AnyFunction>& all) {
+    if constexpr (is_function_pointer<F>) all.push_back(reinterpret_cast<AnyFunction>(f));
     static_cast<void>(f);
-    return std::nullopt;
+    static_cast<void>(all);
   }
 };
 
@@ -239,8 +262,8 @@ struct CallableCodec<AsIs<F>> {
     CallableCodec<F>::serialize(out, f.f, false);
   }
   static AsIs<F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
-  static std::optional<AnyFunction> function(const AsIs<F>& f) {
-    return CallableCodec<F>::function(f.f);
+  static void functions(const AsIs<F>& f, std::vector<AnyFunction>& all) {
+    CallableCodec<F>::functions(f.f, all);
   }
 };
 
@@ -250,8 +273,8 @@ struct CallableCodec<Fn<R(A...), F>> {
     CallableCodec<F>::serialize(out, f.f, checked);
   }
   static Fn<R(A...), F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
-  static std::optional<AnyFunction> function(const Fn<R(A...), F>& f) {
-    return CallableCodec<F>::function(f.f);
+  static void functions(const Fn<R(A...), F>& f, std::vector<AnyFunction>& all) {
+    CallableCodec<F>::functions(f.f, all);
   }
 };
 
@@ -267,8 +290,8 @@ struct CallableCodec<Bind<F, Bound...>> {
     // Braces: evaluated from left to right.
     return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{deserialize_one<Bound>(in)...}};
   }
-  static std::optional<AnyFunction> function(const Bind<F, Bound...>& task) {
-    return CallableCodec<F>::function(task.f);
+  static void functions(const Bind<F, Bound...>& task, std::vector<AnyFunction>& all) {
+    CallableCodec<F>::functions(task.f, all);
   }
 
 private:

@@ -22,6 +22,7 @@
 
 #include <evparallel/backtrace.hpp>
 #include <evparallel/binary_io.hpp>
+#include <evparallel/call.hpp>
 #include <evparallel/callable.hpp>
 #include <evparallel/callback.hpp>
 #include <evparallel/child_hooks.hpp>
@@ -47,7 +48,9 @@
 #include <evparallel/run.hpp>
 #include <evparallel/shared_bytes.hpp>
 #include <evparallel/snapshot.hpp>
+#include <evparallel/start_task.hpp>
 #include <evparallel/stdio_redirect.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>
+#include <evparallel/with_state.hpp>

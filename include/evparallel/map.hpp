@@ -3,7 +3,7 @@
 #pragma once
 
 #include <evparallel/progress.hpp>
-#include <evparallel/run.hpp>
+#include <evparallel/call.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -37,7 +37,7 @@ struct MapOptions {
   // An item may be passed to the function again if its child ended while it ran another item.
   // False: when a child ends, all items that were sent together to it fail.
   bool repeatable = true;
-  int priority = 0;  // as in Pool::submit
+  int priority = 0;  // as CallOptions::priority
   // The number of items, if the range does not know it.
   std::optional<std::size_t> total{};
   Callback<void(const Progress&)> on_progress{};
@@ -188,7 +188,7 @@ std::optional<std::size_t> size_of_range(R& range) {
 template <class Codecs, class Sent>
 void write_item(const Codecs& codecs, Writer& out, Sent&& item, std::optional<Error>& refused) {
   try {
-    codecs.put(out, std::forward<Sent>(item));
+    codecs.put_item(out, std::forward<Sent>(item));
   } catch (const Error& error) {
     refused = error;
   }

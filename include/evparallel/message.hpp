@@ -38,6 +38,9 @@ public:
   // index in this message, which the codec writes, for Reader::take_descriptor().  The limit of
   // their number is checked when the message is sent.
   std::size_t attach(int fd, std::shared_ptr<const void> owner);
+  // Takes over the descriptors of a message that becomes a part of the same whole; the indices of
+  // further ones follow theirs.
+  void take_attached(Writer& other) noexcept { attached_ = std::move(other.attached_); }
 
   std::size_t size() const noexcept { return short_.size() + bytes_.size() + adopted_size_; }
 
@@ -113,6 +116,8 @@ public:
     return part;
   }
   char take_byte() { return take(1)[0]; }
+  // The same as a message of its own; the descriptors in it have the indices of the whole.
+  Reader take_part(std::size_t size) { return Reader(take(size), nullptr, descriptors_); }
 
   // All bytes that are left, as a view or as a string of its own.
   std::string_view rest() noexcept {

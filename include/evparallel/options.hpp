@@ -2,6 +2,7 @@
 // Licence: see COPYING.  Manual: evparallel_run(3).
 #pragma once
 
+#include <evparallel/start_task.hpp>
 #include <evparallel/stdio_redirect.hpp>
 
 #include <chrono>
@@ -43,8 +44,8 @@ struct Options {
   // whole life.  0: none.
   std::chrono::milliseconds deadline{0};
   // From the time when the child has its task until it is ready for its first call, or begins the
-  // function of a process: start hooks and on_start of a pool run then.  Above it the child is
-  // ended, and its start has failed: Cause::start_timeout.  0: no limit.
+  // function of a process: start hooks, on_start and the maker of a state run then.  Above it the
+  // child is ended, and its start has failed: Cause::start_timeout.  0: no limit.
   std::chrono::milliseconds start_timeout{60000};
   // The time between SIGTERM and SIGKILL when the library ends a child; also the time that a
   // cancelled call gets to return before SIGTERM.
@@ -74,6 +75,9 @@ struct Options {
   // How much of the captured standard error, else of standard output, ExitStatus::last_words keeps.
   std::size_t last_lines = 20;
   std::size_t last_bytes = 4096;
+  // What the child runs once, before its own function: void(), sent like that one; bind() gives it
+  // arguments.  An exception ends the child: its start has failed.
+  StartTask on_start{};
   ProcessGroup process_group = ProcessGroup::own;
   // A crash of the child is reported with its stack, and an exception with its throw site:
   // evparallel_backtrace(3).  Costs nothing until then, except some microseconds for each throw.

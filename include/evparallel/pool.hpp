@@ -3,46 +3,14 @@
 #pragma once
 
 #include <evparallel/map.hpp>
+#include <evparallel/options.hpp>
+#include <evparallel/snapshot.hpp>
+#include <evparallel/task.hpp>
+#include <evparallel/with_state.hpp>
 
 #include <vector>
 
 namespace evparallel {
-
-// What each child of a pool runs once, before its first call: void(), sent like the pool's
-// function; bind() gives it arguments.  Options::start_timeout limits its time.  Empty by default.
-class StartTask {
-public:
-  StartTask() noexcept = default;
-  // Fails: std::logic_error for a callable that cannot be sent; Error{bad_message} from bind().
-  template <class F, class = std::enable_if_t<!std::is_same_v<F, StartTask>>>
-  StartTask(F f) : entry_(&run<F>), function_(detail::CallableCodec<F>::function(f)) {
-    static_assert(
-        std::is_invocable_v<F&>,
-        "evparallel: on_start is called without arguments; bind them with bind(f, args...)");
-    Writer callable;
-    detail::CallableCodec<F>::serialize(callable, f);
-    callable_ = std::move(callable.bytes());
-  }
-
-  explicit operator bool() const noexcept { return entry_ != nullptr; }
-
-  // For the other parts of the library.
-  using Entry = void (*)(Reader& callable);
-  Entry entry() const noexcept { return entry_; }
-  const std::optional<detail::AnyFunction>& function() const noexcept { return function_; }
-  const std::string& callable() const noexcept { return callable_; }
-
-private:
-  template <class F>
-  static void run(Reader& callable) {
-    F f = detail::CallableCodec<F>::deserialize(callable);
-    detail::call_task(f);
-  }
-
-  Entry entry_ = nullptr;
-  std::optional<detail::AnyFunction> function_{};
-  std::string callable_{};
-};
 
 // An aggregate: set what you need, by name.
 struct PoolOptions {
@@ -52,12 +20,12 @@ struct PoolOptions {
   unsigned min_workers = 0;
   // Other children end when they have been idle for this time.  0: never.
   std::chrono::milliseconds idle_timeout{60000};
-  // How each child is made.  `deadline`, `retries` and `idempotent` apply to each call.
+  // How each child is made.  `deadline`, `retries` and `idempotent` apply to each call.  A child
+  // whose `on_start` fails has ended before its first call.
   Options child{};
   // The snapshots that fork the children, in rotation.  None: child.snapshot.  They need only live
   // during the call of pool().
   std::vector<Snapshot*> snapshots{};
-  StartTask on_start{};
   // If this number of children in a row ends before the first call, calls are refused for a while,
   // with Errc::unhealthy.
   unsigned max_failed_starts = 5;
@@ -108,8 +76,11 @@ namespace detail {
 // A Pool, independent of its types.
 class PoolInterface {
 public:
-  virtual Call submit(Writer& argument, Answer, int priority) = 0;
-  virtual Call refuse(const Error&, Answer) = 0;  // a call whose argument could not be written
+  // The message of a call that is being written.
+  class Message;
+  virtual Call call(Writer& argument, Answer, const CallOptions&) = 0;
+  virtual Call refuse(const Error&, Answer) = 0;  // a call whose arguments could not be written
+  virtual std::uint64_t next_id() const noexcept = 0;  // of the call that is made next
   virtual bool full() const noexcept = 0;
   virtual void set_on_drain(Callback<void()>) = 0;
   virtual std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) = 0;
@@ -130,73 +101,85 @@ EVPARALLEL_API std::shared_ptr<PoolInterface> start_pool(Reactor&, Task, const P
 constexpr char single_call = 0;  // the argument follows; the answer is the bare value
 constexpr char chunk_of_calls = 1;
 
-// In a child: runs `start` once, then answers calls, alone or in chunks.
-EVPARALLEL_API void serve_pool(ChildInterface&, Reader& start,
+class PoolInterface::Message {
+public:
+  explicit Message(PoolInterface&) { writer_.write(&single_call, sizeof single_call); }
+  Writer& operator*() noexcept { return writer_; }
+
+private:
+  Writer writer_;
+};
+
+// In a child: answers calls, alone or in chunks.  `limits` stands behind the callable.
+EVPARALLEL_API void serve_pool(ChildInterface&, Reader& limits,
                                Callback<void(Reader&, Writer&)> call);
 
-template <class F, class IncCodec, class OutCodec>
+template <class F, class Inc, class IncCodec, class Args>
 void pool_entry(ChildInterface& child, Reader& callable) {
-  F f = CallableCodec<F>::deserialize(callable);
+  F task = CallableCodec<F>::deserialize(callable);
+  auto&& f = begin_task(task);
   serve_pool(child, callable,
-             [&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
+             [&f](Reader& in, Writer& out) { answer_call<Inc, IncCodec, Args>(f, in, out); });
 }
 
 }  // namespace detail
 
-// A function that many children run.  Takes Out (nothing, if that is void), answers Inc.
-// Move-only: dropping it ends the children, and calls in progress fail with `cancelled`.  May
-// outlive its Reactor and does nothing then.
+template <class Signature>
+class Pool {
+  static_assert(detail::always_false<Signature>,
+                "evparallel: Pool names a function type: Pool<Inc(Args...)>");
+};
+
+// A function that many children run: it takes Args and answers Inc.  Move-only: dropping it ends
+// the children, and calls in progress fail with `cancelled`.  May outlive its Reactor and does
+// nothing then.
 //
 // Each callback is called exactly once, from the loop, whichever process dies.  When a child dies,
 // only the call that it runs is lost.
-template <class Inc, class Out>
-class Pool {
+template <class Inc, class... Args>
+class Pool<Inc(Args...)> : public detail::CallHandle<detail::PoolInterface, Inc, Args...> {
+  using Handle = detail::CallHandle<detail::PoolInterface, Inc, Args...>;
+  static constexpr std::size_t count = sizeof...(Args);
+  using Handle::codecs_;
+  using Handle::core_;
+
 public:
-  using result_type = Result<Inc>;
-  using Sent = typename Remote<Inc, Out>::Sent;
-  using Codecs = typename Remote<Inc, Out>::Codecs;
+  // An item of a map: the argument of the function, or the std::tuple of its arguments.
+  using Item = typename detail::ItemOf<Args...>::type;
 
   Pool() noexcept = default;
-  Pool(Pool&& other) noexcept = default;
-  Pool& operator=(Pool&& other) noexcept {
-    if (this != &other) {
-      abort();
-      core_ = std::move(other.core_);
-      codecs_ = other.codecs_;
-    }
-    return *this;
-  }
-  ~Pool() { abort(); }
+  Pool(std::shared_ptr<detail::PoolInterface> core, const typename Handle::Codecs& codecs)
+      : Handle(std::move(core), codecs) {}
 
-  // Makes one call; `callback(Result<Inc>)` receives the answer.  Of the waiting calls, the one
-  // with the highest priority goes first, and of these the oldest.  Above PoolOptions::max_queue
-  // the callback receives `overloaded`.
+  // Makes one call; `callback(Result<Inc>)`, or `callback(Result<Inc>, Call)`, receives the answer.
+  // Of the waiting calls, the one with the highest priority goes first, and of these the oldest.
+  // Above PoolOptions::max_queue the callback receives `overloaded`.  Values are moved in as for a
+  // Remote.
   // Fails: std::logic_error after close().
   template <class F>
-  Call submit(const Sent& argument, F&& callback, int priority = 0) {
-    return call(argument, std::forward<F>(callback), priority);
+  Call submit(detail::Kept<Args>... arguments, F&& callback) {
+    return this->call(CallOptions{}, std::forward<F>(callback), std::as_const(arguments)...);
   }
   template <class F>
-  Call submit(Sent&& argument, F&& callback, int priority = 0) {
-    return call(std::move(argument), std::forward<F>(callback), priority);
+  Call submit(const CallOptions& options, detail::Kept<Args>... arguments, F&& callback) {
+    return this->call(options, std::forward<F>(callback), std::as_const(arguments)...);
   }
-  template <class F, class O = Out, class = std::enable_if_t<std::is_void_v<O>>,
-            class = std::enable_if_t<std::is_invocable_v<std::decay_t<F>&, Result<Inc>>>>
-  Call submit(F&& callback, int priority = 0) {
-    return call(Sent{}, std::forward<F>(callback), priority);
+  template <class F, bool moved = detail::any_moved<Args...>, std::enable_if_t<moved, int> = 0>
+  Call submit(detail::Moved<Args>... arguments, F&& callback) {
+    return this->call(CallOptions{}, std::forward<F>(callback), std::move(arguments)...);
   }
-  // Makes one call, and runs the loop until it is answered: as Remote::wait().
-  [[nodiscard]] Result<Inc> wait(const Sent& argument) {
-    return wait_with([&](auto&& callback) { return submit(argument, std::move(callback)); });
+  template <class F, bool moved = detail::any_moved<Args...>, std::enable_if_t<moved, int> = 0>
+  Call submit(const CallOptions& options, detail::Moved<Args>... arguments, F&& callback) {
+    return this->call(options, std::forward<F>(callback), std::move(arguments)...);
   }
-  [[nodiscard]] Result<Inc> wait(Sent&& argument) {
-    return wait_with(
-        [&](auto&& callback) { return submit(std::move(argument), std::move(callback)); });
-  }
-  [[nodiscard]] Result<Inc> wait() {
-    static_assert(std::is_void_v<Out>,
-                  "evparallel: the function of this pool takes an argument: pool.wait(argument)");
-    return wait_with([&](auto&& callback) { return submit(std::move(callback)); });
+  // Reports the mistake if the number of arguments is wrong.
+  template <class... Given, std::enable_if_t<detail::is_wrong_number<count + 1, Given...>, int> = 0>
+  Call submit(const Given&...) {
+    static_assert(
+        sizeof...(Given) == count + 1,
+        "evparallel: submit() takes the arguments of the function, as many as it has, and "
+        "then the callback; CallOptions may be in front of them");
+    return {};
   }
   // True if submit() would refuse a call.
   bool full() const noexcept { return core_->full(); }
@@ -206,17 +189,17 @@ public:
   // Makes one call for each item: `on_result(index, Result<Inc>)`; at the end `on_done(const
   // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
   // which is moved in or, as an lvalue, must live until on_done; or a function that returns
-  // std::optional<Out>.  Items are converted as for a call: implicitly.
+  // std::optional<Item>.  Items are converted as for a call: implicitly.
   template <class R, class OnResult, class OnDone,
             class = std::enable_if_t<!std::is_base_of_v<MapOptions, std::decay_t<OnDone>>>>
   MapHandle map(R&& range, OnResult&& on_result, OnDone&& on_done, MapOptions options = {}) {
-    static_assert(!std::is_void_v<Out>, "evparallel: the function of a map must take an argument");
+    static_assert(count > 0, "evparallel: the function of a map must take an argument");
     static_assert(std::is_invocable_v<std::decay_t<OnDone>&, const MapSummary&>,
                   "evparallel: on_done of a map must be void(const MapSummary&)");
     if constexpr (!detail::is_generator<R>)
       if (!options.total) options.total = detail::size_of_range(range);
     detail::MapTask task;
-    task.pull = detail::pull_from<R, Sent>(std::forward<R>(range), codecs_);
+    task.pull = detail::pull_from<R, Item>(std::forward<R>(range), codecs_);
     task.on_result = detail::item_result<Inc>(codecs_.get, std::forward<OnResult>(on_result));
     task.on_done = std::forward<OnDone>(on_done);
     return MapHandle(core_->start_map(std::move(task), std::move(options)));
@@ -262,69 +245,27 @@ public:
                                      });
   }
 
-  std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
   PoolStats stats() const { return core_ ? core_->stats() : PoolStats{}; }
 
-  // Accepts no more calls.  Calls in progress run to their end; then the children end.
-  void close() { core_->close(); }
-  // The same, but nothing more is begun: calls that no child runs fail with `cancelled`, the others
+  // As close(), but nothing more is begun: calls that no child runs fail with `cancelled`, the others
   // fail after `grace`, and the children end.
   void shutdown(std::chrono::milliseconds grace) { core_->shutdown(grace); }
-
-  explicit operator bool() const noexcept { return core_ != nullptr; }
-
-  Pool(std::shared_ptr<detail::PoolInterface> core, const Codecs& codecs)
-      : core_(std::move(core)), codecs_(codecs) {}
-
-private:
-  template <class Begin>
-  Result<Inc> wait_with(Begin begin) {
-    return detail::wait_for<Inc>(core_->loop_runner(), begin);
-  }
-
-  template <class Argument, class F>
-  Call call(Argument&& argument, F&& callback, int priority) {
-    Writer message;
-    message.write(&detail::single_call, sizeof detail::single_call);
-    try {
-      codecs_.put(message, std::forward<Argument>(argument));
-    } catch (const Error& error) {
-      return core_->refuse(error, answer(std::forward<F>(callback)));
-    }
-    return core_->submit(message, answer(std::forward<F>(callback)), priority);
-  }
-
-  template <class F>
-  detail::Answer answer(F&& callback) const {
-    return detail::answer_to(codecs_.get, std::forward<F>(callback));
-  }
-
-  void abort() noexcept {
-    if (core_) core_->abort();
-    core_.reset();
-  }
-  std::shared_ptr<detail::PoolInterface> core_;
-  Codecs codecs_{};
 };
 
-// Makes f the function of a pool: f is Inc(Out) or Inc().  Children are forked when there is work.
+// Makes f the function of a pool: f is Inc(Args...).  Children are forked when there is work.
 // Codecs as in run().
 // Fails: Error{no_snapshot}; std::logic_error for a callable that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
-  using S = detail::shape_of<F>;
+  using S = detail::Shape<F>;
   static_assert(
       !S::replies_later,
       "evparallel: the function of a pool must return its answer; only run() takes a Reply");
-  using Inc = typename S::Inc;
-  using Out = typename S::Out;
-  using IncCodec = detail::checked_codec_t<IncIo, Inc>;
-  using OutCodec = detail::checked_codec_t<OutIo, Out>;
-  using P = Pool<Inc, Out>;
-  using Put = detail::PutArgument<OutCodec, Out>;
-  return P(detail::start_pool(
-               reactor, detail::make_task(f, &detail::pool_entry<F, IncCodec, OutCodec>), options),
-           typename P::Codecs{&detail::get_answer<IncCodec, Inc>, &Put::copy, &Put::moved});
+  using Type = detail::CallType<typename S::signature, IncIo, OutIo>;
+  const detail::Task::Entry entry = &detail::pool_entry<F, typename S::Inc, typename Type::IncCodec,
+                                                        typename Type::ArgumentsCodec>;
+  return Pool<typename S::signature>(
+      detail::start_pool(reactor, detail::make_task(f, entry), options), Type::codecs());
 }
 
 // The same with codecs that are templates, pool<RawIo, RawIo>(...), or one of them.

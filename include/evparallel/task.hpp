@@ -47,20 +47,21 @@ protected:
 
 // A task, independent of its types.
 struct Task {
-  void (*entry)(ChildInterface&, Reader& callable) = nullptr;
-  // The function that the callable points to; it may be in another library than the entry.
-  std::optional<AnyFunction> function{};
+  using Entry = void (*)(ChildInterface&, Reader& callable);
+  Entry entry = nullptr;
+  // Other functions of the program that it calls; they may be in other libraries than the entry.
+  std::vector<AnyFunction> functions{};
   std::string callable{};
   bool replies_later = false;
-  // Other functions of the program that the task calls.
-  std::vector<AnyFunction> more{};
 };
 
 template <class F>
-Task make_task(const F& f, void (*entry)(ChildInterface&, Reader&), bool replies_later = false) {
+Task make_task(const F& f, Task::Entry entry, bool replies_later = false) {
   Writer callable;
   CallableCodec<F>::serialize(callable, f);
-  return Task{entry, CallableCodec<F>::function(f), std::move(callable.bytes()), replies_later, {}};
+  Task task{entry, {}, std::move(callable.bytes()), replies_later};
+  CallableCodec<F>::functions(f, task.functions);
+  return task;
 }
 
 // Distinguishes an exception of the task itself from one of a codec: it becomes an
@@ -76,45 +77,38 @@ auto call_task(F& f, A&&... arguments) -> decltype(f(std::forward<A>(arguments).
   }
 }
 
-// One call: decode, call, encode.
-template <class F, class IncCodec, class OutCodec>
+// The function that answers the calls of a task: f itself, unless it has a state.
+template <class F>
+F& begin_task(F& f) noexcept {
+  return f;
+}
+
+// One call: decode, call, encode.  `Args` is the codec of the arguments.
+template <class Inc, class IncCodec, class Args, class F>
 void answer_call(F& f, Reader& in, Writer& out) {
-  using S = shape_of<F>;
-  using Inc = typename S::Inc;
-  if constexpr (std::is_void_v<typename S::Out>) {
-    in.expect_end();
+  Args::apply(in, [&](auto&&... arguments) {
     if constexpr (std::is_void_v<Inc>)
-      call_task(f);
+      call_task(f, std::move(arguments)...);
     else
-      encode<IncCodec>(out, call_task(f));
-  } else {
-    auto argument = decode<OutCodec, typename S::Out>(in);
-    if constexpr (std::is_void_v<Inc>)
-      call_task(f, std::move(argument));
-    else
-      encode<IncCodec>(out, call_task(f, std::move(argument)));
-  }
+      encode<IncCodec>(out, call_task(f, std::move(arguments)...));
+  });
 }
 
-template <class F, class IncCodec, class OutCodec>
+template <class F, class Inc, class IncCodec, class Args>
 void run_entry(ChildInterface& child, Reader& callable) {
-  F f = CallableCodec<F>::deserialize(callable);
-  child.answer([&f](Reader& in, Writer& out) { answer_call<F, IncCodec, OutCodec>(f, in, out); });
+  F task = CallableCodec<F>::deserialize(callable);
+  auto&& f = begin_task(task);
+  child.answer([&f](Reader& in, Writer& out) { answer_call<Inc, IncCodec, Args>(f, in, out); });
 }
 
-template <class F, class IncCodec, class OutCodec>
+template <class F, class Inc, class IncCodec, class Args>
 void run_later_entry(ChildInterface& child, Reader& callable) {
-  using S = shape_of<F>;
-  F f = CallableCodec<F>::deserialize(callable);
+  F task = CallableCodec<F>::deserialize(callable);
+  auto&& f = begin_task(task);
   child.answer_later([&f](Reader& in, std::shared_ptr<ReplyInterface> core) {
-    Reply<typename S::Inc> reply = Reply<typename S::Inc>::template with<IncCodec>(std::move(core));
-    if constexpr (std::is_void_v<typename S::Out>) {
-      in.expect_end();
-      call_task(f, std::move(reply));
-    } else {
-      auto argument = decode<OutCodec, typename S::Out>(in);
-      call_task(f, std::move(argument), std::move(reply));
-    }
+    Reply<Inc> reply = Reply<Inc>::template with<IncCodec>(std::move(core));
+    Args::apply(
+        in, [&](auto&&... arguments) { call_task(f, std::move(arguments)..., std::move(reply)); });
   });
 }
 

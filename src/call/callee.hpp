@@ -21,6 +21,9 @@ struct ChildSpec {
   std::shared_ptr<const OwnedOptions> options;
 };
 
+// The deadline of a call; 0: none.  Fails: std::logic_error for a negative one.
+std::chrono::milliseconds deadline_of(const CallOptions&, const Options&);
+
 class Callee;
 
 // The object that makes the calls and owns the callee.

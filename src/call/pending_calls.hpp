@@ -22,8 +22,8 @@ struct PendingCall {
   std::uint64_t offset = 0;  // of its frame, in the bytes of the pipe
   std::int64_t deadline = no_deadline;
   CancelEntry* cancel_entry = nullptr;
-  unsigned attempts = 0;  // number of repetitions up to now
-  bool held = false;      // not sent, because the child may have ended
+  unsigned repeats_left = 0;
+  bool held = false;  // not sent, because the child may have ended
 };
 
 // A call with its argument, so that it can be made again.

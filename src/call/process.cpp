@@ -4,6 +4,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
+#include "child/start_task.hpp"
 #include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
 
@@ -89,7 +90,11 @@ std::shared_ptr<ProcessInterface> start_process(Reactor& reactor, const Task& ta
                                                 const Options& options) {
   fault_at(Failpoint::run);
   auto core = std::make_shared<ProcessCore>(reactor.loop());
-  core->start(*Replicas::choose(options.snapshot), task, options);
+  Replicas& replicas = *Replicas::choose(options.snapshot);
+  if (options.on_start)
+    core->start(replicas, with_start(task, options.on_start), options);
+  else
+    core->start(replicas, task, options);
   return core;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
+#include "child/start_task.hpp"
 
 #include <stdexcept>
 
@@ -40,13 +41,15 @@ void RemoteCore::spawn() {
   current_ = std::move(child);
 }
 
-Call RemoteCore::call(Writer& argument, Answer&& answer) {
+Call RemoteCore::call(Writer& argument, Answer&& answer, const CallOptions& options) {
   check_open();
-  const std::chrono::milliseconds limit = spec_->options->deadline;
+  const std::chrono::milliseconds limit = deadline_of(options, *spec_->options);
   const std::uint64_t id = next_id_++;
   PendingCall pending;
   pending.answer = std::move(answer);
   pending.deadline = limit > limit.zero() ? deadline_in(limit) : no_deadline;
+  pending.repeats_left = options.retries.value_or(spec_->options->retries);
+  repeats_ = repeats_ || pending.repeats_left > 0;
   try {
     dispatch(id, pending, argument);
     add_pending();
@@ -69,8 +72,7 @@ void RemoteCore::dispatch(std::uint64_t id, PendingCall& pending, Writer& argume
 }
 
 bool RemoteCore::waits_for_end_of_child() const noexcept {
-  return current_ &&
-         (current_->kill_requested() || spec_->options->retries > 0 || current_->handle().unused());
+  return current_ && (current_->kill_requested() || repeats_ || current_->handle().unused());
 }
 
 Call RemoteCore::refuse(const Error& error, Answer answer) {
@@ -161,9 +163,8 @@ void RemoteCore::on_loop_destroyed() noexcept {
 namespace {
 
 bool same_spec(const Task& one, const Task& other) {
-  return one.entry == other.entry && one.function == other.function &&
-         one.callable == other.callable && one.replies_later == other.replies_later &&
-         one.more == other.more;
+  return one.entry == other.entry && one.functions == other.functions &&
+         one.callable == other.callable && one.replies_later == other.replies_later;
 }
 
 // The spec of the last Remote on a loop: a program that makes thousands makes most of them alike.
@@ -190,13 +191,21 @@ std::shared_ptr<RemoteInterface> start_remote(Reactor& reactor, const Task& task
                                               const Options& options) {
   fault_at(Failpoint::run);
   const std::shared_ptr<Loop>& loop = reactor.loop();
-  auto core = std::make_shared<RemoteCore>(loop, spec_of(*loop, task, options));
+  auto core = std::make_shared<RemoteCore>(
+      loop, options.on_start ? spec_of(*loop, with_start(task, options.on_start), options)
+                             : spec_of(*loop, task, options));
   core->spawn();
   return core;
 }
 
 void check_call_deadline(std::chrono::nanoseconds time) {
   refuse_negative("Call::set_deadline", time);
+}
+
+std::chrono::milliseconds deadline_of(const CallOptions& call, const Options& options) {
+  if (!call.deadline) return options.deadline;
+  refuse_negative("CallOptions::deadline", *call.deadline);
+  return *call.deadline;
 }
 
 }  // namespace evparallel::detail

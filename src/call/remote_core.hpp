@@ -24,8 +24,9 @@ public:
 
   // ---- interface of a Remote and of a Call ----
   DraftBuffer& drafts() noexcept override { return loop_->drafts(); }
-  Call call(Writer& argument, Answer&&) override;
+  Call call(Writer& argument, Answer&&, const CallOptions&) override;
   Call refuse(const Error&, Answer) override;
+  std::uint64_t next_id() const noexcept override { return next_id_; }
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
   pid_t pid() const noexcept override { return current_ ? current_->pid() : 0; }
@@ -62,6 +63,7 @@ private:
   Lazy<std::vector<std::unique_ptr<Callee>>> dying_;
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;
+  bool repeats_ = false;  // a call may be made again
   bool closed_ = false;
   bool aborted_ = false;
 };

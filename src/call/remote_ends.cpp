@@ -28,7 +28,7 @@ bool RemoteCore::may_repeat(const Callee& child, const UnansweredCall& call,
   const bool begun = call.delivery == Delivery::started ||
                      (call.delivery == Delivery::sent && !child.handle().slot_known());
   if (is_ended_for_a_call(status)) return !begun;
-  return call.kept.call.attempts < spec_->options->retries && !child.task_has_failed() &&
+  return call.kept.call.repeats_left > 0 && !child.task_has_failed() &&
          (!begun || spec_->options->idempotent);
 }
 
@@ -45,7 +45,7 @@ void RemoteCore::on_ended(Callee& child, const ExitStatus& status, const Error& 
       continue;
     }
     if (!is_ended_for_a_call(status) && !pending.held && !was_lost_unused(child, status))
-      ++pending.attempts;
+      --pending.repeats_left;
     again.push_back(std::move(one.kept));
   }
   repeat(std::move(again));

@@ -53,8 +53,9 @@ bool PoolCore::full() const noexcept {
          (options_.max_queue_bytes > 0 && queue_bytes_ >= options_.max_queue_bytes);
 }
 
-Call PoolCore::submit(Writer& argument, Answer answer, int priority) {
+Call PoolCore::call(Writer& argument, Answer answer, const CallOptions& options) {
   check_open();
+  const std::chrono::milliseconds limit = deadline_of(options, options_.child);
   if (argument.size() - 1 > options_.child.max_message)
     return refuse(
         Error(Errc::too_large, "too large: the message has " + std::to_string(argument.size() - 1) +
@@ -74,12 +75,12 @@ Call PoolCore::submit(Writer& argument, Answer answer, int priority) {
   call.answer = std::move(answer);
   call.argument = std::move(argument);
   call.argument.share(shared_from);
-  call.priority = priority;
-  if (options_.child.deadline > options_.child.deadline.zero())
-    call.deadline = deadline_in(options_.child.deadline);
+  call.priority = options.priority;
+  call.repeats_left = options.retries.value_or(options_.child.retries);
+  if (limit > limit.zero()) call.deadline = deadline_in(limit);
   began();
   enqueue(id, call);
-  make_way(priority);
+  make_way(options.priority);
   pump();
   return Call(weak_from_this(), id);
 }
@@ -225,9 +226,8 @@ bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
   if (error.delivery() == Delivery::started) {
     const bool torn = error.code() == Errc::bad_message;  // a part of the answer was received
     const bool ended = error.exit() && (is_end_of_child(error.code()) || torn);
-    if (!ended || !options_.child.idempotent || call.attempts >= options_.child.retries)
-      return false;
-    ++call.attempts;
+    if (!ended || !options_.child.idempotent || call.repeats_left == 0) return false;
+    --call.repeats_left;
   } else if (!is_end_of_child(error.code()) && error.code() != Errc::cancelled) {
     return false;
   }

@@ -95,13 +95,12 @@ private:
 
 void serve_pool(ChildInterface& interface, Reader& rest, Callback<void(Reader&, Writer&)> call) {
   Child& child = static_cast<Child&>(interface);
-  PoolTail tail;
-  rest.read(&tail, sizeof tail);
-  if (tail.start) tail.start(rest);
+  PoolLimits limits;
+  rest.read(&limits, sizeof limits);
   // Answers are not gathered: if a call ends the child, no other answer may be lost with it.
   child.never_gather();
   child.report_ready();
-  child.answer(PoolAnswer(child, std::move(call), tail.max_message));
+  child.answer(PoolAnswer(child, std::move(call), limits.max_message));
 }
 
 }  // namespace evparallel::detail

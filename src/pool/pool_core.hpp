@@ -11,12 +11,12 @@
 
 namespace evparallel::detail {
 
-// One call, from submit() to its answer.
+// One call, from call() to its answer.
 struct PoolCall {
   Answer answer;
   Writer argument;
   int priority = 0;
-  unsigned attempts = 0;
+  unsigned repeats_left = 0;
   bool cancelled = false;
   std::int64_t deadline = no_deadline;
   std::int64_t since = 0;                // when it began to wait
@@ -33,8 +33,9 @@ public:
   ~PoolCore() override { abort(); }
 
   // ---- calls (pool_calls.cpp) ----
-  Call submit(Writer& argument, Answer, int priority) override;
+  Call call(Writer& argument, Answer, const CallOptions&) override;
   Call refuse(const Error&, Answer) override;
+  std::uint64_t next_id() const noexcept override { return next_id_; }
   bool full() const noexcept override;
   void set_on_drain(Callback<void()> c) override { drain_.set(std::move(c)); }
   void cancel(std::uint64_t id) override;

@@ -9,9 +9,8 @@
 
 namespace evparallel::detail {
 
-// Stands behind the callable of the pool's task; the callable of `start` follows it.
-struct PoolTail {
-  void (*start)(Reader& callable) = nullptr;
+// Stands behind the callable of the pool's task.
+struct PoolLimits {
   std::uint64_t max_message = 0;  // for the answer of one item; that of the channel is for chunks
 };
 

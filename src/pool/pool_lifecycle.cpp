@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "system/usable_cpus.hpp"
+#include "child/start_task.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
 
@@ -17,15 +18,11 @@ namespace {
 constexpr std::int64_t first_pause_ns = 20000000;
 constexpr std::int64_t longest_pause_ns = 10000000000;
 
-// Appends the tail to the callable of the function.
-void append_tail(Task& task, const PoolOptions& options) {
-  PoolTail tail;
-  tail.start = options.on_start.entry();
-  tail.max_message = options.child.max_message;
-  task.callable.append(reinterpret_cast<const char*>(&tail), sizeof tail);
-  task.callable.append(options.on_start.callable());
-  if (tail.start) task.more.push_back(reinterpret_cast<AnyFunction>(tail.start));
-  if (options.on_start.function()) task.more.push_back(*options.on_start.function());
+// The task of its children: the limits of the pool stand behind the function.
+Task task_of_child(Task task, const PoolOptions& options) {
+  const PoolLimits limits{options.child.max_message};
+  task.callable.append(reinterpret_cast<const char*>(&limits), sizeof limits);
+  return options.child.on_start ? with_start(std::move(task), options.child.on_start) : task;
 }
 
 // Without /proc the growth would never be seen.
@@ -55,7 +52,6 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
     : loop_(loop), options_(checked(options)) {
   loop_->check_at_home();
   check_measurable(options);
-  append_tail(task, options_);
   if (options_.workers == 0) options_.workers = usable_cpus(options_.child.affinity);
   options_.min_workers = std::min(options_.min_workers, options_.workers);
   options_.snapshots.clear();  // they need not outlive this call
@@ -65,7 +61,7 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
   child.deadline = child.deadline.zero();
   child.max_message += std::min(chunk_slack, SIZE_MAX - child.max_message);
   const auto child_options = kept(child);
-  const auto shared_task = std::make_shared<const Task>(std::move(task));
+  const auto shared_task = std::make_shared<const Task>(task_of_child(std::move(task), options_));
   for (const auto& snapshot : snapshots)
     patterns_.push_back(
         std::make_shared<const ChildSpec>(ChildSpec{snapshot, shared_task, child_options}));

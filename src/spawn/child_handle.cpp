@@ -52,8 +52,10 @@ bool same_spec(const Options& one, const Options& other) {
   // This names every member, so that a new member does not compile until it is compared here.
   const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
                retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
-               last_lines, last_bytes, process_group, backtrace] = one;
-  static_cast<void>(snapshot);  // the caller compares the snapshot itself
+               last_lines, last_bytes, on_start, process_group, backtrace] = one;
+  // The caller compares the snapshot, and the task with its start.
+  static_cast<void>(snapshot);
+  static_cast<void>(on_start);
   return name == other.name && deadline == other.deadline && start_timeout == other.start_timeout &&
          grace == other.grace && linger == other.linger && max_message == other.max_message &&
          high_water == other.high_water && retries == other.retries &&

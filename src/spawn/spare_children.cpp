@@ -95,8 +95,7 @@ int Spares::add(std::uint64_t id, OwnedFd& theirs) {
 
 void Spares::expect(const Task& task) {
   code_.assign(1, reinterpret_cast<const void*>(task.entry));
-  if (task.function) code_.push_back(reinterpret_cast<const void*>(*task.function));
-  for (const AnyFunction function : task.more)
+  for (const AnyFunction function : task.functions)
     code_.push_back(reinterpret_cast<const void*>(function));
 }
 

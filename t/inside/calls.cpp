@@ -239,7 +239,7 @@ Message counted(const Message& message) {
 }
 
 struct Flood {
-  Remote<Message, Message>& remote;
+  Remote<Message(Message)>& remote;
   long to_send;
   long there = 0;  // allocations in the child, from its last answer
   Message message{};
@@ -258,7 +258,7 @@ struct Counts {
   long there;
 };
 
-Counts flood(Reactor& loop, Remote<Message, Message>& remote, long calls, long under_way) {
+Counts flood(Reactor& loop, Remote<Message(Message)>& remote, long calls, long under_way) {
   Flood flood{remote, calls};
   const long before = memory.allocations;
   for (long i = 0; i < under_way; ++i) flood.send();

@@ -147,10 +147,10 @@ class Program {
 public:
   Program() : snapshot_(std::in_place), loop_(std::in_place) {}
 
-  par::Remote<pid_t, int> start(pid_t (*task)(int)) {
+  par::Remote<pid_t(int)> start(pid_t (*task)(int)) {
     return par::run(*loop_, task, in(*snapshot_));
   }
-  pid_t ask(par::Remote<pid_t, int>& f, int x = 0) {
+  pid_t ask(par::Remote<pid_t(int)>& f, int x = 0) {
     pid_t pid = -1;
     f(x, [&](par::Result<pid_t> r) { pid = r.value(); });
     loop_->run();

@@ -354,7 +354,7 @@ private:
     });
   }
 
-  par::Remote<Parcel, Parcel> remote_;
+  par::Remote<Parcel(Parcel)> remote_;
   bool closed_ = false;
 };
 

@@ -1,4 +1,5 @@
 // task.cpp - callables that travel, their signatures, and captures that must not travel.
+#include "errors.hpp"
 #include "private_names.hpp"
 #include "testing.hpp"
 
@@ -6,7 +7,7 @@
 #include "spawn/known_functions.hpp"
 
 #include <evparallel/json_io.hpp>
-#include <evparallel/task.hpp>
+#include <evparallel/run.hpp>
 
 #include <array>
 #include <cmath>
@@ -61,6 +62,9 @@ int twice(int x) {
 }
 double half(double x) noexcept {
   return x / 2;
+}
+int plus_state(int& state, int x) {
+  return state + x;
 }
 int none() {
   return 7;
@@ -170,29 +174,33 @@ BOOST_AUTO_TEST_CASE(wrappers_can_be_nested) {
 }
 
 BOOST_AUTO_TEST_CASE(remote_functions_have_a_shape) {
-  using detail::shape_of;
   const auto sync = [](const std::string&) -> const int& {
     static const int number = 1;
     return number;
   };
-  using Sync = shape_of<decltype(sync)>;
-  static_assert(std::is_same_v<Sync::Inc, int> && std::is_same_v<Sync::Out, std::string>);
+  using Sync = detail::Shape<decltype(sync)>;
+  static_assert(std::is_same_v<Sync::signature, int(std::string)>);
   static_assert(!Sync::replies_later);
-  using None = shape_of<decltype(&none)>;
-  static_assert(std::is_same_v<None::Inc, int> && std::is_void_v<None::Out>);
-  using Nothing = shape_of<decltype(&nothing)>;
-  static_assert(std::is_void_v<Nothing::Inc> && std::is_same_v<Nothing::Out, std::string>);
+  static_assert(std::is_same_v<detail::Shape<decltype(&none)>::signature, int()>);
+  static_assert(std::is_same_v<detail::Shape<decltype(&nothing)>::signature, void(std::string)>);
+  static_assert(std::is_same_v<detail::Shape<decltype(&join)>::signature,
+                               std::string(std::string, int, std::vector<int>)>);
   const auto later = [](int, Reply<std::string>) {};
-  using Later = shape_of<decltype(later)>;
-  static_assert(std::is_same_v<Later::Inc, std::string> && std::is_same_v<Later::Out, int>);
+  using Later = detail::Shape<decltype(later)>;
+  static_assert(std::is_same_v<Later::signature, std::string(int)>);
   static_assert(Later::replies_later);
+  const auto later_by_reference = [](int, const std::string&, const Reply<int>&) {};
+  using ByReference = detail::Shape<decltype(later_by_reference)>;
+  static_assert(std::is_same_v<ByReference::signature, int(int, std::string)>);
+  static_assert(ByReference::replies_later);
   const auto later_none = [](Reply<void>) {};
-  using LaterNone = shape_of<decltype(later_none)>;
-  static_assert(std::is_void_v<LaterNone::Inc> && std::is_void_v<LaterNone::Out>);
+  using LaterNone = detail::Shape<decltype(later_none)>;
+  static_assert(std::is_same_v<LaterNone::signature, void()>);
   static_assert(LaterNone::replies_later);
   static_cast<void>(sync);
   static_cast<void>(later);
   static_cast<void>(later_none);
+  static_cast<void>(later_by_reference);
   BOOST_TEST(true);
 }
 
@@ -331,24 +339,30 @@ BOOST_AUTO_TEST_CASE(a_bound_argument_that_cannot_be_encoded_is_an_error) {
 }
 
 BOOST_AUTO_TEST_CASE(the_function_that_a_callable_points_to_must_be_known) {
+  using Functions = std::vector<detail::AnyFunction>;
   const auto function_of = [](const auto& f) {
-    return detail::make_task(f, [](detail::ChildInterface&, Reader&) {}).function;
+    return detail::make_task(f, [](detail::ChildInterface&, Reader&) {}).functions;
   };
-  const auto address = reinterpret_cast<detail::AnyFunction>(&twice);
+  const Functions address{reinterpret_cast<detail::AnyFunction>(&twice)};
   BOOST_TEST((function_of(&twice) == address));
-  BOOST_TEST((function_of(&half) == reinterpret_cast<detail::AnyFunction>(&half)));
+  BOOST_TEST((function_of(&half) == Functions{reinterpret_cast<detail::AnyFunction>(&half)}));
   BOOST_TEST((function_of(fn<int(int)>(&twice)) == address));
   BOOST_TEST((function_of(as_is(&twice)) == address));
   BOOST_TEST((function_of(par::bind(&twice)) == address));
   BOOST_TEST((function_of(par::bind(&twice, 1)) == address));
   BOOST_TEST((function_of(as_is(par::bind(fn<int(int)>(as_is(&twice)), 1))) == address));
-  BOOST_TEST((function_of(static_cast<int (*)(int)>(nullptr)) == detail::AnyFunction{}));
+  BOOST_TEST((function_of(static_cast<int (*)(int)>(nullptr)) == Functions{nullptr}));
   // A captured function pointer is not taken for the function of the lambda; nor is a class looked
   // into.
   const auto pointer = &twice;
-  BOOST_TEST(!function_of([pointer](int x) { return pointer(x); }).has_value());
-  BOOST_TEST(!function_of(par::bind([](int x) { return x; }, 1)).has_value());
-  BOOST_TEST(!function_of(Plus{1}).has_value());
+  BOOST_TEST(function_of([pointer](int x) { return pointer(x); }).empty());
+  BOOST_TEST(function_of(par::bind([](int x) { return x; }, 1)).empty());
+  BOOST_TEST(function_of(Plus{1}).empty());
+  const auto add = [](int& state, int x) { return state + x; };
+  BOOST_TEST((function_of(par::with_state(&none, add)) ==
+              Functions{reinterpret_cast<detail::AnyFunction>(&none)}));
+  BOOST_TEST((function_of(par::with_state([] { return 1; }, &plus_state)) ==
+              Functions{reinterpret_cast<detail::AnyFunction>(&plus_state)}));
 }
 
 BOOST_AUTO_TEST_CASE(the_entry_and_the_function_must_be_known) {
@@ -358,7 +372,7 @@ BOOST_AUTO_TEST_CASE(the_entry_and_the_function_must_be_known) {
   BOOST_TEST(!why_unknown(*now, detail::make_task(&twice, entry)).has_value());
   BOOST_TEST(!why_unknown(*now, detail::make_task(Plus{1}, entry)).has_value());
   detail::Task task = detail::make_task(&twice, entry);
-  task.function = nowhere;
+  task.functions = {nowhere};
   BOOST_TEST(why_unknown(*now, task).has_value());
   task = detail::make_task(&twice, entry);
   task.entry = reinterpret_cast<void (*)(detail::ChildInterface&, Reader&)>(nowhere);
@@ -605,15 +619,82 @@ template <class F>
 std::string answer(F f, const std::string& argument) {
   Reader in(argument);
   Writer out;
-  using S = detail::shape_of<F>;
-  detail::answer_call<F, detail::checked_codec_t<DefaultIo, typename S::Inc>,
-                      detail::checked_codec_t<DefaultIo, typename S::Out>>(f, in, out);
+  using S = detail::Shape<F>;
+  using Type = detail::CallType<typename S::signature, DefaultIo, DefaultIo>;
+  detail::answer_call<typename S::Inc, typename Type::IncCodec, typename Type::ArgumentsCodec>(
+      f, in, out);
   return out.bytes();
 }
 
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(calls)
+
+// ---- several arguments ----
+
+namespace {
+
+constexpr std::uint64_t at_end = std::uint64_t{1} << 63;
+
+// A message of arguments with these lengths, which may be wrong.
+std::string arguments(std::initializer_list<std::uint64_t> lengths, const std::string& bytes) {
+  std::string message;
+  for (const std::uint64_t length : lengths)
+    message.append(reinterpret_cast<const char*>(&length), sizeof length);
+  return message + bytes;
+}
+
+std::string refusal_of(const std::string& message) {
+  try {
+    answer([](int a, const std::string& b) { return b + std::to_string(a); }, message);
+  } catch (const Error& error) {
+    return error.code() == Errc::bad_message ? error.what() : "another error";
+  }
+  return "";
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(several_arguments_stand_in_order_except_the_one_at_the_end) {
+  const auto join_two = [](int a, const std::string& b) { return b + std::to_string(a); };
+  BOOST_TEST(answer(join_two, arguments({1, 3 | at_end}, "7\"b\"")) == "\"b7\"");
+  BOOST_TEST(answer(join_two, arguments({1 | at_end, 3}, "\"b\"7")) == "\"b7\"");
+  Writer out;
+  detail::Arguments<DefaultIo, int, std::string>::put_copy(out, 7, "b");
+  BOOST_TEST(out.written() == arguments({1, 3 | at_end}, "7\"b\""));
+  Writer long_first;
+  detail::Arguments<DefaultIo, std::string, int>::put_copy(long_first, "b", 7);
+  BOOST_TEST(long_first.written() == arguments({3 | at_end, 1}, "7\"b\""));
+}
+
+BOOST_AUTO_TEST_CASE(adopted_bytes_are_at_the_end_of_several_arguments) {
+  const std::string large(adopt_threshold, 'x'), larger(2 * adopt_threshold, 'y');
+  using Bytes = detail::Arguments<TemplateIo<RawIo>, std::string, std::string, std::string>;
+  Writer copied;
+  Bytes::put_copy(copied, large, larger, "z");
+  BOOST_TEST(copied.adopted() == larger);
+  BOOST_TEST(copied.written() == arguments({large.size(), larger.size() | at_end, 1}, large + "z"));
+  Writer moved;
+  std::string first = large, second = larger;
+  const char* const bytes = second.data();
+  Bytes::put_moved(moved, std::move(first), std::move(second), "z");
+  BOOST_TEST(moved.adopted().data() == bytes);
+  BOOST_TEST(moved.size() == copied.size());
+}
+
+BOOST_AUTO_TEST_CASE(lengths_of_arguments_that_are_wrong_are_refused) {
+  BOOST_TEST(testing::has(refusal_of(arguments({1, 4 | at_end}, "7\"b\"")), "longer than"));
+  BOOST_TEST(testing::has(refusal_of(arguments({1, 2 | at_end}, "7\"b\"")), "shorter than"));
+  BOOST_TEST(testing::has(refusal_of(arguments({1, 3}, "7\"b\"")), "no argument stands"));
+  BOOST_TEST(
+      testing::has(refusal_of(arguments({1 | at_end, 3 | at_end}, "7\"b\"")), "two arguments"));
+  BOOST_TEST(testing::has(refusal_of(arguments({~at_end, 5 | at_end}, "7\"b\"")), "longer than"));
+  BOOST_TEST(testing::has(refusal_of(arguments({~at_end, ~std::uint64_t{0}}, "")), "longer than"));
+  BOOST_TEST(testing::has(refusal_of(arguments({0}, "7")), "the codec reads"));
+  BOOST_TEST(testing::has(refusal_of(""), "the codec reads"));
+  // Each argument ends where its length says so.
+  BOOST_TEST(refusal_of(arguments({2, 2 | at_end}, "7\"b\"")) != "");
+}
 
 BOOST_AUTO_TEST_CASE(a_call_decodes_runs_and_encodes) {
   BOOST_TEST(answer(&twice, "21") == "42");

@@ -257,7 +257,7 @@ par::PoolOptions one_child(par::StartTask on_start) {
   board->starts = 0;
   par::PoolOptions options;
   options.workers = 1;
-  options.on_start = std::move(on_start);
+  options.child.on_start = std::move(on_start);
   options.child.start_timeout = 3s;  // a start that does not hang takes less on a busy machine, too
   return options;
 }

@@ -291,7 +291,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_its_snapshot_may_not_kill_ends_after_its_call,
     par::Reactor loop;
     par::Options options;
     options.grace = std::chrono::milliseconds(1);
-    std::optional<par::Remote<int, int>> far = par::run(
+    std::optional<par::Remote<int(int)>> far = par::run(
         loop,
         [](int) {
           if (::setresuid(somebody_else, somebody_else, somebody_else) != 0) return 1;

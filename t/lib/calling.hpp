@@ -64,12 +64,12 @@ inline void turn(evparallel::Reactor& loop, int count = 1) {
 }
 
 // The result of a call of `f`; runs the loop until nothing is pending.
-template <class Inc, class Out, class... Args>
-evparallel::Result<Inc> result_of_call(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f,
-                                       Args&&... args) {
-  std::unique_ptr<evparallel::Result<Inc>> result;
-  f(std::forward<Args>(args)..., [&](evparallel::Result<Inc> r) {
-    result = std::make_unique<evparallel::Result<Inc>>(std::move(r));
+template <class Signature, class... Args>
+auto result_of_call(evparallel::Reactor& loop, evparallel::Remote<Signature>& f, Args&&... args) {
+  using Result = typename evparallel::Remote<Signature>::result_type;
+  std::unique_ptr<Result> result;
+  f(std::forward<Args>(args)..., [&](Result r) {
+    result = std::make_unique<Result>(std::move(r));
   });
   loop.run();
   if (!result) throw std::runtime_error("no answer");
@@ -77,8 +77,8 @@ evparallel::Result<Inc> result_of_call(evparallel::Reactor& loop, evparallel::Re
 }
 
 // The same for a value.
-template <class Inc, class Out, class... Args>
-Inc ask(evparallel::Reactor& loop, evparallel::Remote<Inc, Out>& f, Args&&... args) {
+template <class Signature, class... Args>
+auto ask(evparallel::Reactor& loop, evparallel::Remote<Signature>& f, Args&&... args) {
   return result_of_call(loop, f, std::forward<Args>(args)...).value();
 }
 

@@ -17,7 +17,7 @@ std::size_t size(const std::string& s) {
 void echo(par::Pipe<int, int> pipe) {
   pipe.on_message([pipe](int x) { pipe.send(x); });
 }
-par::Remote<int, int> run_thrice(par::Reactor& loop) {
+par::Remote<int(int)> run_thrice(par::Reactor& loop) {
   return par::run<par::RawIo, par::RawIo>(loop, [](int x) { return 3 * x; });
 }
 par::Process<int, int> process_echo(par::Reactor& loop) {

@@ -12,7 +12,7 @@ struct Library {
   std::size_t (*size)(const std::string&);
   void (*echo)(evparallel::Pipe<int, int>);
   // With a lambda of its own: the entry belongs to the library, too.
-  evparallel::Remote<int, int> (*run_thrice)(evparallel::Reactor&);
+  evparallel::Remote<int(int)> (*run_thrice)(evparallel::Reactor&);
   evparallel::Process<int, int> (*process_echo)(evparallel::Reactor&);
 };
 

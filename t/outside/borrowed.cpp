@@ -395,7 +395,7 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_and_the_library_take_turns_in_every_m
 BOOST_AUTO_TEST_CASE(an_event_of_the_program_may_create_and_drop_any_object) {
   for (const Way way : borrowed_ways) {
     Driven driven(way);
-    std::optional<par::Remote<int, int>> f;
+    std::optional<par::Remote<int(int)>> f;
     std::optional<par::Process<int, int>> p;
     std::vector<int> received;
     bool dropped = false;
@@ -460,7 +460,7 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_but_not_idle_remotes_keep_run_from_re
 // without anything to do; only loopbreak and loopexit end it.
 BOOST_AUTO_TEST_CASE(only_a_living_reactor_keeps_dispatch_from_returning) {
   const Base base(::event_base_new());
-  par::Remote<int, int> f;
+  par::Remote<int(int)> f;
   par::Process<int, int> p;
   par::Timer timer;
   par::Hold hold;
@@ -672,7 +672,7 @@ private:
     throw std::runtime_error(name);
   }
   Driven& driven_;
-  par::Remote<int, int> f_;
+  par::Remote<int(int)> f_;
   par::Process<int, int> p_;
   par::Timer timer_;
 };

@@ -121,7 +121,7 @@ bool comes_back(const T& value) {
 
 // The error of a call of f with x; the next call must succeed.
 template <class Inc, class Out>
-std::optional<par::Error> error_of(par::Reactor& loop, par::Remote<Inc, Out>& f, const Out& x) {
+std::optional<par::Error> error_of(par::Reactor& loop, par::Remote<Inc(Out)>& f, const Out& x) {
   std::optional<par::Error> error;
   f(x, [&](par::Result<Inc> r) {
     if (!r) error = r.error();
@@ -479,7 +479,7 @@ struct Shouting {
 };
 
 // The answer to x as text.
-std::string answer_of(par::Reactor& loop, par::Remote<std::string, int> f, int x) {
+std::string answer_of(par::Reactor& loop, par::Remote<std::string(int)> f, int x) {
   std::string received;
   f(x, [&](par::Result<std::string> r) { received = r ? *r : r.error().what(); });
   loop.run();
@@ -596,7 +596,7 @@ bool is_bad_message(const par::Error& error, const Bomb& bomb) {
 // Makes all the calls at once; each gets its own failure, or the result in `expected`.  `same_child` is called with
 // every right answer: none was lost on the way.
 template <class Inc, class Out, class MakeOut, class Check>
-void every_call_gets_its_own_answer(par::Reactor& loop, par::Remote<Inc, Out> f, MakeOut make,
+void every_call_gets_its_own_answer(par::Reactor& loop, par::Remote<Inc(Out)> f, MakeOut make,
                                     Check check) {
   unsigned received = 0;
   for (const Bomb& bomb : bombs())

@@ -247,7 +247,7 @@ namespace {
 [[noreturn]] void program(int ready, bool stop_snapshot) {
   par::init();
   par::Reactor loop;
-  std::vector<par::Remote<int, int>> remotes;
+  std::vector<par::Remote<int(int)>> remotes;
   std::vector<par::Process<int, int>> processes;
   std::vector<pid_t> pids{par::default_snapshot().pid()};
   const auto report = [&] {

@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(different_remotes_share_no_settings) {
     return std::string(value ? value : "");
   };
   par::Options options;
-  std::vector<par::Remote<std::string, std::string>> remotes;
+  std::vector<par::Remote<std::string(std::string)>> remotes;
   for (const char* value : {"a", "a", "b", "", "a"}) {
     options.env["VALUE"] = value;
     remotes.push_back(par::run(loop, variable, options));
@@ -171,7 +171,7 @@ BOOST_AUTO_TEST_CASE(different_remotes_share_no_settings) {
   BOOST_TEST(answers == "-aaab");
   // Remotes of two functions, or of one function with another capture, are separate, too.
   int sum = 0;
-  std::vector<par::Remote<int, int>> adders;
+  std::vector<par::Remote<int(int)>> adders;
   for (const int n : {1, 1, 20}) adders.push_back(par::run(loop, [n](int x) { return x + n; }));
   for (auto& adder : adders) adder(100, [&](par::Result<int> r) { sum += r.value(); });
   loop.run();
@@ -259,7 +259,7 @@ BOOST_AUTO_TEST_CASE(slowly_starting_children_are_replaced_when_they_are_old) {
     options.min_workers = kept;
     options.idle_timeout = 0ms;
     options.max_age = 5ms;
-    options.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than its maximum age
+    options.child.on_start = [] { ::poll(nullptr, 0, 20); };  // longer than its maximum age
     auto pool = par::pool(
         loop, [](int x) { return x; }, options);
     answer_ten(loop, pool);

@@ -48,7 +48,7 @@ void testing_main_init() {
 namespace {
 
 template <class Inc, class Out>
-std::optional<par::Result<Inc>> result_of(par::Reactor& loop, par::Remote<Inc, Out>& remote,
+std::optional<par::Result<Inc>> result_of(par::Reactor& loop, par::Remote<Inc(Out)>& remote,
                                           Out argument) {
   std::optional<par::Result<Inc>> received;
   bool inside = true;
@@ -182,14 +182,14 @@ BOOST_AUTO_TEST_CASE(the_on_start_function_of_a_pool_must_be_known) {
   par::Reactor loop;
   par::PoolOptions options;
   options.workers = 2;
-  options.on_start = par::bind(early->twice, 1);
+  options.child.on_start = par::bind(early->twice, 1);
   auto known = par::pool(loop, early->twice, options);
   int right = 0;
   known.submit(4, [&](par::Result<int> r) { right += r.value() == 8; });
   loop.run();
   BOOST_TEST(right == 1);
 
-  options.on_start = par::bind(late->twice, 1);
+  options.child.on_start = par::bind(late->twice, 1);
   auto unknown = par::pool(loop, early->twice, options);
   int received = 0;
   const auto receive = [&](par::Result<int> r) {

@@ -69,7 +69,7 @@ int a_thousand_runs() {
   for (int i = 0; i < 1000; ++i)
     if (run_once(loop, i) != i + 1) return 1;
   for (int i = 0; i < 50; ++i) {
-    std::vector<par::Remote<int, int>> all;
+    std::vector<par::Remote<int(int)>> all;
     int right = 0;
     for (int k = 0; k < 6; ++k) {
       all.push_back(par::run(loop, [](int y) { return -y; }));
@@ -108,7 +108,7 @@ BOOST_AUTO_TEST_CASE(a_lack_of_descriptors_in_the_parent_is_reported_and_passes)
     close_strange_descriptors();
     par::init();
     par::Reactor loop;
-    std::vector<par::Remote<int, int>> all;
+    std::vector<par::Remote<int(int)>> all;
     limit_descriptors(20);
     int error = 0;
     try {

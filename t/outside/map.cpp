@@ -698,7 +698,7 @@ BOOST_AUTO_TEST_CASE(a_map_whose_children_cannot_start_gets_the_reason) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_failed_starts = 2;
-  options.on_start = [] { throw std::runtime_error("no licence"); };
+  options.child.on_start = [] { throw std::runtime_error("no licence"); };
   auto pool = par::pool(loop, mixed, options);
   Received received(100);
   pool.map(numbers(100), into(received), summary_of(received));
@@ -908,7 +908,7 @@ BOOST_AUTO_TEST_CASE(a_map_may_be_cancelled_from_inside_and_outside) {
 
 BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_while_it_maps) {
   par::Reactor loop;
-  auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, mixed, of(2)));
+  auto pool = std::make_unique<par::Pool<int(int)>>(par::pool(loop, mixed, of(2)));
   Received received(20000);
   pool->map(
       numbers(20000),
@@ -957,7 +957,7 @@ BOOST_AUTO_TEST_CASE(close_lets_a_map_finish_and_shutdown_does_not) {
 }
 
 BOOST_AUTO_TEST_CASE(a_reactor_may_be_destroyed_while_a_map_runs) {
-  par::Pool<int, int> pool;
+  par::Pool<int(int)> pool;
   par::MapHandle map;
   Received received(20000);
   {

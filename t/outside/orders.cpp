@@ -71,7 +71,7 @@ std::string name_of(const Order& order, State state, Drive drive) {
   return name;
 }
 
-using Remote = par::Remote<std::string, std::string>;
+using Remote = par::Remote<std::string(std::string)>;
 using Process = par::Process<std::string, std::string>;
 
 [[noreturn]] void spin(int said) {
@@ -468,7 +468,7 @@ BOOST_AUTO_TEST_CASE(abandoned_calls_take_no_room_from_later_ones) {
     options.snapshot = &snapshot;
     options.deadline = 1h;
     options.linger = 1ms;
-    std::vector<par::Remote<int, int>> left;  // their Reactors are destroyed
+    std::vector<par::Remote<int(int)>> left;  // their Reactors are destroyed
     for (int round = 0; round < 4; ++round) {
       par::Reactor loop;
       left.push_back(par::run<par::RawIo, par::RawIo>(

@@ -49,6 +49,12 @@ void testing_main_init() {
 
 namespace {
 
+par::CallOptions with_priority(int priority) {
+  par::CallOptions options;
+  options.priority = priority;
+  return options;
+}
+
 int square(int x) {
   return x * x;
 }
@@ -410,9 +416,9 @@ BOOST_AUTO_TEST_CASE(higher_priorities_go_first_and_equal_ones_in_order) {
   std::vector<int> order;
   pool.submit(0, into(order));
   pool.submit(1, into(order));
-  pool.submit(2, into(order), 5);
-  pool.submit(3, into(order), -5);
-  pool.submit(4, into(order), 5);
+  pool.submit(with_priority(5), 2, into(order));
+  pool.submit(with_priority(-5), 3, into(order));
+  pool.submit(with_priority(5), 4, into(order));
   pool.submit(5, into(order));
   par::Timer wait = loop.every(1ms, [&] {
     if (shared->begun[0] == 0) return;
@@ -444,7 +450,7 @@ BOOST_AUTO_TEST_CASE(a_higher_priority_overtakes_calls_sent_ahead) {
   par::Timer wait = loop.every(1ms, [&] {
     if (shared->begun[0] == 0) return;
     wait.cancel();
-    pool.submit(63, into(order), 1);
+    pool.submit(with_priority(1), 63, into(order));
     shared->open = true;
   });
   loop.run();
@@ -553,7 +559,7 @@ BOOST_AUTO_TEST_CASE(waiting_bytes_are_limited) {
 
 BOOST_AUTO_TEST_CASE(a_pool_may_be_destroyed_inside_its_own_callback) {
   par::Reactor loop;
-  auto pool = std::make_unique<par::Pool<int, int>>(par::pool(loop, square, of(2)));
+  auto pool = std::make_unique<par::Pool<int(int)>>(par::pool(loop, square, of(2)));
   int received = 0;
   int cancelled = 0;
   for (int i = 0; i < 100; ++i)
@@ -633,7 +639,7 @@ BOOST_AUTO_TEST_CASE(shutdown_gives_running_calls_time) {
 }
 
 BOOST_AUTO_TEST_CASE(a_pool_may_outlive_its_reactor) {
-  par::Pool<int, int> pool;
+  par::Pool<int(int)> pool;
   par::Call call;
   {
     par::Reactor loop;
@@ -681,7 +687,7 @@ BOOST_AUTO_TEST_CASE(on_start_runs_once_in_each_child_before_its_first_call) {
   static int base = 0;
   par::Reactor loop;
   par::PoolOptions options = of(2);
-  options.on_start = par::bind(
+  options.child.on_start = par::bind(
       [](const std::string& text) {
         base += static_cast<int>(text.size());
         ++shared->starts;
@@ -704,7 +710,7 @@ BOOST_AUTO_TEST_CASE(a_failing_on_start_is_repeated_and_no_call_is_lost) {
   shared->failures_left = 3;
   par::Reactor loop;
   par::PoolOptions options = of(1);
-  options.on_start = [] {
+  options.child.on_start = [] {
     ++shared->starts;
     if (shared->failures_left-- > 0) throw std::runtime_error("no licence");
   };
@@ -722,7 +728,7 @@ BOOST_AUTO_TEST_CASE(calls_fail_with_the_reason_after_too_many_failed_starts) {
   par::Reactor loop;
   par::PoolOptions options = of(2);
   options.max_failed_starts = 3;
-  options.on_start = [] {
+  options.child.on_start = [] {
     ++shared->starts;
     throw std::runtime_error("no licence");
   };
@@ -755,7 +761,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_ends_before_its_first_call_is_a_failed_start) 
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_failed_starts = 2;
-  options.on_start = [] { std::exit(3); };
+  options.child.on_start = [] { std::exit(3); };
   auto pool = par::pool(loop, square, options);
   std::optional<par::Error> error;
   pool.submit(1, [&](par::Result<int> r) { error = r.error(); });
@@ -773,7 +779,7 @@ BOOST_AUTO_TEST_CASE(max_calls_is_kept_and_no_call_waits_for_a_start) {
   par::Reactor loop;
   par::PoolOptions options = of(1);
   options.max_calls = 8;
-  options.on_start = [] { ++shared->starts; };
+  options.child.on_start = [] { ++shared->starts; };
   auto pool = par::pool(
       loop, [](int) { return static_cast<int>(::getpid()); }, options);
   std::map<int, int> calls_of;
@@ -821,7 +827,7 @@ BOOST_AUTO_TEST_CASE(the_replacement_is_ready_before_the_old_one_retires) {
   par::PoolOptions options = of(1);
   options.max_age = 30ms;
   // The second child starts when the case allows it.
-  options.on_start = [] {
+  options.child.on_start = [] {
     if (shared->starts++ == 1)
       while (!shared->open) ::usleep(100);
   };

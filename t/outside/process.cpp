@@ -801,7 +801,7 @@ BOOST_AUTO_TEST_CASE(asynchronous_calls_may_be_answered_in_any_order) {
 
 BOOST_AUTO_TEST_CASE(the_calls_of_many_children_are_never_mixed_up) {
   par::Reactor loop;
-  std::vector<par::Remote<int, int>> all;
+  std::vector<par::Remote<int(int)>> all;
   for (int i = 0; i < 8; ++i) all.push_back(par::run(loop, [i](int x) { return x * 8 + i; }));
   int right = 0;
   for (int x = 0; x < 500; ++x)

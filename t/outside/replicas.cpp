@@ -78,7 +78,7 @@ BOOST_AUTO_TEST_CASE(children_are_forked_from_each_replica_in_turn) {
     BOOST_TEST(snapshot.pid() == pids[0]);
     BOOST_TEST((pids[0] != pids[1] && pids[1] != pids[2] && pids[0] != pids[2]));
     par::Reactor loop;
-    std::vector<par::Remote<pid_t, void>> remotes;
+    std::vector<par::Remote<pid_t()>> remotes;
     std::vector<pid_t> from;
     for (int i = 0; i < 6; ++i) {
       remotes.push_back(par::run(loop, replica_of_this_child, in(snapshot)));
@@ -270,7 +270,7 @@ BOOST_AUTO_TEST_CASE(a_dead_replica_is_not_asked_for_a_child) {
       });
       processes.back().close();
     }
-    std::vector<par::Remote<pid_t, void>> remotes;
+    std::vector<par::Remote<pid_t()>> remotes;
     for (int i = 0; i < 10; ++i) {
       remotes.push_back(par::run(loop, replica_of_this_child, in(snapshot)));
       remotes.back()([&](par::Result<pid_t> r) { ++answers[r ? *r : -1]; });
@@ -292,7 +292,7 @@ BOOST_AUTO_TEST_CASE(losing_one_replica_fails_only_calls_in_its_children) {
     par::Reactor loop;
     int losses = 0;
     snapshot.on_lost([&](const par::ExitStatus&) { ++losses; });
-    std::vector<par::Remote<int, int>> remotes;
+    std::vector<par::Remote<int(int)>> remotes;
     int right[remotes_count] = {};
     int lost[remotes_count] = {};
     int answered = 0;
@@ -366,7 +366,7 @@ BOOST_AUTO_TEST_CASE(a_lost_replica_fails_only_its_own_pending_spawns) {
     const std::vector<pid_t> pids = snapshot.pids();
     par::Reactor loop;
     ::kill(pids[0], SIGSTOP);
-    std::vector<par::Remote<pid_t, void>> remotes;
+    std::vector<par::Remote<pid_t()>> remotes;
     std::map<std::string, int> received;
     for (int i = 0; i < 6; ++i) {
       remotes.push_back(par::run(loop, replica_of_this_child, in(snapshot)));

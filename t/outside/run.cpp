@@ -27,7 +27,7 @@ int square(int x) {
 }
 
 // The answer may arrive before the snapshot's report of its child.
-pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
+pid_t pid_of(par::Reactor& loop, const par::Remote<int(int)>& f) {
   par::Timer until_known = loop.every(std::chrono::milliseconds(1), [&] {
     if (f.pid() > 0) until_known.cancel();
   });
@@ -429,7 +429,7 @@ BOOST_AUTO_TEST_CASE(a_callback_that_throws_on_cancelled_does_not_keep_run_from_
 
 BOOST_AUTO_TEST_CASE(a_remote_may_be_destroyed_by_its_own_callback) {
   par::Reactor loop;
-  auto f = std::make_unique<par::Remote<int, int>>(par::run(loop, square));
+  auto f = std::make_unique<par::Remote<int(int)>>(par::run(loop, square));
   std::vector<std::string> received;
   (*f)(1, [&](par::Result<int> r) {
     received.push_back(r ? "value" : "error");
@@ -459,7 +459,7 @@ BOOST_AUTO_TEST_CASE(value_throws_an_unread_error) {
 }
 
 BOOST_AUTO_TEST_CASE(handles_outlive_their_reactor) {
-  par::Remote<int, int> f;
+  par::Remote<int(int)> f;
   bool called = false;
   {
     par::Reactor loop;
@@ -472,7 +472,7 @@ BOOST_AUTO_TEST_CASE(handles_outlive_their_reactor) {
 
 BOOST_AUTO_TEST_CASE(hundreds_of_remotes_work_at_the_same_time) {
   par::Reactor loop;
-  std::vector<par::Remote<int, int>> all;
+  std::vector<par::Remote<int(int)>> all;
   int sum = 0;
   for (int i = 0; i < 200; ++i) {
     all.push_back(par::run(loop, square));
@@ -545,7 +545,7 @@ BOOST_AUTO_TEST_CASE(twenty_levels_of_children_may_call_each_other) {
 BOOST_AUTO_TEST_CASE(an_asynchronous_task_may_call_other_children) {
   par::Reactor loop;
   auto f = par::run(loop, [](int x, par::Reply<int> reply) {
-    auto inner = std::make_shared<par::Remote<int, int>>(
+    auto inner = std::make_shared<par::Remote<int(int)>>(
         par::run(par::this_reactor(), [](int y) { return y * 2; }));
     (*inner)(x, [inner, reply](par::Result<int> r) { reply(r.value() + 1); });
   });

@@ -80,7 +80,7 @@ BOOST_AUTO_TEST_CASE(a_snapshot_keeps_the_values_of_the_time_it_was_taken) {
 BOOST_AUTO_TEST_CASE(a_snapshot_ends_with_its_handle_and_its_last_child) {
   testing::allow_descriptors(1);  // until the end of a child is known
   pid_t pid = 0;
-  par::Remote<int, int> f;
+  par::Remote<int(int)> f;
   std::optional<par::Reactor> loop;
   {
     par::Snapshot snapshot;
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_the_descriptors_of_its_snapshot_and_none_of_the
   par::Snapshot first;
   par::Snapshot second;
   par::Reactor loop;
-  std::vector<par::Remote<int, int>> others;
+  std::vector<par::Remote<int(int)>> others;
   for (int i = 0; i < 5; ++i)
     others.push_back(par::run(
         loop, [](int x) { return x; }, in(first)));

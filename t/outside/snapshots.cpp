@@ -42,7 +42,7 @@ bool is_child_of_ours(pid_t pid) {
 }
 
 // An answer may arrive before the pid of its child is known.
-pid_t pid_of(par::Reactor& loop, const par::Remote<int, int>& f) {
+pid_t pid_of(par::Reactor& loop, const par::Remote<int(int)>& f) {
   par::Timer turns = loop.every(1ms, [&] {
     if (f.pid() != 0) turns.cancel();
   });
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(one_reactor_may_use_three_snapshots) {
     for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
     moment = 400;
     par::Reactor loop;
-    std::vector<par::Remote<int, int>> remotes;
+    std::vector<par::Remote<int(int)>> remotes;
     std::vector<par::Process<int, int>> processes;
     for (par::Snapshot& snapshot : snapshots) {
       remotes.push_back(par::run(loop, moment_plus, in(snapshot)));
@@ -119,17 +119,17 @@ BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
   {
     std::vector<par::Snapshot> snapshots;
     for (const int value : {100, 200, 300}) snapshots.push_back(taken_at(value));
-    std::vector<par::Remote<int, int>> old;
+    std::vector<par::Remote<int(int)>> old;
     int unreported = 0;
     for (int round = 0; round < 3; ++round) {
       par::Reactor loop;
-      std::vector<par::Remote<int, int>> remotes;
+      std::vector<par::Remote<int(int)>> remotes;
       for (par::Snapshot& snapshot : snapshots)
         remotes.push_back(par::run(loop, moment_plus, in(snapshot)));
       for (std::size_t i = 0; i < remotes.size(); ++i)
         BOOST_TEST(ask(loop, remotes[i], round) == 100 * (static_cast<int>(i) + 1) + round);
       // Calls that are pending when the Reactor is destroyed are dropped; these children live on.
-      for (par::Remote<int, int>& remote : remotes) {
+      for (par::Remote<int(int)>& remote : remotes) {
         remote(0, [&](par::Result<int>) { ++unreported; });
         old.push_back(std::move(remote));
       }
@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(an_ended_snapshot_leaves_no_memory_behind) {
   };
   const int before = shared_mappings();
   for (int i = 0; i < 5; ++i) {
-    par::Remote<int, int> f;
+    par::Remote<int(int)> f;
     std::optional<par::Reactor> loop;
     {
       par::Snapshot snapshot = taken_at(100);
@@ -311,7 +311,7 @@ BOOST_AUTO_TEST_CASE(options_snapshot_is_needed_only_during_the_call) {
   {
     par::Snapshot owner = taken_at(100);
     par::Reactor loop;
-    par::Remote<int, int> f;
+    par::Remote<int(int)> f;
     {
       par::Snapshot passing = std::move(owner);
       f = par::run(loop, moment_plus, in(passing));
@@ -522,7 +522,7 @@ BOOST_AUTO_TEST_CASE(a_child_without_children_has_no_event_loop_and_no_cost) {
       return testing::eventually([&] { return descriptors_of(snapshot.pid()).size() == count; });
     };
 
-    std::vector<par::Remote<int, int>> many;
+    std::vector<par::Remote<int(int)>> many;
     for (int i = 0; i < 10; ++i) {
       many.push_back(par::run(
           loop,
@@ -630,7 +630,7 @@ public:
   event_base* base() const { return base_; }
   par::Snapshot& snapshot() { return *snapshot_; }
   par::Reactor& loop() { return *loop_; }
-  par::Remote<int, int>& remote() { return remote_; }
+  par::Remote<int(int)>& remote() { return remote_; }
   par::Process<int, int>& process() { return process_; }
   std::size_t received() const { return messages_.size() + answers_.size(); }
 
@@ -673,7 +673,7 @@ private:
   event_base* base_ = nullptr;
   std::optional<par::Snapshot> snapshot_;
   std::optional<par::Reactor> loop_;
-  par::Remote<int, int> remote_;
+  par::Remote<int(int)> remote_;
   par::Process<int, int> process_;
   par::Timer timer_;
   std::vector<int> messages_;
@@ -714,7 +714,7 @@ BOOST_AUTO_TEST_CASE(handles_destroyed_in_a_fork_do_not_change_deadlines) {
     const int waits = bell[0];
     for (const bool reactor_first : {false, true}) {
       std::optional<par::Reactor> loop(std::in_place);
-      std::optional<par::Remote<bool, void>> f;
+      std::optional<par::Remote<bool()>> f;
       f = par::run(
           *loop,
           [waits] {

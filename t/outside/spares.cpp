@@ -280,7 +280,7 @@ BOOST_AUTO_TEST_CASE(children_are_forked_if_no_spare_is_left) {
     const Pids spares = refilled(loop, snapshot, 4);
     const std::size_t before = testing::count_descriptors();
     {
-      std::vector<par::Remote<pid_t, void>> remotes;
+      std::vector<par::Remote<pid_t()>> remotes;
       std::map<pid_t, int> answers;
       for (int i = 0; i < 60; ++i) {
         remotes.push_back(par::run(loop, own_pid, in(snapshot)));

@@ -707,7 +707,7 @@ BOOST_AUTO_TEST_CASE(no_process_holds_an_additional_descriptor_afterwards) {
       par::run(loop, [](int) { return static_cast<int>(descriptors_of(::getpid()).size()); });
   const int of_child = result_of_call(loop, plain, 1).value();
   // When the pid is known the snapshot has closed its copies of the child's descriptors.
-  const auto is_known = [&](const par::Remote<int, int>& f) {
+  const auto is_known = [&](const par::Remote<int(int)>& f) {
     return testing::loop_until(loop, [&] { return f.pid() != 0; });
   };
   BOOST_TEST((is_known(warm) && is_known(plain)));

@@ -410,7 +410,7 @@ int serve(const Service& service) {
     if (::write(begun, &byte, 1) != 1 || ::read(gate, &byte, 1) != 1) return -1;
     return 2 * x;
   };
-  std::vector<par::Remote<int, int>> remotes;
+  std::vector<par::Remote<int(int)>> remotes;
   for (int i = 0; i < workers; ++i) remotes.push_back(par::run(loop, work));
   auto idle = par::run(loop, [](int x) { return x; });
   auto conversation = par::process(loop, echo);

@@ -1,4 +1,4 @@
-// expect: this remote function takes an argument; call it as f(argument, callback)
+// expect: a remote function is called with its arguments, as many as it has, and then the callback
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: this remote function takes no argument; call it as f(callback)
+// expect: a remote function is called with its arguments, as many as it has, and then the callback
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

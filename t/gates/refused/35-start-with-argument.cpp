@@ -7,8 +7,8 @@ static void load(int) {}
 int main() {
   par::PoolOptions options;
 #ifdef EVPARALLEL_TEST_ACCEPTED
-  options.on_start = par::bind(load, 1);
+  options.child.on_start = par::bind(load, 1);
 #else
-  options.on_start = load;
+  options.child.on_start = load;
 #endif
 }

@@ -1,4 +1,4 @@
-// expect: this remote function takes an argument: f.wait(argument)
+// expect: wait() takes the arguments of the function, as many as it has
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 

@@ -1,4 +1,4 @@
-// expect: the function of this pool takes an argument: pool.wait(argument)
+// expect: wait() takes the arguments of the function, as many as it has
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 
