@@ -43,6 +43,16 @@ int main() {
   for (int i = 0; i < 2; ++i)
     count([](par::Result<int> n) { std::printf("call number %d\n", n.value()); });
 
+  // A state that cannot travel is made in the child.
+  auto longest = par::run(loop, par::with_state([] { return std::string(); },
+                                                [](std::string& best, const std::string& word) {
+                                                  if (word.size() > best.size()) best = word;
+                                                  return best;
+                                                }));
+  for (const char* word : {"a", "metre", "km"})
+    longest(word,
+            [](par::Result<std::string> s) { std::printf("longest: %s\n", s.value().c_str()); });
+
   auto known = par::run(loop, [] { return units.size(); });
   known([](par::Result<std::size_t> n) {
     std::printf("units: %zu in the child, %zu in the parent\n", n.value(), units.size());
