@@ -66,7 +66,7 @@ struct Signature {
   static_assert(!std::is_class_v<F> || has_one_call_operator<F>,
                 "evparallel: a generic lambda or an overloaded call operator has many signatures; "
                 "name one with "
-                "fn<Inc(Out)>(f)");
+                "fn<Inc(Args...)>(f)");
   template <class G, class = void>
   struct Of : FunctionType<G> {};
   template <class G>
@@ -358,8 +358,8 @@ struct BindWith;
 template <class F, class... Bound>
 struct BindWith<F, Types<Bound...>> {
   using type = Bind<F, checked_value_t<Bound>...>;
-  template <class... AbandonedCall>
-  static void look_at(const AbandonedCall&... given) {
+  template <class... Given>
+  static void look_at(const Given&... given) {
     (refuse_deep<checked_codec_t<DefaultIo, Bound>>(given), ...);
   }
 };
@@ -369,13 +369,14 @@ struct BindWith<F, Types<Bound...>> {
 // f with its first arguments, which are sent through the codecs (Io) of f's own, decayed parameter
 // types.  f itself must be copyable byte by byte.
 // Fails: Error{bad_message} for an argument that is too deep for its codec.
-template <class F, class... AbandonedCall>
-auto bind(F f, AbandonedCall&&... given) {
+template <class F, class... Given>
+auto bind(F f, Given&&... given) {
   using Parameters = typename detail::Signature<F>::parameters;
-  using With = detail::BindWith<
-      F, typename detail::Take<sizeof...(AbandonedCall), detail::Types<>, Parameters>::type>;
+  using With =
+      detail::BindWith<F,
+                       typename detail::Take<sizeof...(Given), detail::Types<>, Parameters>::type>;
   With::look_at(given...);
-  return typename With::type{std::move(f), {std::forward<AbandonedCall>(given)...}};
+  return typename With::type{std::move(f), {std::forward<Given>(given)...}};
 }
 
 }  // namespace evparallel

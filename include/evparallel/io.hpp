@@ -364,9 +364,10 @@ using checked_value_t = typename CheckedValue<T>::type;
 template <class Choice, class T>
 struct CheckedCodec {
   static constexpr bool is_named = !std::is_function_v<Choice>;
-  static_assert(is_named,
-                "evparallel: the template arguments of run and process are codecs; fn<Inc(Out)>(f) "
-                "names a signature");
+  static_assert(
+      is_named,
+      "evparallel: the template arguments of run and process are codecs; fn<Inc(Args...)>(f) "
+      "names a signature");
   static constexpr bool fits() {
     if constexpr (is_named && !is_view<checked_value_t<T>>)
       return can_put<codec_t<Choice, T>, T> && can_get<codec_t<Choice, T>, T>;

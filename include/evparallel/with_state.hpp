@@ -53,6 +53,13 @@ struct Signature<WithState<Make, F>> {
   using parameters = typename state::rest;
 };
 
+template <class Make, class F, class... Bound>
+struct BindWith<WithState<Make, F>, Types<Bound...>> {
+  static_assert(always_false<Make>,
+                "evparallel: bind() goes into with_state(), not around it: "
+                "with_state(bind(make, args...), f)");
+};
+
 template <class Make, class F>
 struct CallableCodec<WithState<Make, F>> {
   static void serialize(Writer& out, const WithState<Make, F>& task, bool checked = true) {

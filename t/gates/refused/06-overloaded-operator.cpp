@@ -1,4 +1,4 @@
-// expect: a generic lambda or an overloaded call operator has many signatures; name one with fn<Inc(Out)>(f)
+// expect: a generic lambda or an overloaded call operator has many signatures; name one with fn<Inc(Args...)>(f)
 #include <evparallel/run.hpp>
 namespace par = evparallel;
 

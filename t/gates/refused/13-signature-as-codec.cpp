@@ -1,4 +1,4 @@
-// expect: the template arguments of run and process are codecs; fn<Inc(Out)>(f) names a signature
+// expect: the template arguments of run and process are codecs; fn<Inc(Args...)>(f) names a signature
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 
