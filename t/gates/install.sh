@@ -39,6 +39,7 @@ arguments() {
 more_libraries() {
 	case $1 in
 	render) echo "$png" ;;
+	host) echo "-ldl" ;;
 	esac
 }
 
