@@ -69,9 +69,10 @@ EVPARALLEL_API std::shared_ptr<SupervisorInterface> start_supervisor(Reactor&, T
 
 template <class R, class Parameters>
 struct Service {
-  static_assert(std::is_void_v<R>,
-                "evparallel: a supervised function returns nothing; to end with another status than "
-                "0, it calls exit(status)");
+  static_assert(
+      std::is_void_v<R>,
+      "evparallel: a supervised function returns nothing; to end with another status than "
+      "0, it calls exit(status)");
   static_assert(!std::is_void_v<R>,
                 "evparallel: a supervised function must be void(), or void(unsigned) with the "
                 "index of its place; bind other arguments with bind(f, args...)");

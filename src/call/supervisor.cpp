@@ -206,15 +206,13 @@ bool SupervisorCore::has_children_of(unsigned index) const noexcept {
 // ---- a restart ----
 
 void SupervisorCore::roll(std::int64_t now) {
-  const auto replaced =
-      static_cast<std::size_t>(std::count_if(places_.begin(), places_.end(),
-                                             [](const Place& place) { return place.replacing; }));
+  const auto replaced = static_cast<std::size_t>(std::count_if(
+      places_.begin(), places_.end(), [](const Place& place) { return place.replacing; }));
   const std::size_t limit = options_.restarts_at_once == 0 ? SIZE_MAX : options_.restarts_at_once;
   std::size_t room = limit - std::min(limit, replaced);
   for (unsigned i = 0; i < places_.size(); ++i) {
     const Place& place = places_[i];
-    const bool outdated = place.child &&
-                          place.child->stage == SupervisedChild::Stage::running &&
+    const bool outdated = place.child && place.child->stage == SupervisedChild::Stage::running &&
                           place.child->generation < generation_;
     if (!outdated || place.successor || place.old) continue;
     if (!place.replacing && room == 0) continue;
@@ -320,15 +318,15 @@ bool SupervisorCore::is_hopeless(const Error& error) const noexcept {
 }
 
 void SupervisorCore::pause(Place& place, const SupervisedChild& child, std::int64_t now) {
-  const bool stable = child.running_since > 0 &&
-                      deadline_from(child.running_since, options_.stable_after) <= now;
+  const bool stable =
+      child.running_since > 0 && deadline_from(child.running_since, options_.stable_after) <= now;
   if (stable) {
     place.short_lives = 0;
     place.start_at = now;
     return;
   }
-  place.start_at = deadline_from(
-      now, doubled(options_.first_pause, place.short_lives, options_.longest_pause));
+  place.start_at =
+      deadline_from(now, doubled(options_.first_pause, place.short_lives, options_.longest_pause));
   if (place.short_lives < UINT_MAX) ++place.short_lives;
 }
 
@@ -353,8 +351,8 @@ void SupervisorCore::give_up(const Error& error) {
 
 void SupervisorCore::end_if_over() {
   if (stage_ == Stage::over || !children_.empty()) return;
-  const bool done = std::all_of(places_.begin(), places_.end(),
-                                [](const Place& place) { return place.done; });
+  const bool done =
+      std::all_of(places_.begin(), places_.end(), [](const Place& place) { return place.done; });
   if (stage_ == Stage::open && !done) return;
   const auto keep = shared_from_this();
   stage_ = Stage::over;

@@ -91,7 +91,7 @@ private:
     bool replacing = false;
     bool done = false;  // no child is started any more
     std::int64_t start_at = 0;
-    unsigned short_lives = 0;  // in a row
+    unsigned short_lives = 0;             // in a row
     std::deque<std::int64_t> restarts{};  // within the window
   };
   enum class Role { child, successor, other };

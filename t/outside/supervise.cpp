@@ -354,7 +354,6 @@ BOOST_AUTO_TEST_CASE(above_the_rate_of_restarts_it_gives_up_and_ends_all_childre
   options.max_restarts = 3;
   board->crashes[1] = 1000;
   Observed all(par::supervise(loop, serve, 2, options));
-  // Place 0 is to be in its function when the other one ends for the last time.
   loop.run();
   BOOST_TEST(board->starts[1] == 4);
   BOOST_REQUIRE(all.failure.has_value());
@@ -796,8 +795,7 @@ BOOST_AUTO_TEST_CASE(close_lets_children_finish_their_work) {
   board->released = true;
   loop.run();
   BOOST_REQUIRE(all.exits.size() == 2U);
-  for (const par::ExitStatus& status : all.exits)
-    BOOST_TEST((status.cause == par::Cause::normal));
+  for (const par::ExitStatus& status : all.exits) BOOST_TEST((status.cause == par::Cause::normal));
   BOOST_TEST(all.closed == 1);
 }
 
@@ -923,9 +921,7 @@ BOOST_AUTO_TEST_CASE(each_callback_may_drop_the_supervisor) {
     loop.run();
     BOOST_TEST(dropped, where);
     for (const pid_t pid : pids) BOOST_TEST(testing::gone(pid));
-    const auto none = [] {
-      return testing::children_of(par::default_snapshot().pid()).empty();
-    };
+    const auto none = [] { return testing::children_of(par::default_snapshot().pid()).empty(); };
     BOOST_TEST(testing::eventually(none));
   }
 }
@@ -1115,7 +1111,8 @@ BOOST_AUTO_TEST_CASE(a_child_may_supervise_children_of_its_own) {
             1, options);
         own.run();
       },
-      1, [] {
+      1,
+      [] {
         par::SuperviseOptions options;
         options.restart = par::Restart::on_failure;
         return options;
