@@ -1020,7 +1020,46 @@ BOOST_AUTO_TEST_CASE(a_supervisor_may_outlive_its_reactor) {
   BOOST_TEST(calls == 0);
 }
 
+BOOST_AUTO_TEST_CASE(a_copy_of_the_program_may_destroy_its_supervisor) {
+  reset();
+  par::Reactor loop;
+  Observed all(par::supervise(loop, serve, 2));
+  BOOST_TEST(watching(loop, 2));
+  BOOST_TEST(all.wait(loop, 2));
+  const int status = testing::elsewhere([&] {
+    all.supervisor.restart();
+    all.supervisor.resize(1);
+    all.supervisor.close();
+    all.supervisor = par::Supervisor();
+    return 7;
+  });
+  BOOST_TEST(status == 7);
+  testing::turn(loop, 10);
+  BOOST_TEST(all.supervisor.running() == 2U);
+  BOOST_TEST(all.exits.empty());
+  BOOST_TEST(board->drained == 0);
+  all.close(loop);
+}
+
 // ---- what children can do ----
+
+BOOST_AUTO_TEST_CASE(spare_children_take_places) {
+  reset();
+  par::SnapshotOptions ahead;
+  ahead.spares = 2;
+  par::Snapshot snapshot(ahead);
+  par::Reactor loop;
+  par::SuperviseOptions options = soon();
+  options.child = testing::in(snapshot);
+  board->crashes[1] = 2;
+  Observed all(par::supervise(loop, serve, 4, options));
+  BOOST_TEST(watching(loop, 4));
+  BOOST_TEST(all.wait(loop, 4));
+  BOOST_TEST(board->starts[0] == 1);
+  BOOST_TEST(board->starts[1] == 3);
+  BOOST_TEST(board->starts[3] == 1);
+  all.close(loop);
+}
 
 BOOST_AUTO_TEST_CASE(what_a_child_has_forked_ends_with_it) {
   reset();
