@@ -1203,11 +1203,19 @@ par::Fd listening() {
   return fd;
 }
 
-// The pid that answers, 0 if none does.
-int ask(int listener) {
+int port_of(const par::Fd& listener) {
   sockaddr_in address{};
   socklen_t size = sizeof address;
-  ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+// The pid that answers, 0 if none does.
+int ask(int port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<in_port_t>(port));
   const par::Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return 0;
   int pid = 0;
@@ -1248,9 +1256,10 @@ BOOST_AUTO_TEST_CASE(a_server_answers_each_request_during_restarts) {
   std::set<int> answered_by;
   int unanswered = 0;
   int requests = 0;
-  auto client = par::run(loop, [](const par::Fd& to) { return ask(to.get()); });
+  const int port = port_of(listener);
+  auto client = par::run(loop, ask);
   std::function<void()> request = [&] {
-    client(par::Fd::dup(listener.get()), [&](par::Result<int> pid) {
+    client(port, [&](par::Result<int> pid) {
       if (!pid || *pid == 0)
         ++unanswered;
       else
