@@ -14,7 +14,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <string>
 #include <system_error>
 
@@ -66,6 +65,49 @@ static std::string ask() {
   return std::string(block, got > 0 ? static_cast<std::size_t>(got) : 0);
 }
 
+// Makes one request after the other.  When none is under way, it replaces, kills and stops children.
+class Trial {
+public:
+  Trial(par::Reactor& loop, par::Supervisor& children)
+      : children_(children), client_(par::run(loop, ask)) {}
+
+  void begin() { request(); }
+  void child_started() { ++started_; }
+  int answered() const { return answered_; }
+  int lost() const { return lost_; }
+
+private:
+  void request() {
+    client_([this](const par::Result<std::string>& answer) {
+      ++(answer && !answer->empty() ? answered_ : lost_);
+      if (lost_ > 0) return children_.close();
+      take_step();
+      if (step_ < 3) request();
+    }).set_deadline(std::chrono::seconds(30));
+  }
+
+  void take_step() {
+    const pid_t first = children_.pids()[0];
+    if (step_ == 0 && started_ == 3) {
+      ++step_;
+      std::raise(SIGHUP);
+    } else if (step_ == 1 && started_ == 6 && first > 0) {
+      ++step_;
+      ::kill(first, SIGKILL);
+    } else if (step_ == 2 && started_ == 7) {
+      ++step_;
+      std::raise(SIGTERM);
+    }
+  }
+
+  par::Supervisor& children_;
+  par::Remote<std::string, void> client_;
+  int started_ = 0;
+  int answered_ = 0;
+  int lost_ = 0;
+  int step_ = 0;
+};
+
 static int run_server(bool with_client) {
   par::Reactor loop;
   par::SuperviseOptions options;
@@ -74,57 +116,29 @@ static int run_server(bool with_client) {
   par::Supervisor children = par::supervise(loop, serve, 3, options);
   par::Watch hangup = loop.on_signal(SIGHUP, [&] { children.restart(); });
   par::Watch term = loop.on_signal(SIGTERM, [&] { children.close(); });
-  int started = 0;
-  int failures = 0;
+
+  Trial trial(loop, children);
+  bool failed = false;
   children.on_start([&](unsigned place, pid_t pid) {
     std::printf("place %u: process %d runs\n", place, static_cast<int>(pid));
-    ++started;
+    trial.child_started();
   });
   children.on_exit([](unsigned place, const par::ExitStatus& status) {
     std::printf("place %u: %s\n", place, status.describe().c_str());
   });
   children.on_failed([&](const par::Error& error) {
     std::fprintf(stderr, "prefork: %s\n", error.what());
-    ++failures;
+    failed = true;
   });
   children.on_closed([&] {
     hangup.cancel();
     term.cancel();
   });
 
-  // The steps of the client; none of its requests is under way when it takes one.
-  int answered = 0;
-  int step = 0;
-  const auto take_step = [&] {
-    const pid_t first = children.pids()[0];
-    if (step == 0 && started == 3) {
-      ++step;
-      std::raise(SIGHUP);
-    } else if (step == 1 && started == 6 && first > 0) {
-      ++step;
-      ::kill(first, SIGKILL);
-    } else if (step == 2 && started == 7) {
-      ++step;
-      std::raise(SIGTERM);
-    }
-  };
-  par::Options patience;
-  patience.deadline = std::chrono::seconds(30);
-  auto client = par::run(loop, ask, patience);
-  const std::function<void()> request = [&] {
-    client([&](const par::Result<std::string>& answer) {
-      ++(answer && !answer->empty() ? answered : failures);
-      take_step();
-      if (failures > 0)
-        children.close();
-      else if (step < 3)
-        request();
-    });
-  };
-  if (with_client) request();
+  if (with_client) trial.begin();
   loop.run();
-  if (with_client) std::printf("requests answered: %d, failures: %d\n", answered, failures);
-  return failures == 0 ? 0 : 1;
+  if (with_client) std::printf("requests answered: %d, lost: %d\n", trial.answered(), trial.lost());
+  return failed || trial.lost() > 0 ? 1 : 0;
 }
 
 int main(int argc, char** argv) {
