@@ -554,6 +554,45 @@ BOOST_AUTO_TEST_CASE(failed_starts_count_for_the_rate) {
   BOOST_TEST(board->starts[0] == 0);
 }
 
+BOOST_AUTO_TEST_CASE(a_child_that_hangs_before_its_function_is_ended_and_followed) {
+  reset();
+  par::Reactor loop;
+  par::SuperviseOptions options = soon();
+  options.child.start_timeout = 20ms;
+  options.max_restarts = UINT_MAX;
+  board->hook_waits = true;
+  Observed all(par::supervise(loop, serve, 1, options));
+  BOOST_TEST(loop_until(loop, [&] { return all.exits.size() >= 2; }));
+  BOOST_TEST(all.supervisor.running() == 0U);
+  BOOST_TEST(board->starts[0] == 0);
+  for (const par::ExitStatus& status : all.exits)
+    BOOST_TEST((status.cause == par::Cause::start_timeout));
+  board->hook_waits = false;
+  BOOST_TEST(all.wait(loop, 1));
+  all.close(loop);
+}
+
+BOOST_AUTO_TEST_CASE(a_deadline_is_for_the_life_of_a_child) {
+  reset();
+  par::Reactor loop;
+  par::SuperviseOptions options = soon();
+  options.child.deadline = 20ms;
+  options.stable_after = 0ms;
+  options.max_restarts = UINT_MAX;
+  Observed all(par::supervise(
+      loop,
+      [](unsigned index) {
+        ++board->starts[index];
+        for (;;) ::pause();
+      },
+      1, options));
+  BOOST_TEST(loop_until(loop, [&] { return board->starts[0] >= 3; }));
+  BOOST_TEST(all.exits.size() >= 2U);
+  for (const par::ExitStatus& status : all.exits)
+    BOOST_TEST((status.cause == par::Cause::deadline));
+  all.close(loop);
+}
+
 BOOST_AUTO_TEST_CASE(a_dead_snapshot_is_the_end) {
   reset();
   {
