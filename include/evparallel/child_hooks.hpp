@@ -28,8 +28,9 @@ EVPARALLEL_API void at_child_exit(Callback<void()> hook);
 
 namespace this_child {
 
-// In the task of a process, before exec(3): writes all output and messages, and closes the pipe, so
-// that the child may run another program for any time.  on_exit reports how that ended.
+// In the task of a process or of a supervisor, before exec(3): writes all output and messages, and
+// closes the pipe, so that the child may run another program for any time.  on_exit reports how
+// that ended.
 // Fails: std::logic_error elsewhere.
 EVPARALLEL_API void will_exec();
 

@@ -39,7 +39,8 @@ enum class Errc {
   // The program ended it.
   cancelled,
   deadline,
-  // Try later: the children of a pool cannot start; the text has the last error.
+  // Try later: the children of a pool cannot start, or those of a supervisor do not stay alive; the
+  // text has the last error.
   unhealthy,
 };
 

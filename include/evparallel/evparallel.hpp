@@ -7,7 +7,7 @@
 //     |  Pipe      <=========== data socket ==================> Pipe / Reply
 //     |  Snapshot  <==== control socket ====> waits, forks ------> starts
 //
-// Read in this order: snapshot, run, pool, process, pipe, io, reactor, result, error.
+// Read in this order: snapshot, run, pool, process, supervise, pipe, io, reactor, result, error.
 //
 // Rules that the other headers do not repeat:
 // - Snapshot, Process, Remote, Timer and Watch own what they refer to and are move-only; Pipe,
@@ -50,6 +50,7 @@
 #include <evparallel/snapshot.hpp>
 #include <evparallel/start_task.hpp>
 #include <evparallel/stdio_redirect.hpp>
+#include <evparallel/supervise.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>

@@ -116,7 +116,7 @@ const char* message_of(Errc code) noexcept {
     case Errc::closed: return "the other side has ended";
     case Errc::cancelled: return "the call was cancelled";
     case Errc::deadline: return "the deadline has passed";
-    case Errc::unhealthy: return "the children of the pool cannot start";
+    case Errc::unhealthy: return "the children cannot start, or do not stay alive";
   }
   return "unknown error";
 }

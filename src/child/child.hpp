@@ -43,6 +43,7 @@ public:
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)>) override;
   std::shared_ptr<PipeInterface> open_pipe() override;
   void converse() override;
+  void begin_service() override;
   void will_exec();
 
   // ---- its calls ----
@@ -91,6 +92,7 @@ private:
 
   bool is_forked_copy_ = false;
   bool has_task_ = false;  // false until it has a task other than the warm-up
+  bool serves_ = false;    // it neither answers calls nor has a pipe
   Slot* slot_;
   CrashRecord& crash_record_;
   CancelTable* cancel_table_;

@@ -128,6 +128,15 @@ void Child::loop_until_over() {
   while (!over_ && !is_forked_copy_) loop.turn();
 }
 
+// ---- a supervised function ----
+
+void Child::begin_service() {
+  serves_ = true;
+  mark_started();
+  report_ready();
+  write_answers();
+}
+
 // ---- its end ----
 
 EVPARALLEL_EARLY void Child::flush_all() noexcept {
@@ -178,11 +187,16 @@ void Child::fail_task(const Error& error) noexcept {
 // The end frame of the pipe is sent first: then the parent takes the end of the socket, which the
 // next program closes, for that of a process that is about to end.
 void Child::will_exec() {
-  if (!core_ || later_)
-    throw std::logic_error("evparallel: will_exec() can be called only by the task of a process");
+  if (!serves_ && (!core_ || later_))
+    throw std::logic_error(
+        "evparallel: will_exec() can be called only by the task of a process or of a supervisor");
   if (!is_forked_copy_) {
-    core_->close();
-    core_->end_out();
+    if (serves_) {
+      channel_.finish();
+    } else {
+      core_->close();
+      core_->end_out();
+    }
   }
   flush_all();
 }
