@@ -101,7 +101,7 @@ private:
   }
 
   par::Supervisor& children_;
-  par::Remote<std::string, void> client_;
+  par::Remote<std::string()> client_;
   int started_ = 0;
   int answered_ = 0;
   int lost_ = 0;

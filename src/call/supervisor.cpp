@@ -4,6 +4,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
+#include "child/start_task.hpp"
 
 #include <algorithm>
 #include <climits>
@@ -58,7 +59,8 @@ SupervisorCore::SupervisorCore(const std::shared_ptr<Loop>& loop, Task task, uns
                                const SuperviseOptions& options)
     : loop_(loop),
       replicas_(Replicas::choose(options.child.snapshot)),
-      task_(std::move(task)),
+      task_(options.child.on_start ? with_start(std::move(task), options.child.on_start)
+                                   : std::move(task)),
       options_(checked(options)) {
   loop_->check_at_home();
   check_number(n);

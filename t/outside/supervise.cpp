@@ -1328,3 +1328,18 @@ BOOST_AUTO_TEST_CASE(a_server_answers_each_request_during_restarts) {
   listener.reset();
   loop.run();
 }
+
+BOOST_AUTO_TEST_CASE(a_start_runs_before_the_function_in_each_child) {
+  par::Reactor loop;
+  static int started = 0;
+  par::SuperviseOptions options;
+  options.restart = par::Restart::on_failure;
+  options.child.on_start = par::bind([](int x) { started = x; }, 5);
+  auto all = par::supervise(
+      loop, [](unsigned index) { std::_Exit(started == 5 + static_cast<int>(index) ? 0 : 1); }, 1,
+      options);
+  std::vector<int> statuses;
+  all.on_exit([&](unsigned, const par::ExitStatus& status) { statuses.push_back(status.code()); });
+  loop.run();
+  BOOST_TEST(statuses == std::vector<int>{0}, boost::test_tools::per_element());
+}
