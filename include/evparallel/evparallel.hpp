@@ -48,6 +48,7 @@
 #include <evparallel/shared_bytes.hpp>
 #include <evparallel/snapshot.hpp>
 #include <evparallel/stdio_redirect.hpp>
+#include <evparallel/stream.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>
 #include <evparallel/version.hpp>
