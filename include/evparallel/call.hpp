@@ -166,12 +166,11 @@ struct ItemOf<Arg> {
   using type = Arg;
 };
 
-// The codecs of a function.  They are chosen where it is made, and are no part of its type.
-template <class Inc, class... Args>
-struct CallCodecs {
-  Inc (*get)(Reader&);
-  void (*put_copy)(Writer&, const Args&...);
-  void (*put_moved)(Writer&, Args&&...);
+// How the arguments of a function are written; chosen where it is made, and no part of its type.
+template <class... Args>
+struct ArgumentCodecs {
+  void (*put_copy)(Writer&, const Args&...) = nullptr;
+  void (*put_moved)(Writer&, Args&&...) = nullptr;
 
   template <class... Given>
   void put(Writer& out, Given&&... arguments) const {
@@ -190,6 +189,12 @@ struct CallCodecs {
   }
 };
 
+// The same, and how its answer is read.
+template <class Inc, class... Args>
+struct CallCodecs : ArgumentCodecs<Args...> {
+  Inc (*get)(Reader&) = nullptr;
+};
+
 template <class IncCodec, class Inc>
 Inc get_answer(Reader& in) {
   if constexpr (std::is_void_v<Inc>)
@@ -206,7 +211,7 @@ struct CallType<Inc(Args...), IncIo, OutIo> {
   using IncCodec = checked_codec_t<IncIo, Inc>;
   using ArgumentsCodec = Arguments<OutIo, Args...>;
   static constexpr CallCodecs<Inc, Args...> codecs() noexcept {
-    return {&get_answer<IncCodec, Inc>, &ArgumentsCodec::put_copy, &ArgumentsCodec::put_moved};
+    return {{&ArgumentsCodec::put_copy, &ArgumentsCodec::put_moved}, &get_answer<IncCodec, Inc>};
   }
 };
 

@@ -50,6 +50,7 @@
 #include <evparallel/snapshot.hpp>
 #include <evparallel/start_task.hpp>
 #include <evparallel/stdio_redirect.hpp>
+#include <evparallel/stream.hpp>
 #include <evparallel/supervise.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/this_call.hpp>

@@ -28,7 +28,7 @@ struct MapSummary {
 // An aggregate that is moved in.
 struct MapOptions {
   // Items that are sent together; 0: as many as keep a child busy for some milliseconds, as
-  // measured.
+  // measured.  Fewer if the range waits for input, or a stream has no more of them.
   std::size_t chunk = 0;
   // Results come in the order of the items; otherwise as they are ready.
   bool ordered = true;
@@ -55,12 +55,15 @@ struct MapTask {
   PullItem pull;
   ItemResult on_result;
   Callback<void(const MapSummary&)> on_done;
+  bool may_wait = false;  // a pull may wait for input
 };
 
 // A map that runs.
 class MapInterface {
 public:
   virtual void cancel() = 0;
+  virtual void pause() = 0;
+  virtual void resume() = 0;
   virtual Progress progress() const = 0;
 
 protected:
@@ -79,6 +82,15 @@ public:
   // are given up like calls: see Call::cancel.
   void cancel() const {
     if (const auto core = core_.lock()) core->cancel();
+  }
+  // Until resume() no result comes, nothing is pulled and nothing is sent; results of items that
+  // children have already are kept.  on_done waits, too, unless the map is cancelled.  Inside
+  // on_result, no further result follows the current one.
+  void pause() const {
+    if (const auto core = core_.lock()) core->pause();
+  }
+  void resume() const {
+    if (const auto core = core_.lock()) core->resume();
   }
   // Returns an empty Progress if the map is over.
   Progress progress() const {
@@ -173,6 +185,15 @@ constexpr bool
         std::is_base_of_v<std::forward_iterator_tag,
                           typename std::iterator_traits<Iterator>::iterator_category>;
 
+// Whether a pull may wait for input: from a function, or from an input iterator.
+template <class R>
+constexpr bool pull_may_wait() {
+  if constexpr (is_generator<R>)
+    return true;
+  else
+    return !is_forward<decltype(begin_of(std::declval<R&>()))>;
+}
+
 template <class R>
 std::optional<std::size_t> size_of_range(R& range) {
   using Iterator = decltype(begin_of(range));
@@ -224,13 +245,14 @@ struct RangeSource {
   RangeSource(R&& given, const Codecs& c) : range(std::forward<R>(given)), codecs(c) {}
 
   bool pull(Writer& out, std::optional<Error>& refused) {
-    if (!at) {
+    if (at) {
+      ++*at;  // not earlier: that may wait for input
+    } else {
       at.emplace(begin_of(range));
       end.emplace(end_of(range));
     }
     if (!(*at != *end)) return false;
     convert_item<Sent>(codecs, out, **at, refused);
-    ++*at;
     return true;
   }
 

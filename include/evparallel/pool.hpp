@@ -5,6 +5,7 @@
 #include <evparallel/map.hpp>
 #include <evparallel/options.hpp>
 #include <evparallel/snapshot.hpp>
+#include <evparallel/stream.hpp>
 #include <evparallel/task.hpp>
 #include <evparallel/with_state.hpp>
 
@@ -84,6 +85,7 @@ public:
   virtual bool full() const noexcept = 0;
   virtual void set_on_drain(Callback<void()>) = 0;
   virtual std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) = 0;
+  virtual std::shared_ptr<StreamInterface> start_stream(MapTask, MapOptions) = 0;
   virtual PoolStats stats() const = 0;
   virtual std::size_t pending() const noexcept = 0;
   virtual void close() = 0;
@@ -202,6 +204,7 @@ public:
     task.pull = detail::pull_from<R, Item>(std::forward<R>(range), codecs_);
     task.on_result = detail::item_result<Inc>(codecs_.get, std::forward<OnResult>(on_result));
     task.on_done = std::forward<OnDone>(on_done);
+    task.may_wait = detail::pull_may_wait<R>();
     return MapHandle(core_->start_map(std::move(task), std::move(options)));
   }
   // The same without on_done.
@@ -230,6 +233,24 @@ public:
           on_done(std::move(*value), summary);
         },
         std::move(options));
+  }
+
+  // Maps items that the program pushes as they come: `on_result(index, Result<Inc>)` and
+  // `on_done(const MapSummary&)` as for map().
+  // Fails: std::logic_error after close().
+  template <class OnResult, class OnDone,
+            class = std::enable_if_t<!std::is_base_of_v<MapOptions, std::decay_t<OnDone>>>>
+  [[nodiscard]] Stream<Args...> stream(OnResult&& on_result, OnDone&& on_done,
+                                       MapOptions options = {}) {
+    auto task = detail::stream_task<Inc>(codecs_.get, std::forward<OnResult>(on_result),
+                                         std::forward<OnDone>(on_done));
+    return Stream<Args...>(core_->start_stream(std::move(task), std::move(options)), codecs_);
+  }
+  // The same without on_done.
+  template <class OnResult>
+  [[nodiscard]] Stream<Args...> stream(OnResult&& on_result, MapOptions options = {}) {
+    return stream(
+        std::forward<OnResult>(on_result), [](const MapSummary&) {}, std::move(options));
   }
 
   // Makes one call for each item, and runs the loop until all are answered.  Returns the results in

@@ -61,6 +61,10 @@ public:
   void spawn();
   // True if the child accepts calls.
   bool usable() const noexcept { return handle_ && handle_->pipe()->usable(); }
+  // The call whose answer has come in part; 0: there is none.
+  std::uint64_t answer_under_way() const noexcept {
+    return handle_ ? handle_->pipe()->id_under_way() : 0;
+  }
   pid_t pid() const noexcept { return handle_ ? handle_->pid() : 0; }
   const ChildHandle& handle() const noexcept { return *handle_; }
 

@@ -90,6 +90,10 @@ public:
   void detach();
   // Closes at once and releases all callbacks.
   void abort() noexcept;
+  // The id of a frame that has come in part, and whose rest is on its way; 0: there is none.
+  std::uint64_t id_under_way() const noexcept {
+    return channel_.in_over() ? 0 : channel_.torn_id();
+  }
   // A call can still be sent and answered.
   bool usable() const noexcept {
     return channel_.is_open() && input_ != Input::broken && !channel_.out_dead() && !concluded();

@@ -23,6 +23,10 @@ constexpr std::size_t large_item = std::size_t{64} << 10;
 // How far results may be ahead of a late one if they are delivered in order.
 constexpr std::size_t chunks_ahead = 64;
 constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
+// A chunk is sent when it has been in the making for this time.
+constexpr std::int64_t long_pulls_ns = 1000000;
+// A pull of this time is slow: a turn of the loop beside it costs little.
+constexpr std::int64_t slow_pull_ns = 20000;
 
 void begin_chunk(Writer& out, std::int64_t time) {
   out.write(&chunk_of_calls, sizeof chunk_of_calls);
@@ -50,15 +54,26 @@ std::size_t size_of_items(std::string_view items, std::uint32_t count) {
 }  // namespace
 
 MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task,
-                 MapOptions options)
+                 MapOptions options, Source source)
     : pool_(&pool),
       loop_(loop),
       task_(std::move(task)),
       options_(std::move(options)),
+      pushed_(source == Source::pushed ? std::make_unique<PushedItems>() : nullptr),
+      quick_enough_(task_.may_wait ? 256 : 8),
+      pulls_for_look_(task_.may_wait ? 4 : 64),
       meter_(options_.total.value_or(0)),
       began_at_(now_ns()),
       reported_at_(began_at_) {
   refuse_negative("MapOptions::progress_every", options_.progress_every);
+  // A chunk of a given size is divided only if the range is one that waits.
+  if (pushed_ || (options_.chunk > 1 && !task_.may_wait)) pulls_for_look_ = 0;
+  waits_ = task_.may_wait && options_.chunk <= 1;
+  if (pushed_)
+    task_.pull = [this](Writer& item, std::optional<Error>& refused) {
+      return take_pushed(item, refused);
+    };
+  set_brakes();
   if (options_.show == ProgressForm::quiet) return;
   ProgressOptions shown;
   shown.form = options_.show;
@@ -67,20 +82,26 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
 
 // ---- choosing items ----
 
+void MapCore::set_brakes() noexcept {
+  input_held_ = input_over_ || paused_ || (pushed_ && pushed_->queue.empty());
+  output_held_ = over_ || paused_;
+}
+
 bool MapCore::may_pull() const noexcept {
-  if (input_over_) return false;
+  if (input_held_) return false;
   return !options_.ordered || (under_way_ + ready_.size() < chunks_ahead * pool_->worker_limit() &&
                                ready_bytes_ < bytes_ahead);
 }
 
 bool MapCore::has_chunk() const noexcept {
-  return !over_ && (!again_.empty() || may_pull());
+  return !output_held_ && (!again_.empty() || may_pull());
 }
 
 std::size_t MapCore::wanted() const noexcept {
-  if (over_) return 0;
+  if (output_held_) return 0;
   std::size_t wanted = again_.size();
   if (!may_pull()) return wanted;
+  if (pushed_) return wanted + pushed_->queue.size();
   // The total that the caller has given may be wrong.
   const std::size_t total = options_.total ? *options_.total : SIZE_MAX / 2;
   wanted += std::max<std::size_t>(total - std::min<std::size_t>(total, pulled_), 1);
@@ -88,14 +109,19 @@ std::size_t MapCore::wanted() const noexcept {
 }
 
 std::size_t MapCore::chunk_size(std::size_t most) const noexcept {
+  if (waits_) return 1;
   if (options_.chunk > 0) return std::min({options_.chunk, most, std::size_t{UINT32_MAX}});
   std::size_t size = 1;
   if (cost_ns_ > 0)
     size = static_cast<std::size_t>(
         std::clamp(chunk_ns / cost_ns_, 1.0, static_cast<double>(most_items)));
-  if (options_.total && *options_.total > pulled_) {
+  std::size_t left = 0;
+  if (pushed_)
+    left = pushed_->queue.size();
+  else if (options_.total && *options_.total > pulled_)
+    left = *options_.total - static_cast<std::size_t>(pulled_);
+  if (left > 0) {
     // Chunks get smaller towards the end, so that all children end at the same time.
-    const std::size_t left = *options_.total - static_cast<std::size_t>(pulled_);
     size = std::min(size, left / (2 * pool_->worker_limit()) + 1);
   }
   return std::min(size, most);
@@ -112,8 +138,10 @@ bool MapCore::pull_item() {
     returned = true;
   });
   if (!returned) summary_.stopped = true;
+  if (over_) return false;
   if (!there) {
     input_over_ = true;
+    set_brakes();
     meter_.set_total(pulled_);
     return false;
   }
@@ -154,10 +182,31 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
   return true;
 }
 
+// A range that waits for input must not hold back the items before, which need not be known to
+// wait: from the pull that takes long, a chunk is sent as it is, and the range is called once in
+// each turn of the loop, until it has been quick for long.  A clock costs as much as a short item,
+// so not every pull is measured.
+bool MapCore::took_long(PullTimes& times) {
+  const std::int64_t now = now_ns();
+  const std::int64_t time = now - std::exchange(times.looked_at, now);
+  const std::uint64_t pulls = pulled_ - std::exchange(times.pulled, pulled_);
+  const bool slow = time > slow_pull_ns * static_cast<std::int64_t>(pulls);
+  const bool in_the_making_for_long = now - times.began_at > long_pulls_ns;
+  quick_pulls_ = slow ? 0 : quick_pulls_ + pulls;
+  waits_ = waits_ ? quick_pulls_ < quick_enough_ : slow && in_the_making_for_long;
+  return waits_ || in_the_making_for_long;
+}
+
 bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
   Writer argument;
   chunk.first = pulled_;
   const std::size_t size = again_.empty() ? chunk_size(most) : 0;
+  PullTimes times{0, 0, pulled_};
+  std::uint64_t look_at = UINT64_MAX;
+  if (size > 0 && pulls_for_look_ > 0) {
+    times.began_at = times.looked_at = now_ns();
+    look_at = pulled_ + 1;
+  }
   while (chunk.count < size && argument.size() < chunk_bytes && may_pull()) {
     if (pull_item() && add_item(argument, chunk.count))
       ++chunk.count;
@@ -165,7 +214,11 @@ bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
       break;
     else
       chunk.first = pulled_;
+    if (pulled_ < look_at) continue;
+    if (took_long(times)) break;
+    look_at += pulls_for_look_;
   }
+  if (over_) return false;
   if (chunk.count > 0) {
     argument.share(0);
     chunk.argument = std::move(argument);
@@ -256,7 +309,7 @@ void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
   }
   if (ready.count > 0) record_cost(spent_ns, ready.count);
   if (!again_.empty()) pool_->pump_later();
-  const bool at_once = !delivering_ && ready_.empty() && ready.count > 0 &&
+  const bool at_once = !delivering_ && !paused_ && ready_.empty() && ready.count > 0 &&
                        (!options_.ordered || ready.first == next_);
   if (!at_once) {
     keep(std::move(ready));

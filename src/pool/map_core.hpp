@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
+#include "base/ring_buffer.hpp"
 #include "loop/event_loop.hpp"
 
 #include <evparallel/pool.hpp>
@@ -23,11 +24,28 @@ struct Chunk {
   bool single = false;  // one item, in the form of a call
 };
 
+// The items of a stream that no child has yet.
+struct PushedItems {
+  struct Item {
+    Writer argument;
+    std::optional<Error> refused{};
+  };
+  RingBuffer<Item> queue;
+  std::size_t bytes = 0;  // and some for each descriptor
+  bool closed = false;    // there will be no more
+  bool drained = true;    // false: push() has returned false, and on_drain was not called since
+  bool idle = true;       // the loop may end: nothing happens before the next push()
+  CallbackSlot<void()> drain;
+};
+
 class PoolCore;
 
-class MapCore final : public MapInterface, public std::enable_shared_from_this<MapCore> {
+// A map, or a stream: that is a map whose items were pushed.
+class MapCore final : public StreamInterface, public std::enable_shared_from_this<MapCore> {
 public:
-  MapCore(PoolCore&, const std::shared_ptr<Loop>&, MapTask, MapOptions);
+  enum class Source { range, pushed };
+
+  MapCore(PoolCore&, const std::shared_ptr<Loop>&, MapTask, MapOptions, Source);
 
   // ---- to the children ----
   int priority() const noexcept { return options_.priority; }
@@ -42,6 +60,8 @@ public:
   // Gives the next chunk, of at most `most` items.  False: there is none now.  Requires:
   // fits(most).
   bool next_chunk(Chunk&, std::size_t most);
+  // The range may wait for input in next_chunk(), so everything that has come is handled first.
+  bool may_wait() const noexcept { return waits_ && again_.empty(); }
   // Takes back a chunk that no child has begun.
   void take_back(Chunk&&);
 
@@ -50,7 +70,14 @@ public:
   // Its child has ended, or the chunk was refused.
   void failed(Chunk&&, const Error&);
 
-  // ---- ends ----
+  // ---- a stream (stream.cpp) ----
+  bool push(Writer& item, std::optional<Error>& refused) override;
+  void set_on_drain(Callback<void()>) override;
+  void close() override;
+
+  // ---- brakes and ends ----
+  void pause() override;
+  void resume() override;
   void cancel() override;
   void stop(const std::optional<Error>&);  // begins nothing more
   void pool_gone() noexcept;               // the same as cancel()
@@ -68,7 +95,21 @@ private:
     std::optional<Error> error{};  // the error of all of them
   };
 
+  // When the pulls of a chunk were looked at.
+  struct PullTimes {
+    std::int64_t began_at;
+    std::int64_t looked_at;
+    std::uint64_t pulled;  // at that time
+  };
+
+  void set_brakes() noexcept;
   bool pull_item();
+  bool took_long(PullTimes&);
+  bool take_pushed(Writer& item, std::optional<Error>& refused);
+  bool above_mark() const noexcept;
+  void check_drained();
+  void drop_pushed();
+  void set_idle(bool);
   bool add_item(Writer& chunk, std::uint32_t count);
   std::size_t chunk_size(std::size_t most) const noexcept;
   bool may_pull() const noexcept;
@@ -93,13 +134,21 @@ private:
   std::shared_ptr<Loop> loop_;
   MapTask task_;
   MapOptions options_;
-  Writer item_;  // the item that was pulled last
+  Writer item_;                          // the item that was pulled last
+  std::unique_ptr<PushedItems> pushed_;  // null: there is a range
 
   std::uint64_t pulled_ = 0;
   bool input_over_ = false;
-  std::deque<Chunk> again_;    // sent before any other
-  std::size_t under_way_ = 0;  // chunks that were sent to children
-  double cost_ns_ = 0;         // of an item; 0: not known
+  bool paused_ = false;
+  bool input_held_ = false;        // nothing can be pulled: set_brakes()
+  bool output_held_ = false;       // nothing can be delivered: set_brakes()
+  bool waits_ = false;             // a pull may wait for input: one for each turn of the loop
+  std::uint64_t quick_pulls_ = 0;  // in a row
+  std::uint64_t quick_enough_;     // so many of them show that the range does not wait
+  std::uint64_t pulls_for_look_;   // the time is looked at after so many pulls; 0: never
+  std::deque<Chunk> again_;        // sent before any other
+  std::size_t under_way_ = 0;      // chunks that were sent to children
+  double cost_ns_ = 0;             // of an item; 0: not known
 
   std::map<std::uint64_t, Ready> ready_;
   std::size_t ready_bytes_ = 0;

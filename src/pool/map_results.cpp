@@ -33,11 +33,12 @@ void MapCore::deliver_later() {
 }
 
 void MapCore::deliver() {
-  if (delivering_) return;
+  if (delivering_ || paused_) return;
   const auto keep_this = shared_from_this();
   delivering_ = true;
   const bool was_held_back = pool_ && !may_pull();
-  while (!over_ && !ready_.empty() && (!options_.ordered || ready_.begin()->first == next_)) {
+  while (!output_held_ && !ready_.empty() &&
+         (!options_.ordered || ready_.begin()->first == next_)) {
     Ready ready = std::move(ready_.begin()->second);
     ready.bytes = ready.own;
     ready_bytes_ -= ready.own.size();
@@ -53,16 +54,13 @@ void MapCore::deliver() {
   check_finished();
 }
 
-// False: the loop has to stop, and the rest is left.
+// False: the loop has to stop, or the map is paused, and the rest is left.
 bool MapCore::deliver_ready(Ready& ready) {
   Reader in(ready.bytes, ready.single ? &ready.own : nullptr);
-  while (ready.count > 0 && !over_) {
+  while (ready.count > 0 && !output_held_) {
     if (loop_->interrupted()) {
-      const std::string_view rest = in.rest();
-      if (!ready.own.empty()) ready.own.erase(0, ready.own.size() - rest.size());
-      ready.bytes = rest;
       deliver_later();
-      return false;
+      break;
     }
     if (ready.error) {
       deliver_item(ready.first, nullptr, &*ready.error);
@@ -83,7 +81,11 @@ bool MapCore::deliver_ready(Ready& ready) {
     --ready.count;
     next_ = ++ready.first;
   }
-  return true;
+  if (ready.count == 0 || over_) return true;
+  const std::string_view rest = in.rest();
+  if (!ready.own.empty()) ready.own.erase(0, ready.own.size() - rest.size());
+  ready.bytes = rest;
+  return false;
 }
 
 void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) {
@@ -123,7 +125,11 @@ void MapCore::report(bool last) {
 // ---- the end ----
 
 void MapCore::check_finished() {
-  if (over_ || !input_over_ || under_way_ > 0 || !again_.empty()) return;
+  if (over_ || paused_ || delivering_ || under_way_ > 0 || !again_.empty()) return;
+  if (!input_over_) {
+    if (pushed_) set_idle(input_held_ && ready_.empty());
+    return;
+  }
   // The result for which the ready ones wait will not come any more.
   if (ready_.empty() || (stopping_ && options_.ordered && ready_.begin()->first != next_)) end();
 }
@@ -132,8 +138,10 @@ void MapCore::check_finished() {
 void MapCore::end() {
   if (std::exchange(over_, true)) return;
   input_over_ = true;
+  set_brakes();
   again_.clear();
   ready_.clear();
+  if (pushed_) drop_pushed();
   PoolCore* const pool = std::exchange(pool_, nullptr);
   loop_->hold();
   if (pool) pool->forget_map(*this);
@@ -149,6 +157,22 @@ void MapCore::finish() {
   if (loop_->alive()) task.on_done(summary_);
 }
 
+// ---- brakes and ends ----
+
+void MapCore::pause() {
+  paused_ = true;
+  set_brakes();
+}
+
+void MapCore::resume() {
+  if (!std::exchange(paused_, false)) return;
+  set_brakes();
+  if (over_ || !loop_->alive()) return;
+  deliver_later();
+  pool_->pump_later();
+  if (pushed_) check_drained();
+}
+
 void MapCore::cancel() {
   if (over_ || !loop_->alive()) return;
   summary_.stopped = true;
@@ -160,7 +184,9 @@ void MapCore::stop(const std::optional<Error>& error) {
   summary_.stopped = true;
   if (error) summary_.error = error;
   input_over_ = true;
+  set_brakes();
   again_.clear();
+  if (pushed_) drop_pushed();
   stopping_ = true;
   if (error) return end();
   check_finished();
@@ -173,10 +199,14 @@ void MapCore::pool_gone() noexcept {
 
 void MapCore::on_loop_destroyed() noexcept {
   over_ = true;
+  set_brakes();
   pool_ = nullptr;
   again_.clear();
   ready_.clear();
   const MapTask task = std::move(task_);
+  if (!pushed_) return;
+  pushed_->queue.clear();
+  pushed_->drain.release();
 }
 
 }  // namespace evparallel::detail

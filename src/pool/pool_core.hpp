@@ -47,6 +47,8 @@ public:
   // ---- maps ----
   const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
   std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) override;
+  std::shared_ptr<StreamInterface> start_stream(MapTask, MapOptions) override;
+  void stream_idle(bool) noexcept;
   void forget_map(const MapCore&);
   void pump_later();
   const Options& call_options() const noexcept { return options_.child; }
@@ -79,6 +81,8 @@ private:
   void check_open() const;
   void began();
   void ended();
+  void set_hold() noexcept;
+  std::shared_ptr<MapCore> begin_map(MapTask, MapOptions, MapCore::Source);
   void complete_later(const Error&, Answer);
   void enqueue(std::uint64_t id, PoolCall&);
   void dequeue(std::uint64_t id, PoolCall&);
@@ -98,6 +102,9 @@ private:
   std::size_t allowance(const PoolWorker&) const noexcept;
   bool send_call(PoolWorker&);
   bool send_chunk(PoolWorker&);
+  bool must_wait_for_turn();
+  void on_pull_turn();
+  void pull();
   void sent(PoolWorker&, const PoolWorker::Sent&, Writer& argument, std::int64_t deadline);
   void unsend(const PoolWorker::Sent&) noexcept;
   void take_back(PoolWorker&, std::int64_t below);
@@ -147,13 +154,18 @@ private:
   std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls that wait
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;  // calls and maps
-  bool refused_ = false;     // since the last on_drain
+  std::size_t idle_streams_ = 0;
+  bool holding_ = false;  // the loop
+  bool refused_ = false;  // since the last on_drain
   CallbackSlot<void()> drain_;
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;
   std::unordered_map<std::uint64_t, Chunk> chunks_;  // that were sent to children
   unsigned calls_in_a_row_ = 0;
+  Event pull_turn_;  // the next pull from a range that may wait for input
+  bool pull_due_ = false;
+  bool pulls_ = false;
 
   std::vector<std::shared_ptr<PoolWorker>> workers_;  // in the order of their start
   std::vector<PoolWorker*> idle_;                     // in the order in which they became idle

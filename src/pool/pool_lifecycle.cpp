@@ -66,6 +66,7 @@ PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
     patterns_.push_back(
         std::make_shared<const ChildSpec>(ChildSpec{snapshot, shared_task, child_options}));
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
+  pull_turn_.set<&PoolCore::on_pull_turn>(*loop_, -1, 0, this);
   register_with(*loop_);
 }
 

@@ -107,6 +107,8 @@ void PoolCore::pump() {
     if (!worker) break;
     if (next == Next::call)
       send_call(*worker);
+    else if (must_wait_for_turn())
+      break;
     else
       send_chunk(*worker);
   }
@@ -133,6 +135,8 @@ void PoolCore::fill(PoolWorker& worker) {
       if (next == Next::none || !accepts(worker, next, worker.last_answer_at)) break;
       if (next == Next::call)
         send_call(worker);
+      else if (must_wait_for_turn())
+        break;
       else
         send_chunk(worker);
     }
@@ -140,6 +144,39 @@ void PoolCore::fill(PoolWorker& worker) {
   }
   check_drained();
   if (!queue_.empty() || !idle_.empty() || worker.stage != PoolWorker::Stage::ready) pump_later();
+}
+
+// ---- ranges that may wait for input ----
+
+// Before such a pull the chunks that were sent must have left, and the answers that have come must
+// be delivered: so there is one in each turn of the loop, after everything else.
+bool PoolCore::must_wait_for_turn() {
+  if (!maps_[map_turn_]->may_wait() || std::exchange(pulls_, false)) return false;
+  if (pull_due_) return true;
+  pull_turn_.add_in(std::chrono::nanoseconds::zero());
+  pull_due_ = true;
+  return true;
+}
+
+// A timer comes after the sockets of its turn; and this after what their callbacks have deferred.
+// The rest of a large answer takes further turns; those of other calls could go on for ever.
+void PoolCore::on_pull_turn() {
+  const auto receives = [this](const auto& worker) {
+    const std::uint64_t id = worker->chunk_under_way();
+    return id != 0 && chunks_.at(id).map->may_wait();
+  };
+  if (std::any_of(workers_.begin(), workers_.end(), receives))
+    return pull_turn_.add_in(std::chrono::milliseconds(1));
+  loop_->defer([self = shared_from_this()] { self->pull(); });
+}
+
+void PoolCore::pull() {
+  pull_due_ = false;
+  if (stage_ == Stage::over) return;
+  pulls_ = true;
+  pump();
+  pulls_ = false;
+  end_if_closed();
 }
 
 // ---- sending ----

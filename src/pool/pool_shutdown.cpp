@@ -74,6 +74,7 @@ void PoolCore::abort() noexcept {
   if (stage_ == Stage::over) return;
   stage_ = Stage::over;
   clock_.unset();
+  pull_turn_.unset();
   drain_.release();
   const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
   for (const auto& map : maps) {
@@ -101,6 +102,7 @@ void PoolCore::abort() noexcept {
 void PoolCore::on_loop_destroyed() noexcept {
   stage_ = Stage::over;
   clock_.unset();
+  pull_turn_.unset();
   // The callbacks are destroyed without a call; they may own handles whose destructors come back
   // here.
   const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
@@ -146,9 +148,19 @@ PoolStats PoolCore::stats() const {
 // ---- maps ----
 
 std::shared_ptr<MapInterface> PoolCore::start_map(MapTask task, MapOptions options) {
+  return begin_map(std::move(task), std::move(options), MapCore::Source::range);
+}
+
+std::shared_ptr<StreamInterface> PoolCore::start_stream(MapTask task, MapOptions options) {
+  return begin_map(std::move(task), std::move(options), MapCore::Source::pushed);
+}
+
+std::shared_ptr<MapCore> PoolCore::begin_map(MapTask task, MapOptions options,
+                                             MapCore::Source source) {
   check_open();
-  auto map = std::make_shared<MapCore>(*this, loop_, std::move(task), std::move(options));
+  auto map = std::make_shared<MapCore>(*this, loop_, std::move(task), std::move(options), source);
   began();
+  if (source == MapCore::Source::pushed) stream_idle(true);
   maps_.push_back(map);
   pump_later();
   return map;
@@ -162,6 +174,7 @@ void PoolCore::forget_map(const MapCore& map) {
   map_turn_ = 0;
   give_up_chunks(map);
   ended();
+  pump_later();
 }
 
 // Takes back what the children have not begun, without a callback.

@@ -64,6 +64,13 @@ bool PoolWorker::take_back_sent(std::uint64_t id) {
   return true;
 }
 
+std::uint64_t PoolWorker::chunk_under_way() const noexcept {
+  const std::uint64_t id = chunks > 0 ? callee_.answer_under_way() : 0;
+  const auto found = std::find_if(
+      sent.begin(), sent.end(), [id](const Sent& one) { return one.chunk && one.remote_id == id; });
+  return found != sent.end() ? found->id : 0;
+}
+
 void PoolWorker::cancel_sent(std::uint64_t id) {
   const auto found = find_sent(id);
   if (found != sent.end()) callee_.cancel(found->remote_id);

@@ -38,6 +38,8 @@ public:
   // priority lower than `below`.
   std::vector<Sent> take_back_all(std::int64_t below);
   bool take_back_sent(std::uint64_t id);
+  // The chunk whose answer has come in part, as its id in the pool; 0: there is none.
+  std::uint64_t chunk_under_way() const noexcept;
   void cancel_sent(std::uint64_t id);
   void set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds);
   // Sends nothing more; the child ends when it has answered.

@@ -65,6 +65,12 @@ for name in $(cat "$tmp/said.examples"); do
 done
 looked_at "$examples" examples
 
+# Many more lines than fit into the pipes and the queue of the stream.
+seq 150000 >"$tmp/said.numbers"
+factor <"$tmp/said.numbers" >"$tmp/said.factors"
+check 'streammap maps 150000 lines of a pipe in order' timeout -k 5 300 \
+	sh -c 'cat "$0" | "$1" | cat | cmp - "$2"' "$tmp/said.numbers" "$tmp/said.streammap" "$tmp/said.factors"
+
 if test -f "$(place libdir)/libevparallel.a"; then
 	# A sanitizer cannot be linked statically; only the library is static then.
 	whole=-static

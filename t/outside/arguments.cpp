@@ -314,6 +314,22 @@ BOOST_AUTO_TEST_CASE(an_item_of_a_map_is_the_tuple_of_the_arguments) {
     BOOST_REQUIRE(of_tuples[i] == std::string(i, 'x') + std::to_string(i));
 }
 
+BOOST_AUTO_TEST_CASE(an_item_of_a_stream_is_the_tuple_of_the_arguments) {
+  par::Reactor loop;
+  auto pool = par::pool(loop, [](int a, const std::string& b) { return b + std::to_string(a); });
+  std::vector<std::string> received;
+  par::Stream<int, std::string> stream =
+      pool.stream([&](std::size_t, par::Result<std::string> r) { received.push_back(r.value()); });
+  stream.push({1, "a"});
+  stream.push(std::make_pair(2, "b"));
+  const std::tuple<int, std::string> kept(3, "c");
+  stream.push(kept);
+  stream.close();
+  loop.run();
+  BOOST_TEST(received == (std::vector<std::string>{"a1", "b2", "c3"}),
+             boost::test_tools::per_element());
+}
+
 // ---- what a single call needs ----
 
 BOOST_AUTO_TEST_CASE(a_deadline_of_one_call_does_not_affect_the_next) {
