@@ -111,6 +111,7 @@ void PoolCore::pump() {
       send_chunk(*worker);
   }
   start_wanted();
+  if (replacement_ || rolling_) advance_replacement();
   balance();
 }
 
