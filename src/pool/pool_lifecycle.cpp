@@ -250,6 +250,7 @@ void PoolCore::start_failed(const Error& error) {
   const bool for_ever = error.code() == Errc::unknown_function || !patterns_.alive();
   // Another child would fail as well.  Only after a replacement there may be some that work.
   if (for_ever && !proven()) {
+    unhealthy_ = error;  // children that only have to be kept are not tried again
     end_roll(error);
     return fail_waiting(error);
   }

@@ -1,6 +1,8 @@
 // pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map;
 // items were cast to the argument of the pool's function; a start task that hung took its child out for good, and one
-// that threw each time was an overload; the limit of processor time of a child ended the innocent call that reached it.
+// that threw each time was an overload; the limit of processor time of a child ended the innocent call that reached it;
+// kept children of a stopped snapshot were started without a pause.
+#include "calling.hpp"
 #include "errors.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -383,4 +385,20 @@ BOOST_AUTO_TEST_CASE(each_item_of_a_chunk_has_processor_time_of_its_own) {
   loop.run();
   BOOST_TEST(values == 5);
   BOOST_TEST(pool.stats().started == 1u);
+}
+
+// ---- children that are kept ----
+
+BOOST_AUTO_TEST_CASE(a_pool_without_a_snapshot_does_not_start_its_kept_children_again_and_again) {
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = options.min_workers = 2;
+  options.snapshots = {&snapshot};
+  auto pool = par::pool(
+      loop, [](int x) { return x; }, options);
+  snapshot.stop();
+  testing::turn(loop, 50);
+  BOOST_TEST(pool.stats().started <= 2u);
+  BOOST_TEST((pool.wait(1).error().code() == par::Errc::no_snapshot));
 }
