@@ -61,6 +61,7 @@ bool PoolWorker::take_back_sent(std::uint64_t id) {
   const auto found = find_sent(id);
   if (found == sent.end() || !callee_.take_back(found->remote_id)) return false;
   sent_total -= take_sent(id)->items;
+  end_if_done();
   return true;
 }
 
