@@ -193,6 +193,11 @@ struct ArgumentCodecs {
 template <class Inc, class... Args>
 struct CallCodecs : ArgumentCodecs<Args...> {
   Inc (*get)(Reader&) = nullptr;
+
+  friend bool operator==(const CallCodecs& one, const CallCodecs& other) noexcept {
+    return one.put_copy == other.put_copy && one.put_moved == other.put_moved &&
+           one.get == other.get;
+  }
 };
 
 template <class IncCodec, class Inc>

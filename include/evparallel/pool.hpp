@@ -49,6 +49,22 @@ struct Percentiles {
   std::chrono::nanoseconds p99{0};
 };
 
+// What happens to one child of a pool.
+struct WorkerEvent {
+  enum class Kind {
+    started,  // it was forked
+    ready,    // it can take calls: start hooks and on_start are done
+    ended,    // the last event of each child
+  };
+  Kind kind = Kind::started;
+  pid_t pid = 0;  // 0: it was never forked, or its snapshot was lost before the fork was reported
+  // The rest is of `ended`.
+  std::optional<ExitStatus> status{};
+  std::uint64_t calls = 0;       // that it answered, and items
+  bool expected = false;         // the pool has told it to end: idle, replaced, closed, ...
+  std::optional<Error> error{};  // its start has failed, for this reason
+};
+
 struct PoolStats {
   std::size_t queued = 0;    // calls that no child has; items of maps count only once they are sent
   std::size_t running = 0;   // calls and items that were sent to a child
@@ -84,6 +100,10 @@ public:
   virtual std::uint64_t next_id() const noexcept = 0;  // of the call that is made next
   virtual bool full() const noexcept = 0;
   virtual void set_on_drain(Callback<void()>) = 0;
+  virtual void add_on_ready(Callback<void(Result<void>)>) = 0;
+  virtual void add_on_replaced(Callback<void(Result<void>)>) = 0;
+  virtual void add_on_closed(Callback<void()>) = 0;
+  virtual void set_on_worker(Callback<void(const WorkerEvent&)>) = 0;
   virtual std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) = 0;
   virtual std::shared_ptr<StreamInterface> start_stream(MapTask, MapOptions) = 0;
   virtual PoolStats stats() const = 0;
@@ -92,6 +112,8 @@ public:
   virtual void shutdown(std::chrono::milliseconds grace) = 0;
   virtual void abort() noexcept = 0;  // its handle is gone
   virtual LoopRunner& loop_runner() noexcept = 0;
+  // No task: that of the pool.  No options: those of the pool.
+  virtual void replace(std::optional<Task>, const std::optional<PoolOptions>&) = 0;
 
 protected:
   ~PoolInterface() = default;
@@ -123,6 +145,23 @@ void pool_entry(ChildInterface& child, Reader& callable) {
   serve_pool(child, callable,
              [&f](Reader& in, Writer& out) { answer_call<Inc, IncCodec, Args>(f, in, out); });
 }
+
+// A function of a pool: its type, its codecs, and the task of a child.
+template <class F, class IncIo, class OutIo>
+struct PoolFunction {
+  using S = Shape<F>;
+  static_assert(
+      !S::replies_later,
+      "evparallel: the function of a pool must return its answer; only run() takes a Reply");
+  using signature = typename S::signature;
+  using Type = CallType<signature, IncIo, OutIo>;
+
+  static constexpr auto codecs() noexcept { return Type::codecs(); }
+  static Task task(const F& f) {
+    return make_task(
+        f, &pool_entry<F, typename S::Inc, typename Type::IncCodec, typename Type::ArgumentsCodec>);
+  }
+};
 
 }  // namespace detail
 
@@ -187,6 +226,23 @@ public:
   bool full() const noexcept { return core_->full(); }
   // Called after a refusal, when half of the limit is free again.
   void on_drain(Callback<void()> callback) { core_->set_on_drain(std::move(callback)); }
+
+  // Each callback of on_ready(), on_replaced() and on_closed() is called once, from the loop.
+  //
+  // Called when max(1, min_workers) children are ready for calls, soon if they are.  The pool starts
+  // children for it, also if min_workers is 0.  Gets the error if they cannot start (`unhealthy`,
+  // `unknown_function`, that of the lost snapshot), and `cancelled` if the pool is closed, shut down
+  // or dropped before.  Holds the loop until then.
+  void on_ready(Callback<void(Result<void>)> callback) { core_->add_on_ready(std::move(callback)); }
+  // Called after close() or shutdown(), when the last child has ended and all other callbacks were
+  // called; soon if that is so.  Not called if the pool is dropped before.  Holds the loop from
+  // close() or shutdown() on.
+  void on_closed(Callback<void()> callback) { core_->add_on_closed(std::move(callback)); }
+  // Called for each child: when it is forked, when it is ready, and when it has ended, after the
+  // callbacks of its calls.
+  void on_worker(Callback<void(const WorkerEvent&)> callback) {
+    core_->set_on_worker(std::move(callback));
+  }
 
   // Makes one call for each item: `on_result(index, Result<Inc>)`; at the end `on_done(const
   // MapSummary&)`.  Items are pulled from the loop as children can take them.  `range` is a range,
@@ -271,6 +327,58 @@ public:
   // As close(), but nothing more is begun: calls that no child runs fail with `cancelled`, the others
   // fail after `grace`, and the children end.
   void shutdown(std::chrono::milliseconds grace) { core_->shutdown(grace); }
+
+  // Replaces the function of the pool, the options, or both, by and by: new children are ready
+  // before old ones end, and no call is lost.  `f` has the type and the codecs of the old function;
+  // the codecs are named as for pool().  Holds the loop until it is over; see on_replaced().
+  //
+  // First a single new child is started.  Until it is ready the pool goes on as before.  If its
+  // start fails max_failed_starts times, the pool stays as it is.
+  // Fails: std::logic_error after close(), for other codecs than those of the pool, and as pool();
+  // Error{no_snapshot}.
+  template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
+  void replace(F f, const std::optional<PoolOptions>& options = std::nullopt) {
+    core_->replace(task_of<IncIo, OutIo>(f), options);
+  }
+  template <template <class> class IncIo, template <class> class OutIo = Io, class F>
+  void replace(F f, const std::optional<PoolOptions>& options = std::nullopt) {
+    replace<detail::TemplateIo<IncIo>, detail::TemplateIo<OutIo>>(std::move(f), options);
+  }
+  template <template <class> class IncIo, class OutIo, class F>
+  void replace(F f, const std::optional<PoolOptions>& options = std::nullopt) {
+    replace<detail::TemplateIo<IncIo>, OutIo>(std::move(f), options);
+  }
+  template <class IncIo, template <class> class OutIo, class F>
+  void replace(F f, const std::optional<PoolOptions>& options = std::nullopt) {
+    replace<IncIo, detail::TemplateIo<OutIo>>(std::move(f), options);
+  }
+  // The same function with other options; and a restart of all children.
+  void replace(const PoolOptions& options) { core_->replace(std::nullopt, options); }
+  void replace() { core_->replace(std::nullopt, std::nullopt); }
+  // Called when the last replace() is over: all children that were there before have ended; soon if
+  // that is so.  Gets the error if new children cannot start, and `cancelled` if replace() is called
+  // again, or the pool is closed, shut down or dropped before.
+  void on_replaced(Callback<void(Result<void>)> callback) {
+    core_->add_on_replaced(std::move(callback));
+  }
+
+private:
+  template <class IncIo, class OutIo, class F>
+  detail::Task task_of(const F& f) const {
+    using P = detail::PoolFunction<F, IncIo, OutIo>;
+    static_assert(
+        std::is_same_v<typename P::signature, Inc(Args...)>,
+        "evparallel: the new function of a pool must have the arguments and the result of "
+        "the old one");
+    // A codec is known by its functions.  One that stands in two libraries of the program may have
+    // two addresses: then the same codec is refused, but another one is never taken for it.
+    if constexpr (std::is_same_v<typename P::signature, Inc(Args...)>)
+      if (!(codecs_ == P::codecs()))
+        throw std::logic_error(
+            "evparallel: Pool::replace() must name the codecs that pool() has named for this pool: "
+            "pool.replace<IncIo, OutIo>(f)");
+    return P::task(f);
+  }
 };
 
 // Makes f the function of a pool: f is Inc(Args...).  Children are forked when there is work.
@@ -278,15 +386,8 @@ public:
 // Fails: Error{no_snapshot}; std::logic_error for a callable that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto pool(Reactor& reactor, F f, const PoolOptions& options = {}) {
-  using S = detail::Shape<F>;
-  static_assert(
-      !S::replies_later,
-      "evparallel: the function of a pool must return its answer; only run() takes a Reply");
-  using Type = detail::CallType<typename S::signature, IncIo, OutIo>;
-  const detail::Task::Entry entry = &detail::pool_entry<F, typename S::Inc, typename Type::IncCodec,
-                                                        typename Type::ArgumentsCodec>;
-  return Pool<typename S::signature>(
-      detail::start_pool(reactor, detail::make_task(f, entry), options), Type::codecs());
+  using P = detail::PoolFunction<F, IncIo, OutIo>;
+  return Pool<typename P::signature>(detail::start_pool(reactor, P::task(f), options), P::codecs());
 }
 
 // The same with codecs that are templates, pool<RawIo, RawIo>(...), or one of them.

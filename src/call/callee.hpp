@@ -31,8 +31,9 @@ class CalleeOwner {
 public:
   virtual const std::shared_ptr<Loop>& loop() const noexcept = 0;
   virtual const ChildSpec& spec() const noexcept = 0;
-  virtual void on_ready() {}   // the child has said so, by a value of call 0
-  virtual void on_answer() {}  // the callback of a call is about to be called
+  virtual void on_started() {}  // the fork was reported: pid() is known
+  virtual void on_ready() {}    // the child has said so, by a value of call 0
+  virtual void on_answer() {}   // the callback of a call is about to be called
   // A call was given up: its callback has to be called with the error, later, from the loop.
   virtual void complete_later(const Error&, Answer) = 0;
   // The child has finished a call that was given up.

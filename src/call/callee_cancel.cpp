@@ -95,10 +95,11 @@ void Callee::kill_if_not_started(Cause cause) {
 
 // Only now it is known how far the calls had got.
 void Callee::on_started(pid_t) {
-  if (!abandoned_.peek()) return;
-  for (const auto& item : abandoned_->calls)
-    if (handle_->delivery(item.first, 0) == Delivery::started)
-      kill_if_still_running(item.first, item.second.cause);
+  if (abandoned_.peek())
+    for (const auto& item : abandoned_->calls)
+      if (handle_->delivery(item.first, 0) == Delivery::started)
+        kill_if_still_running(item.first, item.second.cause);
+  owner_.on_started();
 }
 
 // ---- the cancel table ----

@@ -146,7 +146,7 @@ bool MapCore::pull_item() {
     return false;
   }
   const std::uint64_t index = pulled_++;
-  const std::size_t limit = pool_->call_options().max_message;
+  const std::size_t limit = pool_->max_message();
   if (!refused && item_.size() > limit)
     refused = Error(Errc::too_large, "too large: the message has " + std::to_string(item_.size()) +
                                          " bytes, and the limit is " + std::to_string(limit));

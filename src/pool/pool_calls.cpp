@@ -70,11 +70,10 @@ bool PoolCore::full() const noexcept {
 Call PoolCore::call(Writer& argument, Answer answer, const CallOptions& options) {
   check_open();
   const std::chrono::milliseconds limit = deadline_of(options, options_.child);
-  if (argument.size() - 1 > options_.child.max_message)
+  if (argument.size() - 1 > max_message_)
     return refuse(
         Error(Errc::too_large, "too large: the message has " + std::to_string(argument.size() - 1) +
-                                   " bytes, and the limit is " +
-                                   std::to_string(options_.child.max_message)),
+                                   " bytes, and the limit is " + std::to_string(max_message_)),
         std::move(answer));
   if (full()) {
     refused_ = true;
@@ -153,6 +152,7 @@ void PoolCore::give_up_waiting(std::uint64_t id, const Error& error) {
 }
 
 void PoolCore::fail_waiting(const Error& error) {
+  call_later(on_ready_, error);
   while (!queue_.empty()) give_up_waiting(queue_.begin()->first.second, error);
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
   for (const auto& map : maps) map->stop(error);
@@ -216,8 +216,7 @@ void PoolCore::on_result(PoolWorker& worker, const PoolWorker::Sent& what, Reade
 }
 
 Error PoolCore::explained(const Error& error) const {
-  return options_.child.backtrace ? symbolised(patterns_.front()->replicas->modules(), error)
-                                  : error;
+  return options_.child.backtrace ? symbolised(patterns_.modules(), error) : error;
 }
 
 void PoolCore::call_answered(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {
@@ -252,13 +251,17 @@ bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
 
 // ---- interface of a Pool ----
 
-std::shared_ptr<PoolInterface> start_pool(Reactor& reactor, Task task, const PoolOptions& options) {
+std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions& options) {
   std::vector<std::shared_ptr<Replicas>> snapshots;
   for (const Snapshot* snapshot : options.snapshots)
     snapshots.push_back(Replicas::choose(snapshot));
   if (snapshots.empty()) snapshots.push_back(Replicas::choose(options.child.snapshot));
+  return snapshots;
+}
+
+std::shared_ptr<PoolInterface> start_pool(Reactor& reactor, Task task, const PoolOptions& options) {
   auto core =
-      std::make_shared<PoolCore>(reactor.loop(), std::move(snapshots), std::move(task), options);
+      std::make_shared<PoolCore>(reactor.loop(), snapshots_of(options), std::move(task), options);
   core->begin();
   return core;
 }

@@ -23,6 +23,36 @@ struct PoolCall {
   std::shared_ptr<PoolWorker> worker{};  // the child that has it; null: it waits
 };
 
+// How the children of a pool are made: its task, in each of its snapshots.
+class PoolPatterns {
+public:
+  PoolPatterns() noexcept = default;
+  PoolPatterns(const std::vector<std::shared_ptr<Replicas>>&, Task, const PoolOptions&);
+  // The next one whose snapshot lives, in rotation; if none lives, one that reports it.
+  const std::shared_ptr<const ChildSpec>& next() noexcept;
+  bool alive() const noexcept;
+  const Modules& modules() const noexcept { return all_.front()->replicas->modules(); }
+  std::vector<std::shared_ptr<Replicas>> snapshots() const;
+  // As it was given to the constructor.
+  const Task& task() const noexcept { return task_; }
+
+private:
+  std::vector<std::shared_ptr<const ChildSpec>> all_{};  // one for each snapshot
+  std::size_t turn_ = 0;
+  Task task_;
+};
+
+// A replacement of the children that is under way.  First it has one child, on trial; the pool
+// adopts the patterns and options when that child is ready.
+struct Replacement {
+  PoolPatterns patterns;
+  PoolOptions options;
+  bool adopted = false;
+  PoolWorker* trial = nullptr;
+  unsigned failed_starts = 0;  // of the trial, in a row
+  std::int64_t start_at = 0;   // no start of a trial before this time
+};
+
 class PoolCore final : public PoolInterface,
                        public LoopObserver,
                        public CallTarget,
@@ -52,6 +82,7 @@ public:
   void forget_map(const MapCore&);
   void pump_later();
   const Options& call_options() const noexcept { return options_.child; }
+  std::size_t max_message() const noexcept { return max_message_; }
   // An error of one item, with names for the addresses of its backtrace.
   Error explained(const Error&) const;
   std::size_t worker_limit() const noexcept { return options_.workers; }
@@ -62,6 +93,18 @@ public:
   void child_ready(PoolWorker&);
   void child_ended(PoolWorker&, const ExitStatus&, const Error&);
   void child_free(PoolWorker&);
+
+  // ---- events (pool_events.cpp) ----
+  void add_on_ready(Callback<void(Result<void>)>) override;
+  void add_on_replaced(Callback<void(Result<void>)>) override;
+  void add_on_closed(Callback<void()>) override;
+  void set_on_worker(Callback<void(const WorkerEvent&)> c) override {
+    if (loop_->alive()) on_worker_.set(std::move(c));
+  }
+  void child_started(PoolWorker&);
+
+  // ---- replacement (pool_replace.cpp) ----
+  void replace(std::optional<Task>, const std::optional<PoolOptions>&) override;
 
   // ---- ends ----
   void close() override;
@@ -122,7 +165,6 @@ private:
   std::size_t demand() const noexcept;
   void start_wanted();
   bool start_one(PoolWorker* replaced);
-  const std::shared_ptr<const ChildSpec>& next_pattern() noexcept;
   void start_failed(const Error&);
   bool proven() const noexcept;
   void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
@@ -139,12 +181,39 @@ private:
   void wake_at(std::int64_t) noexcept;
   void on_clock();
   void on_loop_destroyed() noexcept override;
+  void forget_work() noexcept;
   std::vector<std::shared_ptr<PoolWorker>> take_workers() noexcept;
 
+  // ---- replacement ----
+  bool on_trial() const noexcept { return replacement_ && !replacement_->adopted; }
+  void advance_replacement();
+  void start_trial();
+  void trial_failed(const Error&);
+  void adopt(PoolWorker& trial);
+  bool may_start_successor(const PoolWorker&) const noexcept;
+  void end_replacement(const Result<void>&);
+  void roll(std::int64_t now);
+  void end_roll(const Result<void>&);
+
+  // ---- events ----
+  using OnceCallbacks = std::vector<Callback<void(Result<void>)>>;
+  std::size_t least_ready() const noexcept;
+  bool is_ready() const noexcept;
+  bool is_over() const noexcept;
+  void check_ready();
+  void call_later(OnceCallbacks&, const Result<void>&);
+  void update_hold() noexcept;
+  void report(const PoolWorker&, WorkerEvent::Kind);
+  void report_end(const PoolWorker&, const ExitStatus&, const Error&, bool expected);
+  void report_not_started(const PoolWorker&, const Error&);
+
   std::shared_ptr<Loop> loop_;
-  std::vector<std::shared_ptr<const ChildSpec>> patterns_;  // one for each snapshot
-  std::size_t next_pattern_ = 0;
   PoolOptions options_;
+  PoolPatterns patterns_;
+  // While children with other options are replaced, the smaller one.
+  std::size_t max_message_;
+  std::unique_ptr<Replacement> replacement_;
+  bool rolling_ = false;  // some children are outdated, and are replaced
   Stage stage_ = Stage::open;
   PoolCounts counts_;
 
@@ -158,6 +227,11 @@ private:
   bool holding_ = false;  // the loop
   bool refused_ = false;  // since the last on_drain
   CallbackSlot<void()> drain_;
+  CallbackSlot<void(const WorkerEvent&)> on_worker_;
+  OnceCallbacks on_ready_;
+  OnceCallbacks on_replaced_;
+  OnceCallbacks on_closed_;
+  bool holds_ = false;  // the loop, for these callbacks and for a replacement
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;
@@ -186,5 +260,13 @@ private:
   std::int64_t balance_at_ = no_deadline;
   std::int64_t stop_at_ = no_deadline;
 };
+
+// Options with the defaults of this machine, without the snapshots, which need not live for long.
+// Fails: std::logic_error, Error{refused}.
+PoolOptions completed(const PoolOptions&);
+std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions&);
+// After so many failed starts in a row: the time until the next one, and the error of the pool.
+std::int64_t pause_after(unsigned failed_starts) noexcept;
+Error unhealthy_after(unsigned failed_starts, const Error& last);
 
 }  // namespace evparallel::detail

@@ -46,25 +46,57 @@ const PoolOptions& checked(const PoolOptions& options) {
 
 }  // namespace
 
-PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
-                   const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
-                   const PoolOptions& options)
-    : loop_(loop), options_(checked(options)) {
-  loop_->check_at_home();
-  check_measurable(options);
-  if (options_.workers == 0) options_.workers = usable_cpus(options_.child.affinity);
-  options_.min_workers = std::min(options_.min_workers, options_.workers);
-  options_.snapshots.clear();  // they need not outlive this call
-  options_.child.snapshot = nullptr;
-  Options child = options_.child;
+PoolOptions completed(const PoolOptions& given) {
+  check_measurable(checked(given));
+  PoolOptions options = given;
+  if (options.workers == 0) options.workers = usable_cpus(options.child.affinity);
+  options.min_workers = std::min(options.min_workers, options.workers);
+  options.snapshots.clear();  // they need not outlive this call
+  options.child.snapshot = nullptr;
+  return options;
+}
+
+PoolPatterns::PoolPatterns(const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
+                           const PoolOptions& options)
+    : task_(std::move(task)) {
+  Options child = options.child;
   child.retries = 0;
   child.deadline = child.deadline.zero();
   child.max_message += std::min(chunk_slack, SIZE_MAX - child.max_message);
   const auto child_options = kept(child);
-  const auto shared_task = std::make_shared<const Task>(task_of_child(std::move(task), options_));
+  const auto shared_task = std::make_shared<const Task>(task_of_child(task_, options));
   for (const auto& snapshot : snapshots)
-    patterns_.push_back(
+    all_.push_back(
         std::make_shared<const ChildSpec>(ChildSpec{snapshot, shared_task, child_options}));
+}
+
+const std::shared_ptr<const ChildSpec>& PoolPatterns::next() noexcept {
+  for (std::size_t i = 0; i < all_.size(); ++i) {
+    const auto& pattern = all_[turn_++ % all_.size()];
+    if (pattern->replicas->alive()) return pattern;
+  }
+  return all_.front();
+}
+
+bool PoolPatterns::alive() const noexcept {
+  return std::any_of(all_.begin(), all_.end(),
+                     [](const auto& pattern) { return pattern->replicas->alive(); });
+}
+
+std::vector<std::shared_ptr<Replicas>> PoolPatterns::snapshots() const {
+  std::vector<std::shared_ptr<Replicas>> snapshots;
+  for (const auto& pattern : all_) snapshots.push_back(pattern->replicas);
+  return snapshots;
+}
+
+PoolCore::PoolCore(const std::shared_ptr<Loop>& loop,
+                   const std::vector<std::shared_ptr<Replicas>>& snapshots, Task task,
+                   const PoolOptions& options)
+    : loop_(loop),
+      options_(completed(options)),
+      patterns_(snapshots, std::move(task), options_),
+      max_message_(options_.child.max_message) {
+  loop_->check_at_home();
   clock_.set<&PoolCore::on_clock>(*loop_, -1, 0, this);
   pull_turn_.set<&PoolCore::on_pull_turn>(*loop_, -1, 0, this);
   register_with(*loop_);
@@ -99,10 +131,13 @@ void PoolCore::start_wanted() {
   if (stage_ >= Stage::stopping) return;
   std::size_t count = active();
   if (count >= worker_limit()) return;
+  // Calls wait for the new function rather than for another child of the old one.
+  if (count == 0 && on_trial()) return;
+  // An unhealthy pool tries again only if it is asked.
+  const std::size_t least =
+      !on_ready_.empty() ? least_ready() : (unhealthy_ ? 0 : options_.min_workers);
   const std::size_t wanted =
-      std::max(demand(), options_.min_workers > count && !unhealthy_ && stage_ == Stage::open
-                             ? options_.min_workers - count
-                             : 0);
+      std::max(demand(), least > count && stage_ == Stage::open ? least - count : 0);
   if (wanted == 0) return;
   // The cause of that end may mean that the next start has to wait, or must not happen at all.
   if (std::any_of(workers_.begin(), workers_.end(),
@@ -113,21 +148,13 @@ void PoolCore::start_wanted() {
     if (!start_one(nullptr)) return;
 }
 
-// A pattern of a snapshot that lives, in rotation.
-const std::shared_ptr<const ChildSpec>& PoolCore::next_pattern() noexcept {
-  for (std::size_t i = 0; i < patterns_.size(); ++i) {
-    const auto& pattern = patterns_[next_pattern_++ % patterns_.size()];
-    if (pattern->replicas->alive()) return pattern;
-  }
-  return patterns_.front();
-}
-
 bool PoolCore::start_one(PoolWorker* replaced) {
-  auto worker = std::make_shared<PoolWorker>(*this, loop_, next_pattern());
+  auto worker = std::make_shared<PoolWorker>(*this, loop_, patterns_.next());
   try {
     worker->start();
   } catch (const Error& error) {
     worker->abort();
+    report_not_started(*worker, error);
     start_failed(error);
     return false;
   }
@@ -151,11 +178,16 @@ void PoolCore::child_ready(PoolWorker& worker) {
   worker.last_answer_at = now_ns();
   if (options_.child.limits.cpu.count() > 0) worker.cpu_seconds = cpu_time(worker.pid());
   wake_when_old(worker);
-  if (worker.standby) {
+  worker.was_ready = true;
+  if (worker.pid() > 0) report(worker, WorkerEvent::Kind::ready);
+  if (replacement_ && replacement_->trial == &worker) {
+    adopt(worker);
+  } else if (worker.standby) {
     for (const auto& old : workers_)
       if (old->successor == &worker) check_worn(*old, worker.last_answer_at);
   } else {
     set_idle(worker);
+    check_ready();
   }
   pump_later();
 }
@@ -175,6 +207,7 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
   const bool expected = worker.stage == PoolWorker::Stage::retiring;
   worker.stage = PoolWorker::Stage::ended;
   worker.lost_calls.reset();
+  report_end(worker, status, error, expected);
   for (const auto& other : workers_) {
     if (other->successor == &worker) other->successor = nullptr;
     if (other.get() == worker.successor) other->standby = false;
@@ -191,6 +224,10 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
 }
 
 void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error& error) {
+  if (worker->trial) {
+    if (replacement_ && replacement_->trial == worker.get()) trial_failed(error);
+    return;
+  }
   if (worker->successor) {
     take_over(*std::exchange(worker->successor, nullptr));
   } else {
@@ -200,22 +237,38 @@ void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error&
 }
 
 void PoolCore::start_failed(const Error& error) {
-  if (error.code() == Errc::unknown_function || !next_pattern()->replicas->alive())
-    return fail_waiting(error);  // another child would fail as well
+  const bool for_ever = error.code() == Errc::unknown_function || !patterns_.alive();
+  // Another child would fail as well.  Only after a replacement there may be some that work.
+  if (for_ever && !proven()) {
+    unhealthy_ = error;  // children that only have to be kept are not tried again
+    end_roll(error);
+    return fail_waiting(error);
+  }
   ++failed_starts_;
   failed_at_ = now_ns();
-  const unsigned doubled = std::min(failed_starts_ - 1, 20U);
-  start_at_ = failed_at_ + std::min(first_pause_ns << doubled, longest_pause_ns);
+  start_at_ = failed_at_ + pause_after(failed_starts_);
   wake_at(start_at_);
-  if (failed_starts_ < options_.max_failed_starts || proven()) return;
-  unhealthy_ =
+  if (!for_ever && failed_starts_ < options_.max_failed_starts) return;
+  const Error reason = for_ever ? error : unhealthy_after(failed_starts_, error);
+  end_roll(reason);
+  if (proven()) return;
+  unhealthy_ = reason;
+  fail_waiting(reason);
+}
+
+std::int64_t pause_after(unsigned failed_starts) noexcept {
+  const unsigned doubled = std::min(failed_starts - 1, 20U);
+  return std::min(first_pause_ns << doubled, longest_pause_ns);
+}
+
+Error unhealthy_after(unsigned failed_starts, const Error& last) {
+  const Error error =
       Error(Errc::unhealthy,
-            "unhealthy: " + std::to_string(failed_starts_) +
-                " children in a row ended before their first call; the last error: " + error.what())
-          .with_remote_type(error.remote_type())
-          .with_os_error(error.os_error());
-  if (error.exit()) unhealthy_ = unhealthy_->with_exit(*error.exit());
-  fail_waiting(*unhealthy_);
+            "unhealthy: " + std::to_string(failed_starts) +
+                " children in a row ended before their first call; the last error: " + last.what())
+          .with_remote_type(last.remote_type())
+          .with_os_error(last.os_error());
+  return last.exit() ? error.with_exit(*last.exit()) : error;
 }
 
 // ---- worn children ----
@@ -235,7 +288,8 @@ void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
   const bool standby_ready =
       worker.successor && worker.successor->stage == PoolWorker::Stage::ready;
   if (left == 0 || (worker.worn && standby_ready)) return replace(worker);
-  if (!worker.successor && stage_ == Stage::open && now >= start_at_) start_one(&worker);
+  if (!worker.successor && stage_ == Stage::open && now >= start_at_ && may_start_successor(worker))
+    start_one(&worker);
 }
 
 void PoolCore::check_memory(PoolWorker& worker, std::int64_t now) {
@@ -284,6 +338,7 @@ void PoolCore::take_over(PoolWorker& worker) {
   worker.standby = false;
   if (worker.stage == PoolWorker::Stage::ready) set_idle(worker);
   wake_when_old(worker);
+  check_ready();
 }
 
 // It may be too old already: while it started, or waited for another's end, age was no reason to

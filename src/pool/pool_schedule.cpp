@@ -113,6 +113,7 @@ void PoolCore::pump() {
       send_chunk(*worker);
   }
   start_wanted();
+  if (replacement_ || rolling_) advance_replacement();
   balance();
 }
 

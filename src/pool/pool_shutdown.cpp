@@ -10,8 +10,15 @@ namespace evparallel::detail {
 // ---- the end of the pool ----
 
 void PoolCore::close() {
-  if (stage_ == Stage::open) stage_ = Stage::closing;
-  if (loop_->alive()) pump_later();
+  const bool was_open = stage_ == Stage::open;
+  if (was_open) stage_ = Stage::closing;
+  if (!loop_->alive()) return;
+  if (was_open) {
+    const Error closed(Errc::cancelled, "cancelled: the pool was closed");
+    call_later(on_ready_, closed);
+    if (replacement_) end_replacement(closed);
+  }
+  pump_later();
 }
 
 void PoolCore::end_if_closed() {
@@ -20,6 +27,7 @@ void PoolCore::end_if_closed() {
   for (const auto& worker : workers_)
     if (worker->stage <= PoolWorker::Stage::ready) retire(*worker);
   stop_at_ = no_deadline;
+  if (is_over()) call_later(on_closed_, {});
 }
 
 void PoolCore::shutdown(std::chrono::milliseconds grace) {
@@ -27,6 +35,9 @@ void PoolCore::shutdown(std::chrono::milliseconds grace) {
   if (stage_ >= Stage::stopping) return;
   stage_ = Stage::stopping;
   if (!loop_->alive()) return;
+  const Error shut_down(Errc::cancelled, "cancelled: the pool was shut down");
+  call_later(on_ready_, shut_down);
+  if (replacement_) end_replacement(shut_down);
   while (!queue_.empty())
     give_up_waiting(queue_.begin()->first.second,
                     Error(Errc::cancelled, "cancelled: the pool was shut down"));
@@ -52,14 +63,14 @@ void PoolCore::end_stopping() {
                    std::move(item.second.answer));
   counts_.failed += calls_.size();
   calls_.clear();
-  for (const auto& worker : take_workers()) {
-    worker->terminate(options_.child.grace);
-    worker->abort();
-  }
+  forget_work();
+  const std::vector<std::shared_ptr<PoolWorker>> workers = workers_;
+  for (const auto& worker : workers)
+    if (worker->stage != PoolWorker::Stage::ended) worker->give_up(options_.child.grace);
 }
 
-// Removes all children; nothing that they send is handled any more.
-std::vector<std::shared_ptr<PoolWorker>> PoolCore::take_workers() noexcept {
+// No answer of a child is expected any more.
+void PoolCore::forget_work() noexcept {
   idle_.clear();
   chunks_.clear();
   queue_.clear();
@@ -67,6 +78,11 @@ std::vector<std::shared_ptr<PoolWorker>> PoolCore::take_workers() noexcept {
   deadlines_.clear();
   sent_priorities_.clear();
   sent_items_ = 0;
+}
+
+// Removes all children; nothing that they send is handled any more.
+std::vector<std::shared_ptr<PoolWorker>> PoolCore::take_workers() noexcept {
+  forget_work();
   return std::exchange(workers_, {});
 }
 
@@ -76,6 +92,8 @@ void PoolCore::abort() noexcept {
   clock_.unset();
   pull_turn_.unset();
   drain_.release();
+  on_worker_.release();
+  const OnceCallbacks never_called = std::exchange(on_closed_, {});
   const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
   for (const auto& map : maps) {
     map->pool_gone();
@@ -85,6 +103,10 @@ void PoolCore::abort() noexcept {
   calls.swap(calls_);
   for (const auto& worker : take_workers()) worker->abort();
   if (!loop_->alive()) return;
+  replacement_.reset();
+  const Error dropped(Errc::cancelled, "cancelled: the pool was dropped");
+  call_later(on_ready_, dropped);
+  call_later(on_replaced_, dropped);
   for (auto& item : calls) {
     loop_->hold();
     loop_->defer([loop = loop_, answer = std::move(item.second.answer),
@@ -108,7 +130,11 @@ void PoolCore::on_loop_destroyed() noexcept {
   const std::vector<std::shared_ptr<MapCore>> maps = std::exchange(maps_, {});
   std::unordered_map<std::uint64_t, PoolCall> calls;
   calls.swap(calls_);
+  const OnceCallbacks on_ready = std::exchange(on_ready_, {});
+  const OnceCallbacks on_replaced = std::exchange(on_replaced_, {});
+  const OnceCallbacks on_closed = std::exchange(on_closed_, {});
   drain_.release();
+  on_worker_.release();
   for (const auto& map : maps) map->on_loop_destroyed();
   for (const auto& worker : take_workers()) worker->abort();
   pending_ = 0;

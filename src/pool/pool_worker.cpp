@@ -61,6 +61,7 @@ bool PoolWorker::take_back_sent(std::uint64_t id) {
   const auto found = find_sent(id);
   if (found == sent.end() || !callee_.take_back(found->remote_id)) return false;
   sent_total -= take_sent(id)->items;
+  end_if_done();
   return true;
 }
 
@@ -91,6 +92,15 @@ void PoolWorker::end_if_done() {
   if (stage == Stage::retiring && free()) callee_.shutdown();
 }
 
+void PoolWorker::give_up(std::chrono::milliseconds grace) {
+  stage = Stage::retiring;
+  sent.clear();
+  chunks = 0;
+  lost_calls.reset();
+  callee_.terminate(grace);
+  callee_.close();
+}
+
 void PoolWorker::abort() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
@@ -114,6 +124,11 @@ void PoolWorker::on_result(std::uint64_t id, Reader* in, const Error* error) {
 // The pool counts the call as pending.
 void PoolWorker::complete_later(const Error& error, Answer answer) {
   loop_->defer([error, answer = std::move(answer)]() mutable { answer(nullptr, &error); });
+}
+
+void PoolWorker::on_started() {
+  const auto keep = shared_from_this();
+  if (pool_) pool_->child_started(*this);
 }
 
 void PoolWorker::on_ready() {

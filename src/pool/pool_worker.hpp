@@ -44,7 +44,8 @@ public:
   void set_deadline_of_sent(std::uint64_t id, std::chrono::nanoseconds);
   // Sends nothing more; the child ends when it has answered.
   void retire();
-  void terminate(std::chrono::milliseconds grace) { callee_.terminate(grace); }
+  // Sends SIGTERM to the child, and SIGKILL `grace` later; its answers are not handled any more.
+  void give_up(std::chrono::milliseconds grace);
   // Ends the child without further callbacks.
   void abort() noexcept;
   pid_t pid() const noexcept { return callee_.pid(); }
@@ -65,8 +66,11 @@ public:
   Stage stage = Stage::starting;
   bool standby = false;      // it waits for the end of the child that it replaces
   bool worn = false;         // it is replaced when that is possible
+  bool trial = false;        // the first child of a replacement, until it is ready
+  bool outdated = false;     // it runs the old function of a pool that has a new one
   bool spent = false;        // another call could need more processor time than it may use
   bool recycles = false;     // it replaces a child that was worn
+  bool was_ready = false;    // it has reported that it is ready for calls
   bool begun = false;        // it has begun a call, or answered one
   std::uint32_t chunks = 0;  // of `sent`
   PoolWorker* successor = nullptr;
@@ -87,6 +91,7 @@ private:
 
   const std::shared_ptr<Loop>& loop() const noexcept override { return loop_; }
   const ChildSpec& spec() const noexcept override { return *spec_; }
+  void on_started() override;
   void on_ready() override;
   void complete_later(const Error&, Answer) override;
   void on_abandoned_call_done(std::uint64_t remote_id) override;

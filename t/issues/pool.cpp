@@ -1,12 +1,16 @@
 // pool.cpp - ranges whose begin and end are no members, and iterators that cannot be copied, did not compile in a map;
 // items were cast to the argument of the pool's function; a start task that hung took its child out for good, and one
-// that threw each time was an overload; the limit of processor time of a child ended the innocent call that reached it.
+// that threw each time was an overload; the limit of processor time of a child ended the innocent call that reached it;
+// kept children of a stopped snapshot were started without a pause; a replaced child whose calls were all taken back did
+// not end.
+#include "calling.hpp"
 #include "errors.hpp"
 #include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -383,4 +387,46 @@ BOOST_AUTO_TEST_CASE(each_item_of_a_chunk_has_processor_time_of_its_own) {
   loop.run();
   BOOST_TEST(values == 5);
   BOOST_TEST(pool.stats().started == 1u);
+}
+
+// ---- children that are kept ----
+
+BOOST_AUTO_TEST_CASE(a_pool_without_a_snapshot_does_not_start_its_kept_children_again_and_again) {
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = options.min_workers = 2;
+  options.snapshots = {&snapshot};
+  auto pool = par::pool(
+      loop, [](int x) { return x; }, options);
+  snapshot.stop();
+  testing::turn(loop, 50);
+  BOOST_TEST(pool.stats().started <= 2u);
+  BOOST_TEST((pool.wait(1).error().code() == par::Errc::no_snapshot));
+}
+
+// ---- replaced children ----
+
+BOOST_AUTO_TEST_CASE(a_replaced_child_ends_when_all_its_calls_were_taken_back) {
+  par::Reactor loop;
+  par::PoolOptions options;
+  options.workers = 1;
+  auto pool = par::pool(
+      loop, [](int) { return static_cast<int>(::getpid()); }, options);
+  pid_t old = 0;
+  for (int i = 0; i < 100; ++i) old = pool.wait(i).value();  // calls are short: they are sent ahead
+  BOOST_TEST(::kill(old, SIGSTOP) == 0);
+  BOOST_TEST(testing::eventually([&] { return testing::state_of(old) == 'T'; }));
+  int answers = 0;
+  for (int i = 0; i < 5; ++i) pool.submit(i, [&](par::Result<int> r) { answers += r.value() > 0; });
+  bool replaced = false;
+  pool.replace();
+  pool.on_replaced([&](par::Result<void> r) { replaced = r.has_value(); });
+  // A single call that was sent to the old child stays there.
+  BOOST_TEST(testing::loop_until(loop, [&] { return answers >= 4; }));
+  BOOST_TEST(!replaced);
+  BOOST_TEST(::kill(old, SIGCONT) == 0);
+  BOOST_TEST(testing::loop_until(loop, [&] { return replaced; }));
+  BOOST_TEST(answers == 5);
+  BOOST_TEST(testing::gone(old));
 }

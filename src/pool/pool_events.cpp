@@ -1,0 +1,121 @@
+// pool_events.cpp - what a pool reports about itself: ready, closed, and the life of each child.
+// Runs in: parent.  Licence: see COPYING.
+#include "pool/pool_core.hpp"
+
+#include <algorithm>
+
+namespace evparallel::detail {
+
+// ---- callbacks that are called once ----
+
+// Each is called in a later callback of the loop, which it holds until then.
+void PoolCore::call_later(OnceCallbacks& callbacks, const Result<void>& result) {
+  for (auto& callback : std::exchange(callbacks, {})) {
+    loop_->hold();
+    loop_->defer([loop = loop_, callback = std::move(callback), result]() mutable {
+      loop->release();  // first: a callback may throw
+      callback(result);
+    });
+  }
+  update_hold();
+}
+
+void PoolCore::update_hold() noexcept {
+  if (!loop_->alive()) return;
+  const bool ends = stage_ == Stage::closing || stage_ == Stage::stopping;
+  const bool wanted = !on_ready_.empty() || replacement_ || (ends && !on_closed_.empty());
+  if (wanted == std::exchange(holds_, wanted)) return;
+  if (wanted)
+    loop_->hold();
+  else
+    loop_->release();
+}
+
+// ---- on_ready ----
+
+std::size_t PoolCore::least_ready() const noexcept {
+  return std::max<std::size_t>(options_.min_workers, 1);
+}
+
+bool PoolCore::is_ready() const noexcept {
+  const auto ready = std::count_if(workers_.begin(), workers_.end(), [](const auto& worker) {
+    return worker->stage == PoolWorker::Stage::ready && !worker->standby;
+  });
+  return static_cast<std::size_t>(ready) >= least_ready();
+}
+
+void PoolCore::check_ready() {
+  if (!on_ready_.empty() && is_ready()) call_later(on_ready_, {});
+}
+
+void PoolCore::add_on_ready(Callback<void(Result<void>)> callback) {
+  if (!callback || !loop_->alive()) return;
+  on_ready_.push_back(std::move(callback));
+  if (stage_ != Stage::open)
+    return call_later(on_ready_, Error(Errc::cancelled, "cancelled: the pool was closed"));
+  if (unhealthy_ && now_ns() < start_at_ && !proven()) return call_later(on_ready_, *unhealthy_);
+  update_hold();
+  check_ready();
+  pump_later();
+}
+
+// ---- on_replaced ----
+
+void PoolCore::add_on_replaced(Callback<void(Result<void>)> callback) {
+  if (!callback || !loop_->alive()) return;
+  on_replaced_.push_back(std::move(callback));
+  if (!replacement_) call_later(on_replaced_, {});
+}
+
+// ---- on_closed ----
+
+bool PoolCore::is_over() const noexcept {
+  return (stage_ == Stage::closing || stage_ == Stage::stopping) && pending_ == 0 &&
+         workers_.empty();
+}
+
+void PoolCore::add_on_closed(Callback<void()> callback) {
+  if (!callback || !loop_->alive()) return;
+  on_closed_.push_back(
+      [callback = std::move(callback)](const Result<void>&) mutable { callback(); });
+  if (is_over()) return call_later(on_closed_, {});
+  update_hold();
+}
+
+// ---- on_worker ----
+
+// Called later, because the callback may destroy the pool and whatever is at work here.
+void PoolCore::report(const PoolWorker& worker, WorkerEvent::Kind kind) {
+  if (!on_worker_.is_set()) return;
+  WorkerEvent event;
+  event.kind = kind;
+  event.pid = worker.pid();
+  loop_->defer([self = shared_from_this(), event] { self->on_worker_(event); });
+}
+
+void PoolCore::report_end(const PoolWorker& worker, const ExitStatus& status, const Error& error,
+                          bool expected) {
+  if (!on_worker_.is_set()) return;
+  WorkerEvent event;
+  event.kind = WorkerEvent::Kind::ended;
+  event.pid = status.pid;
+  event.status = status;
+  event.calls = worker.answered;
+  event.expected = expected;
+  if (!expected && !worker.begun) event.error = error;
+  loop_->defer([self = shared_from_this(), event] { self->on_worker_(event); });
+}
+
+void PoolCore::report_not_started(const PoolWorker& worker, const Error& error) {
+  ExitStatus status;
+  status.cause = Cause::not_started;
+  report_end(worker, status, error, false);
+}
+
+// The child may have said that it is ready before its fork is reported.
+void PoolCore::child_started(PoolWorker& worker) {
+  report(worker, WorkerEvent::Kind::started);
+  if (worker.was_ready) report(worker, WorkerEvent::Kind::ready);
+}
+
+}  // namespace evparallel::detail
