@@ -221,6 +221,7 @@ const char* reason(const ExitStatus& status) {
     case Cause::cpu_limit: return ": it reached its limit of processor time";
     case Cause::out_of_memory: return ": out of memory";
     case Cause::crash:
+      if (status.of_snapshot) return ", not by this library";
       return status.signal() == SIGKILL ? ", sent from outside, perhaps because memory ran out"
                                         : "";
     default: return "";
@@ -242,7 +243,7 @@ std::string last_line(const std::string& words) {
 
 std::string ExitStatus::describe() const {
   if (cause == Cause::not_started) return "the child could not be forked";
-  std::string text = "child " + std::to_string(pid);
+  std::string text = (of_snapshot ? "snapshot process " : "child ") + std::to_string(pid);
   if (cause == Cause::snapshot_lost) return text + " was lost with its snapshot";
   if (exited() && code() == 0) return text + " ended normally" + reason(*this);
   if (exited()) {

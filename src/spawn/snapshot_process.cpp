@@ -54,7 +54,8 @@ std::string SnapshotProcess::described() const {
 }
 
 Error SnapshotProcess::was_stopped() const {
-  return Error(Errc::no_snapshot, "no snapshot: " + described() + " was stopped");
+  return Error(Errc::no_snapshot, "no snapshot: " + described() +
+                                      " was stopped: name another one in Options::snapshot");
 }
 
 Error SnapshotProcess::is_dead() const {

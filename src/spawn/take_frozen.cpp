@@ -37,8 +37,7 @@ FreezeReply SnapshotProcess::wait_until_frozen() {
   if (packet.flow != IoResult::done) reply.outcome = {FreezeStep::end, 0, 0};
   if (reply.outcome.failed_at == FreezeStep::none) return reply;
   const std::string how = wait_for_end();
-  if (packet.flow == IoResult::done) throw error_of(reply.outcome);
-  throw Error(Errc::spawn_failed, error_of(reply.outcome).what() + how);
+  throw error_of(reply.outcome, how);
 }
 
 void SnapshotProcess::fork_from(SnapshotProcess& first) {

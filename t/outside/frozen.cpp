@@ -41,7 +41,8 @@ void testing_main_init() {
   par::SnapshotOptions options;
   options.freeze = true;
   const auto error = error_of([&] { const par::Snapshot snapshot(options); });
-  const bool good = error && error->code() == par::Errc::refused && has(error->what(), expected);
+  const bool good = error && error->code() == par::Errc::refused && has(error->what(), expected) &&
+                    has(error->what(), "or set SnapshotOptions::freeze to false");
   if (!good) std::printf("%s, and not: %s\n", error ? error->what() : "no error", expected);
   std::fflush(stdout);
   ::_exit(good ? 0 : 1);

@@ -379,7 +379,8 @@ BOOST_AUTO_TEST_CASE(a_request_to_a_stopped_snapshot_fails_without_an_exception)
     for (const std::size_t i : {0u, 2u}) {
       BOOST_TEST(received[i] == "no_snapshot");
       BOOST_TEST(received[i + 1] == "no snapshot: moment 100, process " +
-                                        std::to_string(snapshot.pid()) + " was stopped");
+                                        std::to_string(snapshot.pid()) +
+                                        " was stopped: name another one in Options::snapshot");
     }
     BOOST_TEST((cause == par::Cause::not_started));
   }
