@@ -130,11 +130,13 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   shared->modules = modules_now();
   shared->out_of_memory.watch();
   std::shared_ptr<Replicas> replicas(new Replicas(shared));
-  if (options.freeze) replicas->all_ = SnapshotProcess::take_frozen(shared, options);
-  for (std::size_t i = replicas->all_.size(); i < options.replicas; ++i)
-    replicas->all_.push_back(SnapshotProcess::take(shared, options));
+  replicas->spares_ = options.spares;
+  if (options.freeze)
+    for (auto& one : SnapshotProcess::take_frozen(shared, options)) replicas->add(std::move(one));
+  for (std::size_t i = replicas->places_.size(); i < options.replicas; ++i)
+    replicas->add(SnapshotProcess::take(shared, options));
   if (options.spares > 0)
-    for (const auto& one : replicas->all_) one->keep_spares(options.spares);
+    for (const Place& place : replicas->places_) place.process->keep_spares(options.spares);
   return replicas;
 }
 
@@ -208,7 +210,7 @@ void Replicas::use_inheritance() {
   if (!inheritance) return;
   const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*inheritance);
   std::shared_ptr<Replicas> replicas(new Replicas(entry->shared()));
-  replicas->all_.push_back(entry);
+  replicas->add(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
 }

@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
+#include "base/names.hpp"
 #include "system/failpoint.hpp"
 #include "codec/task_frame.hpp"
 #include "spawn/known_functions.hpp"
@@ -59,13 +60,25 @@ Error SnapshotProcess::was_stopped() const {
 }
 
 Error SnapshotProcess::is_dead() const {
-  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+  const std::string end = how_ ? end_in_words(*how_) : "is dead";
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " " + end);
 }
 
+// Nothing is left that could fork a process in its place.
 Error SnapshotProcess::none_lives() const {
-  if (shared_->replicas == 1) return is_dead();
-  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead, and so are all " +
-                                        std::to_string(shared_->replicas) + " replicas");
+  if (!serves_) return was_not_forked();
+  const bool only_one = shared_->replicas == 1;
+  const std::string others = only_one
+                                 ? "; there is no replica that could take over"
+                                 : "; all " + std::to_string(shared_->replicas) +
+                                       " replicas are dead, and none is left to fork another one";
+  return Error(Errc::snapshot_lost, is_dead().what() + others +
+                                        ": take another snapshot, and set more " +
+                                        "SnapshotOptions::replicas if others end its processes");
+}
+
+Error SnapshotProcess::why_gone() const {
+  return state_ == State::stopped ? was_stopped() : none_lives();
 }
 
 // ---- requests ----
@@ -99,8 +112,7 @@ std::optional<Error> SnapshotProcess::why_not(const Task& task) {
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be contacted now",
                         unreachable);
-  if (state_ == State::stopped) return was_stopped();
-  if (state_ == State::lost) return none_lives();
+  if (state_ == State::stopped || state_ == State::lost) return why_gone();
   return std::nullopt;
 }
 
@@ -307,13 +319,16 @@ void SnapshotProcess::take_report(const Report& report) {
                  described().c_str(), std::strerror(report.code));
     return;
   }
+  if (report.kind == ReportKind::begun || report.kind == ReportKind::replica_forked)
+    return take_start(report);
   if (report.id == no_spawn) refused_ = true;
   SpawnRecord* const child = living_.find(report.id);
   if (!child) return;
   switch (report.kind) {
     case ReportKind::orphans:
     case ReportKind::refused_to_wait:
-    case ReportKind::begun: break;
+    case ReportKind::begun:
+    case ReportKind::replica_forked: break;
     case ReportKind::spawned:
       child->pid = number_here(report.pid);
       child->born_before = report.born_before;

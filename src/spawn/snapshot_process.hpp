@@ -50,6 +50,21 @@ struct SnapshotShared {
   std::uint64_t next_spare = 0;  // unique over all replicas, too
 };
 
+class SnapshotProcess;
+
+// The callbacks of a process of a snapshot to the set of all of them.
+class ReplicaObserver {
+public:
+  // A process that was forked from a living one serves now.
+  virtual void on_serving(SnapshotProcess&) = 0;
+  // It has ended without being stopped, and is reaped; or it never was forked.  Called again when
+  // look_again_in() is over, and by a new loop.
+  virtual void on_over(SnapshotProcess&) = 0;
+
+protected:
+  ~ReplicaObserver() = default;
+};
+
 // How a spawn ended; reported exactly once for each spawn.
 struct SpawnOutcome {
   std::optional<ExitStatus> status;  // how the child ended
@@ -81,6 +96,12 @@ public:
   // Error{refused}, Error{spawn_failed}.
   static std::vector<std::shared_ptr<SnapshotProcess>> take_frozen(std::shared_ptr<SnapshotShared>,
                                                                    const SnapshotOptions&);
+  // Asks `living`, which may still be on its way itself, to fork one beside it.  Does not wait:
+  // the new process may be asked for children at once.  `name`: its own name, or none.
+  // Fails: Error{spawn_failed} (no descriptors, no memory).
+  static std::shared_ptr<SnapshotProcess> fork_beside(SnapshotProcess& living,
+                                                      std::shared_ptr<SnapshotShared>,
+                                                      const std::string* name);
   // In a child: the snapshot that forked it.
   static std::shared_ptr<SnapshotProcess> of_child(Inheritance&);
   // Reaps the snapshots whose handles are destroyed, as far as they have ended.
@@ -90,11 +111,29 @@ public:
 
   pid_t pid() const noexcept { return pid_; }
   const std::shared_ptr<SnapshotShared>& shared() const noexcept { return shared_; }
+  // The loop that receives its reports; may be null, or not alive any more.
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
 
   bool alive() const noexcept;
   // The same, and its socket has not hung up; this may be known before the loop reports it.
   bool can_be_asked() const noexcept;
+  // It has begun to serve, as far as is known.
+  bool serves() const noexcept { return serves_; }
+  // It has ended without being stopped, and is reaped; or it never was forked.
+  bool over() const noexcept { return state_ == State::lost && reaped_; }
+  // How it has ended is still to be reported, to an on_lost callback that is not set yet.
+  bool has_unreported_loss() const noexcept { return loss_.has_value(); }
+  // Whether a living process can fork one beside it: not in a pid namespace that does not see this
+  // process.
+  bool can_fork_beside() const noexcept { return knows_numbers_; }
   void stop() noexcept;
+  void observe(std::weak_ptr<ReplicaObserver> observer) noexcept {
+    observer_ = std::move(observer);
+  }
+  // For one that is over: calls on_over() again then.  Without a loop the next loop calls it.
+  void look_again_in(std::chrono::nanoseconds);
+  // Why no child can be had from it any more.  Requires: it is stopped, or has ended.
+  Error why_gone() const;
 
   // From now on this loop receives its reports.
   // Fails: std::logic_error if another reactor uses this snapshot.
@@ -140,6 +179,8 @@ public:
   // From now on `count` children are forked ahead, and each one that a spawn takes is replaced.
   // Fails: Error{spawn_failed} (no descriptors).
   void keep_spares(unsigned count);
+  // The same; what cannot be had now is tried again with the next spawn.
+  void keep_spares_if_possible(unsigned count);
 
   // The number of orphans that it has killed, as of the last report.
   std::uint64_t orphans() const noexcept { return orphans_killed_; }
@@ -162,9 +203,14 @@ private:
   void wait_until_serving();
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
+  void send_start(const OwnedFd& slots, const std::string* name);
+  void send_now();
+  void take_start(const Report&);
+  Error was_not_forked() const;
   std::string described() const;
   std::optional<Error> why_not(const Task&);
   Error was_stopped() const;
+  std::string how_it_ended() const;
   Error is_dead() const;
   Error none_lives() const;
   int connect();
@@ -177,7 +223,10 @@ private:
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
+  bool wait_for_status();
   void reap();
+  void lose_children();
+  void lose_child(const SpawnRecord&, const Error& why);
   void kill_survivors() noexcept;
   ExitStatus loss_of(const Reaped&);
   void report_loss();
@@ -211,7 +260,12 @@ private:
   Event read_event_;
   Event write_event_;
   Event reap_event_;
+  bool serves_ = true;   // false: it was asked for, and has not reported that it serves
+  int start_error_ = 0;  // an errno: it could not be forked, or could not serve
   bool reaped_ = false;
+  int looks_ = 0;                  // for its end, since its socket has ended
+  std::optional<ExitStatus> how_;  // it has ended, if that is known
+  std::weak_ptr<ReplicaObserver> observer_;
   bool knows_numbers_ = true;           // the snapshot has the same pids as this process
   std::vector<SpawnRecord> survivors_;  // children that lived when it was lost; until it is reaped
   std::optional<ExitStatus> loss_;  // How it has ended without being stopped; until it is reported.

@@ -289,7 +289,8 @@ BOOST_AUTO_TEST_CASE(replicas_outlive_the_first) {
     if (!gone(pids[2])) return 4;
     auto f = par::run(
         loop, [] { return ::getppid(); }, in(snapshot));
-    if (ask(loop, f) != pids[1]) return 5;
+    const pid_t from = ask(loop, f);
+    if (from == pids[0] || from == pids[2]) return 5;
     return lost.size() == 2 && lost[1] == pids[2] ? 0 : 6;
   });
   BOOST_TEST(status == 0);
@@ -444,4 +445,35 @@ BOOST_AUTO_TEST_CASE(freezing_is_refused_under_valgrind) {
   if (std::system(("valgrind -q " + own_path() + " --version >/dev/null 2>&1").c_str()) != 0)
     return testing::skip("valgrind cannot run this program");
   BOOST_TEST(probed("it runs under valgrind", "", "valgrind") == 0);
+}
+
+// The new process maps the files of the one that forked it.
+BOOST_AUTO_TEST_CASE(a_new_replica_of_a_frozen_snapshot_is_frozen) {
+  if (testing::skipped_unfrozen()) return;
+  const int status = elsewhere([] {
+    fill_table();
+    par::Snapshot snapshot(frozen(2));
+    const std::vector<pid_t> before = snapshot.pids();
+    par::Reactor loop;
+    auto f = par::run(loop, look_up, in(snapshot));
+    const std::string row = ask(loop, f, 1);
+    if (row == "none") return 1;
+    ::kill(before[1], SIGKILL);
+    if (!testing::loop_until(loop, [&] { return snapshot.pids()[1] != before[1]; })) return 2;
+    const auto frozen_mappings = [](pid_t pid) {
+      std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+      int count = 0;
+      for (std::string line; std::getline(maps, line);)
+        count += line.find("evparallel frozen") != line.npos;
+      return count;
+    };
+    const int mappings = frozen_mappings(snapshot.pids()[1]);
+    if (mappings == 0 || mappings != frozen_mappings(before[0])) return 3;
+    for (int i = 0; i < 2; ++i) {
+      auto g = par::run(loop, look_up, in(snapshot));
+      if (ask(loop, g, 1) != row) return 4;
+    }
+    return 0;
+  });
+  BOOST_TEST(status == 0);
 }
