@@ -26,14 +26,25 @@ const std::shared_ptr<SnapshotProcess>& Replicas::next(const std::shared_ptr<Loo
     if (place.successor) place.successor->bind(loop);
   }
   for (const auto& one : replaced_) one->bind(loop);
-  for (std::size_t i = 0; places_.size() > 1 && i < places_.size(); ++i) {
-    const std::shared_ptr<SnapshotProcess>& one = places_[turn_++ % places_.size()].process;
-    if (one->can_be_asked()) return one;
+  for (std::size_t i = 0; places_.size() > 1 && i < active(); ++i) {
+    Place& place = places_[turn_++ % active()];
+    if (place.process->can_be_asked() || use_standby(place)) return place.process;
   }
   // Requests wait in the socket of a process that does not serve yet.
   for (const Place& place : places_)
     if (place.successor && place.successor->can_be_asked()) return place.successor;
   return places_.front().process;
+}
+
+// Puts the standby into this place, whose process is dead, perhaps not reported to be.
+bool Replicas::use_standby(Place& place) {
+  Place& standby = places_.back();
+  if (!standby_ || &standby == &place) return false;
+  if (!standby.process->serves() || !standby.process->can_be_asked()) return false;
+  std::swap(place, standby);
+  if (!standby.successor) fill(standby);  // before it is asked for a child, which may kill it
+  if (spares_ > 0) place.process->keep_spares_if_possible(spares_);
+  return true;
 }
 
 bool Replicas::alive() const noexcept {
@@ -95,7 +106,8 @@ void Replicas::on_serving(SnapshotProcess& process) {
   if (stopped_) return;
   for (Place& place : places_)
     if (place.successor.get() == &process) replace(place);
-  if (spares_ > 0) process.keep_spares_if_possible(spares_);
+  const bool is_standby = standby_ && places_.back().process.get() == &process;
+  if (spares_ > 0 && !is_standby) process.keep_spares_if_possible(spares_);
   fill_places();
 }
 
@@ -109,28 +121,29 @@ void Replicas::replace(Place& place) {
   place.process = std::move(place.successor);
 }
 
-void Replicas::on_over(SnapshotProcess& process) {
+void Replicas::on_loss(SnapshotProcess& process) {
   if (stopped_) return;
   for (Place& place : places_)
     if (place.successor.get() == &process) {
       place.successor = nullptr;
-      return place.process->look_again_in(retry_after);
+      if (process.has_failed_to_start()) return place.process->look_again_in(retry_after);
     }
   fill_places();
 }
 
 void Replicas::fill_places() {
   for (Place& place : places_)
-    if (place.process->over() && !place.successor) fill(place);
+    if (place.process->is_lost()) use_standby(place);
+  for (Place& place : places_)
+    if (place.process->is_lost() && !place.successor) fill(place);
 }
 
-// If none lives now, the next one that serves comes here again.
 void Replicas::fill(Place& place) {
-  SnapshotProcess* const from = living();
+  SnapshotProcess* const from = one_to_fork_from();
   const std::shared_ptr<Loop>& loop = place.process->loop();
   if (!from || !from->can_fork_beside() || !loop || !loop->alive()) return;
   const std::int64_t now = now_ns();
-  if (const std::int64_t wait = fork_limit_.wait_time(now))
+  if (const std::int64_t wait = fork_limit_.wait_time(now, living() > 1))
     return place.process->look_again_in(std::chrono::nanoseconds(wait));
   fork_limit_.count(now);
   try {
@@ -143,10 +156,42 @@ void Replicas::fill(Place& place) {
   place.successor->bind(loop);
 }
 
-SnapshotProcess* Replicas::living() const noexcept {
+std::size_t Replicas::living() const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(places_.begin(), places_.end(),
+                    [](const Place& place) { return place.process->can_be_asked(); }));
+}
+
+// One that serves; or else one that is on its way, and keeps the request in its socket.
+SnapshotProcess* Replicas::one_to_fork_from() const noexcept {
+  SnapshotProcess* found = nullptr;
   for (const Place& place : places_)
-    if (place.process->serves() && place.process->can_be_asked()) return place.process.get();
-  return nullptr;
+    for (SnapshotProcess* const one : {place.process.get(), place.successor.get()})
+      if (one && (!found || !found->serves()) && one->can_be_asked()) found = one;
+  return found;
+}
+
+// ---- clones ----
+
+void Replicas::refuse_clone() const {
+  if (!is_at_home()) throw another_process_has_it();
+  if (stopped_) throw places_.front().process->why_gone();
+}
+
+std::shared_ptr<Replicas> Replicas::clone(const std::string* name) {
+  refuse_clone();
+  SnapshotProcess* const from = one_to_fork_from();
+  if (!from) throw places_.front().process->why_gone();
+  if (!from->can_fork_beside())
+    throw Error(Errc::refused,
+                "refused: a snapshot in another pid namespace cannot be cloned: take another "
+                "Snapshot before the Reactor is created");
+  std::shared_ptr<Replicas> copy(new Replicas(shared_->cloned(name)));
+  copy->standby_ = standby_;
+  copy->spares_ = spares_;
+  for (std::size_t i = 0; i < places_.size(); ++i)
+    copy->add(SnapshotProcess::fork_beside(*from, copy->shared_, name));
+  return copy;
 }
 
 Error Replicas::another_process_has_it() const {

@@ -38,6 +38,8 @@ public:
   std::uint64_t frozen() const noexcept { return shared_->frozen; }
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
+  // Does not wait.  `name`: the name of the clone; null: the same one.  Fails: as Snapshot::clone().
+  std::shared_ptr<Replicas> clone(const std::string* name);
   CancelTable& cancel_table() const noexcept { return *shared_->cancel_table; }
   const Modules& modules() const noexcept { return *shared_->modules; }
 
@@ -53,19 +55,24 @@ private:
   void add(std::shared_ptr<SnapshotProcess>);
   void inform(SnapshotProcess&);
   void replace(Place&);
+  std::size_t active() const noexcept { return places_.size() - (standby_ ? 1 : 0); }
+  bool use_standby(Place&);
+  void refuse_clone() const;
   void on_serving(SnapshotProcess&) override;
-  void on_over(SnapshotProcess&) override;
+  void on_loss(SnapshotProcess&) override;
   void fill_places();
   void fill(Place&);
-  SnapshotProcess* living() const noexcept;
+  std::size_t living() const noexcept;
+  SnapshotProcess* one_to_fork_from() const noexcept;
 
   std::shared_ptr<SnapshotShared> shared_;
   std::vector<Place> places_;  // never empty
   std::size_t turn_ = 0;
-  unsigned spares_ = 0;  // of each process
+  bool standby_ = false;  // the last place is that of the standby
+  unsigned spares_ = 0;   // of each process
   bool stopped_ = false;
   std::shared_ptr<CallbackSlot<void(const ExitStatus&)>> on_lost_;  // null: none is set
-  // Those whose loss is not reported yet, the newest ones.
+  // Processes that were replaced and whose loss is still to be reported, the newest ones.
   std::vector<std::shared_ptr<SnapshotProcess>> replaced_;
   std::uint64_t orphans_before_ = 0;  // of processes that were replaced
   ForkLimit fork_limit_;

@@ -32,16 +32,20 @@ namespace evparallel::detail {
 struct FreezeReply;
 
 // The state shared by the processes of one snapshot, as of the time when it was taken.
-struct SnapshotShared {
+struct SnapshotShared : std::enable_shared_from_this<SnapshotShared> {
   SnapshotShared() = default;
   SnapshotShared(const SnapshotShared&) = delete;
   SnapshotShared& operator=(const SnapshotShared&) = delete;
   ~SnapshotShared();
+  // Of a snapshot that is forked from this one.  `name`: its name; null: the same one.
+  std::shared_ptr<SnapshotShared> cloned(const std::string* name);
 
   std::string name;
   unsigned replicas = 1;
   std::shared_ptr<const Modules> modules;  // loaded then, and so in children, too
   CancelTable* cancel_table = nullptr;
+  std::shared_ptr<SnapshotShared> origin;  // of a clone: it owns the cancel table of both
+  std::uint64_t clones = 0;
   OomCounter out_of_memory;
   OwnerProcess home = OwnerProcess::here();
   std::uint64_t frozen = 0;      // in bytes
@@ -57,9 +61,10 @@ class ReplicaObserver {
 public:
   // A process that was forked from a living one serves now.
   virtual void on_serving(SnapshotProcess&) = 0;
-  // It has ended without being stopped, and is reaped; or it never was forked.  Called again when
-  // look_again_in() is over, and by a new loop.
-  virtual void on_over(SnapshotProcess&) = 0;
+  // It is lost: it has ended without being stopped, or never was forked.  This comes before its
+  // calls and their observers learn of it.  Called again when look_again_in() is over, and by a new
+  // loop.
+  virtual void on_loss(SnapshotProcess&) = 0;
 
 protected:
   ~ReplicaObserver() = default;
@@ -119,10 +124,12 @@ public:
   bool can_be_asked() const noexcept;
   // It has begun to serve, as far as is known.
   bool serves() const noexcept { return serves_; }
-  // It has ended without being stopped, and is reaped; or it never was forked.
-  bool over() const noexcept { return state_ == State::lost && reaped_; }
-  // How it has ended is still to be reported, to an on_lost callback that is not set yet.
-  bool has_unreported_loss() const noexcept { return loss_.has_value(); }
+  bool is_lost() const noexcept { return state_ == State::lost; }
+  // It could not be forked, or could not serve.
+  bool has_failed_to_start() const noexcept { return start_error_ != 0; }
+  // It is to be reaped, or how it has ended is to be reported to an on_lost callback that is not set
+  // yet.
+  bool has_unreported_loss() const noexcept { return !reaped_ || loss_.has_value(); }
   // Whether a living process can fork one beside it: not in a pid namespace that does not see this
   // process.
   bool can_fork_beside() const noexcept { return knows_numbers_; }
@@ -130,7 +137,7 @@ public:
   void observe(std::weak_ptr<ReplicaObserver> observer) noexcept {
     observer_ = std::move(observer);
   }
-  // For one that is over: calls on_over() again then.  Without a loop the next loop calls it.
+  // For one that is lost: calls on_loss() again then.
   void look_again_in(std::chrono::nanoseconds);
   // Why no child can be had from it any more.  Requires: it is stopped, or has ended.
   Error why_gone() const;
@@ -223,6 +230,7 @@ private:
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
+  void tell_loss();
   bool wait_for_status();
   void reap();
   void lose_children();
@@ -260,6 +268,7 @@ private:
   Event read_event_;
   Event write_event_;
   Event reap_event_;
+  Event again_event_;
   bool serves_ = true;   // false: it was asked for, and has not reported that it serves
   int start_error_ = 0;  // an errno: it could not be forked, or could not serve
   bool reaped_ = false;

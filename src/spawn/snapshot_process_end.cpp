@@ -49,7 +49,8 @@ void SnapshotProcess::reap_abandoned() noexcept {
 }
 
 SnapshotShared::~SnapshotShared() {
-  if (cancel_table && home.is_here() && role() == Role::parent) CancelTable::unmap(cancel_table);
+  if (cancel_table && !origin && home.is_here() && role() == Role::parent)
+    CancelTable::unmap(cancel_table);
 }
 
 SnapshotProcess::~SnapshotProcess() {
@@ -88,6 +89,7 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
   read_event_.unset();
   write_event_.unset();
   reap_event_.unset();
+  again_event_.unset();
   refill_event_.unset();
   starts_event_.unset();
   starts_at_ = never;
@@ -112,7 +114,16 @@ void SnapshotProcess::lost() {
   if (state_ != State::stopped) state_ = State::lost;
   holds_loop_ = (state_ == State::lost && on_lost_) || !living_.only_spares();
   if (holds_loop_) loop_->hold();
+  tell_loss();
   reap();
+}
+
+// Before a call of a lost child is made again: a task that kills its snapshot must not kill the next
+// process before that one has forked its successor.
+void SnapshotProcess::tell_loss() {
+  const auto keep = shared_from_this();
+  const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
+  if (state_ == State::lost && observer) observer->on_loss(*this);
 }
 
 void SnapshotProcess::lose_children() {
@@ -172,13 +183,12 @@ void SnapshotProcess::reap() {
   kill_survivors();
   self_.reset();
   if (std::exchange(holds_loop_, false)) loop_->release();
+  tell_loss();
   report_loss();
-  const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
-  if (state_ == State::lost && observer) observer->on_over(*this);
 }
 
 void SnapshotProcess::look_again_in(std::chrono::nanoseconds time) {
-  if (loop_ && loop_->alive()) reap_event_.add_in(time);
+  if (loop_ && loop_->alive()) again_event_.add_in(time);
 }
 
 // ", which was killed by SIGKILL, not by this library"; empty if it is not known.

@@ -17,6 +17,20 @@ constexpr const char* cannot =
 
 }  // namespace
 
+// The children of a clone get other seeds than those of the original.
+std::shared_ptr<SnapshotShared> SnapshotShared::cloned(const std::string* wanted) {
+  const auto copy = std::make_shared<SnapshotShared>();
+  copy->name = wanted ? *wanted : name;
+  copy->replicas = replicas;
+  copy->modules = modules;
+  copy->cancel_table = cancel_table;
+  copy->origin = origin ? origin : shared_from_this();
+  copy->frozen = frozen;
+  copy->seed = seed_of_child(~copy->origin->seed, ++copy->origin->clones);
+  copy->out_of_memory.watch();
+  return copy;
+}
+
 // The control socket of the new process is the way of all reports about it, also of those of the
 // process that forks it: so the order of two sockets does not matter, and the loss of either process
 // is the end of one socket.

@@ -19,7 +19,7 @@ std::vector<std::shared_ptr<SnapshotProcess>> SnapshotProcess::take_frozen(
     std::shared_ptr<SnapshotShared> shared, const SnapshotOptions& options) {
   if (const std::optional<Error> why = why_not_frozen()) throw *why;
   std::vector<std::shared_ptr<SnapshotProcess>> all;
-  for (unsigned i = 0; i < options.replicas; ++i) {
+  for (unsigned i = 0; i < shared->replicas; ++i) {
     all.emplace_back(new SnapshotProcess(shared));
     all.back()->map_own_slots();
   }

@@ -823,7 +823,7 @@ BOOST_AUTO_TEST_CASE(a_replacement_that_cannot_be_forked_is_tried_again) {
 BOOST_AUTO_TEST_CASE(replacements_are_limited_in_time) {
   constexpr int kills = 20;
   {
-    par::Snapshot snapshot(of(2));
+    par::Snapshot snapshot(of(3));
     par::Reactor loop;
     auto f = par::run(loop, twice, in(snapshot));
     const auto begin = std::chrono::steady_clock::now();
