@@ -89,9 +89,9 @@ public:
   // Fails: Error{no_snapshot} if this is stopped, moved from, or of another process;
   // Error{snapshot_lost} if it is dead; Error{spawn_failed} (no descriptors, no memory);
   // Error{refused} in another pid namespace; std::logic_error in a child.
-  Snapshot clone();
+  [[nodiscard]] Snapshot clone();
   // The same with a name of its own.
-  Snapshot clone(const std::string& name);
+  [[nodiscard]] Snapshot clone(const std::string& name);
 
   // For the other parts of the library.
   const std::shared_ptr<detail::Replicas>& replicas() const noexcept { return replicas_; }

@@ -30,7 +30,11 @@ const std::shared_ptr<SnapshotProcess>& Replicas::next(const std::shared_ptr<Loo
     Place& place = places_[turn_++ % active()];
     if (place.process->can_be_asked() || use_standby(place)) return place.process;
   }
-  // Requests wait in the socket of a process that does not serve yet.
+  // None serves.  Requests wait in the socket of a process that is on its way, behind the one for
+  // its successor.
+  for (Place& place : places_)
+    if (places_.size() > 1 && !stopped_ && !place.successor && !place.process->can_be_asked())
+      fill(place);
   for (const Place& place : places_)
     if (place.successor && place.successor->can_be_asked()) return place.successor;
   return places_.front().process;

@@ -210,7 +210,7 @@ private:
   void wait_until_serving();
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
-  void send_start(const OwnedFd& slots, const std::string* name);
+  bool send_start(const OwnedFd& slots, const std::string* name);
   void send_now();
   void take_start(const Report&);
   Error was_not_forked() const;

@@ -48,19 +48,19 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::fork_beside(
   entry->client_ = ControlClient(std::move(ours));
   entry->serves_ = false;
   entry->state_ = State::connected;
-  entry->send_start(slots, name);
-  if (!living.ask(request_of(RequestKind::fork_replica), std::move(theirs)))
+  if (!entry->send_start(slots, name) ||
+      !living.ask(request_of(RequestKind::fork_replica), std::move(theirs)))
     throw Error(Errc::overloaded, "overloaded: too many requests are waiting for the snapshot");
   living.send_now();
   return entry;
 }
 
-// A new socket has room for it.
-void SnapshotProcess::send_start(const OwnedFd& slots, const std::string* name) {
+// A new socket has room for it, unless too many descriptors are on their way.
+bool SnapshotProcess::send_start(const OwnedFd& slots, const std::string* name) {
   ReplicaStart start{};
   start.renamed = name ? 1 : 0;
   if (name) name->copy(start.name, sizeof start.name - 1);
-  send_packet(client_.fd(), &start, sizeof start, slots.get());
+  return send_packet(client_.fd(), &start, sizeof start, slots.get()) == IoResult::done;
 }
 
 // Without a loop nothing else would send what is queued.

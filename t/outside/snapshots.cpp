@@ -1079,19 +1079,22 @@ BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_cloned_says_why) {
     par::Snapshot snapshot = taken_at(300);
     par::Snapshot moved = std::move(snapshot);
     par::Snapshot lost = taken_at(400);
-    BOOST_TEST(says(error_of([&] { snapshot.clone(); }), par::Errc::no_snapshot, "moved from"));
+    BOOST_TEST(says(error_of([&] { static_cast<void>(snapshot.clone()); }), par::Errc::no_snapshot,
+                    "moved from"));
     par::Reactor loop;
     auto f = par::run(
-        loop, [](int) { return misuse_of([] { par::default_snapshot().clone(); }); }, in(moved));
+        loop,
+        [](int) { return misuse_of([] { static_cast<void>(par::default_snapshot().clone()); }); },
+        in(moved));
     BOOST_TEST(testing::has(ask(loop, f, 1), "a child cannot clone a snapshot"));
     f = {};
     auto g = par::run(loop, moment_plus, in(lost));
     ::kill(lost.pid(), SIGKILL);
     BOOST_TEST(testing::loop_until(loop, [&] { return !is_child_of_ours(lost.pid()); }));
-    BOOST_TEST(says(error_of([&] { lost.clone(); }), par::Errc::snapshot_lost,
+    BOOST_TEST(says(error_of([&] { static_cast<void>(lost.clone()); }), par::Errc::snapshot_lost,
                     "was killed by SIGKILL, not by this library"));
     moved.stop();
-    BOOST_TEST(says(error_of([&] { moved.clone(); }), par::Errc::no_snapshot,
+    BOOST_TEST(says(error_of([&] { static_cast<void>(moved.clone()); }), par::Errc::no_snapshot,
                     "was stopped: name another one"));
   }
   testing::close_abandoned();
