@@ -66,7 +66,7 @@ nowhere_but() {
 
 only_in     '(fork|vfork|waitpid|wait4|waitid) *\(' 'src/system/fork.cpp'
 only_in     'SYS_clone' 'src/system/fork.cpp'
-nowhere_but '(CLONE_[A-Z]+|clone3)' 'src/system/fork.cpp'
+nowhere_but '(::clone|clone3) *\('
 only_in     '(sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/system/socket.cpp'
 nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/system/socket.cpp'
 only_in     'dl_iterate_phdr *\(' 'src/backtrace/loaded_modules.cpp'

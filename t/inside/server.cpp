@@ -286,9 +286,9 @@ public:
     for (int i = 0; i < 2; ++i) {
       const Report report = next();
       if (report.kind == ReportKind::begun) begun = report;
-      if (report.kind == ReportKind::replica_forked) forked = report;
+      if (report.kind == ReportKind::replica_forked) birth = report;
     }
-    pid = forked.pid;
+    pid = birth.pid;
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;
@@ -396,7 +396,7 @@ public:
   pid_t pid = 0;
   Slot* slots = nullptr;
   Report begun{};           // of a replica
-  Report forked{};          // by the one that has forked it
+  Report birth{};           // by the one that has forked it
   std::uint64_t seen = 0;   // sent with each request
   std::uint64_t exits = 0;  // received exit reports
   std::uint64_t last_id = 0;
@@ -1518,8 +1518,8 @@ BOOST_AUTO_TEST_CASE(a_replica_is_forked_beside_the_process_that_is_asked) {
   {
     Far replica(far, Far::Sent::all);
     BOOST_TEST(replica.begun.code == 0);
-    BOOST_TEST(replica.forked.code == 0);
-    BOOST_TEST(replica.forked.pid == replica.begun.pid);
+    BOOST_TEST(replica.birth.code == 0);
+    BOOST_TEST(replica.birth.pid == replica.begun.pid);
     BOOST_TEST(replica.pid != far.pid);
     BOOST_TEST(::getpgid(replica.pid) == replica.pid);
     // It has slots and a table of its own: its first child has the first slot.
@@ -1565,7 +1565,7 @@ BOOST_AUTO_TEST_CASE(a_replica_that_cannot_start_reports_why) {
   for (const Far::Sent sent : {Far::Sent::nothing, Far::Sent::no_slots}) {
     Far replica(far, sent);
     BOOST_TEST(replica.begun.code == (sent == Far::Sent::nothing ? EPROTO : EMFILE));
-    BOOST_TEST(replica.begun.pid == replica.forked.pid);
+    BOOST_TEST(replica.begun.pid == replica.birth.pid);
     BOOST_TEST(replica.is_over());
     BOOST_TEST(replica.end() == 71);
     unmap_slots(replica.slots);

@@ -890,7 +890,7 @@ BOOST_AUTO_TEST_CASE(a_child_of_a_lost_replica_is_reported_with_how_the_replica_
         loop,
         [](int x) {
           if (x != 0) ::kill(::getppid(), SIGSEGV);
-          for (; x != 0;) ::pause();
+          while (x != 0) ::pause();
           return x;
         },
         in(snapshot));
