@@ -477,3 +477,25 @@ BOOST_AUTO_TEST_CASE(a_new_replica_of_a_frozen_snapshot_is_frozen) {
   });
   BOOST_TEST(status == 0);
 }
+
+BOOST_AUTO_TEST_CASE(a_standby_and_a_clone_of_a_frozen_snapshot_are_frozen) {
+  if (testing::skipped_unfrozen()) return;
+  const int status = elsewhere([] {
+    fill_table();
+    par::SnapshotOptions options = frozen(1);
+    options.standby = true;
+    par::Snapshot snapshot(options);
+    par::Reactor loop;
+    par::Snapshot clone = snapshot.clone();
+    if (clone.frozen_bytes() == 0 || clone.frozen_bytes() != snapshot.frozen_bytes()) return 1;
+    auto f = par::run(loop, look_up, in(snapshot));
+    auto g = par::run(loop, look_up, in(clone));
+    const std::string row = ask(loop, f, 1);
+    if (row == "none" || ask(loop, g, 1) != row) return 2;
+    const pid_t dead = snapshot.pid();
+    ::kill(dead, SIGKILL);
+    if (!testing::loop_until(loop, [&] { return snapshot.pid() != dead; })) return 3;
+    return ask(loop, f, 1) == row ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
+}

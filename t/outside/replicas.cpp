@@ -911,3 +911,31 @@ BOOST_AUTO_TEST_CASE(a_child_of_a_lost_replica_is_reported_with_how_the_replica_
   }
   testing::close_abandoned();
 }
+
+BOOST_AUTO_TEST_CASE(orphans_of_a_replaced_replica_stay_counted) {
+  {
+    par::Snapshot snapshot(of(2));
+    const pid_t dead = snapshot.pids()[0];
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [] {
+          const pid_t pid = ::fork();
+          if (pid == 0) {
+            ::setsid();
+            for (;;) ::pause();
+          }
+          return pid;
+        },
+        in(snapshot));
+    const pid_t orphan = ask(loop, f);
+    f = {};
+    BOOST_TEST(loop_until(loop, [&] { return snapshot.orphans_killed() == 1u; }));
+    BOOST_TEST(gone(orphan));
+    auto g = par::run(loop, twice, in(snapshot));
+    ::kill(dead, SIGKILL);
+    BOOST_TEST(replaced(loop, snapshot, 0, dead));
+    BOOST_TEST(snapshot.orphans_killed() == 1u);
+  }
+  testing::close_abandoned();
+}
