@@ -618,7 +618,9 @@ BOOST_AUTO_TEST_CASE(a_lost_replica_is_replaced_by_a_fork_of_a_living_one) {
     auto f = par::run(loop, twice, in(snapshot));
     BOOST_TEST(ask(loop, f, 4) == 8);
     ::kill(before[1], SIGKILL);
+    // The successor may serve before the lost one can be waited for.
     BOOST_TEST(replaced(loop, snapshot, 1, before[1]));
+    BOOST_TEST(loop_until(loop, [&] { return !lost.empty(); }));
     const std::vector<pid_t> now = snapshot.pids();
     BOOST_TEST(now[0] == before[0]);
     BOOST_TEST(now[2] == before[2]);
@@ -813,7 +815,7 @@ BOOST_AUTO_TEST_CASE(a_replacement_that_cannot_be_forked_is_tried_again) {
     ::kill(before[0], SIGKILL);
     BOOST_TEST(replaced(loop, snapshot, 0, before[0]));
     BOOST_TEST(snapshot.pids()[1] == before[1]);
-    BOOST_TEST(losses == 1);
+    BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
     BOOST_TEST(snapshot.alive());
   }
   testing::close_abandoned();
@@ -895,6 +897,7 @@ BOOST_AUTO_TEST_CASE(a_child_of_a_lost_replica_is_reported_with_how_the_replica_
         },
         in(snapshot));
     BOOST_TEST(ask(loop, f, 0) == 0);
+    BOOST_TEST(loop_until(loop, [&] { return f.pid() != 0; }));  // an answer may arrive before it
     const pid_t child = f.pid();
     std::optional<par::Error> error;
     f(1, [&](par::Result<int> r) { error = r.error(); });
@@ -925,6 +928,7 @@ BOOST_AUTO_TEST_CASE(orphans_of_a_replaced_replica_stay_counted) {
             ::setsid();
             for (;;) ::pause();
           }
+          while (::getpgid(pid) != pid) ::usleep(100);  // until it has left the group
           return pid;
         },
         in(snapshot));

@@ -104,7 +104,7 @@ BOOST_AUTO_TEST_CASE(a_lost_standby_is_replaced) {
     ::kill(before[1], SIGKILL);
     BOOST_TEST(whole(loop, snapshot, {before[1]}));
     BOOST_TEST(snapshot.pid() == before[0]);
-    BOOST_TEST(losses == 1);
+    BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
     BOOST_TEST(ask(loop, f, 4) == 2);
   }
   testing::close_abandoned();
