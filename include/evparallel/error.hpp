@@ -95,6 +95,8 @@ struct EVPARALLEL_API ExitStatus {
   std::string last_words{};
   // Of a child with Options::backtrace that has crashed; otherwise null.
   std::shared_ptr<const CrashReport> crash{};
+  // Of Snapshot::on_lost(): a process of a snapshot has ended, and not a child.
+  bool of_snapshot = false;
 
   bool exited() const noexcept;  // by exit(3) or _exit(2): code() is valid
   int code() const noexcept;

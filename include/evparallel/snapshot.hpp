@@ -31,9 +31,12 @@ enum class Preflight {
 
 struct SnapshotOptions {
   std::string name{};  // used in messages about it
-  // The number of its processes.  They fork children in rotation; if one is lost, the others go on.
-  // Not 0.
+  // The number of its processes.  They fork children in rotation; if one is lost, the others go on,
+  // and one of them forks its successor.  Not 0.
   unsigned replicas = 1;
+  // One process more, which forks no children until another one is lost: then it takes its place at
+  // once, and is replaced itself.  With it a snapshot of one replica outlives a task that kills it.
+  bool standby = false;
   // The number of children that each replica keeps forked ahead, so that a spawn is a message to
   // one that waits.  At most 4096.
   unsigned spares = 0;
@@ -61,10 +64,11 @@ public:
   Snapshot& operator=(Snapshot&&) noexcept;
   ~Snapshot();  // as stop()
 
-  pid_t pid() const noexcept;  // of the first replica
-  // Of all replicas in the order in which they were forked, including dead ones.
+  pid_t pid() const noexcept;  // of the first replica; 0: not known yet, see clone()
+  // Of all replicas, each in its place, and of the standby in the last one.  A dead one keeps its
+  // place until its successor serves.
   std::vector<pid_t> pids() const;
-  // True if it is not stopped, and at least one replica is not known to be dead.
+  // True if it is not stopped, and at least one of its processes is not known to be dead.
   bool alive() const noexcept;
   // The number of orphans (processes that children leave behind) that it has killed, as of the last
   // report that the loop has received.
@@ -75,9 +79,19 @@ public:
   // blocks.
   void stop() noexcept;
   // Called from the loop of the Reactor that uses the snapshot, once for each replica that ends
-  // without being stopped, after the callbacks of its calls, with its exit status.  The replica is
-  // not replaced.  stop() releases the callback.
+  // without being stopped, after the callbacks of its calls, with its exit status.  A living one
+  // then forks its successor.  stop() releases the callback.
   void on_lost(Callback<void(const ExitStatus&)>);
+  // Another snapshot of the same moment of the program, with the same options, that a living process
+  // of this one forks: there may be a Reactor, and threads.  Returns at once; the clone may be used
+  // at once.  If the fork fails, the first calls report it, and alive() becomes false.  None of the
+  // two affects the other.
+  // Fails: Error{no_snapshot} if this is stopped, moved from, or of another process;
+  // Error{snapshot_lost} if it is dead; Error{spawn_failed} (no descriptors, no memory);
+  // Error{refused} in another pid namespace; std::logic_error in a child.
+  [[nodiscard]] Snapshot clone();
+  // The same with a name of its own.
+  [[nodiscard]] Snapshot clone(const std::string& name);
 
   // For the other parts of the library.
   const std::shared_ptr<detail::Replicas>& replicas() const noexcept { return replicas_; }

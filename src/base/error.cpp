@@ -221,6 +221,7 @@ const char* reason(const ExitStatus& status) {
     case Cause::cpu_limit: return ": it reached its limit of processor time";
     case Cause::out_of_memory: return ": out of memory";
     case Cause::crash:
+      if (status.of_snapshot) return ", not by this library";
       return status.signal() == SIGKILL ? ", sent from outside, perhaps because memory ran out"
                                         : "";
     default: return "";
@@ -240,18 +241,23 @@ std::string last_line(const std::string& words) {
 
 }  // namespace
 
+std::string detail::end_in_words(const ExitStatus& status) {
+  if (status.cause == Cause::snapshot_lost) return "was lost with its snapshot";
+  if (status.exited() && status.code() == 0) return "ended normally" + std::string(reason(status));
+  std::string text;
+  if (status.exited()) {
+    text = "exited with status " + std::to_string(status.code());
+  } else {
+    text = "was killed by " + signal_name(status.signal());
+    if (status.core_dumped()) text += " (core dumped)";
+  }
+  return text + reason(status) + last_line(status.last_words);
+}
+
 std::string ExitStatus::describe() const {
   if (cause == Cause::not_started) return "the child could not be forked";
-  std::string text = "child " + std::to_string(pid);
-  if (cause == Cause::snapshot_lost) return text + " was lost with its snapshot";
-  if (exited() && code() == 0) return text + " ended normally" + reason(*this);
-  if (exited()) {
-    text += " exited with status " + std::to_string(code());
-  } else {
-    text += " was killed by " + signal_name(signal());
-    if (core_dumped()) text += " (core dumped)";
-  }
-  return text + reason(*this) + last_line(last_words);
+  return (of_snapshot ? "snapshot process " : "child ") + std::to_string(pid) + " " +
+         end_in_words(*this);
 }
 
 }  // namespace evparallel

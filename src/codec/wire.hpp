@@ -28,6 +28,7 @@ enum class RequestKind : std::uint32_t {
   stop,                   // fork no more children; end with the last child
   stop_without_reports,   // the same, and the client reads no reports any more
   kill_if_not_started,    // as `terminate`, if the child is still not ready for its first call
+  fork_replica,  // of the parent: fork a process beside this one; its control socket is attached
 };
 
 // The process group of a child.
@@ -56,6 +57,7 @@ enum class ReportKind : std::uint32_t {
   orphans,          // `id` is the number of orphans that were killed up to now
   refused_to_wait,  // `code` is the errno of poll(2): the snapshot polls from time to time
   begun,  // to the parent, once and first: `pid` serves, or it cannot, and `code` is an errno
+  replica_forked,  // on the socket of the new process, by the one that forked it: `pid`, or `code`
 };
 
 struct Report {
@@ -72,6 +74,13 @@ struct Report {
   std::int64_t minor_faults;
   std::int64_t major_faults;
   std::int64_t born_before;  // of `spawned`: CLOCK_BOOTTIME in nanoseconds, taken after the fork
+};
+
+// The first packet that the parent writes to the control socket of a `fork_replica`.  The memory of
+// the slots of the new process is attached.
+struct ReplicaStart {
+  std::uint32_t renamed;  // 1: it gets `name`; 0: that of the process that forks it
+  char name[60];          // of the snapshot, in titles; cut, with a null byte at its end
 };
 
 // ---- data socket ----

@@ -70,6 +70,14 @@ Slot* map_slots() noexcept {
   return static_cast<Slot*>(map_shared(arena_size));
 }
 
+int make_slots(OwnedFd& file) noexcept {
+  return make_shared_file("evparallel slots", arena_size, file);
+}
+
+Slot* map_slots_of(int file) noexcept {
+  return static_cast<Slot*>(map_shared_file(file, arena_size));
+}
+
 void unmap_slots(Slot* arena) noexcept {
   unmap_shared(arena, arena_size);
 }

@@ -5,6 +5,8 @@
 // reaches it.  What a child writes is untrusted input to the others.
 #pragma once
 
+#include "system/descriptor.hpp"
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -72,6 +74,11 @@ private:
 // A new arena, all zero, for one snapshot and all its children: the slots, and behind them a crash
 // record for each slot.  It costs memory only where it is touched.  nullptr: no memory.
 Slot* map_slots() noexcept;
+// The same in a file, which a process that is not forked from this one maps by map_slots_of().
+// Returns 0 or an errno.
+int make_slots(OwnedFd& file) noexcept;
+// nullptr: no memory.
+Slot* map_slots_of(int file) noexcept;
 // Unmaps it in this process only.
 void unmap_slots(Slot*) noexcept;
 // The crash record of the slot with this index.

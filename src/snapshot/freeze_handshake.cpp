@@ -5,6 +5,7 @@
 #include "system/fork.hpp"
 #include "system/polling.hpp"
 #include "system/socket.hpp"
+#include "snapshot/replica.hpp"
 
 #include <cerrno>
 
@@ -42,12 +43,6 @@ bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
   start.slots = slots;
   start.siblings = 0;
   return become_snapshot(start.program.pid()) && send_reply(start, outcome, 0);
-}
-
-// In a pid namespace that cannot see the program, no process can be forked as a child of the
-// program.
-Forked fork_sibling_of(const ServerStart& start) noexcept {
-  return start.program.pid() != 0 ? fork_sibling() : Forked{-1, EINVAL};
 }
 
 }  // namespace

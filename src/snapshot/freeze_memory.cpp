@@ -90,20 +90,30 @@ bool glibc_gives_memory() noexcept {
 
 constexpr const char* memory_name = "evparallel frozen";
 
-Error refused(const std::string& why) {
-  return Error(Errc::refused, "refused: this program cannot be frozen: " + why);
+constexpr const char* or_do_not_freeze = "set SnapshotOptions::freeze to false";
+
+// `cure`: what else helps, followed by ", or "; may be empty.
+Error refused(const std::string& why, const std::string& cure = "") {
+  return Error(Errc::refused,
+               "refused: this program cannot be frozen: " + why + ": " + cure + or_do_not_freeze);
 }
 
 }  // namespace
 
 std::optional<Error> why_not_frozen() {
-  if (_vgnU_freeres) return refused("it runs under valgrind");
-  if (const char* name = name_of_sanitizer()) return refused(std::string("it runs with ") + name);
+  if (_vgnU_freeres) return refused("it runs under valgrind", "run it without valgrind, or ");
+  if (const char* name = name_of_sanitizer())
+    return refused(std::string("it runs with ") + name, "build it without a sanitizer, or ");
   if (const char* name = name_of_allocator())
-    return refused(std::string("it uses ") + name + " instead of glibc's malloc");
-  if (!glibc_gives_memory()) return refused("it uses another allocator instead of glibc's malloc");
+    return refused(std::string("it uses ") + name + " instead of glibc's malloc",
+                   std::string("link it without ") + name + ", or ");
+  if (!glibc_gives_memory())
+    return refused("it uses another allocator instead of glibc's malloc",
+                   "link it without that allocator, or ");
   const int memory = open_memory_file(memory_name);
-  if (memory < 0 && errno == ENOSYS) return refused("memfd_create is not available");
+  if (memory < 0 && errno == ENOSYS)
+    return refused("memfd_create is not available",
+                   "permit it where the system calls are filtered, or ");
   if (memory >= 0) ::close(memory);  // freeze() reports other failures
   return std::nullopt;
 }
@@ -250,27 +260,37 @@ FreezeOutcome freeze(bool (*go_on)(const void*), const void* argument) noexcept 
   return freezer.outcome;
 }
 
-Error error_of(const FreezeOutcome& outcome) {
-  const auto says = [&](const char* what) {
+Error error_of(const FreezeOutcome& outcome, const std::string& how) {
+  const auto says = [&](const char* what, const std::string& cure) {
     return Error(Errc::spawn_failed,
                  std::string("spawn failed: the snapshot could not be frozen: ") + what +
                      (outcome.error ? ": " : "") +
-                     (outcome.error ? std::strerror(outcome.error) : ""))
+                     (outcome.error ? std::strerror(outcome.error) : "") + ": " + cure)
         .with_os_error(outcome.error);
   };
+  const std::string or_else = std::string(", or ") + or_do_not_freeze;
   switch (outcome.failed_at) {
-    case FreezeStep::look: return says("the map of its memory in /proc could not be read");
-    case FreezeStep::memfd: return says("a file in memory could not be created");
+    case FreezeStep::look:
+      return says("the map of its memory in /proc could not be read", "mount /proc" + or_else);
+    case FreezeStep::memfd:
+      return says("a file in memory could not be created",
+                  "raise the limits of files and of memory" + or_else);
     case FreezeStep::copy:
-      return says(outcome.error == EFBIG
-                      ? "the file size limit (RLIMIT_FSIZE) is smaller than its memory"
-                      : "there is no memory for a copy");
-    case FreezeStep::map: return says("a copy could not be mapped");
-    case FreezeStep::fork: return says("a replica could not be forked");
+      if (outcome.error == EFBIG)
+        return says("the file size limit (RLIMIT_FSIZE) is smaller than its memory",
+                    "raise the limit" + or_else);
+      return says("there is no memory for a copy", "free memory" + or_else);
+    case FreezeStep::map:
+      return says("a copy could not be mapped",
+                  "raise the limits of memory and of mappings (vm.max_map_count)" + or_else);
+    case FreezeStep::fork:
+      return says(
+          "a replica could not be forked",
+          "raise the limit of processes (RLIMIT_NPROC), or ask for fewer replicas" + or_else);
     case FreezeStep::none:
     case FreezeStep::end: break;
   }
-  return says("it died");
+  return says(("it died" + how).c_str(), "try again" + or_else);
 }
 
 }  // namespace detail

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace evparallel::detail {
 
@@ -41,7 +42,7 @@ std::optional<Error> why_not_frozen();
 // Requires: one thread, all signals blocked.
 FreezeOutcome freeze(bool (*go_on)(const void*), const void* argument) noexcept;
 
-// The error to report for a freeze that has failed.
-Error error_of(const FreezeOutcome&);
+// The error to report for a freeze that has failed.  `how`: how the process has ended, if it has.
+Error error_of(const FreezeOutcome&, const std::string& how = {});
 
 }  // namespace evparallel::detail

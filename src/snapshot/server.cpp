@@ -20,6 +20,7 @@
 #include "snapshot/client_table.hpp"
 #include "snapshot/freeze_handshake.hpp"
 #include "snapshot/orphans.hpp"
+#include "snapshot/replica.hpp"
 #include "snapshot/termination.hpp"
 
 #include <malloc.h>
@@ -50,6 +51,7 @@ struct Server {
   OwnedFd rendezvous_child;  // the end that children inherit
   bool stopping;
   bool reports_unread;  // the first client reads no reports any more
+  OwnedFd replica;      // the control socket of a replica to fork; none most of the time
   Terminator terminator;
   // Signals, the rendezvous socket, the program if its number is not known, and each client.
   pollfd waits[client_limit + first_client];
@@ -210,6 +212,12 @@ void stop(ClientIndex client, bool reads_reports) noexcept {
   server->reports_unread = !reads_reports;
 }
 
+// It is forked at the end of the iteration, because the copy must not return here: it has none of
+// the tables.
+void want_replica(ClientIndex client, Packet& packet) noexcept {
+  if (server->clients[client].owner == no_child) server->replica = std::move(packet.along);
+}
+
 // Reads and serves one request of one client.
 void serve_request(ClientIndex client) noexcept {
   Request request{};
@@ -227,6 +235,7 @@ void serve_request(ClientIndex client) noexcept {
     case RequestKind::kill_if_not_started: direct_child(client, request); break;
     case RequestKind::stop: stop(client, true); break;
     case RequestKind::stop_without_reports: stop(client, false); break;
+    case RequestKind::fork_replica: want_replica(client, packet); break;
   }
 }
 
@@ -371,6 +380,7 @@ int set_up(ServerStart& given) noexcept {
   if (!server->signals) return errno;
   new (&server->rendezvous) OwnedFd;
   new (&server->rendezvous_child) OwnedFd;
+  new (&server->replica) OwnedFd;
   if (const int error =
           make_pair(PairKind::datagrams, server->rendezvous, server->rendezvous_child))
     return error;
@@ -395,19 +405,15 @@ void report_begun(const OwnedFd& control, int error) noexcept {
   send_packet(control.get(), &report, sizeof report, -1);
 }
 
-}  // namespace
+void set_up_or_leave(ServerStart& given, int error) noexcept {
+  if (error == 0) error = set_up(given);
+  if (error == 0) return;
+  report_begun(given.control, error);
+  ::_exit(71);
+}
 
-void serve(ServerStart&& given) {
-  given.program.look_from_snapshot();
-  if (!become_snapshot(given.program.pid())) ::_exit(71);
-  give_back_free_memory();
-  if (given.freeze && !become_frozen(given)) ::_exit(71);
-  if (const int error = given.unprepared ? given.unprepared : set_up(given)) {
-    report_begun(given.control, error);
-    ::_exit(71);
-  }
-  detach_stdin();
-  report_begun(server->clients[0].control, 0);
+// Returns in a replica that this process has forked, and in no other process.
+void serve_until_copied(ServerStart& given) noexcept {
   for (;;) {
     fault_at(Failpoint::turn);
     report();
@@ -416,6 +422,25 @@ void serve(ServerStart&& given) {
     server->terminator.check_timers(now);
     server->orphans.scan_if_due(now);
     turn(now);
+    if (server->replica && fork_replica(given, std::move(server->replica))) return;
+  }
+}
+
+}  // namespace
+
+// A replica begins here as well, so that its stack is as deep as that of the first process.
+void serve(ServerStart&& given) {
+  given.program.look_from_snapshot();
+  if (!become_snapshot(given.program.pid())) ::_exit(71);
+  give_back_free_memory();
+  if (given.freeze && !become_frozen(given)) ::_exit(71);
+  set_up_or_leave(given, given.unprepared);
+  detach_stdin();
+  for (;;) {
+    report_begun(server->clients[0].control, 0);
+    serve_until_copied(given);
+    server = nullptr;  // it is not mapped here
+    set_up_or_leave(given, become_replica(given));
   }
 }
 

@@ -4,15 +4,18 @@
 // Each has a control socket and slots of its own, because a slot is an index into the table of one
 // process.  They share the cancel table, whose owner ids are unique whichever process forks the
 // child.  In a child there is one process: the snapshot that forked it.
+//
+// A process that is lost is replaced: a living one forks its successor.
 #pragma once
 
+#include "spawn/fork_limit.hpp"
 #include "spawn/snapshot_process.hpp"
 
 #include <vector>
 
 namespace evparallel::detail {
 
-class Replicas {
+class Replicas final : public ReplicaObserver, public std::enable_shared_from_this<Replicas> {
 public:
   // Forks them.  Fails: Error, and none is left; std::logic_error.
   static std::shared_ptr<Replicas> take(const SnapshotOptions&);
@@ -29,22 +32,50 @@ public:
 
   bool is_at_home() const noexcept { return shared_->home.is_here(); }
   bool alive() const noexcept;
-  pid_t pid() const noexcept { return all_.front()->pid(); }
+  pid_t pid() const noexcept { return places_.front().process->pid(); }
   std::vector<pid_t> pids() const;
   std::uint64_t orphans() const noexcept;
   std::uint64_t frozen() const noexcept { return shared_->frozen; }
   void stop() noexcept;
   void on_lost(Callback<void(const ExitStatus&)>);
+  // Does not wait.  `name`: the name of the clone; null: the same one.  Fails: as Snapshot::clone().
+  std::shared_ptr<Replicas> clone(const std::string* name);
   CancelTable& cancel_table() const noexcept { return *shared_->cancel_table; }
   const Modules& modules() const noexcept { return *shared_->modules; }
 
 private:
+  // A process, and once it is lost the one that will take its place.
+  struct Place {
+    std::shared_ptr<SnapshotProcess> process;    // never null
+    std::shared_ptr<SnapshotProcess> successor;  // does not serve yet; mostly null
+  };
+
   explicit Replicas(std::shared_ptr<SnapshotShared> shared) noexcept : shared_(std::move(shared)) {}
   Error another_process_has_it() const;
+  void add(std::shared_ptr<SnapshotProcess>);
+  void inform(SnapshotProcess&);
+  void replace(Place&);
+  std::size_t active() const noexcept { return places_.size() - (standby_ ? 1 : 0); }
+  bool use_standby(Place&);
+  void refuse_clone() const;
+  void on_serving(SnapshotProcess&) override;
+  void on_loss(SnapshotProcess&) override;
+  void fill_places();
+  void fill(Place&);
+  std::size_t living() const noexcept;
+  SnapshotProcess* one_to_fork_from() const noexcept;
 
   std::shared_ptr<SnapshotShared> shared_;
-  std::vector<std::shared_ptr<SnapshotProcess>> all_;  // never empty
+  std::vector<Place> places_;  // never empty
   std::size_t turn_ = 0;
+  bool standby_ = false;  // the last place is that of the standby
+  unsigned spares_ = 0;   // of each process
+  bool stopped_ = false;
+  std::shared_ptr<CallbackSlot<void(const ExitStatus&)>> on_lost_;  // null: none is set
+  // Processes that were replaced and whose loss is still to be reported, the newest ones.
+  std::vector<std::shared_ptr<SnapshotProcess>> replaced_;
+  std::uint64_t orphans_before_ = 0;  // of processes that were replaced
+  ForkLimit fork_limit_;
 };
 
 }  // namespace evparallel::detail

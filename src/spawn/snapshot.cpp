@@ -123,18 +123,22 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   refuse_what_is_in_the_way(options);
   const auto shared = std::make_shared<SnapshotShared>();
   shared->name = options.name;
-  shared->replicas = options.replicas;
+  const unsigned processes = options.replicas + (options.standby ? 1 : 0);
+  shared->replicas = processes;
   shared->seed = options.seed ? *options.seed : fresh_seed();
   shared->cancel_table = CancelTable::map();
   if (!shared->cancel_table) throw no_memory();
   shared->modules = modules_now();
   shared->out_of_memory.watch();
   std::shared_ptr<Replicas> replicas(new Replicas(shared));
-  if (options.freeze) replicas->all_ = SnapshotProcess::take_frozen(shared, options);
-  for (std::size_t i = replicas->all_.size(); i < options.replicas; ++i)
-    replicas->all_.push_back(SnapshotProcess::take(shared, options));
-  if (options.spares > 0)
-    for (const auto& one : replicas->all_) one->keep_spares(options.spares);
+  replicas->spares_ = options.spares;
+  if (options.freeze)
+    for (auto& one : SnapshotProcess::take_frozen(shared, options)) replicas->add(std::move(one));
+  for (std::size_t i = replicas->places_.size(); i < processes; ++i)
+    replicas->add(SnapshotProcess::take(shared, options));
+  replicas->standby_ = options.standby;
+  for (std::size_t i = 0; options.spares > 0 && i < replicas->active(); ++i)
+    replicas->places_[i].process->keep_spares(options.spares);
   return replicas;
 }
 
@@ -165,7 +169,7 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   start.modules = shared_->modules;
   start.program = Program::here();
   start.freeze = options.freeze;
-  start.siblings = options.replicas - 1;
+  start.siblings = shared_->replicas - 1;
   start.child_main = &child_main;
   const Forked forked = fork_clean(become_server, &args);
   start.control.close();  // the snapshot's now; a second holder would hide the end of the snapshot
@@ -208,7 +212,7 @@ void Replicas::use_inheritance() {
   if (!inheritance) return;
   const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*inheritance);
   std::shared_ptr<Replicas> replicas(new Replicas(entry->shared()));
-  replicas->all_.push_back(entry);
+  replicas->add(entry);
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
 }
@@ -262,6 +266,29 @@ std::uint64_t Snapshot::frozen_bytes() const noexcept {
 }
 void Snapshot::stop() noexcept {
   if (replicas_) replicas_->stop();
+}
+namespace {
+
+std::shared_ptr<Replicas> clone_of(const std::shared_ptr<Replicas>& replicas,
+                                   const std::string* name) {
+  if (role() != Role::parent)
+    throw std::logic_error(
+        "evparallel: a child cannot clone a snapshot: clone it in the program; run() and process() "
+        "in a child fork from the snapshot of the child");
+  if (!replicas)
+    throw Error(Errc::no_snapshot,
+                "no snapshot: clone() of a Snapshot that is empty, since it was moved from: clone "
+                "the one that it was moved to");
+  return replicas->clone(name);
+}
+
+}  // namespace
+
+Snapshot Snapshot::clone() {
+  return Snapshot(clone_of(replicas_, nullptr));
+}
+Snapshot Snapshot::clone(const std::string& name) {
+  return Snapshot(clone_of(replicas_, &name));
 }
 void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
   if (replicas_) replicas_->on_lost(std::move(callback));

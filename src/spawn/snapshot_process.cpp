@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/snapshot_process.hpp"
 
+#include "base/names.hpp"
 #include "system/failpoint.hpp"
 #include "codec/task_frame.hpp"
 #include "spawn/known_functions.hpp"
@@ -54,17 +55,30 @@ std::string SnapshotProcess::described() const {
 }
 
 Error SnapshotProcess::was_stopped() const {
-  return Error(Errc::no_snapshot, "no snapshot: " + described() + " was stopped");
+  return Error(Errc::no_snapshot, "no snapshot: " + described() +
+                                      " was stopped: name another one in Options::snapshot");
 }
 
 Error SnapshotProcess::is_dead() const {
-  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead");
+  const std::string end = how_ ? end_in_words(*how_) : "is dead";
+  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " " + end);
 }
 
+// Nothing is left that could fork a process in its place.
 Error SnapshotProcess::none_lives() const {
-  if (shared_->replicas == 1) return is_dead();
-  return Error(Errc::snapshot_lost, "snapshot lost: " + described() + " is dead, and so are all " +
-                                        std::to_string(shared_->replicas) + " replicas");
+  if (!serves_) return was_not_forked();
+  const bool only_one = shared_->replicas == 1;
+  const std::string others = only_one
+                                 ? "; there is no replica that could take over"
+                                 : "; all " + std::to_string(shared_->replicas) +
+                                       " replicas are dead, and none is left to fork another one";
+  return Error(Errc::snapshot_lost, is_dead().what() + others +
+                                        ": take another snapshot, and set more " +
+                                        "SnapshotOptions::replicas if others end its processes");
+}
+
+Error SnapshotProcess::why_gone() const {
+  return state_ == State::stopped ? was_stopped() : none_lives();
 }
 
 // ---- requests ----
@@ -79,6 +93,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
     self_ = shared_from_this();
     register_with(*loop_);
     reap_event_.set<&SnapshotProcess::reap>(*loop_, -1, 0, this);
+    again_event_.set<&SnapshotProcess::tell_loss>(*loop_, -1, 0, this);
     refill_event_.set<&SnapshotProcess::refill>(*loop_, -1, 0, this);
     starts_event_.set<&SnapshotProcess::check_starts>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));
@@ -98,8 +113,7 @@ std::optional<Error> SnapshotProcess::why_not(const Task& task) {
   if (unreachable)
     return system_error(Errc::overloaded, "overloaded: the snapshot cannot be contacted now",
                         unreachable);
-  if (state_ == State::stopped) return was_stopped();
-  if (state_ == State::lost) return none_lives();
+  if (state_ == State::stopped || state_ == State::lost) return why_gone();
   return std::nullopt;
 }
 
@@ -306,13 +320,16 @@ void SnapshotProcess::take_report(const Report& report) {
                  described().c_str(), std::strerror(report.code));
     return;
   }
+  if (report.kind == ReportKind::begun || report.kind == ReportKind::replica_forked)
+    return take_start(report);
   if (report.id == no_spawn) refused_ = true;
   SpawnRecord* const child = living_.find(report.id);
   if (!child) return;
   switch (report.kind) {
     case ReportKind::orphans:
     case ReportKind::refused_to_wait:
-    case ReportKind::begun: break;
+    case ReportKind::begun:
+    case ReportKind::replica_forked: break;
     case ReportKind::spawned:
       child->pid = number_here(report.pid);
       child->born_before = report.born_before;

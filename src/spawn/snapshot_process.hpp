@@ -32,22 +32,42 @@ namespace evparallel::detail {
 struct FreezeReply;
 
 // The state shared by the processes of one snapshot, as of the time when it was taken.
-struct SnapshotShared {
+struct SnapshotShared : std::enable_shared_from_this<SnapshotShared> {
   SnapshotShared() = default;
   SnapshotShared(const SnapshotShared&) = delete;
   SnapshotShared& operator=(const SnapshotShared&) = delete;
   ~SnapshotShared();
+  // Of a snapshot that is forked from this one.  `name`: its name; null: the same one.
+  std::shared_ptr<SnapshotShared> cloned(const std::string* name);
 
   std::string name;
   unsigned replicas = 1;
   std::shared_ptr<const Modules> modules;  // loaded then, and so in children, too
   CancelTable* cancel_table = nullptr;
+  std::shared_ptr<SnapshotShared> origin;  // of a clone: it owns the cancel table of both
+  std::uint64_t clones = 0;
   OomCounter out_of_memory;
   OwnerProcess home = OwnerProcess::here();
   std::uint64_t frozen = 0;      // in bytes
   std::uint64_t seed = 0;        // the seed of a child comes from it and the number of its spawn
   std::uint64_t next_spawn = 1;  // unique over all replicas
   std::uint64_t next_spare = 0;  // unique over all replicas, too
+};
+
+class SnapshotProcess;
+
+// The callbacks of a process of a snapshot to the set of all of them.
+class ReplicaObserver {
+public:
+  // A process that was forked from a living one serves now.
+  virtual void on_serving(SnapshotProcess&) = 0;
+  // It is lost: it has ended without being stopped, or never was forked.  This comes before its
+  // calls and their observers learn of it.  Called again when look_again_in() is over, and by a new
+  // loop.
+  virtual void on_loss(SnapshotProcess&) = 0;
+
+protected:
+  ~ReplicaObserver() = default;
 };
 
 // How a spawn ended; reported exactly once for each spawn.
@@ -81,6 +101,12 @@ public:
   // Error{refused}, Error{spawn_failed}.
   static std::vector<std::shared_ptr<SnapshotProcess>> take_frozen(std::shared_ptr<SnapshotShared>,
                                                                    const SnapshotOptions&);
+  // Asks `living`, which may still be on its way itself, to fork one beside it.  Does not wait:
+  // the new process may be asked for children at once.  `name`: its own name, or none.
+  // Fails: Error{spawn_failed} (no descriptors, no memory).
+  static std::shared_ptr<SnapshotProcess> fork_beside(SnapshotProcess& living,
+                                                      std::shared_ptr<SnapshotShared>,
+                                                      const std::string* name);
   // In a child: the snapshot that forked it.
   static std::shared_ptr<SnapshotProcess> of_child(Inheritance&);
   // Reaps the snapshots whose handles are destroyed, as far as they have ended.
@@ -90,11 +116,31 @@ public:
 
   pid_t pid() const noexcept { return pid_; }
   const std::shared_ptr<SnapshotShared>& shared() const noexcept { return shared_; }
+  // The loop that receives its reports; may be null, or not alive any more.
+  const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
 
   bool alive() const noexcept;
   // The same, and its socket has not hung up; this may be known before the loop reports it.
   bool can_be_asked() const noexcept;
+  // It has begun to serve, as far as is known.
+  bool serves() const noexcept { return serves_; }
+  bool is_lost() const noexcept { return state_ == State::lost; }
+  // It could not be forked, or could not serve.
+  bool has_failed_to_start() const noexcept { return start_error_ != 0; }
+  // It is to be reaped, or how it has ended is to be reported to an on_lost callback that is not set
+  // yet.
+  bool has_unreported_loss() const noexcept { return !reaped_ || loss_.has_value(); }
+  // Whether a living process can fork one beside it: not in a pid namespace that does not see this
+  // process.
+  bool can_fork_beside() const noexcept { return knows_numbers_; }
   void stop() noexcept;
+  void observe(std::weak_ptr<ReplicaObserver> observer) noexcept {
+    observer_ = std::move(observer);
+  }
+  // For one that is lost: calls on_loss() again then.
+  void look_again_in(std::chrono::nanoseconds);
+  // Why no child can be had from it any more.  Requires: it is stopped, or has ended.
+  Error why_gone() const;
 
   // From now on this loop receives its reports.
   // Fails: std::logic_error if another reactor uses this snapshot.
@@ -140,6 +186,8 @@ public:
   // From now on `count` children are forked ahead, and each one that a spawn takes is replaced.
   // Fails: Error{spawn_failed} (no descriptors).
   void keep_spares(unsigned count);
+  // The same; what cannot be had now is tried again with the next spawn.
+  void keep_spares_if_possible(unsigned count);
 
   // The number of orphans that it has killed, as of the last report.
   std::uint64_t orphans() const noexcept { return orphans_killed_; }
@@ -162,9 +210,14 @@ private:
   void wait_until_serving();
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
+  bool send_start(const OwnedFd& slots, const std::string* name);
+  void send_now();
+  void take_start(const Report&);
+  Error was_not_forked() const;
   std::string described() const;
   std::optional<Error> why_not(const Task&);
   Error was_stopped() const;
+  std::string how_it_ended() const;
   Error is_dead() const;
   Error none_lives() const;
   int connect();
@@ -177,7 +230,11 @@ private:
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
+  void tell_loss();
+  bool wait_for_status();
   void reap();
+  void lose_children();
+  void lose_child(const SpawnRecord&, const Error& why);
   void kill_survivors() noexcept;
   ExitStatus loss_of(const Reaped&);
   void report_loss();
@@ -211,7 +268,13 @@ private:
   Event read_event_;
   Event write_event_;
   Event reap_event_;
+  Event again_event_;
+  bool serves_ = true;   // false: it was asked for, and has not reported that it serves
+  int start_error_ = 0;  // an errno: it could not be forked, or could not serve
   bool reaped_ = false;
+  int looks_ = 0;                  // for its end, since its socket has ended
+  std::optional<ExitStatus> how_;  // it has ended, if that is known
+  std::weak_ptr<ReplicaObserver> observer_;
   bool knows_numbers_ = true;           // the snapshot has the same pids as this process
   std::vector<SpawnRecord> survivors_;  // children that lived when it was lost; until it is reaped
   std::optional<ExitStatus> loss_;  // How it has ended without being stopped; until it is reported.

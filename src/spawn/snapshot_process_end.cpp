@@ -1,6 +1,7 @@
 // snapshot_process_end.cpp - the end of a snapshot process: abandoned, stopped, or lost; then
 // reaped.
 // Runs in: parent.  Licence: see COPYING.
+#include "base/names.hpp"
 #include "spawn/snapshot_process.hpp"
 
 #include <sys/wait.h>
@@ -14,9 +15,22 @@ namespace {
 // A snapshot that ends by itself, with its last child, and is still to be reaped.  Its control
 // socket stays open: closing it would say that the program has ended.
 struct Abandoned {
-  pid_t pid;
+  pid_t pid;  // 0: it is asked for, and its number is not reported yet
   ControlClient client;
 };
+
+// True once it has ended, or it is known that it never was forked.
+bool is_over(Abandoned& one) {
+  Report report{};
+  for (IoResult flow; one.pid == 0 && (flow = one.client.take(report)) != IoResult::would_block;) {
+    if (flow == IoResult::closed) return true;
+    const bool of_it =
+        report.kind == ReportKind::begun || report.kind == ReportKind::replica_forked;
+    if (of_it && report.pid > 0) one.pid = report.pid;
+  }
+  Reaped how;
+  return one.pid != 0 && ended(one.pid, how);
+}
 
 // Never destroyed, because objects that are destroyed last may use it.
 std::vector<Abandoned>& abandoned() {
@@ -30,24 +44,26 @@ std::vector<Abandoned>& abandoned() {
 
 void SnapshotProcess::reap_abandoned() noexcept {
   std::vector<Abandoned>& all = abandoned();
-  Reaped how;
   for (std::size_t i = all.size(); i-- > 0;)
-    if (ended(all[i].pid, how)) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
+    if (is_over(all[i])) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
 SnapshotShared::~SnapshotShared() {
-  if (cancel_table && home.is_here() && role() == Role::parent) CancelTable::unmap(cancel_table);
+  if (cancel_table && !origin && home.is_here() && role() == Role::parent)
+    CancelTable::unmap(cancel_table);
 }
 
 SnapshotProcess::~SnapshotProcess() {
   if (!home_.is_here() || role() != Role::parent) return;
   if (slots_) unmap_slots(slots_);
-  if (pid_ == 0 || reaped_) return;
+  if ((pid_ == 0 && !client_) || reaped_) return;
   drop_spares();
-  // If a child may live on, the socket stays open: its end would end the child.
-  if (living_.only_spares() || !client_.ask(request_of(RequestKind::stop_without_reports)) ||
-      !client_.idle())
-    client_.close();
+  // If a child may live on, the socket stays open: its end would end the child.  So does that of a
+  // process whose number is not known.
+  const bool is_needed = !living_.only_spares() || pid_ == 0;
+  const bool will_end =
+      is_needed && client_.ask(request_of(RequestKind::stop_without_reports)) && client_.idle();
+  if (!will_end && pid_ != 0) client_.close();
   abandoned().push_back({pid_, std::move(client_)});
   reap_abandoned();
 }
@@ -73,6 +89,7 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
   read_event_.unset();
   write_event_.unset();
   reap_event_.unset();
+  again_event_.unset();
   refill_event_.unset();
   starts_event_.unset();
   starts_at_ = never;
@@ -83,52 +100,100 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
 
 // ---- lost ----
 
-// The control socket has ended: no report will say how the living children end.  A child that was
-// only refused may connect again.
+// The control socket has ended: no report will say how the living children end.  They are lost when
+// it is known how the process itself has ended.  A child of the snapshot cannot know that; one that
+// was only refused may connect again.
 void SnapshotProcess::lost() {
   read_event_.remove();
   write_event_.remove();
   client_.close();
-  const Error why = why_lost();
-  if (role() == Role::child)
+  if (role() == Role::child) {
     state_ = State::unconnected;
-  else if (state_ != State::stopped)
-    state_ = State::lost;
+    return lose_children();
+  }
+  if (state_ != State::stopped) state_ = State::lost;
+  holds_loop_ = (state_ == State::lost && on_lost_) || !living_.only_spares();
+  if (holds_loop_) loop_->hold();
+  tell_loss();
+  reap();
+}
+
+// Before a call of a lost child is made again: a task that kills its snapshot must not kill the next
+// process before that one has forked its successor.
+void SnapshotProcess::tell_loss() {
+  const auto keep = shared_from_this();
+  const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
+  if (state_ == State::lost && observer) observer->on_loss(*this);
+}
+
+void SnapshotProcess::lose_children() {
+  const Error why = why_lost();
   for (const std::uint64_t id : living_.ids()) {
     const SpawnRecord child = *living_.find(id);
     if (child.pid != 0 && role() == Role::parent) survivors_.push_back(child);
-    ExitStatus status;
-    status.pid = child.pid;
-    status.cause = Cause::snapshot_lost;
-    if (child.pid != 0)
-      exit_report(id, {status, std::nullopt});
-    else if (child.asked && !refused_)
-      exit_report(id, {status, why});  // forked or not: its task may have run
-    else
-      exit_report(id, {std::nullopt, why});
+    lose_child(child, why);
   }
-  if (role() != Role::parent) return;
-  holds_loop_ = (state_ == State::lost && on_lost_) || !survivors_.empty();
-  if (holds_loop_) loop_->hold();
-  reap();
+}
+
+void SnapshotProcess::lose_child(const SpawnRecord& child, const Error& why) {
+  ExitStatus status;
+  status.pid = child.pid;
+  status.cause = Cause::snapshot_lost;
+  if (child.pid != 0 && how_)
+    exit_report(child.id, {status, Error(Errc::snapshot_lost,
+                                         "snapshot lost: child " + std::to_string(child.pid) +
+                                             " was lost with " + described() + how_it_ended())
+                                       .with_exit(status)});
+  else if (child.pid != 0)
+    exit_report(child.id, {status, std::nullopt});
+  else if (child.asked && !refused_ && serves_)
+    exit_report(child.id, {status, why});  // forked or not: its task may have run
+  else
+    exit_report(child.id, {std::nullopt, why});
 }
 
 Error SnapshotProcess::why_lost() const {
   if (refused_)
     return Error(Errc::overloaded,
                  "overloaded: too many children of this snapshot have children of their own");
-  return state_ == State::stopped ? was_stopped() : is_dead();
+  if (state_ == State::stopped) return was_stopped();
+  return serves_ ? is_dead() : was_not_forked();
 }
 
-// The socket of a dying process ends a little before the process can be waited for.
-void SnapshotProcess::reap() {
+// Returns false if the process has not ended.
+bool SnapshotProcess::wait_for_status() {
+  if (reaped_) return true;
   Reaped how;
-  if (!reaped_ && !ended(pid_, how)) return reap_event_.add_in(std::chrono::milliseconds(1));
+  if (pid_ != 0 && !ended(pid_, how)) return false;
+  reaped_ = true;
+  if (pid_ == 0) return true;
+  how_ = loss_of(how);
+  if (state_ == State::lost && start_error_ == 0) loss_ = how_;
+  return true;
+}
+
+// The socket of a dying process ends a little before the process can be waited for.  The calls do
+// not wait long for one that has closed its socket and lives on.
+void SnapshotProcess::reap() {
+  constexpr int most_looks = 50;
+  const auto keep = shared_from_this();
+  const bool has_ended = wait_for_status();
+  if (has_ended || ++looks_ >= most_looks) lose_children();
+  if (!has_ended) return reap_event_.add_in(std::chrono::milliseconds(1));
   kill_survivors();
-  const auto keep = std::move(self_);
+  self_.reset();
   if (std::exchange(holds_loop_, false)) loop_->release();
-  if (!std::exchange(reaped_, true) && state_ == State::lost) loss_ = loss_of(how);
+  tell_loss();
   report_loss();
+}
+
+void SnapshotProcess::look_again_in(std::chrono::nanoseconds time) {
+  if (loop_ && loop_->alive()) again_event_.add_in(time);
+}
+
+// ", which was killed by SIGKILL, not by this library"; empty if it is not known.
+std::string SnapshotProcess::how_it_ended() const {
+  return how_ ? ", which " + end_in_words(*how_) : "";
 }
 
 // The kernel kills the children with the snapshot, except those whose ids have changed.  This runs
@@ -144,6 +209,7 @@ ExitStatus SnapshotProcess::loss_of(const Reaped& how) {
   status.pid = how.pid;
   status.wait_status = how.wait_status;
   status.usage = how.usage;
+  status.of_snapshot = true;
   status.cause = how.wait_status == 0 ? Cause::normal : Cause::error;
   if (WIFSIGNALED(how.wait_status)) status.cause = Cause::crash;
   const bool killed = status.signalled() && status.signal() == SIGKILL;

@@ -137,6 +137,11 @@ void SnapshotProcess::keep_spares(unsigned count) {
                        error);
 }
 
+void SnapshotProcess::keep_spares_if_possible(unsigned count) {
+  spares_.emplace(count);
+  refill_soon();
+}
+
 // An error is not reported here: the next spawn finds no spare, asks for a fork, and reports it.
 void SnapshotProcess::refill() {
   spares_->look();

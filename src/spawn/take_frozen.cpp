@@ -19,7 +19,7 @@ std::vector<std::shared_ptr<SnapshotProcess>> SnapshotProcess::take_frozen(
     std::shared_ptr<SnapshotShared> shared, const SnapshotOptions& options) {
   if (const std::optional<Error> why = why_not_frozen()) throw *why;
   std::vector<std::shared_ptr<SnapshotProcess>> all;
-  for (unsigned i = 0; i < options.replicas; ++i) {
+  for (unsigned i = 0; i < shared->replicas; ++i) {
     all.emplace_back(new SnapshotProcess(shared));
     all.back()->map_own_slots();
   }
@@ -37,8 +37,7 @@ FreezeReply SnapshotProcess::wait_until_frozen() {
   if (packet.flow != IoResult::done) reply.outcome = {FreezeStep::end, 0, 0};
   if (reply.outcome.failed_at == FreezeStep::none) return reply;
   const std::string how = wait_for_end();
-  if (packet.flow == IoResult::done) throw error_of(reply.outcome);
-  throw Error(Errc::spawn_failed, error_of(reply.outcome).what() + how);
+  throw error_of(reply.outcome, how);
 }
 
 void SnapshotProcess::fork_from(SnapshotProcess& first) {

@@ -152,6 +152,7 @@ EVPARALLEL_EARLY Forked fork_child(void (*far)(void*), void* argument) noexcept 
 // new number to that tid_address if the tid_address is known.
 Forked fork_sibling() noexcept {
   if (const int error = fault_at(Failpoint::try_fork)) return {-1, error};
+  flush_streams();
   int* tid_address = nullptr;
   const bool known = ::prctl(PR_GET_TID_ADDRESS, &tid_address) == 0 && tid_address != nullptr;
   const unsigned long flags =

@@ -36,8 +36,8 @@ Forked fork_clean(void (*far)(void*), void* argument) noexcept;
 // The same for a snapshot, whose signals are set up already: the child inherits its mask.
 Forked fork_child(void (*far)(void*), void* argument) noexcept;
 
-// Forks a process that is not a child of this process but a child of its parent.  Returns its pid
-// here and 0 there.  Runs no handlers of pthread_atfork(3); they are left for its own forks.
+// Flushes, and forks a process that is not a child of this process but a child of its parent.
+// Returns its pid here and 0 there.  Runs no handlers of pthread_atfork(3); they are left for its own forks.
 // Requires: one thread.
 Forked fork_sibling() noexcept;
 

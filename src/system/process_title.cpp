@@ -98,12 +98,16 @@ bool show_arguments_at(const char* from, std::size_t size) noexcept {
 
 void set_snapshot_title(ProcessTitle& storage, std::string_view name) noexcept {
   ::prctl(PR_GET_NAME, titles.short_name);
+  titles.title = &storage;
+  rename_snapshot_title(name);
+  if (!show_arguments_at(storage.text, sizeof storage)) titles.title = nullptr;
+}
+
+void rename_snapshot_title(std::string_view name) noexcept {
   copy(titles.snapshot, sizeof titles.snapshot, name);
   set_short_name(name.empty() ? "snapshot" : name);
-  titles.title = &storage;
-  storage = title_of("snapshot");
+  if (titles.title) *titles.title = title_of("snapshot");
   titles.of_child = title_of("child");
-  if (!show_arguments_at(storage.text, sizeof storage)) titles.title = nullptr;
 }
 
 EVPARALLEL_EARLY void set_child_title(std::string_view task) noexcept {

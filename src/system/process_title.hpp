@@ -19,6 +19,8 @@ struct ProcessTitle {
 // Requires: `storage` lasts as long as the process, and is no static object: the kernel shows only
 // anonymous memory.
 void set_snapshot_title(ProcessTitle& storage, std::string_view name) noexcept;
+// In a copy of a snapshot that becomes the snapshot of another name.
+void rename_snapshot_title(std::string_view name) noexcept;
 // In a new child: "PROGRAM: TASK [NAME OF THE SNAPSHOT]"; its short name is that of the task, or
 // the program's.
 void set_child_title(std::string_view task) noexcept;

@@ -64,7 +64,9 @@ nowhere_but() {
 	empty "nowhere${2:+ but in $2}: $1" "$tmp/astray"
 }
 
-only_in     '(fork|vfork|clone|waitpid|wait4|waitid) *\(' 'src/system/fork.cpp'
+only_in     '(fork|vfork|waitpid|wait4|waitid) *\(' 'src/system/fork.cpp'
+only_in     'SYS_clone' 'src/system/fork.cpp'
+nowhere_but '(::clone|clone3) *\('
 only_in     '(sendmsg|recvmsg|sendmmsg|recvmmsg) *\(' 'src/system/socket.cpp'
 nowhere_but '::(send|recv|sendto|recvfrom) *\(' 'src/system/socket.cpp'
 only_in     'dl_iterate_phdr *\(' 'src/backtrace/loaded_modules.cpp'

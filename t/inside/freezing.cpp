@@ -77,6 +77,7 @@ int received(Arm arm, const char* text, int os_error) {
     if (!error || error->code() != par::Errc::spawn_failed) return 1;
     std::printf("# %s\n", error->what());
     if (!has(error->what(), text) || error->os_error() != os_error) return 2;
+    if (!has(error->what(), "or set SnapshotOptions::freeze to false")) return 5;
     if (testing::count_descriptors() != descriptors) return 3;
     par::Snapshot snapshot;
     par::Reactor loop;

@@ -175,6 +175,7 @@ std::string name_of(RequestKind kind) {
     case RequestKind::stop: return "stop";
     case RequestKind::stop_without_reports: return "stop_without_reports";
     case RequestKind::kill_if_not_started: return "kill_if_not_started";
+    case RequestKind::fork_replica: return "fork_replica";
   }
   return {};
 }
@@ -187,6 +188,7 @@ std::string name_of(ReportKind kind) {
     case ReportKind::orphans: return "orphans";
     case ReportKind::refused_to_wait: return "refused_to_wait";
     case ReportKind::begun: return "begun";
+    case ReportKind::replica_forked: return "replica_forked";
   }
   return {};
 }

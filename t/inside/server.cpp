@@ -91,6 +91,7 @@ enum Order : char {
   connect_to_snapshot = 'c',  // 1: the snapshot has accepted its control socket, 0: refused
   nested_spawn = 'n',         // forks a child of its own; answers its pid
   nested_exit = 'q',          // ends that child, and answers its wait status
+  nested_replica = 'r',       // asks for a replica; 1 if its control socket is dropped
   nested_junk = 'j',          // sends an invalid request; 1 if the control socket then ends
   write_at_end = 'w',         // writes file_at_end, some time after the end of file
   begin_call = 'B',           // 1 if it may begin the call of that number, otherwise 0
@@ -161,6 +162,18 @@ std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
       Report report{};
       if (::write(nested_data.get(), bytes, 2) != 2 || !next_nested(report)) return -1;
       return report.kind == ReportKind::exited && report.id == 77 ? report.code : -2;
+    }
+    case nested_replica: {
+      OwnedFd ours;
+      OwnedFd theirs;
+      if (make_pair(PairKind::packets, ours, theirs) != 0) return -1;
+      Request request{};
+      request.kind = RequestKind::fork_replica;
+      send_packet(nested_control.get(), &request, sizeof request, theirs.get());
+      theirs.close();
+      char byte;
+      if (!is_ready(ours.get())) return -2;
+      return receive_packet(ours.get(), &byte, 1).flow == IoResult::closed ? 1 : 0;
     }
     case nested_junk: {
       if (send_packet(nested_control.get(), "junk", 4, -1) != IoResult::done) return -1;
@@ -254,6 +267,28 @@ public:
     make_group(forked.pid);
     pid = forked.pid;
     if (next().kind != ReportKind::begun) throw std::runtime_error("the snapshot has not begun");
+  }
+  // A replica that `living` forks; its start is sent as `start` says.
+  enum class Sent { all, no_slots, nothing };
+  Far(Far& living, Sent sent) {
+    OwnedFd theirs;
+    OwnedFd file;
+    if (make_pair(PairKind::packets, control, theirs) != 0 || make_slots(file) != 0)
+      throw std::runtime_error("no socket pair or no slots");
+    slots = map_slots_of(file.get());
+    const ReplicaStart start{};
+    if (sent != Sent::nothing)
+      send_packet(control.get(), &start, sizeof start, sent == Sent::all ? file.get() : -1);
+    Request request{};
+    request.kind = RequestKind::fork_replica;
+    if (!living.send(request, theirs.get())) throw std::runtime_error("it takes no request");
+    theirs.close();
+    for (int i = 0; i < 2; ++i) {
+      const Report report = next();
+      if (report.kind == ReportKind::begun) begun = report;
+      if (report.kind == ReportKind::replica_forked) birth = report;
+    }
+    pid = birth.pid;
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;
@@ -360,6 +395,8 @@ public:
   OwnedFd control;
   pid_t pid = 0;
   Slot* slots = nullptr;
+  Report begun{};           // of a replica
+  Report birth{};           // by the one that has forked it
   std::uint64_t seen = 0;   // sent with each request
   std::uint64_t exits = 0;  // received exit reports
   std::uint64_t last_id = 0;
@@ -1470,6 +1507,81 @@ BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
   kid.ask(connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);
   rendezvous.close();
+  BOOST_TEST(far.works());
+}
+
+// ---- replicas ----
+
+BOOST_AUTO_TEST_CASE(a_replica_is_forked_beside_the_process_that_is_asked) {
+  Far far;
+  const Kid kid = far.spawn();
+  {
+    Far replica(far, Far::Sent::all);
+    BOOST_TEST(replica.begun.code == 0);
+    BOOST_TEST(replica.birth.code == 0);
+    BOOST_TEST(replica.birth.pid == replica.begun.pid);
+    BOOST_TEST(replica.pid != far.pid);
+    BOOST_TEST(::getpgid(replica.pid) == replica.pid);
+    // It has slots and a table of its own: its first child has the first slot.
+    const Kid its = replica.spawn();
+    BOOST_TEST(its.slot == kid.slot);
+    its.ask(begin_call, 5);
+    BOOST_TEST((CallState::of(replica.slots[its.slot].call.load()).id == 5u));
+    BOOST_TEST((CallState::of(far.slots[kid.slot].call.load()).id == 0u));
+    // It has none of the sockets of the other: control, rendezvous, and those of the child on its way.
+    BOOST_TEST(eventually(
+        [&] { return descriptors_of(replica.pid).size() == descriptors_of(far.pid).size(); }));
+    // It is asked to fork one, too.
+    Far another(replica, Far::Sent::all);
+    BOOST_TEST(another.begun.pid != replica.pid);
+    BOOST_TEST(another.works());
+    BOOST_TEST(replica.works());
+    another.control.reset();
+    BOOST_TEST(another.end() == 0);
+    unmap_slots(another.slots);
+    unmap_slots(replica.slots);
+  }
+  // The end of a replica, with its children, affects no child of the other.
+  BOOST_TEST(kid.ask(echo) == echo);
+  BOOST_TEST(far.works());
+}
+
+BOOST_AUTO_TEST_CASE(a_replica_outlives_the_process_that_forked_it) {
+  Far far;
+  const Kid kid = far.spawn();
+  Far replica(far, Far::Sent::all);
+  ::kill(far.pid, SIGKILL);
+  BOOST_TEST(far.end() == 1000 + SIGKILL);
+  BOOST_TEST(sees_end(far.control));
+  BOOST_TEST(sees_end(kid.socket));
+  BOOST_TEST(replica.works());
+  replica.stop();
+  BOOST_TEST(replica.end() == 0);
+  unmap_slots(replica.slots);
+}
+
+BOOST_AUTO_TEST_CASE(a_replica_that_cannot_start_reports_why) {
+  Far far;
+  for (const Far::Sent sent : {Far::Sent::nothing, Far::Sent::no_slots}) {
+    Far replica(far, sent);
+    BOOST_TEST(replica.begun.code == (sent == Far::Sent::nothing ? EPROTO : EMFILE));
+    BOOST_TEST(replica.begun.pid == replica.birth.pid);
+    BOOST_TEST(replica.is_over());
+    BOOST_TEST(replica.end() == 71);
+    unmap_slots(replica.slots);
+  }
+  BOOST_TEST(far.works());
+}
+
+// Only the parent may ask for one.
+BOOST_AUTO_TEST_CASE(a_child_cannot_have_a_replica_forked) {
+  Far far;
+  const Kid kid = far.spawn();
+  kid.ask(connect_to_snapshot);
+  BOOST_TEST(kid.ask(nested_spawn) > 0);
+  BOOST_TEST(kid.ask(nested_replica) == 1);
+  BOOST_TEST(testing::children_of(::getpid()) == std::vector<pid_t>{far.pid},
+             boost::test_tools::per_element());
   BOOST_TEST(far.works());
 }
 

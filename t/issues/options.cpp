@@ -475,7 +475,7 @@ BOOST_AUTO_TEST_CASE(a_map_accepts_extreme_options) {
 
 BOOST_AUTO_TEST_CASE(a_snapshot_accepts_extreme_options) {
   const par::SnapshotOptions defaults;
-  const auto& [name, replicas, spares, freeze, preflight, seed, oom_score_adj] = defaults;
+  const auto& [name, replicas, standby, spares, freeze, preflight, seed, oom_score_adj] = defaults;
   static_cast<void>(name);
   for (const Value value : {Value::zero, Value::largest, Value::one_less}) {
     par::SnapshotOptions given;

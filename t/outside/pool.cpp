@@ -966,7 +966,7 @@ BOOST_AUTO_TEST_CASE(a_pool_survives_the_death_of_one_replica) {
   parents.clear();
   for (int i = 0; i < 40; ++i) pool.submit(i, receive);
   loop.run();
-  BOOST_TEST(parents == std::set<pid_t>{replicas[1]});
+  BOOST_TEST(parents.count(replicas[0]) == 0u);
   pool.close();
   BOOST_TEST(testing::eventually([&] {
     turn(loop);

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <map>
 
 namespace par = evparallel;
@@ -235,13 +236,14 @@ BOOST_AUTO_TEST_CASE(the_other_replicas_take_over) {
     ::kill(pids[0], SIGKILL);
     BOOST_TEST(loop_until(loop, [&] { return !lost.empty(); }));
     // A Remote whose child was lost with it asks the other replica; so does a Remote that asks for the first time.
-    BOOST_TEST(ask(loop, f) == pids[1]);
+    BOOST_TEST(ask(loop, f) != pids[0]);
     for (int i = 0; i < 3; ++i) {
       auto g = par::run(loop, replica_of_this_child, in(snapshot));
-      BOOST_TEST(ask(loop, g) == pids[1]);
+      BOOST_TEST(ask(loop, g) != pids[0]);
     }
     BOOST_TEST(snapshot.alive());
-    BOOST_TEST(snapshot.pids() == pids, boost::test_tools::per_element());
+    BOOST_TEST(snapshot.pids().size() == 2u);
+    BOOST_TEST(snapshot.pids()[1] == pids[1]);
     BOOST_REQUIRE(lost.size() == 1u);
     BOOST_TEST(lost[0].pid == pids[0]);
     BOOST_TEST(lost[0].signalled());
@@ -391,13 +393,14 @@ BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
     snapshot.on_lost([&](const par::ExitStatus& status) { lost.push_back(status.pid); });
     auto f = par::run(loop, replica_of_this_child, in(snapshot));
     BOOST_TEST(ask(loop, f) == snapshot.pid());
-    for (const pid_t pid : snapshot.pids()) {
-      BOOST_TEST(snapshot.alive());
-      kill_and_wait(pid);
-      BOOST_TEST(
-          loop_until(loop, [&] { return std::find(lost.begin(), lost.end(), pid) != lost.end(); }));
-    }
-    BOOST_TEST(lost == snapshot.pids(), boost::test_tools::per_element());
+    BOOST_TEST(snapshot.alive());
+    std::vector<pid_t> pids = snapshot.pids();
+    for (const pid_t pid : pids) kill_and_wait(pid);
+    BOOST_TEST(loop_until(loop, [&] { return lost.size() == 3u; }));
+    BOOST_TEST(snapshot.pids() == pids, boost::test_tools::per_element());
+    std::sort(lost.begin(), lost.end());
+    std::sort(pids.begin(), pids.end());
+    BOOST_TEST(lost == pids, boost::test_tools::per_element());
     BOOST_TEST(!snapshot.alive());
     Strings received;
     for (int i = 0; i < 2; ++i) {
@@ -411,7 +414,9 @@ BOOST_AUTO_TEST_CASE(spawns_fail_when_all_replicas_are_lost) {
     }
     BOOST_REQUIRE(received.size() == 2u);
     BOOST_TEST(has(received[0], "wine list"), received[0]);
-    BOOST_TEST(has(received[0], "so are all 3 replicas"), received[0]);
+    BOOST_TEST(has(received[0], "was killed by SIGKILL, not by this library"), received[0]);
+    BOOST_TEST(has(received[0], "all 3 replicas are dead, and none is left to fork another one"),
+               received[0]);
   }
   testing::close_abandoned();
 }
@@ -423,7 +428,8 @@ BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_reported_at_the_first_use) {
     par::Snapshot snapshot(of(2));
     std::vector<par::ExitStatus> lost;
     snapshot.on_lost([&](const par::ExitStatus& status) { lost.push_back(status); });
-    kill_and_wait(snapshot.pids()[1]);
+    const pid_t dead = snapshot.pids()[1];
+    kill_and_wait(dead);
     BOOST_TEST(snapshot.alive());
     par::Reactor loop;
     par::Timer turn = loop.after(1ms, [] {});
@@ -436,7 +442,7 @@ BOOST_AUTO_TEST_CASE(a_loss_before_the_first_use_is_reported_at_the_first_use) {
     BOOST_TEST(loop_until(loop, [&] { return !lost.empty() && answer != 0; }));
     BOOST_TEST(answer == 8);
     BOOST_REQUIRE(lost.size() == 1u);
-    BOOST_TEST(lost[0].pid == snapshot.pids()[1]);
+    BOOST_TEST(lost[0].pid == dead);
   }
   testing::close_abandoned();
 }
@@ -554,6 +560,386 @@ BOOST_AUTO_TEST_CASE(on_lost_may_destroy_the_handle_or_replace_itself) {
     BOOST_TEST(received == (Strings{"first", "second"}), boost::test_tools::per_element());
     f = {};
     BOOST_TEST(gone(pids[0]));
+  }
+  testing::close_abandoned();
+}
+
+// ---- replacements ----
+
+namespace {
+
+bool contains(const std::vector<pid_t>& pids, pid_t pid) {
+  return std::find(pids.begin(), pids.end(), pid) != pids.end();
+}
+
+// Runs the loop until the process in this place is another one than `dead`.
+bool replaced(par::Reactor& loop, const par::Snapshot& snapshot, std::size_t place, pid_t dead) {
+  return loop_until(loop, [&] { return snapshot.pids().at(place) != dead; });
+}
+
+// Runs the loop until all of its processes live.
+bool whole(par::Reactor& loop, const par::Snapshot& snapshot) {
+  return loop_until(loop, [&] {
+    const std::vector<pid_t> pids = snapshot.pids();
+    return std::all_of(pids.begin(), pids.end(), testing::process_exists);
+  });
+}
+
+// The sockets that a process has open, other than as standard streams.
+Strings sockets_of(pid_t pid) {
+  Strings sockets;
+  for (const auto& [fd, target] : descriptors_of(pid))
+    if (fd > STDERR_FILENO && has(target, "socket:")) sockets.push_back(target);
+  std::sort(sockets.begin(), sockets.end());
+  return sockets;
+}
+
+struct Origin {
+  pid_t from = 0;
+  std::uint64_t seed = 0;
+};
+EVPARALLEL_FIELDS(Origin, from, seed)
+
+Origin origin_of_this_child() {
+  return {::getppid(), par::child_seed()};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_lost_replica_is_replaced_by_a_fork_of_a_living_one) {
+  {
+    par::SnapshotOptions options = of(3);
+    options.seed = 5;
+    par::Snapshot snapshot(options);
+    const std::vector<pid_t> before = snapshot.pids();
+    par::Reactor loop;
+    std::vector<par::ExitStatus> lost;
+    snapshot.on_lost([&](const par::ExitStatus& status) { lost.push_back(status); });
+    auto f = par::run(loop, twice, in(snapshot));
+    BOOST_TEST(ask(loop, f, 4) == 8);
+    ::kill(before[1], SIGKILL);
+    // The successor may serve before the lost one can be waited for.
+    BOOST_TEST(replaced(loop, snapshot, 1, before[1]));
+    BOOST_TEST(loop_until(loop, [&] { return !lost.empty(); }));
+    const std::vector<pid_t> now = snapshot.pids();
+    BOOST_TEST(now[0] == before[0]);
+    BOOST_TEST(now[2] == before[2]);
+    BOOST_REQUIRE(lost.size() == 1u);
+    BOOST_TEST(lost[0].describe() == "snapshot process " + std::to_string(before[1]) +
+                                         " was killed by SIGKILL, not by this library");
+    // The lost one is reaped, and the new one is a child of this process, in a group of its own.
+    const std::vector<pid_t> children = testing::children_of(::getpid());
+    BOOST_TEST(!contains(children, before[1]));
+    BOOST_TEST(contains(children, now[1]));
+    BOOST_TEST(::getpgid(now[1]) == now[1]);
+    // It takes its turns, and the seeds of its children are their own.
+    std::map<pid_t, int> turns;
+    std::map<std::uint64_t, int> seeds;
+    for (int i = 0; i < 6; ++i) {
+      auto g = par::run(loop, origin_of_this_child, in(snapshot));
+      const Origin origin = ask(loop, g);
+      ++turns[origin.from];
+      ++seeds[origin.seed];
+    }
+    for (const pid_t pid : now) BOOST_TEST(turns[pid] == 2);
+    BOOST_TEST(seeds.size() == 6u);
+    BOOST_TEST(lost.size() == 1u);
+    BOOST_TEST(ask(loop, f, 5) == 10);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(replicas_that_are_killed_again_and_again_under_load_are_replaced) {
+  constexpr int kills = 12;
+  {
+    par::Snapshot snapshot(of(3));
+    par::Reactor loop;
+    int losses = 0;
+    snapshot.on_lost([&](const par::ExitStatus&) { ++losses; });
+    par::Options options = in(snapshot);
+    options.retries = 100;
+    options.idempotent = true;
+    std::vector<par::Remote<int, int>> remotes;
+    for (int i = 0; i < 4; ++i) remotes.push_back(par::run(loop, twice, options));
+    int asked = 0;
+    int right = 0;
+    std::string wrong;
+    // Each Remote has a call under way until the last victim is dead.
+    std::function<void(std::size_t)> call = [&](std::size_t i) {
+      const int x = ++asked;
+      remotes[i](x, [&, i, x](par::Result<int> r) {
+        if (r)
+          right += *r == 2 * x;
+        else
+          wrong = r.error().what();
+        if (losses < kills) call(i);
+      });
+    };
+    for (std::size_t i = 0; i < remotes.size(); ++i) call(i);
+    for (int i = 0; i < kills; ++i) {
+      ::kill(snapshot.pids()[static_cast<std::size_t>(i) % 3], SIGKILL);
+      BOOST_TEST(loop_until(loop, [&] { return losses == i + 1; }));
+      BOOST_TEST(whole(loop, snapshot));
+    }
+    loop.run();
+    BOOST_TEST(wrong == "");
+    BOOST_TEST(right == asked);
+    BOOST_TEST(losses == kills);
+    BOOST_TEST(snapshot.pids().size() == 3u);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_new_replica_holds_no_descriptor_of_the_one_that_forked_it) {
+  {
+    par::Snapshot snapshot(of(2));
+    const std::vector<pid_t> before = snapshot.pids();
+    par::Reactor loop;
+    // Both children of the living one have children of their own, so that it has their control sockets.
+    const auto nested = [](par::Pipe<int, int> pipe) {
+      pipe.on_message([pipe](int x) {
+        static auto inner = par::run(par::this_reactor(), twice);
+        inner(x, [pipe](par::Result<int> r) { pipe.send(r.value()); });
+      });
+    };
+    std::vector<par::Process<int, int>> kids;
+    std::vector<pid_t> pids(2);
+    int answers = 0;
+    for (std::size_t i = 0; i < 2; ++i) {
+      kids.push_back(par::process(loop, nested, in(snapshot)));
+      kids[i].on_start([&pids, i](pid_t pid) { pids[i] = pid; });
+      kids[i].on_message([&](int x) { answers += x == 42; });
+      kids[i].send(21);
+    }
+    BOOST_TEST(loop_until(loop, [&] { return answers == 2; }));
+    const std::size_t in_this_process = testing::count_descriptors();
+    const std::size_t in_the_first = descriptors_of(before[1]).size();
+    ::kill(before[1], SIGKILL);
+    BOOST_TEST(replaced(loop, snapshot, 1, before[1]));
+    const pid_t now = snapshot.pids()[1];
+    BOOST_TEST(testing::eventually([&] { return descriptors_of(now).size() < in_the_first; }));
+    const Strings its = sockets_of(now);
+    BOOST_TEST(its.size() == 3u);  // its control socket, and both ends of its rendezvous socket
+    for (const pid_t other : {before[0], pids[0]})
+      for (const std::string& socket : sockets_of(other))
+        BOOST_TEST(std::count(its.begin(), its.end(), socket) == 0, socket);
+    // The child of the lost one has ended, and that of the living one sees the end of its pipe.
+    bool ended = false;
+    kids[0].on_exit([&](const par::ExitStatus& s) { ended = s.cause == par::Cause::normal; });
+    kids[0].close();
+    BOOST_TEST(loop_until(loop, [&] { return ended; }));
+    kids.clear();
+    BOOST_TEST(loop_until(loop, [&] { return testing::count_descriptors() <= in_this_process; }));
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(replacements_leave_no_descriptor_behind) {
+  {
+    par::Snapshot snapshot(of(2));
+    par::Reactor loop;
+    auto f = par::run(loop, twice, in(snapshot));
+    const std::size_t there = descriptors_of(snapshot.pids()[1]).size();
+    std::size_t here = 0;
+    for (int i = 0; i < 6; ++i) {
+      const std::size_t place = 1 - static_cast<std::size_t>(i) % 2;
+      const pid_t dead = snapshot.pids()[place];
+      ::kill(dead, SIGKILL);
+      BOOST_TEST(replaced(loop, snapshot, place, dead));
+      const pid_t now = snapshot.pids()[place];
+      BOOST_TEST(testing::eventually([&] { return descriptors_of(now).size() == there; }));
+      auto g = par::run(loop, twice, in(snapshot));
+      BOOST_TEST(ask(loop, g, 4) == 8);
+      if (i == 0) here = testing::count_descriptors();
+      if (i > 0) BOOST_TEST(testing::count_descriptors() <= here);
+    }
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_new_replica_ends_with_the_program) {
+  int ends[2];
+  BOOST_REQUIRE(::pipe(ends) == 0);
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    par::Snapshot snapshot(of(2));
+    const pid_t dead = snapshot.pids()[1];
+    par::Reactor loop;
+    auto f = par::run(loop, twice, in(snapshot));
+    ::kill(dead, SIGKILL);
+    replaced(loop, snapshot, 1, dead);
+    if (::write(ends[1], snapshot.pids().data(), 2 * sizeof(pid_t)) < 0) ::_exit(1);
+    for (;;) ::pause();
+  }
+  std::vector<pid_t> pids(2);
+  BOOST_TEST(::read(ends[0], pids.data(), 2 * sizeof(pid_t)) ==
+             static_cast<ssize_t>(2 * sizeof(pid_t)));
+  ::close(ends[0]);
+  ::close(ends[1]);
+  ::kill(parent, SIGKILL);
+  for (const pid_t pid : pids) BOOST_TEST(gone(pid));
+}
+
+BOOST_AUTO_TEST_CASE(a_new_replica_keeps_spares) {
+  {
+    par::SnapshotOptions options = of(2);
+    options.spares = 2;
+    par::Snapshot snapshot(options);
+    const pid_t dead = snapshot.pids()[1];
+    par::Reactor loop;
+    auto f = par::run(loop, twice, in(snapshot));
+    BOOST_TEST(ask(loop, f, 4) == 8);
+    ::kill(dead, SIGKILL);
+    BOOST_TEST(replaced(loop, snapshot, 1, dead));
+    BOOST_TEST(
+        loop_until(loop, [&] { return testing::children_of(snapshot.pids()[1]).size() == 2u; }));
+  }
+  testing::close_abandoned();
+}
+
+// The first fork of each replica fails; the next one succeeds.
+BOOST_AUTO_TEST_CASE(a_replacement_that_cannot_be_forked_is_tried_again) {
+  {
+    par::fault::Plan plan;
+    plan.victim = par::fault::Victim::snapshot;
+    plan.fork_failures = 1;
+    plan.fork_errno = EAGAIN;
+    par::fault::arm(plan);
+    par::Snapshot snapshot(of(2));
+    par::fault::disarm();
+    const std::vector<pid_t> before = snapshot.pids();
+    par::Reactor loop;
+    int losses = 0;
+    snapshot.on_lost([&](const par::ExitStatus&) { ++losses; });
+    auto f = par::run(loop, twice, in(snapshot));  // asks the first one
+    ::kill(before[0], SIGKILL);
+    BOOST_TEST(replaced(loop, snapshot, 0, before[0]));
+    BOOST_TEST(snapshot.pids()[1] == before[1]);
+    BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
+    BOOST_TEST(snapshot.alive());
+  }
+  testing::close_abandoned();
+}
+
+// A replica that always ends at once must not keep the program busy.
+BOOST_AUTO_TEST_CASE(replacements_are_limited_in_time) {
+  constexpr int kills = 20;
+  {
+    par::Snapshot snapshot(of(3));
+    par::Reactor loop;
+    auto f = par::run(loop, twice, in(snapshot));
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kills; ++i) {
+      const pid_t dead = snapshot.pids()[1];
+      ::kill(dead, SIGKILL);
+      BOOST_TEST(replaced(loop, snapshot, 1, dead));
+    }
+    // 16 at once, and then one in 250 ms.
+    BOOST_TEST((std::chrono::steady_clock::now() - begin >= 1000ms));
+    BOOST_TEST(ask(loop, f, 4) == 8);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_replacement_outlives_the_reactor_that_asked_for_it) {
+  {
+    par::Snapshot snapshot(of(2));
+    const pid_t dead = snapshot.pids()[1];
+    int losses = 0;
+    std::optional<par::Reactor> loop(std::in_place);
+    snapshot.on_lost([&](const par::ExitStatus&) {
+      ++losses;
+      loop->stop();
+    });
+    auto f = par::run(*loop, twice, in(snapshot));
+    ::kill(dead, SIGKILL);
+    // The successor is asked for in the callback's turn of the loop, in which the loop ends.
+    BOOST_TEST(testing::wait_until([&] { return losses == 1; }, [&] { loop->run_for(1ms); }));
+    loop.reset();
+    BOOST_TEST(snapshot.alive());
+    par::Reactor next;
+    auto g = par::run(next, twice, in(snapshot));
+    BOOST_TEST(replaced(next, snapshot, 1, dead));
+    BOOST_TEST(ask(next, g, 4) == 8);
+    BOOST_TEST(losses == 1);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_replacement_ends_with_the_handle) {
+  {
+    std::optional<par::Snapshot> snapshot(of(2));
+    const pid_t dead = snapshot->pids()[1];
+    par::Reactor loop;
+    int losses = 0;
+    {
+      auto f = par::run(loop, twice, in(*snapshot));
+      snapshot->on_lost([&](const par::ExitStatus&) { ++losses; });
+      ::kill(dead, SIGKILL);
+      BOOST_TEST(loop_until(loop, [&] { return losses == 1; }));
+    }
+    snapshot.reset();  // the successor may be asked for, forked, or serve
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_child_of_a_lost_replica_is_reported_with_how_the_replica_ended) {
+  {
+    par::Snapshot snapshot(of(2));
+    const pid_t dead = snapshot.pids()[0];
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [](int x) {
+          if (x != 0) ::kill(::getppid(), SIGSEGV);
+          while (x != 0) ::pause();
+          return x;
+        },
+        in(snapshot));
+    BOOST_TEST(ask(loop, f, 0) == 0);
+    BOOST_TEST(loop_until(loop, [&] { return f.pid() != 0; }));  // an answer may arrive before it
+    const pid_t child = f.pid();
+    std::optional<par::Error> error;
+    f(1, [&](par::Result<int> r) { error = r.error(); });
+    loop.run();
+    BOOST_REQUIRE(error.has_value());
+    BOOST_TEST((error->code() == par::Errc::snapshot_lost));
+    BOOST_REQUIRE(error->exit().has_value());
+    BOOST_TEST(error->exit()->pid == child);
+    const std::string begin = "snapshot lost: child " + std::to_string(child) +
+                              " was lost with wine list, process " + std::to_string(dead) +
+                              ", which was killed by SIGSEGV";
+    BOOST_TEST(has(error->what(), begin), error->what());
+    BOOST_TEST(has(error->what(), ", not by this library"), error->what());
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(orphans_of_a_replaced_replica_stay_counted) {
+  {
+    par::Snapshot snapshot(of(2));
+    const pid_t dead = snapshot.pids()[0];
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [] {
+          const pid_t pid = ::fork();
+          if (pid == 0) {
+            ::setsid();
+            for (;;) ::pause();
+          }
+          while (::getpgid(pid) != pid) ::usleep(100);  // until it has left the group
+          return pid;
+        },
+        in(snapshot));
+    const pid_t orphan = ask(loop, f);
+    f = {};
+    BOOST_TEST(loop_until(loop, [&] { return snapshot.orphans_killed() == 1u; }));
+    BOOST_TEST(gone(orphan));
+    auto g = par::run(loop, twice, in(snapshot));
+    ::kill(dead, SIGKILL);
+    BOOST_TEST(replaced(loop, snapshot, 0, dead));
+    BOOST_TEST(snapshot.orphans_killed() == 1u);
   }
   testing::close_abandoned();
 }

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 
 namespace par = evparallel;
 using testing::ask;
@@ -379,7 +380,8 @@ BOOST_AUTO_TEST_CASE(a_request_to_a_stopped_snapshot_fails_without_an_exception)
     for (const std::size_t i : {0u, 2u}) {
       BOOST_TEST(received[i] == "no_snapshot");
       BOOST_TEST(received[i + 1] == "no snapshot: moment 100, process " +
-                                        std::to_string(snapshot.pid()) + " was stopped");
+                                        std::to_string(snapshot.pid()) +
+                                        " was stopped: name another one in Options::snapshot");
     }
     BOOST_TEST((cause == par::Cause::not_started));
   }
@@ -922,4 +924,267 @@ BOOST_AUTO_TEST_CASE(a_daemon_gets_the_reason_why_its_snapshots_are_unusable) {
   ::close(said[0]);
   // The program that had taken them is gone.
   for (const pid_t snapshot : snapshots) BOOST_TEST(gone(snapshot));
+}
+
+// ---- clones ----
+
+namespace {
+
+struct Origin {
+  int moment = 0;
+  pid_t from = 0;
+  std::uint64_t seed = 0;
+};
+EVPARALLEL_FIELDS(Origin, moment, from, seed)
+
+Origin origin_of_this_child() {
+  return {moment, ::getppid(), par::child_seed()};
+}
+
+Origin origin(par::Reactor& loop, par::Snapshot& snapshot) {
+  auto f = par::run(loop, origin_of_this_child, in(snapshot));
+  return ask(loop, f);
+}
+
+std::string command_line_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
+  std::string text;
+  std::getline(file, text, '\0');
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_clone_is_taken_while_there_is_a_reactor) {
+  {
+    par::Snapshot snapshot = taken_at(300);
+    moment = 301;
+    par::Reactor loop;
+    // Neither of the two has served anything, and the clone is used at once.
+    par::Snapshot clone = snapshot.clone();
+    BOOST_TEST(clone.alive());
+    auto f = par::run(loop, moment_plus, in(clone));
+    BOOST_TEST(ask(loop, f, 1) == 301);
+    BOOST_TEST(clone.pid() != 0);
+    BOOST_TEST(clone.pid() != snapshot.pid());
+    BOOST_TEST(is_child_of_ours(clone.pid()));
+    const Origin of_clone = origin(loop, clone);
+    const Origin of_original = origin(loop, snapshot);
+    BOOST_TEST(of_clone.moment == 300);
+    BOOST_TEST(of_original.moment == 300);
+    BOOST_TEST(of_clone.from == clone.pid());
+    BOOST_TEST(of_original.from == snapshot.pid());
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_clone_and_its_original_are_independent) {
+  for (const bool clone_first : {false, true}) {
+    std::optional<par::Snapshot> original(taken_at(300));
+    std::optional<par::Snapshot> clone(original->clone());
+    std::optional<par::Reactor> reactor(std::in_place);
+    par::Reactor& loop = *reactor;
+    auto f = par::run(loop, moment_plus, in(*original));
+    auto g = par::run(loop, moment_plus, in(*clone));
+    BOOST_TEST(ask(loop, f, 1) == 301);
+    BOOST_TEST(ask(loop, g, 2) == 302);
+    auto& ended = clone_first ? clone : original;
+    auto& left = clone_first ? original : clone;
+    const pid_t pid = ended->pid();
+    (clone_first ? g : f) = {};
+    ended.reset();
+    BOOST_TEST(gone(pid));
+    BOOST_TEST(left->alive());
+    for (int i = 0; i < 3; ++i) BOOST_TEST(origin(loop, *left).moment == 300);
+    // A cancelled call needs the memory that both have shared.
+    par::Options options = in(*left);
+    options.deadline = 1ms;
+    auto slow = par::run(
+        loop,
+        [](int x) {
+          while (!par::this_call::cancelled()) {}
+          return x;
+        },
+        options);
+    std::optional<par::Errc> code;
+    slow(1, [&](par::Result<int> r) { code = r.error().code(); });
+    loop.run();
+    BOOST_TEST((code == par::Errc::deadline));
+    slow = {};
+    f = {};
+    g = {};
+    left.reset();
+    reactor.reset();
+    testing::close_abandoned();
+  }
+}
+
+BOOST_AUTO_TEST_CASE(children_of_clones_have_seeds_of_their_own) {
+  {
+    par::SnapshotOptions options;
+    options.seed = 7;
+    par::Snapshot snapshot(options);
+    par::Snapshot one = snapshot.clone();
+    par::Snapshot two = snapshot.clone();
+    par::Snapshot of_one = one.clone();
+    par::Reactor loop;
+    std::set<std::uint64_t> seeds;
+    for (par::Snapshot* each : {&snapshot, &one, &two, &of_one})
+      for (int i = 0; i < 2; ++i) seeds.insert(origin(loop, *each).seed);
+    BOOST_TEST(seeds.size() == 8u);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_clone_has_the_options_of_its_original_and_a_name_of_its_own) {
+  {
+    par::SnapshotOptions options;
+    options.name = "first";
+    options.replicas = 2;
+    options.standby = true;
+    options.spares = 1;
+    par::Snapshot snapshot(options);
+    par::Snapshot same = snapshot.clone();
+    par::Snapshot other = snapshot.clone("second");
+    par::Reactor loop;
+    for (par::Snapshot* each : {&same, &other}) {
+      auto f = par::run(loop, moment_plus, in(*each));
+      ask(loop, f, 1);
+      BOOST_TEST(testing::loop_until(loop, [&] {
+        const std::vector<pid_t> pids = each->pids();
+        return pids.size() == 3u && std::count(pids.begin(), pids.end(), 0) == 0;
+      }));
+      // The first one has a child as well.
+      const std::vector<pid_t> pids = each->pids();
+      BOOST_TEST(
+          testing::loop_until(loop, [&] { return testing::children_of(pids[1]).size() == 1u; }));
+      BOOST_TEST(testing::children_of(pids[2]).empty());
+    }
+    if (testing::has(command_line_of(snapshot.pid()), "snapshot [first]")) {
+      BOOST_TEST(testing::has(command_line_of(same.pid()), "snapshot [first]"));
+      BOOST_TEST(testing::has(command_line_of(other.pid()), "snapshot [second]"));
+    }
+    other.stop();
+    auto f = par::run(loop, moment_plus, in(other));
+    std::string text;
+    f(1, [&](par::Result<int> r) { text = r.error().what(); });
+    loop.run();
+    BOOST_TEST(testing::has(text, "no snapshot: second, process "), text);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_snapshot_that_cannot_be_cloned_says_why) {
+  {
+    par::Snapshot snapshot = taken_at(300);
+    par::Snapshot moved = std::move(snapshot);
+    par::Snapshot lost = taken_at(400);
+    BOOST_TEST(says(error_of([&] { static_cast<void>(snapshot.clone()); }), par::Errc::no_snapshot,
+                    "moved from"));
+    par::Reactor loop;
+    auto f = par::run(
+        loop,
+        [](int) { return misuse_of([] { static_cast<void>(par::default_snapshot().clone()); }); },
+        in(moved));
+    BOOST_TEST(testing::has(ask(loop, f, 1), "a child cannot clone a snapshot"));
+    f = {};
+    auto g = par::run(loop, moment_plus, in(lost));
+    ::kill(lost.pid(), SIGKILL);
+    BOOST_TEST(testing::loop_until(loop, [&] { return !is_child_of_ours(lost.pid()); }));
+    BOOST_TEST(says(error_of([&] { static_cast<void>(lost.clone()); }), par::Errc::snapshot_lost,
+                    "was killed by SIGKILL, not by this library"));
+    moved.stop();
+    BOOST_TEST(says(error_of([&] { static_cast<void>(moved.clone()); }), par::Errc::no_snapshot,
+                    "was stopped: name another one"));
+  }
+  testing::close_abandoned();
+}
+
+// The first call reports it.
+BOOST_AUTO_TEST_CASE(a_clone_that_cannot_be_forked_fails_its_first_calls) {
+  {
+    par::fault::Plan plan;
+    plan.victim = par::fault::Victim::snapshot;
+    plan.fork_failures = 1;
+    plan.fork_errno = EAGAIN;
+    par::fault::arm(plan);
+    par::Snapshot snapshot = taken_at(300);
+    par::fault::disarm();
+    par::Reactor loop;
+    par::Snapshot clone = snapshot.clone();
+    auto f = par::run(loop, moment_plus, in(clone));
+    std::optional<par::Error> error;
+    f(1, [&](par::Result<int> r) { error = r.error(); });
+    loop.run();
+    BOOST_REQUIRE(error.has_value());
+    BOOST_TEST((error->code() == par::Errc::spawn_failed), error->what());
+    BOOST_TEST(error->os_error() == EAGAIN);
+    BOOST_TEST((error->delivery() == par::Delivery::not_sent));
+    BOOST_TEST(!clone.alive());
+    BOOST_TEST(snapshot.alive());
+    BOOST_TEST(origin(loop, snapshot).moment == 300);
+    BOOST_TEST(origin(loop, snapshot).from == snapshot.pid());
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_clone_whose_original_is_dead_fails_its_calls) {
+  {
+    par::Snapshot snapshot = taken_at(300);
+    ::kill(snapshot.pid(), SIGSTOP);
+    BOOST_TEST(testing::eventually([&] { return testing::state_of(snapshot.pid()) == 'T'; }));
+    par::Snapshot clone = snapshot.clone();
+    ::kill(snapshot.pid(), SIGKILL);
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus, in(clone));
+    std::optional<par::Error> error;
+    f(1, [&](par::Result<int> r) { error = r.error(); });
+    loop.run();
+    BOOST_REQUIRE(error.has_value());
+    BOOST_TEST((error->code() == par::Errc::snapshot_lost), error->what());
+    BOOST_TEST(!clone.alive());
+    BOOST_TEST(clone.pid() == 0);
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(clones_are_taken_in_callbacks_and_given_up_at_any_time) {
+  {
+    par::Snapshot snapshot = taken_at(300);
+    par::Reactor loop;
+    auto f = par::run(loop, moment_plus, in(snapshot));
+    std::optional<par::Snapshot> clone;
+    std::optional<par::Remote<int, int>> g;
+    int answer = 0;
+    f(1, [&](par::Result<int>) {
+      const par::Snapshot dropped = snapshot.clone();
+      clone.emplace(snapshot.clone());
+      g.emplace(par::run(loop, moment_plus, in(*clone)));
+      (*g)(2, [&](par::Result<int> r) {
+        answer = r.value();
+        clone.reset();
+      });
+    });
+    loop.run();
+    BOOST_TEST(answer == 302);
+    BOOST_TEST(!clone.has_value());
+  }
+  testing::close_abandoned();
+}
+
+BOOST_AUTO_TEST_CASE(a_clone_may_be_used_by_another_reactor) {
+  {
+    par::Snapshot snapshot = taken_at(300);
+    par::Reactor one;
+    auto f = par::run(one, moment_plus, in(snapshot));
+    par::Snapshot clone = snapshot.clone();
+    {
+      par::Reactor two;
+      auto g = par::run(two, moment_plus, in(clone));
+      BOOST_TEST(ask(two, g, 2) == 302);
+    }
+    BOOST_TEST(ask(one, f, 1) == 301);
+    BOOST_TEST(origin(one, clone).from == clone.pid());
+  }
+  testing::close_abandoned();
 }

@@ -1,4 +1,4 @@
-// expect: the new function of a pool must have the argument and the result of the old one
+// expect: the new function of a pool must have the arguments and the result of the old one
 #include <evparallel/evparallel.hpp>
 namespace par = evparallel;
 
