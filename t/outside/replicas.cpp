@@ -659,7 +659,7 @@ BOOST_AUTO_TEST_CASE(replicas_that_are_killed_again_and_again_under_load_are_rep
     par::Options options = in(snapshot);
     options.retries = 100;
     options.idempotent = true;
-    std::vector<par::Remote<int, int>> remotes;
+    std::vector<par::Remote<int(int)>> remotes;
     for (int i = 0; i < 4; ++i) remotes.push_back(par::run(loop, twice, options));
     int asked = 0;
     int right = 0;

@@ -1154,7 +1154,7 @@ BOOST_AUTO_TEST_CASE(clones_are_taken_in_callbacks_and_given_up_at_any_time) {
     par::Reactor loop;
     auto f = par::run(loop, moment_plus, in(snapshot));
     std::optional<par::Snapshot> clone;
-    std::optional<par::Remote<int, int>> g;
+    std::optional<par::Remote<int(int)>> g;
     int answer = 0;
     f(1, [&](par::Result<int>) {
       const par::Snapshot dropped = snapshot.clone();
