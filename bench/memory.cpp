@@ -96,7 +96,7 @@ void thousands() {
   par::Reactor loop;
   par::Options options;
   options.snapshot = &snapshot;
-  std::vector<par::Remote<std::int64_t, std::int64_t>> children;
+  std::vector<par::Remote<std::int64_t(std::int64_t)>> children;
   children.reserve(all);
   const auto in_use = [] { return static_cast<double>(::mallinfo2().uordblks); };
   std::size_t right = 0;

@@ -291,7 +291,7 @@ constexpr int under_way = 32;
 constexpr int in_all = 1500;
 
 double ours_at_once(par::Reactor& loop, par::Snapshot& snapshot) {
-  using Child = par::Remote<long, std::int64_t>;
+  using Child = par::Remote<long(std::int64_t)>;
   par::Options options;
   options.snapshot = &snapshot;
   int started = 0;

@@ -66,7 +66,7 @@ static par::Fd listen_at(const std::string& path) {
 
 // ---- the service --------------------------------------------------------------------------------
 
-using Pool = par::Pool<std::string, std::uint64_t>;
+using Pool = par::Pool<std::string(std::uint64_t)>;
 
 // One client.  The callbacks of its requests hold it.
 class Connection : public std::enable_shared_from_this<Connection> {

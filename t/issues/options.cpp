@@ -89,7 +89,7 @@ Table<par::Options> options() {
   const par::Options defaults;
   const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
                retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
-               last_lines, last_bytes, process_group, backtrace] = defaults;
+               last_lines, last_bytes, on_start, process_group, backtrace] = defaults;
   static_cast<void>(snapshot);
   const auto& [cpu, memory, cpu_per_call] = limits;
   static_cast<void>(cpu);
@@ -112,7 +112,7 @@ Table<par::Options> options() {
 
 Table<par::PoolOptions> pool_options() {
   const par::PoolOptions defaults;
-  const auto& [workers, min_workers, idle, child, snapshots, on_start, max_failed_starts, max_queue,
+  const auto& [workers, min_workers, idle, child, snapshots, max_failed_starts, max_queue,
                max_queue_bytes, max_calls, max_age, max_rss_growth] = defaults;
   static_cast<void>(workers);
   using O = par::PoolOptions;

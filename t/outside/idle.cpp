@@ -45,7 +45,7 @@ bool skipped_unknown_memory() {
 
 // Makes the allocations that happen once, including memory that the loop keeps for many calls at the same time.
 void warm_up(par::Reactor& loop) {
-  std::vector<par::Remote<std::int64_t, std::int64_t>> remotes;
+  std::vector<par::Remote<std::int64_t(std::int64_t)>> remotes;
   std::int64_t answers = 0;
   for (int i = 0; i < 20; ++i) {
     remotes.push_back(par::run<par::RawIo, par::RawIo>(loop, same));
@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(an_idle_remote_function_uses_little_memory_of_the_program) 
   if (skipped_unknown_memory()) return;
   par::Reactor loop;
   warm_up(loop);
-  std::vector<par::Remote<std::int64_t, std::int64_t>> remotes;
+  std::vector<par::Remote<std::int64_t(std::int64_t)>> remotes;
   remotes.reserve(many);
   std::size_t right = 0;
   const double before = memory_in_use();
