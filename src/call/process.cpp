@@ -4,9 +4,9 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
-#include "child/start_task.hpp"
 #include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
+#include "spawn/with_start.hpp"
 
 namespace evparallel::detail {
 

@@ -6,7 +6,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
-#include "child/start_task.hpp"
+#include "spawn/with_start.hpp"
 
 #include <stdexcept>
 

@@ -4,7 +4,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
-#include "child/start_task.hpp"
+#include "spawn/with_start.hpp"
 
 #include <algorithm>
 #include <climits>

@@ -31,6 +31,13 @@ struct TaskFrame {
   }
 };
 
+// Stands in front of two callables, that of Options::on_start and that of the task.
+struct StartHead {
+  void (*start)(Reader& callable) = nullptr;
+  void (*task)(ChildInterface&, Reader& callable) = nullptr;
+  std::uint64_t start_size = 0;  // of the first callable
+};
+
 // Sets `environment`, the size of the text.
 void write_task_frame(Writer&, TaskFrame, const std::string& environment,
                       const std::string& callable);

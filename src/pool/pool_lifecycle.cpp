@@ -2,7 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "system/usable_cpus.hpp"
-#include "child/start_task.hpp"
+#include "spawn/with_start.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
 

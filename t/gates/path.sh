@@ -25,7 +25,7 @@ looked_at "$(wc -l <"$tmp/rooms")" 'folders'
 check 'the page has the folders of src/README.md' diff -u "$tmp/rooms" "$tmp/folders"
 
 # "file function text" of each function that has a body.
-for file in include/evparallel/*.hpp src/*/*.[hc]pp; do
+for file in include/evparallel/*.hpp include/evparallel/detail/*.hpp src/*/*.[hc]pp; do
 	awk -v bodies=1 -f t/gates/declarations.awk "$file" | sed "s|^|$file |"
 done >"$tmp/bodies"
 looked_at "$(wc -l <"$tmp/bodies")" 'functions'

@@ -141,6 +141,30 @@ Table<par::MapOptions> map_options() {
           field("MapOptions::progress_every", &O::progress_every)};
 }
 
+Table<par::CallOptions> call_options() {
+  const par::CallOptions defaults;
+  const auto& [deadline, priority, retries] = defaults;
+  static_cast<void>(deadline);
+  using O = par::CallOptions;
+  return {field("CallOptions::deadline", &O::deadline),
+          field("CallOptions::priority", &O::priority), field("CallOptions::retries", &O::retries)};
+}
+
+Table<par::SuperviseOptions> supervise_options() {
+  const par::SuperviseOptions defaults;
+  const auto& [child, restart, first_pause, longest_pause, stable_after, max_restarts,
+               restart_window, grace, restarts_at_once, stop_first] = defaults;
+  static_cast<void>(child);
+  using O = par::SuperviseOptions;
+  return {field("SuperviseOptions::first_pause", &O::first_pause),
+          field("SuperviseOptions::longest_pause", &O::longest_pause),
+          field("SuperviseOptions::stable_after", &O::stable_after),
+          field("SuperviseOptions::max_restarts", &O::max_restarts),
+          field("SuperviseOptions::restart_window", &O::restart_window),
+          field("SuperviseOptions::grace", &O::grace),
+          field("SuperviseOptions::restarts_at_once", &O::restarts_at_once)};
+}
+
 // ---- uses of the options ----
 
 int plus_one(int x) {
@@ -639,6 +663,50 @@ BOOST_AUTO_TEST_CASE(calls_accept_extreme_deadlines) {
     }
     BOOST_TEST(answer_with(returns_when_cancelled, 0ns, pooled) == "deadline");
   }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_accepts_extreme_options) {
+  testing::limit(300);
+  par::Reactor loop;
+  auto f = par::run(loop, plus_one);
+  auto pool = par::pool(loop, plus_one);
+  const Table<par::CallOptions> table = call_options();
+  refuses_negative_times(table, [&](const par::CallOptions& given) { return f.wait(given, 1); });
+  refuses_negative_times(table, [&](const par::CallOptions& given) { return pool.wait(given, 1); });
+  for (const Field<par::CallOptions>& one : table)
+    for (const Value value : {Value::zero, Value::largest, Value::one_less}) {
+      par::CallOptions given;
+      one.set(given, value);
+      BOOST_TEST(said(f.wait(given, 1)) == "2", one.name);
+      BOOST_TEST(said(pool.wait(given, 1)) == "2", one.name);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_supervisor_accepts_extreme_options) {
+  testing::limit(300);
+  const auto codes_of = [](par::SuperviseOptions given) {
+    given.restart = par::Restart::on_failure;
+    given.first_pause = std::min(given.first_pause, 1ms);
+    par::Reactor loop;
+    std::vector<int> codes;
+    board->deaths = 0;
+    par::Supervisor all = par::supervise(
+        loop, [] { ::_exit(++board->deaths == 1 ? 1 : 0); }, 1, given);
+    all.on_exit([&](unsigned, const par::ExitStatus& status) { codes.push_back(status.code()); });
+    all.on_failed([](const par::Error&) {});
+    loop.run();
+    return codes;
+  };
+  refuses_negative_times(supervise_options(), codes_of);
+  for (const Field<par::SuperviseOptions>& one : supervise_options())
+    for (const Value value : {Value::zero, Value::largest, Value::one_less}) {
+      par::SuperviseOptions given;
+      one.set(given, value);
+      const bool gives_up =
+          std::string(one.name) == "SuperviseOptions::max_restarts" && value == Value::zero;
+      const std::vector<int> expected = gives_up ? std::vector<int>{1} : std::vector<int>{1, 0};
+      BOOST_TEST(codes_of(given) == expected, one.name);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(the_time_between_two_signals_may_be_extreme) {

@@ -1,29 +1,11 @@
-// start_task.cpp - a task that runs Options::on_start first.
-// Runs in: parent, child.  Licence: see COPYING.
-#include "child/start_task.hpp"
+// with_start.cpp - a task with Options::on_start in front of it.
+// Runs in: parent.  Licence: see COPYING.
+#include "spawn/with_start.hpp"
 
-#include <cstdint>
+#include "codec/task_frame.hpp"
+#include "child/run_start.hpp"
 
 namespace evparallel::detail {
-
-namespace {
-
-// Stands before the callable of on_start, and that before the one of the task.
-struct StartHead {
-  StartTask::Entry start = nullptr;
-  Task::Entry task = nullptr;
-  std::uint64_t start_size = 0;
-};
-
-void run_start_then_task(ChildInterface& child, Reader& callables) {
-  StartHead head;
-  callables.read(&head, sizeof head);
-  Reader start(callables.read(static_cast<std::size_t>(head.start_size)));
-  head.start(start);
-  head.task(child, callables);
-}
-
-}  // namespace
 
 Task with_start(Task task, const StartTask& start) {
   const StartHead head{start.entry(), task.entry, start.callable().size()};
