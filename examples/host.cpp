@@ -34,7 +34,8 @@ int main(int argc, char** argv) {
   par::init();
   par::Reactor loop;
   std::vector<std::string> names(argv + 1, argv + argc);
-  if (names.empty()) names = {"libm.so.6:cos", "libm.so.6:no", "libc.so.6:abort", "libc.so.6:pause"};
+  if (names.empty())
+    names = {"libm.so.6:cos", "libm.so.6:no", "libc.so.6:abort", "libc.so.6:pause"};
 
   par::Options options;
   options.deadline = std::chrono::seconds(2);  // of each call

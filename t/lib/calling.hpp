@@ -68,9 +68,8 @@ template <class Signature, class... Args>
 auto result_of_call(evparallel::Reactor& loop, evparallel::Remote<Signature>& f, Args&&... args) {
   using Result = typename evparallel::Remote<Signature>::result_type;
   std::unique_ptr<Result> result;
-  f(std::forward<Args>(args)..., [&](Result r) {
-    result = std::make_unique<Result>(std::move(r));
-  });
+  f(std::forward<Args>(args)...,
+    [&](Result r) { result = std::make_unique<Result>(std::move(r)); });
   loop.run();
   if (!result) throw std::runtime_error("no answer");
   return std::move(*result);
