@@ -90,6 +90,8 @@ Loop::Loop(event_base* base, bool owned)
 Loop::~Loop() = default;
 
 void Loop::close() noexcept {
+  mirror_ = nullptr;
+  kept_mirror_.reset();
   while (attached_) {
     LoopObserver& gone = *attached_;
     gone.unregister();
@@ -139,7 +141,10 @@ void Loop::close_when_idle() noexcept {
 
 // For a snapshot and its children there is nothing left to do: there was no loop.
 void Loop::mark_all_inherited() noexcept {
-  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
+  for (Loop* loop = first_loop; loop; loop = loop->next_) {
+    loop->inherited_ = loop->mute_ = true;
+    loop->mirror_ = nullptr;
+  }
   first_loop = nullptr;
   loops = 0;
   signal_loop = nullptr;
@@ -233,9 +238,22 @@ bool Loop::pending() const noexcept {
   return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
 }
 
+struct Loop::MirroredTurn {
+  explicit MirroredTurn(Loop& l) noexcept : loop(l) {
+    if (loop.mirror_) loop.begin_mirrored_turn();
+  }
+  MirroredTurn(const MirroredTurn&) = delete;
+  MirroredTurn& operator=(const MirroredTurn&) = delete;
+  ~MirroredTurn() {
+    if (loop.mirror_) loop.end_mirrored_turn();
+  }
+  Loop& loop;
+};
+
 // EVLOOP_NONBLOCK alone would not return as long as one descriptor stays ready.
 void Loop::turn(bool may_wait) {
   const int flags = may_wait ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
+  const MirroredTurn mirrored(*this);
   errno = 0;
   if (::event_base_loop(base_, flags) < 0) refused_to_turn();
   if (role() == Role::child) check_death_signal(steps_of_turn);
