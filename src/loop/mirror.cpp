@@ -161,8 +161,8 @@ void Mirror::show(bool ready) noexcept {
   if (ready != rung_) {
     rung_ = ready;
     std::uint64_t one = 1;
-    const auto done = ready ? ::write(bell_.get(), &one, sizeof one)
-                            : ::read(bell_.get(), &one, sizeof one);
+    const auto done =
+        ready ? ::write(bell_.get(), &one, sizeof one) : ::read(bell_.get(), &one, sizeof one);
     static_cast<void>(done);  // neither can block: only this function uses the counter
   }
   const auto due = timers_.empty() ? Clock::time_point::max() : timers_.front().due;

@@ -173,7 +173,8 @@ std::optional<std::chrono::nanoseconds> Loop::until_next_of_base() const {
   std::vector<pollfd> descriptors;
   std::optional<Clock::time_point> first;
   for_each_event(base_, [&](const struct event& event) {
-    if (has_timer(event)) first = std::min(first.value_or(Clock::time_point::max()), due_time(event));
+    if (has_timer(event))
+      first = std::min(first.value_or(Clock::time_point::max()), due_time(event));
     const short what = ::event_get_events(&event);
     if ((what & EV_SIGNAL) != 0 || (what & (EV_READ | EV_WRITE)) == 0) return;
     descriptors.push_back({event_get_fd(&event),
@@ -183,12 +184,12 @@ std::optional<std::chrono::nanoseconds> Loop::until_next_of_base() const {
   });
   wait_for(descriptors.data(), descriptors.size(), 0);
   // A descriptor that was closed never becomes ready for the loop.
-  const bool ready = std::any_of(descriptors.begin(), descriptors.end(), [](const pollfd& one) {
-    return (one.revents & ~POLLNVAL) != 0;
-  });
+  const bool ready = std::any_of(descriptors.begin(), descriptors.end(),
+                                 [](const pollfd& one) { return (one.revents & ~POLLNVAL) != 0; });
   if (ready) return std::chrono::nanoseconds::zero();
   if (!first) return std::nullopt;
-  return std::max<std::chrono::nanoseconds>(*first - Clock::now(), std::chrono::nanoseconds::zero());
+  return std::max<std::chrono::nanoseconds>(*first - Clock::now(),
+                                            std::chrono::nanoseconds::zero());
 }
 
 void Loop::poll() {

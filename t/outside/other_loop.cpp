@@ -147,7 +147,8 @@ BOOST_AUTO_TEST_CASE(a_process_and_large_messages_work_in_another_loop) {
   child.on_exit([&](const par::ExitStatus& status) { ended = status.exited(); });
   for (int i = 0; i < 3; ++i) child.send(large);
   BOOST_TEST(poll_until(loop, [&] { return ended; }));
-  BOOST_TEST(sizes == std::vector<std::size_t>(3, large.size() + 1), boost::test_tools::per_element());
+  BOOST_TEST(sizes == std::vector<std::size_t>(3, large.size() + 1),
+             boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(the_descriptor_may_be_asked_for_while_children_and_calls_exist) {
@@ -241,9 +242,11 @@ BOOST_AUTO_TEST_CASE(a_repeated_timer_comes_again_and_again_in_another_loop) {
   par::Reactor loop;
   int ticks = 0;
   const auto start = Clock::now();
-  loop.every(2ms, [&](par::Timer& clock) {
-      if (++ticks == 10) clock.cancel();
-    }).detach();
+  loop.every(2ms,
+             [&](par::Timer& clock) {
+               if (++ticks == 10) clock.cancel();
+             })
+      .detach();
   BOOST_TEST(poll_until(loop, [&] { return ticks == 10; }));
   BOOST_TEST((Clock::now() - start >= 20ms));
   BOOST_TEST(turns_until_quiet(loop) == 0);
@@ -531,7 +534,8 @@ BOOST_AUTO_TEST_CASE(a_quiet_descriptor_means_that_there_is_nothing_to_do) {
         }));
         break;
       case 2:
-        if (!watches.empty()) watches.erase(watches.begin() + static_cast<std::ptrdiff_t>(random() % watches.size()));
+        if (!watches.empty())
+          watches.erase(watches.begin() + static_cast<std::ptrdiff_t>(random() % watches.size()));
         break;
       case 3:
         pairs[i].write();
@@ -541,9 +545,7 @@ BOOST_AUTO_TEST_CASE(a_quiet_descriptor_means_that_there_is_nothing_to_do) {
       case 5: timers.push_back(loop.after(0ns, [&] { ++calls; })); break;
       case 6: timers.push_back(loop.after(1h, [&] { ++calls; })); break;
       case 7: timers.clear(); break;
-      default:
-        loop.post([&] { throw std::runtime_error("thrown"); });
-        break;
+      default: loop.post([&] { throw std::runtime_error("thrown"); }); break;
     }
     if (step == 1000) asked = true;
     if (!asked || random() % 3 != 0) continue;
@@ -914,7 +916,8 @@ BOOST_AUTO_TEST_CASE(a_process_that_the_program_forks_leaves_the_descriptor_alon
   const int status = testing::elsewhere([&] {
     int refused = 0;
     for (const auto& use : {+[](par::Reactor& r) { r.fd(); }, +[](par::Reactor& r) { r.poll(); },
-                            +[](par::Reactor& r) { r.until_next(); }}) try {
+                            +[](par::Reactor& r) { r.until_next(); }})
+      try {
         use(*loop);
       } catch (const std::logic_error&) {
         ++refused;
