@@ -362,6 +362,7 @@ void Loop::caught() noexcept {
   if (running_ || owned_) {
     if (!thrown_) thrown_ = std::current_exception();
     ::event_base_loopbreak(base_);
+    if (mirror_) show_mirror();
     return;
   }
   // The program dispatches its own base, so there is no run() that could throw.
@@ -370,7 +371,10 @@ void Loop::caught() noexcept {
 }
 
 void Loop::rethrow() {
-  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+  if (!thrown_) return;
+  const std::exception_ptr thrown = std::exchange(thrown_, nullptr);
+  if (mirror_) show_mirror();
+  std::rethrow_exception(thrown);
 }
 
 void Loop::watch_signals() {

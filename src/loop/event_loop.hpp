@@ -86,6 +86,8 @@ private:
   friend class Mirror;
   template <class T, auto member>
   static void trampoline(int, short, void* address_of_loop) noexcept;
+  template <class T, auto member>
+  [[gnu::noinline, gnu::cold]] static void unmirror_and_call(Event&) noexcept;
   // libevent gets the address of `loop_`, by which an event of the library is known among those that
   // the program has added.  nullptr: it is one of the program.
   static Event* owner_of(const struct event&) noexcept;
@@ -256,6 +258,15 @@ void Event::set(Loop& loop, int fd, short what, T* object) noexcept {
   assign(loop, fd, what, &trampoline<T, member>);
 }
 
+// A function of its own, so that the trampoline needs no more registers than without a mirror.
+template <class T, auto member>
+void Event::unmirror_and_call(Event& event) noexcept {
+  T* object = static_cast<T*>(event.object_);
+  Loop& loop = *event.loop_;
+  event.unmirror();
+  loop.call([object] { (object->*member)(); });
+}
+
 template <class T, auto member>
 void Event::trampoline(int, short, void* address_of_loop) noexcept {
   static_assert(std::is_standard_layout_v<Event>);
@@ -267,7 +278,7 @@ void Event::trampoline(int, short, void* address_of_loop) noexcept {
   if (!event.persistent_ && event.added_) {
     event.added_ = false;
     --loop.own_events_;
-    if (loop.mirror_) event.unmirror();
+    if (loop.mirror_) return unmirror_and_call<T, member>(event);
   }
   loop.call([object] { (object->*member)(); });
 }

@@ -877,6 +877,19 @@ BOOST_AUTO_TEST_CASE(events_of_the_program_on_an_own_base_are_told_from_those_of
   ::event_free(self);
 }
 
+BOOST_AUTO_TEST_CASE(an_exception_that_leaves_a_turn_of_the_program_leaves_the_next_poll) {
+  par::Reactor loop;
+  static_cast<void>(loop.fd());
+  const par::Timer timer = loop.after(0ns, [] { throw std::runtime_error("timer"); });
+  BOOST_TEST(testing::eventually([&] {
+    ::event_base_loop(loop.base(), EVLOOP_NONBLOCK);
+    return !timer.active();
+  }));
+  BOOST_TEST(is_readable(loop.fd()));
+  BOOST_TEST(what_leaves([&] { loop.poll(); }) == "timer");
+  BOOST_TEST(!is_readable(loop.fd()));
+}
+
 // ---- other processes ----
 
 BOOST_AUTO_TEST_CASE(a_child_may_run_its_reactor_in_another_loop) {
