@@ -122,7 +122,6 @@ void Loop::start_mirror() {
       event->mirror();
       if (has_timer(event->event_)) mirror_->set_timer(*event, due_time(event->event_));
     }
-    mirror_internal_events();
   } catch (...) {
     for (Event* const event : events) event->forget_mirror();
     mirror_ = nullptr;
@@ -132,7 +131,7 @@ void Loop::start_mirror() {
   show_mirror();
 }
 
-// libevent has descriptors of its own for signals and for threads.
+// libevent reads signals from a descriptor of its own.
 void Loop::mirror_internal_events() {
   for_each_event(base_, [this](const struct event& event) {
     if ((event.ev_evcallback.evcb_flags & EVLIST_INTERNAL) == 0) return;

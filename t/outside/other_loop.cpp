@@ -195,6 +195,23 @@ BOOST_AUTO_TEST_CASE(an_abandoned_call_is_reported_in_another_loop) {
   BOOST_TEST((heard == par::Errc::cancelled));
 }
 
+// Nothing but the loop itself knows of it.
+BOOST_AUTO_TEST_CASE(a_call_that_cannot_be_sent_is_reported_in_another_loop) {
+  par::Reactor loop;
+  par::Options options;
+  options.max_message = 1024;
+  auto f = par::run(
+      loop, [](std::string s) { return static_cast<int>(s.size()); }, options);
+  BOOST_TEST(f.wait("12").value() == 2);
+  BOOST_TEST(testing::eventually([&] { return turns_until_quiet(loop) == 0; }));
+  std::optional<par::Errc> heard;
+  f(std::string(4096, 'x'), [&](par::Result<int> r) { heard = r.error().code(); });
+  BOOST_TEST(!heard.has_value());
+  BOOST_TEST(is_readable(loop.fd()));
+  loop.poll();
+  BOOST_TEST((heard == par::Errc::too_large));
+}
+
 BOOST_AUTO_TEST_CASE(a_deadline_ends_a_call_in_another_loop) {
   par::Reactor loop;
   auto f = par::run(loop, [](int) {
