@@ -17,7 +17,7 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparalle
 	examples_of "$page" "$tmp/$name"
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" && ! lacks_library "$file" || continue
-		queue $compile $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+		queue $compile $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue
