@@ -736,6 +736,7 @@ BOOST_AUTO_TEST_CASE(a_reactor_of_another_loop_ends_in_any_order_and_closes_its_
     const std::size_t without = testing::count_descriptors();
     const int fd = loop->fd();
     BOOST_TEST(loop->fd() == fd);
+    BOOST_TEST((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     BOOST_TEST(testing::count_descriptors() == without + 3);
     watch = loop->on_readable(pair.fd[0], [] {});
     timer = loop->after(1h, [] {});
