@@ -98,6 +98,20 @@ void Event::add_in(std::chrono::nanoseconds time) {
   if (loop_->mirror_) undone_if_it_throws([=] { mirror_timer(after_now(time)); });
 }
 
+// libevent's clock may be 4 ms behind when a timer is set, and then the timer is early, or comes before
+// one that is due earlier.  The mirror decides which timers are due, and their order.
+void Event::timed_out_by_libevent() noexcept {
+  loop_->activate_due_timers();
+  if (timer_ != 0) {  // not among them yet
+    const timeval in = timeval_of(loop_->mirror_->due_time(*this) - Mirror::Clock::now());
+    if (::event_add(&event_, &in) == 0) {
+      added_ = true;
+      ++loop_->own_events_;
+    }
+  }
+  loop_->show_mirror();
+}
+
 void Event::activate() noexcept {
   ::event_active(&event_, EV_TIMEOUT, 0);
   if (loop_->mirror_) loop_->show_mirror();

@@ -101,6 +101,7 @@ private:
   void unmirror() noexcept;
   void forget_mirror() noexcept;
   void time_out() noexcept;
+  void timed_out_by_libevent() noexcept;
 
   struct event event_ {};
   Loop* loop_ = nullptr;
@@ -215,6 +216,7 @@ private:
   void mirror_internal_events();
   bool ready_at_once() const noexcept;
   void show_mirror() noexcept;
+  void activate_due_timers() noexcept;
   void begin_mirrored_turn() noexcept;
   void end_mirrored_turn() noexcept;
   std::optional<std::chrono::nanoseconds> until_next_of_base() const;
@@ -263,6 +265,7 @@ template <class T, auto member>
 void Event::unmirror_and_call(Event& event) noexcept {
   T* object = static_cast<T*>(event.object_);
   Loop& loop = *event.loop_;
+  if (event.timer_ != 0) return event.timed_out_by_libevent();
   event.unmirror();
   loop.call([object] { (object->*member)(); });
 }

@@ -140,6 +140,10 @@ void Mirror::remove_timer(Event& event) noexcept {
   if (at < timers_.size()) sift(at, last);
 }
 
+Mirror::Clock::time_point Mirror::due_time(const Event& event) const noexcept {
+  return timers_[event.timer_ - 1].due;
+}
+
 Event* Mirror::take_due(Clock::time_point now) noexcept {
   if (timers_.empty() || timers_.front().due > now) return nullptr;
   Event* const due = timers_.front().event;

@@ -39,6 +39,8 @@ public:
   // Sets or moves the timer of the event.
   void set_timer(Event&, Clock::time_point due);
   void remove_timer(Event&) noexcept;
+  // Requires: the event has a timer.
+  Clock::time_point due_time(const Event&) const noexcept;
   // Removes the earliest timer and returns its event, if it is due.
   Event* take_due(Clock::time_point now) noexcept;
   // The time until the earliest timer, 0 if it is due.

@@ -87,8 +87,7 @@ void Event::forget_mirror() noexcept {
 // The mirror's timers are more exact than those of libevent, whose clock may be 4 ms behind.
 void Event::time_out() noexcept {
   ::event_del(&event_);
-  added_ = false;
-  --loop_->own_events_;
+  if (std::exchange(added_, false)) --loop_->own_events_;
   ::event_active(&event_, EV_TIMEOUT, 0);
 }
 
@@ -149,6 +148,10 @@ void Loop::show_mirror() noexcept {
 
 void Loop::begin_mirrored_turn() noexcept {
   in_turn_ = true;
+  activate_due_timers();
+}
+
+void Loop::activate_due_timers() noexcept {
   const auto now = Clock::now();
   while (Event* const due = mirror_->take_due(now)) due->time_out();
 }
