@@ -171,8 +171,8 @@ public:
   // Fail: std::logic_error on a borrowed base.
 
   // One descriptor, readable while poll() has something to do; the same until the end of the
-  // Reactor, which closes it.  Only poll(), run() and run_for() make it unreadable.  The first call
-  // opens three descriptors, and from then on changes of watches and timers cost system calls.
+  // Reactor, which closes it.  The program does not read it.  The first call opens three descriptors,
+  // and from then on changes of watches and timers cost system calls.
   // Fails: std::system_error.
   int fd();
   // The time until poll() has something to do: 0 if it has now, nullopt without a timer; a
