@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -164,6 +165,23 @@ public:
   bool run_for(duration limit);
   // Makes run() return after the current callback.  Outside run() it does nothing.
   void stop() noexcept;
+
+  // In another loop: it watches fd(), and calls poll() when fd() is readable.  The three need a
+  // Reactor with a base of its own, since the program's events on a borrowed base are not seen.
+  // Fail: std::logic_error on a borrowed base.
+
+  // One descriptor, readable while poll() has something to do; the same until the end of the
+  // Reactor, which closes it.  The program does not read it.  The first call opens three descriptors,
+  // and from then on changes of watches and timers cost system calls.
+  // Fails: std::system_error.
+  int fd();
+  // The time until poll() has something to do: 0 if it has now, nullopt without a timer; a
+  // descriptor, a signal or a post may come earlier.  Linear in the number of watches and timers
+  // before the first fd().
+  std::optional<duration> until_next() const;
+  // One turn, which does not wait, as run_for(0) makes it.
+  // Fails: as run().
+  void poll();
 
   // Never fires early, even if the callback that sets it has taken long.  The callback is void(), or
   // void(Timer&): a handle of its own, whose end cancels nothing.

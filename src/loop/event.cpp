@@ -18,6 +18,12 @@ timeval timeval_of(std::chrono::nanoseconds time) noexcept {
   return {static_cast<time_t>(us / 1000000), static_cast<suseconds_t>(us % 1000000)};
 }
 
+std::chrono::steady_clock::time_point after_now(std::chrono::nanoseconds time) noexcept {
+  using Time = std::chrono::steady_clock::time_point;
+  const Time now = std::chrono::steady_clock::now();
+  return time < Time::max() - now ? now + time : Time::max();
+}
+
 }  // namespace
 
 // ---- LoopObserver ----
@@ -50,9 +56,21 @@ void LoopObserver::unregister() noexcept {
 
 void Event::assign(Loop& loop, int fd, short what, void (*call)(int, short, void*)) noexcept {
   remove();
+  forget_mirror();
   loop_ = &loop;
   persistent_ = (what & EV_PERSIST) != 0;
-  ::event_assign(&event_, loop.base_, fd, what, call, this);
+  ::event_assign(&event_, loop.base_, fd, what, call, &loop_);
+}
+
+// Only a loop with a mirror needs this.
+template <class F>
+void Event::undone_if_it_throws(F f) {
+  try {
+    f();
+  } catch (...) {
+    remove();
+    throw;
+  }
 }
 
 void Event::add() {
@@ -62,6 +80,7 @@ void Event::add() {
                             "evparallel: the event loop refused a descriptor");
   added_ = true;
   ++loop_->own_events_;
+  if (loop_->mirror_) undone_if_it_throws([this] { mirror(); });
 }
 
 void Event::add_in(std::chrono::nanoseconds time) {
@@ -72,19 +91,37 @@ void Event::add_in(std::chrono::nanoseconds time) {
   if (::event_add(&event_, &in) != 0)
     throw std::system_error(errno, std::generic_category(),
                             "evparallel: the event loop refused a timer");
-  if (added_) return;
-  added_ = true;
-  ++loop_->own_events_;
+  if (!added_) {
+    added_ = true;
+    ++loop_->own_events_;
+  }
+  if (loop_->mirror_) undone_if_it_throws([=] { mirror_timer(after_now(time)); });
+}
+
+// libevent's clock may be 4 ms behind when a timer is set, and then the timer is early, or comes before
+// one that is due earlier.  The mirror decides which timers are due, and their order.
+void Event::timed_out_by_libevent() noexcept {
+  loop_->activate_due_timers();
+  if (timer_ != 0) {  // not among them yet
+    const timeval in = timeval_of(loop_->mirror_->due_time(*this) - Mirror::Clock::now());
+    if (::event_add(&event_, &in) == 0) {
+      added_ = true;
+      ++loop_->own_events_;
+    }
+  }
+  loop_->show_mirror();
 }
 
 void Event::activate() noexcept {
   ::event_active(&event_, EV_TIMEOUT, 0);
+  if (loop_->mirror_) loop_->show_mirror();
 }
 
 void Event::remove() noexcept {
   if (!loop_ || !loop_->base_) return;
   if (loop_->inherited_ && !loop_->part()) return;
   ::event_del(&event_);
+  if (loop_->mirror_) unmirror();
   if (!added_) return;
   added_ = false;
   --loop_->own_events_;

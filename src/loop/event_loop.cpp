@@ -90,6 +90,8 @@ Loop::Loop(event_base* base, bool owned)
 Loop::~Loop() = default;
 
 void Loop::close() noexcept {
+  mirror_ = nullptr;
+  kept_mirror_.reset();
   while (attached_) {
     LoopObserver& gone = *attached_;
     gone.unregister();
@@ -139,7 +141,10 @@ void Loop::close_when_idle() noexcept {
 
 // For a snapshot and its children there is nothing left to do: there was no loop.
 void Loop::mark_all_inherited() noexcept {
-  for (Loop* loop = first_loop; loop; loop = loop->next_) loop->inherited_ = loop->mute_ = true;
+  for (Loop* loop = first_loop; loop; loop = loop->next_) {
+    loop->inherited_ = loop->mute_ = true;
+    loop->mirror_ = nullptr;
+  }
   first_loop = nullptr;
   loops = 0;
   signal_loop = nullptr;
@@ -233,9 +238,22 @@ bool Loop::pending() const noexcept {
   return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
 }
 
+struct Loop::MirroredTurn {
+  explicit MirroredTurn(Loop& l) noexcept : loop(l) {
+    if (loop.mirror_) loop.begin_mirrored_turn();
+  }
+  MirroredTurn(const MirroredTurn&) = delete;
+  MirroredTurn& operator=(const MirroredTurn&) = delete;
+  ~MirroredTurn() {
+    if (loop.mirror_) loop.end_mirrored_turn();
+  }
+  Loop& loop;
+};
+
 // EVLOOP_NONBLOCK alone would not return as long as one descriptor stays ready.
 void Loop::turn(bool may_wait) {
   const int flags = may_wait ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK;
+  const MirroredTurn mirrored(*this);
   errno = 0;
   if (::event_base_loop(base_, flags) < 0) refused_to_turn();
   if (role() == Role::child) check_death_signal(steps_of_turn);
@@ -344,6 +362,7 @@ void Loop::caught() noexcept {
   if (running_ || owned_) {
     if (!thrown_) thrown_ = std::current_exception();
     ::event_base_loopbreak(base_);
+    if (mirror_) show_mirror();
     return;
   }
   // The program dispatches its own base, so there is no run() that could throw.
@@ -352,7 +371,10 @@ void Loop::caught() noexcept {
 }
 
 void Loop::rethrow() {
-  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+  if (!thrown_) return;
+  const std::exception_ptr thrown = std::exchange(thrown_, nullptr);
+  if (mirror_) show_mirror();
+  std::rethrow_exception(thrown);
 }
 
 void Loop::watch_signals() {

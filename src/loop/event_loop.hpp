@@ -16,6 +16,7 @@
 #include "base/ring_buffer.hpp"
 #include "loop/draft_memory.hpp"
 #include "loop/extensions.hpp"
+#include "loop/mirror.hpp"
 #include "loop/posted_queue.hpp"
 
 #include <event2/event.h>
@@ -27,6 +28,8 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 namespace evparallel::detail {
@@ -70,6 +73,7 @@ public:
 
   // Fails: std::system_error.
   void add();
+  // Only without a descriptor or signal.
   void add_in(std::chrono::nanoseconds);
   void activate() noexcept;
   void remove() noexcept;
@@ -78,15 +82,34 @@ public:
   bool added() const noexcept { return added_; }
 
 private:
+  friend class Loop;
+  friend class Mirror;
   template <class T, auto member>
-  static void trampoline(int, short, void* self) noexcept;
+  static void trampoline(int, short, void* address_of_loop) noexcept;
+  template <class T, auto member>
+  [[gnu::noinline, gnu::cold]] static void unmirror_and_call(Event&) noexcept;
+  // libevent gets the address of `loop_`, by which an event of the library is known among those that
+  // the program has added.  nullptr: it is one of the program.
+  static Event* owner_of(const struct event&) noexcept;
   void assign(Loop&, int fd, short what, void (*call)(int, short, void*)) noexcept;
+
+  // Only if the loop has a mirror.
+  template <class F>
+  void undone_if_it_throws(F);
+  void mirror();
+  void mirror_timer(std::chrono::steady_clock::time_point due);
+  void unmirror() noexcept;
+  void forget_mirror() noexcept;
+  void time_out() noexcept;
+  void timed_out_by_libevent() noexcept;
 
   struct event event_ {};
   Loop* loop_ = nullptr;
   void* object_ = nullptr;
   bool persistent_ = false;
   bool added_ = false;
+  bool mirrored_ = false;    // its descriptor
+  std::uint32_t timer_ = 0;  // its place among the timers of the mirror; 0: none
 };
 
 // The implementation of a Reactor.  It outlives the Reactor while a handle refers to it; then
@@ -109,6 +132,12 @@ public:
   bool run_until(const bool& done) override;
   bool pending() const noexcept;
   void stop() noexcept;
+
+  // For a program whose main loop is another one.  The first fd() makes the mirror.
+  // Fail: std::logic_error on a borrowed base; fd() also std::system_error.
+  int fd();
+  std::optional<std::chrono::nanoseconds> until_next();
+  void poll();
 
   // One iteration: waits for an event, unless it may not, and runs what is ready.  For a child that
   // waits for its own socket as well.
@@ -167,6 +196,7 @@ public:
 private:
   friend class LoopObserver;
   struct Running;
+  struct MirroredTurn;
   friend class Event;
   void caught() noexcept;
   void rethrow();
@@ -181,6 +211,15 @@ private:
   bool part() noexcept;
   void refused_to_turn() const;
   bool base_is_running() const noexcept;
+  void check_own_base() const;
+  void start_mirror();
+  void mirror_internal_events();
+  bool ready_at_once() const noexcept;
+  void show_mirror() noexcept;
+  void activate_due_timers() noexcept;
+  void begin_mirrored_turn() noexcept;
+  void end_mirrored_turn() noexcept;
+  std::optional<std::chrono::nanoseconds> until_next_of_base() const;
 
   event_base* base_;
   bool owned_;
@@ -191,10 +230,15 @@ private:
   Loop* next_ = nullptr;
   bool running_ = false;
   bool stop_ = false;
+  bool in_turn_ = false;  // of a loop with a mirror, which is brought up to date at its end
   int depth_ = 0;
   int own_events_ = 0;  // the library's events that libevent counts as added
   std::size_t holds_ = 0;
   std::atomic<std::size_t> outside_holds_{0};
+  // Null before fd() is called, and in a process that has inherited the loop: there the descriptors
+  // of the mirror belong to the program, as libevent's queue does.
+  Mirror* mirror_ = nullptr;
+  std::unique_ptr<Mirror> kept_mirror_;
   std::exception_ptr thrown_;
   CallbackSlot<void(std::exception_ptr)> on_exception_;
   LoopObserver* attached_ = nullptr;
@@ -216,15 +260,28 @@ void Event::set(Loop& loop, int fd, short what, T* object) noexcept {
   assign(loop, fd, what, &trampoline<T, member>);
 }
 
+// A function of its own, so that the trampoline needs no more registers than without a mirror.
 template <class T, auto member>
-void Event::trampoline(int, short, void* self) noexcept {
-  Event& event = *static_cast<Event*>(self);
+void Event::unmirror_and_call(Event& event) noexcept {
+  T* object = static_cast<T*>(event.object_);
+  Loop& loop = *event.loop_;
+  if (event.timer_ != 0) return event.timed_out_by_libevent();
+  event.unmirror();
+  loop.call([object] { (object->*member)(); });
+}
+
+template <class T, auto member>
+void Event::trampoline(int, short, void* address_of_loop) noexcept {
+  static_assert(std::is_standard_layout_v<Event>);
+  Event& event =
+      *reinterpret_cast<Event*>(static_cast<char*>(address_of_loop) - offsetof(Event, loop_));
   T* object = static_cast<T*>(event.object_);
   Loop& loop = *event.loop_;
   if (loop.mute_) return event.remove();
   if (!event.persistent_ && event.added_) {
     event.added_ = false;
     --loop.own_events_;
+    if (loop.mirror_) return unmirror_and_call<T, member>(event);
   }
   loop.call([object] { (object->*member)(); });
 }

@@ -206,6 +206,18 @@ bool Reactor::run_for(duration limit) {
   return loop->pending();
 }
 
+int Reactor::fd() {
+  return loop_->fd();
+}
+
+std::optional<Reactor::duration> Reactor::until_next() const {
+  return loop_->until_next();
+}
+
+void Reactor::poll() {
+  loop_->poll();
+}
+
 void Reactor::stop() noexcept {
   loop_->stop();
 }

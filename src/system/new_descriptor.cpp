@@ -13,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -86,6 +87,10 @@ int open_memory_file(const char* name) noexcept {
 
 int open_counter() noexcept {
   return above([] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); });
+}
+
+int open_timer() noexcept {
+  return above([] { return ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); });
 }
 
 int open_signals(const sigset_t& set) noexcept {

@@ -23,6 +23,7 @@ int open_copy(int fd) noexcept;
 // kernel supports that.
 int open_memory_file(const char* name) noexcept;
 int open_counter() noexcept;                 // eventfd(2), non-blocking
+int open_timer() noexcept;                   // timerfd(2) of CLOCK_MONOTONIC, non-blocking
 int open_signals(const sigset_t&) noexcept;  // signalfd(2), non-blocking
 int open_watch_list() noexcept;              // epoll(7)
 // A descriptor of a process, so that its number cannot be reused unnoticed.  Returns -1 also if the

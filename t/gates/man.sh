@@ -16,8 +16,8 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparalle
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
 	for file in "$tmp/$name"-*.cpp; do
-		test -f "$file" || continue
-		queue $compile $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs
+		test -f "$file" && ! lacks_library "$file" || continue
+		queue $compile $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue
@@ -29,6 +29,7 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparalle
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" || continue
 		examples=$((examples + 1))
+		! lacks_library "$file" || continue
 		job=$((job + 1))
 		checked "$name: example $examples compiles" "$job"
 		runs "$name: example $examples runs" "${file%.cpp}"

@@ -26,6 +26,7 @@ for compiler in g++ clang++; do
 		name=${file#"$srcdir"/}
 		name=${name#"$tmp"/}
 		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
+		! lacks_library "$file" || continue
 		queue $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done

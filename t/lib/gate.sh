@@ -81,6 +81,15 @@ examples_of() {
 	' "$1"
 }
 
+# lacks_library FILE: the file includes the header for a library that this build has not found.
+lacks_library() {
+	for program in $left_out; do
+		header=${program##*/}
+		! grep -q "^#include <evparallel/${header%.t}\.hpp>" "$1" || return 0
+	done
+	return 1
+}
+
 # empty TEXT FILE: passes if the file with complaints is empty.
 empty() {
 	if test -s "$2"; then not_ok "$1" "$2"; else ok "$1"; fi
