@@ -107,7 +107,7 @@ public:
   void run(const std::chrono::nanoseconds* limit);
   void check_can_run() const override;
   bool run_until(const bool& done) override;
-  bool pending() const noexcept;
+  bool pending() const noexcept override;
   void stop() noexcept;
 
   // One iteration: waits for an event, unless it may not, and runs what is ready.  For a child that
