@@ -19,6 +19,8 @@ namespace evparallel {
 
 template <class Inc>
 class Reply;
+template <class T>
+class Task;  // a coroutine: see coroutine.hpp
 
 namespace detail {
 
@@ -179,6 +181,25 @@ struct Answered<void, Reply<I>> {
   using Inc = I;
 };
 
+// A coroutine answers when it ends.
+template <class I>
+struct Answered<evparallel::Task<I>, void> {
+  using Inc = I;
+};
+
+template <class R>
+constexpr bool is_coroutine = false;
+template <class T>
+constexpr bool is_coroutine<evparallel::Task<T>> = true;
+
+// The entries of a task that is a coroutine; coroutine.hpp has the specialisation.
+template <class Result>
+struct CoroutineEntry {
+  static_assert(always_false<Result>,
+                "evparallel: a function that returns a Task needs #include "
+                "<evparallel/coroutine.hpp>");
+};
+
 template <class Inc, class Arguments>
 struct SignatureOf;
 template <class Inc, class... Args>
@@ -192,7 +213,9 @@ struct Shape {
   using Args = typename Split::arguments;
   using Inc = typename Answered<typename Signature<F>::result, typename Split::reply>::Inc;
   using signature = typename SignatureOf<Inc, Args>::type;
-  static constexpr bool replies_later = !std::is_void_v<typename Split::reply>;
+  using Result = typename Signature<F>::result;
+  static constexpr bool replies_later =
+      !std::is_void_v<typename Split::reply> || is_coroutine<Result>;
 };
 
 // ---- how a callable is sent ----

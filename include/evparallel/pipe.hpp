@@ -30,6 +30,19 @@ public:
   // Reports that one message could not be read; the pipe goes on.
   virtual void report_error(const Error&) = 0;
 
+  // What a coroutine awaits, each once.  Called with a message, with an error, or, at the end, with
+  // neither; then the pipe is paused.
+  // Fails: std::logic_error if on_message is set, or another one waits.
+  using Next = Callback<void(Reader*, const Error*)>;
+  virtual void wait_for_message(Next) = 0;
+  virtual void stop_waiting_for_message() noexcept = 0;
+  // Called as on_drain is, and when the pipe ends.
+  virtual void wait_for_room(Callback<void()>) = 0;
+  // The input has ended: wait_for_message() must not be called.
+  virtual bool input_over() const noexcept = 0;
+  // Reads on, and drops messages that nobody takes.
+  virtual void drop_unread() = 0;
+
 protected:
   ~PipeInterface() = default;
 };
@@ -127,6 +140,10 @@ public:
   bool closed() const noexcept { return core_->closed(); }  // send() makes no sense any more
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
+
+  // For the other parts of the library.
+  const std::shared_ptr<detail::PipeInterface>& core() const noexcept { return core_; }
+  const detail::PipeCodecs<In, Out>& codecs() const noexcept { return *codecs_; }
 
 private:
   std::shared_ptr<detail::PipeInterface> core_;

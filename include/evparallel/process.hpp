@@ -21,6 +21,9 @@ public:
   virtual void shutdown() noexcept = 0;  // its handle is gone
   virtual void set_on_start(Callback<void(pid_t)>) = 0;
   virtual void set_on_exit(Callback<void(const ExitStatus&)>) = 0;
+  virtual const ExitStatus* exit_status() const noexcept = 0;  // null until the child has ended
+  // Once, beside on_exit: called when exit_status() is set.
+  virtual void wait_for_exit(Callback<void()>) = 0;
 
 protected:
   ~ProcessInterface() = default;
@@ -40,6 +43,12 @@ struct Conversation<void, Types<Pipe<In, Out>>> {
   using Inc = Out;  // as the parent sees it
   using OutOfParent = In;
 };
+template <class In, class Out>
+struct Conversation<evparallel::Task<void>, Types<Pipe<In, Out>>>
+    : Conversation<void, Types<Pipe<In, Out>>> {};
+template <class In, class Out>
+struct Conversation<evparallel::Task<void>, Types<const Pipe<In, Out>&>>
+    : Conversation<void, Types<Pipe<In, Out>>> {};
 template <class In, class Out>
 struct Conversation<void, Types<const Pipe<In, Out>&>> : Conversation<void, Types<Pipe<In, Out>>> {
 };
@@ -90,6 +99,11 @@ public:
     process_.reset();
   }
 
+  // For the other parts of the library.
+  const std::shared_ptr<detail::ProcessInterface>& process_core() const noexcept {
+    return process_;
+  }
+
 private:
   void shutdown() noexcept {
     if (process_) process_->shutdown();
@@ -99,7 +113,8 @@ private:
 };
 
 // Forks a child and runs f(Pipe<Out, Inc>) in it.  The child lives until both directions are closed
-// and all is written; see Pipe for who closes them.  Codecs: of Inc, then of Out; Io if none is
+// and all is written; see Pipe for who closes them.  If f is a coroutine, Task<void>, the child ends
+// when it does.  Codecs: of Inc, then of Out; Io if none is
 // named.  If f is in a library that was loaded after the snapshot was taken, on_error receives
 // Error{unknown_function}.
 // Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable
@@ -111,7 +126,13 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using Out = typename C::OutOfParent;
   using IncCodec = detail::checked_codec_t<IncIo, Inc>;
   using OutCodec = detail::checked_codec_t<OutIo, Out>;
-  detail::Task task = detail::make_task(f, &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>);
+  using Result = typename detail::Signature<F>::result;
+  detail::Task::Entry entry;
+  if constexpr (detail::is_coroutine<Result>)
+    entry = &detail::CoroutineEntry<Result>::template converse<F, OutCodec, IncCodec, Out, Inc>;
+  else
+    entry = &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>;
+  detail::Task task = detail::make_task(f, entry);
   return Process<Inc, Out>(detail::start_process(reactor, task, options),
                            detail::pipe_codecs<Inc, Out, IncCodec, OutCodec>);
 }

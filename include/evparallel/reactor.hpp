@@ -49,6 +49,7 @@ public:
   // Runs the loop until `done` or until it is stopped; returns `done`.
   // Fails: as Reactor::run().
   virtual bool run_until(const bool& done) = 0;
+  virtual bool pending() const noexcept = 0;  // work is left that keeps the loop running
 
 protected:
   ~LoopRunner() = default;
@@ -212,6 +213,12 @@ public:
 private:
   std::shared_ptr<detail::Loop> loop_;
 };
+
+namespace detail {
+
+EVPARALLEL_API LoopRunner& runner_of(Reactor&) noexcept;
+
+}  // namespace detail
 
 // The reactor of a child, made at the first use.  Fails: std::logic_error in the parent.
 EVPARALLEL_API Reactor& this_reactor();

@@ -95,8 +95,8 @@ public:
   pid_t pid() const noexcept { return this->core_ ? this->core_->pid() : 0; }  // 0 until known
 };
 
-// Makes f a remote function: f is Inc(Args...), or asynchronous: void(Args..., Reply<Inc>).  Its
-// child is forked now.  Codecs: of the answer, then of each of the arguments; Io if none is named.
+// Makes f a remote function: f is Inc(Args...), or asynchronous: void(Args..., Reply<Inc>), or a
+// coroutine: Task<Inc>(Args...).  Its child is forked now.  Codecs: of the answer, then of each of the arguments; Io if none is named.
 // If f is in a library that was loaded after the snapshot was taken, each call fails with
 // Error{unknown_function}.
 // Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable
@@ -109,7 +109,9 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
   using IncCodec = typename Type::IncCodec;
   using Args = typename Type::ArgumentsCodec;
   detail::Task::Entry entry;
-  if constexpr (S::replies_later)
+  if constexpr (detail::is_coroutine<typename S::Result>)
+    entry = &detail::CoroutineEntry<typename S::Result>::template answer_calls<F, IncCodec, Args>;
+  else if constexpr (S::replies_later)
     entry = &detail::run_later_entry<F, Inc, IncCodec, Args>;
   else
     entry = &detail::run_entry<F, Inc, IncCodec, Args>;

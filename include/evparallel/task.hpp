@@ -40,6 +40,8 @@ public:
   // The pipe of a process; and its loop, until both directions are over.
   virtual std::shared_ptr<PipeInterface> open_pipe() = 0;
   virtual void converse() = 0;
+  // The same until `done`, whatever happens to the pipe.
+  virtual void converse_until(const bool& done) = 0;
   // The task is no conversation: reports that its function begins.
   virtual void begin_service() = 0;
 

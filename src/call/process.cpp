@@ -8,6 +8,9 @@
 #include "spawn/replicas.hpp"
 #include "spawn/with_start.hpp"
 
+#include <optional>
+#include <vector>
+
 namespace evparallel::detail {
 
 // Lives as long as its handle or, if it is detached, until the child has ended.  While it is open,
@@ -37,6 +40,8 @@ public:
   }
   void set_on_start(Callback<void(pid_t)> c) override { start_.set(std::move(c)); }
   void set_on_exit(Callback<void(const ExitStatus&)> c) override { exit_.set(std::move(c)); }
+  const ExitStatus* exit_status() const noexcept override { return status_ ? &*status_ : nullptr; }
+  void wait_for_exit(Callback<void()> c) override { awaiting_exit_.push_back(std::move(c)); }
 
   void detach() override {
     if (open_) self_ = shared_from_this();
@@ -46,6 +51,9 @@ public:
     if (!open_) return;
     child_->detach();
     end_callbacks();
+    // Coroutines hear that there will be no status.
+    for (Callback<void()>& one : std::exchange(awaiting_exit_, {}))
+      if (loop_->alive()) loop_->defer(std::move(one));
   }
 
 private:
@@ -57,16 +65,20 @@ private:
   void on_ended(const ExitStatus& status, const Error&) override {
     fault_at(Failpoint::ended);
     const auto keep = shared_from_this();
+    status_ = status;
     end_callbacks();
     loop_->call([&] { exit_(status); });
     exit_.release();
+    for (Callback<void()>& one : std::exchange(awaiting_exit_, {})) loop_->call([&] { one(); });
   }
 
   // The handle may live on for long; the child must not.
   void on_loop_destroyed() noexcept override {
-    const std::shared_ptr<ProcessCore> keep = self_;
+    const auto keep = weak_from_this().lock();
     if (open_) child_->abort();
     end_callbacks();
+    // One of these may own the last handle.
+    const std::vector<Callback<void()>> never_called = std::move(awaiting_exit_);
   }
 
   // There will be no more callbacks.
@@ -82,6 +94,8 @@ private:
   std::shared_ptr<ChildHandle> child_;
   CallbackSlot<void(pid_t)> start_;
   CallbackSlot<void(const ExitStatus&)> exit_;
+  std::optional<ExitStatus> status_;
+  std::vector<Callback<void()>> awaiting_exit_;
   bool open_ = false;
   std::shared_ptr<ProcessCore> self_;  // set if it is detached
 };

@@ -43,6 +43,7 @@ public:
   void answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)>) override;
   std::shared_ptr<PipeInterface> open_pipe() override;
   void converse() override;
+  void converse_until(const bool& done) override;
   void begin_service() override;
   void will_exec();
 

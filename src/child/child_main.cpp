@@ -123,6 +123,11 @@ void Child::converse() {
   loop_until_over();
 }
 
+void Child::converse_until(const bool& done) {
+  Loop& loop = *this_reactor().loop();
+  while (!done && !is_forked_copy_) loop.turn();
+}
+
 void Child::loop_until_over() {
   Loop& loop = *this_reactor().loop();
   while (!over_ && !is_forked_copy_) loop.turn();

@@ -130,7 +130,7 @@ public:
   void run(const std::chrono::nanoseconds* limit);
   void check_can_run() const override;
   bool run_until(const bool& done) override;
-  bool pending() const noexcept;
+  bool pending() const noexcept override;
   void stop() noexcept;
 
   // For a program whose main loop is another one.  The first fd() makes the mirror.

@@ -159,6 +159,10 @@ private:
   std::shared_ptr<LoopHandle> self_;
 };
 
+LoopRunner& runner_of(Reactor& reactor) noexcept {
+  return *reactor.loop();
+}
+
 }  // namespace detail
 
 using namespace detail;

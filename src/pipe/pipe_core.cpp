@@ -130,7 +130,7 @@ void PipeCore::flush() {
   // pipe would otherwise never receive the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
     above_mark_ = false;
-    loop_->defer([self = shared_from_this()] { self->handlers_->drain(); });
+    loop_->defer([self = shared_from_this()] { self->call_drain(); });
   }
   if (channel_.out_over()) check_over();
 }
@@ -143,7 +143,12 @@ void PipeCore::start() {
 }
 
 void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
+  if (has_next())
+    throw std::logic_error(
+        "evparallel: on_message() was called on a pipe while a coroutine waits in next(); use one "
+        "of the two");
   handlers_->message.set(std::move(callback));
+  if (std::exchange(braked_, false)) return resume();
   if (stopped_at_message_) continue_later();
 }
 
@@ -252,8 +257,15 @@ void PipeCore::on_message_frame(Frame& frame) {
         Error(Errc::too_large,
               "too large: a received message exceeds the limit of this side and was skipped"));
   if (discard_ || input_ == Input::ended_cleanly) return;
+  if (!has_on_message() && has_next()) {
+    Next next = take_next();
+    return loop_->call([&] {
+      Reader in = frame.reader();
+      next(&in, nullptr);
+    });
+  }
   if (!has_on_message()) {
-    if (concluded() || ending()) return;
+    if (concluded() || ending() || drops_unread_) return;
     stopped_at_message_ = true;
     Reader in = frame.reader();
     rare_->held = in.take_rest();
@@ -268,7 +280,8 @@ void PipeCore::on_message_frame(Frame& frame) {
 
 void PipeCore::deliver_held() {
   if (!stopped_at_message_ || paused_) return;
-  if (!has_on_message() && !ending() && !concluded() && !discard_) return;
+  if (!has_on_message() && !has_next() && !ending() && !concluded() && !discard_ && !drops_unread_)
+    return;
   stopped_at_message_ = false;
   std::string body = std::move(rare_->held);
   ReceivedFds along = std::move(rare_->held_along);
@@ -287,11 +300,58 @@ void PipeCore::bad_stream(const Error& error) {
 // For one message: the pipe goes on.
 void PipeCore::report_error(const Error& error) {
   loop_->call([&] {
-    if (handlers_->error.is_set())
+    if (has_next())
+      take_next()(nullptr, &error);
+    else if (handlers_->error.is_set())
       handlers_->error(error);
     else if (!discard_)
       throw error;
   });
+}
+
+// ---- coroutines ----
+
+void PipeCore::wait_for_message(Next next) {
+  if (has_on_message() || has_next())
+    throw std::logic_error(
+        has_next() ? "evparallel: two coroutines wait in next() for a message of the same pipe"
+                   : "evparallel: next() was called on a pipe that has an on_message; use one of "
+                     "the two");
+  rare_->next = std::move(next);
+  braked_ = false;
+  if (paused_) return resume();
+  if (stopped_at_message_) continue_later();
+}
+
+// The brake: the pipe reads no further until the next wait.
+PipeCore::Next PipeCore::take_next() noexcept {
+  Next next = std::move(rare_->next);
+  if (drops_unread_ || input_over()) return next;
+  braked_ = true;
+  pause();
+  return next;
+}
+
+void PipeCore::stop_waiting_for_message() noexcept {
+  if (has_next()) take_next();
+}
+
+void PipeCore::wait_for_room(Callback<void()> callback) {
+  rare_->awaiting_room.push_back(std::move(callback));
+}
+
+void PipeCore::drop_unread() {
+  drops_unread_ = true;
+  if (input_over() && rare_->next_had_end) close();
+  if (paused_) return resume();
+  if (stopped_at_message_) continue_later();
+}
+
+void PipeCore::call_drain() {
+  if (handlers_.peek()) loop_->call([&] { handlers_->drain(); });
+  if (!rare_.peek()) return;
+  std::vector<Callback<void()>> all = std::move(rare_->awaiting_room);
+  for (Callback<void()>& one : all) loop_->call([&] { one(); });
 }
 
 }  // namespace evparallel::detail

@@ -10,6 +10,7 @@
 #include <evparallel/pipe.hpp>
 
 #include <optional>
+#include <vector>
 
 namespace evparallel::detail {
 
@@ -60,6 +61,11 @@ public:
   void set_on_error(Callback<void(const Error&)> c) override { handlers_->error.set(std::move(c)); }
   void set_on_drain(Callback<void()> c) override { handlers_->drain.set(std::move(c)); }
   void report_error(const Error&) override;
+  void wait_for_message(Next) override;
+  void stop_waiting_for_message() noexcept override;
+  void wait_for_room(Callback<void()>) override;
+  bool input_over() const noexcept override { return input_ >= Input::ended; }
+  void drop_unread() override;
   bool has_on_message() const noexcept {
     return handlers_.peek() && handlers_.peek()->message.is_set();
   }
@@ -124,7 +130,6 @@ private:
   bool closes_with_other() const noexcept;
   // Nothing is sent any more.
   bool ending() const noexcept { return output_ != Output::open || channel_.finished(); }
-  bool input_over() const noexcept { return input_ >= Input::ended; }
   void on_task_error(const Error&);
   void on_message_frame(Frame&);
   void deliver_held();
@@ -135,6 +140,7 @@ private:
   void drain_and_end();
   void check_over();
   void release_handlers() noexcept;
+  void release_awaiting() noexcept;
 
   // The callbacks of a Pipe; a remote function has none.
   struct Handlers {
@@ -151,7 +157,13 @@ private:
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
     bool dropped = false;            // frames were sent after the other side's end
     bool closed_reported = false;    // and Errc::closed was reported for that
+    Next next;                       // a coroutine that waits for a message
+    bool next_had_end = false;       // and one that was told of the end
+    std::vector<Callback<void()>> awaiting_room;
   };
+  bool has_next() const noexcept { return rare_.peek() && rare_.peek()->next; }
+  Next take_next() noexcept;
+  void call_drain();
   bool has_on_end() const noexcept { return handlers_.peek() && handlers_.peek()->end.is_set(); }
   bool has_on_drain() const noexcept {
     return handlers_.peek() && handlers_.peek()->drain.is_set();
@@ -179,6 +191,8 @@ private:
   IoResult written_ = IoResult::done;  // of the last write
   bool paused_ = false;
   bool stopped_at_message_ = false;  // on_message is not set
+  bool braked_ = false;              // paused since a coroutine has a message
+  bool drops_unread_ = false;        // a coroutine waits for the end alone
   bool discard_ = false;             // abandoned: messages are dropped
   bool error_reported_ = false;
   bool over_reported_ = false;

@@ -15,6 +15,7 @@ Error torn_frame() {
 // Reports the error of the end: at most once, because on_end and on_exit report the end, too.
 void PipeCore::fail_end(const Error& error) {
   if (std::exchange(error_reported_, true)) return;
+  if (has_next()) return loop_->call([&] { take_next()(nullptr, &error); });
   if (handlers_.peek()) loop_->call([&] { handlers_->error(error); });
 }
 
@@ -38,7 +39,12 @@ void PipeCore::end_in(Input how) {
   if (input_over()) return;
   input_ = how;
   if (closes_with_other()) finish();
-  if (handlers_.peek()) loop_->call([&] { handlers_->end(); });
+  if (has_next()) {
+    rare_->next_had_end = true;
+    loop_->call([&] { take_next()(nullptr, nullptr); });
+  } else if (handlers_.peek()) {
+    loop_->call([&] { handlers_->end(); });
+  }
   check_over();
 }
 
@@ -46,7 +52,7 @@ void PipeCore::end_in(Input how) {
 // broken end closes the direction of a child, so that it ends; in the parent the spawn outcome
 // follows.
 bool PipeCore::closes_with_other() const noexcept {
-  if (other_end_ == OtherEnd::is_left || has_on_end() || ending()) return false;
+  if (other_end_ == OtherEnd::is_left || has_on_end() || has_next() || ending()) return false;
   return input_ == Input::ended_cleanly ? !has_on_drain() : exit_report_ == ExitReport::none;
 }
 
@@ -109,11 +115,22 @@ void PipeCore::detach() {
 }
 
 void PipeCore::release_handlers() noexcept {
+  release_awaiting();
   if (!handlers_.peek()) return;
   handlers_->message.release();
   handlers_->end.release();
   handlers_->error.release();
   handlers_->drain.release();
+}
+
+// Coroutines that still wait hear of the end, unless the loop is gone.
+void PipeCore::release_awaiting() noexcept {
+  if (!rare_.peek()) return;
+  Next next = std::move(rare_->next);
+  std::vector<Callback<void()>> all = std::move(rare_->awaiting_room);
+  if (!loop_->alive()) return;
+  if (next) loop_->defer([next = std::move(next)]() mutable { next(nullptr, nullptr); });
+  for (Callback<void()>& one : all) loop_->defer(std::move(one));
 }
 
 void PipeCore::abort() noexcept {

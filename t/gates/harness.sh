@@ -47,6 +47,7 @@ for folder in "$srcdir"/src/*/ "$srcdir"/examples/; do
 	stamps="$stamps -W $folder/.dirstamp"
 	files=$(ls "$srcdir/$folder" | grep -c '\.cpp$')
 	test "$folder" != examples || test -n "$png" || files=$((files - 1))
+	test "$folder" != examples || test -n "$coroutines" || files=$((files - 1))
 	echo "building $folder ($files files)" >>"$tmp/folders"
 done
 sort -o "$tmp/folders" "$tmp/folders"

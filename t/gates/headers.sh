@@ -22,7 +22,13 @@ for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/de
 	headers=$((headers + 1))
 	printf '%s\n' "$name" >"$tmp/name.$headers"
 	printf '#include %s\n' "$name" "$name" >"$tmp/twice.$headers.cpp"
-	queue $compile -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.$headers.cpp"
+	standard=
+	case $name in */coroutine.hpp*)
+		test -n "$coroutines" || { headers=$((headers - 1)); continue; }
+		standard=$coroutines
+		;;
+	esac
+	queue $compile $standard -I. -I"$srcdir/src" -fsyntax-only "$tmp/twice.$headers.cpp"
 done
 
 # unsupported TEXT COMPILER OPTION...: TEXT is the first error of each public header, and with one error the compiler

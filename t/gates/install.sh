@@ -39,6 +39,7 @@ arguments() {
 more_libraries() {
 	case $1 in
 	render) echo "$png" ;;
+	chat) echo "$coroutines" ;;
 	host) echo "-ldl" ;;
 	esac
 }
@@ -47,6 +48,7 @@ for file in "$srcdir"/examples/*.cpp; do
 	name=${file##*/}
 	name=${name%.cpp}
 	test "$name" != render || test -n "$png" || continue
+	test "$name" != chat || test -n "$coroutines" || continue
 	echo "$name"
 done >"$tmp/said.examples"
 while read -r name; do

@@ -25,9 +25,16 @@ for compiler in g++ clang++; do
 	for file in "$srcdir"/examples/*.cpp "$srcdir"/examples/tutorial/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
 		name=${file#"$srcdir"/}
 		name=${name#"$tmp"/}
-		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
 		! lacks_library "$file" || continue
-		queue $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict $how "$file"
+		standard=-std=c++17
+		case $name in
+		examples/render.cpp) test -n "$png" || continue ;;
+		examples/chat.cpp | evparallel_coroutine*)
+			test -n "$coroutines" || continue
+			standard=$coroutines
+			;;
+		esac
+		queue $compiler $standard ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done
