@@ -23,7 +23,7 @@ for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/de
 	printf '%s\n' "$name" >"$tmp/name.$headers"
 	printf '#include %s\n' "$name" "$name" >"$tmp/twice.$headers.cpp"
 	standard=
-	case $name in */coroutine.hpp*)
+	case $name in */coroutine*.hpp*)
 		test -n "$coroutines" || { headers=$((headers - 1)); continue; }
 		standard=$coroutines
 		;;
