@@ -9,6 +9,8 @@
 // it gets that, too, and is destroyed at its next co_await.
 #pragma once
 
+#include <evparallel/detail/export.hpp>
+
 #if !defined __cpp_impl_coroutine && !defined __cpp_coroutines
 #error "evparallel: coroutine.hpp needs a compiler with coroutines: -std=c++20"
 #endif

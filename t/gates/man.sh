@@ -20,7 +20,7 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparalle
 		test -f "$file" && ! lacks_library "$file" || continue
 		standard=
 		case $name in evparallel_coroutine*) standard=$coroutines ;; esac
-		queue $compile $standard $audit $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
+		queue $compile $audit $standard $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue
