@@ -124,7 +124,10 @@ private:
     const std::shared_ptr<LoopHandle> last = std::move(self_);
   }
 
-  void on_loop_destroyed() noexcept override { cancel(); }
+  void on_loop_destroyed() noexcept override {
+    const auto keep = shared_from_this();  // the callback may own the last handle
+    cancel();
+  }
 
   void on_timer() {
     const auto keep = shared_from_this();

@@ -667,3 +667,14 @@ BOOST_AUTO_TEST_CASE(the_log_callback_of_the_program_stays) {
                return messages == 1 ? 0 : 2;
              }) == 0);
 }
+
+BOOST_AUTO_TEST_CASE(a_timer_whose_callback_owns_it_ends_with_its_loop) {
+  bool destroyed = false;
+  {
+    const std::shared_ptr<bool> owned(&destroyed, [](bool* flag) { *flag = true; });
+    par::Reactor loop;
+    const auto timer = std::make_shared<par::Timer>();
+    *timer = loop.after(std::chrono::hours(1), [timer, owned] {});
+  }
+  BOOST_TEST(destroyed);
+}
