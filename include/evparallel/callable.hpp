@@ -8,12 +8,13 @@
 
 #include <evparallel/io.hpp>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <new>
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace evparallel {
 
@@ -230,6 +231,23 @@ EVPARALLEL_API void check_captures(const void* bytes, std::size_t size, Padding 
 
 using AnyFunction = void (*)();
 
+// The functions that a task calls by their addresses.  with_state() has two, and Options::on_start
+// adds three; there is no allocation, because each run() makes one list.
+class FunctionList {
+public:
+  // Fails: std::out_of_range if it is full.
+  void add(AnyFunction function) { all_.at(size_++) = function; }
+  const AnyFunction* begin() const noexcept { return all_.data(); }
+  const AnyFunction* end() const noexcept { return all_.data() + size_; }
+  friend bool operator==(const FunctionList& one, const FunctionList& other) noexcept {
+    return one.size_ == other.size_ && one.all_ == other.all_;
+  }
+
+private:
+  std::array<AnyFunction, 5> all_{};
+  std::size_t size_ = 0;
+};
+
 // Padding must not be taken for an address.  Not all compilers can clear it (clang 14 cannot).
 template <class F>
 Padding clear_padding(F* f) {
@@ -272,8 +290,8 @@ struct CallableCodec {
   }
 
   // Appends the functions that f points to, if f is, or wraps, a pointer to a function.
-  static void functions(const F& f, std::vector<AnyFunction>& all) {
-    if constexpr (is_function_pointer<F>) all.push_back(reinterpret_cast<AnyFunction>(f));
+  static void functions(const F& f, FunctionList& all) {
+    if constexpr (is_function_pointer<F>) all.add(reinterpret_cast<AnyFunction>(f));
     static_cast<void>(f);
     static_cast<void>(all);
   }
@@ -285,7 +303,7 @@ struct CallableCodec<AsIs<F>> {
     CallableCodec<F>::serialize(out, f.f, false);
   }
   static AsIs<F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
-  static void functions(const AsIs<F>& f, std::vector<AnyFunction>& all) {
+  static void functions(const AsIs<F>& f, FunctionList& all) {
     CallableCodec<F>::functions(f.f, all);
   }
 };
@@ -296,7 +314,7 @@ struct CallableCodec<Fn<R(A...), F>> {
     CallableCodec<F>::serialize(out, f.f, checked);
   }
   static Fn<R(A...), F> deserialize(Reader& in) { return {CallableCodec<F>::deserialize(in)}; }
-  static void functions(const Fn<R(A...), F>& f, std::vector<AnyFunction>& all) {
+  static void functions(const Fn<R(A...), F>& f, FunctionList& all) {
     CallableCodec<F>::functions(f.f, all);
   }
 };
@@ -313,7 +331,7 @@ struct CallableCodec<Bind<F, Bound...>> {
     // Braces: evaluated from left to right.
     return Bind<F, Bound...>{std::move(f), std::tuple<Bound...>{deserialize_one<Bound>(in)...}};
   }
-  static void functions(const Bind<F, Bound...>& task, std::vector<AnyFunction>& all) {
+  static void functions(const Bind<F, Bound...>& task, FunctionList& all) {
     CallableCodec<F>::functions(task.f, all);
   }
 

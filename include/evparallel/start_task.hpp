@@ -32,7 +32,7 @@ public:
   // For the other parts of the library.
   using Entry = void (*)(Reader& callable);
   Entry entry() const noexcept { return entry_; }
-  const std::vector<detail::AnyFunction>& functions() const noexcept { return functions_; }
+  const detail::FunctionList& functions() const noexcept { return functions_; }
   const std::string& callable() const noexcept { return callable_; }
 
 private:
@@ -43,7 +43,7 @@ private:
   }
 
   Entry entry_ = nullptr;
-  std::vector<detail::AnyFunction> functions_{};
+  detail::FunctionList functions_{};
   std::string callable_{};
 };
 

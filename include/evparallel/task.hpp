@@ -54,7 +54,7 @@ struct Task {
   using Entry = void (*)(ChildInterface&, Reader& callable);
   Entry entry = nullptr;
   // Other functions of the program that it calls; they may be in other libraries than the entry.
-  std::vector<AnyFunction> functions{};
+  FunctionList functions{};
   std::string callable{};
   bool replies_later = false;
 };

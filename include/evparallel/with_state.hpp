@@ -70,7 +70,7 @@ struct CallableCodec<WithState<Make, F>> {
     // Braces: evaluated from left to right.
     return {CallableCodec<Make>::deserialize(in), CallableCodec<F>::deserialize(in)};
   }
-  static void functions(const WithState<Make, F>& task, std::vector<AnyFunction>& all) {
+  static void functions(const WithState<Make, F>& task, FunctionList& all) {
     CallableCodec<Make>::functions(task.make, all);
     CallableCodec<F>::functions(task.f, all);
   }

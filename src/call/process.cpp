@@ -51,7 +51,7 @@ public:
     if (!open_) return;
     child_->detach();
     end_callbacks();
-    // Coroutines hear that there will be no status.
+    // Coroutines that wait for the status go on without one.
     for (Callback<void()>& one : std::exchange(awaiting_exit_, {}))
       if (loop_->alive()) loop_->defer(std::move(one));
   }

@@ -8,8 +8,8 @@ namespace evparallel::detail {
 
 std::optional<Error> why_unknown(const Modules& then, const Task& task) {
   std::optional<Error> why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.entry));
-  for (std::size_t i = 0; !why && i < task.functions.size(); ++i)
-    why = why_unknown(then, reinterpret_cast<std::uintptr_t>(task.functions[i]));
+  for (const AnyFunction function : task.functions)
+    if (!why) why = why_unknown(then, reinterpret_cast<std::uintptr_t>(function));
   return why;
 }
 

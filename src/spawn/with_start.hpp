@@ -6,7 +6,7 @@
 
 namespace evparallel::detail {
 
-// The task that runs `start` first.  Requires: a start that is not empty.
+// The task that runs `start` first; the task itself if that is empty.
 Task with_start(Task, const StartTask& start);
 
 }  // namespace evparallel::detail
