@@ -89,7 +89,6 @@ private:
 
   void on_frame(Frame&) override;
   void on_over() override { over_ = true; }
-  void loop_until_over();
 
   bool is_forked_copy_ = false;
   bool has_task_ = false;  // false until it has a task other than the warm-up

@@ -228,7 +228,7 @@ void Child::answer_later(Callback<void(Reader&, std::shared_ptr<ReplyInterface>)
   });
   // The parent is gone or has dropped its Remote: it reads no answers any more.
   core_->set_on_error([this](const Error&) { over_ = true; });
-  loop_until_over();
+  converse_until(over_);
 }
 
 void Child::on_frame(Frame& frame) {

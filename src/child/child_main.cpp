@@ -120,17 +120,12 @@ std::shared_ptr<PipeInterface> Child::open_pipe() {
 }
 
 void Child::converse() {
-  loop_until_over();
+  converse_until(over_);
 }
 
 void Child::converse_until(const bool& done) {
   Loop& loop = *this_reactor().loop();
   while (!done && !is_forked_copy_) loop.turn();
-}
-
-void Child::loop_until_over() {
-  Loop& loop = *this_reactor().loop();
-  while (!over_ && !is_forked_copy_) loop.turn();
 }
 
 // ---- a supervised function ----
