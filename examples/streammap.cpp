@@ -36,7 +36,7 @@ int main() {
   std::string unwritten;  // results
 
   const auto write_results = [&] {
-    // A pipe that is ready takes so many bytes at once.
+    // The number of bytes that a ready pipe takes at once.
     const auto written =
         ::write(STDOUT_FILENO, unwritten.data(), std::min<std::size_t>(unwritten.size(), 4096));
     if (written < 0) throw std::runtime_error("cannot write");

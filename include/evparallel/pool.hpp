@@ -61,7 +61,7 @@ struct WorkerEvent {
   // The rest is of `ended`.
   std::optional<ExitStatus> status{};
   std::uint64_t calls = 0;       // that it answered, and items
-  bool expected = false;         // the pool has told it to end: idle, replaced, closed, ...
+  bool expected = false;         // the pool has ended it: idle, replaced, closed, ...
   std::optional<Error> error{};  // its start has failed, for this reason
 };
 

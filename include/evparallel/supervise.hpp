@@ -36,7 +36,7 @@ struct SuperviseOptions {
   // The time between SIGTERM and SIGKILL for a child that is replaced, is one too many, or is ended
   // by close().  None: child.grace.
   std::optional<std::chrono::milliseconds> grace{};
-  // Of restart(): so many places are replaced at the same time.  0: all of them.
+  // The number of places that restart() replaces at the same time.  0: all of them.
   unsigned restarts_at_once = 1;
   // Of restart(): the old child has ended before the new one is started.  For children that use a
   // resource of their place that only one process can have.

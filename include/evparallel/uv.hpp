@@ -66,7 +66,7 @@ private:
       throw std::system_error(-error, std::generic_category(),
                               "evparallel: the loop of libuv refused a Reactor");
   }
-  // libuv needs the handle until it has told that it is closed.
+  // libuv needs the handle until it has called forget().
   void close() noexcept {
     ::uv_close(reinterpret_cast<uv_handle_t*>(&handle_->poll), &forget);
     handle_ = nullptr;

@@ -4,6 +4,7 @@
 
 #include "base/negative.hpp"
 #include "system/failpoint.hpp"
+#include "spawn/back_off.hpp"
 #include "spawn/with_start.hpp"
 
 #include <algorithm>
@@ -34,23 +35,12 @@ const SuperviseOptions& checked(const SuperviseOptions& options) {
   return options;
 }
 
-std::chrono::milliseconds doubled(std::chrono::milliseconds first, unsigned times,
-                                  std::chrono::milliseconds longest) noexcept {
-  std::chrono::milliseconds pause = std::min(first, longest);
-  for (; times > 0 && pause < longest && pause.count() > 0; --times)
-    pause = pause > longest / 2 ? longest : pause * 2;
-  return pause;
-}
-
 Error too_many_restarts(unsigned index, const SuperviseOptions& options, const Error& last) {
-  Error error = Error(Errc::unhealthy,
-                      "unhealthy: place " + std::to_string(index) + " needed more than " +
-                          std::to_string(options.max_restarts) + " restarts within " +
-                          std::to_string(options.restart_window.count()) +
-                          " ms (SuperviseOptions::max_restarts); the last error: " + last.what())
-                    .with_remote_type(last.remote_type())
-                    .with_os_error(last.os_error());
-  return last.exit() ? error.with_exit(*last.exit()) : error;
+  return unhealthy("place " + std::to_string(index) + " needed more than " +
+                       std::to_string(options.max_restarts) + " restarts within " +
+                       std::to_string(options.restart_window.count()) +
+                       " ms (SuperviseOptions::max_restarts)",
+                   last);
 }
 
 }  // namespace
@@ -59,8 +49,7 @@ SupervisorCore::SupervisorCore(const std::shared_ptr<Loop>& loop, Task task, uns
                                const SuperviseOptions& options)
     : loop_(loop),
       replicas_(Replicas::choose(options.child.snapshot)),
-      task_(options.child.on_start ? with_start(std::move(task), options.child.on_start)
-                                   : std::move(task)),
+      task_(with_start(std::move(task), options.child.on_start)),
       options_(checked(options)) {
   loop_->check_at_home();
   check_number(n);
@@ -327,8 +316,8 @@ void SupervisorCore::pause(Place& place, const SupervisedChild& child, std::int6
     place.start_at = now;
     return;
   }
-  place.start_at =
-      deadline_from(now, doubled(options_.first_pause, place.short_lives, options_.longest_pause));
+  place.start_at = deadline_from(
+      now, doubled_pause(options_.first_pause, place.short_lives, options_.longest_pause));
   if (place.short_lives < UINT_MAX) ++place.short_lives;
 }
 

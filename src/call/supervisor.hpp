@@ -27,7 +27,7 @@ public:
   // snapshot.
   void start(Replicas&, const std::shared_ptr<Loop>&, Task, std::shared_ptr<const OwnedOptions>);
   void end(std::chrono::milliseconds grace);
-  // The supervisor hears nothing more of it.  detach: it gets its linger time, abort: the loop is
+  // The supervisor gets no more callbacks of it.  detach: it gets its linger time, abort: the loop is
   // being destroyed.
   void detach() noexcept;
   void abort() noexcept;

@@ -158,7 +158,7 @@ private:
     bool dropped = false;            // frames were sent after the other side's end
     bool closed_reported = false;    // and Errc::closed was reported for that
     Next next;                       // a coroutine that waits for a message
-    bool next_had_end = false;       // and one that was told of the end
+    bool next_had_end = false;       // and one that has received the end
     std::vector<Callback<void()>> awaiting_room;
   };
   bool has_next() const noexcept { return rare_.peek() && rare_.peek()->next; }

@@ -123,7 +123,7 @@ void PipeCore::release_handlers() noexcept {
   handlers_->drain.release();
 }
 
-// Coroutines that still wait hear of the end, unless the loop is gone.
+// Coroutines that still wait receive the end, unless the loop is gone.
 void PipeCore::release_awaiting() noexcept {
   if (!rare_.peek()) return;
   Next next = std::move(rare_->next);

@@ -41,23 +41,16 @@ void PoolCore::check_open() const {
 
 void PoolCore::began() {
   ++pending_;
-  set_hold();
+  update_hold();
 }
 void PoolCore::ended() {
   --pending_;
-  set_hold();
+  update_hold();
 }
 
 void PoolCore::stream_idle(bool idle) noexcept {
   idle_streams_ += idle ? std::size_t{1} : SIZE_MAX;
-  set_hold();
-}
-
-void PoolCore::set_hold() noexcept {
-  const bool holds = pending_ > idle_streams_;
-  if (holds == holding_ || !loop_->alive()) return;
-  holding_ = holds;
-  holds ? loop_->hold() : loop_->release();
+  update_hold();
 }
 
 // ---- submit ----

@@ -124,7 +124,6 @@ private:
   void check_open() const;
   void began();
   void ended();
-  void set_hold() noexcept;
   std::shared_ptr<MapCore> begin_map(MapTask, MapOptions, MapCore::Source);
   void complete_later(const Error&, Answer);
   void enqueue(std::uint64_t id, PoolCall&);
@@ -224,14 +223,13 @@ private:
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;  // calls and maps
   std::size_t idle_streams_ = 0;
-  bool holding_ = false;  // the loop
+  bool holds_ = false;    // the loop
   bool refused_ = false;  // since the last on_drain
   CallbackSlot<void()> drain_;
   CallbackSlot<void(const WorkerEvent&)> on_worker_;
   OnceCallbacks on_ready_;
   OnceCallbacks on_replaced_;
   OnceCallbacks on_closed_;
-  bool holds_ = false;  // the loop, for these callbacks and for a replacement
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;
@@ -265,8 +263,8 @@ private:
 // Fails: std::logic_error, Error{refused}.
 PoolOptions completed(const PoolOptions&);
 std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions&);
-// After so many failed starts in a row: the time until the next one, and the error of the pool.
-std::int64_t pause_after(unsigned failed_starts) noexcept;
+// After so many failed starts in a row: the time of the next one, and the error of the pool.
+std::int64_t time_after(std::int64_t now, unsigned failed_starts) noexcept;
 Error unhealthy_after(unsigned failed_starts, const Error& last);
 
 }  // namespace evparallel::detail

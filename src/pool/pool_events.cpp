@@ -6,6 +6,21 @@
 
 namespace evparallel::detail {
 
+// ---- the loop ----
+
+// It must not end while a call, a map, a replacement or one of these callbacks is awaited.
+void PoolCore::update_hold() noexcept {
+  if (!loop_->alive()) return;
+  const bool ends = stage_ == Stage::closing || stage_ == Stage::stopping;
+  const bool wanted = pending_ > idle_streams_ || !on_ready_.empty() || replacement_ ||
+                      (ends && !on_closed_.empty());
+  if (wanted == std::exchange(holds_, wanted)) return;
+  if (wanted)
+    loop_->hold();
+  else
+    loop_->release();
+}
+
 // ---- callbacks that are called once ----
 
 // Each is called in a later callback of the loop, which it holds until then.
@@ -18,17 +33,6 @@ void PoolCore::call_later(OnceCallbacks& callbacks, const Result<void>& result) 
     });
   }
   update_hold();
-}
-
-void PoolCore::update_hold() noexcept {
-  if (!loop_->alive()) return;
-  const bool ends = stage_ == Stage::closing || stage_ == Stage::stopping;
-  const bool wanted = !on_ready_.empty() || replacement_ || (ends && !on_closed_.empty());
-  if (wanted == std::exchange(holds_, wanted)) return;
-  if (wanted)
-    loop_->hold();
-  else
-    loop_->release();
 }
 
 // ---- on_ready ----

@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "base/negative.hpp"
 #include "system/usable_cpus.hpp"
+#include "spawn/back_off.hpp"
 #include "spawn/with_start.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
@@ -15,14 +16,14 @@ namespace evparallel::detail {
 
 namespace {
 
-constexpr std::int64_t first_pause_ns = 20000000;
-constexpr std::int64_t longest_pause_ns = 10000000000;
+constexpr std::chrono::milliseconds first_pause{20};
+constexpr std::chrono::milliseconds longest_pause{10000};
 
 // The task of its children: the limits of the pool stand behind the function.
 Task task_of_child(Task task, const PoolOptions& options) {
   const PoolLimits limits{options.child.max_message};
   task.callable.append(reinterpret_cast<const char*>(&limits), sizeof limits);
-  return options.child.on_start ? with_start(std::move(task), options.child.on_start) : task;
+  return with_start(std::move(task), options.child.on_start);
 }
 
 // Without /proc the growth would never be seen.
@@ -246,7 +247,7 @@ void PoolCore::start_failed(const Error& error) {
   }
   ++failed_starts_;
   failed_at_ = now_ns();
-  start_at_ = failed_at_ + pause_after(failed_starts_);
+  start_at_ = time_after(failed_at_, failed_starts_);
   wake_at(start_at_);
   if (!for_ever && failed_starts_ < options_.max_failed_starts) return;
   const Error reason = for_ever ? error : unhealthy_after(failed_starts_, error);
@@ -256,19 +257,13 @@ void PoolCore::start_failed(const Error& error) {
   fail_waiting(reason);
 }
 
-std::int64_t pause_after(unsigned failed_starts) noexcept {
-  const unsigned doubled = std::min(failed_starts - 1, 20U);
-  return std::min(first_pause_ns << doubled, longest_pause_ns);
+std::int64_t time_after(std::int64_t now, unsigned failed_starts) noexcept {
+  return deadline_from(now, doubled_pause(first_pause, failed_starts - 1, longest_pause));
 }
 
 Error unhealthy_after(unsigned failed_starts, const Error& last) {
-  const Error error =
-      Error(Errc::unhealthy,
-            "unhealthy: " + std::to_string(failed_starts) +
-                " children in a row ended before their first call; the last error: " + last.what())
-          .with_remote_type(last.remote_type())
-          .with_os_error(last.os_error());
-  return last.exit() ? error.with_exit(*last.exit()) : error;
+  return unhealthy(
+      std::to_string(failed_starts) + " children in a row ended before their first call", last);
 }
 
 // ---- worn children ----

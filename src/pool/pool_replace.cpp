@@ -94,7 +94,7 @@ void PoolCore::trial_failed(const Error& error) {
     return end_replacement(error);  // another child would fail as well
   if (failed.failed_starts >= failed.options.max_failed_starts)
     return end_replacement(unhealthy_after(failed.failed_starts, error));
-  failed.start_at = now_ns() + pause_after(failed.failed_starts);
+  failed.start_at = time_after(now_ns(), failed.failed_starts);
   wake_at(failed.start_at);
 }
 

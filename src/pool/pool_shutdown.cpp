@@ -38,15 +38,11 @@ void PoolCore::shutdown(std::chrono::milliseconds grace) {
   const Error shut_down(Errc::cancelled, "cancelled: the pool was shut down");
   call_later(on_ready_, shut_down);
   if (replacement_) end_replacement(shut_down);
-  while (!queue_.empty())
-    give_up_waiting(queue_.begin()->first.second,
-                    Error(Errc::cancelled, "cancelled: the pool was shut down"));
+  while (!queue_.empty()) give_up_waiting(queue_.begin()->first.second, shut_down);
   for (const auto& worker : workers_) take_back(*worker, INT64_MAX);
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
   for (const auto& map : maps) map->stop(std::nullopt);
-  while (!queue_.empty())
-    give_up_waiting(queue_.begin()->first.second,
-                    Error(Errc::cancelled, "cancelled: the pool was shut down"));
+  while (!queue_.empty()) give_up_waiting(queue_.begin()->first.second, shut_down);
   stop_at_ = deadline_in(grace);
   wake_at(stop_at_);
   pump_later();
@@ -110,9 +106,8 @@ void PoolCore::abort() noexcept {
   for (auto& item : calls) {
     loop_->hold();
     loop_->defer([loop = loop_, answer = std::move(item.second.answer),
-                  error = Error(Errc::cancelled, "cancelled: the pool was dropped")
-                              .with_delivery(item.second.worker ? Delivery::sent
-                                                                : Delivery::not_sent)]() mutable {
+                  error = dropped.with_delivery(
+                      item.second.worker ? Delivery::sent : Delivery::not_sent)]() mutable {
       loop->release();  // first: a callback may throw
       answer(nullptr, &error);
     });

@@ -93,7 +93,7 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
     self_ = shared_from_this();
     register_with(*loop_);
     reap_event_.set<&SnapshotProcess::reap>(*loop_, -1, 0, this);
-    again_event_.set<&SnapshotProcess::tell_loss>(*loop_, -1, 0, this);
+    again_event_.set<&SnapshotProcess::inform_observer>(*loop_, -1, 0, this);
     refill_event_.set<&SnapshotProcess::refill>(*loop_, -1, 0, this);
     starts_event_.set<&SnapshotProcess::check_starts>(*loop_, -1, 0, this);
     if (state_ == State::lost) reap_event_.add_in(std::chrono::milliseconds(0));

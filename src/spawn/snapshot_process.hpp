@@ -230,7 +230,7 @@ private:
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
-  void tell_loss();
+  void inform_observer();
   bool wait_for_status();
   void reap();
   void lose_children();

@@ -114,13 +114,13 @@ void SnapshotProcess::lost() {
   if (state_ != State::stopped) state_ = State::lost;
   holds_loop_ = (state_ == State::lost && on_lost_) || !living_.only_spares();
   if (holds_loop_) loop_->hold();
-  tell_loss();
+  inform_observer();
   reap();
 }
 
 // Before a call of a lost child is made again: a task that kills its snapshot must not kill the next
 // process before that one has forked its successor.
-void SnapshotProcess::tell_loss() {
+void SnapshotProcess::inform_observer() {
   const auto keep = shared_from_this();
   const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
   if (state_ == State::lost && observer) observer->on_loss(*this);
@@ -183,7 +183,7 @@ void SnapshotProcess::reap() {
   kill_survivors();
   self_.reset();
   if (std::exchange(holds_loop_, false)) loop_->release();
-  tell_loss();
+  inform_observer();
   report_loss();
 }
 

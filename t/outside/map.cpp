@@ -1,6 +1,7 @@
 // map.cpp - maps of a pool, with the public interface: every item once, in order, even if children die.
 #include "calling.hpp"
 #include "errors.hpp"
+#include "mapping.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -21,6 +22,10 @@
 #include <stdexcept>
 
 namespace par = evparallel;
+using testing::into;
+using testing::numbers;
+using testing::Received;
+using testing::summary_of;
 using namespace std::chrono_literals;
 
 namespace {
@@ -55,50 +60,6 @@ par::PoolOptions of(unsigned workers) {
   par::PoolOptions options;
   options.workers = workers;
   return options;
-}
-
-std::vector<int> numbers(int count) {
-  std::vector<int> all(static_cast<std::size_t>(count));
-  std::iota(all.begin(), all.end(), 0);
-  return all;
-}
-
-// The results of a map: the number of results of each item, and whether they are in order.
-struct Received {
-  explicit Received(std::size_t count) : times(count) {}
-
-  template <class Result, class IsRight>
-  void operator()(std::size_t index, const Result& result, IsRight is_right) {
-    ++times.at(index);
-    in_order = in_order && index == next;
-    next = index + 1;
-    if (!result)
-      failed.push_back(index);
-    else
-      right += is_right(*result);
-  }
-  bool each_once() const {
-    return std::all_of(times.begin(), times.end(), [](int n) { return n == 1; });
-  }
-
-  std::vector<int> times;
-  std::size_t right = 0;
-  std::vector<std::size_t> failed{};
-  bool in_order = true;
-  std::size_t next = 0;
-  std::optional<par::MapSummary> summary{};
-};
-
-auto into(Received& received) {
-  return [&received](std::size_t i, par::Result<int> r) {
-    received(i, r, [i](int x) { return x == mixed(static_cast<int>(i)); });
-  };
-}
-auto summary_of(Received& received) {
-  return [&received](const par::MapSummary& s) {
-    BOOST_TEST(!received.summary.has_value());
-    received.summary = s;
-  };
 }
 
 par::MapOptions unordered() {

@@ -2,6 +2,7 @@
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "errors.hpp"
+#include "mapping.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -23,6 +24,10 @@
 #include <vector>
 
 namespace par = evparallel;
+using testing::into;
+using testing::numbers;
+using testing::Received;
+using testing::summary_of;
 using namespace std::chrono_literals;
 
 namespace {
@@ -70,49 +75,6 @@ par::MapOptions chunks_of(std::size_t items) {
   par::MapOptions options;
   options.chunk = items;
   return options;
-}
-
-std::vector<int> numbers(int count) {
-  std::vector<int> all(static_cast<std::size_t>(count));
-  std::iota(all.begin(), all.end(), 0);
-  return all;
-}
-
-// The results of a stream or map of the numbers 0, 1, 2, ...
-struct Received {
-  void operator()(std::size_t index, const par::Result<int>& result) {
-    if (index >= times.size()) times.resize(index + 1);
-    ++times[index];
-    in_order = in_order && index == next;
-    next = index + 1;
-    if (!result)
-      failed.push_back(index);
-    else
-      right += *result == (static_cast<int>(index) ^ 21);
-    BOOST_TEST(!summary.has_value());
-  }
-  void operator()(const par::MapSummary& s) {
-    BOOST_TEST(!summary.has_value());
-    summary = s;
-  }
-  bool each_once(std::size_t count) const {
-    return times.size() == count &&
-           std::all_of(times.begin(), times.end(), [](int n) { return n == 1; });
-  }
-
-  std::vector<int> times{};
-  std::size_t right = 0;
-  std::vector<std::size_t> failed{};
-  bool in_order = true;
-  std::size_t next = 0;
-  std::optional<par::MapSummary> summary{};
-};
-
-auto into(Received& received) {
-  return [&received](std::size_t i, const par::Result<int>& r) { received(i, r); };
-}
-auto summary_of(Received& received) {
-  return [&received](const par::MapSummary& s) { received(s); };
 }
 
 // Pushes the numbers up to `count`, or up to the first false.

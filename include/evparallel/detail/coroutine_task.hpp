@@ -220,7 +220,7 @@ public:
   Final final_suspend() const noexcept { return {}; }
   void unhandled_exception() noexcept { own_run_.failure_ = std::current_exception(); }
 
-  // A wait that nobody could cancel would break the promise that a cancelled task hears it.
+  // If a wait could not be cancelled, a cancelled task would not get its error there.
   template <class T>
   T&& await_transform(T&& awaited) const noexcept {
     static_assert(std::is_base_of_v<Awaiter, std::decay_t<T>> || is_task<std::decay_t<T>>,
