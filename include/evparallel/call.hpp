@@ -260,7 +260,7 @@ public:
     return Error(Errc::cancelled, "");
   }
 
-  std::size_t pending() const noexcept { return core_ ? core_->pending() : 0; }
+  std::size_t pending() const { return core_ ? core_->pending() : 0; }
   // Accepts no more calls.  Calls in progress are answered; then its children end.
   void close() { core_->close(); }
 

@@ -13,16 +13,17 @@ namespace evparallel {
 
 namespace detail {
 
-// A Pipe, independent of its types.
+// A Pipe, independent of its types.  Its functions fail with std::logic_error in another thread than
+// that of its loop, but for stop_waiting_for_message().
 class PipeInterface {
 public:
-  virtual DraftBuffer& drafts() noexcept = 0;
+  virtual DraftBuffer& drafts() = 0;
   virtual bool send(Writer&) = 0;
   virtual void close() = 0;
-  virtual void pause() noexcept = 0;
+  virtual void pause() = 0;
   virtual void resume() = 0;
-  virtual std::size_t buffered() const noexcept = 0;
-  virtual bool closed() const noexcept = 0;
+  virtual std::size_t buffered() const = 0;
+  virtual bool closed() const = 0;
   virtual void set_on_message(Callback<void(Reader&)>) = 0;
   virtual void set_on_end(Callback<void()>) = 0;
   virtual void set_on_error(Callback<void(const Error&)>) = 0;
@@ -136,8 +137,8 @@ public:
   void pause() const { core_->pause(); }
   void resume() const { core_->resume(); }
 
-  std::size_t buffered() const noexcept { return core_->buffered(); }  // bytes not yet written
-  bool closed() const noexcept { return core_->closed(); }  // send() makes no sense any more
+  std::size_t buffered() const { return core_->buffered(); }  // bytes not yet written
+  bool closed() const { return core_->closed(); }             // send() makes no sense any more
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
 

@@ -90,7 +90,8 @@ struct PoolStats {
 
 namespace detail {
 
-// A Pool, independent of its types.
+// A Pool, independent of its types.  Its functions fail with std::logic_error in another thread than
+// that of its loop, but for abort().
 class PoolInterface {
 public:
   // The message of a call that is being written.
@@ -98,7 +99,7 @@ public:
   virtual Call call(Writer& argument, Answer, const CallOptions&) = 0;
   virtual Call refuse(const Error&, Answer) = 0;  // a call whose arguments could not be written
   virtual std::uint64_t next_id() const noexcept = 0;  // of the call that is made next
-  virtual bool full() const noexcept = 0;
+  virtual bool full() const = 0;
   virtual void set_on_drain(Callback<void()>) = 0;
   virtual void add_on_ready(Callback<void(Result<void>)>) = 0;
   virtual void add_on_replaced(Callback<void(Result<void>)>) = 0;
@@ -107,10 +108,10 @@ public:
   virtual std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) = 0;
   virtual std::shared_ptr<StreamInterface> start_stream(MapTask, MapOptions) = 0;
   virtual PoolStats stats() const = 0;
-  virtual std::size_t pending() const noexcept = 0;
+  virtual std::size_t pending() const = 0;
   virtual void close() = 0;
   virtual void shutdown(std::chrono::milliseconds grace) = 0;
-  virtual void abort() noexcept = 0;  // its handle is gone
+  virtual void abort() noexcept = 0;  // its handle is gone.  Any thread
   virtual LoopRunner& loop_runner() noexcept = 0;
   // No task: that of the pool.  No options: those of the pool.
   virtual void replace(std::optional<Task>, const std::optional<PoolOptions>&) = 0;
@@ -223,7 +224,7 @@ public:
     return {};
   }
   // True if submit() would refuse a call.
-  bool full() const noexcept { return core_->full(); }
+  bool full() const { return core_->full(); }
   // Called after a refusal, when half of the limit is free again.
   void on_drain(Callback<void()> callback) { core_->set_on_drain(std::move(callback)); }
 

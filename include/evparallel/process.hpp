@@ -10,18 +10,19 @@ namespace evparallel {
 
 namespace detail {
 
-// A Process, independent of its types.
+// A Process, independent of its types.  Its functions fail with std::logic_error in another thread
+// than that of its loop, but for shutdown().
 class ProcessInterface {
 public:
   virtual std::shared_ptr<PipeInterface> pipe() = 0;
-  virtual pid_t pid() const noexcept = 0;
+  virtual pid_t pid() const = 0;
   virtual void kill(int signum) = 0;
   virtual void terminate(std::chrono::milliseconds grace) = 0;
   virtual void detach() = 0;
-  virtual void shutdown() noexcept = 0;  // its handle is gone
+  virtual void shutdown() noexcept = 0;  // its handle is gone.  Any thread
   virtual void set_on_start(Callback<void(pid_t)>) = 0;
   virtual void set_on_exit(Callback<void(const ExitStatus&)>) = 0;
-  virtual const ExitStatus* exit_status() const noexcept = 0;  // null until the child has ended
+  virtual const ExitStatus* exit_status() const = 0;  // null until the child has ended
   // Once, beside on_exit: called when exit_status() is set.
   virtual void wait_for_exit(Callback<void()>) = 0;
 
@@ -81,7 +82,7 @@ public:
   }
   ~Process() { shutdown(); }
 
-  pid_t pid() const noexcept { return process_ ? process_->pid() : 0; }  // 0 until on_start
+  pid_t pid() const { return process_ ? process_->pid() : 0; }  // 0 until on_start
   void on_start(Callback<void(pid_t)> callback) { process_->set_on_start(std::move(callback)); }
   // The last callback, called once.  Cause::not_started if there never was a child.
   void on_exit(Callback<void(const ExitStatus&)> callback) {

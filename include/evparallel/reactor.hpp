@@ -1,7 +1,11 @@
 // reactor.hpp - the event loop: timers, watches of descriptors and signals, posted work.
 // Licence: see COPYING.  Manual: evparallel_reactor(3).
 //
-// One reactor belongs to one thread of one process; other threads may use only post() and a Hold.
+// A reactor belongs to one thread of one process: its first use binds it to the thread that uses it
+// (run, poll, fd, a timer, a watch, or a handle that is made on it; neither post() nor hold()).  In
+// another thread its functions and those of its handles throw std::logic_error, except post(),
+// hold() and stop(); a handle that is dropped there ends in the thread of its reactor.  Any number
+// of threads may have a reactor each: evparallel_threads(7).
 // A snapshot must be taken before the first Reactor is made.  Callbacks run from the loop only; a
 // callback may destroy or replace itself and its own handle, but not the Reactor.  An exception
 // that leaves a callback ends run(), which throws it.
@@ -35,7 +39,7 @@ class EventSource {
 public:
   virtual void cancel() noexcept = 0;
   virtual void detach_handle() noexcept = 0;  // from now on it keeps itself alive
-  virtual bool active() const noexcept = 0;
+  virtual bool active() const = 0;
 
 protected:
   ~EventSource() = default;
@@ -44,8 +48,9 @@ protected:
 // What a call that waits for its answer asks of its loop.
 class LoopRunner {
 public:
-  // Fails: std::logic_error inside a callback, where the loop cannot run.
-  virtual void check_can_run() const = 0;
+  // Fails: std::logic_error inside a callback, where the loop cannot run, and in a thread that is not
+  // that of the loop.
+  virtual void check_can_run() = 0;
   // Runs the loop until `done` or until it is stopped; returns `done`.
   // Fails: as Reactor::run().
   virtual bool run_until(const bool& done) = 0;
@@ -79,7 +84,7 @@ public:
     if (source_) source_->detach_handle();
     source_.reset();
   }
-  bool active() const noexcept { return source_ && source_->active(); }  // will fire (again)
+  bool active() const { return source_ && source_->active(); }  // will fire (again)
 
 private:
   friend class LoopHandle;
@@ -151,7 +156,8 @@ public:
   explicit Reactor(event_base*);  // uses one that outlives the Reactor; several may share one base
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
-  // Closes everything that still uses it, and calls no callbacks.  Not inside run().
+  // Closes everything that still uses it, and calls no callbacks.  Not inside run(), and not while
+  // its thread uses it.
   ~Reactor();
 
   // Runs callbacks until nothing is pending: no timer, no watch, no open Process, no unanswered
@@ -164,7 +170,8 @@ public:
   void run();
   // The same for at most `limit`; 0: one turn, which does not wait.  Returns true if work is left.
   bool run_for(duration limit);
-  // Makes run() return after the current callback.  Outside run() it does nothing.
+  // Any thread: makes run() return after the current callback.  Outside run() it does nothing; to
+  // end a run() that another thread may not have begun, post a callback that calls it.
   void stop() noexcept;
 
   // In another loop: it watches fd(), and calls poll() when fd() is readable.  The three need a

@@ -18,7 +18,9 @@ namespace detail {
 // A Remote, independent of its types.
 class RemoteInterface {
 public:
-  virtual DraftBuffer& drafts() noexcept = 0;
+  // First of each call.  Fails: std::logic_error in another thread than that of its loop, as all
+  // functions but abort().
+  virtual DraftBuffer& drafts() = 0;
   // The message of a call that is being written.
   struct Message : Draft {
     explicit Message(RemoteInterface& core) : Draft(core.drafts()) {}
@@ -27,10 +29,10 @@ public:
   virtual Call call(Writer& argument, Answer&&, const CallOptions&) = 0;
   virtual Call refuse(const Error&, Answer) = 0;  // a call whose arguments could not be written
   virtual std::uint64_t next_id() const noexcept = 0;  // of the call that is made next
-  virtual pid_t pid() const noexcept = 0;
-  virtual std::size_t pending() const noexcept = 0;
+  virtual pid_t pid() const = 0;
+  virtual std::size_t pending() const = 0;
   virtual void close() = 0;
-  virtual void abort() noexcept = 0;  // its handle is gone
+  virtual void abort() noexcept = 0;  // its handle is gone.  Any thread
   virtual LoopRunner& loop_runner() noexcept = 0;
 
 protected:
@@ -92,7 +94,7 @@ public:
     return {};
   }
 
-  pid_t pid() const noexcept { return this->core_ ? this->core_->pid() : 0; }  // 0 until known
+  pid_t pid() const { return this->core_ ? this->core_->pid() : 0; }  // 0 until known
 };
 
 // Makes f a remote function: f is Inc(Args...), or asynchronous: void(Args..., Reply<Inc>), or a

@@ -52,7 +52,11 @@ struct SnapshotOptions {
   int oom_score_adj = 200;
 };
 
-// There may be any number of snapshots; each is used by one Reactor at a time.  A handle that
+// There may be any number of snapshots, and any number of Reactors may use each of them, in any
+// threads.  The Reactor that uses it first is the one of its handle: its thread calls the functions
+// of the handle, and it replaces lost replicas; when it has ended, the next one that makes something
+// takes its place.  In another thread the functions throw std::logic_error, except stop() and the
+// destructor; naming the snapshot in Options::snapshot is possible in each thread.  A handle that
 // another process has inherited does nothing there, and may be destroyed.
 class EVPARALLEL_API Snapshot {
 public:
@@ -64,21 +68,21 @@ public:
   Snapshot& operator=(Snapshot&&) noexcept;
   ~Snapshot();  // as stop()
 
-  pid_t pid() const noexcept;  // of the first replica; 0: not known yet, see clone()
+  pid_t pid() const;  // of the first replica; 0: not known yet, see clone()
   // Of all replicas, each in its place, and of the standby in the last one.  A dead one keeps its
   // place until its successor serves.
   std::vector<pid_t> pids() const;
   // True if it is not stopped, and at least one of its processes is not known to be dead.
-  bool alive() const noexcept;
+  bool alive() const;
   // The number of orphans (processes that children leave behind) that it has killed, as of the last
   // report that the loop has received.
-  std::uint64_t orphans_killed() const noexcept;
+  std::uint64_t orphans_killed() const;
   // The number of frozen bytes of memory.
   std::uint64_t frozen_bytes() const noexcept;
   // Forks no more children; living ones run on, and the snapshot ends with the last of them.  Never
   // blocks.
   void stop() noexcept;
-  // Called from the loop of the Reactor that uses the snapshot, once for each replica that ends
+  // Called from the loop of its Reactor, once for each replica that ends
   // without being stopped, after the callbacks of its calls, with its exit status.  A living one
   // then forks its successor.  stop() releases the callback.
   void on_lost(Callback<void(const ExitStatus&)>);

@@ -20,7 +20,7 @@ public:
   // Takes the item, or the error of its codec.
   virtual bool push(Writer& item, std::optional<Error>& refused) = 0;
   virtual void set_on_drain(Callback<void()>) = 0;
-  virtual void close() = 0;
+  virtual void close() = 0;  // any thread
 
 protected:
   ~StreamInterface() = default;

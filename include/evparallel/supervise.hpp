@@ -45,16 +45,17 @@ struct SuperviseOptions {
 
 namespace detail {
 
-// A Supervisor, independent of its function.
+// A Supervisor, independent of its function.  Its functions fail with std::logic_error in another
+// thread than that of its loop, but for abandon().
 class SupervisorInterface {
 public:
   virtual std::vector<pid_t> pids() const = 0;
-  virtual unsigned running() const noexcept = 0;
+  virtual unsigned running() const = 0;
   virtual void restart() = 0;
   virtual void resize(unsigned n) = 0;
   virtual void close() = 0;
   virtual void shutdown(std::chrono::milliseconds grace) = 0;
-  virtual void abandon() noexcept = 0;  // its handle is gone
+  virtual void abandon() noexcept = 0;  // its handle is gone.  Any thread
   virtual void set_on_start(Callback<void(unsigned, pid_t)>) = 0;
   virtual void set_on_exit(Callback<void(unsigned, const ExitStatus&)>) = 0;
   virtual void set_on_failed(Callback<void(const Error&)>) = 0;
@@ -127,7 +128,7 @@ public:
   // The running child of each place; 0: none runs at the moment.
   std::vector<pid_t> pids() const { return core_ ? core_->pids() : std::vector<pid_t>{}; }
   // The number of places with a running child: one that has begun the function.
-  unsigned running() const noexcept { return core_ ? core_->running() : 0; }
+  unsigned running() const { return core_ ? core_->running() : 0; }
 
   // Replaces each child by a new one, place by place: the new one runs before the old one gets
   // SIGTERM.  If such a restart is under way, it also replaces the children that it has started.

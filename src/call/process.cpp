@@ -32,22 +32,46 @@ public:
   }
 
   std::shared_ptr<PipeInterface> pipe() override { return child_->pipe(); }
-  pid_t pid() const noexcept override { return child_->pid(); }
-  void kill(int signum) override { child_->kill(signum); }
+  pid_t pid() const override { return child().pid(); }
+  void kill(int signum) override { child().kill(signum); }
   void terminate(std::chrono::milliseconds grace) override {
     refuse_negative("Process::terminate", grace);
-    child_->terminate(grace);
+    child().terminate(grace);
   }
-  void set_on_start(Callback<void(pid_t)> c) override { start_.set(std::move(c)); }
-  void set_on_exit(Callback<void(const ExitStatus&)> c) override { exit_.set(std::move(c)); }
-  const ExitStatus* exit_status() const noexcept override { return status_ ? &*status_ : nullptr; }
-  void wait_for_exit(Callback<void()> c) override { awaiting_exit_.push_back(std::move(c)); }
+  void set_on_start(Callback<void(pid_t)> c) override {
+    loop_->check_thread();
+    start_.set(std::move(c));
+  }
+  void set_on_exit(Callback<void(const ExitStatus&)> c) override {
+    loop_->check_thread();
+    exit_.set(std::move(c));
+  }
+  const ExitStatus* exit_status() const override {
+    loop_->check_thread();
+    return status_ ? &*status_ : nullptr;
+  }
+  void wait_for_exit(Callback<void()> c) override {
+    loop_->check_thread();
+    awaiting_exit_.push_back(std::move(c));
+  }
 
   void detach() override {
+    loop_->check_thread();
     if (open_) self_ = shared_from_this();
   }
 
   void shutdown() noexcept override {
+    if (loop_->in_its_thread()) return shutdown_here();
+    loop_->call_in_its_thread([self = shared_from_this()] { self->shutdown_here(); });
+  }
+
+private:
+  ChildHandle& child() const {
+    loop_->check_thread();
+    return *child_;
+  }
+
+  void shutdown_here() noexcept {
     if (!open_) return;
     child_->detach();
     end_callbacks();
@@ -56,7 +80,6 @@ public:
       if (loop_->alive()) loop_->defer(std::move(one));
   }
 
-private:
   void on_started(pid_t pid) override {
     const auto keep = shared_from_this();
     start_(pid);
@@ -103,8 +126,9 @@ private:
 std::shared_ptr<ProcessInterface> start_process(Reactor& reactor, const Task& task,
                                                 const Options& options) {
   fault_at(Failpoint::run);
-  auto core = std::make_shared<ProcessCore>(reactor.loop());
-  Replicas& replicas = *Replicas::choose(options.snapshot);
+  reactor.loop()->check_thread();
+  auto core = make_on<ProcessCore>(reactor.loop(), reactor.loop());
+  Replicas& replicas = *Replicas::choose(options.snapshot, reactor.loop());
   if (options.on_start)
     core->start(replicas, with_start(task, options.on_start), options);
   else

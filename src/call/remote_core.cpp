@@ -18,6 +18,7 @@ RemoteCore::RemoteCore(const std::shared_ptr<Loop>& loop, std::shared_ptr<const 
 }
 
 void RemoteCore::check_open() const {
+  loop_->check_thread();
   if (!closed_ && loop_->alive()) return;
   if (closed_) throw std::logic_error("evparallel: a remote function was called after its close()");
   loop_->check_at_home();
@@ -95,6 +96,18 @@ void RemoteCore::complete_later(const Error& error, Answer answer) {
   });
 }
 
+// ---- queries ----
+
+pid_t RemoteCore::pid() const {
+  loop_->check_thread();
+  return current_ ? current_->pid() : 0;
+}
+
+std::size_t RemoteCore::pending() const {
+  loop_->check_thread();
+  return pending_;
+}
+
 // ---- one call ----
 
 Callee* RemoteCore::child_of(std::uint64_t id) noexcept {
@@ -107,22 +120,30 @@ Callee* RemoteCore::child_of(std::uint64_t id) noexcept {
 }
 
 void RemoteCore::cancel(std::uint64_t id) {
+  loop_->check_thread();
   if (Callee* const child = child_of(id)) child->cancel(id);
 }
 
 void RemoteCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+  loop_->check_thread();
   if (Callee* const child = child_of(id)) child->set_deadline(id, time);
 }
 
 // ---- the end of the Remote ----
 
 void RemoteCore::close() {
+  loop_->check_thread();
   closed_ = true;
   if (current_) current_->close();
 }
 
-// Calls in progress fail with `cancelled`, from the loop.
 void RemoteCore::abort() noexcept {
+  if (loop_->in_its_thread()) return abort_here();
+  loop_->call_in_its_thread([self = shared_from_this()] { self->abort_here(); });
+}
+
+// Calls in progress fail with `cancelled`, from the loop.
+void RemoteCore::abort_here() noexcept {
   if (std::exchange(aborted_, true)) return;
   closed_ = true;
   for (const auto& child : take_all()) abort_child(*child);
@@ -173,7 +194,7 @@ struct LastSpec {
 };
 
 std::shared_ptr<const ChildSpec> spec_of(Loop& loop, const Task& task, const Options& options) {
-  std::shared_ptr<Replicas> replicas = Replicas::choose(options.snapshot);
+  std::shared_ptr<Replicas> replicas = Replicas::choose(options.snapshot, loop.shared_from_this());
   LastSpec& last = loop.extension<LastSpec>();
   std::shared_ptr<const ChildSpec> spec = last.spec.lock();
   if (spec && spec->replicas == replicas && same_spec(*spec->task, task) &&
@@ -191,9 +212,11 @@ std::shared_ptr<RemoteInterface> start_remote(Reactor& reactor, const Task& task
                                               const Options& options) {
   fault_at(Failpoint::run);
   const std::shared_ptr<Loop>& loop = reactor.loop();
-  auto core = std::make_shared<RemoteCore>(
-      loop, options.on_start ? spec_of(*loop, with_start(task, options.on_start), options)
-                             : spec_of(*loop, task, options));
+  loop->check_thread();
+  auto core = make_on<RemoteCore>(loop, loop,
+                                  options.on_start
+                                      ? spec_of(*loop, with_start(task, options.on_start), options)
+                                      : spec_of(*loop, task, options));
   core->spawn();
   return core;
 }

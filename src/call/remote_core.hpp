@@ -18,19 +18,22 @@ class RemoteCore final : public RemoteInterface,
                          public std::enable_shared_from_this<RemoteCore> {
 public:
   RemoteCore(const std::shared_ptr<Loop>&, std::shared_ptr<const ChildSpec>);
-  ~RemoteCore() override { abort(); }
+  ~RemoteCore() override { abort_here(); }
 
   void spawn();
 
   // ---- interface of a Remote and of a Call ----
-  DraftBuffer& drafts() noexcept override { return loop_->drafts(); }
+  DraftBuffer& drafts() override {
+    loop_->check_thread();
+    return loop_->drafts();
+  }
   Call call(Writer& argument, Answer&&, const CallOptions&) override;
   Call refuse(const Error&, Answer) override;
   std::uint64_t next_id() const noexcept override { return next_id_; }
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
-  pid_t pid() const noexcept override { return current_ ? current_->pid() : 0; }
-  std::size_t pending() const noexcept override { return pending_; }
+  pid_t pid() const override;
+  std::size_t pending() const override;
   void close() override;
   LoopRunner& loop_runner() noexcept override { return *loop_; }
   void abort() noexcept override;
@@ -44,6 +47,7 @@ private:
   void on_ended(Callee&, const ExitStatus&, const Error&) override;
 
   void on_loop_destroyed() noexcept override;
+  void abort_here() noexcept;
   void check_open() const;
   void dispatch(std::uint64_t id, PendingCall&, Writer& argument);
   bool waits_for_end_of_child() const noexcept;

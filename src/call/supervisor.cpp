@@ -48,7 +48,7 @@ Error too_many_restarts(unsigned index, const SuperviseOptions& options, const E
 SupervisorCore::SupervisorCore(const std::shared_ptr<Loop>& loop, Task task, unsigned n,
                                const SuperviseOptions& options)
     : loop_(loop),
-      replicas_(Replicas::choose(options.child.snapshot)),
+      replicas_(Replicas::choose(options.child.snapshot, loop)),
       task_(with_start(std::move(task), options.child.on_start)),
       options_(checked(options)) {
   loop_->check_at_home();
@@ -71,6 +71,7 @@ void SupervisorCore::begin() {
 // ---- interface of the user ----
 
 std::vector<pid_t> SupervisorCore::pids() const {
+  loop_->check_thread();
   std::vector<pid_t> pids;
   for (const Place& place : places_) {
     const bool runs = place.child && place.child->stage == SupervisedChild::Stage::running;
@@ -79,7 +80,8 @@ std::vector<pid_t> SupervisorCore::pids() const {
   return pids;
 }
 
-unsigned SupervisorCore::running() const noexcept {
+unsigned SupervisorCore::running() const {
+  loop_->check_thread();
   const auto runs = [](const Place& place) {
     return place.child && place.child->stage == SupervisedChild::Stage::running;
   };
@@ -88,12 +90,14 @@ unsigned SupervisorCore::running() const noexcept {
 
 // A child of an earlier generation is replaced.
 void SupervisorCore::restart() {
+  loop_->check_thread();
   if (!open()) return;
   ++generation_;
   pump_later();
 }
 
 void SupervisorCore::resize(unsigned n) {
+  loop_->check_thread();
   check_number(n);
   if (!open()) return;
   for (std::size_t i = n; i < places_.size(); ++i) {
@@ -105,6 +109,7 @@ void SupervisorCore::resize(unsigned n) {
 }
 
 void SupervisorCore::close() {
+  loop_->check_thread();
   if (!open()) return;
   stage_ = Stage::closing;
   for (const Child& child : children_) request_end(child);
@@ -112,6 +117,7 @@ void SupervisorCore::close() {
 }
 
 void SupervisorCore::shutdown(std::chrono::milliseconds grace) {
+  loop_->check_thread();
   refuse_negative("Supervisor::shutdown", grace);
   if (stage_ == Stage::over || !loop_->alive()) return;
   stage_ = Stage::closing;
@@ -120,6 +126,11 @@ void SupervisorCore::shutdown(std::chrono::milliseconds grace) {
 }
 
 void SupervisorCore::abandon() noexcept {
+  if (loop_->in_its_thread()) return abandon_here();
+  loop_->call_in_its_thread([self = shared_from_this()] { self->abandon_here(); });
+}
+
+void SupervisorCore::abandon_here() noexcept {
   if (stage_ == Stage::over) return;
   stage_ = Stage::over;
   const auto keep = weak_from_this().lock();
@@ -371,7 +382,9 @@ void SupervisorCore::on_clock() {
 std::shared_ptr<SupervisorInterface> start_supervisor(Reactor& reactor, Task task, unsigned n,
                                                       const SuperviseOptions& options) {
   fault_at(Failpoint::run);
-  auto core = std::make_shared<SupervisorCore>(reactor.loop(), std::move(task), n, options);
+  const std::shared_ptr<Loop>& loop = reactor.loop();
+  loop->check_thread();
+  auto core = make_on<SupervisorCore>(loop, loop, std::move(task), n, options);
   core->begin();
   return core;
 }

@@ -57,29 +57,35 @@ class SupervisorCore final : public SupervisorInterface,
                              public std::enable_shared_from_this<SupervisorCore> {
 public:
   SupervisorCore(const std::shared_ptr<Loop>&, Task, unsigned n, const SuperviseOptions&);
-  ~SupervisorCore() override { abandon(); }
+  ~SupervisorCore() override { abandon_here(); }
   void begin();
 
   // ---- interface of the user ----
   std::vector<pid_t> pids() const override;
-  unsigned running() const noexcept override;
+  unsigned running() const override;
   void restart() override;
   void resize(unsigned n) override;
   void close() override;
   void shutdown(std::chrono::milliseconds grace) override;
   void abandon() noexcept override;
-  void set_on_start(Callback<void(unsigned, pid_t)> c) override { start_.set(std::move(c)); }
+  void set_on_start(Callback<void(unsigned, pid_t)> c) override { set(start_, std::move(c)); }
   void set_on_exit(Callback<void(unsigned, const ExitStatus&)> c) override {
-    exit_.set(std::move(c));
+    set(exit_, std::move(c));
   }
-  void set_on_failed(Callback<void(const Error&)> c) override { failed_.set(std::move(c)); }
-  void set_on_closed(Callback<void()> c) override { closed_.set(std::move(c)); }
+  void set_on_failed(Callback<void(const Error&)> c) override { set(failed_, std::move(c)); }
+  void set_on_closed(Callback<void()> c) override { set(closed_, std::move(c)); }
 
   // ---- from a child ----
   void child_running(SupervisedChild&);
   void child_ended(SupervisedChild&, const ExitStatus&, const Error&);
 
 private:
+  template <class Slot, class C>
+  void set(Slot& slot, C callback) {
+    loop_->check_thread();
+    slot.set(std::move(callback));
+  }
+
   // over: no child is left, or nobody is interested any more.
   enum class Stage { open, closing, over };
   using Child = std::shared_ptr<SupervisedChild>;
@@ -96,6 +102,7 @@ private:
   };
   enum class Role { child, successor, other };
 
+  void abandon_here() noexcept;
   bool open() const noexcept { return stage_ == Stage::open && loop_->alive(); }
   Child start_child(unsigned index);
   void request_end(const Child&);

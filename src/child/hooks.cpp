@@ -4,6 +4,7 @@
 
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
+#include "system/process_lock.hpp"
 #include "codec/remote_error.hpp"
 
 #include <evparallel/child_hooks.hpp>
@@ -26,6 +27,7 @@ Hooks* start_hooks = nullptr;
 Hooks* exit_hooks = nullptr;
 
 void add(Hooks*& to, Callback<void()> hook) {
+  const ProcessLock lock;
   if (!to) to = new Hooks;
   to->push_back(std::move(hook));
 }

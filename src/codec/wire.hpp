@@ -29,6 +29,7 @@ enum class RequestKind : std::uint32_t {
   stop_without_reports,   // the same, and the client reads no reports any more
   kill_if_not_started,    // as `terminate`, if the child is still not ready for its first call
   fork_replica,  // of the parent: fork a process beside this one; its control socket is attached
+  leave,  // of another Reactor of the parent: it reads no reports any more, and asks for no children
 };
 
 // The process group of a child.
@@ -76,8 +77,8 @@ struct Report {
   std::int64_t born_before;  // of `spawned`: CLOCK_BOOTTIME in nanoseconds, taken after the fork
 };
 
-// The first packet that the parent writes to the control socket of a `fork_replica`.  The memory of
-// the slots of the new process is attached.
+// The first packet that the parent writes to the control socket of a `fork_replica`.  Attached: the
+// memory of the slots of the new process, and both ends of its rendezvous socket.
 struct ReplicaStart {
   std::uint32_t renamed;  // 1: it gets `name`; 0: that of the process that forks it
   char name[60];          // of the snapshot, in titles; cut, with a null byte at its end

@@ -5,6 +5,7 @@
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
 #include "system/new_descriptor.hpp"
+#include "system/process_lock.hpp"
 #include "codec/remote_error.hpp"
 
 #include <unistd.h>
@@ -18,7 +19,8 @@ namespace evparallel::detail {
 
 namespace {
 
-int loops = 0;
+std::atomic<int> loops{0};
+// Guarded by the ProcessLock.
 Loop* first_loop = nullptr;
 Loop* signal_loop = nullptr;
 int signal_watches = 0;
@@ -42,6 +44,7 @@ bool environment_has_settings() noexcept {
 // One of the settings asks for a timer, which takes a descriptor.
 event_base* new_base() noexcept {
   const bool settings = environment_has_settings();
+  const ProcessLock lock;  // see free_base()
   const HeldNumbers held(descriptors_of_base + (settings ? 1 : 0));
   errno = held.error();
   if (errno != 0) return nullptr;
@@ -60,16 +63,17 @@ EVPARALLEL_EARLY int living_loops() noexcept {
   return loops;
 }
 
-bool Loop::any_in_callback() noexcept {
+bool Loop::any_in_callback() {
+  const ProcessLock lock;
   for (const Loop* loop = first_loop; loop; loop = loop->next_)
-    if (loop->in_callback()) return true;
+    if (loop->in_its_thread() && loop->in_callback()) return true;
   return false;
 }
 
 // ---- Loop ----
 
 Loop::Loop(event_base* base, bool owned)
-    : base_(base), owned_(owned), number_limit_(number_limit()) {
+    : base_(base), owned_(owned), number_limit_(number_limit()), next_on_base_(this) {
   if (owned) base_ = new_base();
   if (!base_)
     throw std::system_error(errno ? errno : EINVAL, std::generic_category(),
@@ -81,13 +85,73 @@ Loop::Loop(event_base* base, bool owned)
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
   posted_event_.set<&Loop::run_posted>(*this, posted_.fd(), EV_READ | EV_PERSIST, this);
   posted_event_.add();
-  static const bool registered = (on_fork_in_child(&Loop::mark_all_inherited), true);
+  join_loops();
+}
+
+Loop::~Loop() = default;
+
+// ---- the loops of this process ----
+
+void Loop::join_loops() {
+  static const bool registered = (hold_locks_during_forks(&Loop::mark_all_inherited), true);
   static_cast<void>(registered);
+  const ProcessLock lock;
+  for (Loop* loop = owned_ ? nullptr : first_loop; loop; loop = loop->next_) {
+    if (loop->base_ != base_) continue;
+    if (loop->thread_.load(std::memory_order_relaxed)) {
+      if (!loop->in_its_thread()) loop->refuse_thread();
+      take_over_thread();
+    }
+    next_on_base_ = std::exchange(loop->next_on_base_, this);
+    break;
+  }
   next_ = std::exchange(first_loop, this);
   ++loops;
 }
 
-Loop::~Loop() = default;
+void Loop::leave_loops() noexcept {
+  const ProcessLock lock;
+  Loop** link = &first_loop;
+  while (*link != this) link = &(*link)->next_;
+  *link = next_;
+  --loops;
+  Loop* before = this;
+  while (before->next_on_base_ != this) before = before->next_on_base_;
+  before->next_on_base_ = next_on_base_;
+}
+
+// ---- its thread ----
+
+void Loop::bind_to_thread() {
+  const ProcessLock lock;
+  if (thread_.load(std::memory_order_relaxed)) refuse_thread();
+  Loop* loop = this;
+  do {
+    loop->take_over_thread();
+    loop = loop->next_on_base_;
+  } while (loop != this);
+}
+
+void Loop::refuse_thread() const {
+  throw std::logic_error(
+      "evparallel: thread " + std::to_string(this_thread_number()) +
+      " uses a Reactor, or a handle of it, that belongs to thread " +
+      std::to_string(thread_number_) +
+      ": use Reactor::post() to run something there, or give each thread a Reactor of its own");
+}
+
+void Loop::take_over_thread() noexcept {
+  thread_number_ = this_thread_number();
+  thread_.store(this_thread(), std::memory_order_relaxed);
+}
+
+void Loop::call_elsewhere(Callback<void()> f) noexcept {
+  const auto keep = weak_from_this().lock();
+  if (posted_.push(f)) return;
+  const ClosedLoopLock lock;
+  f();
+  f = nullptr;
+}
 
 void Loop::close() noexcept {
   mirror_ = nullptr;
@@ -100,21 +164,25 @@ void Loop::close() noexcept {
   deferred_event_.remove();
   posted_event_.remove();
 
-  if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
-  base_ = nullptr;
+  if (!inherited_) leave_loops();
+  free_base();
   on_exception_.release();
   // The callbacks are destroyed without a call; they may own handles whose destructors come back
   // here.
   const RingBuffer<Callback<void()>> deferred = std::move(deferred_);
   clear_posted();
-  if (inherited_) return;
-  Loop** link = &first_loop;
-  while (*link != this) link = &(*link)->next_;
-  *link = next_;
-  --loops;
+  closed_.store(true, std::memory_order_release);
+}
+
+// libevent keeps which base gets the signals in one place for all of them.
+void Loop::free_base() noexcept {
+  const ProcessLock lock;
+  if (owned_ && (!inherited_ || part())) ::event_base_free(base_);
+  base_ = nullptr;
 }
 
 void Loop::close_when_idle() noexcept {
+  if (!in_its_thread()) take_over_thread();
   if (!in_callback() && !running_) return close();
   if (inherited_) return;
   mute_ = true;
@@ -144,6 +212,8 @@ void Loop::mark_all_inherited() noexcept {
   for (Loop* loop = first_loop; loop; loop = loop->next_) {
     loop->inherited_ = loop->mute_ = true;
     loop->mirror_ = nullptr;
+    loop->next_on_base_ = loop;
+    loop->take_over_thread();
   }
   first_loop = nullptr;
   loops = 0;
@@ -194,11 +264,12 @@ void Loop::run_deferred() {
 
 void Loop::post(Callback<void()> callback) {
   check_at_home();
-  posted_.push(std::move(callback));
+  posted_.push(callback);
 }
 
 void Loop::run_posted() {
   PostedQueue::Callbacks posted = posted_.take();
+  if (stop_posted_.exchange(false)) stop();
   while (!posted.empty() && !interrupted()) {
     Callback<void()> callback = std::move(posted.front());
     posted.pop_front();
@@ -211,7 +282,7 @@ void Loop::run_posted() {
 void Loop::clear_posted() noexcept {
   PostedQueue::Callbacks posted;
   if (!inherited_)
-    posted = posted_.take();
+    posted = posted_.close();
   else if (!posted_.take_inherited(posted))
     new std::shared_ptr<Loop>(shared_from_this());  // leaked: nothing may destroy the queue
 }
@@ -230,11 +301,12 @@ bool Loop::idle() const noexcept {
 bool Loop::pending() const noexcept {
   if (!base_) return false;
   int ours = 0;
-  for (const Loop* loop = first_loop; loop; loop = loop->next_) {
-    if (loop->base_ != base_) continue;
+  const Loop* loop = this;
+  do {
     if (!loop->idle()) return true;
     ours += loop->own_events_;
-  }
+    loop = loop->next_on_base_;
+  } while (loop != this);
   return ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ADDED) > ours;
 }
 
@@ -271,8 +343,11 @@ void Loop::refused_to_turn() const {
 
 // libevent would refuse as well, with a line on standard error.
 bool Loop::base_is_running() const noexcept {
-  for (const Loop* loop = first_loop; loop; loop = loop->next_)
-    if (loop->base_ == base_ && (loop->running_ || loop->depth_ > 0)) return true;
+  const Loop* loop = this;
+  do {
+    if (loop->running_ || loop->depth_ > 0) return true;
+    loop = loop->next_on_base_;
+  } while (loop != this);
   return false;
 }
 
@@ -288,6 +363,7 @@ struct Loop::Running {
 };
 
 void Loop::run(const std::chrono::nanoseconds* limit) {
+  check_thread();
   check_at_home();
   const auto keep = shared_from_this();
   if (running_ || depth_ > 0)
@@ -295,7 +371,7 @@ void Loop::run(const std::chrono::nanoseconds* limit) {
         "evparallel: Reactor::run was called inside a callback of the same reactor");
   if (base_is_running()) throw std::logic_error(inside_its_base);
   const Running running(*this);
-  stop_ = false;
+  stop_ = stop_posted_ = false;
   rethrow();
   run_turns(limit);
 }
@@ -322,7 +398,8 @@ void Loop::run_turns(const std::chrono::nanoseconds* limit) {
   } while (wait);
 }
 
-void Loop::check_can_run() const {
+void Loop::check_can_run() {
+  check_thread();
   check_at_home();
   if (running_ || depth_ > 0 || base_is_running())
     throw std::logic_error(
@@ -334,7 +411,7 @@ bool Loop::run_until(const bool& done) {
   check_can_run();
   const auto keep = shared_from_this();
   const Running running(*this);
-  stop_ = false;
+  stop_ = stop_posted_ = false;
   rethrow();
   while (!done && !stop_ && pending()) {
     turn();
@@ -352,6 +429,10 @@ bool Loop::ended_by_program() const noexcept {
 void Loop::interrupt() noexcept {}
 
 void Loop::stop() noexcept {
+  if (!in_its_thread()) {
+    stop_posted_ = true;
+    return posted_.wake();
+  }
   if (!running_) return;
   stop_ = true;
   ::event_base_loopbreak(base_);
@@ -377,14 +458,18 @@ void Loop::rethrow() {
   std::rethrow_exception(thrown);
 }
 
-void Loop::watch_signals() {
+void Loop::watch_signals(Event& event) {
+  const ProcessLock lock;
   if (signal_loop && signal_loop != this)
     throw std::logic_error("evparallel: another reactor of this process already watches signals");
+  event.add();
   signal_loop = this;
   ++signal_watches;
 }
 
-void Loop::unwatch_signals() noexcept {
+void Loop::unwatch_signals(Event& event) noexcept {
+  const ProcessLock lock;
+  event.remove();
   if (signal_loop == this && --signal_watches == 0) signal_loop = nullptr;
 }
 

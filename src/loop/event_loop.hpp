@@ -14,6 +14,7 @@
 
 #include "base/callback_slot.hpp"
 #include "base/ring_buffer.hpp"
+#include "system/this_thread.hpp"
 #include "loop/draft_memory.hpp"
 #include "loop/extensions.hpp"
 #include "loop/mirror.hpp"
@@ -123,14 +124,38 @@ public:
   // Fails: std::logic_error in a process that has only inherited the loop.
   void check_at_home() const;
   bool at_home() const noexcept { return !inherited_; }
+
+  // ---- threads ----
+  // The first use of the loop binds it to the calling thread.
+  // Fails: std::logic_error in another thread.
+  void check_thread() {
+    if (!in_its_thread()) bind_to_thread();
+  }
+  bool in_its_thread() const noexcept {
+    return thread_.load(std::memory_order_relaxed) == this_thread();
+  }
+  // Any thread: calls `f` in the thread of the loop, at once if this is that thread.  Once the loop
+  // is closed it calls `f` at once in any thread, one at a time.  If the loop is closed before it
+  // has called `f`, then `f` is destroyed without a call.
+  template <class F>
+  void call_in_its_thread(F f) noexcept {
+    if (in_its_thread() && !is_closed())
+      f();
+    else
+      call_elsewhere(std::move(f));
+  }
+  // From the end of close() on.  Any thread.
+  bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
   void close() noexcept;
   // Closes it once none of its callbacks is running: a process that calls exit() in a callback
   // never returns to the loop.
   void close_when_idle() noexcept;
   void run(const std::chrono::nanoseconds* limit);
-  void check_can_run() const override;
+  void check_can_run() override;
   bool run_until(const bool& done) override;
   bool pending() const noexcept override;
+  // Any thread.
   void stop() noexcept;
 
   // For a program whose main loop is another one.  The first fd() makes the mirror.
@@ -155,8 +180,8 @@ public:
     --depth_;
   }
   bool in_callback() const noexcept { return depth_ > 0; }
-  // A callback of any loop of this process is running.
-  static bool any_in_callback() noexcept;
+  // A callback of any loop of this thread is running.
+  static bool any_in_callback();
   // A callback has thrown or asked to stop, or has forked and this is the forked copy: run() has to
   // return before the next callback.
   bool interrupted() const noexcept { return thrown_ || stop_ || inherited_; }
@@ -178,8 +203,8 @@ public:
   }
 
   // libevent has one signal pipe for a process: a second loop that asks is refused.
-  void watch_signals();
-  void unwatch_signals() noexcept;
+  void watch_signals(Event&);
+  void unwatch_signals(Event&) noexcept;
 
   // The buffer for received bytes, shared by all sockets of the loop: callbacks do not nest.
   static constexpr std::size_t scratch_size = 128 * 1024;
@@ -204,6 +229,13 @@ private:
   void run_deferred();
   void run_posted();
   void interrupt() noexcept;
+  void bind_to_thread();
+  [[noreturn]] void refuse_thread() const;
+  void take_over_thread() noexcept;
+  void call_elsewhere(Callback<void()>) noexcept;
+  void join_loops();
+  void leave_loops() noexcept;
+  void free_base() noexcept;
   bool idle() const noexcept;
   bool ended_by_program() const noexcept;
   void clear_posted() noexcept;
@@ -211,7 +243,7 @@ private:
   bool part() noexcept;
   void refused_to_turn() const;
   bool base_is_running() const noexcept;
-  void check_own_base() const;
+  void check_own_base();
   void start_mirror();
   void mirror_internal_events();
   bool ready_at_once() const noexcept;
@@ -227,7 +259,13 @@ private:
   bool inherited_ = false;      // by a process that the program has forked
   bool mute_ = false;           // inherited, or its Reactor is gone: no callbacks
   bool parted_ = false;         // its base has an event queue of its own there
-  Loop* next_ = nullptr;
+  Loop* next_ = nullptr;        // of all loops of this process
+  Loop* next_on_base_;          // of those on the same base, in a ring; they are of one thread
+  std::atomic<const void*> thread_{
+      nullptr};              // this_thread() of the thread that uses it; null: none
+  pid_t thread_number_ = 0;  // guarded by the ProcessLock
+  std::atomic<bool> stop_posted_{false};
+  std::atomic<bool> closed_{false};
   bool running_ = false;
   bool stop_ = false;
   bool in_turn_ = false;  // of a loop with a mirror, which is brought up to date at its end
@@ -251,8 +289,18 @@ private:
   Event posted_event_;
 };
 
-// The number of reactors in this process.
+// The number of reactors in this process.  Any thread.
 int living_loops() noexcept;
+
+// Creates an object of a loop whose last reference may be dropped in any thread: it is destroyed in
+// the thread of the loop.
+template <class T, class... Args>
+std::shared_ptr<T> make_on(const std::shared_ptr<Loop>& loop, Args&&... args) {
+  const auto destroy = [loop](T* object) noexcept {
+    loop->call_in_its_thread([owned = std::unique_ptr<T>(object)]() mutable { owned.reset(); });
+  };
+  return std::shared_ptr<T>(new T(std::forward<Args>(args)...), destroy);
+}
 
 template <auto member, class T>
 void Event::set(Loop& loop, int fd, short what, T* object) noexcept {

@@ -96,7 +96,8 @@ void Event::time_out() noexcept {
 
 // ---- Loop ----
 
-void Loop::check_own_base() const {
+void Loop::check_own_base() {
+  check_thread();
   check_at_home();
   if (!owned_)
     throw std::logic_error(

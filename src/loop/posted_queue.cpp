@@ -18,11 +18,13 @@ int PostedQueue::open() noexcept {
   return wake_ ? 0 : errno;
 }
 
-void PostedQueue::push(Callback<void()> callback) {
+bool PostedQueue::push(Callback<void()>& callback) {
   const std::lock_guard<std::mutex> guard(lock_);
+  if (closed_) return false;
   posted_.push_back(std::move(callback));
   has_posted_ = true;
   wake();
+  return true;
 }
 
 void PostedQueue::wake() noexcept {
@@ -38,6 +40,13 @@ PostedQueue::Callbacks PostedQueue::take() {
   return std::exchange(posted_, {});
 }
 
+PostedQueue::Callbacks PostedQueue::close() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  closed_ = true;
+  has_posted_ = false;
+  return std::exchange(posted_, {});
+}
+
 void PostedQueue::put_back(Callbacks&& callbacks) {
   const std::lock_guard<std::mutex> guard(lock_);
   posted_.insert(posted_.begin(), std::make_move_iterator(callbacks.begin()),
@@ -49,6 +58,7 @@ void PostedQueue::put_back(Callbacks&& callbacks) {
 bool PostedQueue::take_inherited(Callbacks& callbacks) {
   const std::unique_lock<std::mutex> guard(lock_, std::try_to_lock);
   if (!guard) return false;
+  closed_ = true;
   callbacks.swap(posted_);
   return true;
 }

@@ -7,6 +7,8 @@
 #include "system/watchable.hpp"
 #include "loop/event_loop.hpp"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <stdexcept>
 #include <string>
@@ -34,9 +36,10 @@ public:
       with_handle(own.timer);
     });
   }
-  ~LoopHandle() override { cancel(); }
+  ~LoopHandle() override { cancel_here(); }
 
   void start_timer(std::chrono::nanoseconds time, bool repeat) {
+    loop_->check_thread();
     loop_->check_at_home();
     event_.set<&LoopHandle::on_timer>(*loop_, -1, 0, this);
     period_ = repeat ? time : std::chrono::nanoseconds::zero();
@@ -69,24 +72,25 @@ public:
     if (const int error = why_uncatchable(signum))
       throw std::system_error(error, std::generic_category(),
                               "evparallel: the event loop refused a signal");
-    loop_->watch_signals();
-    signal_ = true;  // only now: a refused watch must not be released
     event_.set<&LoopHandle::on_event>(*loop_, signum, EV_SIGNAL | EV_PERSIST, this);
-    event_.add();
+    loop_->watch_signals(event_);
+    signal_ = true;  // only now: a refused watch must not be released
     activate();
   }
 
   void cancel() noexcept override {
-    event_.remove();
-    // The callback may own the handle of this object.
-    callback_.release();
-    if (std::exchange(signal_, false)) loop_->unwatch_signals();
-    deactivate();
+    if (loop_->in_its_thread()) return cancel_here();
+    loop_->call_in_its_thread([self = shared_from_this()] { self->cancel_here(); });
   }
   void detach_handle() noexcept override {
-    if (active_) self_ = shared_from_this();
+    loop_->call_in_its_thread([this, self = shared_from_this()] {
+      if (active_) self_ = self;
+    });
   }
-  bool active() const noexcept override { return active_; }
+  bool active() const override {
+    loop_->check_thread();
+    return active_;
+  }
 
 private:
   // A handle for one call of the callback.  Its end does not cancel the timer, but another one that
@@ -102,7 +106,16 @@ private:
     Timer timer;
   };
 
+  void cancel_here() noexcept {
+    if (std::exchange(signal_, false)) loop_->unwatch_signals(event_);
+    event_.remove();
+    // The callback may own the handle of this object.
+    callback_.release();
+    deactivate();
+  }
+
   void check_watch(int number) const {
+    loop_->check_thread();
     loop_->check_at_home();
     if (number < 0)
       throw std::logic_error("evparallel: a watch needs a descriptor or a signal, and " +
@@ -126,7 +139,7 @@ private:
 
   void on_loop_destroyed() noexcept override {
     const auto keep = shared_from_this();  // the callback may own the last handle
-    cancel();
+    cancel_here();
   }
 
   void on_timer() {
@@ -231,7 +244,7 @@ void Reactor::stop() noexcept {
 
 Timer Reactor::after(duration time, TimerCallback callback) {
   refuse_negative("Reactor::after", time);
-  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
+  auto source = make_on<LoopHandle>(loop_, *loop_, std::move(callback));
   source->start_timer(time, false);
   return Timer(std::move(source));
 }
@@ -239,25 +252,25 @@ Timer Reactor::after(duration time, TimerCallback callback) {
 Timer Reactor::every(duration time, TimerCallback callback) {
   if (time <= duration::zero())
     throw std::logic_error("evparallel: the period of Reactor::every must be above zero");
-  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
+  auto source = make_on<LoopHandle>(loop_, *loop_, std::move(callback));
   source->start_timer(time, true);
   return Timer(std::move(source));
 }
 
 Watch Reactor::on_readable(int fd, Callback<void()> callback) {
-  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
+  auto source = make_on<LoopHandle>(loop_, *loop_, std::move(callback));
   source->start_watch(fd, EV_READ);
   return Watch(std::move(source));
 }
 
 Watch Reactor::on_writable(int fd, Callback<void()> callback) {
-  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
+  auto source = make_on<LoopHandle>(loop_, *loop_, std::move(callback));
   source->start_watch(fd, EV_WRITE);
   return Watch(std::move(source));
 }
 
 Watch Reactor::on_signal(int signum, Callback<void()> callback) {
-  auto source = std::make_shared<LoopHandle>(*loop_, std::move(callback));
+  auto source = make_on<LoopHandle>(loop_, *loop_, std::move(callback));
   source->start_signal(signum);
   return Watch(std::move(source));
 }
@@ -270,6 +283,7 @@ Hold Reactor::hold() {
 }
 
 void Reactor::on_exception(Callback<void(std::exception_ptr)> callback) {
+  loop_->check_thread();
   loop_->on_exception(std::move(callback));
 }
 
@@ -277,10 +291,24 @@ event_base* Reactor::base() const noexcept {
   return loop_->base();
 }
 
+namespace {
+
+// The main thread of the child runs it.
+Reactor* new_reactor_of_child() {
+  if (this_thread_number() != ::getpid())
+    throw std::logic_error(
+        "evparallel: this_reactor() belongs to the main thread of a child; give another thread a "
+        "Reactor of its own");
+  return new Reactor;
+}
+
+}  // namespace
+
 Reactor& this_reactor() {
   if (role() != Role::child)
     throw std::logic_error("evparallel: this_reactor() can be called only by the task of a child");
-  static auto* reactor = new Reactor;  // never destroyed: a child ends by _exit
+  static auto* reactor = new_reactor_of_child();  // never destroyed: a child ends by _exit
+  reactor->loop()->check_thread();
   return *reactor;
 }
 

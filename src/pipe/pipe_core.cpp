@@ -26,16 +26,32 @@ PipeCore::PipeCore(const std::shared_ptr<Loop>& loop, Channel&& channel, std::si
       owner_(owner),
       exit_report_(exit_report),
       other_end_(other_end) {
+  loop_->check_thread();
   read_event_.set<&PipeCore::on_readable>(*loop_, channel_.fd(), EV_READ | EV_PERSIST, this);
   register_with(*loop_);
 }
 
 // ---- out ----
 
+DraftBuffer& PipeCore::drafts() {
+  loop_->check_thread();
+  return loop_->drafts();
+}
+
+std::size_t PipeCore::buffered() const {
+  loop_->check_thread();
+  return channel_.queued();
+}
+
+bool PipeCore::closed() const {
+  loop_->check_thread();
+  return is_dead();
+}
+
 bool PipeCore::send(Writer& message) {
   if (output_ != Output::open)
     throw std::logic_error("evparallel: send() was called on a pipe after close()");
-  if (closed() || !loop_->alive()) {
+  if (is_dead() || !loop_->alive()) {
     report_closed_later(Lost::is_sent);
     return true;
   }
@@ -81,6 +97,7 @@ void PipeCore::put_task_error(const Error& error) {
 }
 
 void PipeCore::close() {
+  loop_->check_thread();
   if (output_ != Output::open) return;
   output_ = Output::closed;
   if (channel_.finished()) return;
@@ -143,6 +160,7 @@ void PipeCore::start() {
 }
 
 void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
+  loop_->check_thread();
   if (has_next())
     throw std::logic_error(
         "evparallel: on_message() was called on a pipe while a coroutine waits in next(); use one "
@@ -152,12 +170,14 @@ void PipeCore::set_on_message(Callback<void(Reader&)> callback) {
   if (stopped_at_message_) continue_later();
 }
 
-void PipeCore::pause() noexcept {
+void PipeCore::pause() {
+  loop_->check_thread();
   paused_ = true;
   update_interest();
 }
 
 void PipeCore::resume() {
+  loop_->check_thread();
   if (!std::exchange(paused_, false)) return;
   continue_later();
 }
@@ -312,6 +332,7 @@ void PipeCore::report_error(const Error& error) {
 // ---- coroutines ----
 
 void PipeCore::wait_for_message(Next next) {
+  loop_->check_thread();
   if (has_on_message() || has_next())
     throw std::logic_error(
         has_next() ? "evparallel: two coroutines wait in next() for a message of the same pipe"
@@ -333,14 +354,22 @@ PipeCore::Next PipeCore::take_next() noexcept {
 }
 
 void PipeCore::stop_waiting_for_message() noexcept {
-  if (has_next()) take_next();
+  if (loop_->in_its_thread()) {
+    if (has_next()) take_next();
+    return;
+  }
+  loop_->call_in_its_thread([self = shared_from_this()] {
+    if (self->has_next()) self->take_next();
+  });
 }
 
 void PipeCore::wait_for_room(Callback<void()> callback) {
+  loop_->check_thread();
   rare_->awaiting_room.push_back(std::move(callback));
 }
 
 void PipeCore::drop_unread() {
+  loop_->check_thread();
   drops_unread_ = true;
   if (input_over() && rare_->next_had_end) close();
   if (paused_) return resume();

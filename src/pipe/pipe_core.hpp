@@ -50,16 +50,16 @@ public:
   // In a child the end frame is sent in the next iteration of its loop: if the task, or the
   // callback that is running, throws before that, its error is sent instead.
   void close() override;
-  void pause() noexcept override;
+  void pause() override;
   void resume() override;
-  std::size_t buffered() const noexcept override { return channel_.queued(); }
-  bool closed() const noexcept override { return ending() || channel_.out_dead(); }
-  DraftBuffer& drafts() noexcept override { return loop_->drafts(); }
+  std::size_t buffered() const override;
+  bool closed() const override;
+  DraftBuffer& drafts() override;
 
   void set_on_message(Callback<void(Reader&)>) override;
-  void set_on_end(Callback<void()> c) override { handlers_->end.set(std::move(c)); }
-  void set_on_error(Callback<void(const Error&)> c) override { handlers_->error.set(std::move(c)); }
-  void set_on_drain(Callback<void()> c) override { handlers_->drain.set(std::move(c)); }
+  void set_on_end(Callback<void()> c) override { handlers().end.set(std::move(c)); }
+  void set_on_error(Callback<void(const Error&)> c) override { handlers().error.set(std::move(c)); }
+  void set_on_drain(Callback<void()> c) override { handlers().drain.set(std::move(c)); }
   void report_error(const Error&) override;
   void wait_for_message(Next) override;
   void stop_waiting_for_message() noexcept override;
@@ -161,6 +161,11 @@ private:
     bool next_had_end = false;       // and one that has received the end
     std::vector<Callback<void()>> awaiting_room;
   };
+  // For the user.
+  Handlers& handlers() {
+    loop_->check_thread();
+    return *handlers_;
+  }
   bool has_next() const noexcept { return rare_.peek() && rare_.peek()->next; }
   Next take_next() noexcept;
   void call_drain();
@@ -172,6 +177,7 @@ private:
     return handlers_.peek() && handlers_.peek()->error.is_set();
   }
   bool concluded() const noexcept { return rare_.peek() && rare_.peek()->conclusion; }
+  bool is_dead() const noexcept { return ending() || channel_.out_dead(); }
   bool is_detached() const noexcept { return rare_.peek() && rare_.peek()->self; }
 
   std::shared_ptr<Loop> loop_;

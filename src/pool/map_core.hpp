@@ -102,6 +102,7 @@ private:
     std::uint64_t pulled;  // at that time
   };
 
+  void close_here();
   void set_brakes() noexcept;
   bool pull_item();
   bool took_long(PullTimes&);

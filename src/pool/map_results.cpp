@@ -108,6 +108,7 @@ void MapCore::deliver_item(std::uint64_t index, Reader* in, const Error* error) 
 // ---- progress ----
 
 Progress MapCore::progress() const {
+  loop_->check_thread();
   return meter_.sample();
 }
 
@@ -160,11 +161,13 @@ void MapCore::finish() {
 // ---- brakes and ends ----
 
 void MapCore::pause() {
+  loop_->check_thread();
   paused_ = true;
   set_brakes();
 }
 
 void MapCore::resume() {
+  loop_->check_thread();
   if (!std::exchange(paused_, false)) return;
   set_brakes();
   if (over_ || !loop_->alive()) return;
@@ -174,6 +177,7 @@ void MapCore::resume() {
 }
 
 void MapCore::cancel() {
+  loop_->check_thread();
   if (over_ || !loop_->alive()) return;
   summary_.stopped = true;
   end();

@@ -32,6 +32,7 @@ bool is_end_of_child(Errc code) noexcept {
 }  // namespace
 
 void PoolCore::check_open() const {
+  loop_->check_thread();
   if (stage_ != Stage::open)
     throw std::logic_error("evparallel: a pool was called after its close()");
   loop_->check_at_home();
@@ -55,7 +56,12 @@ void PoolCore::stream_idle(bool idle) noexcept {
 
 // ---- submit ----
 
-bool PoolCore::full() const noexcept {
+bool PoolCore::full() const {
+  loop_->check_thread();
+  return is_full();
+}
+
+bool PoolCore::is_full() const noexcept {
   return (options_.max_queue > 0 && queue_.size() >= options_.max_queue) ||
          (options_.max_queue_bytes > 0 && queue_bytes_ >= options_.max_queue_bytes);
 }
@@ -68,7 +74,7 @@ Call PoolCore::call(Writer& argument, Answer answer, const CallOptions& options)
         Error(Errc::too_large, "too large: the message has " + std::to_string(argument.size() - 1) +
                                    " bytes, and the limit is " + std::to_string(max_message_)),
         std::move(answer));
-  if (full()) {
+  if (is_full()) {
     refused_ = true;
     return refuse(Error(Errc::overloaded, "overloaded: " + std::to_string(queue_.size()) +
                                               " calls are waiting in the pool"),
@@ -152,6 +158,7 @@ void PoolCore::fail_waiting(const Error& error) {
 }
 
 void PoolCore::cancel(std::uint64_t id) {
+  loop_->check_thread();
   const auto found = loop_->alive() ? calls_.find(id) : calls_.end();
   if (found == calls_.end()) return;
   if (!found->second.worker)
@@ -161,6 +168,7 @@ void PoolCore::cancel(std::uint64_t id) {
 }
 
 void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
+  loop_->check_thread();
   const auto found = loop_->alive() ? calls_.find(id) : calls_.end();
   if (found == calls_.end()) return;
   PoolCall& call = found->second;
@@ -244,17 +252,19 @@ bool PoolCore::again(std::uint64_t id, PoolCall& call, const Error& error) {
 
 // ---- interface of a Pool ----
 
-std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions& options) {
+std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions& options,
+                                                    const std::shared_ptr<Loop>& loop) {
   std::vector<std::shared_ptr<Replicas>> snapshots;
   for (const Snapshot* snapshot : options.snapshots)
-    snapshots.push_back(Replicas::choose(snapshot));
-  if (snapshots.empty()) snapshots.push_back(Replicas::choose(options.child.snapshot));
+    snapshots.push_back(Replicas::choose(snapshot, loop));
+  if (snapshots.empty()) snapshots.push_back(Replicas::choose(options.child.snapshot, loop));
   return snapshots;
 }
 
 std::shared_ptr<PoolInterface> start_pool(Reactor& reactor, Task task, const PoolOptions& options) {
-  auto core =
-      std::make_shared<PoolCore>(reactor.loop(), snapshots_of(options), std::move(task), options);
+  const std::shared_ptr<Loop>& loop = reactor.loop();
+  loop->check_thread();
+  auto core = make_on<PoolCore>(loop, loop, snapshots_of(options, loop), std::move(task), options);
   core->begin();
   return core;
 }

@@ -60,17 +60,23 @@ class PoolCore final : public PoolInterface,
 public:
   PoolCore(const std::shared_ptr<Loop>&, const std::vector<std::shared_ptr<Replicas>>&, Task,
            const PoolOptions&);
-  ~PoolCore() override { abort(); }
+  ~PoolCore() override { abort_here(); }
 
   // ---- calls (pool_calls.cpp) ----
   Call call(Writer& argument, Answer, const CallOptions&) override;
   Call refuse(const Error&, Answer) override;
   std::uint64_t next_id() const noexcept override { return next_id_; }
-  bool full() const noexcept override;
-  void set_on_drain(Callback<void()> c) override { drain_.set(std::move(c)); }
+  bool full() const override;
+  void set_on_drain(Callback<void()> c) override {
+    loop_->check_thread();
+    drain_.set(std::move(c));
+  }
   void cancel(std::uint64_t id) override;
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds) override;
-  std::size_t pending() const noexcept override { return pending_; }
+  std::size_t pending() const override {
+    loop_->check_thread();
+    return pending_;
+  }
   // An answer, or an error, from a child.
   void on_result(PoolWorker&, const PoolWorker::Sent&, Reader*, const Error*);
 
@@ -99,6 +105,7 @@ public:
   void add_on_replaced(Callback<void(Result<void>)>) override;
   void add_on_closed(Callback<void()>) override;
   void set_on_worker(Callback<void(const WorkerEvent&)> c) override {
+    loop_->check_thread();
     if (loop_->alive()) on_worker_.set(std::move(c));
   }
   void child_started(PoolWorker&);
@@ -121,7 +128,9 @@ private:
   static Key key_of(std::uint64_t id, const PoolCall& call) noexcept {
     return {-std::int64_t{call.priority}, id};
   }
+  void abort_here() noexcept;
   void check_open() const;
+  bool is_full() const noexcept;
   void began();
   void ended();
   std::shared_ptr<MapCore> begin_map(MapTask, MapOptions, MapCore::Source);
@@ -262,7 +271,8 @@ private:
 // Options with the defaults of this machine, without the snapshots, which need not live for long.
 // Fails: std::logic_error, Error{refused}.
 PoolOptions completed(const PoolOptions&);
-std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions&);
+std::vector<std::shared_ptr<Replicas>> snapshots_of(const PoolOptions&,
+                                                    const std::shared_ptr<Loop>&);
 // After so many failed starts in a row: the time of the next one, and the error of the pool.
 std::int64_t time_after(std::int64_t now, unsigned failed_starts) noexcept;
 Error unhealthy_after(unsigned failed_starts, const Error& last);

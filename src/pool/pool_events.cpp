@@ -53,6 +53,7 @@ void PoolCore::check_ready() {
 }
 
 void PoolCore::add_on_ready(Callback<void(Result<void>)> callback) {
+  loop_->check_thread();
   if (!callback || !loop_->alive()) return;
   on_ready_.push_back(std::move(callback));
   if (stage_ != Stage::open)
@@ -66,6 +67,7 @@ void PoolCore::add_on_ready(Callback<void(Result<void>)> callback) {
 // ---- on_replaced ----
 
 void PoolCore::add_on_replaced(Callback<void(Result<void>)> callback) {
+  loop_->check_thread();
   if (!callback || !loop_->alive()) return;
   on_replaced_.push_back(std::move(callback));
   if (!replacement_) call_later(on_replaced_, {});
@@ -79,6 +81,7 @@ bool PoolCore::is_over() const noexcept {
 }
 
 void PoolCore::add_on_closed(Callback<void()> callback) {
+  loop_->check_thread();
   if (!callback || !loop_->alive()) return;
   on_closed_.push_back(
       [callback = std::move(callback)](const Result<void>&) mutable { callback(); });

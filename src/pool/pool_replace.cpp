@@ -18,10 +18,11 @@ constexpr std::size_t part_at_once = 4;
 }  // namespace
 
 void PoolCore::replace(std::optional<Task> task, const std::optional<PoolOptions>& options) {
+  loop_->check_thread();
   check_open();
   auto next = std::make_unique<Replacement>();
   next->options = options ? completed(*options) : options_;
-  const auto snapshots = options ? snapshots_of(*options) : patterns_.snapshots();
+  const auto snapshots = options ? snapshots_of(*options, loop_) : patterns_.snapshots();
   for (const auto& snapshot : snapshots) snapshot->next(loop_);  // refuses that of another reactor
   next->patterns =
       PoolPatterns(snapshots, task ? std::move(*task) : patterns_.task(), next->options);

@@ -10,6 +10,7 @@ namespace evparallel::detail {
 // ---- the end of the pool ----
 
 void PoolCore::close() {
+  loop_->check_thread();
   const bool was_open = stage_ == Stage::open;
   if (was_open) stage_ = Stage::closing;
   if (!loop_->alive()) return;
@@ -31,6 +32,7 @@ void PoolCore::end_if_closed() {
 }
 
 void PoolCore::shutdown(std::chrono::milliseconds grace) {
+  loop_->check_thread();
   refuse_negative("Pool::shutdown", grace);
   if (stage_ >= Stage::stopping) return;
   stage_ = Stage::stopping;
@@ -83,6 +85,11 @@ std::vector<std::shared_ptr<PoolWorker>> PoolCore::take_workers() noexcept {
 }
 
 void PoolCore::abort() noexcept {
+  if (loop_->in_its_thread()) return abort_here();
+  loop_->call_in_its_thread([self = shared_from_this()] { self->abort_here(); });
+}
+
+void PoolCore::abort_here() noexcept {
   if (stage_ == Stage::over) return;
   stage_ = Stage::over;
   clock_.unset();
@@ -138,6 +145,7 @@ void PoolCore::on_loop_destroyed() noexcept {
 // ---- statistics ----
 
 PoolStats PoolCore::stats() const {
+  loop_->check_thread();
   PoolStats stats;
   stats.queued = queue_.size();
   stats.running = sent_items_;
@@ -179,7 +187,7 @@ std::shared_ptr<StreamInterface> PoolCore::start_stream(MapTask task, MapOptions
 std::shared_ptr<MapCore> PoolCore::begin_map(MapTask task, MapOptions options,
                                              MapCore::Source source) {
   check_open();
-  auto map = std::make_shared<MapCore>(*this, loop_, std::move(task), std::move(options), source);
+  auto map = make_on<MapCore>(loop_, *this, loop_, std::move(task), std::move(options), source);
   began();
   if (source == MapCore::Source::pushed) stream_idle(true);
   maps_.push_back(map);

@@ -22,6 +22,7 @@ bool MapCore::above_mark() const noexcept {
 }
 
 bool MapCore::push(Writer& item, std::optional<Error>& refused) {
+  loop_->check_thread();
   if (over_ || stopping_ || !loop_->alive()) return true;
   PushedItems& items = *pushed_;
   items.bytes += weight_of(item);
@@ -50,6 +51,7 @@ bool MapCore::take_pushed(Writer& item, std::optional<Error>& refused) {
 }
 
 void MapCore::set_on_drain(Callback<void()> callback) {
+  loop_->check_thread();
   if (!over_ && loop_->alive()) pushed_->drain.set(std::move(callback));
 }
 
@@ -70,6 +72,11 @@ void MapCore::check_drained() {
 }
 
 void MapCore::close() {
+  if (loop_->in_its_thread()) return close_here();
+  loop_->call_in_its_thread([self = shared_from_this()] { self->close_here(); });
+}
+
+void MapCore::close_here() {
   if (std::exchange(pushed_->closed, true) || over_ || !loop_->alive()) return;
   const auto keep_this = shared_from_this();
   options_.total = static_cast<std::size_t>(pulled_) + pushed_->queue.size();

@@ -4,6 +4,7 @@
 
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
+#include "system/process_lock.hpp"
 #include "system/shared_memory.hpp"
 
 #include <unistd.h>
@@ -26,16 +27,33 @@ void CancelTable::unmap(CancelTable* table) noexcept {
   unmap_shared(table, sizeof(CancelTable));
 }
 
+namespace {
+
+constexpr unsigned number_bits = 42;
+constexpr std::uint64_t number_mask = (std::uint64_t{1} << number_bits) - 1;
+
+// The last id that was given out, and the process that did: a forked copy begins anew.
+std::atomic<std::uint64_t> last_owner{0};
+std::atomic<Role> role_of_last{Role::parent};
+
 // A pid has at most 22 bits; a process that gets the same pid later starts at another time.
+void begin_owners(std::uint64_t pid) noexcept {
+  const ProcessLock lock;
+  if (last_owner >> number_bits == pid && role_of_last == role()) return;
+  last_owner = pid << number_bits | ((static_cast<std::uint64_t>(now_ns()) >> 10) & number_mask);
+  role_of_last = role();
+}
+
+}  // namespace
+
 std::uint64_t CancelTable::new_owner() noexcept {
-  static OwnerProcess of_process{};
-  static std::uint64_t next = 0;
-  if (!of_process.is_here()) {
-    of_process = OwnerProcess::here();
-    next = static_cast<std::uint64_t>(now_ns()) >> 10;
-  }
-  return static_cast<std::uint64_t>(of_process.pid) << 42 |
-         (next++ & ((std::uint64_t{1} << 42) - 1));
+  const auto pid = static_cast<std::uint64_t>(::getpid());
+  if (last_owner.load() >> number_bits != pid || role_of_last.load() != role()) begin_owners(pid);
+  std::uint64_t last = last_owner.load();
+  std::uint64_t next;
+  do next = (last & ~number_mask) | ((last + 1) & number_mask);
+  while (!last_owner.compare_exchange_weak(last, next));
+  return next;
 }
 
 std::size_t CancelTable::first_place(std::uint64_t owner, std::uint64_t call) noexcept {

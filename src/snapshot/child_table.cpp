@@ -52,6 +52,12 @@ void ChildTable::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uin
   ++living_;
 }
 
+bool ChildTable::any_of(std::uint32_t client) const noexcept {
+  return std::any_of(entries_, entries_ + fresh_, [client](const ChildEntry& child) {
+    return child.stage == Stage::living && child.client == client;
+  });
+}
+
 void ChildTable::mark_ended(ChildIndex gone) noexcept {
   ChildIndex* link = &bucket_of(entries_[gone].pid);
   while (*link != gone) link = &entries_[*link].next_in_bucket;

@@ -63,6 +63,8 @@ public:
   ChildEntry& operator[](ChildIndex index) noexcept { return entries_[index]; }
   ChildIndex used() const noexcept { return fresh_; }  // no index from here on was ever used
   std::size_t living() const noexcept { return living_; }
+  // A child of this client lives.
+  bool any_of(std::uint32_t client) const noexcept;
 
   // Removes an entry from the free list.  Returns no_child if all entries are in use.
   ChildIndex take_free() noexcept;

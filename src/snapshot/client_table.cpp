@@ -41,9 +41,13 @@ ClientIndex ClientTable::accept_client(OwnedFd& control, ChildIndex owner) noexc
 }
 
 void ClientTable::close(ClientIndex index) noexcept {
+  clients_[index].open = false;
+  clients_[index].control.reset();
+  stop_reports(index);
+}
+
+void ClientTable::stop_reports(ClientIndex index) noexcept {
   ClientEntry& client = clients_[index];
-  client.open = false;
-  client.control.reset();
   client.stuck = false;
   for (ChildList* list : {&client.to_report, &client.reported})
     for (ChildIndex i = children_->pop(*list); i != no_child; i = children_->pop(*list))
@@ -54,7 +58,9 @@ void ClientTable::close(ClientIndex index) noexcept {
 bool ClientTable::send(ClientIndex index, const Report& report) noexcept {
   fault_at(Failpoint::report);
   const int control = clients_[index].control.get();
-  const bool translated = index == 0 && parent_is_elsewhere_ && report.kind == ReportKind::spawned;
+  const ChildIndex owner = clients_[index].owner;
+  const bool translated = (owner == no_child || owner == the_program) && parent_is_elsewhere_ &&
+                          report.kind == ReportKind::spawned;
   const IoResult flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
                                    : send_packet(control, &report, sizeof report, -1);
   if (flow == IoResult::closed) clients_[index].gone = true;

@@ -1,7 +1,8 @@
 // client_table.hpp - the clients of a snapshot, and the reports that each still has to receive.
 // Runs in: snapshot.  Licence: see COPYING.
 //
-// The clients are the parent, and children that ask for children of their own.  The table lives in
+// The clients are the parent, each further Reactor of it that uses the snapshot, and children that
+// ask for children of their own.  The table lives in
 // the snapshot alone.  It never waits for room in a socket: a report that cannot be sent yet is
 // kept.
 #pragma once
@@ -13,11 +14,14 @@ namespace evparallel::detail {
 
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
-constexpr std::size_t client_limit = 1025;  // the parent, and children that are clients
+constexpr std::size_t client_limit = 1025;  // the parent, its further Reactors, and children
+// The owner of a client that is a further Reactor of the program.
+constexpr ChildIndex the_program = no_child - 1;
 
 struct ClientEntry {
   OwnedFd control;
   ChildIndex owner = no_child;  // the child that is this client; no_child: the parent
+  bool leaving = false;         // it reads no reports, and ends with its last child
   bool open = false;
   bool gone = false;   // a write has shown that its socket has ended
   bool stuck = false;  // `answer` could not be sent yet; no request is read until it is
@@ -44,6 +48,8 @@ public:
   ClientIndex accept_client(OwnedFd& control, ChildIndex owner) noexcept;
   // Sends nothing to this client any more.  Does not end its children.
   void close(ClientIndex) noexcept;
+  // The same, and its socket stays open.
+  void stop_reports(ClientIndex) noexcept;
 
   void answer(ClientIndex, const Report&) noexcept;
   // Reports the number of orphans to the parent if that number has changed.

@@ -86,7 +86,7 @@ std::size_t arena_heap_at(std::uintptr_t at, std::uintptr_t to) noexcept {
 // ---- memory that is written during the search and the freeze ----
 
 struct Busy {
-  Region windows[3];
+  Region windows[2 + register_blocks];
 };
 
 Busy busy() noexcept {
@@ -94,8 +94,6 @@ Busy busy() noexcept {
   const auto stack = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   const auto self = static_cast<std::uintptr_t>(::pthread_self());
   const auto error = reinterpret_cast<std::uintptr_t>(&errno);
-  const RegisterMemory numbers = register_memory();
-  const auto from = reinterpret_cast<std::uintptr_t>(numbers.from);
   Busy all;
   const auto set = [&all](std::size_t i, std::uintptr_t begin, std::uintptr_t end) {
     all.windows[i].from = down(begin);
@@ -103,7 +101,11 @@ Busy busy() noexcept {
   };
   set(0, stack - 4 * around, stack + around);
   set(1, std::min(self, error), std::max(self, error) + page);
-  set(2, from, from + numbers.size);
+  for (std::size_t block = 0; block < register_blocks; ++block) {
+    const RegisterMemory numbers = register_memory(block);
+    const auto from = reinterpret_cast<std::uintptr_t>(numbers.from);
+    set(2 + block, from, from + numbers.size);
+  }
   std::sort(std::begin(all.windows), std::end(all.windows),
             [](const Region& a, const Region& b) { return a.from < b.from; });
   return all;

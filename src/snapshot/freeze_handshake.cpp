@@ -13,6 +13,8 @@ namespace evparallel::detail {
 
 namespace {
 
+constexpr std::size_t descriptors_of_request = 3;
+
 bool program_lives(const void* start) {
   return static_cast<const ServerStart*>(start)->program.lives();
 }
@@ -38,8 +40,10 @@ Packet wait_for_word(const ServerStart& start, ForkReplicaRequest& wanted) noexc
 // must have no second holder, or its end would go unnoticed.
 bool become_sibling(ServerStart& start, Packet& packet, Slot* slots,
                     const FreezeOutcome& outcome) noexcept {
-  close_registered_except(packet.along.get(), -1);
+  close_registered_except({packet.along.get(), packet.others[0].get(), packet.others[1].get()});
   start.control = std::move(packet.along);
+  start.rendezvous = packet.others[0].take();
+  start.rendezvous_child = packet.others[1].take();
   start.slots = slots;
   start.siblings = 0;
   return become_snapshot(start.program.pid()) && send_reply(start, outcome, 0);
@@ -55,7 +59,8 @@ bool become_frozen(ServerStart& start) noexcept {
     Packet packet = wait_for_word(start, wanted);
     if (packet.flow != IoResult::done || packet.size != sizeof wanted) return false;
     FreezeOutcome forked = outcome;
-    const Forked sibling = packet.along ? fork_sibling_of(start) : Forked{-1, EMFILE};
+    const Forked sibling =
+        packet.count == descriptors_of_request ? fork_sibling_of(start) : Forked{-1, EMFILE};
     if (sibling.pid == 0) return become_sibling(start, packet, wanted.slots, outcome);
     if (sibling.pid < 0) {
       forked.failed_at = FreezeStep::fork;

@@ -4,8 +4,8 @@
 // The first process freezes itself.  All others are forked from it, as children of the program like
 // the first one, so that they map the same files and nothing is copied again.  The messages for
 // this go through the control socket of the first process, before any request: FreezeReply once;
-// then, for each of the others, a ForkReplicaRequest that carries a control socket, and a
-// FreezeReply to it.  The new process then sends a FreezeReply on its own socket.
+// then, for each of the others, a ForkReplicaRequest that carries a control socket and both
+// ends of a rendezvous socket, and a FreezeReply to it.  The new process then sends a FreezeReply on its own socket.
 #pragma once
 
 #include "snapshot/freeze_memory.hpp"

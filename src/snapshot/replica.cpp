@@ -17,6 +17,8 @@ Forked fork_sibling_of(const ServerStart& start) noexcept {
 
 namespace {
 
+constexpr std::size_t descriptors_of_start = 3;
+
 void report_fork(const OwnedFd& control, const Forked& replica) noexcept {
   Report report{};
   report.kind = ReportKind::replica_forked;
@@ -38,7 +40,7 @@ bool fork_replica(ServerStart& start, OwnedFd control) noexcept {
     control.close();
     return false;
   }
-  close_registered_except(control.get(), -1);
+  close_registered_except({control.get()});
   start.control = std::move(control);
   return true;
 }
@@ -48,8 +50,10 @@ int become_replica(ServerStart& start) noexcept {
   ReplicaStart given{};
   Packet packet = receive_packet(start.control.get(), &given, sizeof given);
   if (packet.flow != IoResult::done || packet.size != sizeof given) return EPROTO;
-  if (!packet.along) return EMFILE;
+  if (packet.count != descriptors_of_start) return EMFILE;
   Slot* const slots = map_slots_of(packet.along.get());
+  start.rendezvous = packet.others[0].take();
+  start.rendezvous_child = packet.others[1].take();
   packet.close();
   if (!slots) return ENOMEM;
   unmap_slots(start.slots);

@@ -47,7 +47,7 @@ constexpr std::int64_t end_ms = 5000;
 struct Server {
   pid_t self;
   OwnedFd signals;
-  OwnedFd rendezvous;        // receives what children send to connect
+  OwnedFd rendezvous;        // receives what others send to connect
   OwnedFd rendezvous_child;  // the end that children inherit
   bool stopping;
   bool reports_unread;  // the first client reads no reports any more
@@ -100,6 +100,11 @@ void lose(ClientIndex client) noexcept {
   disconnect(client);
 }
 
+// The last child of a client that has left has ended.
+void check_left(ClientIndex client) noexcept {
+  if (server->clients[client].leaving && !server->children.any_of(client)) disconnect(client);
+}
+
 bool is_child(pid_t pid) noexcept {
   return server->children.find_pid(pid) != no_child;
 }
@@ -119,10 +124,13 @@ void reap() noexcept {
     child.exit_report = server->terminator.exit_report(index, ended);
     for (ClientIndex i = 1; i < server->clients.used(); ++i)
       if (server->clients[i].open && server->clients[i].owner == index) disconnect(i);
-    if (child.client != no_client)
-      server->children.push(server->clients[child.client].to_report, index);
-    else
-      server->children.free(index);
+    const ClientIndex client = child.client;
+    if (client != no_client && !server->clients[client].leaving) {
+      server->children.push(server->clients[client].to_report, index);
+      continue;
+    }
+    server->children.free(index);
+    if (client != no_client) check_left(client);
   }
 }
 
@@ -136,7 +144,7 @@ void reap() noexcept {
 void enter_child(void* argument) {
   ChildArgs& spawn = *static_cast<ChildArgs*>(argument);
   spawn.no_null_device = spawn.streams.dup_into_place();
-  close_registered_except(spawn.socket.get(), spawn.rendezvous.get());
+  close_registered_except({spawn.socket.get(), spawn.rendezvous.get()});
   fault_at(Failpoint::data_socket, spawn.socket.get());
   if (!become_child(spawn.snapshot, spawn.group)) ::_exit(0);
   set_role(Role::child);
@@ -212,6 +220,14 @@ void stop(ClientIndex client, bool reads_reports) noexcept {
   server->reports_unread = !reads_reports;
 }
 
+// A Reactor of the program ends, and its children have their time to end.
+void let_go(ClientIndex client) noexcept {
+  if (server->clients[client].owner == no_child) return;
+  server->clients.stop_reports(client);
+  server->clients[client].leaving = true;
+  check_left(client);
+}
+
 // It is forked at the end of the iteration, because the copy must not return here: it has none of
 // the tables.
 void want_replica(ClientIndex client, Packet& packet) noexcept {
@@ -236,6 +252,7 @@ void serve_request(ClientIndex client) noexcept {
     case RequestKind::stop: stop(client, true); break;
     case RequestKind::stop_without_reports: stop(client, false); break;
     case RequestKind::fork_replica: want_replica(client, packet); break;
+    case RequestKind::leave: let_go(client); break;
   }
 }
 
@@ -246,14 +263,21 @@ void refuse(OwnedFd& control) noexcept {
   control.reset();
 }
 
-// A child that asks for children of its own sends one end of a control socket through the
-// rendezvous socket.  The kernel supplies the pid of the sender.
+// The child that has sent something, or the program, for another Reactor of it.  no_child: neither.
+// A program in another pid namespace has the number 0 here, as it has in `program`.
+ChildIndex owner_of(pid_t sender) noexcept {
+  if (sender == start->program.pid()) return the_program;
+  return sender > 0 ? server->children.find_pid(sender) : no_child;
+}
+
+// A child that asks for children of its own, and each further Reactor of the program, sends one end
+// of a control socket through the rendezvous socket.  The kernel supplies the pid of the sender.
 void accept_from_rendezvous() noexcept {
   char byte;
   Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
   if (packet.flow != IoResult::done) return;
   fault_at(Failpoint::rendezvous);
-  const ChildIndex owner = packet.sender > 0 ? server->children.find_pid(packet.sender) : no_child;
+  const ChildIndex owner = owner_of(packet.sender);
   if (!packet.along || owner == no_child ||
       server->clients.accept_client(packet.along, owner) == no_client)
     refuse(packet.along);
@@ -378,13 +402,9 @@ int set_up(ServerStart& given) noexcept {
   start = &given;
   new (&server->signals) OwnedFd(open_signal_descriptor());
   if (!server->signals) return errno;
-  new (&server->rendezvous) OwnedFd;
-  new (&server->rendezvous_child) OwnedFd;
+  new (&server->rendezvous) OwnedFd(std::move(given.rendezvous));
+  new (&server->rendezvous_child) OwnedFd(std::move(given.rendezvous_child));
   new (&server->replica) OwnedFd;
-  if (const int error =
-          make_pair(PairKind::datagrams, server->rendezvous, server->rendezvous_child))
-    return error;
-  name_senders(server->rendezvous.get());
   server->children.set_up();
   server->terminator.set_up(server->children, start->slots);
   server->orphans.set_up(server->children);
@@ -427,6 +447,13 @@ void serve_until_copied(ServerStart& given) noexcept {
 }
 
 }  // namespace
+
+// Senders are named from the beginning, because somebody may send before the snapshot serves.
+int make_rendezvous(OwnedFd& served, OwnedFd& sender) noexcept {
+  const int error = make_pair(PairKind::datagrams, served, sender);
+  if (error == 0) name_senders(served.get());
+  return error;
+}
 
 // A replica begins here as well, so that its stack is as deep as that of the first process.
 void serve(ServerStart&& given) {

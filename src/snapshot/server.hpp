@@ -37,8 +37,14 @@ struct ChildArgs {
   pid_t group = 0;  // the process group to join; 0: one of its own
 };
 
+// Makes the two ends of a rendezvous socket; `sender` is the end that is written to.  Returns 0 or an
+// errno.
+int make_rendezvous(OwnedFd& served, OwnedFd& sender) noexcept;
+
 struct ServerStart {
-  OwnedFd control;  // the snapshot's end of the first client's control socket
+  OwnedFd control;           // the snapshot's end of the first client's control socket
+  OwnedFd rendezvous;        // receives what others send to connect
+  OwnedFd rendezvous_child;  // the other end, which children inherit
   Slot* slots = nullptr;
   CancelTable* cancel_table = nullptr;
   std::shared_ptr<const Modules> modules;

@@ -108,8 +108,8 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
   SnapshotProcess::SpawnTicket spawned = entry->spawn(
       loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
   child->id_ = spawned.id;
-  child->pipe_ = std::make_shared<PipeCore>(
-      loop,
+  child->pipe_ = make_on<PipeCore>(
+      loop, loop,
       Channel(std::move(spawned.socket), options.max_message,
               Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>())),
       options.high_water, PipeCore::ExitReport::comes, child.get(), other_end_of(use));

@@ -3,6 +3,7 @@
 #include "spawn/replicas.hpp"
 
 #include "base/clock.hpp"
+#include "system/process_lock.hpp"
 
 #include <algorithm>
 
@@ -21,6 +22,7 @@ constexpr std::size_t most_unreported = 16;
 // ---- requests ----
 
 const std::shared_ptr<SnapshotProcess>& Replicas::next(const std::shared_ptr<Loop>& loop) {
+  if (joined_ && has_changed()) refresh();
   for (const Place& place : places_) {
     place.process->bind(loop);
     if (place.successor) place.successor->bind(loop);
@@ -46,30 +48,45 @@ bool Replicas::use_standby(Place& place) {
   if (!standby_ || &standby == &place) return false;
   if (!standby.process->serves() || !standby.process->can_be_asked()) return false;
   std::swap(place, standby);
+  publish();
   if (!standby.successor) fill(standby);  // before it is asked for a child, which may kill it
   if (spares_ > 0) place.process->keep_spares_if_possible(spares_);
   return true;
 }
 
-bool Replicas::alive() const noexcept {
+pid_t Replicas::pid() const {
+  check_thread();
+  return places_.front().process->pid();
+}
+
+bool Replicas::alive() const {
+  check_thread();
   return std::any_of(places_.begin(), places_.end(), [](const Place& place) {
     return place.process->alive() || (place.successor && place.successor->alive());
   });
 }
 
 std::vector<pid_t> Replicas::pids() const {
+  check_thread();
   std::vector<pid_t> pids;
   for (const Place& place : places_) pids.push_back(place.process->pid());
   return pids;
 }
 
-std::uint64_t Replicas::orphans() const noexcept {
+std::uint64_t Replicas::orphans() const {
+  check_thread();
   std::uint64_t count = orphans_before_;
   for (const Place& place : places_) count += place.process->orphans();
   return count;
 }
 
 void Replicas::stop() noexcept {
+  const std::shared_ptr<Loop> loop = user();
+  if (!loop || loop->in_its_thread()) return stop_here();
+  loop->call_in_its_thread([self = shared_from_this()] { self->stop_here(); });
+}
+
+void Replicas::stop_here() noexcept {
   stopped_ = true;
   on_lost_ = nullptr;
   replaced_.clear();
@@ -77,11 +94,13 @@ void Replicas::stop() noexcept {
     place.process->stop();
     if (place.successor) place.successor->stop();
   }
+  publish();
 }
 
 // ---- the loss of a process ----
 
 void Replicas::on_lost(Callback<void(const ExitStatus&)> callback) {
+  check_thread();
   on_lost_ = nullptr;
   if (callback && !stopped_) {
     on_lost_ = std::make_shared<CallbackSlot<void(const ExitStatus&)>>();
@@ -112,6 +131,7 @@ void Replicas::on_serving(SnapshotProcess& process) {
     if (place.successor.get() == &process) replace(place);
   const bool is_standby = standby_ && places_.back().process.get() == &process;
   if (spares_ > 0 && !is_standby) process.keep_spares_if_possible(spares_);
+  publish();
   fill_places();
 }
 
@@ -132,6 +152,7 @@ void Replicas::on_loss(SnapshotProcess& process) {
       place.successor = nullptr;
       if (process.has_failed_to_start()) return place.process->look_again_in(retry_after);
     }
+  publish();
   fill_places();
 }
 
@@ -178,6 +199,7 @@ SnapshotProcess* Replicas::one_to_fork_from() const noexcept {
 // ---- clones ----
 
 void Replicas::refuse_clone() const {
+  check_thread();
   if (!is_at_home()) throw another_process_has_it();
   if (stopped_) throw places_.front().process->why_gone();
 }
@@ -195,6 +217,7 @@ std::shared_ptr<Replicas> Replicas::clone(const std::string* name) {
   copy->spares_ = spares_;
   for (std::size_t i = 0; i < places_.size(); ++i)
     copy->add(SnapshotProcess::fork_beside(*from, copy->shared_, name));
+  copy->publish();
   return copy;
 }
 

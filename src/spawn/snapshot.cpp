@@ -5,6 +5,8 @@
 
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
+#include "system/new_descriptor.hpp"
+#include "system/process_lock.hpp"
 #include "system/process_title.hpp"
 #include "child/child_main.hpp"
 #include "spawn/replicas.hpp"
@@ -22,7 +24,8 @@ using namespace detail;
 
 namespace {
 
-// In static storage without a destructor, because objects that are destroyed last may use it.
+// Guarded by the SnapshotsLock, which is not held during a fork: the copy could not release it.
+// Without a destructor, because objects that are destroyed last may use it.
 struct Registry {
   std::shared_ptr<Snapshot> default_snapshot;
   std::shared_ptr<Replicas> of_child;  // in a child: the snapshot that forked it
@@ -87,7 +90,8 @@ int prepared() noexcept {
 // page of the stack and not, by chance, to two.
 void become_server(void* argument) {
   ServerArgs& args = *static_cast<ServerArgs*>(argument);
-  close_registered_except(args.start.control.get(), args.start.program.descriptor());
+  close_registered_except({args.start.control.get(), args.start.rendezvous.get(),
+                           args.start.rendezvous_child.get(), args.start.program.descriptor()});
   set_role(Role::snapshot);
   constexpr std::uintptr_t page = 4096;
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
@@ -139,6 +143,7 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   replicas->standby_ = options.standby;
   for (std::size_t i = 0; options.spares > 0 && i < replicas->active(); ++i)
     replicas->places_[i].process->keep_spares(options.spares);
+  replicas->publish();
   return replicas;
 }
 
@@ -151,8 +156,8 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::take(std::shared_ptr<SnapshotS
 }
 
 void SnapshotProcess::map_own_slots() {
-  slots_ = map_slots();
-  if (!slots_) throw no_memory();
+  rendezvous_->slots = map_slots();
+  if (!rendezvous_->slots) throw no_memory();
 }
 
 void SnapshotProcess::fork_server(const SnapshotOptions& options) {
@@ -160,11 +165,17 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   args.options = &options;
   ServerStart& start = args.start;
   OwnedFd ours;
-  if (const int error = make_pair(PairKind::packets, ours, start.control))
+  int error = make_pair(PairKind::packets, ours, start.control);
+  if (error == 0) error = make_rendezvous(start.rendezvous, start.rendezvous_child);
+  if (error == 0) {
+    rendezvous_->socket = DupFd(open_copy(start.rendezvous_child.get()));
+    error = rendezvous_->socket ? 0 : errno;
+  }
+  if (error != 0)
     throw system_error(Errc::spawn_failed,
-                       "spawn failed: the socket pair for a snapshot could not be created", error);
-  if (!slots_) map_own_slots();
-  start.slots = slots_;
+                       "spawn failed: the socket pairs for a snapshot could not be created", error);
+  if (!rendezvous_->slots) map_own_slots();
+  start.slots = rendezvous_->slots;
   start.cancel_table = shared_->cancel_table;
   start.modules = shared_->modules;
   start.program = Program::here();
@@ -172,7 +183,10 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
   start.siblings = shared_->replicas - 1;
   start.child_main = &child_main;
   const Forked forked = fork_clean(become_server, &args);
-  start.control.close();  // the snapshot's now; a second holder would hide the end of the snapshot
+  // The snapshot's now; a second holder would hide the end of the snapshot.
+  start.control.close();
+  start.rendezvous.close();
+  start.rendezvous_child.close();
   if (forked.pid < 0)
     throw system_error(Errc::spawn_failed, "spawn failed: a snapshot could not be forked",
                        forked.error);
@@ -181,14 +195,20 @@ void SnapshotProcess::fork_server(const SnapshotOptions& options) {
 
 void SnapshotProcess::adopt(pid_t pid, OwnedFd ours) {
   make_group(pid);
-  pid_ = pid;
+  rendezvous_->set_pid(pid);
   client_ = ControlClient(std::move(ours));
   fault_at(Failpoint::control_socket, client_.fd());
   state_ = State::connected;
 }
 
-std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen) {
+std::shared_ptr<Replicas> Replicas::choose(const Snapshot* chosen,
+                                           const std::shared_ptr<Loop>& loop) {
+  return chosen_one(chosen)->for_loop(loop);
+}
+
+std::shared_ptr<Replicas> Replicas::chosen_one(const Snapshot* chosen) {
   if (chosen && chosen->replicas() && chosen->replicas()->is_at_home()) return chosen->replicas();
+  const SnapshotsLock lock;
   use_inheritance();
   if (registry().of_child) return registry().of_child;
   if (chosen && chosen->replicas()) throw chosen->replicas()->another_process_has_it();
@@ -213,6 +233,7 @@ void Replicas::use_inheritance() {
   const std::shared_ptr<SnapshotProcess> entry = SnapshotProcess::of_child(*inheritance);
   std::shared_ptr<Replicas> replicas(new Replicas(entry->shared()));
   replicas->add(entry);
+  replicas->publish();
   registry().default_snapshot.reset(new Snapshot(replicas));
   registry().of_child = std::move(replicas);
 }
@@ -227,9 +248,9 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::of_child(Inheritance& inherita
   shared->seed = child_seed();
   std::shared_ptr<SnapshotProcess> entry(new SnapshotProcess(shared));
   entry->home_ = inheritance.child;
-  entry->pid_ = inheritance.snapshot;
-  entry->slots_ = inheritance.slots;
-  entry->rendezvous_ = std::move(inheritance.rendezvous);
+  entry->rendezvous_->set_pid(inheritance.snapshot);
+  entry->rendezvous_->slots = inheritance.slots;
+  entry->rendezvous_->socket = DupFd(std::move(inheritance.rendezvous));
   return entry;
 }
 
@@ -249,16 +270,16 @@ Snapshot::~Snapshot() {
   stop();
 }
 
-pid_t Snapshot::pid() const noexcept {
+pid_t Snapshot::pid() const {
   return replicas_ ? replicas_->pid() : 0;
 }
 std::vector<pid_t> Snapshot::pids() const {
   return replicas_ ? replicas_->pids() : std::vector<pid_t>{};
 }
-bool Snapshot::alive() const noexcept {
+bool Snapshot::alive() const {
   return replicas_ && replicas_->alive();
 }
-std::uint64_t Snapshot::orphans_killed() const noexcept {
+std::uint64_t Snapshot::orphans_killed() const {
   return replicas_ ? replicas_->orphans() : 0;
 }
 std::uint64_t Snapshot::frozen_bytes() const noexcept {
@@ -294,24 +315,46 @@ void Snapshot::on_lost(Callback<void(const ExitStatus&)> callback) {
   if (replicas_) replicas_->on_lost(std::move(callback));
 }
 
+namespace {
+
+// The default snapshot of this process; null: none was taken.
+Snapshot* taken_default() {
+  const SnapshotsLock lock;
+  Replicas::use_inheritance();
+  Snapshot* const taken = registry().default_snapshot.get();
+  return taken && taken->replicas()->is_at_home() ? taken : nullptr;
+}
+
+// Returns false if another thread has taken one meanwhile.
+bool take_default(const SnapshotOptions& options) {
+  auto made = std::make_shared<Snapshot>(options);
+  const SnapshotsLock lock;
+  std::shared_ptr<Snapshot>& taken = registry().default_snapshot;
+  if (taken && taken->replicas()->is_at_home()) return false;
+  taken = std::move(made);
+  return true;
+}
+
+}  // namespace
+
 void init(const SnapshotOptions& options) {
   refuse_in_child();
-  const Snapshot* taken = registry().default_snapshot.get();
-  if (taken && taken->replicas()->is_at_home())
+  if (taken_default() || !take_default(options))
     throw std::logic_error(
         "evparallel: init() has already been called: call it once, and construct a Snapshot for "
         "each further one");
-  registry().default_snapshot = std::make_shared<Snapshot>(options);
 }
 
 Snapshot& default_or_init(const SnapshotOptions& options) {
-  Replicas::use_inheritance();
-  const Snapshot* taken = registry().default_snapshot.get();
-  if (!taken || !taken->replicas()->is_at_home()) init(options);
-  return *registry().default_snapshot;
+  if (!taken_default()) {
+    refuse_in_child();
+    take_default(options);
+  }
+  return *taken_default();
 }
 
 Snapshot& default_snapshot() {
+  const SnapshotsLock lock;
   Replicas::use_inheritance();
   if (!registry().default_snapshot)
     throw Error(

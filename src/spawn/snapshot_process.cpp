@@ -39,19 +39,30 @@ int SnapshotProcess::connect() {
   if (const int error = make_pair(PairKind::packets, ours, theirs)) return error;
   fault_at(Failpoint::connect_to_snapshot);
   const char byte = 0;
-  if (send_packet(rendezvous_.get(), &byte, sizeof byte, theirs.get()) != IoResult::done)
-    return EAGAIN;
+  const IoResult sent = send_packet(rendezvous_->socket.get(), &byte, sizeof byte, theirs.get());
+  if (sent == IoResult::closed && joined_) return lose_unconnected();
+  if (sent != IoResult::done) return EAGAIN;
   theirs.close();
   client_ = ControlClient(std::move(ours));
+  if (!rendezvous_->knows_numbers) client_.translate_numbers();
   state_ = State::connected;
   refused_ = false;
   shared_->out_of_memory.watch();
   return 0;
 }
 
+// It has ended before this Reactor has used it.
+int SnapshotProcess::lose_unconnected() {
+  state_ = State::lost;
+  Reaped how;
+  reaped_ = rendezvous_->has_ended(how);
+  if (reaped_) how_ = loss_of(how);
+  return 0;
+}
+
 std::string SnapshotProcess::described() const {
   const std::string& name = shared_->name;
-  return (name.empty() ? "process " : name + ", process ") + std::to_string(pid_);
+  return (name.empty() ? "process " : name + ", process ") + std::to_string(pid());
 }
 
 Error SnapshotProcess::was_stopped() const {
@@ -85,9 +96,6 @@ Error SnapshotProcess::why_gone() const {
 
 void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   if (loop_ != loop) {
-    if (loop_ && loop_->alive())
-      throw std::logic_error(
-          "evparallel: another Reactor uses this snapshot, and only one can use it at a time");
     if (!loop->alive()) throw std::logic_error("evparallel: the Reactor has been destroyed");
     loop_ = loop;
     self_ = shared_from_this();
@@ -203,11 +211,13 @@ void SnapshotProcess::forget(std::uint64_t id) noexcept {
 }
 
 const Slot* SnapshotProcess::slot(std::uint32_t index) const noexcept {
-  return index < slot_count && slots_ ? slots_ + index : nullptr;
+  Slot* const all = rendezvous_->slots;
+  return index < slot_count && all ? all + index : nullptr;
 }
 
 const CrashRecord* SnapshotProcess::crash_record(std::uint32_t index) const noexcept {
-  return index < slot_count && slots_ ? &detail::crash_record(slots_, index) : nullptr;
+  Slot* const all = rendezvous_->slots;
+  return index < slot_count && all ? &detail::crash_record(all, index) : nullptr;
 }
 
 // ---- starts ----
@@ -305,7 +315,7 @@ ExitStatus status_of(const Report& report) {
 // The pid of a child in this process, from the reported pid; a pid that the kernel did not
 // translate is that of the snapshot.
 pid_t SnapshotProcess::number_here(pid_t pid) const noexcept {
-  return knows_numbers_ || pid != pid_ ? pid : 0;
+  return rendezvous_->knows_numbers || pid != this->pid() ? pid : 0;
 }
 
 void SnapshotProcess::take_report(const Report& report) {
@@ -345,7 +355,7 @@ void SnapshotProcess::take_report(const Report& report) {
       break;
     case ReportKind::exited: {
       ExitStatus status = status_of(report);
-      if (!knows_numbers_) status.pid = child->pid;
+      if (!rendezvous_->knows_numbers) status.pid = child->pid;
       const bool killed = status.cause == Cause::crash && status.signal() == SIGKILL;
       if (killed && shared_->out_of_memory.consume_kill()) status.cause = Cause::out_of_memory;
       exit_report(report.id, {status, std::nullopt});

@@ -17,6 +17,7 @@
 #include "child/birth.hpp"
 #include "spawn/control_client.hpp"
 #include "spawn/oom_counter.hpp"
+#include "spawn/rendezvous.hpp"
 #include "spawn/spare_children.hpp"
 #include "spawn/spawn_table.hpp"
 
@@ -109,13 +110,19 @@ public:
                                                       const std::string* name);
   // In a child: the snapshot that forked it.
   static std::shared_ptr<SnapshotProcess> of_child(Inheritance&);
+  // For another Reactor than the one that has the process: connects at the first use.  Forks no
+  // process beside it, and does not stop it.
+  static std::shared_ptr<SnapshotProcess> joined_to(std::shared_ptr<Rendezvous>,
+                                                    std::shared_ptr<SnapshotShared>,
+                                                    unsigned spares);
   // Reaps the snapshots whose handles are destroyed, as far as they have ended.
   static void reap_abandoned() noexcept;
 
   ~SnapshotProcess() override;
 
-  pid_t pid() const noexcept { return pid_; }
+  pid_t pid() const noexcept { return rendezvous_->pid(); }  // 0: not known yet
   const std::shared_ptr<SnapshotShared>& shared() const noexcept { return shared_; }
+  const std::shared_ptr<Rendezvous>& rendezvous() const noexcept { return rendezvous_; }
   // The loop that receives its reports; may be null, or not alive any more.
   const std::shared_ptr<Loop>& loop() const noexcept { return loop_; }
 
@@ -132,7 +139,7 @@ public:
   bool has_unreported_loss() const noexcept { return !reaped_ || loss_.has_value(); }
   // Whether a living process can fork one beside it: not in a pid namespace that does not see this
   // process.
-  bool can_fork_beside() const noexcept { return knows_numbers_; }
+  bool can_fork_beside() const noexcept { return !joined_ && rendezvous_->knows_numbers; }
   void stop() noexcept;
   void observe(std::weak_ptr<ReplicaObserver> observer) noexcept {
     observer_ = std::move(observer);
@@ -142,16 +149,14 @@ public:
   // Why no child can be had from it any more.  Requires: it is stopped, or has ended.
   Error why_gone() const;
 
-  // From now on this loop receives its reports.
-  // Fails: std::logic_error if another reactor uses this snapshot.
+  // From now on this loop receives its reports.  Requires: no other loop that lives does.
   void bind(const std::shared_ptr<Loop>&);
   // Called once, from the loop, if the process ends without being stopped.
   void set_on_lost(Callback<void(const ExitStatus&)>);
 
   // Asks for a child with these standard streams to run this task, or takes a spare child for it.
   // Does not wait.  Calls the observer from the loop, until forget().
-  // Fails: std::logic_error if another reactor uses this snapshot; Error{spawn_failed} (no
-  // descriptors), and no request was sent.
+  // Fails: Error{spawn_failed} (no descriptors), and no request was sent.
   struct SpawnTicket {
     std::uint64_t id;  // of the spawn
     OwnedFd socket;    // this end of its data socket
@@ -199,8 +204,10 @@ public:
 private:
   enum class State { unconnected, connected, stopped, lost };
 
-  explicit SnapshotProcess(std::shared_ptr<SnapshotShared> shared) noexcept
-      : shared_(std::move(shared)) {}
+  SnapshotProcess(std::shared_ptr<SnapshotShared> shared, std::shared_ptr<Rendezvous> rendezvous)
+      : shared_(std::move(shared)), rendezvous_(std::move(rendezvous)) {}
+  explicit SnapshotProcess(std::shared_ptr<SnapshotShared> shared)
+      : SnapshotProcess(std::move(shared), std::make_shared<Rendezvous>()) {}
   void on_loop_destroyed() noexcept override;
   void map_own_slots();
   void fork_server(const SnapshotOptions&);
@@ -210,7 +217,7 @@ private:
   void wait_until_serving();
   std::string wait_for_end();
   void fork_from(SnapshotProcess& first);
-  bool send_start(const OwnedFd& slots, const std::string* name);
+  bool send_start(const OwnedFd& slots, const OwnedFd& served, const std::string* name);
   void send_now();
   void take_start(const Report&);
   Error was_not_forked() const;
@@ -221,6 +228,7 @@ private:
   Error is_dead() const;
   Error none_lives() const;
   int connect();
+  int lose_unconnected();
   void ask_for_child(std::uint64_t id, const std::optional<Error>& failure, OwnedFd socket,
                      StdioPlan, Group, SpawnObserver*);
   bool ask(const Request&, OwnedFd along = {}, StdioPlan = {});
@@ -233,6 +241,9 @@ private:
   void inform_observer();
   bool wait_for_status();
   void reap();
+  void abandon();
+  void release_rendezvous() noexcept;
+  void leave() noexcept;
   void lose_children();
   void lose_child(const SpawnRecord&, const Error& why);
   void kill_survivors() noexcept;
@@ -258,9 +269,8 @@ private:
   OwnerProcess home_ = OwnerProcess::here();
   State state_ = State::unconnected;
   std::shared_ptr<SnapshotShared> shared_;
-  pid_t pid_ = 0;
-  Slot* slots_ = nullptr;
-  OwnedFd rendezvous_;
+  std::shared_ptr<Rendezvous> rendezvous_;
+  bool joined_ = false;  // see joined_to()
   ControlClient client_;
   std::shared_ptr<Loop> loop_;
   // Set while there is a loop that receives the end and reaps the process.
@@ -275,7 +285,6 @@ private:
   int looks_ = 0;                  // for its end, since its socket has ended
   std::optional<ExitStatus> how_;  // it has ended, if that is known
   std::weak_ptr<ReplicaObserver> observer_;
-  bool knows_numbers_ = true;           // the snapshot has the same pids as this process
   std::vector<SpawnRecord> survivors_;  // children that lived when it was lost; until it is reaped
   std::optional<ExitStatus> loss_;  // How it has ended without being stopped; until it is reported.
   Callback<void(const ExitStatus&)> on_lost_;

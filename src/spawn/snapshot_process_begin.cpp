@@ -21,8 +21,8 @@ void SnapshotProcess::wait_until_serving() {
   const Packet packet = wait_for_word(&report, sizeof report);
   const bool has_reported = packet.flow == IoResult::done && report.kind == ReportKind::begun;
   if (has_reported && report.code == 0) {
-    knows_numbers_ = report.pid == pid_;
-    if (!knows_numbers_) client_.translate_numbers();
+    rendezvous_->knows_numbers = report.pid == pid();
+    if (!rendezvous_->knows_numbers) client_.translate_numbers();
     return;
   }
   const std::string how = wait_for_end();
@@ -38,7 +38,7 @@ std::string SnapshotProcess::wait_for_end() {
   constexpr int patience_ms = 2000;
   Reaped how;
   for (int i = 0; i < patience_ms && !reaped_; ++i) {
-    reaped_ = ended(pid_, how);
+    reaped_ = rendezvous_->has_ended(how);
     if (!reaped_) pause_for(1);
   }
   return reaped_ ? ": " + loss_of(how).describe() : "";

@@ -2,6 +2,7 @@
 // reaped.
 // Runs in: parent.  Licence: see COPYING.
 #include "base/names.hpp"
+#include "system/process_lock.hpp"
 #include "spawn/snapshot_process.hpp"
 
 #include <sys/wait.h>
@@ -15,24 +16,28 @@ namespace {
 // A snapshot that ends by itself, with its last child, and is still to be reaped.  Its control
 // socket stays open: closing it would say that the program has ended.
 struct Abandoned {
-  pid_t pid;  // 0: it is asked for, and its number is not reported yet
+  std::shared_ptr<Rendezvous> process;  // its pid is 0: it is asked for, and not reported yet
   ControlClient client;
+  bool joined;  // its Reactor has left: the process closes the socket after its last child
 };
 
 // True once it has ended, or it is known that it never was forked.
 bool is_over(Abandoned& one) {
+  if (one.joined) return has_hung_up(one.client.fd());
+  Rendezvous& process = *one.process;
   Report report{};
-  for (IoResult flow; one.pid == 0 && (flow = one.client.take(report)) != IoResult::would_block;) {
+  for (IoResult flow;
+       process.pid() == 0 && (flow = one.client.take(report)) != IoResult::would_block;) {
     if (flow == IoResult::closed) return true;
     const bool of_it =
         report.kind == ReportKind::begun || report.kind == ReportKind::replica_forked;
-    if (of_it && report.pid > 0) one.pid = report.pid;
+    if (of_it && report.pid > 0) process.set_pid(report.pid);
   }
   Reaped how;
-  return one.pid != 0 && ended(one.pid, how);
+  return process.pid() != 0 && process.has_ended(how);
 }
 
-// Never destroyed, because objects that are destroyed last may use it.
+// Guarded by the ProcessLock.  Never destroyed, because objects that are destroyed last may use it.
 std::vector<Abandoned>& abandoned() {
   static auto* all = new std::vector<Abandoned>;
   return *all;
@@ -43,6 +48,7 @@ std::vector<Abandoned>& abandoned() {
 // ---- abandoned ----
 
 void SnapshotProcess::reap_abandoned() noexcept {
+  const ProcessLock lock;
   std::vector<Abandoned>& all = abandoned();
   for (std::size_t i = all.size(); i-- > 0;)
     if (is_over(all[i])) all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
@@ -54,18 +60,37 @@ SnapshotShared::~SnapshotShared() {
 }
 
 SnapshotProcess::~SnapshotProcess() {
-  if (!home_.is_here() || role() != Role::parent) return;
-  if (slots_) unmap_slots(slots_);
-  if ((pid_ == 0 && !client_) || reaped_) return;
+  if (!home_.is_here()) return;
+  if (joined_) leave();
+  if (joined_ || role() != Role::parent || (pid() == 0 && !client_) || reaped_) return;
   drop_spares();
   // If a child may live on, the socket stays open: its end would end the child.  So does that of a
-  // process whose number is not known.
-  const bool is_needed = !living_.only_spares() || pid_ == 0;
+  // process whose number is not known, or that other Reactors use.
+  const bool is_needed = !living_.only_spares() || pid() == 0 || rendezvous_.use_count() > 1;
   const bool will_end =
       is_needed && client_.ask(request_of(RequestKind::stop_without_reports)) && client_.idle();
-  if (!will_end && pid_ != 0) client_.close();
-  abandoned().push_back({pid_, std::move(client_)});
+  if (!will_end && pid() != 0) client_.close();
+  abandon();
+}
+
+void SnapshotProcess::abandon() {
+  release_rendezvous();
+  {
+    const ProcessLock lock;
+    abandoned().push_back({rendezvous_, std::move(client_), joined_});
+  }
   reap_abandoned();
+}
+
+void SnapshotProcess::release_rendezvous() noexcept {
+  if (rendezvous_.use_count() == 1) rendezvous_->close();
+}
+
+// The end of the socket would kill the children, which still have their time to end.
+void SnapshotProcess::leave() noexcept {
+  drop_spares();
+  if (!client_ || living_.only_spares()) return;
+  if (client_.ask(request_of(RequestKind::leave)) && client_.idle()) abandon();
 }
 
 bool SnapshotProcess::alive() const noexcept {
@@ -78,9 +103,10 @@ bool SnapshotProcess::can_be_asked() const noexcept {
 
 void SnapshotProcess::stop() noexcept {
   on_lost_ = nullptr;
-  if (!home_.is_here() || state_ != State::connected || role() != Role::parent) return;
+  if (!home_.is_here() || role() != Role::parent) return;
+  if (state_ != State::connected && !(joined_ && state_ == State::unconnected)) return;
   drop_spares();
-  ask(request_of(RequestKind::stop));
+  if (!joined_) ask(request_of(RequestKind::stop));
   state_ = State::stopped;
 }
 
@@ -164,9 +190,9 @@ Error SnapshotProcess::why_lost() const {
 bool SnapshotProcess::wait_for_status() {
   if (reaped_) return true;
   Reaped how;
-  if (pid_ != 0 && !ended(pid_, how)) return false;
+  if (pid() != 0 && !rendezvous_->has_ended(how)) return false;
   reaped_ = true;
-  if (pid_ == 0) return true;
+  if (pid() == 0) return true;
   how_ = loss_of(how);
   if (state_ == State::lost && start_error_ == 0) loss_ = how_;
   return true;
@@ -181,6 +207,7 @@ void SnapshotProcess::reap() {
   if (has_ended || ++looks_ >= most_looks) lose_children();
   if (!has_ended) return reap_event_.add_in(std::chrono::milliseconds(1));
   kill_survivors();
+  release_rendezvous();
   self_.reset();
   if (std::exchange(holds_loop_, false)) loop_->release();
   inform_observer();

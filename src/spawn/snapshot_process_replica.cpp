@@ -2,11 +2,13 @@
 // its start.
 // Runs in: parent.  Licence: see COPYING.  Manual: evparallel_protocol(7).
 #include "system/polling.hpp"
+#include "system/process_lock.hpp"
 #include "system/socket.hpp"
 #include "spawn/snapshot_process.hpp"
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 namespace evparallel::detail {
 
@@ -17,7 +19,7 @@ constexpr const char* cannot =
 
 }  // namespace
 
-// The children of a clone get other seeds than those of the original.
+// The children of a clone, or of another Reactor, get other seeds than those of the original.
 std::shared_ptr<SnapshotShared> SnapshotShared::cloned(const std::string* wanted) {
   const auto copy = std::make_shared<SnapshotShared>();
   copy->name = wanted ? *wanted : name;
@@ -26,6 +28,7 @@ std::shared_ptr<SnapshotShared> SnapshotShared::cloned(const std::string* wanted
   copy->cancel_table = cancel_table;
   copy->origin = origin ? origin : shared_from_this();
   copy->frozen = frozen;
+  const ProcessLock lock;
   copy->seed = seed_of_child(~copy->origin->seed, ++copy->origin->clones);
   copy->out_of_memory.watch();
   return copy;
@@ -40,27 +43,35 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::fork_beside(
   OwnedFd ours;
   OwnedFd theirs;
   OwnedFd slots;
+  OwnedFd served;
   if (const int error = make_pair(PairKind::packets, ours, theirs))
     throw system_error(Errc::spawn_failed, cannot, error);
+  OwnedFd sender;
+  if (const int error = make_rendezvous(served, sender))
+    throw system_error(Errc::spawn_failed, cannot, error);
+  entry->rendezvous_->socket = DupFd(std::move(sender));
   if (const int error = make_slots(slots)) throw system_error(Errc::spawn_failed, cannot, error);
-  entry->slots_ = map_slots_of(slots.get());
-  if (!entry->slots_) throw system_error(Errc::spawn_failed, cannot, ENOMEM);
+  entry->rendezvous_->slots = map_slots_of(slots.get());
+  if (!entry->rendezvous_->slots) throw system_error(Errc::spawn_failed, cannot, ENOMEM);
   entry->client_ = ControlClient(std::move(ours));
   entry->serves_ = false;
   entry->state_ = State::connected;
-  if (!entry->send_start(slots, name) ||
+  if (!entry->send_start(slots, served, name) ||
       !living.ask(request_of(RequestKind::fork_replica), std::move(theirs)))
     throw Error(Errc::overloaded, "overloaded: too many requests are waiting for the snapshot");
   living.send_now();
+  served.close();
   return entry;
 }
 
 // A new socket has room for it, unless too many descriptors are on their way.
-bool SnapshotProcess::send_start(const OwnedFd& slots, const std::string* name) {
+bool SnapshotProcess::send_start(const OwnedFd& slots, const OwnedFd& served,
+                                 const std::string* name) {
   ReplicaStart start{};
   start.renamed = name ? 1 : 0;
   if (name) name->copy(start.name, sizeof start.name - 1);
-  return send_packet(client_.fd(), &start, sizeof start, slots.get()) == IoResult::done;
+  const int along[] = {slots.get(), served.get(), rendezvous_->socket.get()};
+  return send_packet(client_.fd(), &start, sizeof start, along, std::size(along)) == IoResult::done;
 }
 
 // Without a loop nothing else would send what is queued.
@@ -75,9 +86,9 @@ void SnapshotProcess::send_now() {
 // Reports of the new process, and of the one that has forked it.
 void SnapshotProcess::take_start(const Report& report) {
   if (serves_) return;
-  if (report.pid > 0 && pid_ == 0) {
-    pid_ = report.pid;
-    make_group(pid_);
+  if (report.pid > 0 && pid() == 0) {
+    rendezvous_->set_pid(report.pid);
+    make_group(report.pid);
   }
   if (report.code != 0) {
     start_error_ = report.code;  // the end of the socket follows

@@ -4,6 +4,8 @@
 #include "snapshot/freeze_handshake.hpp"
 #include "spawn/replicas.hpp"
 
+#include <iterator>
+
 namespace evparallel::detail {
 
 namespace {
@@ -43,11 +45,17 @@ FreezeReply SnapshotProcess::wait_until_frozen() {
 void SnapshotProcess::fork_from(SnapshotProcess& first) {
   OwnedFd ours;
   OwnedFd theirs;
+  OwnedFd served;
+  OwnedFd sender;
   if (const int error = make_pair(PairKind::packets, ours, theirs)) throw no_socket(error);
-  const ForkReplicaRequest wanted{slots_};
-  const bool sent =
-      send_packet(first.client_.fd(), &wanted, sizeof wanted, theirs.get()) == IoResult::done;
+  if (const int error = make_rendezvous(served, sender)) throw no_socket(error);
+  rendezvous_->socket = DupFd(std::move(sender));
+  const ForkReplicaRequest wanted{rendezvous_->slots};
+  const int along[] = {theirs.get(), served.get(), rendezvous_->socket.get()};
+  const bool sent = send_packet(first.client_.fd(), &wanted, sizeof wanted, along,
+                                std::size(along)) == IoResult::done;
   theirs.close();
+  served.close();
   if (!sent) throw first.is_dead();
   adopt(first.wait_until_frozen().pid, std::move(ours));
   wait_until_frozen();

@@ -9,60 +9,105 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
-#include <vector>
 
 namespace evparallel::detail {
 
 namespace {
 
+// What is known of one number: the serial of the OwnedFd that has it, and the process that opened
+// it, or that it was handed over to.  One word, because threads make and close descriptors at the
+// same time.
 struct Registered {
-  std::uint32_t serial = 0;  // of the OwnedFd that has this number; 0: none
-  pid_t owner = 0;           // the process that opened it, or that it was handed over to
+  std::uint32_t serial = 0;  // 0: none
+  pid_t owner = 0;
+
+  static Registered of(std::uint64_t word) noexcept {
+    return {static_cast<std::uint32_t>(word >> 32), static_cast<pid_t>(word & UINT32_MAX)};
+  }
+  std::uint64_t word() const noexcept {
+    return std::uint64_t{serial} << 32 | static_cast<std::uint32_t>(owner);
+  }
 };
+using Entry = std::atomic<std::uint64_t>;
 
 // Indexed by number, because the kernel gives out the lowest free ones.  The numbers of a snapshot
 // and of its children are in static storage: a child writes there, and has that page to itself
 // anyway.
 constexpr std::size_t low_count = 64;
-std::array<Registered, low_count> low_numbers;
+std::array<Entry, low_count> low_numbers{};
 
-// From low_count on.  Never destroyed, because handles in static storage may outlive it otherwise.
-EVPARALLEL_EARLY std::vector<Registered>& high_numbers() {
-  static auto* numbers = new std::vector<Registered>;
-  return *numbers;
+// From low_count on: block k has the numbers from low_count << k to that of the next block.  A block
+// stays where it is, because other threads use it.  Never freed, because handles in static storage
+// may outlive it otherwise.
+std::array<std::atomic<Entry*>, register_blocks> high_numbers{};
+
+std::size_t size_of_block(std::size_t block) noexcept {
+  return low_count << block;
 }
 
-EVPARALLEL_EARLY std::size_t registered_count() noexcept {
-  return low_count + high_numbers().size();
+std::size_t block_of(std::size_t number) noexcept {
+  std::size_t block = 0;
+  while (number >= size_of_block(block + 1)) ++block;
+  return block;
 }
-EVPARALLEL_EARLY Registered& registered(std::size_t number) noexcept {
-  return number < low_count ? low_numbers[number] : high_numbers()[number - low_count];
+
+// Null: no descriptor with a number like this was registered yet.
+EVPARALLEL_EARLY Entry* entry_of(int fd) noexcept {
+  if (fd < 0) return nullptr;
+  const auto number = static_cast<std::size_t>(fd);
+  if (number < low_count) return &low_numbers[number];
+  const std::size_t block = block_of(number);
+  Entry* const entries = high_numbers[block].load(std::memory_order_acquire);
+  return entries ? entries + (number - size_of_block(block)) : nullptr;
+}
+
+// The same, and makes the block.
+EVPARALLEL_EARLY Entry& made_entry_of(int fd) noexcept {
+  if (Entry* const entry = entry_of(fd)) return *entry;
+  const std::size_t block = block_of(static_cast<std::size_t>(fd));
+  Entry* const made = new Entry[size_of_block(block)]();
+  Entry* none = nullptr;
+  if (!high_numbers[block].compare_exchange_strong(none, made)) delete[] made;
+  return *entry_of(fd);
 }
 
 EVPARALLEL_EARLY std::uint32_t next_serial() noexcept {
-  static std::uint32_t last = 0;
-  if (++last == 0) ++last;
-  return last;
+  static std::atomic<std::uint32_t> last{0};
+  std::uint32_t serial;
+  do serial = ++last;
+  while (serial == 0);
+  return serial;
 }
 
-// The entry of `fd`, if it still has this serial.  It has not if a forked copy has closed it, and
-// the number may be in use for something else by now.
-EVPARALLEL_EARLY Registered* find(int fd, std::uint32_t serial) noexcept {
-  if (!is_registered(fd)) return nullptr;
-  Registered& found = registered(static_cast<std::size_t>(fd));
-  return found.serial == serial ? &found : nullptr;
+// Whether `fd` still has this serial.  It has not if a forked copy has closed it, and the number may
+// be in use for something else by now.
+EVPARALLEL_EARLY bool holds(const Entry* entry, std::uint32_t serial, Registered& found) noexcept {
+  if (!entry) return false;
+  found = Registered::of(entry->load(std::memory_order_acquire));
+  return found.serial == serial;
+}
+
+// Calls `f` with each entry and its number.
+template <class F>
+EVPARALLEL_EARLY void for_each_entry(F f) noexcept {
+  for (std::size_t i = 0; i < low_count; ++i) f(static_cast<int>(i), low_numbers[i]);
+  for (std::size_t block = 0; block < register_blocks; ++block) {
+    Entry* const entries = high_numbers[block].load(std::memory_order_acquire);
+    for (std::size_t i = 0; entries && i < size_of_block(block); ++i)
+      f(static_cast<int>(size_of_block(block) + i), entries[i]);
+  }
 }
 
 }  // namespace
 
 EVPARALLEL_EARLY OwnedFd::OwnedFd(int fd) noexcept : fd_(fd) {
   if (fd < 0) return;
-  const auto index = static_cast<std::size_t>(fd);
-  if (registered_count() <= index) high_numbers().resize(index);
   serial_ = next_serial();
-  registered(index) = {serial_, ::getpid()};
+  made_entry_of(fd).store(Registered{serial_, ::getpid()}.word(), std::memory_order_release);
 }
 
 EVPARALLEL_EARLY OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
@@ -76,43 +121,44 @@ EVPARALLEL_EARLY OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
 
 EVPARALLEL_EARLY void OwnedFd::reset() noexcept {
   if (fd_ < 0) return;
-  const Registered* found = find(fd_, serial_);
-  if (found && found->owner == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
+  Registered found;
+  if (holds(entry_of(fd_), serial_, found) && found.owner == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
   close();
 }
 
+// It leaves the register first: after close(2) another thread may get its number.
 EVPARALLEL_EARLY void OwnedFd::close() noexcept {
   if (fd_ < 0) return;
-  if (Registered* found = find(fd_, serial_)) {
-    *found = {};
+  Entry* const entry = entry_of(fd_);
+  if (Registered found; holds(entry, serial_, found)) {
+    entry->store(0, std::memory_order_release);
     ::close(fd_);
   }
   fd_ = -1;
 }
 
-EVPARALLEL_EARLY void close_registered_except(int keep, int keep_too) noexcept {
+EVPARALLEL_EARLY void close_registered_except(std::initializer_list<int> kept) noexcept {
   const pid_t self = ::getpid();
-  for (std::size_t i = 0; i < registered_count(); ++i) {
-    const int fd = static_cast<int>(i);
-    Registered& number = registered(i);
-    if (number.serial == 0) continue;
-    if (fd == keep || fd == keep_too) {
-      number.owner = self;
-      continue;
+  for_each_entry([self, kept](int fd, Entry& entry) {
+    const Registered found = Registered::of(entry.load(std::memory_order_relaxed));
+    if (found.serial == 0) return;
+    if (std::find(kept.begin(), kept.end(), fd) != kept.end()) {
+      entry.store(Registered{found.serial, self}.word(), std::memory_order_relaxed);
+      return;
     }
-    number = {};
+    entry.store(0, std::memory_order_relaxed);
     ::syscall(SYS_close, fd);  // by number: see unblock_all_signals() in fork.cpp
-  }
+  });
 }
 
 EVPARALLEL_EARLY bool is_registered(int fd) noexcept {
-  const auto index = static_cast<std::size_t>(fd);
-  return fd >= 0 && index < registered_count() && registered(index).serial != 0;
+  const Entry* const entry = entry_of(fd);
+  return entry && Registered::of(entry->load(std::memory_order_acquire)).serial != 0;
 }
 
-RegisterMemory register_memory() noexcept {
-  const std::vector<Registered>& numbers = high_numbers();
-  return {numbers.data(), numbers.size() * sizeof(Registered)};
+RegisterMemory register_memory(std::size_t block) noexcept {
+  const Entry* const entries = high_numbers[block].load(std::memory_order_acquire);
+  return {entries, entries ? size_of_block(block) * sizeof(Entry) : 0};
 }
 
 }  // namespace evparallel::detail

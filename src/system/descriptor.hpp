@@ -2,11 +2,12 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 //
 // With the register, a forked process can close every descriptor of the library and none of the
-// program.
+// program.  Threads may make and close different descriptors at the same time.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <utility>
 
 namespace evparallel::detail {
@@ -40,6 +41,7 @@ class DupFd {
 public:
   DupFd() noexcept = default;
   explicit DupFd(int fd) noexcept : copy_(fd) {}  // takes ownership; -1: none
+  explicit DupFd(OwnedFd&& copy) noexcept : copy_(std::move(copy)) {}
   DupFd(DupFd&&) noexcept = default;
   DupFd& operator=(DupFd&& other) noexcept {
     if (this != &other) {
@@ -53,24 +55,26 @@ public:
   int get() const noexcept { return copy_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(copy_); }
   void close() noexcept { copy_.close(); }
+  // Nobody else uses it.
+  OwnedFd take() noexcept { return std::move(copy_); }
 
 private:
   OwnedFd copy_;
 };
 
-// For a process that the library has forked: closes every registered descriptor except these two
-// (-1: none), without a shutdown, and removes it from the register.  The two belong to this process
-// from now on.  An object that held a closed descriptor may still be destroyed, even if its number
+// For a process that the library has forked: closes every registered descriptor except these,
+// without a shutdown, and removes it from the register.  These belong to this process from now on.  An object that held a closed descriptor may still be destroyed, even if its number
 // is in use again by then.
-void close_registered_except(int keep, int keep_too) noexcept;
+void close_registered_except(std::initializer_list<int>) noexcept;
 
 bool is_registered(int fd) noexcept;
 
-// The memory of the register, which is written whenever a descriptor is made or closed.
+// The memory of the register, which is written whenever a descriptor is made or closed, in blocks.
+constexpr std::size_t register_blocks = 25;
 struct RegisterMemory {
-  const void* from;
+  const void* from;  // null: there is no such block
   std::size_t size;
 };
-RegisterMemory register_memory() noexcept;
+RegisterMemory register_memory(std::size_t block) noexcept;
 
 }  // namespace evparallel::detail

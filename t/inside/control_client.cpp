@@ -54,7 +54,8 @@ void child_main(ChildArgs&& spawn) {
 
 void become_server(void* argument) {
   ServerStart& start = *static_cast<ServerStart*>(argument);
-  close_registered_except(start.control.get(), -1);
+  close_registered_except(
+      {start.control.get(), start.rendezvous.get(), start.rendezvous_child.get()});
   set_role(Role::snapshot);
   serve(std::move(start));
 }
@@ -67,12 +68,16 @@ public:
     OwnedFd ours;
     if (make_pair(PairKind::packets, ours, start.control) != 0)
       throw std::runtime_error("no socket pair");
+    if (make_rendezvous(start.rendezvous, start.rendezvous_child) != 0)
+      throw std::runtime_error("no rendezvous socket");
     start.slots = map_slots();
     start.cancel_table = CancelTable::map();
     start.program = Program::here();
     start.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
     start.control.close();
+    start.rendezvous.close();
+    start.rendezvous_child.close();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;

@@ -242,7 +242,8 @@ struct Start {
 
 void become_server(void* argument) {
   Start& start = *static_cast<Start*>(argument);
-  close_registered_except(start.server.control.get(), -1);
+  close_registered_except({start.server.control.get(), start.server.rendezvous.get(),
+                           start.server.rendezvous_child.get()});
   set_role(Role::snapshot);
   if (start.prepare) start.prepare();
   serve(std::move(start.server));
@@ -256,6 +257,8 @@ public:
     start.prepare = prepare;
     if (make_pair(PairKind::packets, control, start.server.control) != 0)
       throw std::runtime_error("no socket pair");
+    if (make_rendezvous(start.server.rendezvous, start.server.rendezvous_child) != 0)
+      throw std::runtime_error("no rendezvous socket");
     slots = map_slots();
     start.server.slots = slots;
     start.server.cancel_table = CancelTable::map();
@@ -263,6 +266,8 @@ public:
     start.server.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
     start.server.control.close();
+    start.server.rendezvous.close();
+    start.server.rendezvous_child.close();
     if (forked.pid < 0) throw std::runtime_error("no fork");
     make_group(forked.pid);
     pid = forked.pid;
@@ -276,9 +281,15 @@ public:
     if (make_pair(PairKind::packets, control, theirs) != 0 || make_slots(file) != 0)
       throw std::runtime_error("no socket pair or no slots");
     slots = map_slots_of(file.get());
+    OwnedFd served;
+    OwnedFd sender;
+    if (make_rendezvous(served, sender) != 0) throw std::runtime_error("no rendezvous socket");
     const ReplicaStart start{};
+    const int along[] = {file.get(), served.get(), sender.get()};
     if (sent != Sent::nothing)
-      send_packet(control.get(), &start, sizeof start, sent == Sent::all ? file.get() : -1);
+      send_packet(control.get(), &start, sizeof start, along, sent == Sent::all ? 3 : 0);
+    served.close();
+    sender.close();
     Request request{};
     request.kind = RequestKind::fork_replica;
     if (!living.send(request, theirs.get())) throw std::runtime_error("it takes no request");
@@ -289,6 +300,14 @@ public:
       if (report.kind == ReportKind::replica_forked) birth = report;
     }
     pid = birth.pid;
+  }
+  // Another Reactor of the program that `snapshot` belongs to.
+  Far(const Far& snapshot, const OwnedFd& door) : slots(snapshot.slots) {
+    OwnedFd theirs;
+    if (make_pair(PairKind::packets, control, theirs) != 0 ||
+        send_packet(door.get(), "k", 1, theirs.get()) != IoResult::done)
+      throw std::runtime_error("no connection");
+    theirs.close();
   }
   Far(const Far&) = delete;
   Far& operator=(const Far&) = delete;
@@ -726,9 +745,9 @@ BOOST_AUTO_TEST_CASE(a_spawn_with_a_wrong_number_of_descriptors_fails) {
 // list.
 BOOST_AUTO_TEST_CASE(the_snapshot_keeps_none_of_four_descriptors_without_room) {
   Far far([] {
-    int free[6];  // three that the snapshot opens at its start, and three of four
+    int free[4];  // one that the snapshot opens at its start, and three of four
     for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
-    const rlimit tight{static_cast<rlim_t>(free[5]) + 1, static_cast<rlim_t>(free[5]) + 1};
+    const rlimit tight{static_cast<rlim_t>(free[3]) + 1, static_cast<rlim_t>(free[3]) + 1};
     for (const int fd : free) ::close(fd);
     ::setrlimit(RLIMIT_NOFILE, &tight);
   });
@@ -750,10 +769,9 @@ BOOST_AUTO_TEST_CASE(the_snapshot_keeps_none_of_four_descriptors_without_room) {
 BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails_the_spawn) {
   Far far([] {
     // There is room for the descriptors that the snapshot opens at its start, and no more.
-    int free[3];
-    for (int& fd : free) fd = ::open("/dev/null", O_RDONLY);
-    const rlimit tight{static_cast<rlim_t>(free[2]) + 1, static_cast<rlim_t>(free[2]) + 1};
-    for (const int fd : free) ::close(fd);
+    const int free = ::open("/dev/null", O_RDONLY);
+    const rlimit tight{static_cast<rlim_t>(free) + 1, static_cast<rlim_t>(free) + 1};
+    ::close(free);
     ::setrlimit(RLIMIT_NOFILE, &tight);
   });
   for (int i = 0; i < 3; ++i) {
@@ -1459,6 +1477,7 @@ OwnedFd door_of(const Kid& kid) {
 
 }  // namespace
 
+// It is neither the program nor a child of the snapshot: another process of the program.
 BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
   Far far;
   const Kid kid = far.spawn();
@@ -1467,11 +1486,13 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     OwnedFd ours;
     OwnedFd theirs;
     BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
-    const char byte = 0;
     Request request{};
     request.kind = RequestKind::stop;
     send_packet(ours.get(), &request, sizeof request, -1);
-    BOOST_REQUIRE((send_packet(rendezvous.get(), &byte, 1, theirs.get()) == IoResult::done));
+    const pid_t stranger = ::fork();
+    if (stranger == 0)
+      ::_exit(send_packet(rendezvous.get(), "k", 1, theirs.get()) == IoResult::done ? 0 : 1);
+    BOOST_REQUIRE(end_of(stranger) == 0);
     theirs.close();
     Report reported{};
     BOOST_REQUIRE(is_ready(ours.get()));
@@ -1480,6 +1501,54 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     BOOST_TEST(reported.id == no_spawn);
     BOOST_TEST(sees_end(ours));
   }
+  BOOST_TEST(far.works());
+  rendezvous.close();
+}
+
+// A thread of the program with a Reactor of its own.
+BOOST_AUTO_TEST_CASE(another_reactor_of_the_program_has_children_of_its_own) {
+  Far far;
+  const Kid kid = far.spawn();
+  OwnedFd rendezvous = door_of(kid);
+  {
+    Far other(far, rendezvous);
+    BOOST_TEST(other.works());
+    const Kid its = other.spawn();
+    BOOST_TEST(its.ask(echo) == echo);
+    // It knows no child of the first one, and cannot stop the snapshot.
+    other.kill(kid, SIGKILL);
+    other.stop();
+    BOOST_TEST(other.works());
+    BOOST_TEST(kid.ask(echo) == echo);
+    other.control.reset();
+    BOOST_TEST(sees_end(its.socket));
+  }
+  BOOST_TEST(kid.ask(echo) == echo);
+  BOOST_TEST(far.works());
+  rendezvous.close();
+}
+
+BOOST_AUTO_TEST_CASE(children_of_a_reactor_that_has_left_have_their_time) {
+  Far far;
+  const Kid kid = far.spawn();
+  OwnedFd rendezvous = door_of(kid);
+  Far other(far, rendezvous);
+  const Kid first = other.spawn();
+  const Kid second = other.spawn();
+  Request request{};
+  request.kind = RequestKind::leave;
+  BOOST_REQUIRE(other.send(request));
+  BOOST_TEST(far.works());
+  BOOST_TEST(first.ask(echo) == echo);
+  first.order(leave, 0);
+  BOOST_TEST(sees_end(first.socket));
+  BOOST_TEST(second.ask(echo) == echo);
+  BOOST_TEST(other.says_nothing());
+  second.order(leave, 0);
+  BOOST_TEST(other.is_over());  // without a report about either
+  Far later(far, rendezvous);
+  BOOST_REQUIRE(later.send(request));
+  BOOST_TEST(later.is_over());
   BOOST_TEST(far.works());
   rendezvous.close();
 }

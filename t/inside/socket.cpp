@@ -643,15 +643,15 @@ BOOST_AUTO_TEST_CASE(a_fork_closes_registered_descriptors) {
   const int of_the_program = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   const int status = in_copy([&] {
     const int closed[] = {pair.one.get(), pair.other.get()};
-    close_registered_except(kept.one.get(), kept.other.get());
+    close_registered_except({kept.one.get(), kept.other.get()});
     for (const int fd : closed)
       if (is_open(fd) || is_registered(fd)) return 1;
     if (!is_open(of_the_program) || !is_open(STDERR_FILENO)) return 2;
     if (!is_open(kept.one.get()) || !is_open(kept.other.get())) return 3;
     if (!is_registered(kept.one.get()) || !is_registered(kept.other.get())) return 4;
-    close_registered_except(kept.one.get(), -1);
+    close_registered_except({kept.one.get()});
     if (!is_open(kept.one.get()) || is_open(kept.other.get())) return 5;
-    close_registered_except(-1, -1);
+    close_registered_except({});
     return is_open(kept.one.get()) ? 6 : 0;
   });
   BOOST_TEST(status == 0);
@@ -667,7 +667,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_foreign_descriptor) {
   Pair dropped = pair_of(PairKind::stream);
   Pair assigned = pair_of(PairKind::stream);
   const int status = in_copy([&] {
-    close_registered_except(-1, -1);
+    close_registered_except({});
     const int numbers[] = {pair.one.get(), pair.other.get(), dropped.one.get(), assigned.one.get()};
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return 1;
@@ -694,7 +694,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_does_not_close_a_later_descriptor) {
   Pair dropped = pair_of(PairKind::stream);
   const int status = in_copy([&] {
     const int numbers[] = {pair.one.get(), pair.other.get(), dropped.one.get()};
-    close_registered_except(-1, -1);
+    close_registered_except({});
     std::vector<Pair> later;
     for (int i = 0; i < 3; ++i) later.push_back(pair_of(PairKind::stream));
     for (const int number : numbers)
@@ -738,7 +738,7 @@ BOOST_AUTO_TEST_CASE(an_inherited_object_is_closed_and_not_shut_down) {
 BOOST_AUTO_TEST_CASE(a_fork_shuts_down_the_descriptor_it_keeps) {
   Pair pair = pair_of(PairKind::stream);
   const int status = in_copy([&] {
-    close_registered_except(pair.one.get(), -1);
+    close_registered_except({pair.one.get()});
     pair.one.reset();
     return 0;
   });

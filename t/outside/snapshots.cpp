@@ -141,7 +141,7 @@ BOOST_AUTO_TEST_CASE(two_reactors_in_succession_may_use_three_snapshots) {
   testing::close_abandoned();
 }
 
-BOOST_AUTO_TEST_CASE(several_snapshots_may_have_one_reactor_each) {
+BOOST_AUTO_TEST_CASE(several_snapshots_may_have_several_reactors) {
   {
     par::Snapshot first = taken_at(100);
     par::Snapshot second = taken_at(200);
@@ -149,9 +149,8 @@ BOOST_AUTO_TEST_CASE(several_snapshots_may_have_one_reactor_each) {
     par::Reactor other;
     auto f = par::run(one, moment_plus, in(first));
     auto g = par::run(other, moment_plus, in(second));
-    BOOST_TEST(misuse_of([&] {
-                 static_cast<void>(par::run(one, moment_plus, in(second)));
-               }).find("only one can use it at a time") != std::string::npos);
+    auto h = par::run(one, moment_plus, in(second));
+    BOOST_TEST(ask(one, h, 7) == 207);
     for (int x = 0; x < 3; ++x) {
       BOOST_TEST(ask(one, f, x) == 100 + x);
       BOOST_TEST(ask(other, g, x) == 200 + x);
