@@ -8,9 +8,11 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/error_code.hpp>
+#include <asio/io_context.hpp>
 #include <asio/posix/basic_stream_descriptor.hpp>
 
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 namespace evparallel {
@@ -26,6 +28,9 @@ class AsioReactor {
 public:
   // Fails: std::system_error.
   explicit AsioReactor(const Executor& executor) : state_(std::make_shared<State>(executor)) {
+    // Another executor may be, or may contain, a strand.
+    constexpr bool has_one_thread = std::is_same_v<Executor, asio::io_context::executor_type>;
+    if constexpr (!has_one_thread) state_->loop->bind_to_no_thread();
     wait(state_);
   }
   AsioReactor(AsioReactor&&) noexcept = default;

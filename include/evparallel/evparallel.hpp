@@ -15,7 +15,8 @@
 // - Arguments that are passed by reference must live until the call returns; callbacks and values
 //   are moved in.
 // - Callbacks run from the loop only, never from inside the call that set or caused them.
-// - A Reactor is used by one thread; only Reactor::post and a Hold may be used by others.
+// - A Reactor and its handles are used by one thread; other threads may call Reactor::post, hold and
+//   stop, and drop handles.  Each thread may have a Reactor of its own.
 // - Misuse is std::logic_error, at the call; an error in set-up throws Error; each later error is
 //   delivered in a Result or to on_error, exactly once.
 #pragma once

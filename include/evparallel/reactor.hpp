@@ -191,6 +191,12 @@ public:
   // Fails: as run().
   void poll();
 
+  // For a program whose threads take turns in using it, as the threads of a strand do: from now on it
+  // belongs to no thread, and the program makes sure that never two use it, or a handle of it, at the
+  // same time.
+  // Fails: std::logic_error in another thread than the one that has used it.
+  void bind_to_no_thread();
+
   // Never fires early, even if the callback that sets it has taken long.  The callback is void(), or
   // void(Timer&): a handle of its own, whose end cancels nothing.
   [[nodiscard]] Timer after(duration, detail::TimerCallback);

@@ -100,7 +100,8 @@ void Loop::join_loops() {
     if (loop->base_ != base_) continue;
     if (loop->thread_.load(std::memory_order_relaxed)) {
       if (!loop->in_its_thread()) loop->refuse_thread();
-      take_over_thread();
+      thread_number_ = loop->thread_number_;
+      thread_.store(loop->thread_.load(std::memory_order_relaxed), std::memory_order_relaxed);
     }
     next_on_base_ = std::exchange(loop->next_on_base_, this);
     break;
@@ -138,6 +139,17 @@ void Loop::refuse_thread() const {
       " uses a Reactor, or a handle of it, that belongs to thread " +
       std::to_string(thread_number_) +
       ": use Reactor::post() to run something there, or give each thread a Reactor of its own");
+}
+
+const char Loop::any_thread = 0;
+
+void Loop::bind_to_no_thread() {
+  check_thread();
+  Loop* loop = this;
+  do {
+    loop->thread_.store(&any_thread, std::memory_order_relaxed);
+    loop = loop->next_on_base_;
+  } while (loop != this);
 }
 
 void Loop::take_over_thread() noexcept {

@@ -132,8 +132,11 @@ public:
     if (!in_its_thread()) bind_to_thread();
   }
   bool in_its_thread() const noexcept {
-    return thread_.load(std::memory_order_relaxed) == this_thread();
+    const void* const thread = thread_.load(std::memory_order_relaxed);
+    return thread == this_thread() || thread == &any_thread;
   }
+  // From now on each thread counts as that of the loop.  Fails: std::logic_error in another thread.
+  void bind_to_no_thread();
   // Any thread: calls `f` in the thread of the loop, at once if this is that thread.  Once the loop
   // is closed it calls `f` at once in any thread, one at a time.  If the loop is closed before it
   // has called `f`, then `f` is destroyed without a call.
@@ -261,8 +264,9 @@ private:
   bool parted_ = false;         // its base has an event queue of its own there
   Loop* next_ = nullptr;        // of all loops of this process
   Loop* next_on_base_;          // of those on the same base, in a ring; they are of one thread
-  std::atomic<const void*> thread_{
-      nullptr};              // this_thread() of the thread that uses it; null: none
+  static const char any_thread;
+  // this_thread() of the thread that uses it; null: none; the address of any_thread: any
+  std::atomic<const void*> thread_{nullptr};
   pid_t thread_number_ = 0;  // guarded by the ProcessLock
   std::atomic<bool> stop_posted_{false};
   std::atomic<bool> closed_{false};

@@ -238,6 +238,10 @@ void Reactor::poll() {
   loop_->poll();
 }
 
+void Reactor::bind_to_no_thread() {
+  loop_->bind_to_no_thread();
+}
+
 void Reactor::stop() noexcept {
   loop_->stop();
 }

@@ -176,6 +176,7 @@ std::string name_of(RequestKind kind) {
     case RequestKind::stop_without_reports: return "stop_without_reports";
     case RequestKind::kill_if_not_started: return "kill_if_not_started";
     case RequestKind::fork_replica: return "fork_replica";
+    case RequestKind::leave: return "leave";
   }
   return {};
 }

@@ -211,7 +211,7 @@ namespace {
 // Fills the table until no call can get an entry, wherever its probe begins.
 class FullTable {
 public:
-  FullTable() : table_(par::Replicas::choose(nullptr)->cancel_table()) {
+  FullTable() : table_(par::default_snapshot().replicas()->cancel_table()) {
     const std::uint64_t owner = par::CancelTable::new_owner();
     std::uint64_t call = 0;
     for (int refused = 0; refused < 1000000; ++refused)

@@ -814,6 +814,26 @@ BOOST_AUTO_TEST_CASE(reactors_on_one_base_belong_to_one_thread) {
   BOOST_TEST(names_this_thread(misuse_elsewhere([&] { second.run(); })));
 }
 
+BOOST_AUTO_TEST_CASE(threads_take_turns_with_a_reactor_that_is_bound_to_none) {
+  {
+    par::Snapshot snapshot;
+    par::Reactor loop;
+    loop.bind_to_no_thread();
+    std::optional<par::Remote<int(int)>> f;
+    int sum = 0;
+    in_a_thread([&] { f.emplace(par::run(loop, twice, in(snapshot))); });
+    in_a_thread([&] { (*f)(1, [&](par::Result<int> r) { sum += r.value(); }); });
+    in_a_thread([&] { loop.run(); });
+    BOOST_TEST(sum == 2);
+    BOOST_TEST(f->wait(2).value() == 4);
+    in_a_thread([&] { f.reset(); });
+  }
+  testing::close_abandoned();
+  par::Reactor bound;
+  bound.run();
+  BOOST_TEST(names_this_thread(misuse_elsewhere([&] { bound.bind_to_no_thread(); })));
+}
+
 // Many threads open and close descriptors of the library: reactors, sockets of children.
 BOOST_AUTO_TEST_CASE(threads_make_and_destroy_reactors_at_once) {
   const std::size_t before = testing::count_descriptors();
