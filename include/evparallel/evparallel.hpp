@@ -11,12 +11,13 @@
 //
 // Rules that the other headers do not repeat:
 // - Snapshot, Process, Remote, Timer and Watch own what they refer to and are move-only; Pipe,
-//   Reply and Call are handles that may be copied.
+//   Reply and Call are handles that may be copied, and so are those of a ReactorThread.
 // - Arguments that are passed by reference must live until the call returns; callbacks and values
 //   are moved in.
 // - Callbacks run from the loop only, never from inside the call that set or caused them.
 // - A Reactor and its handles are used by one thread; other threads may call Reactor::post, hold and
-//   stop, and drop handles.  Each thread may have a Reactor of its own.
+//   stop, and drop handles.  Each thread may have a Reactor of its own; any thread may use a
+//   ReactorThread and its handles.
 // - Misuse is std::logic_error, at the call; an error in set-up throws Error; each later error is
 //   delivered in a Result or to on_error, exactly once.
 #pragma once
@@ -45,6 +46,7 @@
 #include <evparallel/process.hpp>
 #include <evparallel/progress.hpp>
 #include <evparallel/reactor.hpp>
+#include <evparallel/reactor_thread.hpp>
 #include <evparallel/result.hpp>
 #include <evparallel/run.hpp>
 #include <evparallel/shared_bytes.hpp>

@@ -104,33 +104,47 @@ private:
 
 namespace detail {
 
+// The results of a map, in the order of its items.
+template <class Inc>
+class CollectedResults {
+public:
+  void add(std::size_t index, Result<Inc>&& result) {
+    if (index >= results_.size()) results_.resize(index + 1);
+    results_[index].emplace(std::move(result));
+  }
+  std::vector<Result<Inc>> take() {
+    const Error none(Errc::cancelled, "cancelled: the map ended before this item was answered");
+    std::vector<Result<Inc>> results;
+    results.reserve(results_.size());
+    for (std::optional<Result<Inc>>& result : results_)
+      results.push_back(result ? std::move(*result) : Result<Inc>(none));
+    return results;
+  }
+
+private:
+  std::vector<std::optional<Result<Inc>>> results_{};
+};
+
 // Runs the loop until a map is over; `begin` starts the map with the callbacks that it gets.
 template <class Inc, class Begin>
 std::vector<Result<Inc>> wait_for_map(LoopRunner& loop, MapOptions& options, Begin begin) {
   struct Waiting {
     bool done = false;
-    std::vector<std::optional<Result<Inc>>> results;
+    CollectedResults<Inc> results;
   };
   loop.check_can_run();
   const auto waiting = std::make_shared<Waiting>();
-  const MapHandle map = begin(
-      [waiting](std::size_t index, Result<Inc> result) {
-        if (index >= waiting->results.size()) waiting->results.resize(index + 1);
-        waiting->results[index].emplace(std::move(result));
-      },
-      [waiting](const MapSummary&) { waiting->done = true; }, std::move(options));
+  const MapHandle map =
+      begin([waiting](std::size_t index,
+                      Result<Inc> result) { waiting->results.add(index, std::move(result)); },
+            [waiting](const MapSummary&) { waiting->done = true; }, std::move(options));
   try {
     if (!loop.run_until(waiting->done)) map.cancel();
   } catch (...) {
     map.cancel();
     throw;
   }
-  const Error none(Errc::cancelled, "cancelled: the map ended before this item was answered");
-  std::vector<Result<Inc>> results;
-  results.reserve(waiting->results.size());
-  for (std::optional<Result<Inc>>& result : waiting->results)
-    results.push_back(result ? std::move(*result) : Result<Inc>(none));
-  return results;
+  return waiting->results.take();
 }
 
 // ---- the source of items ----

@@ -41,6 +41,29 @@ protected:
 
 EVPARALLEL_API std::shared_ptr<RemoteInterface> start_remote(Reactor&, const Task&, const Options&);
 
+// A remote function: its type, its codecs, and the task of its child.
+template <class F, class IncIo, class OutIo>
+struct RemoteFunction {
+  using S = Shape<F>;
+  using signature = typename S::signature;
+  using Type = CallType<signature, IncIo, OutIo>;
+
+  static constexpr auto codecs() noexcept { return Type::codecs(); }
+  static Task task(const F& f) {
+    using Inc = typename S::Inc;
+    using IncCodec = typename Type::IncCodec;
+    using Args = typename Type::ArgumentsCodec;
+    Task::Entry entry;
+    if constexpr (is_coroutine<typename S::Result>)
+      entry = &CoroutineEntry<typename S::Result>::template answer_calls<F, IncCodec, Args>;
+    else if constexpr (S::replies_later)
+      entry = &run_later_entry<F, Inc, IncCodec, Args>;
+    else
+      entry = &run_entry<F, Inc, IncCodec, Args>;
+    return make_task(f, entry, S::replies_later);
+  }
+};
+
 }  // namespace detail
 
 template <class Signature>
@@ -98,28 +121,17 @@ public:
 };
 
 // Makes f a remote function: f is Inc(Args...), or asynchronous: void(Args..., Reply<Inc>), or a
-// coroutine: Task<Inc>(Args...).  Its child is forked now.  Codecs: of the answer, then of each of the arguments; Io if none is named.
+// coroutine: Task<Inc>(Args...).  Its child is forked now.  Codecs: of the answer, then of each of
+// the arguments; Io if none is named.
 // If f is in a library that was loaded after the snapshot was taken, each call fails with
 // Error{unknown_function}.
 // Fails: Error{no_snapshot}, Error{spawn_failed} (no descriptors); std::logic_error for a callable
 // that cannot be sent.
 template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
 [[nodiscard]] auto run(Reactor& reactor, F f, const Options& options = {}) {
-  using S = detail::Shape<F>;
-  using Inc = typename S::Inc;
-  using Type = detail::CallType<typename S::signature, IncIo, OutIo>;
-  using IncCodec = typename Type::IncCodec;
-  using Args = typename Type::ArgumentsCodec;
-  detail::Task::Entry entry;
-  if constexpr (detail::is_coroutine<typename S::Result>)
-    entry = &detail::CoroutineEntry<typename S::Result>::template answer_calls<F, IncCodec, Args>;
-  else if constexpr (S::replies_later)
-    entry = &detail::run_later_entry<F, Inc, IncCodec, Args>;
-  else
-    entry = &detail::run_entry<F, Inc, IncCodec, Args>;
-  return Remote<typename S::signature>(
-      detail::start_remote(reactor, detail::make_task(f, entry, S::replies_later), options),
-      Type::codecs());
+  using R = detail::RemoteFunction<F, IncIo, OutIo>;
+  return Remote<typename R::signature>(detail::start_remote(reactor, R::task(f), options),
+                                       R::codecs());
 }
 
 // The same with codecs that are templates, run<RawIo>(...), or one of them.

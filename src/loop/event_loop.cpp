@@ -292,11 +292,16 @@ void Loop::run_posted() {
 }
 
 void Loop::clear_posted() noexcept {
-  PostedQueue::Callbacks posted;
+  PostedQueue::Left left;
   if (!inherited_)
-    posted = posted_.close();
-  else if (!posted_.take_inherited(posted))
+    left = posted_.close();
+  else if (!posted_.close_inherited(left))
     new std::shared_ptr<Loop>(shared_from_this());  // leaked: nothing may destroy the queue
+}
+
+// As at the end of the loop, but it may turn on.
+void Loop::refuse_posts() noexcept {
+  const PostedQueue::Left left = posted_.refuse();
 }
 
 void Loop::release_from_outside() noexcept {

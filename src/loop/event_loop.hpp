@@ -201,6 +201,8 @@ public:
   void defer(Callback<void()>);
   // Any thread.
   void post(Callback<void()>);
+  PostedQueue& posted() noexcept { return posted_; }
+  void refuse_posts() noexcept;
   void on_exception(Callback<void(std::exception_ptr)> callback) {
     on_exception_.set(std::move(callback));
   }

@@ -18,13 +18,38 @@ int PostedQueue::open() noexcept {
   return wake_ ? 0 : errno;
 }
 
+// Requires: the lock.
+void PostedQueue::add(Callback<void()> callback) {
+  left_.posted.push_back(std::move(callback));
+  has_posted_ = true;
+  wake();
+}
+
 bool PostedQueue::push(Callback<void()>& callback) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (closed_) return false;
-  posted_.push_back(std::move(callback));
-  has_posted_ = true;
-  wake();
+  add(std::move(callback));
   return true;
+}
+
+bool PostedQueue::post(Callback<void()>& callback) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (refuses_) return false;
+  add(std::move(callback));
+  return true;
+}
+
+std::optional<LoopAddress::Place> PostedQueue::keep(std::unique_ptr<WaitingCallback> waiting) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (refuses_) return std::nullopt;
+  return left_.waiting.insert(left_.waiting.end(), std::move(waiting));
+}
+
+void PostedQueue::pass(LoopAddress::Place place, Callback<void(WaitingCallback&)> value) {
+  const std::lock_guard<std::mutex> guard(lock_);
+  if (refuses_) return;
+  add([waiting = std::move(*place), value = std::move(value)]() mutable { value(*waiting); });
+  left_.waiting.erase(place);
 }
 
 void PostedQueue::wake() noexcept {
@@ -37,29 +62,36 @@ PostedQueue::Callbacks PostedQueue::take() {
   if (::read(wake_.get(), &count, sizeof count) < 0 && empty()) return {};
   const std::lock_guard<std::mutex> guard(lock_);
   has_posted_ = false;
-  return std::exchange(posted_, {});
-}
-
-PostedQueue::Callbacks PostedQueue::close() {
-  const std::lock_guard<std::mutex> guard(lock_);
-  closed_ = true;
-  has_posted_ = false;
-  return std::exchange(posted_, {});
+  return std::exchange(left_.posted, {});
 }
 
 void PostedQueue::put_back(Callbacks&& callbacks) {
   const std::lock_guard<std::mutex> guard(lock_);
-  posted_.insert(posted_.begin(), std::make_move_iterator(callbacks.begin()),
-                 std::make_move_iterator(callbacks.end()));
+  left_.posted.insert(left_.posted.begin(), std::make_move_iterator(callbacks.begin()),
+                      std::make_move_iterator(callbacks.end()));
   has_posted_ = true;
   wake();
 }
 
-bool PostedQueue::take_inherited(Callbacks& callbacks) {
+PostedQueue::Left PostedQueue::refuse() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  refuses_ = true;
+  has_posted_ = false;
+  return std::exchange(left_, {});
+}
+
+PostedQueue::Left PostedQueue::close() {
+  const std::lock_guard<std::mutex> guard(lock_);
+  refuses_ = closed_ = true;
+  has_posted_ = false;
+  return std::exchange(left_, {});
+}
+
+bool PostedQueue::close_inherited(Left& left) {
   const std::unique_lock<std::mutex> guard(lock_, std::try_to_lock);
   if (!guard) return false;
-  closed_ = true;
-  callbacks.swap(posted_);
+  refuses_ = closed_ = true;
+  std::swap(left, left_);
   return true;
 }
 

@@ -5,42 +5,59 @@
 #include "system/descriptor.hpp"
 
 #include <evparallel/callback.hpp>
+#include <evparallel/detail/loop_address.hpp>
 
 #include <atomic>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <optional>
 
 namespace evparallel::detail {
 
-// Thread-safe: push() and wake() may be called in any thread, the others in that of the loop.
+// Thread-safe: push(), keep(), pass() and wake() may be called in any thread, the others in that
+// of the loop.
 class PostedQueue {
 public:
   using Callbacks = std::deque<Callback<void()>>;
+  // Callbacks that are not called, in the order in which they are to be destroyed.
+  struct Left {
+    Callbacks posted;
+    WaitingCallbacks waiting;
+  };
 
   // Fails: returns an errno.
   int open() noexcept;
   // Readable when there is something to do.
   int fd() const noexcept { return wake_.get(); }
-  // False, and nothing is taken: it is closed.
-  bool push(Callback<void()>&);
+  // Returns false, and leaves the callback, after close().
+  bool push(Callback<void()>& callback);
+  // See LoopAddress.  Returns false also after refuse().
+  bool post(Callback<void()>& callback);
+  std::optional<LoopAddress::Place> keep(std::unique_ptr<WaitingCallback>);
+  void pass(LoopAddress::Place, Callback<void(WaitingCallback&)> value);
   void wake() noexcept;
   bool empty() const noexcept { return !has_posted_; }
   // Removes all callbacks.
   Callbacks take();
   // Puts back the ones that did not run: they are the next.
   void put_back(Callbacks&&);
-  // The same as take(), and push() takes nothing from now on.
-  Callbacks close();
-  // The same in a process that the program has forked.  Returns false, and takes nothing,
-  // if a thread held the lock at the fork: that thread does not exist here, and the queue may be
-  // half changed.
-  bool take_inherited(Callbacks&);
+  // From now on post() and keep() take nothing.  Returns what is left.
+  Left refuse();
+  // The same, and push() takes nothing either.
+  Left close();
+  // The same in a process that the program has forked.  Returns false, and takes nothing, if a thread
+  // held the lock at the fork: that thread does not exist here, and the queue may be half changed.
+  bool close_inherited(Left&);
 
 private:
+  void add(Callback<void()>);
+
   std::mutex lock_;
-  Callbacks posted_;     // guarded by lock_
-  bool closed_ = false;  // guarded by lock_
+  Left left_;  // guarded by lock_
   std::atomic<bool> has_posted_{false};
+  bool refuses_ = false;  // guarded by lock_
+  bool closed_ = false;   // guarded by lock_
   OwnedFd wake_;
 };
 
