@@ -266,6 +266,9 @@ public:
 
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
+  // For the other parts of the library.
+  LoopRunner& loop_runner() const noexcept { return core_->loop_runner(); }
+
 protected:
   CallHandle() noexcept = default;
   CallHandle(std::shared_ptr<Core> core, const Codecs& codecs) noexcept

@@ -45,7 +45,7 @@ protected:
   ~EventSource() = default;
 };
 
-// What a call that waits for its answer asks of its loop.
+// What the templates of calls ask of a loop.
 class LoopRunner {
 public:
   // Fails: std::logic_error inside a callback, where the loop cannot run, and in a thread that is not
@@ -55,6 +55,10 @@ public:
   // Fails: as Reactor::run().
   virtual bool run_until(const bool& done) = 0;
   virtual bool pending() const noexcept = 0;  // work is left that keeps the loop running
+  // Any thread: as Reactor::post(); after the end of the Reactor it does nothing.
+  virtual void post(Callback<void()>) = 0;
+  // For other threads, which do not know when the loop ends.
+  virtual std::weak_ptr<LoopRunner> weak() noexcept = 0;
 
 protected:
   ~LoopRunner() = default;

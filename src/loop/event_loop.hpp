@@ -200,9 +200,10 @@ public:
   // Calls it in this iteration, after the callbacks that are ready, and not inside the caller.
   void defer(Callback<void()>);
   // Any thread.
-  void post(Callback<void()>);
+  void post(Callback<void()>) override;
   PostedQueue& posted() noexcept { return posted_; }
   void refuse_posts() noexcept;
+  std::weak_ptr<LoopRunner> weak() noexcept override { return weak_from_this(); }
   void on_exception(Callback<void(std::exception_ptr)> callback) {
     on_exception_.set(std::move(callback));
   }

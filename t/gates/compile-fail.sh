@@ -1,14 +1,15 @@
 #!/bin/sh
 # The compiler refuses invalid uses, with a text that names the remedy. The first line of a file is "// expect: TEXT".
 # With EVPARALLEL_TEST_ACCEPTED defined the file is valid and compiles: so the compiler refuses the intended error and
-# not another mistake in the file.  A file whose second line is "// flags: coroutines" needs a compiler that has them.
+# not another mistake in the file.  A file whose second line is "// flags: coroutines" needs a compiler that has them;
+# one that includes the header for another library needs that library.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 is_coroutine() { sed -n 2p "$1" | grep -q '^// flags: coroutines'; }
 standard_of() { if is_coroutine "$1"; then echo "$coroutines"; fi; }
 
 for file in "$srcdir"/t/gates/refused/*.cpp; do
-	is_coroutine "$file" && test -z "$coroutines" || echo "$file"
+	is_coroutine "$file" && test -z "$coroutines" || lacks_library "$file" || echo "$file"
 done >"$tmp/files"
 while read -r file; do queue $compile $(standard_of "$file") -fsyntax-only "$file"; done <"$tmp/files"
 

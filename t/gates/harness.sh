@@ -48,6 +48,8 @@ for folder in "$srcdir"/src/*/ "$srcdir"/examples/; do
 	files=$(ls "$srcdir/$folder" | grep -c '\.cpp$')
 	test "$folder" != examples || test -n "$png" || files=$((files - 1))
 	test "$folder" != examples || test -n "$coroutines" || files=$((files - 1))
+	test "$folder" != examples || test -n "$asio_coroutines" || files=$((files - 1))
+	test "$folder" != examples || test -n "$glib" || files=$((files - 1))
 	echo "building $folder ($files files)" >>"$tmp/folders"
 done
 sort -o "$tmp/folders" "$tmp/folders"

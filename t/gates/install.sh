@@ -39,7 +39,7 @@ arguments() {
 more_libraries() {
 	case $1 in
 	render) echo "$png" ;;
-	chat) echo "$coroutines" ;;
+	glib_timer) echo "$glib" ;;
 	host) echo "-ldl" ;;
 	esac
 }
@@ -48,12 +48,12 @@ for file in "$srcdir"/examples/*.cpp; do
 	name=${file##*/}
 	name=${name%.cpp}
 	test "$name" != render || test -n "$png" || continue
-	test "$name" != chat || test -n "$coroutines" || continue
+	! lacks_library "$file" || continue
 	echo "$name"
 done >"$tmp/said.examples"
 while read -r name; do
 	case $name in crash) module=evparallel-throw ;; *) module=evparallel ;; esac
-	queue $link -O0 -o "$tmp/said.$name" "$srcdir/examples/$name.cpp" $(from_pc --cflags --libs) $(more_libraries "$name") \
+	queue $link -O0 $(coroutine_flags "$srcdir/examples/$name.cpp") -o "$tmp/said.$name" "$srcdir/examples/$name.cpp" $(from_pc --cflags --libs) $(more_libraries "$name") \
 		-Wl,-rpath,"$(place libdir)"
 done <"$tmp/said.examples"
 module=

@@ -14,13 +14,10 @@ looked_at "$pages" pages
 for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	test -f "$page" || continue
 	name=${page##*/}
-	case $name in evparallel_coroutine*) test -n "$coroutines" || continue ;; esac
 	examples_of "$page" "$tmp/$name"
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" && ! lacks_library "$file" || continue
-		standard=
-		case $name in evparallel_coroutine*) standard=$coroutines ;; esac
-		queue $compile $audit $standard $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
+		queue $compile $audit $(coroutine_flags "$file") $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue
@@ -28,7 +25,6 @@ run_queue
 job=0
 for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	name=${page##*/}
-	case $name in evparallel_coroutine*) test -n "$coroutines" || continue ;; esac
 	examples=0
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" || continue

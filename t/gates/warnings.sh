@@ -26,15 +26,8 @@ for compiler in g++ clang++; do
 		name=${file#"$srcdir"/}
 		name=${name#"$tmp"/}
 		! lacks_library "$file" || continue
-		standard=-std=c++17
-		case $name in
-		examples/render.cpp) test -n "$png" || continue ;;
-		examples/chat.cpp | evparallel_coroutine*)
-			test -n "$coroutines" || continue
-			standard=$coroutines
-			;;
-		esac
-		queue $compiler $standard ${compile#"$CXX"} $png_headers $strict $how "$file"
+		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
+		queue $compiler -std=c++17 $(coroutine_flags "$file") ${compile#"$CXX"} $png_headers $strict $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done

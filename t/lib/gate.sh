@@ -81,8 +81,18 @@ examples_of() {
 	' "$1"
 }
 
-# lacks_library FILE: the file includes the header for a library that this build has not found.
+# coroutine_flags FILE: the options with which a program with coroutines compiles; nothing for another program.
+coroutine_flags() {
+	grep -q 'co_await\|co_return\|^#include <evparallel/coroutine\.hpp>' "$1" || return 0
+	if grep -q '^#include <evparallel/asio\.hpp>' "$1"; then echo "$asio_coroutines"; else echo "$coroutines"; fi
+}
+
+# lacks_library FILE: the file includes the header for a library that this build has not found, or has coroutines, which
+# it has not found.
 lacks_library() {
+	if grep -q 'co_await\|co_return\|^#include <evparallel/coroutine\.hpp>' "$1"; then
+		test -n "$(coroutine_flags "$1")" || return 0
+	fi
 	for program in $left_out; do
 		header=${program##*/}
 		! grep -q "^#include <evparallel/${header%.t}\.hpp>" "$1" || return 0

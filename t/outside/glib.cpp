@@ -6,6 +6,8 @@
 #include <evparallel/evparallel.hpp>
 #include <evparallel/glib.hpp>
 
+#include <optional>
+
 namespace par = evparallel;
 using namespace std::chrono_literals;
 
@@ -69,4 +71,46 @@ BOOST_AUTO_TEST_CASE(an_idle_reactor_lets_a_loop_of_glib_sleep) {
 
 BOOST_AUTO_TEST_CASE(a_reactor_in_a_loop_of_glib_may_be_moved_and_closes_its_descriptors) {
   Driven::may_be_moved_and_closes_its_descriptors();
+}
+
+BOOST_AUTO_TEST_CASE(a_callback_may_run_the_context_of_glib_where_the_reactor_waits) {
+  Outer outer;
+  par::GlibReactor loop(outer.get());
+  bool in_callback = false;
+  bool nested = false;
+  bool sleeps = false;
+  bool after = false;
+  loop->post([&] {
+    in_callback = true;
+    loop->post([&] {
+      nested = in_callback;
+      after = true;
+    });
+    const auto is_quiet = [&] { return ::g_main_context_pending(outer.get()) == 0; };
+    sleeps = testing::wait_until(is_quiet, [&] { outer.turn(); });
+    in_callback = false;
+  });
+  BOOST_TEST(outer.until([&] { return after; }));
+  BOOST_TEST(sleeps);
+  BOOST_TEST(!nested);
+}
+
+BOOST_AUTO_TEST_CASE(a_callback_that_runs_the_context_of_glib_may_destroy_the_reactor_there) {
+  Outer outer;
+  auto loop = std::make_optional<par::GlibReactor>(outer.get());
+  bool ended = false;
+  (*loop)->post([&] {
+    GSource* const end = ::g_idle_source_new();
+    ::g_source_set_callback(
+        end,
+        [](gpointer inner) -> gboolean {
+          static_cast<std::optional<par::GlibReactor>*>(inner)->reset();
+          return FALSE;
+        },
+        &loop, nullptr);
+    ::g_source_attach(end, outer.get());
+    ::g_source_unref(end);
+    ended = testing::wait_until([&] { return !loop; }, [&] { outer.turn(); });
+  });
+  BOOST_TEST(outer.until([&] { return ended; }));
 }

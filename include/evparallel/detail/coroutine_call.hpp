@@ -2,8 +2,8 @@
 // Licence: see COPYING.  Manual: evparallel_coroutine(3).
 #pragma once
 
+#include <evparallel/detail/begin_call.hpp>
 #include <evparallel/detail/coroutine_task.hpp>
-#include <evparallel/pool.hpp>
 
 #include <optional>
 #include <tuple>
@@ -13,25 +13,6 @@
 namespace evparallel {
 
 namespace detail {
-
-template <class Inc, class... Args, class F>
-Call begin_call(Remote<Inc(Args...)>& f, const CallOptions& options, std::tuple<Args...>& arguments,
-                F&& callback) {
-  return std::apply(
-      [&](Args&... argument) {
-        return f(options, static_cast<Moved<Args>>(argument)..., std::forward<F>(callback));
-      },
-      arguments);
-}
-template <class Inc, class... Args, class F>
-Call begin_call(Pool<Inc(Args...)>& f, const CallOptions& options, std::tuple<Args...>& arguments,
-                F&& callback) {
-  return std::apply(
-      [&](Args&... argument) {
-        return f.submit(options, static_cast<Moved<Args>>(argument)..., std::forward<F>(callback));
-      },
-      arguments);
-}
 
 enum class CallForm : bool { value, result };
 
@@ -77,23 +58,6 @@ private:
   Call call_{};
   std::optional<Result<Inc>> result_;
 };
-
-// Whether these are not the arguments of a call of `Callee`.
-template <class Callee, class... Given>
-constexpr bool is_wrong_call = false;
-template <class Inc, class... Args, class... Given>
-constexpr bool is_wrong_call<Remote<Inc(Args...)>, Given...> =
-    is_wrong_number<sizeof...(Args), Given...>;
-template <class Inc, class... Args, class... Given>
-constexpr bool is_wrong_call<Pool<Inc(Args...)>, Given...> =
-    is_wrong_number<sizeof...(Args), Given...>;
-
-template <class Callee>
-constexpr bool is_callee = false;
-template <class Signature>
-constexpr bool is_callee<Remote<Signature>> = true;
-template <class Signature>
-constexpr bool is_callee<Pool<Signature>> = true;
 
 template <CallForm form, class Inc, class... Args, template <class> class Callee>
 auto make_call(Callee<Inc(Args...)>& f, const CallOptions& options, Args... arguments) {
