@@ -64,7 +64,7 @@ public:
     try {
       if constexpr (std::is_void_v<Status>)
         body();
-      else
+      else if constexpr (std::is_convertible_v<Status, int>)
         status = body();
     } catch (const Interrupted& interrupted) {
       end_body();

@@ -39,6 +39,7 @@ arguments() {
 more_libraries() {
 	case $1 in
 	render) echo "$png" ;;
+	http) echo "$evhttp" ;;
 	chat) echo "$coroutines" ;;
 	host) echo "-ldl" ;;
 	esac
@@ -49,6 +50,7 @@ for file in "$srcdir"/examples/*.cpp; do
 	name=${name%.cpp}
 	test "$name" != render || test -n "$png" || continue
 	test "$name" != chat || test -n "$coroutines" || continue
+	test "$name" != http || test -n "$evhttp" || continue
 	echo "$name"
 done >"$tmp/said.examples"
 while read -r name; do

@@ -85,7 +85,8 @@ examples_of() {
 lacks_library() {
 	for program in $left_out; do
 		header=${program##*/}
-		! grep -q "^#include <evparallel/${header%.t}\.hpp>" "$1" || return 0
+		header=${header%.t}
+		! grep -q -e "^#include <evparallel/$header\.hpp>" -e "^#include <event2/$header\.h>" "$1" || return 0
 	done
 	return 1
 }
