@@ -33,6 +33,7 @@
 #include <evparallel/fd.hpp>
 #include <evparallel/fields.hpp>
 #include <evparallel/freeze.hpp>
+#include <evparallel/interrupt.hpp>
 #include <evparallel/io.hpp>
 #include <evparallel/json_io.hpp>
 #include <evparallel/map.hpp>

@@ -76,7 +76,8 @@ public:
   // Draws if the interval since the last time is over.  Output that could not be written is not
   // repeated.
   void show(const Progress&, ProgressMeter::Clock::time_point now = ProgressMeter::Clock::now());
-  // Draws the last progress, and leaves the line.  From then on nothing is drawn.
+  // Draws the last progress, and leaves the line; a bar also erases the key that a terminal has
+  // echoed in it.  From then on nothing is drawn.
   void finish();
 
   ProgressForm form() const noexcept { return options_.form; }  // what `automatic` has become

@@ -7,6 +7,7 @@
 #include "system/new_descriptor.hpp"
 #include "system/process_lock.hpp"
 #include "codec/remote_error.hpp"
+#include "loop/interruption.hpp"
 
 #include <unistd.h>
 
@@ -370,13 +371,17 @@ bool Loop::base_is_running() const noexcept {
 
 // While run() or run_until() is active.
 struct Loop::Running {
-  explicit Running(Loop& l) : loop(l) { loop.running_ = true; }
+  explicit Running(Loop& l) : loop(l) {
+    Interruption::watch_run(loop, interrupts);
+    loop.running_ = true;
+  }
   ~Running() {
     loop.running_ = false;
     loop.stop_ = false;
     if (loop.mute_ && !loop.inherited_) loop.close();
   }
   Loop& loop;
+  std::optional<InterruptWatch> interrupts{};
 };
 
 void Loop::run(const std::chrono::nanoseconds* limit) {

@@ -127,6 +127,7 @@ private:
   bool deliver_ready(Ready&);
   void deliver_item(std::uint64_t index, Reader*, const Error*);
   void report(bool last);
+  void end_bar();
   void end();
   void finish();
   void check_finished();

@@ -112,6 +112,12 @@ Progress MapCore::progress() const {
   return meter_.sample();
 }
 
+void MapCore::end_bar() {
+  if (!bar_) return;
+  bar_->show(progress());
+  bar_.reset();
+}
+
 void MapCore::report(bool last) {
   if (!options_.on_progress && !bar_) return;
   const std::int64_t now = now_ns();
@@ -119,7 +125,6 @@ void MapCore::report(bool last) {
   reported_at_ = now;
   const Progress current = progress();
   if (bar_) bar_->show(current);
-  if (bar_ && last) bar_.reset();
   if (options_.on_progress) loop_->call([&] { options_.on_progress(current); });
 }
 
@@ -138,6 +143,7 @@ void MapCore::check_finished() {
 // From now on no result is delivered.  Gives up what children still run, and calls on_done later.
 void MapCore::end() {
   if (std::exchange(over_, true)) return;
+  end_bar();  // not later: an exception may be on its way out of the loop
   input_over_ = true;
   set_brakes();
   again_.clear();

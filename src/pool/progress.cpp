@@ -229,13 +229,14 @@ void ProgressBar::show(const Progress& progress, ProgressMeter::Clock::time_poin
   draw();
 }
 
+// A bar is drawn once more, because a terminal has echoed the key that ends the program.
 void ProgressBar::finish() {
   if (std::exchange(finished_, true)) return;
-  if (behind_) draw();
-  if (options_.form == ProgressForm::bar && drawn_at_) {
-    std::fputc('\n', options_.stream);
-    std::fflush(options_.stream);
-  }
+  const bool bar = options_.form == ProgressForm::bar && drawn_at_;
+  if (bar || behind_) draw();
+  if (!bar) return;
+  std::fputc('\n', options_.stream);
+  std::fflush(options_.stream);
 }
 
 void ProgressBar::draw() {
@@ -243,15 +244,18 @@ void ProgressBar::draw() {
   if (options_.form == ProgressForm::lines) {
     std::fprintf(options_.stream, "%s\n", line_of(last_, options_).c_str());
   } else {
-    // The last column stays free, because a terminal would wrap the line there.
+    // The last column stays free, because a terminal would wrap the line there, and until the end
+    // those in which it echoes a key: ^C.
     constexpr std::size_t widest = 4096;
+    constexpr std::size_t echo = 2;
     const std::size_t all = std::min<std::size_t>(
         options_.width > 0 ? options_.width : columns_of_terminal(options_.stream), widest);
-    const std::size_t width = all > 1 ? all - 1 : 1;
+    const std::size_t width = all > echo + 1 ? all - echo - 1 : 1;
+    const std::size_t cleared = finished_ ? std::max<std::size_t>(all, 2) - 1 : width;
     const BarLine line = bar_of(last_, options_, width);
     const bool red = colour_ && last_.failed > 0;
     std::fprintf(options_.stream, "\r%s%s%s%*s", red ? "\33[31m" : "", line.text.c_str(),
-                 red ? "\33[0m" : "", static_cast<int>(width - line.columns), "");
+                 red ? "\33[0m" : "", static_cast<int>(cleared - line.columns), "");
   }
   std::fflush(options_.stream);
 }

@@ -40,6 +40,7 @@ more_libraries() {
 	case $1 in
 	render) echo "$png" ;;
 	glib_timer) echo "$glib" ;;
+	http) echo "$evhttp" ;;
 	host) echo "-ldl" ;;
 	esac
 }
@@ -49,6 +50,7 @@ for file in "$srcdir"/examples/*.cpp; do
 	name=${name%.cpp}
 	test "$name" != render || test -n "$png" || continue
 	! lacks_library "$file" || continue
+	test "$name" != http || test -n "$evhttp" || continue
 	echo "$name"
 done >"$tmp/said.examples"
 while read -r name; do

@@ -95,7 +95,8 @@ lacks_library() {
 	fi
 	for program in $left_out; do
 		header=${program##*/}
-		! grep -q "^#include <evparallel/${header%.t}\.hpp>" "$1" || return 0
+		header=${header%.t}
+		! grep -q -e "^#include <evparallel/$header\.hpp>" -e "^#include <event2/$header\.h>" "$1" || return 0
 	done
 	return 1
 }

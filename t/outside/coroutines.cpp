@@ -821,3 +821,13 @@ BOOST_AUTO_TEST_CASE(coroutines_need_a_compiler_that_has_them) {
 }
 
 #endif
+
+// ---- interrupts ----
+
+BOOST_AUTO_TEST_CASE(a_signal_ends_the_wait_for_a_task) {
+  par::Reactor loop;
+  const par::Interrupts guard = par::interruptible();
+  const auto forever = [](par::Reactor& on) -> par::Task<void> { co_await par::sleep(on, 1h); };
+  const par::Timer soon = loop.after(1ms, [] { ::raise(SIGINT); });
+  BOOST_CHECK_THROW(par::wait(loop, forever(loop)), par::Interrupted);
+}
