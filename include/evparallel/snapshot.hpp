@@ -37,8 +37,8 @@ struct SnapshotOptions {
   // One process more, which forks no children until another one is lost: then it takes its place at
   // once, and is replaced itself.  With it a snapshot of one replica outlives a task that kills it.
   bool standby = false;
-  // The number of children that each replica keeps forked ahead, so that a spawn is a message to
-  // one that waits.  At most 4096.
+  // The number of children that each replica keeps forked ahead, for each Reactor that uses it, so
+  // that a spawn is a message to one that waits.  At most 4096.
   unsigned spares = 0;
   // Moves large memory to files in memory, so that its page tables are not copied for each child.
   // This pays for children that touch little of it.  Takes about half a second a gigabyte; the

@@ -20,8 +20,8 @@ public:
   // ending: the supervisor has asked it to end.
   enum class Stage { starting, running, ending, ended };
 
-  SupervisedChild(SupervisorCore& core, unsigned index, std::uint64_t generation) noexcept
-      : index(index), generation(generation), core_(&core) {}
+  SupervisedChild(SupervisorCore& core, unsigned of_place, std::uint64_t of_restart) noexcept
+      : index(of_place), generation(of_restart), core_(&core) {}
 
   // Fails: Error{spawn_failed} (no descriptors); std::logic_error if another reactor uses the
   // snapshot.
