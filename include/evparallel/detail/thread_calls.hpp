@@ -170,11 +170,9 @@ public:
   CalleeReference(const CalleeReference&) = delete;
   CalleeReference& operator=(const CalleeReference&) = delete;
   ~CalleeReference() {
-    // In a forked copy of the program it may be half changed, so nothing may destroy it.
-    if (!thread->at_home()) {
-      new std::shared_ptr<Shared>(std::move(shared));
-      return;
-    }
+    // In a forked copy of the program it may be half changed; the thread, which does not exist there,
+    // keeps it for ever.
+    if (!thread->at_home()) return;
     Callback<void()> end = [raw = thread.get(), owned = shared] { raw->end(*owned); };
     thread->post(end);
   }
