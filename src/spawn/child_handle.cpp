@@ -108,11 +108,15 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
   SnapshotProcess::SpawnTicket spawned = entry->spawn(
       loop, task, std::move(streams), with_parent ? Group::parent : Group::own, child.get());
   child->id_ = spawned.id;
-  child->pipe_ = make_on<PipeCore>(
-      loop, loop,
-      Channel(std::move(spawned.socket), options.max_message,
-              Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>())),
-      options.high_water, PipeCore::ExitReport::comes, child.get(), other_end_of(use));
+  // Only the pipe of a process has handles of its own, whose last one may be dropped in any thread.
+  const auto make_pipe = [&](auto&&... args) {
+    return use == Use::process ? make_on<PipeCore>(loop, loop, std::move(args)...)
+                               : std::make_shared<PipeCore>(loop, std::move(args)...);
+  };
+  child->pipe_ =
+      make_pipe(Channel(std::move(spawned.socket), options.max_message,
+                        Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>())),
+                options.high_water, PipeCore::ExitReport::comes, child.get(), other_end_of(use));
   const bool limited = use == Use::process && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
                     leave_of(use));

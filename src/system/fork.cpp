@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -34,10 +35,12 @@ namespace evparallel::detail {
 namespace {
 
 Role current_role = Role::parent;
-pid_t snapshot_of_child = 0;   // in a child; 0: no snapshot to die with
-std::uint64_t steps_gone = 0;  // see check_death_signal()
-std::uint64_t next_look = 0;
-bool ids_changed = false;
+pid_t snapshot_of_child = 0;  // in a child; 0: no snapshot to die with
+// See check_death_signal(), which is for loops of several threads of a child.  A step that two of
+// them count at the same time may be counted once.
+std::atomic<std::uint64_t> steps_gone{0};
+std::atomic<std::uint64_t> next_look{0};
+std::atomic<bool> ids_changed{false};
 constexpr pid_t nobody = -1;
 pid_t program = 0;  // in a snapshot and its children: the pid of the program, or `nobody`
 
@@ -232,7 +235,8 @@ bool death_signal_is_gone() noexcept {
 
 void look_at_death_signal() noexcept {
   if (snapshot_of_child == 0) return;
-  next_look = std::min(2 * steps_gone, steps_gone + most_steps);
+  const std::uint64_t steps = steps_gone.load(std::memory_order_relaxed);
+  next_look.store(std::min(2 * steps, steps + most_steps), std::memory_order_relaxed);
   if (!ids_changed && !death_signal_is_gone()) return;
   ids_changed = true;
   next_look = 0;
@@ -243,8 +247,10 @@ void look_at_death_signal() noexcept {
 }  // namespace
 
 EVPARALLEL_EARLY void check_death_signal(unsigned steps) noexcept {
-  steps_gone += steps;
-  if (steps_gone > steps_of_call && steps_gone >= next_look) look_at_death_signal();
+  const std::uint64_t gone = steps_gone.load(std::memory_order_relaxed) + steps;
+  steps_gone.store(gone, std::memory_order_relaxed);
+  if (gone > steps_of_call && gone >= next_look.load(std::memory_order_relaxed))
+    look_at_death_signal();
 }
 
 void leave_death_signal() noexcept {

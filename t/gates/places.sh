@@ -96,7 +96,8 @@ only_in     'SYS_pidfd_open' 'src/system/new_descriptor.cpp'
 only_in     'SYS_pidfd_send_signal' 'src/system/fork.cpp'
 nowhere_but '# *include *<(thread|regex)>'
 nowhere_but '# *include *<iostream>' 'src/system/flush_streams.cpp'
-only_in     '# *include *<mutex>' 'src/loop/posted_queue.hpp'
+# No call takes a lock: only posts, and the making and the end of children, loops and snapshots.
+only_in     '# *include *<mutex>' 'src/loop/posted_queue.hpp src/system/process_lock.hpp src/spawn/rendezvous.hpp'
 
 # ---- texts ---------------------------------------------------------------------------------------
 

@@ -133,8 +133,9 @@ BOOST_AUTO_TEST_CASE(each_replica_has_the_same_descriptors_and_none_of_another) 
   const std::size_t before = testing::count_descriptors();
   {
     par::Snapshot snapshot(of(4));
-    BOOST_TEST(testing::count_descriptors() == before + 4);
-    // The control socket, the signals, and both ends of the rendezvous socket.
+    // Of each of them: a control socket, and an end of its rendezvous socket.
+    BOOST_TEST(testing::count_descriptors() == before + 8);
+    // In each of them: the control socket, the signals, and both ends of the rendezvous socket.
     for (const pid_t pid : snapshot.pids())
       BOOST_TEST(testing::eventually([&] { return descriptors_of(pid).size() == before + 4; }));
   }
