@@ -113,8 +113,8 @@ void Child::keep_backtraces(const void* outermost) noexcept {
 std::shared_ptr<PipeInterface> Child::open_pipe() {
   mark_started();
   const std::shared_ptr<Loop>& loop = this_reactor().loop();
-  core_ = make_on<PipeCore>(loop, loop, std::move(channel_), high_water_,
-                            PipeCore::ExitReport::none, this);
+  core_ = std::make_shared<PipeCore>(loop, std::move(channel_), high_water_,
+                                     PipeCore::ExitReport::none, this);
   core_->start();
   return core_;
 }

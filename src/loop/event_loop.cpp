@@ -93,7 +93,7 @@ Loop::~Loop() = default;
 
 // ---- the loops of this process ----
 
-void Loop::join_loops() {
+EVPARALLEL_EARLY void Loop::join_loops() {
   static const bool registered = (hold_locks_during_forks(&Loop::mark_all_inherited), true);
   static_cast<void>(registered);
   const ProcessLock lock;
@@ -124,7 +124,7 @@ void Loop::leave_loops() noexcept {
 
 // ---- its thread ----
 
-void Loop::bind_to_thread() {
+EVPARALLEL_EARLY void Loop::bind_to_thread() {
   const ProcessLock lock;
   if (thread_.load(std::memory_order_relaxed)) refuse_thread();
   Loop* loop = this;
@@ -153,7 +153,7 @@ void Loop::bind_to_no_thread() {
   } while (loop != this);
 }
 
-void Loop::take_over_thread() noexcept {
+EVPARALLEL_EARLY void Loop::take_over_thread() noexcept {
   thread_number_ = this_thread_number();
   thread_.store(this_thread(), std::memory_order_relaxed);
 }

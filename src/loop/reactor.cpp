@@ -3,6 +3,7 @@
 #include <evparallel/reactor.hpp>
 
 #include "base/negative.hpp"
+#include "base/startup_path.hpp"
 #include "system/fork.hpp"
 #include "system/watchable.hpp"
 #include "loop/event_loop.hpp"
@@ -298,7 +299,7 @@ event_base* Reactor::base() const noexcept {
 namespace {
 
 // The main thread of the child runs it.
-Reactor* new_reactor_of_child() {
+EVPARALLEL_EARLY Reactor* new_reactor_of_child() {
   if (this_thread_number() != ::getpid())
     throw std::logic_error(
         "evparallel: this_reactor() belongs to the main thread of a child; give another thread a "

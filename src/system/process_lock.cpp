@@ -2,7 +2,10 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/process_lock.hpp"
 
+#include "base/startup_path.hpp"
+
 #include <pthread.h>
+#include <sys/single_threaded.h>
 
 #include <new>
 
@@ -45,13 +48,17 @@ void unlock_all_in_child() {
 
 }  // namespace
 
-ProcessLock::ProcessLock() : guard_(lists) {}
+EVPARALLEL_EARLY ProcessLock::ProcessLock() : guard_(lists, std::defer_lock) {
+  if (!__libc_single_threaded) guard_.lock();
+}
 
-SnapshotsLock::SnapshotsLock() : guard_(snapshots) {}
+EVPARALLEL_EARLY SnapshotsLock::SnapshotsLock() : guard_(snapshots, std::defer_lock) {
+  if (!__libc_single_threaded) guard_.lock();
+}
 
 ClosedLoopLock::ClosedLoopLock() : guard_(closed_loops()) {}
 
-void hold_locks_during_forks(void (*in_child)() noexcept) noexcept {
+EVPARALLEL_EARLY void hold_locks_during_forks(void (*in_child)() noexcept) noexcept {
   called_in_child = in_child;
   ::pthread_atfork(&lock_all, &unlock_all, &unlock_all_in_child);
 }

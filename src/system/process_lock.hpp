@@ -10,13 +10,13 @@
 namespace evparallel::detail {
 
 // Holds the lock while it lives.  Not recursive: no callback and no destructor of the program runs
-// under it.
+// under it.  A process with one thread, as most children are, does not touch the lock.
 class ProcessLock {
 public:
   ProcessLock();
 
 private:
-  std::lock_guard<std::mutex> guard_;
+  std::unique_lock<std::mutex> guard_;
 };
 
 // Guards which snapshots a process has.  Comes before the ProcessLock, if a thread takes both.
@@ -25,7 +25,7 @@ public:
   SnapshotsLock();
 
 private:
-  std::lock_guard<std::mutex> guard_;
+  std::unique_lock<std::mutex> guard_;
 };
 
 // Serialises the end of objects whose loop is closed: then no thread owns what they share.
