@@ -11,6 +11,7 @@ for page in "$srcdir"/man/*.[1-9]; do
 done
 looked_at "$pages" pages
 
+precompile all $compile $audit $strict
 for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	test -f "$page" || continue
 	name=${page##*/}
@@ -20,7 +21,7 @@ for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparalle
 		test -f "$file" && ! lacks_library "$file" || continue
 		standard=
 		case $name in evparallel_coroutine*) standard=$coroutines ;; esac
-		queue $compile $audit $standard $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
+		queue $compile $audit $standard $strict $(with all "$file") -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue

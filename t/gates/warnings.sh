@@ -22,6 +22,7 @@ for compiler in g++ clang++; do
 	case " $compile" in *[\ /]"$compiler "*) manual= ;; *) manual=$(ls "$tmp"/*.cpp) ;; esac
 	# The optimiser of g++ warns, too; that of clang does not.
 	case $compiler in clang++) how=-fsyntax-only ;; *) how='-c -o /dev/null' ;; esac
+	precompile $compiler $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict
 	for file in "$srcdir"/examples/*.cpp "$srcdir"/examples/tutorial/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
 		name=${file#"$srcdir"/}
 		name=${name#"$tmp"/}
@@ -34,7 +35,7 @@ for compiler in g++ clang++; do
 			standard=$coroutines
 			;;
 		esac
-		queue $compiler $standard ${compile#"$CXX"} $png_headers $strict $how "$file"
+		queue $compiler $standard ${compile#"$CXX"} $png_headers $strict $(with $compiler "$file") $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done
