@@ -3,7 +3,8 @@
 . "${srcdir:-.}/t/lib/gate.sh"
 
 ls "$srcdir"/bench/*.cpp >"$tmp/files"
-while read -r file; do queue $compile $warnings -fsyntax-only "$file"; done <"$tmp/files"
+precompile all $compile $warnings
+while read -r file; do queue $compile $warnings $(with all "$file") -fsyntax-only "$file"; done <"$tmp/files"
 run_queue
 job=0
 while read -r file; do

@@ -11,7 +11,10 @@ standard_of() { if is_coroutine "$1"; then echo "$coroutines"; fi; }
 for file in "$srcdir"/t/gates/refused/*.cpp; do
 	is_coroutine "$file" && test -z "$coroutines" || lacks_library "$file" || echo "$file"
 done >"$tmp/files"
-while read -r file; do queue $compile $(standard_of "$file") -fsyntax-only "$file"; done <"$tmp/files"
+precompile all $compile
+while read -r file; do
+	queue $compile $(standard_of "$file") $(with all "$file") -fsyntax-only "$file"
+done <"$tmp/files"
 
 # The valid forms compile together, which reads the headers once: each is in a namespace of its own, unless it opens an
 # existing one.
@@ -32,7 +35,7 @@ done <"$tmp/files"
 sort -u "$tmp/includes" | cat - "$tmp/bodies" >"$tmp/accepted.cpp"
 queue $compile -DEVPARALLEL_TEST_ACCEPTED -fsyntax-only "$tmp/accepted.cpp"
 while read -r file; do
-	queue $compile $(standard_of "$file") -DEVPARALLEL_TEST_ACCEPTED -fsyntax-only "$file"
+	queue $compile $(standard_of "$file") $(with all "$file") -DEVPARALLEL_TEST_ACCEPTED -fsyntax-only "$file"
 done <"$tmp/alone"
 run_queue
 

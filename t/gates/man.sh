@@ -11,13 +11,14 @@ for page in "$srcdir"/man/*.[1-9]; do
 done
 looked_at "$pages" pages
 
+precompile all $compile $audit $strict
 for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
 	for file in "$tmp/$name"-*.cpp; do
 		test -f "$file" && ! lacks_library "$file" || continue
-		queue $compile $audit $(coroutine_flags "$file") $strict -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
+		queue $compile $audit $(coroutine_flags "$file") $strict $(with all "$file") -o "${file%.cpp}" "$file" $LDFLAGS -L.libs -levparallel -Wl,-rpath,"$PWD/.libs" $libs $loop_libs
 	done
 done
 run_queue

@@ -22,12 +22,13 @@ for compiler in g++ clang++; do
 	case " $compile" in *[\ /]"$compiler "*) manual= ;; *) manual=$(ls "$tmp"/*.cpp) ;; esac
 	# The optimiser of g++ warns, too; that of clang does not.
 	case $compiler in clang++) how=-fsyntax-only ;; *) how='-c -o /dev/null' ;; esac
+	precompile $compiler $compiler -std=c++17 ${compile#"$CXX"} $png_headers $strict
 	for file in "$srcdir"/examples/*.cpp "$srcdir"/examples/tutorial/*.cpp "$srcdir"/t/gates/callbacks.cpp $manual; do
 		name=${file#"$srcdir"/}
 		name=${name#"$tmp"/}
 		! lacks_library "$file" || continue
 		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
-		queue $compiler -std=c++17 $(coroutine_flags "$file") ${compile#"$CXX"} $png_headers $strict $how "$file"
+		queue $compiler -std=c++17 $(coroutine_flags "$file") ${compile#"$CXX"} $png_headers $strict $(with $compiler "$file") $how "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 done

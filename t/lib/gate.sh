@@ -56,6 +56,22 @@ checked() {
 	if test "$(status_of "$2")" = 0; then ok "$1"; else not_ok "$1" "$(said_by "$2")"; fi
 }
 
+# precompile NAME COMMAND...: compiles <evparallel/evparallel.hpp>, which takes most of the time of a small program.
+# with NAME FILE: the options by which the same command reads the result, for a FILE that includes this header before all
+# others: it compiles as without them. There are none if the header does not compile, so that the programs show why.
+precompile() {
+	precompiled=$tmp/precompiled.$1.hpp
+	shift
+	echo "#include \"$(cd "$srcdir" && pwd)/include/evparallel/evparallel.hpp\"" >"$precompiled"
+	"$@" -x c++-header -o "$precompiled.gch" "$precompiled" >"$tmp/said" 2>&1 || rm -f "$precompiled.gch"
+}
+
+with() {
+	if test -f "$tmp/precompiled.$1.hpp.gch" && test "$(grep -m 1 '^ *#' "$2")" = '#include <evparallel/evparallel.hpp>'; then
+		echo "-include $tmp/precompiled.$1.hpp"
+	fi
+}
+
 # runs TEXT PROGRAM [ARGUMENT...]: the program ends in time, with status 0, without any input; a child that is meant to
 # crash writes no core.
 runs() {
