@@ -168,6 +168,7 @@ void Loop::call_elsewhere(Callback<void()> f) noexcept {
 
 void Loop::close() noexcept {
   mirror_ = nullptr;
+  expected_ = nullptr;
   kept_mirror_.reset();
   while (attached_) {
     LoopObserver& gone = *attached_;
@@ -418,6 +419,46 @@ void Loop::run_turns(const std::chrono::nanoseconds* limit) {
     if (limit) left = *limit - (std::chrono::steady_clock::now() - start);
     wait = may_wait();
   } while (wait);
+}
+
+// In another loop, which has seen already that there is something to do: the descriptor that had input
+// the last time is tried without asking the kernel for all that are ready, which would be the second
+// call for the same answer.  Returns false if a turn is still to be made: the try was in vain, is not
+// due, or has left work that belongs to the same turn.
+bool Loop::take_expected_input() {
+  constexpr unsigned most_tries = 8;      // so that other descriptors are never kept waiting
+  constexpr unsigned turns_in_vain = 16;  // so that guesses that fail cost little
+  if (!expected_ || !has_only_input()) return false;
+  if (untried_left_ > 0) {
+    --untried_left_;
+    return false;
+  }
+  if (tries_left_ == 0) {
+    tries_left_ = most_tries;
+    return false;
+  }
+  --tries_left_;
+  const auto keep = shared_from_this();
+  bool stopped = false;
+  {
+    const Running running(*this);
+    {
+      const MirroredTurn mirrored(*this);
+      std::exchange(expected_, nullptr)->call_for_input();
+      // A part of the same turn: the calls that it has made, for instance, are sent now.
+      if (alive() && !interrupted() && !deferred_.empty()) {
+        deferred_event_.remove();
+        run_deferred();
+      }
+      rethrow();
+    }
+    check_at_home();  // a callback has forked, and this is the forked copy
+    stopped = stop_;
+  }
+  if (!alive() || stopped) return true;
+  if (expected_) return !ready_at_once();
+  untried_left_ = turns_in_vain;
+  return false;
 }
 
 void Loop::check_can_run() {

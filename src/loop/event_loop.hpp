@@ -102,6 +102,7 @@ private:
   void unmirror() noexcept;
   void forget_mirror() noexcept;
   void time_out() noexcept;
+  void call_for_input() noexcept;
   void timed_out_by_libevent() noexcept;
 
   struct event event_ {};
@@ -166,6 +167,12 @@ public:
   int fd();
   std::optional<std::chrono::nanoseconds> until_next();
   void poll();
+
+  // The descriptor of this event, which a spurious call does not hurt, has had input: in another loop
+  // the next turn may try it first.
+  void expect_input(Event& event) noexcept {
+    if (mirror_) expected_ = &event;
+  }
 
   // One iteration: waits for an event, unless it may not, and runs what is ready.  For a child that
   // waits for its own socket as well.
@@ -258,6 +265,8 @@ private:
   void begin_mirrored_turn() noexcept;
   void end_mirrored_turn() noexcept;
   std::optional<std::chrono::nanoseconds> until_next_of_base() const;
+  bool has_only_input() const noexcept;  // besides it, nothing is known to be due
+  bool take_expected_input();
 
   event_base* base_;
   bool owned_;
@@ -284,6 +293,9 @@ private:
   // of the mirror belong to the program, as libevent's queue does.
   Mirror* mirror_ = nullptr;
   std::unique_ptr<Mirror> kept_mirror_;
+  Event* expected_ = nullptr;  // only with a mirror
+  unsigned tries_left_ = 0;    // before a turn that asks the kernel
+  unsigned untried_left_ = 0;  // turns before the next try
   std::exception_ptr thrown_;
   CallbackSlot<void(std::exception_ptr)> on_exception_;
   LoopObserver* attached_ = nullptr;

@@ -1,5 +1,6 @@
 // other_loop.cpp - a Reactor inside of another loop: fd(), until_next() and poll().
 // Runs in: parent, child.  Licence: see COPYING.
+#include "system/fork.hpp"
 #include "system/polling.hpp"
 #include "loop/event_loop.hpp"
 #include "loop/mirror.hpp"
@@ -74,6 +75,7 @@ void Event::mirror_timer(Clock::time_point due) {
 }
 
 void Event::unmirror() noexcept {
+  if (loop_->expected_ == this) loop_->expected_ = nullptr;
   loop_->mirror_->remove_timer(*this);
   if (std::exchange(mirrored_, false)) {
     const short what = ::event_get_events(&event_);
@@ -92,6 +94,11 @@ void Event::time_out() noexcept {
   ::event_del(&event_);
   if (std::exchange(added_, false)) --loop_->own_events_;
   ::event_active(&event_, EV_TIMEOUT, 0);
+}
+
+void Event::call_for_input() noexcept {
+  const event_callback_fn call = ::event_get_callback(&event_);
+  call(event_get_fd(&event_), EV_READ, &loop_);
 }
 
 // ---- Loop ----
@@ -144,6 +151,12 @@ void Loop::mirror_internal_events() {
 
 bool Loop::ready_at_once() const noexcept {
   return thrown_ || ::event_base_get_num_events(base_, EVENT_BASE_COUNT_ACTIVE) > 0;
+}
+
+bool Loop::has_only_input() const noexcept {
+  if (role() == Role::child || ready_at_once() || !posted_.empty()) return false;
+  const auto timer = mirror_->until_timer();
+  return !timer || timer->count() > 0;
 }
 
 void Loop::show_mirror() noexcept {
@@ -203,6 +216,7 @@ void Loop::poll() {
   if (running_ || depth_ > 0)
     throw std::logic_error(
         "evparallel: Reactor::poll was called inside a callback of the same reactor");
+  if (take_expected_input()) return;
   constexpr auto without_waiting = std::chrono::nanoseconds::zero();
   run(&without_waiting);
 }

@@ -228,6 +228,7 @@ void PipeCore::on_readable() {
   const auto keep = shared_from_this();
   const IoResult flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
   if (flow == IoResult::would_block) return;
+  loop_->expect_input(read_event_);
   if (owner_) owner_->on_input();
   read_frames();
 }

@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <functional>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -130,6 +132,97 @@ BOOST_AUTO_TEST_CASE(ten_thousand_calls_of_a_pool_are_answered_in_another_loop) 
     });
   BOOST_TEST(poll_until(loop, [&] { return answers == many; }));
   BOOST_TEST(sum == long{many} * (many + 1) / 2);
+}
+
+// A remote function that is always busy: each answer makes the next call.
+struct Chain {
+  explicit Chain(par::Reactor& loop) : f(par::run(loop, plus_one)) {}
+  void next() {
+    f->operator()(answers, [this](par::Result<int> r) {
+      right = right && r.value() == answers + 1;
+      ++answers;
+      if (on_answer) on_answer();
+      if (f && !ended) next();
+    });
+  }
+  std::optional<par::Remote<int(int)>> f;
+  par::Callback<void()> on_answer{};
+  int answers = 0;
+  bool right = true;
+  bool ended = false;
+};
+
+BOOST_AUTO_TEST_CASE(a_busy_child_keeps_no_other_event_waiting_in_another_loop) {
+  par::Reactor loop;
+  Chain busy(loop);
+  busy.next();
+  BOOST_TEST(poll_until(loop, [&] { return busy.answers > 100; }));
+  const SocketPair pair;
+  int read = 0;
+  const par::Watch watch = loop.on_readable(pair.fd[0], [&] {
+    pair.read();
+    ++read;
+  });
+  for (int i = 1; i <= 20; ++i) {
+    pair.write();
+    // The limit is one of turns: the child is busy for as long as it gets calls.
+    for (int turns = 0; turns < 50 && read < i; ++turns)
+      if (is_readable(loop.fd(), 1000)) loop.poll();
+    BOOST_TEST(read == i);
+    bool posted = false;
+    bool timed = false;
+    loop.post([&] { posted = true; });
+    const par::Timer now = loop.after(0ns, [&] { timed = true; });
+    loop.poll();
+    BOOST_TEST(posted);
+    BOOST_TEST(timed);
+  }
+  busy.ended = true;
+  BOOST_TEST(poll_until(loop, [&] { return busy.f->pending() == 0; }));
+  BOOST_TEST(busy.right);
+}
+
+BOOST_AUTO_TEST_CASE(any_answer_of_a_chain_may_throw_or_end_the_chain_in_another_loop) {
+  par::Reactor loop;
+  static_cast<void>(loop.fd());
+  for (int last = 1; last <= 25; ++last) {
+    Chain thrower(loop);
+    thrower.on_answer = [&] {
+      if (thrower.answers == last) throw std::runtime_error("in the chain");
+    };
+    thrower.next();
+    const auto turn_until_thrown = [&] {
+      return what_leaves([&] { poll_until(loop, [&] { return thrower.answers > last; }); });
+    };
+    BOOST_TEST(turn_until_thrown() == "in the chain");
+    BOOST_TEST(thrower.answers == last);
+    thrower.next();
+    BOOST_TEST(turn_until_thrown() == "nothing");
+    thrower.ended = true;
+
+    Chain dropped(loop);
+    dropped.on_answer = [&] {
+      if (dropped.answers == last) dropped.f.reset();
+    };
+    dropped.next();
+    BOOST_TEST(poll_until(loop, [&] { return !dropped.f; }));
+    BOOST_TEST(poll_until(loop, [&] { return thrower.f->pending() == 0; }));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(children_that_answer_in_turns_are_heard_in_another_loop) {
+  par::Reactor loop;
+  std::vector<std::unique_ptr<Chain>> chains;
+  for (int i = 0; i < 3; ++i) {
+    chains.push_back(std::make_unique<Chain>(loop));
+    chains.back()->ended = true;  // one call at a time
+  }
+  for (std::size_t i = 0; i < 300; ++i) {
+    Chain& one = *chains[i % chains.size()];
+    one.next();
+    BOOST_TEST(poll_until(loop, [&] { return one.f->pending() == 0; }));
+  }
+  for (const auto& chain : chains) BOOST_TEST(chain->answers == 100);
 }
 
 BOOST_AUTO_TEST_CASE(a_process_and_large_messages_work_in_another_loop) {
