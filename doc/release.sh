@@ -109,20 +109,24 @@ out=$1
 name=evparallel-$released
 has_goal() { grep -q "^$1:" GNUmakefile; }
 
-# Each step is a line "number. what", and a function.
+steps() {
+	echo "1. make distcheck: $name.tar.gz is built, tested, installed and removed again"
+	echo '2. make dist: the second tarball is the same, byte for byte'
+	echo "3. make html: $name-html.tar.gz"
+	if has_goal check-abi; then echo '4. make check-abi: the ABI is that of the checked-in file'; else echo '4. skipped: there is no goal check-abi'; fi
+	if has_goal check-packages; then echo '5. make check-packages: the Debian packages'; else echo '5. skipped: there is no goal check-packages'; fi
+	echo '6. SHA256SUMS'
+}
 say 'the steps:'
-say "  1. make distcheck: $name.tar.gz is built, tested, installed and removed again"
-say '  2. make dist: the second tarball is the same, byte for byte'
-say "  3. make html: $name-html.tar.gz"
-if has_goal check-abi; then say '  4. make check-abi: the ABI is that of abidw'; else say '  4. make check-abi: skipped, there is no such goal'; fi
-if has_goal check-packages; then say '  5. make check-packages: the Debian packages'; else say '  5. make check-packages: skipped, there is no such goal'; fi
-say '  6. SHA256SUMS'
+steps | sed 's/^/release:   /'
 
+# step NUMBER COMMAND...
 step() {
+	line=$(steps | sed -n "s/^$1\. //p")
+	say "step $1: $line"
 	number=$1
 	shift
-	say "step $number: $*"
-	"$@" || stop "step $number has failed: $*" 'its output is above; nothing was tagged or pushed'
+	"$@" || stop "step $number has failed: $line" 'its output is above; nothing was signed, tagged or pushed'
 }
 
 rm -rf "$out"
@@ -139,7 +143,7 @@ same_again() {
 html() {
 	"$MAKE" html || return
 	tar --sort=name --mtime="@$(git -C "$srcdir" log -1 --format=%ct)" --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r-w,a+X \
-		--transform "s|^html|$name-html|" -cf - html | gzip -9n >"$out/$name-html.tar.gz"
+		--transform "s|^html|$name-html|" -cf "$work/html.tar" html && gzip -9n <"$work/html.tar" >"$out/$name-html.tar.gz"
 }
 
 # The packages go to the folder debs of the build tree, if the goal keeps them.

@@ -68,6 +68,43 @@ refused 'a Debian changelog without a distribution' "mkdir -p debian && echo 'ev
 refused 'a Debian package of another soname' "mkdir -p debian && echo 'evparallel ($released-1) unstable; urgency=medium' >debian/changelog && echo 'Package: libevparallel-9.9' >debian/control" 'debian/control has the package of soname 9.9'
 looked_at "$trials" 'faults'
 
+# ---- the steps, with a make that only pretends ---------------------------------------------------
+
+cat >"$tmp/make" <<'MAKE'
+#!/bin/sh
+test "$1" != "$broken" || { echo "$1 is broken"; exit 2; }
+name=evparallel-$version
+case $1 in
+distcheck) echo tarball >"$name.tar.gz" ;;
+dist) if test "$broken" = bytes; then echo other; else echo tarball; fi >"$name.tar.gz" ;;
+html) mkdir -p html && echo page >html/index.html ;;
+check-packages) mkdir -p debs && echo package >"debs/libevparallel_$version.deb" ;;
+*) echo "no goal $1"; exit 2 ;;
+esac
+MAKE
+chmod +x "$tmp/make"
+mkdir "$tmp/build"
+echo 'check-packages:' >"$tmp/build/GNUmakefile"
+sources=$(cd "$srcdir" && pwd)
+makes() {
+	(cd "$tmp/build" && env broken="$1" srcdir="$tree" version="$released" MAKE="$tmp/make" TMPDIR="$tmp" sh "$sources/doc/release.sh" release)
+}
+in_tree tag >"$tmp/tags"
+check 'a release is made' makes nothing
+(cd "$tmp/build/release" && ls) >"$tmp/made"
+printf '%s\n' SHA256SUMS "evparallel-$released-html.tar.gz" "evparallel-$released.tar.gz" "libevparallel_$released.deb" >"$tmp/expected"
+check 'it has the tarball, the manual, the packages and their sums' diff "$tmp/expected" "$tmp/made"
+check 'the sums are right' sh -c 'cd "$1" && sha256sum -c SHA256SUMS && test "$(wc -l <SHA256SUMS)" = 3' sh "$tmp/build/release"
+for fault in distcheck:1 bytes:2 html:3 check-packages:5; do
+	if makes "${fault%:*}" >"$tmp/steps" 2>&1; then
+		not_ok "a release stops at step ${fault#*:}" "$tmp/steps"
+	else
+		check "a release stops at step ${fault#*:}" grep "^release: stopped: step ${fault#*:} has failed" "$tmp/steps"
+	fi
+done
+in_tree tag >"$tmp/tags.after"
+check 'no step makes a tag' diff "$tmp/tags" "$tmp/tags.after"
+
 mv "$tree/.git" "$tmp/git"
 checks '' >"$tmp/refusal" 2>&1 || :
 check 'a tree that is no clone is refused' grep -F 'is no clone' "$tmp/refusal"
