@@ -60,7 +60,7 @@ check_other_places() {
 
 # Texts and rules of the build may name the series, MAJOR.MINOR, which is in the soname: it must be the current one.
 check_series() {
-	(cd "$srcdir" && git ls-files -z -- '*.md' 'man/*' ':!doc/releasing.md' ':!debian' | xargs -0 grep -noE \
+	(cd "$srcdir" && git ls-files -z -- '*.md' 'man/*' t/projects ':!doc/releasing.md' | xargs -0 grep -noE \
 		'libevparallel(-throw)?-?[0-9]+\.[0-9]+|find_package\(evparallel [0-9]+\.[0-9]+' || :) |
 		grep -vE "[^0-9.]$(echo "${released%.*}" | sed 's/\./\\./g')\$" >"$work/places" || :
 	test ! -s "$work/places" || stop "a text names another series than ${released%.*}:" "$(cat "$work/places")"
@@ -146,7 +146,7 @@ html() {
 		--transform "s|^html|$name-html|" -cf "$work/html.tar" html && gzip -9n <"$work/html.tar" >"$out/$name-html.tar.gz"
 }
 
-# The packages go to the folder debs of the build tree, if the goal keeps them.
+# The goal leaves the packages in the folder debs of the build tree.
 packages() {
 	"$MAKE" check-packages || return
 	for file in debs/*.deb; do test ! -f "$file" || cp "$file" "$out/" || return; done
