@@ -99,7 +99,7 @@ static bool are_factors(const std::string& answer, std::uint64_t number) {
 }
 
 // The request in the middle crashes its child.
-static asio::awaitable<void> ask(const tcp::endpoint& server, std::uint64_t first, int requests,
+static asio::awaitable<void> ask(tcp::endpoint server, std::uint64_t first, int requests,
                                  Counts& counts) {
   tcp::socket socket(co_await asio::this_coro::executor);
   co_await socket.async_connect(server, asio::use_awaitable);

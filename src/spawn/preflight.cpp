@@ -3,6 +3,7 @@
 #include <evparallel/preflight.hpp>
 
 #include "base/names.hpp"
+#include "spawn/runtime_threads.hpp"
 #include "system/descriptor.hpp"
 #include "system/flush_streams.hpp"
 #include "system/fork.hpp"
@@ -94,10 +95,10 @@ std::vector<PreflightReport::Thread> other_threads() {
     return threads;
   }
   if (tids.size() == 1) return threads;
-  const int self = number_of_this_thread();
+  tids.erase(std::remove(tids.begin(), tids.end(), number_of_this_thread()), tids.end());
+  leave_out_runtime_threads(tids);
   for (const int tid : tids)
-    if (tid != self)
-      threads.push_back({tid, first_line("/proc/self/task/" + std::to_string(tid) + "/comm")});
+    threads.push_back({tid, first_line("/proc/self/task/" + std::to_string(tid) + "/comm")});
   return threads;
 }
 

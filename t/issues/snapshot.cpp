@@ -22,9 +22,12 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <future>
+#include <memory>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -52,8 +55,56 @@ constexpr const char* old_snapshots = "EVPARALLEL_TEST_OLD_SNAPSHOTS";
 
 }  // namespace
 
+namespace {
+
+// In the environment of a program that has a sanitizer's thread: how many threads it adds.
+constexpr const char* more_threads = "EVPARALLEL_TEST_MORE_THREADS";
+
+// A thread that blocks all signals, as that of a sanitizer does.
+class QuietThread {
+public:
+  QuietThread() {
+    sigset_t all;
+    sigset_t before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { over_.get_future().wait(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  ~QuietThread() {
+    over_.set_value();
+    thread_.join();
+  }
+
+private:
+  std::promise<void> over_{};
+  std::thread thread_{};
+};
+
+// The exit status is the result of the test.
+[[noreturn]] void look_for_threads(int more) {
+  std::vector<std::unique_ptr<QuietThread>> threads;
+  for (int i = 0; i < more; ++i) threads.push_back(std::make_unique<QuietThread>());
+  const auto seen = static_cast<int>(par::preflight().threads.size());
+  if (seen != more) {
+    std::printf("# %d threads, and not %d\n", seen, more);
+    std::fflush(stdout);
+    ::_exit(1);
+  }
+  if (more > 0) ::_exit(testing::error_of([] { const par::Snapshot snapshot; }) ? 0 : 2);
+  par::Snapshot snapshot;
+  par::Reactor loop;
+  auto f = par::run(
+      loop, [](int x) { return x + static_cast<int>(par::preflight().threads.size()); },
+      testing::in(snapshot));
+  ::_exit(testing::ask(loop, f, 7) == 7 ? 0 : 3);
+}
+
+}  // namespace
+
 void testing_main_init() {
   if (const char* pids = ::getenv(old_snapshots)) reap_old_snapshots(pids);
+  if (const char* number = ::getenv(more_threads)) look_for_threads(std::atoi(number));
 }
 
 namespace {
@@ -542,6 +593,27 @@ BOOST_AUTO_TEST_CASE(the_refusal_of_a_snapshot_says_what_to_do_about_a_thread) {
   BOOST_TEST(text == "refused: thread " + std::to_string(tid) +
                          " (writer) would be missing in the snapshot: take the snapshot before the "
                          "thread starts, or use Preflight::warn");
+}
+
+// A program with ThreadSanitizer could take no snapshot.
+BOOST_AUTO_TEST_CASE(the_thread_of_a_sanitizer_is_no_thread_of_the_program) {
+  if (testing::sanitized)
+    return testing::skip("a sanitizer must be loaded before any other library");
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  for (const char* more : {"0", "1", "2"}) {
+    const int status = testing::elsewhere([&] {
+      ::setenv(more_threads, more, 1);
+      ::setenv("LD_PRELOAD", testing::library_path("tsan_thread.so").c_str(), 1);
+      ::execl(self.c_str(), self.c_str(), nullptr);
+      return 97;
+    });
+    BOOST_TEST_CONTEXT(more << " more threads") BOOST_TEST(status == 0);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_thread_that_blocks_all_signals_is_a_thread_of_the_program) {
+  const QuietThread thread;
+  BOOST_TEST(par::preflight().threads.size() == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(the_refusal_of_a_snapshot_says_what_to_do_about_an_event_loop) {

@@ -82,8 +82,8 @@ runs() {
 	check "$text" timeout -k 5 "$seconds" "$@" </dev/null
 }
 
-# The warnings that careful users enable. The code of a sanitizer has warnings of its own.
-strict='-O2 -Wall -Wextra -Wshadow -Wconversion -Werror'
+# The warnings that careful users enable; debug information has none. The code of a sanitizer has warnings of its own.
+strict='-O2 -g0 -Wall -Wextra -Wshadow -Wconversion -Werror'
 test -z "${audit-}" || strict=-O0
 
 # examples_of PAGE NAME: writes each literal display under EXAMPLES as NAME-1.cpp, NAME-2.cpp, ... Each is a whole

@@ -456,6 +456,8 @@ int main(int argc, char** argv) {
   // Processes that a case leaves behind become children of this process, not of init: so the harness can see them, and
   // wait for them.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  // A shell without job control lets a program that it starts in the background ignore them.
+  for (const int signum : {SIGINT, SIGQUIT}) ::signal(signum, SIG_DFL);
   if (::access("/proc/thread-self/children", R_OK) != 0) {
     std::puts(
         "Bail out! this kernel has no /proc/thread-self/children: processes cannot be watched");

@@ -30,6 +30,15 @@ std::vector<pid_t> children_of(pid_t parent) {
   return children;
 }
 
+static int count_threads(pid_t pid) {
+  DIR* dir = ::opendir(("/proc/" + std::to_string(pid) + "/task").c_str());
+  if (dir == nullptr) return 0;
+  int threads = 0;
+  while (const dirent* entry = ::readdir(dir)) threads += entry->d_name[0] != '.';
+  ::closedir(dir);
+  return threads;
+}
+
 char state_of(pid_t pid) {
   char text[512];
   const int fd = ::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
@@ -44,7 +53,9 @@ char state_of(pid_t pid) {
 
 bool process_exists(pid_t pid) {
   const char state = state_of(pid);
-  return state != '-' && state != 'Z' && state != 'X';
+  if (state == '-' || state == 'X') return false;
+  // Nobody can wait for it as long as it has other threads than the first.
+  return state != 'Z' || count_threads(pid) > 1;
 }
 
 std::map<int, std::string> descriptors_of(pid_t pid) {

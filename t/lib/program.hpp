@@ -49,7 +49,6 @@ public:
     if (pid_ != 0) return;
     int status = 99;
     try {
-      ::signal(SIGINT, SIG_DFL);  // ignored in a program that a shell has started in the background
       ::setsid();
       if (terminal != nullptr) sit_down_at(terminal);
       status = f();
