@@ -8,7 +8,8 @@ skip() {
 	points=$((points + 1))
 	echo "ok $points - $1 # SKIP $2"
 }
-quiet_make() { MAKEFLAGS= MAKELEVEL= "$MAKE" -s -j1 "$@"; } # not a client of the jobserver
+unset MAKEFLAGS MAKELEVEL # no client of the jobserver
+quiet_make() { "$MAKE" -s -j1 "$@"; }
 
 # Folders that ./configure was given without the prefix do not follow it, and must not be written to.
 here=$tmp/installed
@@ -46,7 +47,7 @@ hello_of() {
 }
 
 project make make
-check 'make: the project builds' env LDFLAGS="$LDFLAGS -Wl,-rpath,$libdir" sh -c 'cd "$1" && MAKEFLAGS= "$2" hello' - "$tmp/make" "$MAKE"
+check 'make: the project builds' env LDFLAGS="$LDFLAGS -Wl,-rpath,$libdir" sh -c 'cd "$1" && "$2" hello' - "$tmp/make" "$MAKE"
 hello_of 'make: hello runs' "$tmp/make/hello"
 
 if command -v meson >/dev/null && command -v ninja >/dev/null; then
@@ -99,6 +100,8 @@ if command -v cmake >/dev/null; then
 	minor=${version#*.}
 	minor=${minor%%.*}
 	patch=${version##*.}
+	lower=$major.$((minor - 1))
+	test "$minor" -gt 0 || lower=$((major - 1)).9
 	mkdir "$tmp/asked"
 	: >"$tmp/asked/evparallel-config.cmake"
 	cp "$(find "$tree" -name evparallel-config-version.cmake)" "$tmp/asked"
@@ -119,7 +122,7 @@ if command -v cmake >/dev/null; then
 		endforeach()
 	END
 	found="$major.$minor;$version;$version/EXACT;$major.$minor...$major.$((minor + 1));$major.$minor...<$((major + 1))"
-	refused="$major.$((minor + 1));$((major + 1));$major.$minor.$((patch + 1));$major.$minor.$((patch + 1))/EXACT;$major.$((minor + 1))...$((major + 1));$major.0.0...<$version"
+	refused="$lower;$major.$((minor + 1));$((major + 1));$major.$minor.$((patch + 1));$major.$minor.$((patch + 1))/EXACT;$major.$((minor + 1))...$((major + 1));$major.0.0...<$version"
 	wrong() { cmake -D folder="$tmp/asked" -D found="$found" -D refused="$refused" "$@" -P "$tmp/asked.cmake" >"$tmp/wrong" 2>&1 || echo 'cmake failed' >>"$tmp/wrong"; }
 	wrong
 	empty 'CMake: only requests for this minor version are satisfied' "$tmp/wrong"
