@@ -66,9 +66,16 @@ files >"$tmp/before"
 check 'apt-get installs the packages, and what they depend on' get install $(cd "$root/packages" && printf '/packages/%s ' *.deb)
 files >"$tmp/installed"
 looked_at "$(comm -13 "$tmp/before" "$tmp/installed" | grep -c evparallel)" 'installed files'
+# As autopkgtest does it: a test that writes to standard error has failed.
+passes() {
+	status=0
+	in_root env AUTOPKGTEST_TMP="/tmp/$1" "/source/debian/tests/$1" 2>"$tmp/errors" || status=$?
+	cat "$tmp/errors"
+	test "$status" = 0 && test ! -s "$tmp/errors"
+}
 for test in $tests; do
 	in_root mkdir "/tmp/$test"
-	check "debian/tests/$test passes" in_root env AUTOPKGTEST_TMP="/tmp/$test" "/source/debian/tests/$test"
+	check "debian/tests/$test passes" passes "$test"
 	rm -rf "$root/tmp/$test"
 done
 looked_at "$(echo "$tests" | wc -w)" tests
