@@ -9,7 +9,9 @@
 
 # Packages for the library, its build, and the gates of `make check`.
 packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
-           libboost-test-dev mandoc clang-format libpng-dev libasio-dev libglib2.0-dev libuv1-dev cmake meson abigail-tools
+           libboost-test-dev mandoc clang-format libpng-dev libasio-dev libglib2.0-dev libuv1-dev
+# For the gates about programs that use the library, and about its ABI.
+packages += cmake meson abigail-tools
 
 # One job for each CPU that this process may use, but no more than one for each GB of memory: compiling a test takes up
 # to 0.7 GB.
