@@ -15,6 +15,7 @@ packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-j
 # to 0.7 GB.
 jobs := $(shell awk -v cpus="$$(nproc)" '/^MemTotal:/ { memory = int($$2 / 1048576 + 0.5) } \
   END { n = memory && memory < cpus ? memory : cpus; print (n > 1 ? n : 1) }' /proc/meminfo)
+
 # For the gates about programs that use the library, and about its ABI.
 packages += cmake meson abigail-tools
 
