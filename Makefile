@@ -9,12 +9,14 @@
 
 # Packages for the library, its build, and the gates of `make check`.
 packages = g++ make autoconf automake libtool pkg-config libevent-dev nlohmann-json3-dev \
-           libboost-test-dev mandoc lowdown clang-format libpng-dev libasio-dev libglib2.0-dev libuv1-dev
+           libboost-test-dev mandoc lowdown clang-format libpng-dev libasio-dev libglib2.0-dev libuv1-dev \
+           cmake meson abigail-tools
 
 # Two jobs for each CPU that this process may use, since tests wait more than they compute, but no more than one for each
 # GB of memory: compiling a test takes up to 0.7 GB.
 jobs := $(shell awk -v cpus="$$(nproc)" '/^MemTotal:/ { memory = int($$2 / 1048576 + 0.5) } \
   END { n = 2 * cpus; if (memory && memory < n) n = memory; print (n > 1 ? n : 1) }' /proc/meminfo)
+
 # MAKEFLAGS contains a -j only inside recipes.
 parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(jobs) --output-sync=target --no-print-directory)
 

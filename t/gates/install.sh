@@ -3,8 +3,7 @@
 . "${srcdir:-.}/t/lib/gate.sh"
 tool "${PKG_CONFIG%% *}"
 
-# Every folder of this build is moved below $tmp: DESTDIR is not needed, and nothing outside is touched. (libtool
-# refuses other places, as it already knows the path of the library.)
+# Every folder of this build is moved below $tmp: DESTDIR is not needed, and nothing outside is touched.
 moved=
 for dir in $dirs; do moved="$moved ${dir%%=*}=$tmp${dir#*=}"; done
 place() { for dir in $moved; do case $dir in "$1="*) echo "${dir#*=}" ;; esac; done; }
@@ -15,11 +14,7 @@ check 'make install' quiet_make install
 find "$tmp" ! -type d ! -name said | sort >"$tmp/said.installed"
 looked_at "$(wc -l <"$tmp/said.installed")" 'installed files'
 
-# pkg-config reads the final places; here they are below $tmp.
-from_pc() {
-	PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG --define-variable=libdir="$(place libdir)" \
-		--define-variable=includedir="$(place includedir)" "$@" "${module:-evparallel}"
-}
+from_pc() { PKG_CONFIG_PATH=$(place pkgconfigdir) $PKG_CONFIG "$@" "${module:-evparallel}"; }
 check 'pkg-config finds the library' from_pc --exists --print-errors
 version=$(from_pc --modversion || :)
 if test "$version" = "$(cat "$srcdir/VERSION")"; then ok "pkg-config gives version $version"; else not_ok "pkg-config gives version $version, not that of VERSION"; fi
