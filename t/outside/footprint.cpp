@@ -1,6 +1,7 @@
 // footprint.cpp - the cost of a child compared with a plain fork of its snapshot: page faults up to its first answer,
 // and memory of its own.  Counts, no times.
 #include "calling.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -168,6 +169,7 @@ BOOST_AUTO_TEST_CASE(children_do_not_inherit_the_tables_of_the_snapshot) {
   auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
   ours(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
   loop.run();
+  BOOST_TEST(testing::process_exists(ours.pid()));
   BOOST_TEST(not_for_forks(ours.pid()) == 0);
 }
 
