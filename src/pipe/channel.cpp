@@ -20,9 +20,9 @@ bool is_message(FrameKind kind, std::uint64_t id) noexcept {
          (kind == FrameKind::error && id != 0);
 }
 
-// Each read returns at most one batch, and the frames of one read are cut before the next read:
-// batches above this number belong to no frame.
-constexpr std::size_t most_batches = 8;
+// A batch arrives with the first byte of its frame, and the frames of one read are cut before the
+// next read: there is one at most, of the frame that is not complete.  Others belong to no frame.
+constexpr std::size_t most_batches = 1;
 
 }  // namespace
 

@@ -241,6 +241,7 @@ void serve_request(ClientIndex client) noexcept {
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == IoResult::would_block) return;
   if (packet.flow == IoResult::closed || packet.size != sizeof request) return lose(client);
+  if (from.owner < the_program) packet.clear_linger();
   fault_at(Failpoint::serve);
   server->clients.free_seen(client, request.seen);
   switch (request.kind) {
@@ -277,9 +278,9 @@ void accept_from_rendezvous() noexcept {
   Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
   if (packet.flow != IoResult::done) return;
   fault_at(Failpoint::rendezvous);
+  if (!packet.along || !is_packet_socket(packet.along.get())) return;
   const ChildIndex owner = owner_of(packet.sender);
-  if (!packet.along || owner == no_child ||
-      server->clients.accept_client(packet.along, owner) == no_client)
+  if (owner == no_child || server->clients.accept_client(packet.along, owner) == no_client)
     refuse(packet.along);
 }
 

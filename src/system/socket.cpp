@@ -109,16 +109,25 @@ void wait_for_room() noexcept {
   pause_for(a_moment_ms);
 }
 
+// With SO_LINGER, close(2) waits until the peer has read what was sent, also if the socket does not
+// block otherwise.  Fails for other files, which do not linger.
+void clear_linger_of(int fd) noexcept {
+  constexpr linger off{};
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+}
+
 // False: the descriptor was lost in this process.
 bool take_descriptor(int fd, Packet& packet) noexcept {
   DupFd superfluous;
   if (fd < 0) return false;
-  if (packet.count == most_along)
+  if (packet.count == most_along) {
+    clear_linger_of(fd);
     superfluous = DupFd(fd);
-  else if (packet.count++ == 0)
+  } else if (packet.count++ == 0) {
     packet.along = OwnedFd(fd);
-  else
+  } else {
     packet.others[packet.count - 2] = DupFd(fd);
+  }
   return true;
 }
 
@@ -146,9 +155,22 @@ void take_control(msghdr& message, Packet& packet) noexcept {
   }
 }
 
+int option_of(int fd, int name) noexcept {
+  int value = -1;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
 }  // namespace
 
+void Packet::clear_linger() noexcept {
+  if (along) clear_linger_of(along.get());
+  for (const DupFd& other : others)
+    if (other) clear_linger_of(other.get());
+}
+
 void Packet::close() noexcept {
+  clear_linger();
   along.close();
   for (DupFd& other : others) other.close();
   count = 0;
@@ -163,8 +185,11 @@ int make_pair(PairKind kind, OwnedFd& one, OwnedFd& other) noexcept {
 }
 
 ReceivedFds::~ReceivedFds() {
-  for (const int fd : descriptors)
-    if (fd >= 0) ::close(fd);
+  for (const int fd : descriptors) {
+    if (fd < 0) continue;
+    clear_linger_of(fd);
+    ::close(fd);
+  }
 }
 
 bool descriptor_is_open(int fd) noexcept {
@@ -270,6 +295,10 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   packet.flow = got == 0 ? IoResult::closed : IoResult::done;
   packet.size = static_cast<std::size_t>(got);
   return packet;
+}
+
+bool is_packet_socket(int fd) noexcept {
+  return option_of(fd, SO_DOMAIN) == AF_UNIX && option_of(fd, SO_TYPE) == SOCK_SEQPACKET;
 }
 
 bool has_hung_up(int fd) noexcept {

@@ -36,7 +36,7 @@ struct Transfer {
 enum class Wait : bool { no, yes };
 
 // The descriptors that were sent with one write of the other side.  Those that were not taken (and
-// replaced by -1) are closed in the destructor.
+// replaced by -1) are closed in the destructor, which waits for no peer of a socket.
 class ReceivedFds {
 public:
   ReceivedFds() noexcept = default;
@@ -84,6 +84,8 @@ struct Packet {
   Packet(Packet&&) noexcept = default;
   ~Packet() { close(); }
   void close() noexcept;
+  // For descriptors from a process that is not trusted: whoever closes them waits for no peer.
+  void clear_linger() noexcept;
 
   IoResult flow = IoResult::would_block;
   std::size_t size = 0;
@@ -95,6 +97,10 @@ struct Packet {
   pid_t sender = 0;  // from the kernel, if the socket asks for it
 };
 Packet receive_packet(int fd, void* to, std::size_t size) noexcept;
+
+// Whether it is one end of a pair of the kind `packets`, and not a socket that only looks like one,
+// of another machine for instance.
+bool is_packet_socket(int fd) noexcept;
 
 // True if the other end is gone, even if there are bytes left to read.
 bool has_hung_up(int fd) noexcept;

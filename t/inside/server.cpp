@@ -1,6 +1,7 @@
 // server.cpp - the snapshot, driven directly over its control socket: every request, every end.
 #include "private_names.hpp"
 #include "process.hpp"
+#include "tcp_pair.hpp"
 #include "testing.hpp"
 
 #include "snapshot/child_table.hpp"
@@ -1500,6 +1501,35 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
     BOOST_TEST((reported.kind == ReportKind::failed));
     BOOST_TEST(reported.id == no_spawn);
     BOOST_TEST(sees_end(ours));
+  }
+  BOOST_TEST(far.works());
+  rendezvous.close();
+}
+
+// The snapshot took any socket for a control socket: it waited in close(2), or for events of it without end.
+BOOST_AUTO_TEST_CASE(another_socket_than_a_control_socket_is_dropped) {
+  Far far;
+  const Kid kid = far.spawn();
+  OwnedFd rendezvous = door_of(kid);
+  {
+    testing::TcpPair tcp;
+    send_packet(rendezvous.get(), "k", 1, tcp.fds[0]);
+    tcp.close(0);
+    char bytes[65536];
+    ssize_t got;
+    do got = ::recv(tcp.fds[1], bytes, sizeof bytes, 0);
+    while (got > 0);
+    BOOST_TEST(got == 0);  // the end: nobody has the other socket any more
+  }
+  for (const PairKind kind : {PairKind::datagrams, PairKind::stream}) {
+    OwnedFd ours;
+    OwnedFd theirs;
+    BOOST_REQUIRE(make_pair(kind, ours, theirs) == 0);
+    send_packet(rendezvous.get(), "k", 1, theirs.get());
+    theirs.close();
+    BOOST_TEST(far.works());
+    BOOST_TEST(testing::eventually(
+        [&] { return ::send(ours.get(), "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0; }));
   }
   BOOST_TEST(far.works());
   rendezvous.close();

@@ -1,6 +1,7 @@
 // socket.cpp - socket pairs, streams, packets with descriptors, and the register of descriptors.
 #include "private_names.hpp"
 #include "process.hpp"
+#include "tcp_pair.hpp"
 #include "testing.hpp"
 
 #include "system/descriptor.hpp"
@@ -415,6 +416,50 @@ BOOST_AUTO_TEST_CASE(none_of_four_descriptors_is_taken_if_one_has_no_room) {
     return receive_packet(pair.other.get(), &byte, 1).count == most_along ? 0 : 4;
   });
   BOOST_TEST(status == 0);
+}
+
+// A close would have stopped the loop of the receiver, or the snapshot, for as long as the sender has chosen.
+BOOST_AUTO_TEST_CASE(a_socket_that_nobody_has_asked_for_does_not_linger) {
+  const testing::TcpPair tcp;
+  {
+    const Pair pair = pair_of(PairKind::stream);
+    const std::vector<Attachment> along(1, Attachment{tcp.fds[0], nullptr});
+    const ByteSpan piece{"x", 1};
+    BOOST_REQUIRE((send(pair.one.get(), &piece, 1, Wait::no, &along).flow == IoResult::done));
+    char byte;
+    std::vector<ReceivedFds> batches;
+    BOOST_REQUIRE((receive(pair.other.get(), &byte, 1, Wait::no, &batches).flow == IoResult::done));
+    BOOST_REQUIRE(batches.size() == 1u);
+    BOOST_TEST(tcp.lingers());
+  }
+  BOOST_TEST(!tcp.lingers());
+}
+
+BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger) {
+  for (const std::size_t count : {1u, 2u, 5u}) {
+    const testing::TcpPair tcp;
+    {
+      const Pair pair = pair_of(PairKind::packets);
+      const std::vector<int> along(count, tcp.fds[0]);
+      BOOST_REQUIRE(send_many(pair.one.get(), along));
+      char byte;
+      const Packet packet = receive_packet(pair.other.get(), &byte, 1);
+      BOOST_REQUIRE(packet.count > 0u);
+    }
+    BOOST_TEST(!tcp.lingers());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(only_one_end_of_a_pair_of_packet_sockets_is_one) {
+  const Pair packets = pair_of(PairKind::packets);
+  const Pair datagrams = pair_of(PairKind::datagrams);
+  const Pair stream = pair_of(PairKind::stream);
+  const testing::TcpPair tcp;
+  BOOST_TEST(is_packet_socket(packets.one.get()));
+  BOOST_TEST(!is_packet_socket(datagrams.one.get()));
+  BOOST_TEST(!is_packet_socket(stream.one.get()));
+  BOOST_TEST(!is_packet_socket(tcp.fds[0]));
+  BOOST_TEST(!is_packet_socket(STDIN_FILENO));
 }
 
 BOOST_AUTO_TEST_CASE(a_descriptor_without_room_is_lost_and_reported) {
