@@ -34,6 +34,7 @@ empty 'the files of CMake name no folder by an absolute path' "$tmp/absolute"
 
 # The compiler of this build, and its modes: a sanitizer has to be linked into programs, too.
 CXXFLAGS="-O0 $audit"
+CXX=${CXX%% -std=*} # Meson asks clang++ for the macros of C, too
 export CXX CXXFLAGS LDFLAGS PKG_CONFIG
 project() {
 	mkdir "$tmp/$2"
