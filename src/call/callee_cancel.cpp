@@ -51,12 +51,11 @@ bool Callee::take_back(std::uint64_t id) {
   if (!pending.held) {
     if (!handle_->slot_known() || delivery(id, pending) == Delivery::started) return false;
     const std::int64_t deadline = pending.deadline;
-    publish_deadline(id, pending, reassigned);
+    publish_deadline(id, pending, undecided);
     if (!pending.cancel_entry) return false;
-    if (delivery(id, pending) == Delivery::started) {
-      pending.cancel_entry->deadline.store(deadline);
-      return false;
-    }
+    const bool begun = delivery(id, pending) == Delivery::started;
+    pending.cancel_entry->deadline.store(begun ? deadline : reassigned);
+    if (begun) return false;
     abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, Cause::cancelled});
   }
   PendingCall taken = calls_.take(id);

@@ -59,6 +59,9 @@ public:
   std::int64_t deadline_of(std::uint64_t call) const noexcept {
     return call == 0 ? deadline_ : cancel_table_->deadline_of(owner_id_, call);
   }
+  std::int64_t deadline_at_begin(std::uint64_t call) const noexcept {
+    return cancel_table_->decided_deadline_of(owner_id_, call);
+  }
 
   // ---- its end ----
   // Calls the exit hooks and writes all output.  Returns the exit status, which is `status` if all

@@ -32,7 +32,7 @@ constexpr std::int64_t gather_ns = 50000;
 EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
-  if (deadline == reassigned && begun) return;
+  if ((deadline == reassigned || deadline == undecided) && begun) return;
   if (deadline == revoked || deadline == reassigned)
     throw Error(Errc::cancelled, begun ? "cancelled: the call was cancelled while the task ran"
                                        : "cancelled: the call was cancelled before the task began")
@@ -49,7 +49,8 @@ EVPARALLEL_EARLY void check_size(const Frame& frame) {
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
-  if (deadline == no_deadline || deadline == reassigned) return std::chrono::nanoseconds::max();
+  if (deadline == no_deadline || deadline == reassigned || deadline == undecided)
+    return std::chrono::nanoseconds::max();
   if (deadline == revoked) return std::chrono::nanoseconds::zero();
   return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
 }
@@ -163,7 +164,7 @@ EVPARALLEL_EARLY bool Child::take_call(Frame& frame, Callback<void(Reader&, Writ
 
 EVPARALLEL_EARLY void Child::answer_one(Frame& frame, Callback<void(Reader&, Writer&)>& call) {
   try {
-    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_wanted(deadline_at_begin(frame.id), Delivery::sent);
     check_size(frame);
     Reader in = frame.reader();
     message_.clear();
@@ -251,7 +252,7 @@ void Child::answer_later_one(Frame& frame) {
   ++unanswered_;
   auto core = std::make_shared<ReplyCore>(*this, frame.id);
   try {
-    check_wanted(deadline_of(frame.id), Delivery::sent);
+    check_wanted(deadline_at_begin(frame.id), Delivery::sent);
     check_size(frame);
     Reader in = frame.reader();
     later_(in, core);

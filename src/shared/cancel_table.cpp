@@ -4,6 +4,7 @@
 
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
+#include "system/polling.hpp"
 #include "system/process_lock.hpp"
 #include "system/shared_memory.hpp"
 
@@ -93,6 +94,14 @@ std::int64_t CancelTable::look_up(std::uint64_t owner, std::uint64_t call) const
       return entry.deadline.load();
   }
   return no_deadline;
+}
+
+// The parent decides within two instructions, unless it is preempted between them or has ended.
+std::int64_t CancelTable::wait_for_decision(std::uint64_t owner,
+                                            std::uint64_t call) const noexcept {
+  std::int64_t deadline = undecided;
+  while ((deadline = deadline_of(owner, call)) == undecided) pause_for(1);
+  return deadline;
 }
 
 }  // namespace evparallel::detail

@@ -19,6 +19,10 @@ constexpr std::int64_t revoked = INT64_MIN;  // cancelled: as a deadline that ha
 // The call is made in another child: a child that has not begun it does not begin it; a child that
 // has begun it ignores this.
 constexpr std::int64_t reassigned = INT64_MIN + 1;
+// The parent wants the call back, and looks whether the child has begun it; then it writes one of
+// the other values.  A child that is about to begin the call waits for that: if it refused a call
+// that the parent leaves to it, nobody would make the call until the parent reads the refusal.
+constexpr std::int64_t undecided = INT64_MIN + 2;
 
 struct alignas(32) CancelEntry {
   std::atomic<std::uint64_t> owner{0};  // 0: free
@@ -45,12 +49,18 @@ public:
   std::int64_t deadline_of(std::uint64_t owner, std::uint64_t call) const noexcept {
     return count_.load() == 0 ? no_deadline : look_up(owner, call);
   }
+  // The same for a child that begins the call: never `undecided`.
+  std::int64_t decided_deadline_of(std::uint64_t owner, std::uint64_t call) const noexcept {
+    const std::int64_t deadline = deadline_of(owner, call);
+    return deadline == undecided ? wait_for_decision(owner, call) : deadline;
+  }
 
 private:
   static constexpr std::size_t entry_count = std::size_t{1} << 18;
   static constexpr std::size_t reach = 8;  // number of positions in which an entry may be
   static std::size_t first_place(std::uint64_t owner, std::uint64_t call) noexcept;
   std::int64_t look_up(std::uint64_t owner, std::uint64_t call) const noexcept;
+  std::int64_t wait_for_decision(std::uint64_t owner, std::uint64_t call) const noexcept;
 
   alignas(64) std::atomic<std::size_t> count_;
   CancelEntry entries_[entry_count];

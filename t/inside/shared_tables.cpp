@@ -3,6 +3,7 @@
 #include "calling.hpp"
 #include "elsewhere.hpp"
 #include "private_names.hpp"
+#include "process.hpp"
 #include "testing.hpp"
 
 #include "shared/cancel_table.hpp"
@@ -112,6 +113,38 @@ BOOST_AUTO_TEST_CASE(a_full_table_refuses_entries_and_still_works) {
   for (CancelEntry* entry : all) table->erase(entry);
   BOOST_TEST((table->write(owner, 1, 5) != nullptr));
   BOOST_TEST(table->deadline_of(owner, 1) == 5);
+}
+
+BOOST_AUTO_TEST_CASE(a_child_that_begins_a_call_waits_for_the_decision_who_makes_it) {
+  const TablePointer table = fresh_table();
+  const std::uint64_t owner = CancelTable::new_owner();
+  for (const std::int64_t decision : {reassigned, no_deadline, std::int64_t{5}}) {
+    CancelEntry* const entry = table->write(owner, 1, undecided);
+    BOOST_REQUIRE(entry);
+    std::atomic<bool> begins{false};
+    std::int64_t seen = 0;
+    std::thread child([&] {
+      begins = true;
+      seen = table->decided_deadline_of(owner, 1);
+    });
+    BOOST_TEST(testing::eventually([&] { return begins.load(); }));
+    testing::burn(10ms);
+    entry->deadline = decision;
+    child.join();
+    BOOST_TEST(seen == decision);
+    table->erase(entry);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_child_does_not_wait_for_a_decision_about_an_erased_entry) {
+  const TablePointer table = fresh_table();
+  const std::uint64_t owner = CancelTable::new_owner();
+  CancelEntry* const entry = table->write(owner, 1, undecided);
+  std::int64_t seen = 0;
+  std::thread child([&] { seen = table->decided_deadline_of(owner, 1); });
+  table->erase(entry);
+  child.join();
+  BOOST_TEST(seen == no_deadline);
 }
 
 BOOST_AUTO_TEST_CASE(owner_ids_are_unique) {
