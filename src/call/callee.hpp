@@ -62,6 +62,9 @@ public:
   void spawn();
   // True if the child accepts calls.
   bool usable() const noexcept { return handle_ && handle_->pipe()->usable(); }
+  void flush() {
+    if (handle_) handle_->pipe()->flush_now();
+  }
   // The call whose answer has come in part; 0: there is none.
   std::uint64_t answer_under_way() const noexcept {
     return handle_ ? handle_->pipe()->id_under_way() : 0;

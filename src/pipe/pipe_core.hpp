@@ -104,6 +104,10 @@ public:
   bool usable() const noexcept {
     return channel_.is_open() && input_ != Input::broken && !channel_.out_dead() && !concluded();
   }
+  // Writes at once what waits for the end of this turn of the loop.
+  void flush_now() {
+    if (flush_deferred_) flush();
+  }
 
 private:
   // not_started: what comes waits in the socket; broken: end of file without an end frame, and the

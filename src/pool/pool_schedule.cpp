@@ -149,10 +149,15 @@ void PoolCore::fill(PoolWorker& worker) {
 
 // ---- ranges that may wait for input ----
 
-// Before such a pull the chunks that were sent must have left, and the answers that have come must
-// be delivered: so there is one in each turn of the loop, after everything else.
+// Before such a pull the answers that have come must be delivered: so there is one in each turn of
+// the loop, after everything else.  And what was sent must have left, also what was sent in this
+// turn: a chunk that another child gave back, or a call.
 bool PoolCore::must_wait_for_turn() {
-  if (!maps_[map_turn_]->may_wait() || std::exchange(pulls_, false)) return false;
+  if (!maps_[map_turn_]->may_wait()) return false;
+  if (std::exchange(pulls_, false)) {
+    for (const auto& worker : workers_) worker->flush();
+    return false;
+  }
   if (pull_due_) return true;
   pull_turn_.add_in(std::chrono::nanoseconds::zero());
   pull_due_ = true;

@@ -55,6 +55,8 @@ public:
 
   // It accepts calls.
   bool usable() const noexcept { return callee_.usable(); }
+  // Writes what was sent in this turn of the loop.
+  void flush() { callee_.flush(); }
   bool free() const noexcept { return sent.empty() && !has_lost_calls(); }
   // Some calls were given up that the child may still run.
   bool has_lost_calls() const noexcept { return lost_calls.peek() && !lost_calls.peek()->empty(); }

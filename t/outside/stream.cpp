@@ -1225,6 +1225,36 @@ BOOST_AUTO_TEST_CASE(a_range_that_waits_after_a_burst_holds_no_item_back) {
   BOOST_TEST(received.in_order);
 }
 
+BOOST_AUTO_TEST_CASE(a_range_that_waits_for_input_holds_no_call_back) {
+  reset();
+  par::Reactor loop;
+  auto pool = par::pool(loop, mixed, of(2));
+  Received received;
+  int pulled = 0;
+  int submitted = 0;
+  int answered = 0;
+  par::Timer timer;
+  const auto submit_another = [&] {
+    ++submitted;
+    pool.submit(1, [&](par::Result<int> r) { answered += r.has_value(); });
+  };
+  pool.map(
+      [&]() -> std::optional<int> {
+        if (pulled == 200 || !wait_for_calls(pulled + submitted)) return std::nullopt;
+        // A cancelled call is answered after this turn's pull.  So the timer is behind that of the
+        // next pull, and submits a call in the same turn as it, but before it.
+        if (pulled % 4 == 0)
+          pool.submit(1, [&](par::Result<int>) { timer = loop.after(0ms, submit_another); })
+              .cancel();
+        return pulled++;
+      },
+      into(received), summary_of(received));
+  loop.run();
+  BOOST_TEST(received.each_once(200));
+  BOOST_TEST(submitted == 50);
+  BOOST_TEST(answered == submitted);
+}
+
 BOOST_AUTO_TEST_CASE(a_range_that_begins_to_wait_holds_no_item_back) {
   for (const std::size_t chunk : {0u, 10u}) {
     reset();
