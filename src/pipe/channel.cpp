@@ -4,6 +4,9 @@
 
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
+#include "system/polling.hpp"
+
+#include <algorithm>
 
 namespace evparallel::detail {
 
@@ -110,19 +113,28 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
   FrameReader& in = traffic_->in;
   const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
+  const std::uint64_t most = std::min<std::uint64_t>(direct ? room.size : size, input_left_);
   const Transfer got = detail::receive(socket_.get(), direct ? room.data : scratch,
-                                       direct ? room.size : size, wait, &traffic_->along);
+                                       static_cast<std::size_t>(most), wait, &traffic_->along);
   if (got.flow == IoResult::closed) in_over_ = true;
   if (got.flow != IoResult::done) {
     release_if_idle();
     return got.flow;
   }
   fault_at(Failpoint::read);
+  input_left_ -= got.size;
+  in_over_ = input_left_ == 0;
   if (direct)
     in.filled(got.size);
   else
     in.feed({scratch, got.size});
   return IoResult::done;
+}
+
+void Channel::end_input_here() noexcept {
+  if (!is_open() || in_over_) return;
+  input_left_ = bytes_to_read(socket_.get());
+  in_over_ = input_left_ == 0;
 }
 
 EVPARALLEL_EARLY bool Channel::next(Frame& frame) {

@@ -66,9 +66,12 @@ public:
   void keep();
   // There are bytes behind the last frame of next(), if only a part of a frame.
   bool more_is_here() const noexcept { return traffic_.peek() && traffic_.peek()->in.in_frame(); }
-  // An end of file was read.
+  // An end of file was read, or all up to the last byte of end_input_here().
   bool in_over() const noexcept { return in_over_; }
-  // The end of file came inside a frame.
+  // What is in the socket now is the rest: another process that holds the other end, and goes on
+  // writing, is not heard any more.
+  void end_input_here() noexcept;
+  // The input is over inside a frame.
   bool torn() const noexcept { return in_over_ && more_is_here(); }
   // The id of that frame; 0 if it is not known.
   std::uint64_t torn_id() const noexcept {
@@ -93,6 +96,7 @@ private:
   Pooled<ChannelBuffers> traffic_;
   std::size_t max_message_;
   std::uint64_t bytes_written_ = 0;
+  std::uint64_t input_left_ = UINT64_MAX;  // so many bytes are still to be read, at most
 };
 
 }  // namespace evparallel::detail

@@ -58,12 +58,13 @@ bool PipeCore::closes_with_other() const noexcept {
 
 void PipeCore::conclude(const Error& error) {
   rare_->conclusion = error;
+  channel_.end_input_here();
   if (input_ == Input::not_started) input_ = Input::open;
   drain_and_end();
 }
 
 // All that a dead child has written is in the socket.  This does not wait for an end of file,
-// because another process may hold the socket.
+// because another process may hold the socket, and even write to it.
 void PipeCore::drain_and_end() {
   const auto keep = shared_from_this();
   if (over_reported_) return;

@@ -4,9 +4,9 @@
 
 #include "base/retry_eintr.hpp"
 #include "system/new_descriptor.hpp"
+#include "system/polling.hpp"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,12 +17,6 @@ namespace evparallel::detail {
 namespace {
 
 constexpr std::size_t read_size = 64 * 1024;  // the capacity of a pipe
-
-// The number of bytes that wait in a pipe.
-std::size_t waiting_in(int fd) noexcept {
-  int count = 0;
-  return ::ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? static_cast<std::size_t>(count) : 0;
-}
 
 }  // namespace
 
@@ -138,7 +132,7 @@ std::size_t CapturedOutput::read(Stream& stream, std::size_t limit) {
 // Reads only what is in the pipe now, because the writers may go on for ever.
 bool CapturedOutput::take_what_is_there(Stream& stream) {
   if (!split_lines(stream)) return false;
-  std::size_t left = stream.fd ? waiting_in(stream.fd.get()) : 0;
+  std::size_t left = stream.fd ? bytes_to_read(stream.fd.get()) : 0;
   while (left > 0) {
     const std::size_t got = read(stream, left);
     if (got == 0) break;

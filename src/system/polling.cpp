@@ -2,6 +2,8 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "system/polling.hpp"
 
+#include <sys/ioctl.h>
+
 #include <cerrno>
 #include <ctime>
 
@@ -34,6 +36,11 @@ void pause_for(int ms) noexcept {
   constexpr long ns_a_ms = 1000000;
   const timespec time{ms / ms_a_second, ms % ms_a_second * ns_a_ms};
   ::nanosleep(&time, nullptr);
+}
+
+std::size_t bytes_to_read(int fd) noexcept {
+  int count = 0;
+  return ::ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? static_cast<std::size_t>(count) : 0;
 }
 
 }  // namespace evparallel::detail

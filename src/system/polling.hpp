@@ -1,4 +1,4 @@
-// polling.hpp - the only poll(2).
+// polling.hpp - the only poll(2), and how much can be read.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #pragma once
 
@@ -18,5 +18,8 @@ int wait_for(pollfd* what, std::size_t count, int ms) noexcept;
 int refused_to_wait() noexcept;
 
 void pause_for(int ms) noexcept;
+
+// The number of bytes that wait in a pipe, or in a socket for a stream.
+std::size_t bytes_to_read(int fd) noexcept;
 
 }  // namespace evparallel::detail

@@ -69,6 +69,7 @@ struct Fixture {
     par::OwnedFd one;
     par::OwnedFd other;
     BOOST_REQUIRE(par::make_pair(par::PairKind::stream, one, other) == 0);
+    child_socket = other.get();
     parent = std::make_unique<End>(loop, std::move(one), PipeCore::ExitReport::comes, mark);
     child = std::make_unique<End>(loop, std::move(other), PipeCore::ExitReport::none, mark);
     parent->listen();
@@ -83,6 +84,7 @@ struct Fixture {
   par::Reactor loop;
   std::unique_ptr<End> parent;
   std::unique_ptr<End> child;
+  int child_socket = -1;
 };
 
 par::Error death() {
@@ -156,11 +158,39 @@ BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
   BOOST_TEST(f.parent->owner.over == 1);
 }
 
+// As a forked copy of the child could: each message that the parent reads is followed by another.
+BOOST_AUTO_TEST_CASE(what_another_process_writes_after_the_exit_report_is_not_read) {
+  for (const bool paused : {false, true}) {
+    Fixture f;
+    int written = 1;
+    f.parent->pipe.on_message([&](const std::string& s) {
+      f.parent->received.push_back(s);
+      if (++written < 1000) f.child->pipe.send("more");
+      f.child->core->flush_now();
+    });
+    f.child->pipe.send("last");
+    if (paused) f.parent->pipe.pause();
+    f.parent->core->conclude(death());
+    if (paused) f.parent->pipe.resume();
+    BOOST_TEST(f.until([&] { return f.parent->owner.over == 1; }));
+    BOOST_TEST((f.parent->received == Strings{"last", "ERROR child_killed", "END"}));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_frame_that_another_process_completes_after_the_exit_report_is_torn) {
+  Fixture f;
+  constexpr char half[] = {1, 0, 0, 0};
+  BOOST_REQUIRE(::write(f.child_socket, half, sizeof half) == sizeof half);
+  f.parent->core->conclude(death());
+  BOOST_TEST((f.parent->received == Strings{"ERROR bad_message", "END"}));
+}
+
 BOOST_AUTO_TEST_CASE(pause_holds_back_messages_and_ends) {
   Fixture f;
   f.parent->pipe.pause();
   f.child->pipe.send("a");
   f.child->pipe.close();
+  testing::turn(f.loop, 1);  // the end is written
   f.parent->core->conclude(death());
   testing::turn(f.loop, 10);
   BOOST_TEST(f.parent->received.empty());
