@@ -58,7 +58,16 @@ void answer_error(Answer& answer, const Error& error, Delivery delivery) {
   answer(nullptr, &complete);
 }
 
-void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
+// A child begins no call that its parent has taken back or cancelled, but then the call is not
+// pending here; or a call whose deadline has passed.  Whatever else it says, the call is not made
+// again as one that was never begun: a child that lies would be asked for ever.
+Delivery delivery_of(const Error& error, const PendingCall& pending) noexcept {
+  const bool late = error.code() == Errc::deadline && pending.deadline <= now_ns();
+  return late && error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started;
+}
+
+void finish(Frame& frame, PendingCall& pending, const ChildHandle& child) {
+  Answer& answer = pending.answer;
   if (frame.skipped == Frame::Skipped::no_memory)
     return answer_error(answer, no_memory("for the answer"), Delivery::started);
   if (frame.skipped == Frame::Skipped::too_large)
@@ -68,9 +77,7 @@ void finish(Frame& frame, Answer& answer, const ChildHandle& child) {
   Reader in = frame.reader();
   if (frame.kind == FrameKind::value) return answer(&in, nullptr);
   const Error error = child.explained(error_in(in));
-  // A child that refused to begin the call has set another delivery.
-  answer_error(answer, error,
-               error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started);
+  answer_error(answer, error, delivery_of(error, pending));
 }
 
 }  // namespace
@@ -85,7 +92,7 @@ void Callee::on_frame(Frame& frame) {
   forget_deadline(frame.id, pending);
   erase(pending.cancel_entry);
   owner_.on_answer();
-  finish(frame, pending.answer, *handle_);
+  finish(frame, pending, *handle_);
 }
 
 // An error of the task itself is passed to all calls, instead of the exit status that follows.

@@ -61,7 +61,7 @@ public:
   // Asks for the child.  Fails: as ChildHandle::spawn().
   void spawn();
   // True if the child accepts calls.
-  bool usable() const noexcept { return handle_ && handle_->pipe()->usable(); }
+  bool usable() const noexcept { return handle_ && handle_->pipe()->usable() && !task_error_; }
   void flush() {
     if (handle_) handle_->pipe()->flush_now();
   }

@@ -106,6 +106,12 @@ std::vector<StackFrame> get_addresses(Reader& in) {
   return frames_of(addresses);
 }
 
+void check_known(std::int32_t number, std::int32_t first, std::int32_t last) {
+  if (number < first || number > last)
+    throw Error(Errc::bad_message,
+                "bad message: an error has the unknown number " + std::to_string(number));
+}
+
 Error as_remote(const std::string& type, const std::string& text) {
   const Error error = Error(Errc::remote_exception, text).with_remote_type(type);
   const std::vector<std::uintptr_t> site = throw_site_of(std::current_exception());
@@ -149,6 +155,10 @@ void write_error(Writer& out, const Error& error) {
 Error read_error(Reader in) {
   std::int32_t numbers[4];
   in.read(numbers, sizeof numbers);
+  check_known(numbers[0], static_cast<std::int32_t>(Errc::no_snapshot),
+              static_cast<std::int32_t>(Errc::unhealthy));
+  check_known(numbers[2], static_cast<std::int32_t>(Delivery::not_sent),
+              static_cast<std::int32_t>(Delivery::started));
   const std::string text = get_text(in);
   const std::string type = get_text(in);
   const std::vector<StackFrame> frames = get_addresses(in);

@@ -252,19 +252,32 @@ void PipeCore::read_frames() {
 
 void PipeCore::dispatch(Frame& frame) {
   switch (frame.kind) {
-    case FrameKind::message: return on_message_frame(frame);
+    case FrameKind::message:
+      if (only_answers_come()) refuse_kind(frame);
+      return on_message_frame(frame);
     case FrameKind::end:
       // Also in the parent on_end is called at once, because the child may live on for long.
-      return end_in(Input::ended_cleanly);
+      end_in(Input::ended_cleanly);
+      if (only_answers_come() && owner_) owner_->on_broken();
+      return;
     case FrameKind::error:
       if (frame.id != 0) break;
       if (input_ == Input::ended_cleanly) return;  // on_end was called
-      return on_task_error(read_error(frame.reader()));
-    default: break;
+      on_task_error(read_error(frame.reader()));
+      if (only_answers_come() && owner_) owner_->on_broken();
+      return;
+    case FrameKind::value: break;
+    default:
+      if (exit_report_ == ExitReport::comes) refuse_kind(frame);
   }
   loop_->call([&] {
     if (owner_) owner_->on_frame(frame);
   });
+}
+
+void PipeCore::refuse_kind(const Frame& frame) {
+  throw Error(Errc::bad_message, "bad message: a child sends no frame of the kind " +
+                                     std::to_string(static_cast<unsigned>(frame.kind)) + " here");
 }
 
 void PipeCore::on_task_error(const Error& error) {

@@ -102,7 +102,8 @@ public:
   }
   // A call can still be sent and answered.
   bool usable() const noexcept {
-    return channel_.is_open() && input_ != Input::broken && !channel_.out_dead() && !concluded();
+    return channel_.is_open() && (input_ == Input::open || input_ == Input::not_started) &&
+           !channel_.out_dead() && !concluded();
   }
   // Writes at once what waits for the end of this turn of the loop.
   void flush_now() {
@@ -132,6 +133,11 @@ private:
   void report_closed();
   void finish();
   bool closes_with_other() const noexcept;
+  // This is the parent's side of a remote function, whose child sends nothing but answers.
+  bool only_answers_come() const noexcept {
+    return exit_report_ == ExitReport::comes && other_end_ == OtherEnd::is_left;
+  }
+  [[noreturn]] static void refuse_kind(const Frame&);
   // Nothing is sent any more.
   bool ending() const noexcept { return output_ != Output::open || channel_.finished(); }
   void on_task_error(const Error&);

@@ -28,7 +28,7 @@ awk '
 empty 'the guarantees are numbered in order, and each is one sentence' "$tmp/disorder"
 
 # "number file" for each number that a case names.
-for file in t/inside/*.cpp t/outside/*.cpp t/issues/*.cpp; do
+for file in t/inside/*.cpp t/outside/*.cpp t/issues/*.cpp t/hostile/*.cpp; do
 	tr '\n' ' ' <"$file" | grep -o 'BOOST_[A-Z_]*CASE([^)]*guarantee("[^{]*{' | grep -o 'guarantee("[^"]*")' |
 		sed 's/^guarantee("//; s/")$//' | tr ' ' '\n' | sed "s|\$| $file|" || :
 done >"$tmp/named"

@@ -76,7 +76,7 @@ empty 'every file says in which processes it runs, and its folder allows them' "
 # ---- who may include what ------------------------------------------------------------------------
 
 # Tests in outside and issues, and examples, see the library as users do; so do the helpers in t/lib.
-find examples t/outside t/issues t/lib -name '*.[hc]pp' >"$tmp/outside"
+find examples t/outside t/issues t/hostile t/lib -name '*.[hc]pp' >"$tmp/outside"
 looked_at "$(wc -l <"$tmp/outside")" 'outside files'
 while read -r file; do own_includes "$file"; done <"$tmp/outside" |
 	while read -r file included; do

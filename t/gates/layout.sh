@@ -3,7 +3,7 @@
 . "${srcdir:-.}/t/lib/gate.sh"
 cd "$srcdir"
 
-find t/inside t/outside t/issues -name '*.cpp' | sort >"$tmp/sources"
+find t/inside t/outside t/issues t/hostile -name '*.cpp' | sort >"$tmp/sources"
 looked_at "$(wc -l <"$tmp/sources")" 'sources of test programs'
 find t/gates -name '*.sh' | sort >"$tmp/gates"
 looked_at "$(wc -l <"$tmp/gates")" gates
