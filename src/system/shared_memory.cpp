@@ -22,6 +22,7 @@ void* map_lazily(int flags, int file, std::size_t size) noexcept {
       ::mmap(nullptr, size, PROT_NONE, MAP_SHARED | MAP_NORESERVE | flags, file, 0);
   if (memory == MAP_FAILED) return nullptr;
   ::munlock(memory, size);
+  ::madvise(memory, size, MADV_DONTDUMP);  // each core of a child would have all of it
   if (::mprotect(memory, size, PROT_READ | PROT_WRITE) == 0) return memory;
   ::munmap(memory, size);
   return nullptr;

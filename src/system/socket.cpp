@@ -79,7 +79,9 @@ void take_batch(msghdr& message, std::vector<ReceivedFds>* batches) noexcept {
 }
 
 // Returns where the `size` bytes of the only control item go.  Requires: room in `control` for them.
+// The kernel reads the padding, too.
 unsigned char* room_for(msghdr& message, char* control, int type, std::size_t size) noexcept {
+  std::memset(control, 0, CMSG_SPACE(size));
   message.msg_control = control;
   message.msg_controllen = CMSG_SPACE(size);
   cmsghdr* item = CMSG_FIRSTHDR(&message);
@@ -253,7 +255,7 @@ IoResult put_packet(int fd, const msghdr& message) noexcept {
 IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* along,
                      std::size_t count) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
-  Control control{};
+  Control control;
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;
@@ -264,7 +266,7 @@ IoResult send_packet(int fd, const void* bytes, std::size_t size, const int* alo
 
 IoResult send_packet_from(pid_t pid, int fd, const void* bytes, std::size_t size) noexcept {
   iovec vector{const_cast<void*>(bytes), size};
-  Control control{};
+  Control control;
   msghdr message{};
   message.msg_iov = &vector;
   message.msg_iovlen = 1;

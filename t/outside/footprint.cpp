@@ -173,6 +173,38 @@ BOOST_AUTO_TEST_CASE(children_do_not_inherit_the_tables_of_the_snapshot) {
   BOOST_TEST(not_for_forks(ours.pid()) == 0);
 }
 
+namespace {
+
+// The memory that a process shares with others and that its cores contain, in kilobytes.
+long shared_in_cores(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/smaps");
+  long all = 0;
+  long size = 0;
+  bool is_shared = false;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string first;
+    std::string second;
+    words >> first >> second;
+    if (first.find('-') != std::string::npos) is_shared = testing::has(second, "s");
+    if (first == "Size:") size = std::stol(second);
+    if (first == "VmFlags:" && is_shared && !testing::has(line, " dd")) all += size;
+  }
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(cores_of_a_child_leave_out_the_tables_that_all_children_share) {
+  if (not_for_forks(::getpid()) < 0) return testing::skip("no /proc/PID/smaps here");
+  par::Reactor loop;
+  auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
+  ours(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
+  loop.run();
+  BOOST_TEST(testing::process_exists(ours.pid()));
+  BOOST_TEST(shared_in_cores(ours.pid()) < 100);  // a few pages of the tests themselves
+}
+
 // Each fork would copy its page tables.
 BOOST_AUTO_TEST_CASE(memory_freed_by_the_program_is_not_in_its_snapshot) {
   if (testing::sanitized) return testing::skip("a sanitizer keeps what was freed");
