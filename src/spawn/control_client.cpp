@@ -21,20 +21,19 @@ Request request_of(RequestKind kind, std::uint64_t id, std::uint32_t slot) noexc
   return request;
 }
 
-IoResult ControlClient::send(Queued& item) noexcept {
+bool ControlClient::send(Queued& item) noexcept {
   fault_at(Failpoint::send);
   item.request.seen = seen_;
   int along[most_along] = {item.along.get()};
   const std::size_t count = item.along ? 1 + item.streams.list(along + 1) : 0;
-  const IoResult flow =
-      send_packet(control_.get(), &item.request, sizeof item.request, along, count);
-  if (flow == IoResult::done) {
+  flow_ = send_packet(control_.get(), &item.request, sizeof item.request, along, count);
+  if (flow_ == IoResult::done) {
     item.along.close();
     item.streams = {};
   }
-  if (flow == IoResult::closed) ended_ = true;
+  if (flow_ == IoResult::closed) ended_ = true;
   fault_at(Failpoint::sent);
-  return flow;
+  return flow_ == IoResult::done || flow_ == IoResult::closed;
 }
 
 bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
@@ -43,7 +42,7 @@ bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
   Queued item{request, std::move(along), std::move(streams)};
   // take() reports the end of the socket, so a request that cannot be sent because of it needs no
   // error of its own.
-  if (queue_.empty() && send(item) != IoResult::would_block) return true;
+  if (queue_.empty() && send(item)) return true;
   if (queue_.size() == queue_limit) return false;
   queue_.push_back(std::move(item));
   return true;
@@ -51,7 +50,7 @@ bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
 
 bool ControlClient::flush() {
   while (!queue_.empty()) {
-    if (send(queue_.front()) == IoResult::would_block) return false;
+    if (!send(queue_.front())) return false;
     queue_.pop_front();
   }
   return true;

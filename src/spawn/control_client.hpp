@@ -24,13 +24,17 @@ public:
   int fd() const noexcept { return control_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(control_); }
 
-  // Sends a request, with descriptors if there are any, or queues it if the socket is full.  The
-  // descriptors are copies that this process owns; they are dropped when they have been sent.
-  // Returns false if the queue is full, too: then nothing is taken.
+  // Sends a request, with descriptors if there are any, or queues it if the socket is full or too
+  // many descriptors are in flight.  The descriptors are copies that this process owns; they are
+  // dropped when they have been sent.  Returns false if the queue is full, too: then nothing is
+  // taken.
   bool ask(Request, OwnedFd along = {}, StdioPlan streams = {});
   // Sends what is queued.  Returns true if nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
+  // No event says when the first request of the queue can be sent: too many descriptors are in
+  // flight.
+  bool must_retry() const noexcept { return !idle() && flow_ == IoResult::retry_later; }
   // The socket has refused a request for good: take() returns what was reported before, then the
   // end.
   bool ended() const noexcept { return ended_; }
@@ -49,11 +53,13 @@ private:
     OwnedFd along;
     StdioPlan streams;
   };
-  IoResult send(Queued&) noexcept;
+  // True: it has left, or never will.
+  bool send(Queued&) noexcept;
 
   OwnedFd control_;
   std::deque<Queued> queue_;
-  std::uint64_t seen_ = 0;  // exits received
+  IoResult flow_ = IoResult::done;  // of the last attempt
+  std::uint64_t seen_ = 0;          // exits received
   bool ended_ = false;
   bool translated_ = false;
 };

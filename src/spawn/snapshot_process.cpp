@@ -110,8 +110,22 @@ void SnapshotProcess::bind(const std::shared_ptr<Loop>& loop) {
   read_event_.set<&SnapshotProcess::on_readable>(*loop_, client_.fd(), EV_READ | EV_PERSIST, this);
   write_event_.set<&SnapshotProcess::on_writable>(*loop_, client_.fd(), EV_WRITE | EV_PERSIST,
                                                   this);
+  retry_event_.set<&SnapshotProcess::on_writable>(*loop_, -1, 0, this);
   read_event_.add();
-  if (!client_.idle()) write_event_.add();
+  wait_to_send();
+}
+
+// Waits until what is queued can be sent: for the socket, or for the descriptors in flight, of which
+// no event tells.
+void SnapshotProcess::wait_to_send() {
+  if (client_.must_retry()) {
+    write_event_.remove();
+    retry_event_.add_in(std::chrono::milliseconds(1));
+  } else if (client_.idle()) {
+    write_event_.remove();
+  } else {
+    write_event_.add();
+  }
 }
 
 // Returns why no child can be requested that would run this task.  Empty: it can.
@@ -171,7 +185,7 @@ bool SnapshotProcess::ask(const Request& request, OwnedFd along, StdioPlan strea
     look_later();
     return true;
   }
-  if (!client_.idle() && loop_ && loop_->alive()) write_event_.add();
+  if (!client_.idle() && loop_ && loop_->alive()) wait_to_send();
   return true;
 }
 
@@ -284,7 +298,8 @@ void SnapshotProcess::check_start(SpawnRecord& child, std::int64_t now) {
 // ---- reports ----
 
 void SnapshotProcess::on_writable() {
-  if (client_.flush()) write_event_.remove();
+  client_.flush();
+  wait_to_send();
 }
 
 void SnapshotProcess::on_readable() {

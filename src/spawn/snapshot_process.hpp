@@ -234,6 +234,7 @@ private:
   bool ask(const Request&, OwnedFd along = {}, StdioPlan = {});
   void on_readable();
   void on_writable();
+  void wait_to_send();
   pid_t number_here(pid_t) const noexcept;
   void take_report(const Report&);
   void lost();
@@ -277,6 +278,7 @@ private:
   std::shared_ptr<SnapshotProcess> self_;
   Event read_event_;
   Event write_event_;
+  Event retry_event_;
   Event reap_event_;
   Event again_event_;
   bool serves_ = true;   // false: it was asked for, and has not reported that it serves

@@ -114,6 +114,7 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
   const auto keep = std::move(self_);
   read_event_.unset();
   write_event_.unset();
+  retry_event_.unset();
   reap_event_.unset();
   again_event_.unset();
   refill_event_.unset();
@@ -132,6 +133,7 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
 void SnapshotProcess::lost() {
   read_event_.remove();
   write_event_.remove();
+  retry_event_.remove();
   client_.close();
   if (role() == Role::child) {
     state_ = State::unconnected;

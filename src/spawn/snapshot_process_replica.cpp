@@ -79,8 +79,14 @@ void SnapshotProcess::send_now() {
   constexpr int patience_ms = 1000;
   if (client_.idle() || (loop_ && loop_->alive())) return;
   pollfd control{client_.fd(), POLLOUT, 0};
-  while (!client_.flush())
-    if (wait_for(&control, 1, patience_ms) <= 0) return;
+  for (int pauses = 0; !client_.flush();) {
+    if (!client_.must_retry()) {
+      if (wait_for(&control, 1, patience_ms) <= 0) return;
+    } else {
+      if (++pauses > patience_ms) return;
+      pause_for(1);
+    }
+  }
 }
 
 // Reports of the new process, and of the one that has forked it.

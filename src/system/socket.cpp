@@ -39,8 +39,8 @@ int type_of(PairKind kind) noexcept {
 EVPARALLEL_EARLY IoResult flow_of_errno(int number) noexcept {
   switch (number) {
     case EAGAIN:
-    case ENOBUFS:
-    case ETOOMANYREFS: return IoResult::would_block;
+    case ENOBUFS: return IoResult::would_block;
+    case ETOOMANYREFS: return IoResult::retry_later;
     default: return IoResult::closed;
   }
 }
@@ -232,8 +232,8 @@ EVPARALLEL_EARLY Transfer send(int fd, const ByteSpan* pieces, int count, Wait w
   for (;;) {
     const ssize_t put = retry_on_eintr([&] { return ::sendmsg(fd, &message, flags); });
     if (put >= 0) return {IoResult::done, static_cast<std::size_t>(put)};
-    if (errno != ETOOMANYREFS) return {flow_of_errno(errno), 0};
-    if (wait == Wait::no) return {IoResult::retry_later, 0};
+    const IoResult flow = flow_of_errno(errno);
+    if (flow != IoResult::retry_later || wait == Wait::no) return {flow, 0};
     wait_for_room();
   }
 }

@@ -1,5 +1,6 @@
 // control_client.cpp - the client end of a control socket, with a real snapshot: it queues requests and receives
 // reports.  Then the table of spawns, the table of spares, and the pool of objects.
+#include "elsewhere.hpp"
 #include "private_names.hpp"
 #include "process.hpp"
 #include "testing.hpp"
@@ -15,6 +16,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -237,6 +239,26 @@ BOOST_AUTO_TEST_CASE(requests_wait_in_order_while_the_socket_is_full) {
   BOOST_TEST((report.kind == ReportKind::exited));
   BOOST_TEST(report.id == 29U);
   for (std::size_t i = 0; i + 1 < sockets.size(); ++i) BOOST_TEST(echoes(sockets[i]));
+}
+
+BOOST_AUTO_TEST_CASE(requests_wait_while_too_many_descriptors_are_in_flight) {
+  const int status = testing::elsewhere([] {
+    if (::getuid() == 0 && ::setuid(65533) != 0) return 1;
+    Far far;
+    far.suspend();
+    const rlimit tight{20, 20};
+    ::setrlimit(RLIMIT_NOFILE, &tight);
+    // The sockets are closed here, and stay in flight.
+    std::uint64_t id = 1;
+    for (; id < 100 && far.client.idle(); ++id) far.ask_for_child(id);
+    if (!far.client.must_retry()) return 2;
+    far.ask_for_child(id);  // behind it
+    if (far.client.flush() || !far.client.must_retry()) return 3;
+    far.wake();
+    far.flush_all();
+    return far.client.idle() && !far.client.must_retry() ? 0 : 4;
+  });
+  BOOST_TEST(status == 0);
 }
 
 BOOST_AUTO_TEST_CASE(the_queue_of_requests_has_a_limit, *testing::guarantee("7.3")) {

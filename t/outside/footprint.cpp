@@ -186,9 +186,9 @@ long shared_in_cores(pid_t pid) {
     std::string first;
     std::string second;
     words >> first >> second;
-    if (first.find('-') != std::string::npos) is_shared = testing::has(second, "s");
+    if (first.find('-') != std::string::npos) is_shared = second.back() == 's';
     if (first == "Size:") size = std::stol(second);
-    if (first == "VmFlags:" && is_shared && !testing::has(line, " dd")) all += size;
+    if (first == "VmFlags:" && is_shared && line.find(" dd") == std::string::npos) all += size;
   }
   return all;
 }
