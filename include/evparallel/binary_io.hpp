@@ -9,18 +9,18 @@ namespace evparallel {
 namespace detail {
 
 // nlohmann reads nested items recursively, and strings in pieces, too; a SAX handler would not be
-// called for the pieces.  These functions check only the structure, and leave other errors to
-// nlohmann.
+// called for the pieces.  These functions check only the structure, and that a document of it takes
+// at most `most` bytes of memory, and leave other errors to nlohmann.
 // Fail: Errc::bad_message.
-EVPARALLEL_API void check_cbor_depth(std::string_view bytes);
-EVPARALLEL_API void check_msgpack_depth(std::string_view bytes);
+EVPARALLEL_API void check_cbor(std::string_view bytes, std::size_t most);
+EVPARALLEL_API void check_msgpack(std::string_view bytes, std::size_t most);
 
 struct Cbor {
   static void write(const nlohmann::json& document, std::string& bytes) {
     nlohmann::json::to_cbor(document, bytes);
   }
-  static nlohmann::json read(std::string_view bytes) {
-    check_cbor_depth(bytes);
+  static nlohmann::json read(std::string_view bytes, std::size_t most) {
+    check_cbor(bytes, most);
     return nlohmann::json::from_cbor(bytes);
   }
 };
@@ -29,8 +29,8 @@ struct Msgpack {
   static void write(const nlohmann::json& document, std::string& bytes) {
     nlohmann::json::to_msgpack(document, bytes);
   }
-  static nlohmann::json read(std::string_view bytes) {
-    check_msgpack_depth(bytes);
+  static nlohmann::json read(std::string_view bytes, std::size_t most) {
+    check_msgpack(bytes, most);
     return nlohmann::json::from_msgpack(bytes);
   }
 };
@@ -49,8 +49,9 @@ struct BinaryIo : DocumentIo {
   }
   static T get(Reader& in) {
     const CodecScope scope(in);
-    nlohmann::json document = Format::read(in.rest());
+    nlohmann::json document = Format::read(in.rest(), in.max_decoded());
     refuse_bad_text(document);
+    refuse_wide_numbers<T>(document);
     return value_of_document<T>(std::move(document));
   }
 };

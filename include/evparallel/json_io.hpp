@@ -52,7 +52,7 @@ struct JsonIo : detail::DocumentIo {
       return number.to<T>();
     } else {
       const CodecScope scope(in);
-      return detail::value_of_json<T>(text);
+      return detail::value_of_json<T>(text, in.max_decoded());
     }
   }
 };

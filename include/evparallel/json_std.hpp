@@ -85,8 +85,9 @@ private:
   }
   template <std::size_t i, class Json>
   static Variant alternative(const Json& json) {
-    return Variant(std::in_place_index<i>,
-                   json.template get<std::variant_alternative_t<i, Variant>>());
+    using Alternative = std::variant_alternative_t<i, Variant>;
+    refuse_wide_numbers<Alternative>(json);
+    return Variant(std::in_place_index<i>, json.template get<Alternative>());
   }
 };
 

@@ -140,6 +140,76 @@ struct JsonConvertible : std::true_type {
                 "double, or name another codec, such as RawIo");
 };
 
+// nlohmann casts a number to the type of its value, which is undefined if it is out of range.
+template <class T>
+struct IsInteger : std::bool_constant<std::is_integral_v<T> && !std::is_same_v<T, bool>> {};
+
+template <class T, class Json>
+void refuse_wide_numbers(const Json& document);
+
+template <class Json, class... Part, std::size_t... i>
+void refuse_wide_parts(const Json& document, PartTypes<Part...>, std::index_sequence<i...>) {
+  ((i < document.size() ? refuse_wide_numbers<Part>(document[i]) : void()), ...);
+}
+
+template <class T>
+constexpr bool is_json_tuple = false;
+template <class A, class B>
+constexpr bool is_json_tuple<std::pair<A, B>> = true;
+template <class... T>
+constexpr bool is_json_tuple<std::tuple<T...>> = true;
+
+template <class T>
+constexpr bool is_json_variant = false;
+template <class... T>
+constexpr bool is_json_variant<std::variant<T...>> = true;
+
+template <class T, class = void>
+constexpr bool is_json_range = false;
+template <class T>
+constexpr bool is_json_range<T, std::void_t<typename T::allocator_type>> = true;
+template <class T, std::size_t n>
+constexpr bool is_json_range<std::array<T, n>> = true;
+
+// The only part of T, and the value in a pair of a map.
+template <class Part>
+struct OnlyPart {
+  using type = Part;
+  using mapped = void;
+};
+template <class K, class V>
+struct OnlyPart<std::pair<K, V>> {
+  using type = std::pair<K, V>;
+  using mapped = V;
+};
+template <class T>
+struct OnlyPart<PartTypes<T>> : OnlyPart<T> {};
+
+// Fails: Errc::bad_message if the document has a number for an integer in T, as far as its parts are
+// known, that this integer cannot hold.  What is in a variant is checked where it is read.
+template <class T, class Json>
+void refuse_wide_numbers(const Json& document) {
+  if constexpr (!json_holds<IsInteger, T>() || is_json_variant<T> || is_document<T>) {
+    return;
+  } else if constexpr (IsInteger<T>::value) {
+    if (document.is_number()) static_cast<void>(number_in(document).template to<T>());
+  } else if constexpr (is_json_tuple<T>) {
+    using Parts = typename JsonParts<T>::types;
+    if (document.is_array())
+      refuse_wide_parts(document, Parts{}, std::make_index_sequence<std::tuple_size_v<T>>{});
+  } else {
+    using Only = OnlyPart<typename JsonParts<T>::types>;
+    if (document.is_array()) {
+      for (const Json& element : document) refuse_wide_numbers<typename Only::type>(element);
+    } else if (document.is_object()) {
+      if constexpr (!std::is_void_v<typename Only::mapped>)
+        for (const Json& element : document) refuse_wide_numbers<typename Only::mapped>(element);
+    } else if constexpr (!is_json_range<T>) {
+      refuse_wide_numbers<typename Only::type>(document);  // an optional, or a time
+    }
+  }
+}
+
 template <class T>
 struct IsDocument : std::bool_constant<is_document<T>> {};
 

@@ -117,7 +117,11 @@ public:
   }
   char take_byte() { return take(1)[0]; }
   // The same as a message of its own; the descriptors in it have the indices of the whole.
-  Reader take_part(std::size_t size) { return Reader(take(size), nullptr, descriptors_); }
+  Reader take_part(std::size_t size) {
+    Reader part(take(size), nullptr, descriptors_);
+    part.max_decoded_ = max_decoded_;
+    return part;
+  }
 
   // All bytes that are left, as a view or as a string of its own.
   std::string_view rest() noexcept {
@@ -138,6 +142,10 @@ public:
   int take_descriptor(std::size_t index);
   bool has_descriptors() const noexcept { return descriptors_ && !descriptors_->empty(); }
 
+  // Options::max_decoded of the receiver.
+  std::size_t max_decoded() const noexcept { return max_decoded_; }
+  void set_max_decoded(std::size_t size) noexcept { max_decoded_ = size; }
+
   std::size_t remaining() const noexcept { return bytes_.size(); }
   // How many bytes are in front of the next one.
   std::size_t offset() const noexcept { return total_ - bytes_.size(); }
@@ -152,6 +160,7 @@ private:
   std::size_t total_;
   std::string* whole_ = nullptr;
   std::vector<int>* descriptors_ = nullptr;
+  std::size_t max_decoded_ = SIZE_MAX;
 };
 
 // Makes the message available that a codec of this thread works on, for conversions that are called

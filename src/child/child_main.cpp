@@ -87,6 +87,7 @@ EVPARALLEL_EARLY bool Child::take_task() {
 
 EVPARALLEL_EARLY void Child::prepare(const TaskFrame& task, std::string_view environment) {
   channel_.set_max_message(task.max_message);
+  channel_.set_max_decoded(task.max_decoded);
   high_water_ = task.high_water;
   owner_id_ = task.owner_id;
   deadline_ = task.deadline;

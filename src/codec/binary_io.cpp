@@ -1,4 +1,4 @@
-// binary_io.cpp - checks how deep a binary message nests before it is parsed recursively.
+// binary_io.cpp - checks a binary message before it is parsed: how deep it nests, and what it would take.
 // Runs in: parent, child.  Licence: see COPYING.
 #include <evparallel/binary_io.hpp>
 
@@ -98,12 +98,16 @@ Head msgpack_head(std::string_view& bytes) noexcept {
 // Follows the items with a stack of its own, whose size is limited, until the first item is
 // complete or nlohmann refuses the rest.
 template <class NextHead>
-void check_depth(std::string_view bytes, NextHead next_head) {
+void check(std::string_view bytes, std::size_t most, NextHead next_head) {
   std::array<std::uint64_t, json_depth_limit> missing;  // items, for each level
   std::size_t depth = 0;
+  std::size_t taken = 0;
   do {
     const Head head = next_head(bytes);
-    if (head.kind == Head::nest || head.kind == Head::endless) {
+    const bool nests = head.kind == Head::nest || head.kind == Head::endless;
+    taken += json_element_size + (nests ? json_nest_size : 0);
+    if (taken > most) refuse_document(most);
+    if (nests) {
       if (depth == missing.size()) refuse_depth();
       missing[depth++] = head.kind == Head::nest ? head.count : no_end;
     } else if (head.kind == Head::stop) {
@@ -122,12 +126,12 @@ void check_depth(std::string_view bytes, NextHead next_head) {
 
 }  // namespace
 
-void check_cbor_depth(std::string_view bytes) {
-  check_depth(bytes, cbor_head);
+void check_cbor(std::string_view bytes, std::size_t most) {
+  check(bytes, most, cbor_head);
 }
 
-void check_msgpack_depth(std::string_view bytes) {
-  check_depth(bytes, msgpack_head);
+void check_msgpack(std::string_view bytes, std::size_t most) {
+  check(bytes, most, msgpack_head);
 }
 
 }  // namespace evparallel::detail

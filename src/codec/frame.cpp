@@ -142,8 +142,9 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
 EVPARALLEL_EARLY bool FrameReader::next_small(Frame& frame) {
   const std::size_t length = static_cast<std::size_t>(length_);
   if (!pull(length)) return false;
-  frame = Frame{kind_,     id_,    pending().substr(0, length), nullptr, Frame::Skipped::no,
-                attached_, nullptr};
+  frame =
+      Frame{kind_,   id_,     pending().substr(0, length), nullptr, Frame::Skipped::no, attached_,
+            nullptr, SIZE_MAX};
   consume(length);
   state_ = State::header;
   return true;
@@ -160,7 +161,7 @@ bool FrameReader::next_large(Frame& frame) {
   }
   if (large_filled_ < length_) return false;
   large_.resize(large_filled_);
-  frame = Frame{kind_, id_, large_, &large_, Frame::Skipped::no, attached_, nullptr};
+  frame = Frame{kind_, id_, large_, &large_, Frame::Skipped::no, attached_, nullptr, SIZE_MAX};
   state_ = State::header;
   return true;
 }
@@ -173,7 +174,7 @@ bool FrameReader::next_skipped(Frame& frame) {
     skipped_ += size;
   }
   if (skipped_ < length_) return false;
-  frame = Frame{kind_, id_, {}, nullptr, why_skipped_, attached_, nullptr};
+  frame = Frame{kind_, id_, {}, nullptr, why_skipped_, attached_, nullptr, SIZE_MAX};
   state_ = State::header;
   return true;
 }

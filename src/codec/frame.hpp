@@ -26,8 +26,13 @@ struct Frame {
   enum class Skipped : unsigned char { no, too_large, no_memory } skipped = Skipped::no;
   unsigned attached = 0;                    // number of descriptors that its sender has sent
   std::vector<int>* descriptors = nullptr;  // those that were received
+  std::size_t max_decoded = SIZE_MAX;       // Options::max_decoded
 
-  Reader reader() const { return Reader(body, whole, descriptors); }
+  Reader reader() const {
+    Reader in(body, whole, descriptors);
+    in.set_max_decoded(max_decoded);
+    return in;
+  }
 };
 
 // Bytes in, frames out.  To use it, give each received piece to feed(), take frames with next()

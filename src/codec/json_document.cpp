@@ -4,37 +4,85 @@
 
 namespace evparallel::detail {
 
+namespace {
+
+// Keeps one value that has no parts.  For the beginning of an array or an object it throws what
+// nlohmann throws for a document of that type.
+template <class Take>
+class OneValue : public nlohmann::json::json_sax_t {
+public:
+  explicit OneValue(const Take& take) : take_(take) {}
+
+  nlohmann::json value{};
+
+  bool null() override { return keep(nullptr); }
+  bool boolean(bool one) override { return keep(one); }
+  bool number_integer(std::int64_t one) override { return keep(one); }
+  bool number_unsigned(std::uint64_t one) override { return keep(one); }
+  bool number_float(double one, const std::string&) override { return keep(one); }
+  bool string(std::string& one) override { return keep(std::move(one)); }
+  bool binary(nlohmann::json::binary_t&) override { return false; }  // not in a text
+  bool start_object(std::size_t) override { return refuse(nlohmann::json::object()); }
+  bool start_array(std::size_t) override { return refuse(nlohmann::json::array()); }
+  bool key(std::string&) override { return false; }
+  bool end_object() override { return false; }
+  bool end_array() override { return false; }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& e) override {
+    if (const auto* range = dynamic_cast<const nlohmann::json::out_of_range*>(&e)) throw *range;
+    throw dynamic_cast<const nlohmann::json::parse_error&>(e);
+  }
+
+private:
+  template <class T>
+  bool keep(T&& one) {
+    value = std::forward<T>(one);
+    return true;
+  }
+  bool refuse(nlohmann::json parts) {
+    take_(std::move(parts));
+    return false;
+  }
+
+  const Take& take_;
+};
+
+template <class Take>
+void parse_one(std::string_view text, const Take& take) {
+  OneValue<Take> one(take);
+  nlohmann::json::sax_parse(text, &one);
+  check_json_end(text);
+  take(std::move(one.value));
+}
+
+}  // namespace
+
 void parse_json(std::string_view text, bool& value) {
-  value = value_of_json<bool>(text);
+  parse_one(text, [&](const nlohmann::json& one) { value = one.get<bool>(); });
 }
 void parse_json(std::string_view text, std::int64_t& value) {
-  value = value_of_json<std::int64_t>(text);
+  parse_one(text, [&](const nlohmann::json& one) { value = number_in(one).to<std::int64_t>(); });
 }
 void parse_json(std::string_view text, std::uint64_t& value) {
-  value = value_of_json<std::uint64_t>(text);
+  parse_one(text, [&](const nlohmann::json& one) { value = number_in(one).to<std::uint64_t>(); });
 }
 void parse_json(std::string_view text, double& value) {
-  value = value_of_json<double>(text);
+  parse_one(text, [&](const nlohmann::json& one) { value = one.get<double>(); });
 }
 void parse_json(std::string_view text, std::string& value) {
-  value = value_of_json<std::string>(text);
+  parse_one(text, [&](nlohmann::json one) {
+    if (!one.is_string()) value = one.get<std::string>();  // throws
+    value = std::move(one.get_ref<std::string&>());
+  });
 }
 
 void parse_json(std::string_view text, JsonNumber& number) {
-  check_json_depth(text);
-  const auto document = nlohmann::json::parse(text);
-  if (document.is_number_unsigned()) {
-    number.kind = JsonNumber::Kind::natural;
-    number.natural = document.get<std::uint64_t>();
-  } else if (document.is_number_float()) {
-    number.kind = JsonNumber::Kind::real;
-    number.real = document.get<double>();
-  } else if (document.is_boolean()) {
-    number.integer = document.get<bool>();
-  } else {
-    number.integer = document.get<std::int64_t>();  // throws for what is no number
-  }
-  check_json_end(text);
+  parse_one(text, [&](const nlohmann::json& one) {
+    number = JsonNumber();
+    if (one.is_boolean())
+      number.integer = one.get<bool>();
+    else
+      number = number_in(one);
+  });
 }
 
 namespace {
@@ -49,6 +97,10 @@ void refuse_value(const char* what) {
 
 void refuse_number() {
   refuse_value("JSON cannot represent NaN or infinity; CborIo and MsgpackIo can");
+}
+
+void refuse_range() {
+  refuse_value("a number is out of the range of its type");
 }
 
 void refuse_depth() {
@@ -81,8 +133,17 @@ void refuse_json_text(const char* why) {
               std::string("bad message: could not encode: ") + why + "; " + takes_any_bytes);
 }
 
-void check_json_depth(std::string_view text) {
+void refuse_document(std::size_t most) {
+  throw Error(Errc::bad_message,
+              "bad message: it would take more memory as a document than Options::max_decoded, " +
+                  std::to_string(most) + " bytes");
+}
+
+// Each element but the first has a comma before it, and each value in an object a colon.
+void check_json(std::string_view text, std::size_t most) {
   std::size_t depth = 0;
+  std::size_t elements = 0;
+  std::size_t nests = 0;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -91,12 +152,18 @@ void check_json_depth(std::string_view text) {
       if (c == '"') in_string = false;
     } else if (c == '"') {
       in_string = true;
+    } else if (c == ',' || c == ':') {
+      ++elements;
     } else if (c == '[' || c == '{') {
+      ++nests;
       if (++depth > json_depth_limit) refuse_depth();
     } else if ((c == ']' || c == '}') && depth > 0) {
       --depth;
     }
   }
+  if (elements > most / json_element_size ||
+      nests > (most - elements * json_element_size) / json_nest_size)
+    refuse_document(most);
 }
 
 void check_json_end(std::string_view text) {

@@ -15,6 +15,7 @@ class ChildInterface;
 struct TaskFrame {
   void (*entry)(ChildInterface&, Reader& callable) = nullptr;
   std::size_t max_message = 0;
+  std::size_t max_decoded = 0;
   std::size_t high_water = 0;
   std::uint64_t owner_id = 0;    // of this child's entries in the cancel table
   std::int64_t deadline = 0;     // of the child itself: CLOCK_MONOTONIC, nanoseconds

@@ -147,6 +147,7 @@ EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
     return false;
   }
   frame_in_use_ = true;
+  frame.max_decoded = max_decoded_;
   if (frame.attached > 0 || !traffic.current.descriptors.empty()) match_along(frame);
   return true;
 }

@@ -79,6 +79,8 @@ public:
   }
 
   void set_max_message(std::size_t size) noexcept { max_message_ = size; }
+  void set_max_decoded(std::size_t size) noexcept { max_decoded_ = size; }
+  std::size_t max_decoded() const noexcept { return max_decoded_; }
   void close() noexcept;
 
 private:
@@ -95,6 +97,7 @@ private:
   bool in_over_ = false;
   Pooled<ChannelBuffers> traffic_;
   std::size_t max_message_;
+  std::size_t max_decoded_ = SIZE_MAX;
   std::uint64_t bytes_written_ = 0;
   std::uint64_t input_left_ = UINT64_MAX;  // so many bytes are still to be read, at most
 };

@@ -321,6 +321,7 @@ void PipeCore::deliver_held() {
   ReceivedFds along = std::move(rare_->held_along);
   Frame frame{FrameKind::message, 0, body, &body};
   frame.descriptors = &along.descriptors;
+  frame.max_decoded = channel_.max_decoded();
   on_message_frame(frame);
 }
 

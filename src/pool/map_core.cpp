@@ -25,6 +25,8 @@ constexpr std::size_t chunks_ahead = 64;
 constexpr std::size_t bytes_ahead = std::size_t{64} << 20;
 // A chunk is sent when it has been in the making for this time.
 constexpr std::int64_t long_pulls_ns = 1000000;
+// What a child claims to have spent on a chunk counts for at most an hour.
+constexpr std::int64_t most_spent_ns = std::int64_t{3600} * 1000000000;
 // A pull of this time is slow: a turn of the loop beside it costs little.
 constexpr std::int64_t slow_pull_ns = 20000;
 
@@ -60,6 +62,7 @@ MapCore::MapCore(PoolCore& pool, const std::shared_ptr<Loop>& loop, MapTask task
       task_(std::move(task)),
       options_(std::move(options)),
       pushed_(source == Source::pushed ? std::make_unique<PushedItems>() : nullptr),
+      max_decoded_(pool.call_options().max_decoded),
       quick_enough_(task_.may_wait ? 256 : 8),
       pulls_for_look_(task_.may_wait ? 4 : 64),
       meter_(options_.total.value_or(0)),
@@ -269,7 +272,7 @@ bool MapCore::count_answers(Chunk& chunk, Reader& in, Ready& ready, std::int64_t
   try {
     ChunkAnswerHead head;
     in.read(&head, sizeof head);
-    spent_ns = head.spent_ns;
+    spent_ns = std::clamp<std::int64_t>(head.spent_ns, 0, most_spent_ns);
     ready.bytes = in.rest();
     ready.count = 0;
     Reader heads(ready.bytes);

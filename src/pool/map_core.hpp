@@ -146,6 +146,7 @@ private:
   bool output_held_ = false;       // nothing can be delivered: set_brakes()
   bool waits_ = false;             // a pull may wait for input: one for each turn of the loop
   std::uint64_t quick_pulls_ = 0;  // in a row
+  std::size_t max_decoded_;        // Options::max_decoded
   std::uint64_t quick_enough_;     // so many of them show that the range does not wait
   std::uint64_t pulls_for_look_;   // the time is looked at after so many pulls; 0: never
   std::deque<Chunk> again_;        // sent before any other

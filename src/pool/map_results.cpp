@@ -57,6 +57,7 @@ void MapCore::deliver() {
 // False: the loop has to stop, or the map is paused, and the rest is left.
 bool MapCore::deliver_ready(Ready& ready) {
   Reader in(ready.bytes, ready.single ? &ready.own : nullptr);
+  in.set_max_decoded(max_decoded_);
   while (ready.count > 0 && !output_held_) {
     if (loop_->interrupted()) {
       deliver_later();
@@ -70,6 +71,7 @@ bool MapCore::deliver_ready(Ready& ready) {
       ItemHead head;
       in.read(&head, sizeof head);
       Reader body(in.read(head.length()));
+      body.set_max_decoded(max_decoded_);
       if (head.failed()) {
         Error error = error_in(body);
         if (pool_) error = pool_->explained(error);

@@ -50,22 +50,23 @@ bool same_spec(const Stdio& one, const Stdio& other) noexcept {
 
 bool same_spec(const Options& one, const Options& other) {
   // This names every member, so that a new member does not compile until it is compared here.
-  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
-               retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
-               last_lines, last_bytes, on_start, process_group, backtrace] = one;
+  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, max_decoded,
+               high_water, retries, idempotent, limits, nice, affinity, env, cwd, in, out, err,
+               on_line, last_lines, last_bytes, on_start, process_group, backtrace] = one;
   // The caller compares the snapshot, and the task with its start.
   static_cast<void>(snapshot);
   static_cast<void>(on_start);
   return name == other.name && deadline == other.deadline && start_timeout == other.start_timeout &&
          grace == other.grace && linger == other.linger && max_message == other.max_message &&
-         high_water == other.high_water && retries == other.retries &&
-         idempotent == other.idempotent && limits.cpu == other.limits.cpu &&
-         limits.cpu_per_call == other.limits.cpu_per_call && limits.memory == other.limits.memory &&
-         nice == other.nice && affinity == other.affinity && env == other.env && cwd == other.cwd &&
-         in.kind() != Stdio::Kind::inherited && same_spec(in, other.in) &&
-         same_spec(out, other.out) && same_spec(err, other.err) && !on_line && !other.on_line &&
-         last_lines == other.last_lines && last_bytes == other.last_bytes &&
-         process_group == other.process_group && backtrace == other.backtrace;
+         max_decoded == other.max_decoded && high_water == other.high_water &&
+         retries == other.retries && idempotent == other.idempotent &&
+         limits.cpu == other.limits.cpu && limits.cpu_per_call == other.limits.cpu_per_call &&
+         limits.memory == other.limits.memory && nice == other.nice && affinity == other.affinity &&
+         env == other.env && cwd == other.cwd && in.kind() != Stdio::Kind::inherited &&
+         same_spec(in, other.in) && same_spec(out, other.out) && same_spec(err, other.err) &&
+         !on_line && !other.on_line && last_lines == other.last_lines &&
+         last_bytes == other.last_bytes && process_group == other.process_group &&
+         backtrace == other.backtrace;
 }
 
 ChildHandle::ChildHandle(std::shared_ptr<SnapshotProcess> entry,
@@ -113,10 +114,11 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
     return use == Use::process ? make_on<PipeCore>(loop, loop, std::move(args)...)
                                : std::make_shared<PipeCore>(loop, std::move(args)...);
   };
-  child->pipe_ =
-      make_pipe(Channel(std::move(spawned.socket), options.max_message,
-                        Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>())),
-                options.high_water, PipeCore::ExitReport::comes, child.get(), other_end_of(use));
+  Channel channel(std::move(spawned.socket), options.max_message,
+                  Pooled<ChannelBuffers>(loop->extension<ObjectPool<ChannelBuffers>>()));
+  channel.set_max_decoded(options.max_decoded);
+  child->pipe_ = make_pipe(std::move(channel), options.high_water, PipeCore::ExitReport::comes,
+                           child.get(), other_end_of(use));
   const bool limited = use == Use::process && options.deadline > options.deadline.zero();
   child->write_task(task, limited ? deadline_in(options.deadline) : no_deadline, spawned.seed,
                     leave_of(use));
@@ -131,11 +133,12 @@ std::shared_ptr<ChildHandle> ChildHandle::spawn(const std::shared_ptr<SnapshotPr
 void ChildHandle::write_task(const Task& task, std::int64_t deadline, std::uint64_t seed,
                              PipeCore::FlushPolicy leave) {
   Writer frame;
-  write_task_frame(frame,
-                   {task.entry, options_->max_message, options_->high_water, owner_id_, deadline,
-                    options_->limits.cpu.count(), options_->limits.cpu_per_call.count(),
-                    options_->limits.memory, options_->nice, options_->backtrace, seed},
-                   options_->environment.text(), task.callable);
+  write_task_frame(
+      frame,
+      {task.entry, options_->max_message, options_->max_decoded, options_->high_water, owner_id_,
+       deadline, options_->limits.cpu.count(), options_->limits.cpu_per_call.count(),
+       options_->limits.memory, options_->nice, options_->backtrace, seed},
+      options_->environment.text(), task.callable);
   pipe_->put(FrameKind::task, 0, frame, leave);
 }
 

@@ -103,6 +103,16 @@ int fail_the_task(int code) {
   live_on();
 }
 
+// Answers the only item of a chunk, and claims to have spent so much time on it.
+int claim_time(std::int64_t ns) {
+  const std::uint64_t length = 1;
+  std::string body(reinterpret_cast<const char*>(&ns), sizeof ns);
+  const std::uint64_t word = length << 1;
+  body.append(reinterpret_cast<const char*>(&word), sizeof word);
+  send_frame(value, par::this_call::id(), body + "7");
+  return 0;
+}
+
 void reset() {
   new (shared) Shared;
 }
@@ -251,5 +261,23 @@ BOOST_AUTO_TEST_CASE(a_child_that_reports_its_failure_and_lives_on_is_ended_with
     BOOST_REQUIRE(error->exit().has_value());
     BOOST_TEST(error->exit()->signalled());
     BOOST_TEST(shared->begun == 1);
+  }
+}
+
+// ---- numbers in an answer ----
+
+BOOST_AUTO_TEST_CASE(a_child_that_claims_to_have_spent_all_time_is_not_believed) {
+  for (const std::int64_t claimed : {INT64_MAX, INT64_MIN, std::int64_t{-1}}) {
+    par::Reactor loop;
+    par::PoolOptions options;
+    options.workers = 1;
+    auto pool = par::pool(loop, claim_time, options);
+    std::vector<int> got;
+    pool.map(std::vector<std::int64_t>(3, claimed),
+             [&](std::size_t, par::Result<int> r) { got.push_back(r.value_or(-1)); });
+    loop.run();
+    BOOST_TEST((got == std::vector<int>{7, 7, 7}));
+    BOOST_TEST((pool.stats().run.p99 >= 0ns));
+    BOOST_TEST((pool.stats().run.p99 <= 2h));
   }
 }

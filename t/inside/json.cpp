@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -91,13 +92,17 @@ private:
   unsigned long failed_ = 0;
 };
 
-// A number out of the range of T: nlohmann casts it, and the result of the cast is undefined.
+// A number out of the range of T: nlohmann casts it, and the result of the cast is another number, or undefined.
 template <class T>
-bool is_cast_out_of_range(const std::string& text) {
-  if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, double>) {
+bool is_out_of_range(const std::string& text) {
+  if constexpr (std::is_arithmetic_v<T> && !std::is_same_v<T, double> && !std::is_same_v<T, bool>) {
     const json number = json::parse(text, nullptr, false);
-    if (!number.is_number_float()) return false;
-    const long double value = number.get<double>();
+    if (!number.is_number()) return false;
+    long double value = number.get<double>();
+    if (number.is_number_unsigned())
+      value = number.get<std::uint64_t>();
+    else if (number.is_number_integer())
+      value = number.get<std::int64_t>();
     using Limits = std::numeric_limits<T>;
     return !(value > static_cast<long double>(Limits::lowest()) - 1 &&
              value < static_cast<long double>(Limits::max()) + 1);
@@ -105,9 +110,39 @@ bool is_cast_out_of_range(const std::string& text) {
   return false;
 }
 
+// The same for an element.
+template <class T>
+bool has_out_of_range(const std::string&, const T*) {
+  return false;
+}
+template <class T>
+bool has_out_of_range(const std::string& text, const std::vector<T>*) {
+  const json document = json::parse(text, nullptr, false);
+  return document.is_array() && std::any_of(document.begin(), document.end(), [](const json& one) {
+           return is_out_of_range<T>(one.dump());
+         });
+}
+
+// An array or an object in place of a value without parts is refused before the rest of the text is looked at.
+template <class T>
+bool is_refused_at_once(const std::string& text) {
+  const std::size_t first = text.find_first_not_of(" \t\n\r");
+  return (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>)&&first != text.npos &&
+         (text[first] == '[' || text[first] == '{');
+}
+
 template <class T>
 void same_get(Same& same, const std::string& text) {
-  if (!is_cast_out_of_range<T>(text)) same(our_get<T>(text), their_get<T>(text), text);
+  if (is_refused_at_once<T>(text)) {
+    const std::string ours = our_get<T>(text);
+    const char* const part = text.find('[') < text.find('{') ? "but is array" : "but is object";
+    same(ours, ours.find(part) != ours.npos ? ours : part, text);
+  } else if (has_out_of_range(text, static_cast<const T*>(nullptr))) {
+    same(our_get<T>(text).substr(0, 11), "bad message", text);
+  } else if (!is_out_of_range<T>(text))
+    same(our_get<T>(text), their_get<T>(text), text);
+  else if (std::is_integral_v<T>)
+    same(our_get<T>(text), "bad message: a number is out of the range of its type", text);
 }
 
 // Written text is that of nlohmann, except for fractions, whose text has the same value; the fast path reads both texts

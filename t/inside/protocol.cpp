@@ -356,10 +356,11 @@ BOOST_AUTO_TEST_CASE(the_header_of_a_frame_has_its_documented_layout) {
 
 BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   compare("Body of a task", sizeof(TaskFrame),
-          {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, high_water),
-           FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline), FIELD(TaskFrame, cpu_seconds),
-           FIELD(TaskFrame, cpu_per_call), FIELD(TaskFrame, memory), FIELD(TaskFrame, nice),
-           FIELD(TaskFrame, backtrace), FIELD(TaskFrame, seed), FIELD(TaskFrame, environment)});
+          {FIELD(TaskFrame, entry), FIELD(TaskFrame, max_message), FIELD(TaskFrame, max_decoded),
+           FIELD(TaskFrame, high_water), FIELD(TaskFrame, owner_id), FIELD(TaskFrame, deadline),
+           FIELD(TaskFrame, cpu_seconds), FIELD(TaskFrame, cpu_per_call), FIELD(TaskFrame, memory),
+           FIELD(TaskFrame, nice), FIELD(TaskFrame, backtrace), FIELD(TaskFrame, seed),
+           FIELD(TaskFrame, environment)});
   const std::vector<TableRow>& rows = rows_of("Body of a task", "Offset");
   const TableRow& text = rows.at(rows.size() - 2);
   BOOST_TEST(text.at(2) == "text");
@@ -368,12 +369,12 @@ BOOST_AUTO_TEST_CASE(the_body_of_a_task_has_its_documented_layout) {
   BOOST_TEST(rows.back().at(0) == text.at(0) + "+environment");
 
   Writer out;
-  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0}, "text 11....",
+  write_task_frame(out, TaskFrame{nullptr, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0}, "text 12.....",
                    "the callable");
   std::uint64_t expected = 0;
   for (const Field& field : documented_fields("Body of a task"))
     BOOST_TEST(number_at(out.bytes(), field.offset, field.size) == expected++, field.name);
-  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 11....the callable");
+  BOOST_TEST(out.bytes().substr(sizeof(TaskFrame)) == "text 12.....the callable");
 }
 
 BOOST_AUTO_TEST_CASE(the_body_of_an_error_has_its_documented_layout) {

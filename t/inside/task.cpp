@@ -385,12 +385,13 @@ BOOST_AUTO_TEST_CASE(a_task_frame_is_decoded_as_it_was_encoded) {
   detail::Task task = detail::make_task(Plus{5}, [](detail::ChildInterface&, Reader&) {});
   BOOST_TEST(task.callable.size() == sizeof(Plus));
   Writer out;
-  write_task_frame(out, {task.entry, 1234, 56, 78, 90, 1, 5, 2, 3, 1, 4, 0}, "the text",
+  write_task_frame(out, {task.entry, 1234, 99, 56, 78, 90, 1, 5, 2, 3, 1, 4, 0}, "the text",
                    task.callable);
   Reader in(out.bytes());
   const TaskFrame frame = read_task_frame(in);
   BOOST_TEST((frame.entry == task.entry));
   BOOST_TEST(frame.max_message == 1234U);
+  BOOST_TEST(frame.max_decoded == 99U);
   BOOST_TEST(frame.high_water == 56U);
   BOOST_TEST(frame.owner_id == 78U);
   BOOST_TEST(frame.deadline == 90);

@@ -1,4 +1,5 @@
-// codec.cpp - values deeper than the stack ended the process that wrote them, and numbers changed on the way.
+// codec.cpp - values deeper than the stack ended the process that wrote them, numbers changed on the way, and a document
+// took many times the memory of its message.
 #include "errors.hpp"
 
 #include <evparallel/evparallel.hpp>
@@ -6,7 +7,9 @@
 #include <pthread.h>
 
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -334,4 +337,185 @@ BOOST_AUTO_TEST_CASE(a_long_double_travels_with_a_codec_of_the_program) {
   BOOST_TEST((back(par::JsonIo<theirs::Wide>(), theirs::Wide{0.25L}).value == 0.25L));
   BOOST_TEST(
       (back(par::CborIo<std::vector<long double>>(), std::vector<long double>(3)).size() == 3U));
+}
+
+// ---- numbers out of range ----
+
+namespace {
+
+// What a codec says of these bytes; empty: it takes them.
+template <class Codec>
+std::string refusal(const std::string& bytes) {
+  par::Reader in(bytes);
+  try {
+    static_cast<void>(Codec::get(in));
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+template <class T>
+void check_numbers(const std::vector<std::string>& good, const std::vector<std::string>& bad) {
+  for (const bool fits : {true, false})
+    for (const std::string& text : fits ? good : bad) {
+      const json document = json::parse(text);
+      std::string cbor;
+      std::string msgpack;
+      json::to_cbor(document, cbor);
+      json::to_msgpack(document, msgpack);
+      for (const std::string& said : {refusal<par::JsonIo<T>>(text), refusal<par::CborIo<T>>(cbor),
+                                      refusal<par::MsgpackIo<T>>(msgpack)}) {
+        if (fits)
+          BOOST_TEST(said == "", text);
+        else
+          BOOST_TEST(has(said, "a number is out of the range of its type"), text + ": " + said);
+      }
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_number_that_an_integer_cannot_hold_is_bad_message) {
+  check_numbers<int>({"2147483647", "-2147483648", "2147483647.5", "1.5"},
+                     {"2147483648", "-2147483649", "2e22", "-2e22", "2147483648.0"});
+  check_numbers<unsigned>({"4294967295", "0", "-0.5"}, {"4294967296", "-1", "-1.0"});
+  check_numbers<signed char>({"127", "-128"}, {"128", "-129"});
+  check_numbers<std::int64_t>({"9223372036854775807", "-9223372036854775808", "-9.3e17"},
+                              {"9223372036854775808", "9.3e18", "-9.3e18"});
+  check_numbers<std::uint64_t>({"18446744073709551615", "1.8e19"}, {"1.9e19", "-1"});
+  check_numbers<double>({"2e22", "18446744073709551615"}, {});
+  check_numbers<std::vector<int>>({"[1,2.0]"}, {"[1,2e22]"});
+  check_numbers<std::vector<std::vector<short>>>({"[[1],[]]"}, {"[[1],[70000]]"});
+  check_numbers<std::map<std::string, int>>({R"({"a":1})"}, {R"({"a":1,"b":2e22})"});
+  check_numbers<std::map<int, int>>({"[[1,2]]"}, {"[[1,2e22]]", "[[2e22,1]]"});
+  check_numbers<std::pair<double, int>>({"[2e22,1]"}, {"[1,2e22]"});
+  check_numbers<std::tuple<int, std::string, unsigned>>({R"([1,"a",2])"}, {R"([1,"a",-2])"});
+  check_numbers<std::array<short, 2>>({"[1,2]"}, {"[1,70000]"});
+  check_numbers<std::optional<int>>({"null", "1"}, {"2e22"});
+  check_numbers<std::variant<int, double>>(
+      {R"({"index":0,"value":1})", R"({"index":1,"value":2e22})"}, {R"({"index":0,"value":2e22})"});
+  check_numbers<std::chrono::milliseconds>({"1"}, {"2e22"});
+}
+
+// ---- documents that are larger than their message ----
+
+BOOST_AUTO_TEST_CASE(an_array_in_place_of_a_value_is_refused_before_it_is_read) {
+  const std::string rest(1000, '[');  // no document can be made of it
+  for (const std::string& said :
+       {refusal<par::JsonIo<int>>("[" + rest), refusal<par::JsonIo<double>>("[" + rest),
+        refusal<par::JsonIo<std::int64_t>>("[" + rest), refusal<par::JsonIo<bool>>("[" + rest),
+        refusal<par::JsonIo<std::string>>("[" + rest)})
+    BOOST_TEST(has(said, "but is array"), said);
+  BOOST_TEST(has(refusal<par::JsonIo<int>>("{"), "but is object"));
+}
+
+namespace {
+
+// A document takes at least the memory of so many elements.
+constexpr int many = 10000;
+constexpr std::size_t too_little = 100000;
+using Numbers = std::map<std::string, std::vector<int>>;
+
+Numbers make_numbers(int count) {
+  return {{"all", std::vector<int>(static_cast<std::size_t>(count), 7)}};
+}
+int count_numbers(const Numbers& numbers) {
+  return static_cast<int>(numbers.at("all").size());
+}
+Numbers same_numbers(const Numbers& numbers) {
+  return numbers;
+}
+
+par::Options limited() {
+  par::Options options;
+  options.max_decoded = too_little;
+  return options;
+}
+
+template <template <class> class Io>
+void check_limit() {
+  par::Reactor loop;
+  par::PoolOptions pool_options;
+  pool_options.child = limited();
+  const auto check = [](auto result, bool fits) {
+    BOOST_TEST(result.has_value() == fits);
+    if (result) return;
+    BOOST_TEST((result.error().code() == par::Errc::bad_message));
+    BOOST_TEST(has(result.error().what(), "Options::max_decoded, 100000 bytes"),
+               result.error().what());
+  };
+  auto answers = par::run<Io, Io>(loop, make_numbers, limited());
+  auto arguments = par::run<Io, Io>(loop, count_numbers, limited());
+  auto pool = par::pool<Io, Io>(loop, make_numbers, pool_options);
+  auto items = par::pool<Io, Io>(loop, count_numbers, pool_options);
+  int checks = 0;
+  for (const bool fits : {true, false, true}) {
+    const int count = fits ? 10 : many;
+    answers(count, [&, fits](par::Result<Numbers> r) { check(r, fits), ++checks; });
+    arguments(make_numbers(count), [&, fits](par::Result<int> r) { check(r, fits), ++checks; });
+    pool.submit(count, [&, fits](par::Result<Numbers> r) { check(r, fits), ++checks; });
+    pool.map(std::vector<int>{count},
+             [&, fits](std::size_t, par::Result<Numbers> r) { check(r, fits), ++checks; });
+    items.map(std::vector<Numbers>{make_numbers(count)},
+              [&, fits](std::size_t, par::Result<int> r) { check(r, fits), ++checks; });
+  }
+  loop.run();
+  BOOST_TEST(checks == 15);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_document_that_takes_more_memory_than_its_limit_is_refused_on_either_side) {
+  check_limit<par::JsonIo>();
+  check_limit<par::CborIo>();
+  check_limit<par::MsgpackIo>();
+}
+
+BOOST_AUTO_TEST_CASE(a_message_whose_document_is_too_large_leaves_its_process_running) {
+  par::Reactor loop;
+  auto p = par::process(
+      loop,
+      [](par::Pipe<Numbers, int> pipe) {
+        pipe.on_message([pipe](const Numbers& numbers) { pipe.send(count_numbers(numbers)); });
+        pipe.on_error([pipe](const par::Error&) { pipe.send(-1); });
+      },
+      limited());
+  std::vector<int> counts;
+  p.on_message([&](int count) {
+    counts.push_back(count);
+    if (counts.size() == 3) p.close();
+  });
+  for (const int count : {10, many, 20}) p.send(make_numbers(count));
+  loop.run();
+  BOOST_TEST((counts == std::vector<int>{10, -1, 20}));
+}
+
+BOOST_AUTO_TEST_CASE(many_empty_parts_are_refused_before_a_document_is_made) {
+  constexpr std::size_t parts = 100000;
+  std::string text = "[[]";
+  for (std::size_t i = 1; i < parts; ++i) text += ",[]";
+  text += ']';
+  std::string cbor("\x9f");
+  cbor.append(parts, '\x80');
+  cbor += '\xff';
+  std::string msgpack("\xdd\x00\x01\x86\xa0", 5);
+  msgpack.append(parts, '\x90');
+  const auto said = [](auto codec, const std::string& bytes, std::size_t most_decoded) {
+    par::Reader in(bytes);
+    in.set_max_decoded(most_decoded);
+    try {
+      return decltype(codec)::get(in).size() == parts ? std::string() : std::string("other");
+    } catch (const par::Error& error) {
+      return std::string(error.what());
+    }
+  };
+  for (const bool fits : {true, false}) {
+    const std::size_t limit = fits ? parts * 200 : parts * 50;
+    const std::string wanted = fits ? "" : "Options::max_decoded";
+    for (const std::string& words :
+         {said(par::JsonIo<json>(), text, limit), said(par::CborIo<json>(), cbor, limit),
+          said(par::MsgpackIo<json>(), msgpack, limit)})
+      BOOST_TEST((fits ? words.empty() : has(words, wanted)), words);
+  }
 }

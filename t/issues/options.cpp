@@ -87,8 +87,8 @@ using Table = std::vector<Field<Struct>>;
 Table<par::Options> options() {
   // A new member must be added to the table, if it is a number: the names are counted.
   const par::Options defaults;
-  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, high_water,
-               retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
+  const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, max_decoded,
+               high_water, retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
                last_lines, last_bytes, on_start, process_group, backtrace] = defaults;
   static_cast<void>(snapshot);
   const auto& [cpu, memory, cpu_per_call] = limits;
@@ -100,6 +100,7 @@ Table<par::Options> options() {
       field("Options::grace", &O::grace),
       field("Options::linger", &O::linger),
       field("Options::max_message", &O::max_message),
+      field("Options::max_decoded", &O::max_decoded),
       field("Options::high_water", &O::high_water),
       field("Options::retries", &O::retries),
       {"Options::limits.cpu", [](O& o, Value v) { set(o.limits.cpu, v); }, true},

@@ -20,6 +20,11 @@ namespace detail {
 // because most code that walks through a document uses the stack.
 constexpr std::size_t json_depth_limit = 1000;
 
+// What an element of a document takes in memory, roughly, and an array or an object beside that: a
+// text of two bytes for each element takes sixteen times as much.
+constexpr std::size_t json_element_size = 32;
+constexpr std::size_t json_nest_size = 64;
+
 // All of these fail with Errc::bad_message.
 [[noreturn]] EVPARALLEL_API void refuse_value(const char* what);
 [[noreturn]] EVPARALLEL_API void refuse_number();
@@ -29,7 +34,9 @@ constexpr std::size_t json_depth_limit = 1000;
                                              const std::string& pointer);
 // `why`: the text of nlohmann's error.
 [[noreturn]] EVPARALLEL_API void refuse_json_text(const char* why);
-EVPARALLEL_API void check_json_depth(std::string_view text);
+// Fails also if a document of this text could take more memory than `most` bytes.
+EVPARALLEL_API void check_json(std::string_view text, std::size_t most);
+[[noreturn]] EVPARALLEL_API void refuse_document(std::size_t most);
 // nlohmann takes a null byte outside of strings for the end of its input.
 EVPARALLEL_API void check_json_end(std::string_view text);
 
@@ -91,6 +98,22 @@ constexpr bool
     json_can_get<Json, T, std::void_t<decltype(std::declval<const Json&>().template get<T>())>> =
         true;
 
+// Fails: nlohmann's exception if it is no number.
+template <class Json>
+JsonNumber number_in(const Json& document) {
+  JsonNumber number;
+  if (document.is_number_unsigned()) {
+    number.kind = JsonNumber::Kind::natural;
+    number.natural = document.template get<std::uint64_t>();
+  } else if (document.is_number_float()) {
+    number.kind = JsonNumber::Kind::real;
+    number.real = document.template get<double>();
+  } else {
+    number.integer = document.template get<std::int64_t>();
+  }
+  return number;
+}
+
 template <class T, class Json>
 T value_of_document(Json&& document) {
   if constexpr (std::is_same_v<T, Json>)
@@ -99,11 +122,16 @@ T value_of_document(Json&& document) {
     return document.template get<T>();
 }
 
+template <class T, class Json>
+void refuse_wide_numbers(const Json& document);  // json_value.hpp
+
 // The value of one JSON text and nothing else.  Fails: nlohmann's exceptions, Errc::bad_message.
 template <class T, class Json = nlohmann::json>
-T value_of_json(std::string_view text) {
-  check_json_depth(text);
-  T value = value_of_document<T>(Json::parse(text));
+T value_of_json(std::string_view text, std::size_t most) {
+  check_json(text, most);
+  Json document = Json::parse(text);
+  refuse_wide_numbers<T>(document);
+  T value = value_of_document<T>(std::move(document));
   check_json_end(text);
   return value;
 }

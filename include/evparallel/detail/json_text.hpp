@@ -59,6 +59,8 @@ private:
   const char* end_;
 };
 
+[[noreturn]] EVPARALLEL_API void refuse_range();
+
 // A number of nlohmann's document, in the type that it has there.
 struct JsonNumber {
   enum class Kind : std::uint8_t { integer, natural, real };
@@ -68,15 +70,33 @@ struct JsonNumber {
     std::uint64_t natural;
     double real;
   };
-  // Converts it as nlohmann does.
+  // Fails: Errc::bad_message if T is an integer whose range does not contain the number.
   template <class T>
-  T to() const noexcept {
+  T to() const {
+    if constexpr (std::is_integral_v<T>)
+      if (!fits<T>()) refuse_range();
     if (kind == Kind::real) return static_cast<T>(real);
     return kind == Kind::natural ? static_cast<T>(natural) : static_cast<T>(integer);
   }
+
+private:
+  // A fraction is cut off, as nlohmann does.  The bounds are exact as doubles.
+  template <class T>
+  bool fits() const noexcept {
+    using Range = std::numeric_limits<T>;
+    constexpr double beyond = (static_cast<double>(Range::max() / 2) + 1) * 2;
+    if (kind == Kind::real)
+      return real < beyond && (std::is_signed_v<T> ? real >= -beyond : real > -1);
+    if (kind == Kind::natural) return natural <= static_cast<std::uint64_t>(Range::max());
+    if constexpr (std::is_signed_v<T>)
+      return Range::min() <= integer && integer <= Range::max();
+    else
+      return integer >= 0 && static_cast<std::uint64_t>(integer) <= Range::max();
+  }
 };
 
-// Any text, by way of nlohmann's document.
+// Any text that nlohmann takes for such a value, without a document: an array or an object is
+// refused at its first character.
 // Fail: as value_of_json.
 EVPARALLEL_API void parse_json(std::string_view text, bool&);
 EVPARALLEL_API void parse_json(std::string_view text, std::int64_t&);
@@ -115,8 +135,8 @@ struct JsonForm<T, std::enable_if_t<std::is_integral_v<T> && sizeof(T) <= sizeof
   static bool get(JsonCursor& in, T& value) {
     Wide wide = 0;
     if (!in.read(wide)) return false;
-    value = static_cast<T>(wide);  // nlohmann also truncates a number that is too large
-    return true;
+    value = static_cast<T>(wide);
+    return value == wide;
   }
 };
 
