@@ -1,6 +1,7 @@
 #!/bin/sh
 # The same program, position-independent, at fixed addresses, and static: each knows its own functions and those of
-# libraries that it has loaded before the snapshot, and no others.
+# libraries that it has loaded before the snapshot, and no others. Programs without type information work, and those with
+# other standard containers than the library do not link.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 here=$PWD
@@ -70,6 +71,12 @@ built fixed '-fno-pie -fno-pic' "-no-pie $shared"
 has_type fixed 2 'is not'
 answers fixed "$tmp/own"
 answers fixed "$tmp/with_libraries" "$early" "$late"
+
+# Objects of a program without type information, which the library must not ask for their type: exceptions, and a buffer
+# of a stream. The program of t/gates/modes.sh has both.
+check 'no-rtti: compiles' $compile -O0 -fno-rtti -c -o "$tmp/no-rtti.o" "$srcdir/t/gates/modes.cpp"
+check 'no-rtti: links' $link -o "$tmp/no-rtti" "$tmp/no-rtti.o" $shared
+runs 'no-rtti: works' "$tmp/no-rtti"
 
 # There is no libc++ here, so that the program only claims to use it. The headers of a library that was built with libstdc++
 # refuse that, and so the program has those of another build.
