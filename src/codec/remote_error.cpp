@@ -23,10 +23,10 @@ namespace {
 std::string current_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   std::string name = type ? demangled(type->name()) : std::string("unknown");
-  // std::throw_with_nested throws a class of the standard library around the user's.
-  constexpr std::string_view wrapper = "std::_Nested_exception<";
-  if (name.compare(0, wrapper.size(), wrapper) == 0)
-    name = name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
+  // std::throw_with_nested throws a class of libstdc++ or of libc++ around the user's.
+  for (const std::string_view wrapper : {"std::_Nested_exception<", "std::__nested<"})
+    if (name.compare(0, wrapper.size(), wrapper) == 0)
+      return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
   return name;
 }
 
