@@ -13,6 +13,7 @@
 
 #if !defined __cpp_impl_coroutine && !defined __cpp_coroutines
 #error "evparallel: coroutine.hpp needs a compiler with coroutines: -std=c++20"
+#include <evparallel: see the error above>
 #endif
 
 #include <evparallel/detail/coroutine_call.hpp>

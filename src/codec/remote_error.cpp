@@ -23,10 +23,10 @@ namespace {
 std::string current_type() {
   const std::type_info* type = abi::__cxa_current_exception_type();
   std::string name = type ? demangled(type->name()) : std::string("unknown");
-  // std::throw_with_nested throws a class of the standard library around the user's.
-  constexpr std::string_view wrapper = "std::_Nested_exception<";
-  if (name.compare(0, wrapper.size(), wrapper) == 0)
-    name = name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
+  // std::throw_with_nested throws a class of libstdc++ or of libc++ around the user's.
+  for (const std::string_view wrapper : {"std::_Nested_exception<", "std::__nested<"})
+    if (name.compare(0, wrapper.size(), wrapper) == 0)
+      return name.substr(wrapper.size(), name.size() - wrapper.size() - 1);
   return name;
 }
 
@@ -42,16 +42,31 @@ void append_what(std::string& text, const std::string& type, const std::exceptio
   append(text, text_of(exception));
 }
 
-// Appends "; because of std::runtime_error: disk full" for each exception nested in this one, while
-// there is room.
-void append_nested(std::string& text, const std::exception& outer) {
-  if (text.size() == longest_text) return;
+// The exception that is nested in the one that is being handled.  A handler finds it by the type
+// that was thrown; std::rethrow_if_nested() would ask the object, and crash if its class was compiled
+// with -fno-rtti.
+std::exception_ptr nested_exception() {
   try {
-    std::rethrow_if_nested(outer);
+    throw;
+  } catch (const std::nested_exception& outer) {
+    return outer.nested_ptr();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Appends "; caused by std::runtime_error: disk full" for each exception that is nested in the one
+// that is being handled, while there is room.
+void append_nested(std::string& text) {
+  if (text.size() == longest_text) return;
+  const std::exception_ptr nested = nested_exception();
+  if (!nested) return;
+  try {
+    std::rethrow_exception(nested);
   } catch (const std::exception& inner) {
     append(text, "; caused by ");
     append_what(text, current_type(), inner);
-    append_nested(text, inner);
+    append_nested(text);
   } catch (...) {
     append(text, "; caused by ");
     append(text, current_type());
@@ -127,7 +142,7 @@ Error current_exception_as_remote() {
     const std::string type = current_type();
     std::string text;
     append_what(text, type, error);
-    append_nested(text, error);
+    append_nested(text);
     return as_remote(type, text);
   } catch (...) {
     const std::string type = current_type();

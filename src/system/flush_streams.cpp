@@ -61,12 +61,22 @@ EVPARALLEL_EARLY bool stdio_is_to_be_flushed() noexcept {
   return ::__fpending(stdout) > 0 || ::__fpending(stderr) > 0;
 }
 
+// Whether the class of a buffer has a type: one of a program that is compiled with -fno-rtti has none,
+// and typeid and dynamic_cast would crash.  The type is in front of the virtual functions.
+template <class Char>
+EVPARALLEL_EARLY bool has_type(const std::basic_streambuf<Char>* buffer) noexcept {
+  const void* const* functions;
+  std::memcpy(&functions, static_cast<const void*>(buffer), sizeof functions);
+  return functions[-1] != nullptr;
+}
+
 // A stream that is synchronised with stdio has no buffer of its own.
 template <class Char>
 EVPARALLEL_EARLY bool is_in_step(
     [[maybe_unused]] const std::basic_streambuf<Char>* buffer) noexcept {
 #if __has_include(<ext/stdio_sync_filebuf.h>)
-  return buffer && typeid(*buffer) == typeid(__gnu_cxx::stdio_sync_filebuf<Char>);
+  return buffer && has_type(buffer) &&
+         typeid(*buffer) == typeid(__gnu_cxx::stdio_sync_filebuf<Char>);
 #else
   return false;
 #endif
@@ -76,12 +86,15 @@ EVPARALLEL_EARLY bool is_in_step(
 template <class Char>
 struct Inside : std::basic_filebuf<Char> {
   using File = std::basic_filebuf<Char>;
+  static const File* file_of(const std::basic_streambuf<Char>* buffer) {
+    return has_type(buffer) ? dynamic_cast<const File*>(buffer) : nullptr;
+  }
   static bool is_file(const std::basic_streambuf<Char>* buffer) {
-    return dynamic_cast<const File*>(buffer) != nullptr;
+    return file_of(buffer) != nullptr;
   }
   // A buffer that belongs to no file counts as empty, because its content is not known.
   static std::size_t waiting(const std::basic_streambuf<Char>* buffer) {
-    const auto* file = dynamic_cast<const File*>(buffer);
+    const auto* file = file_of(buffer);
     const Char* const from = file ? (file->*&Inside::pbase)() : nullptr;
     return from ? static_cast<std::size_t>((file->*&Inside::pptr)() - from) : 0;
   }

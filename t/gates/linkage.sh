@@ -1,6 +1,7 @@
 #!/bin/sh
 # The same program, position-independent, at fixed addresses, and static: each knows its own functions and those of
-# libraries that it has loaded before the snapshot, and no others.
+# libraries that it has loaded before the snapshot, and no others. Programs without type information work, and those with
+# other standard containers than the library do not link.
 . "${srcdir:-.}/t/lib/gate.sh"
 
 here=$PWD
@@ -40,9 +41,9 @@ has_type() {
 }
 
 # no_library_for NAME COMPILE-FLAGS EXPLANATION: containers of another kind than the library's do not link, and the one
-# symbol that is missing explains it.
+# symbol that is missing explains it. The flags come first, since they name a folder with another version.hpp.
 no_library_for() {
-	check "$1: compiles" $compile -I"$srcdir/t/lib" $2 -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
+	check "$1: compiles" $CXX $2 ${compile#"$CXX"} -I"$srcdir/t/lib" -c -o "$tmp/$1.o" "$srcdir/t/gates/linkage.cpp"
 	if $link -o "$tmp/$1" "$tmp/$1.o" $shared >"$tmp/said.$1" 2>&1; then
 		not_ok "$1: links, but must not"
 	elif grep -q "undefined reference to .evparallel::detail::$3()" "$tmp/said.$1"; then
@@ -55,7 +56,7 @@ no_library_for() {
 # library_for NAME COMPILE-FLAGS EXPLANATION: a library of that kind defines the symbol that the programs miss.
 library_for() {
 	check "$1: the file that says of which kind the library is compiles" \
-		$compile $2 -c -o "$tmp/kind.$1.o" "$srcdir/src/base/containers.cpp"
+		$CXX $2 ${compile#"$CXX"} -c -o "$tmp/kind.$1.o" "$srcdir/src/base/containers.cpp"
 	$NM -C "$tmp/kind.$1.o" >"$tmp/names.$1"
 	check "$1: a library of that kind defines the symbol" grep -q " T evparallel::detail::$3()\$" "$tmp/names.$1"
 }
@@ -71,14 +72,24 @@ has_type fixed 2 'is not'
 answers fixed "$tmp/own"
 answers fixed "$tmp/with_libraries" "$early" "$late"
 
-# There is no libc++ here, so that the program only claims to use it.
+# Objects of a program without type information, which the library must not ask for their type: exceptions, and a buffer
+# of a stream. The program of t/gates/modes.sh has both.
+check 'no-rtti: compiles' $compile -O0 -fno-rtti -c -o "$tmp/no-rtti.o" "$srcdir/t/gates/modes.cpp"
+check 'no-rtti: links' $link -o "$tmp/no-rtti" "$tmp/no-rtti.o" $shared
+runs 'no-rtti: works' "$tmp/no-rtti"
+
+# There is no libc++ here, so that the program only claims to use it. The headers of a library that was built with libstdc++
+# refuse that, and so the program has those of another build.
+mkdir -p "$tmp/other/evparallel"
+sed 's/^#define EVPARALLEL_LIBCXX .*/#define EVPARALLEL_LIBCXX 1/' include/evparallel/version.hpp >"$tmp/other/evparallel/version.hpp"
 while read -r name flags explanation; do
+	flags=$(echo "$flags" | tr , ' ')
 	no_library_for "$name" "$flags" "$explanation"
 	library_for "$name" "$flags" "$explanation"
 done <<END
 debug -D_GLIBCXX_DEBUG this_program_is_built_with_GLIBCXX_DEBUG_but_libevparallel_is_not
 old_strings -D_GLIBCXX_USE_CXX11_ABI=0 this_program_is_built_with_GLIBCXX_USE_CXX11_ABI_0_but_libevparallel_is_not
-libcxx -D_LIBCPP_VERSION=14000 this_program_uses_libcxx_but_libevparallel_was_built_with_libstdcxx
+libcxx -D_LIBCPP_VERSION=14000,-I$tmp/other this_program_uses_libcxx_but_libevparallel_was_built_with_libstdcxx
 END
 
 case $link in

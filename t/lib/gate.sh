@@ -83,7 +83,7 @@ runs() {
 }
 
 # The warnings that careful users enable; debug information has none. The code of a sanitizer has warnings of its own.
-strict='-O2 -g0 -Wall -Wextra -Wshadow -Wconversion -Werror'
+strict='-O2 -g0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror'
 test -z "${audit-}" || strict=-O0
 
 # examples_of PAGE NAME: writes each literal display under EXAMPLES as NAME-1.cpp, NAME-2.cpp, ... Each is a whole

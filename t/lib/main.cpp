@@ -8,6 +8,9 @@
 
 #include <boost/test/tree/traverse.hpp>
 #include <boost/test/tree/visitor.hpp>
+#ifdef EVPARALLEL_TEST_HEADERS_ONLY
+#include <boost/test/included/unit_test.hpp>
+#endif
 
 #include <poll.h>
 #include <signal.h>

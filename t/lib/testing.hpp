@@ -1,7 +1,10 @@
 // testing.hpp - the base of every test program: Boost.Test, and checks of processes, descriptors and time.
 #pragma once
 
-#ifndef BOOST_TEST_DYN_LINK
+// Without a library of Boost.Test that has the C++ library of this build, main.cpp compiles it.
+#ifdef EVPARALLEL_TEST_HEADERS_ONLY
+#define BOOST_TEST_ALTERNATIVE_INIT_API  // as with the library
+#elif !defined BOOST_TEST_DYN_LINK
 #define BOOST_TEST_DYN_LINK
 #endif
 #define BOOST_TEST_NO_MAIN  // main.cpp has one: Boost has no TAP output

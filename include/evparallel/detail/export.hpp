@@ -2,15 +2,28 @@
 // Licence: see COPYING.
 #pragma once
 
-// Before any other header, because the first error of a compiler is the one that is read.
+// Before any other header, because the first error of a compiler is the one that is read.  A missing
+// file ends the compilation, which hundreds of errors would follow otherwise.
 #if __cplusplus < 201703L
 #error "evparallel needs C++17: compile with -std=c++17 or a later standard"
+#include <evparallel: see the error above>
 #endif
 #ifndef __cpp_exceptions
 #error "evparallel needs exceptions: compile without -fno-exceptions"
+#include <evparallel: see the error above>
 #endif
 
+#include <evparallel/version.hpp>
+
 #include <cstddef>
+
+#if defined _LIBCPP_VERSION && !EVPARALLEL_LIBCXX
+#error "evparallel was built with libstdc++: compile without -stdlib=libc++"
+#include <evparallel: see the error above>
+#elif !defined _LIBCPP_VERSION && EVPARALLEL_LIBCXX
+#error "evparallel was built with libc++: compile with clang++ -stdlib=libc++"
+#include <evparallel: see the error above>
+#endif
 
 // The symbols of the shared library that are visible; all others are hidden.
 #define EVPARALLEL_API __attribute__((visibility("default")))
