@@ -2,6 +2,8 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "backtrace/crash_record.hpp"
 
+#include "system/emulation.hpp"
+
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -29,7 +31,7 @@ struct {
   std::uint64_t owner;
   const void* outermost;
   pid_t process;  // the process itself, not the copies that the task forks
-  bool emulated;  // by valgrind, which takes a fault that is sent again for its own
+  bool under_valgrind;
   std::atomic<bool> taken;
 } armed;
 
@@ -46,6 +48,24 @@ __attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noex
   greg_t* registers = context.uc_mcontext.gregs;
   registers[REG_RIP] = *reinterpret_cast<const greg_t*>(registers[REG_RSP]);
   registers[REG_RSP] += static_cast<greg_t>(sizeof(greg_t));
+}
+#elif defined __i386__
+std::uintptr_t pc_of(const ucontext_t& context) noexcept {
+  return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_EIP]);
+}
+
+__attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noexcept {
+  greg_t* registers = context.uc_mcontext.gregs;
+  registers[REG_EIP] = *reinterpret_cast<const greg_t*>(registers[REG_ESP]);
+  registers[REG_ESP] += static_cast<greg_t>(sizeof(greg_t));
+}
+#elif defined __riscv
+std::uintptr_t pc_of(const ucontext_t& context) noexcept {
+  return context.uc_mcontext.__gregs[REG_PC];
+}
+
+void step_back(ucontext_t& context) noexcept {
+  context.uc_mcontext.__gregs[REG_PC] = context.uc_mcontext.__gregs[REG_RA];
 }
 #elif defined __aarch64__
 std::uintptr_t pc_of(const ucontext_t& context) noexcept {
@@ -104,8 +124,9 @@ void write_record(CrashRecord& record, const siginfo_t& info, ucontext_t& contex
 
 // The disposition is the default one again (SA_RESETHAND), and the signal is blocked.  So it is
 // delivered when the handler returns, with all registers as they were, and a core shows that state.
+// valgrind and qemu-user take a fault that is sent again for one of their own.
 void send_again(int signal, siginfo_t& info) noexcept {
-  if (armed.emulated ||
+  if (armed.under_valgrind || is_emulated() ||
       ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, &info) != 0)
     ::raise(signal);
 }
@@ -121,7 +142,7 @@ void on_crash(int signal, siginfo_t* info, void* context) {
   errno = error;
 }
 
-bool under_valgrind() noexcept {
+bool is_under_valgrind() noexcept {
   const char* preloaded = std::getenv("LD_PRELOAD");
   return preloaded && std::strstr(preloaded, "/vgpreload_");
 }
@@ -146,7 +167,7 @@ void report_crashes(CrashRecord& record, std::uint64_t owner, const void* outerm
   armed.owner = owner;
   armed.outermost = outermost;
   armed.process = ::getpid();
-  armed.emulated = under_valgrind();
+  armed.under_valgrind = is_under_valgrind();
   warm_up_walks();
   use_stack_of_its_own();
   struct sigaction action {};

@@ -578,11 +578,13 @@ BOOST_AUTO_TEST_CASE(freezing_stops_when_the_callback_says_so) {
   BOOST_TEST(status == 0);
 }
 
-BOOST_AUTO_TEST_CASE(a_sanitizer_or_a_missing_memfd_create_prevents_freezing) {
+BOOST_AUTO_TEST_CASE(an_emulator_a_sanitizer_or_a_missing_memfd_create_prevents_freezing) {
   const std::optional<par::Error> why = par::why_not_frozen();
-  BOOST_TEST(why.has_value() == (testing::no_memfd() || testing::sanitized));
+  BOOST_TEST(why.has_value() == (testing::no_memfd() || testing::sanitized || testing::emulated()));
   if (!why) return;
   BOOST_TEST((why->code() == par::Errc::refused));
-  const char* expected = testing::sanitized ? "AddressSanitizer" : "memfd_create";
+  const char* const expected = testing::emulated()  ? "qemu-user"
+                               : testing::sanitized ? "AddressSanitizer"
+                                                    : "memfd_create";
   BOOST_TEST(std::string(why->what()).find(expected) != std::string::npos);
 }
