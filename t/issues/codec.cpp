@@ -4,7 +4,9 @@
 #include <evparallel/evparallel.hpp>
 
 #include <pthread.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -61,7 +63,9 @@ std::string on_stack_of(std::size_t size, F f) {
   } job{f, "nothing"};
   pthread_attr_t attributes;
   BOOST_REQUIRE(::pthread_attr_init(&attributes) == 0);
-  BOOST_REQUIRE(::pthread_attr_setstacksize(&attributes, size) == 0);
+  // Some processors need larger stacks than others.
+  const std::size_t least = static_cast<std::size_t>(::sysconf(_SC_THREAD_STACK_MIN));
+  BOOST_REQUIRE(::pthread_attr_setstacksize(&attributes, std::max(size, least)) == 0);
   pthread_t thread;
   const auto work = [](void* p) -> void* {
     static_cast<Job*>(p)->said = static_cast<Job*>(p)->f();
