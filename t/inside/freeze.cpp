@@ -54,8 +54,8 @@ std::string mapping_of(const void* address, bool flags = false) {
     if (line[0] < 'A' || line[0] > 'Z') head = line;
     if (line.compare(0, 8, "VmFlags:") != 0) continue;
     char* end = nullptr;
-    const std::uintptr_t from = std::strtoull(head.c_str(), &end, 16);
-    const std::uintptr_t to = std::strtoull(end + 1, nullptr, 16);
+    const std::uint64_t from = std::strtoull(head.c_str(), &end, 16);
+    const std::uint64_t to = std::strtoull(end + 1, nullptr, 16);
     const auto at = reinterpret_cast<std::uintptr_t>(address);
     if (at >= from && at < to) return flags ? line : head;
   }
