@@ -550,7 +550,8 @@ BOOST_AUTO_TEST_CASE(a_false_length_does_not_allocate_memory, *testing::guarante
     reader.keep();
     BOOST_TEST(watched.peak() <= 4 * kib);  // a header alone allocates nothing for the body
     const FrameReader::Room room = reader.room();
-    BOOST_TEST(room.size > 0U);
+    const bool can_be_had = length <= std::string().max_size();
+    BOOST_TEST((room.size > 0U) == can_be_had);
     BOOST_TEST(watched.peak() <= 300 * kib);
   }
 }

@@ -220,8 +220,12 @@ BOOST_AUTO_TEST_CASE(small_or_untouched_memory_is_left_alone) {
     const auto block_of = [](std::size_t size) {
       char* block = map_pages(size + 2 * page, PROT_NONE) + page;
       ::mprotect(block, size, PROT_READ | PROT_WRITE);
-      const std::size_t head[] = {0, size | 2};  // the header of a malloc block
-      std::memcpy(block, head, sizeof head);
+      // The header of a malloc block: on i386 it begins at a distance, and says so.
+      constexpr std::size_t before = alignof(std::max_align_t) > 2 * sizeof(std::size_t)
+                                         ? alignof(std::max_align_t) - 2 * sizeof(std::size_t)
+                                         : 0;
+      const std::size_t head[] = {before, (size - before) | 2};
+      std::memcpy(block + before, head, sizeof head);
       return block;
     };
     char* small = block_of(128 * 1024);
