@@ -169,10 +169,10 @@ BOOST_AUTO_TEST_CASE(a_deep_document_inside_a_value_is_refused_on_a_small_stack)
 
 BOOST_AUTO_TEST_CASE(a_deep_message_is_refused_on_a_small_stack) {
   if (skipped()) return;
-  const auto read = [](auto kind, const std::string& json, const std::string& cbor,
+  const auto read = [](auto kind, const std::string& text, const std::string& cbor,
                        const std::string& msgpack) {
     using T = decltype(kind);
-    BOOST_TEST(has((not_read<par::JsonIo<T>, T>(json)), too_deep));
+    BOOST_TEST(has((not_read<par::JsonIo<T>, T>(text)), too_deep));
     BOOST_TEST(has((not_read<par::CborIo<T>, T>(cbor)), too_deep));
     BOOST_TEST(has((not_read<par::MsgpackIo<T>, T>(msgpack)), too_deep));
   };
