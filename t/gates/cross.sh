@@ -127,10 +127,13 @@ configure() (
 		CXXFLAGS="$flags" LDFLAGS="$link"
 )
 
+# Libraries that programs of the whole list preload.
+preloaded=
+test $kind = sample || preloaded='t/lib/allocator.la t/lib/jemalloc.la t/lib/tsan.la t/lib/tsan_thread.la t/lib/no_memfd.la'
 # Without code in the precompiled headers: clang 14 crashes when it compiles that for arm64.
 build() {
 	env MAKEFLAGS= MAKELEVEL= "$MAKE" -C "$build" -j"$(nproc)" PRECOMPILED=$fast precompiling=-fpch-instantiate-templates \
-		TEST_CXXFLAGS='-O0 -g1' all t/lib/failing $({ programs_of $kind; programs_of pages; } | sort -u | sed 's|.*|t/&.t|')
+		TEST_CXXFLAGS='-O0 -g1' all t/lib/failing $preloaded $({ programs_of $kind; programs_of pages; } | sort -u | sed 's|.*|t/&.t|')
 }
 
 # ---- the programs ----
