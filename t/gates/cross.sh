@@ -228,7 +228,7 @@ finish
 
 echo '#'
 awk -F '\t' '
-	FNR == NR { split($1, word, " "); left[word[1] "\t" word[2]]++; next }
+	FILENAME == ARGV[1] { split($1, word, " "); left[word[1] "\t" word[2]]++; next }
 	function row(what, a, b, c, d, e) { printf "# %-32s %8s %8s %8s %8s %8s\n", what, a, b, c, d, e }
 	FNR == 1 { row("processor and program", "passed", "skipped", "left out", "failed", "seconds") }
 	{ out = left[$1 "\t" $2] + 0; row($1 " " $2, $3, $4, out, $5, $6); p += $3; s += $4; o += out; f += $5; t += $6 }
