@@ -351,7 +351,7 @@ private:
   static T deserialize_one(Reader& in) {
     std::uint64_t size;
     in.read(&size, sizeof size);
-    Reader one(in.read(static_cast<std::size_t>(size)));
+    Reader one(in.read(detail::size_in_message(size)));
     return decode<checked_codec_t<DefaultIo, T>, T>(one);
   }
 };

@@ -197,7 +197,7 @@ std::remove_cv_t<T> get_raw_part(Reader& in) {
   } else {
     std::uint64_t size;
     in.read(&size, sizeof size);
-    Reader part(in.take(static_cast<std::size_t>(size)));
+    Reader part(in.take(size_in_message(size)));
     std::remove_cv_t<T> value = RawPart<T>::get(part);
     part.expect_end();
     return value;

@@ -84,6 +84,15 @@ private:
   std::shared_ptr<std::vector<Attachment>> attached_;  // null in the usual case
 };
 
+namespace detail {
+
+// A size in a message has 64 bits.  One that is no size here is longer than any message, too.
+constexpr std::size_t size_in_message(std::uint64_t size) noexcept {
+  return size < SIZE_MAX ? static_cast<std::size_t>(size) : SIZE_MAX;
+}
+
+}  // namespace detail
+
 // A received message.  The views that it returns are valid until the codec returns.
 class EVPARALLEL_API Reader {
 public:

@@ -2,6 +2,8 @@
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
 #include "backtrace/crash_record.hpp"
 
+#include "system/emulation.hpp"
+
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -29,39 +31,67 @@ struct {
   std::uint64_t owner;
   const void* outermost;
   pid_t process;  // the process itself, not the copies that the task forks
-  bool emulated;  // by valgrind, which takes a fault that is sent again for its own
+  bool under_valgrind;
   std::atomic<bool> taken;
 } armed;
 
 // ---- the processor ----
 
+// The register with the address of the next instruction, and the stack pointer.
 #if defined __x86_64__
-std::uintptr_t pc_of(const ucontext_t& context) noexcept {
-  return static_cast<std::uintptr_t>(context.uc_mcontext.gregs[REG_RIP]);
+auto& pc_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.gregs[REG_RIP];
 }
-
-// After a jump to an address without code there is nothing to unwind from.  But the called function
-// has not begun, so the return address is on top of the stack.
-__attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noexcept {
-  greg_t* registers = context.uc_mcontext.gregs;
-  registers[REG_RIP] = *reinterpret_cast<const greg_t*>(registers[REG_RSP]);
-  registers[REG_RSP] += static_cast<greg_t>(sizeof(greg_t));
+auto& sp_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.gregs[REG_RSP];
+}
+#elif defined __i386__
+auto& pc_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.gregs[REG_EIP];
+}
+auto& sp_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.gregs[REG_ESP];
 }
 #elif defined __aarch64__
-std::uintptr_t pc_of(const ucontext_t& context) noexcept {
+auto& pc_in(ucontext_t& context) noexcept {
   return context.uc_mcontext.pc;
 }
-
-void step_back(ucontext_t& context) noexcept {
-  context.uc_mcontext.pc = context.uc_mcontext.regs[30];
+auto& sp_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.sp;
+}
+#elif defined __riscv
+auto& pc_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.__gregs[REG_PC];
+}
+auto& sp_in(ucontext_t& context) noexcept {
+  return context.uc_mcontext.__gregs[REG_SP];
 }
 #else
 // Unknown processor: the addresses begin with those of the handler.
-std::uintptr_t pc_of(const ucontext_t&) noexcept {
-  return 0;
+std::uintptr_t no_register = 0;
+auto& pc_in(ucontext_t&) noexcept {
+  return no_register;
 }
-void step_back(ucontext_t&) noexcept {}
+auto& sp_in(ucontext_t&) noexcept {
+  return no_register;
+}
 #endif
+
+// After a jump to an address without code there is nothing to unwind from.  But the called function
+// has not begun, so the return address is where the call has put it: on top of the stack, or in a
+// register.
+__attribute__((no_sanitize("address"))) void step_back(ucontext_t& context) noexcept {
+#if defined __x86_64__ || defined __i386__
+  pc_in(context) = *reinterpret_cast<const greg_t*>(sp_in(context));
+  sp_in(context) += static_cast<greg_t>(sizeof(greg_t));
+#elif defined __aarch64__
+  pc_in(context) = context.uc_mcontext.regs[30];
+#elif defined __riscv
+  pc_in(context) = context.uc_mcontext.__gregs[REG_RA];
+#else
+  static_cast<void>(context);
+#endif
+}
 
 // ---- in the handler ----
 
@@ -85,7 +115,7 @@ bool has_address(const siginfo_t& info) noexcept {
 }
 
 void write_record(CrashRecord& record, const siginfo_t& info, ucontext_t& context) noexcept {
-  const std::uintptr_t pc = pc_of(context);
+  const auto pc = static_cast<std::uintptr_t>(pc_in(context));
   record.signal = info.si_signo;
   record.code = info.si_code;
   record.fault_address = has_address(info) ? reinterpret_cast<std::uintptr_t>(info.si_addr) : 0;
@@ -93,19 +123,23 @@ void write_record(CrashRecord& record, const siginfo_t& info, ucontext_t& contex
   take_frame(&writing, pc);
   record.owner.store(armed.owner, std::memory_order_release);
   const bool is_jump = has_address(info) && info.si_signo == SIGSEGV && record.fault_address == pc;
-  const ucontext_t as_it_was = context;
+  // Not all of it is copied: qemu-user stores less than the C library declares.
+  const auto pc_before = pc_in(context);
+  const auto sp_before = sp_in(context);
   if (is_jump)
     step_back(context);
   else
     writing.count = 0;
-  walk_stack(pc_of(context), armed.outermost, take_frame, &writing);
-  context = as_it_was;
+  walk_stack(static_cast<std::uintptr_t>(pc_in(context)), armed.outermost, take_frame, &writing);
+  pc_in(context) = pc_before;
+  sp_in(context) = sp_before;
 }
 
 // The disposition is the default one again (SA_RESETHAND), and the signal is blocked.  So it is
 // delivered when the handler returns, with all registers as they were, and a core shows that state.
+// valgrind and qemu-user take a fault that is sent again for one of their own.
 void send_again(int signal, siginfo_t& info) noexcept {
-  if (armed.emulated ||
+  if (armed.under_valgrind || is_emulated() ||
       ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, &info) != 0)
     ::raise(signal);
 }
@@ -121,7 +155,7 @@ void on_crash(int signal, siginfo_t* info, void* context) {
   errno = error;
 }
 
-bool under_valgrind() noexcept {
+bool is_under_valgrind() noexcept {
   const char* preloaded = std::getenv("LD_PRELOAD");
   return preloaded && std::strstr(preloaded, "/vgpreload_");
 }
@@ -146,7 +180,7 @@ void report_crashes(CrashRecord& record, std::uint64_t owner, const void* outerm
   armed.owner = owner;
   armed.outermost = outermost;
   armed.process = ::getpid();
-  armed.emulated = under_valgrind();
+  armed.under_valgrind = is_under_valgrind();
   warm_up_walks();
   use_stack_of_its_own();
   struct sigaction action {};

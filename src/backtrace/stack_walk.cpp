@@ -19,10 +19,12 @@ struct Walk {
 _Unwind_Reason_Code step(_Unwind_Context* context, void* argument) {
   Walk& walk = *static_cast<Walk*>(argument);
   const std::uintptr_t address = _Unwind_GetIP(context);
-  walk.begun = walk.begun || walk.first == 0 || address == walk.first;
+  const bool begins = !walk.begun && address == walk.first;
+  walk.begun = walk.begun || walk.first == 0 || begins;
   if (!walk.begun) return _URC_NO_REASON;
-  // The address of the frame's near end: the stack grows towards 0.
-  if (_Unwind_GetCFA(context) > walk.outermost) return _URC_END_OF_STACK;
+  // The address of the frame's near end: the stack grows towards 0.  That of an interrupted function
+  // is on the stack of the handler on some processors, arm64 for one.
+  if (!begins && _Unwind_GetCFA(context) > walk.outermost) return _URC_END_OF_STACK;
   return walk.take(walk.argument, address) ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 

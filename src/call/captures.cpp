@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -24,16 +25,15 @@ struct Range {
   bool has(std::uintptr_t address) const noexcept { return address >= from && address < to; }
 };
 
-constexpr std::uintptr_t page = 4096;
-
 // The stack of the first thread, for use without /proc.  Empty if the stack has no limit: then it
 // may be anywhere below its end.
 Range first_stack() noexcept {
   rlimit limit{};
   if (::getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return {};
+  const auto page = static_cast<std::uintptr_t>(::getpagesize());
   const std::uintptr_t end =
       (reinterpret_cast<std::uintptr_t>(__libc_stack_end) + page) & ~(page - 1);
-  return {end - std::min<std::uintptr_t>(end, limit.rlim_cur), end};
+  return {end - static_cast<std::uintptr_t>(std::min<rlim_t>(end, limit.rlim_cur)), end};
 }
 
 // Looked up once in a thread, because the C library reads /proc for the first thread.
@@ -55,11 +55,12 @@ Range stack_of_this_thread() noexcept {
 // A coroutine has a stack of its own, and only its active frames are known; a variable that a
 // lambda has captured by reference is in one of them.  If the unwinder finds no frames, the memory
 // close above the stack pointer is taken for the stack.
+constexpr std::uintptr_t close_above = 4096;
 [[gnu::noinline]] Range frames_of_another_stack(const Range& of_thread) noexcept {
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   if (of_thread.has(here)) return {};
   const std::uintptr_t end = end_of_frames(of_thread.from, of_thread.to);
-  return {here, end > here ? end : here + page};
+  return {here, end > here ? end : here + close_above};
 }
 
 }  // namespace

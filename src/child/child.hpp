@@ -27,7 +27,7 @@ public:
         crash_record_(crash_record(spawn.slots, static_cast<std::size_t>(slot_ - spawn.slots))),
         cancel_table_(spawn.cancel_table),
         no_null_device_(spawn.no_null_device),
-        channel_(std::move(spawn.socket), frame_length_limit,
+        channel_(std::move(spawn.socket), longest_body,
                  Pooled<ChannelBuffers>(std::move(traffic_of_child))) {}
 
   void run_task();

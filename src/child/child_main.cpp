@@ -79,7 +79,7 @@ EVPARALLEL_EARLY bool Child::take_task() {
   const TaskFrame task = read_task_frame(callable);
   has_task_ = task.entry != &detail::warm_up;
   if (has_task_) slot_->task_at.store(now_ns());
-  prepare(task, callable.read(task.environment));
+  prepare(task, callable.read(size_in_message(task.environment)));
   fault_at(Failpoint::task);
   task.entry(*this, callable);
   return true;

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 
 namespace evparallel::detail {
 
@@ -27,8 +28,8 @@ constexpr std::int64_t least_nice = -20;
 constexpr std::int64_t most_nice = 19;
 constexpr std::uint64_t unknown = 0;
 
-std::uint64_t page_size() noexcept {
-  return static_cast<std::uint64_t>(::getpagesize());
+std::size_t page_size() noexcept {
+  return static_cast<std::size_t>(::getpagesize());
 }
 
 int limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t hard) noexcept {
@@ -65,14 +66,15 @@ std::uint64_t address_space_by_trial() noexcept {
   if (::getrlimit(RLIMIT_AS, &before) != 0) return unknown;
   constexpr std::uint64_t above_all = std::uint64_t{1} << 57;
   std::uint64_t too_low = 0;
-  std::uint64_t enough = std::min<std::uint64_t>(above_all, before.rlim_cur) / page_size();
-  const bool found = has_room_below(before, enough * page_size());
+  const std::uint64_t one = page_size();
+  std::uint64_t enough = std::min<std::uint64_t>(above_all, before.rlim_cur) / one;
+  const bool found = has_room_below(before, enough * one);
   while (found && enough - too_low > 1) {
     const std::uint64_t middle = too_low + (enough - too_low) / 2;
-    (has_room_below(before, middle * page_size()) ? enough : too_low) = middle;
+    (has_room_below(before, middle * one) ? enough : too_low) = middle;
   }
   ::setrlimit(RLIMIT_AS, &before);
-  return found ? too_low * page_size() : unknown;
+  return found ? too_low * one : unknown;
 }
 
 }  // namespace
@@ -97,7 +99,8 @@ int make_cpu_timer(timer_t& timer, int signum) noexcept {
 // After `seconds` of processor time from now on; 0: never.
 void set_cpu_timer(timer_t timer, std::int64_t seconds) noexcept {
   itimerspec at{};
-  at.it_value.tv_sec = seconds;
+  constexpr std::int64_t most = std::numeric_limits<time_t>::max();
+  at.it_value.tv_sec = static_cast<time_t>(std::min(seconds, most));
   ::timer_settime(timer, 0, &at, nullptr);
 }
 

@@ -9,7 +9,7 @@ namespace evparallel::detail {
 void run_start_then_task(ChildInterface& child, Reader& callables) {
   StartHead head;
   callables.read(&head, sizeof head);
-  Reader start(callables.read(static_cast<std::size_t>(head.start_size)));
+  Reader start(callables.read(size_in_message(head.start_size)));
   head.start(start);
   head.task(child, callables);
 }

@@ -128,6 +128,10 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     state_ = State::skipped;
     why_skipped_ = Frame::Skipped::too_large;
     skipped_ = 0;
+  } else if (length_ > large_.max_size()) {
+    state_ = State::skipped;
+    why_skipped_ = Frame::Skipped::no_memory;
+    skipped_ = 0;
   } else if (length_ >= large_body) {
     state_ = State::large;
     // The memory of the last frame is filled again.
@@ -184,8 +188,8 @@ namespace {
 // At most four times the bytes that have arrived, in such steps that the last one ends at the
 // length: then all steps together move a third of the message.
 std::size_t next_capacity(std::size_t arrived, std::size_t length) noexcept {
-  const std::size_t most = std::max(first_room, 4 * arrived);
-  while (length > most) length = (length + 3) / 4;
+  const std::size_t most = std::max(first_room, 4 * std::min(arrived, SIZE_MAX / 4));
+  while (length > most) length = length / 4 + (length % 4 != 0 ? 1 : 0);
   return length;
 }
 

@@ -40,7 +40,7 @@ struct Frame {
 // that its bytes are received in their final place.
 class FrameReader {
 public:
-  explicit FrameReader(std::size_t max_body = frame_length_limit) noexcept : max_body_(max_body) {}
+  explicit FrameReader(std::size_t max_body = longest_body) noexcept : max_body_(max_body) {}
 
   void set_max_body(std::size_t size) noexcept { max_body_ = size; }
 

@@ -64,7 +64,7 @@ PackedReader::Size PackedReader::block_size() {
   const bool is_last = (number & last_bit) != 0;
   if (is_last && has_last_) refuse("two blocks are at the end of the message");
   has_last_ = has_last_ || is_last;
-  return {static_cast<std::size_t>(number & ~last_bit), is_last};
+  return {detail::size_in_message(number & ~last_bit), is_last};
 }
 
 std::string PackedReader::string() {

@@ -83,7 +83,7 @@ void put_text(Writer& out, std::string_view text) {
 std::string get_text(Reader& in) {
   std::uint64_t size;
   in.read(&size, sizeof size);
-  return std::string(in.read(static_cast<std::size_t>(size)));
+  return std::string(in.read(size_in_message(size)));
 }
 
 // Only the parent knows more about them than their addresses.

@@ -147,8 +147,8 @@ SharedBytes SharedBytes::from_memfd(Fd memfd) {
   struct stat status {};
   if (::fstat(memfd.get(), &status) != 0)
     throw no_room("the size of shared bytes could not be read", errno);
-  return SharedBytes(
-      std::make_shared<const Mapping>(std::move(memfd), static_cast<std::size_t>(status.st_size)));
+  const std::size_t size = detail::size_in_message(static_cast<std::uint64_t>(status.st_size));
+  return SharedBytes(std::make_shared<const Mapping>(std::move(memfd), size));
 }
 
 const void* SharedBytes::data() const noexcept {

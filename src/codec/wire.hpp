@@ -100,5 +100,8 @@ enum class FrameKind : std::uint8_t {
 constexpr std::size_t frame_header_size = 16;
 constexpr std::size_t error_body_limit = 64 * 1024;
 constexpr std::uint64_t frame_length_limit = (std::uint64_t{1} << 48) - 1;
+// No limit of a message, where a size has 32 bits, too.
+constexpr std::size_t longest_body =
+    frame_length_limit < SIZE_MAX ? static_cast<std::size_t>(frame_length_limit) : SIZE_MAX;
 
 }  // namespace evparallel::detail

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -174,8 +176,10 @@ void Mirror::show(bool ready) noexcept {
   armed_ = due;
   itimerspec at{};
   if (due != Clock::time_point::max()) {
-    const auto time = due.time_since_epoch().count();
-    at.it_value = {static_cast<time_t>(time / 1000000000), static_cast<long>(time % 1000000000)};
+    const std::int64_t time = due.time_since_epoch().count();
+    constexpr std::int64_t most = std::numeric_limits<time_t>::max();
+    at.it_value = {static_cast<time_t>(std::min(time / 1000000000, most)),
+                   static_cast<long>(time % 1000000000)};
   }
   ::timerfd_settime(clock_.get(), TFD_TIMER_ABSTIME, &at, nullptr);
 }

@@ -42,9 +42,9 @@ void for_each_event(event_base* base, F f) {
 Clock::time_point due_time(const struct event& event) noexcept {
   constexpr std::chrono::seconds most =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::nanoseconds::max());
-  if (event.ev_timeout.tv_sec >= most.count()) return Clock::time_point::max();
-  return Clock::time_point(std::chrono::seconds(event.ev_timeout.tv_sec) +
-                           std::chrono::microseconds(event.ev_timeout.tv_usec));
+  const std::chrono::seconds seconds(event.ev_timeout.tv_sec);
+  if (seconds >= most) return Clock::time_point::max();
+  return Clock::time_point(seconds + std::chrono::microseconds(event.ev_timeout.tv_usec));
 }
 
 bool has_timer(const struct event& event) noexcept {

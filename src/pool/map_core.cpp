@@ -106,8 +106,9 @@ std::size_t MapCore::wanted() const noexcept {
   if (!may_pull()) return wanted;
   if (pushed_) return wanted + pushed_->queue.size();
   // The total that the caller has given may be wrong.
-  const std::size_t total = options_.total ? *options_.total : SIZE_MAX / 2;
-  wanted += std::max<std::size_t>(total - std::min<std::size_t>(total, pulled_), 1);
+  const std::uint64_t total = options_.total ? *options_.total : SIZE_MAX / 2;
+  wanted += std::max<std::size_t>(
+      static_cast<std::size_t>(total - std::min<std::uint64_t>(total, pulled_)), 1);
   return wanted;
 }
 

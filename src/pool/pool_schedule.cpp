@@ -39,7 +39,8 @@ std::int64_t PoolCore::slow_after() const noexcept {
 std::size_t PoolCore::allowance(const PoolWorker& worker) const noexcept {
   if (worker.spent) return 0;
   if (options_.max_calls == 0) return SIZE_MAX;
-  return options_.max_calls - std::min<std::size_t>(options_.max_calls, worker.sent_total);
+  const std::uint64_t most = options_.max_calls;
+  return static_cast<std::size_t>(most - std::min<std::uint64_t>(most, worker.sent_total));
 }
 
 bool PoolCore::accepts(const PoolWorker& worker, Next what, std::int64_t now) const noexcept {

@@ -24,6 +24,7 @@ namespace evparallel::detail {
 namespace {
 
 const auto page = static_cast<std::size_t>(::getpagesize());
+constexpr bool is_wide = sizeof(void*) > 4;
 constexpr std::size_t least = 256 * 1024;
 constexpr std::size_t most_regions = 1 << 17;  // the kernel allows 65530 mappings
 constexpr std::size_t answers = 1 << 15;
@@ -53,22 +54,30 @@ std::uintptr_t word_at(std::uintptr_t address) noexcept {
   return word;
 }
 
-// A block with a mapping of its own begins with 0 and its size.  The size is whole pages, and one
-// of its low bits says that the block is mapped.  0: there is none.
+// Where two words are less than malloc's alignment, as on i386, the head of a block is not at the
+// beginning of its mapping.  Its first word says how far behind it is.
+constexpr std::size_t head_size = 2 * sizeof(std::uintptr_t);
+constexpr std::size_t before_head =
+    head_size < alignof(std::max_align_t) ? alignof(std::max_align_t) - head_size : 0;
+
+// A block with a mapping of its own has a head with the distance to the beginning, and its size.
+// Both together are whole pages, and one of the low bits says that the block is mapped.  0: there
+// is none.
 std::size_t chunk_at(std::uintptr_t at) noexcept {
   constexpr std::uintptr_t low_bits = 7;
   constexpr std::uintptr_t is_mapped = 2;
-  const std::uintptr_t size = word_at(at + sizeof(std::uintptr_t));
-  if (word_at(at) != 0 || (size & low_bits) != is_mapped) return 0;
-  constexpr std::size_t most = std::size_t{1} << 46;
-  const std::size_t bytes = size & ~low_bits;
+  const std::uintptr_t head = at + before_head;
+  const std::uintptr_t size = word_at(head + sizeof(std::uintptr_t));
+  if (word_at(head) != before_head || (size & low_bits) != is_mapped) return 0;
+  constexpr std::size_t most = SIZE_MAX >> (is_wide ? 18 : 1);
+  const std::size_t bytes = (size & ~low_bits) + before_head;
   return bytes >= page && bytes % page == 0 && bytes <= most ? bytes : 0;
 }
 
-// The heap of an arena other than the main one begins at a multiple of 64 MB with four words: its
-// arena, the previous heap, its size, and the largest size that was ever in use.  The arena stands
-// in its first heap, right behind these words.
-constexpr std::uintptr_t arena_heap = std::uintptr_t{64} << 20;
+// The heap of an arena other than the main one begins at a multiple of 64 MB, or of 1 MB where a
+// pointer has 32 bits, with four words: its arena, the previous heap, its size, and the largest size
+// that was ever in use.  The arena stands in its first heap, right behind these words.
+constexpr std::uintptr_t arena_heap = std::uintptr_t{is_wide ? 64 : 1} << 20;
 std::size_t arena_heap_at(std::uintptr_t at, std::uintptr_t to) noexcept {
   if (at % arena_heap != 0) return 0;
   constexpr std::size_t longest_head = 256;
@@ -246,8 +255,8 @@ int Regions::look() noexcept {
 void Regions::take_header(Mapping& mapping, const char* line) noexcept {
   mapping = Mapping{};
   char* at = nullptr;
-  mapping.from = std::strtoull(line, &at, 16);
-  mapping.to = std::strtoull(at + (*at == '-'), &at, 16);
+  mapping.from = static_cast<std::uintptr_t>(std::strtoull(line, &at, 16));
+  mapping.to = static_cast<std::uintptr_t>(std::strtoull(at + (*at == '-'), &at, 16));
   const bool is_private = starts_with(at, " rw-p ");
   std::strtoull(at + (is_private ? 6 : 0), &at, 16);  // the offset
   at += std::strcspn(at + (*at == ' '), " ") + 1;     // the device

@@ -3,6 +3,7 @@
 #include "snapshot/freeze_memory.hpp"
 
 #include "base/retry_eintr.hpp"
+#include "system/emulation.hpp"
 #include "system/failpoint.hpp"
 #include "system/new_descriptor.hpp"
 #include "snapshot/freezable_regions.hpp"
@@ -55,7 +56,7 @@ namespace {
 constexpr std::size_t piece_size = std::size_t{64} << 20;
 // Large enough that a region that grows by mremap(2), as realloc makes it, stays within the file
 // and finds zeros there.
-constexpr off_t file_size = off_t{1} << 46;
+constexpr off_t file_size = off_t{1} << (sizeof(void*) > 4 ? 46 : 32);
 
 // ---- what prevents a freeze ----
 
@@ -102,6 +103,9 @@ Error refused(const std::string& why, const std::string& cure = "") {
 
 std::optional<Error> why_not_frozen() {
   if (_vgnU_freeres) return refused("it runs under valgrind", "run it without valgrind, or ");
+  // The addresses of the program are not those of the kernel, which lists its pages.
+  if (is_emulated())
+    return refused("it runs under qemu-user", "run it on a processor of its kind, or ");
   if (const char* name = name_of_sanitizer())
     return refused(std::string("it runs with ") + name, "build it without a sanitizer, or ");
   if (const char* name = name_of_allocator())

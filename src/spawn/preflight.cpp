@@ -271,21 +271,25 @@ void add_interval_timers(std::vector<PreflightReport::Timer>& timers) {
   }
 }
 
-// False: the kernel does not list them.
+// False: the kernel does not list them, or by numbers of another program, like qemu-user.
 bool add_posix_timers(std::vector<PreflightReport::Timer>& timers) {
   std::string text;
   if (!read_text_file("/proc/self/timers", text)) return false;
+  bool known = true;
   std::istringstream list(text);
   for (std::string line; std::getline(list, line);) {
     constexpr std::string_view label = "ID: ";
     if (line.compare(0, label.size(), label) != 0) continue;
     const int id = std::atoi(line.c_str() + label.size());
     itimerspec now{};  // not timer_gettime(3): its timer_t is private to the C library
-    if (::syscall(SYS_timer_gettime, id, &now) != 0) continue;
+    if (::syscall(SYS_timer_gettime, id, &now) != 0) {
+      known = false;
+      continue;
+    }
     if (now.it_value.tv_sec == 0 && now.it_value.tv_nsec == 0) continue;
     timers.push_back({"posix", id, time_of(now.it_value), time_of(now.it_interval)});
   }
-  return true;
+  return known;
 }
 
 }  // namespace

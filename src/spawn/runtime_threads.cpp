@@ -2,13 +2,11 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "spawn/runtime_threads.hpp"
 
+#include "system/emulation.hpp"
 #include "system/process_stat.hpp"
 #include "system/text_file.hpp"
 
-#include <limits.h>
 #include <signal.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -23,18 +21,6 @@ extern "C" __attribute__((weak, visibility("default"))) void __tsan_init();
 namespace evparallel::detail {
 
 namespace {
-
-std::string program_at(const char* link) {
-  char path[PATH_MAX];
-  const ssize_t size = ::readlink(link, path, sizeof path);
-  return size > 0 ? std::string(path, static_cast<std::size_t>(size)) : std::string();
-}
-
-// qemu-user shows its guest the guest's program in the first place, and forgets the second
-// (linux-user/syscall.c, do_guest_readlink).
-bool is_emulated() {
-  return program_at("/proc/self/exe") != program_at("/proc/thread-self/exe");
-}
 
 bool blocks_signals_from_outside(int tid) {
   constexpr int from_outside[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM};

@@ -12,6 +12,7 @@
 #include "spawn/replicas.hpp"
 
 #include <alloca.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -93,7 +94,7 @@ void become_server(void* argument) {
   close_registered_except({args.start.control.get(), args.start.rendezvous.get(),
                            args.start.rendezvous_child.get(), args.start.program.descriptor()});
   set_role(Role::snapshot);
-  constexpr std::uintptr_t page = 4096;
+  const auto page = static_cast<std::uintptr_t>(::getpagesize());
   const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   auto* const rest = static_cast<volatile char*>(::alloca(here % page + 1));
   *rest = 0;  // allocates the page

@@ -321,9 +321,9 @@ ExitStatus status_of(const Report& report) {
   status.cause = static_cast<Cause>(report.cause);
   status.usage.user_time = std::chrono::microseconds(report.user_us);
   status.usage.system_time = std::chrono::microseconds(report.system_us);
-  status.usage.max_rss = report.max_rss;
-  status.usage.minor_faults = report.minor_faults;
-  status.usage.major_faults = report.major_faults;
+  status.usage.max_rss = static_cast<long>(report.max_rss);
+  status.usage.minor_faults = static_cast<long>(report.minor_faults);
+  status.usage.major_faults = static_cast<long>(report.major_faults);
   return status;
 }
 

@@ -44,7 +44,7 @@ std::string bytes_of(const FrameQueue& queue) {
 std::string warm_up_frames(const std::vector<const void*>& code) {
   TaskFrame task;
   task.entry = &warm_up;
-  task.max_message = frame_length_limit;
+  task.max_message = longest_body;
   task.max_decoded = SIZE_MAX;
   task.high_water = std::size_t{1} << 20;
   task.deadline = no_deadline;

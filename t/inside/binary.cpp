@@ -448,7 +448,7 @@ BOOST_AUTO_TEST_CASE(any_bytes_are_decoded_or_refused) {
     if (!has(ours, theirs)) BOOST_ERROR(Form::name << ": " << ours << " and not " << theirs);
   };
   for (int i = 0; i < 20000; ++i) {
-    std::string bytes(random_bits() % 20, '\0');
+    std::string bytes(static_cast<std::size_t>(random_bits() % 20), '\0');
     for (char& byte : bytes) byte = static_cast<char>(random_bits());
     check(Cbor{}, bytes);
     check(Msgpack{}, bytes);

@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(each_message_gets_its_own_descriptors) {
     std::uint64_t size = 1;
     for (int i = 0; i < 30; ++i) {
       std::vector<std::size_t> sizes(static_cast<std::size_t>(i % 4));
-      for (std::size_t& one : sizes) one = size++;
+      for (std::size_t& one : sizes) one = static_cast<std::size_t>(size++);
       sent.emplace_back(sizes.begin(), sizes.end());
       put(ends.left, message_with(sizes, i % 5 == 3 && most > 16 ? large : "small"));
     }

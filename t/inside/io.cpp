@@ -441,6 +441,19 @@ BOOST_AUTO_TEST_CASE(a_vector_takes_only_whole_elements) {
   }
 }
 
+// The low half of the size is right: a size of 32 bits must not be made of it alone.
+BOOST_AUTO_TEST_CASE(a_size_in_a_message_has_all_its_bits) {
+  using Two = std::pair<std::string, std::string>;
+  const Two value("abcd", "efgh");
+  std::string bytes = encoded<RawIo<Two>>(value);
+  const std::uint64_t size = value.first.size();
+  const std::size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&size), sizeof size));
+  BOOST_REQUIRE(at != std::string::npos);
+  const std::uint64_t larger = size | std::uint64_t{1} << 32;
+  std::memcpy(&bytes[at], &larger, sizeof larger);
+  BOOST_TEST(bad_message([&] { decoded<RawIo<Two>, Two>(bytes); }) != "");
+}
+
 BOOST_AUTO_TEST_CASE(raw_input_truncated_at_any_byte_is_refused) {
   const std::string bytes = encoded<RawIo<Mixed>>(Mixed{'m', 2.0, {{1, 2, 3}}, {4, 5}});
   for (std::size_t size = 0; size < bytes.size(); ++size) {

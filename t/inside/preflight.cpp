@@ -598,6 +598,7 @@ BOOST_AUTO_TEST_CASE(posix_timers_are_listed) {
   const auto armed = timers_of("posix");
   const PreflightReport report = preflight();
   ::timer_delete(timer);
+  if (!report.timers_known) return testing::skip("timers have other numbers here than in /proc");
   BOOST_REQUIRE(armed.size() == 1U);
   BOOST_TEST(armed[0].id >= 0);
   BOOST_TEST(

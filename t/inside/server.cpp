@@ -555,9 +555,10 @@ BOOST_AUTO_TEST_CASE(many_children_are_spawned_at_the_same_time) {
   for (std::size_t i = 0; i < kids.size(); ++i) {
     const Report report = far.next();
     BOOST_REQUIRE((report.id >= 1 && report.id <= kids.size()));
-    BOOST_TEST(!reported[report.id]);
-    reported[report.id] = true;
-    check_exited(report, kids[report.id - 1], static_cast<int>(report.id), Cause::error);
+    BOOST_TEST(!reported[static_cast<std::size_t>(report.id)]);
+    reported[static_cast<std::size_t>(report.id)] = true;
+    check_exited(report, kids[static_cast<std::size_t>(report.id - 1)], static_cast<int>(report.id),
+                 Cause::error);
   }
 }
 
@@ -963,7 +964,7 @@ BOOST_AUTO_TEST_CASE(each_child_has_its_own_clock) {
   for (int i = 0; i < 3; ++i) {
     const Report report = far.next();
     BOOST_REQUIRE((report.id >= 1 && report.id <= 3));
-    check_killed(report, kids[report.id - 1], SIGKILL, Cause::terminated);
+    check_killed(report, kids[static_cast<std::size_t>(report.id - 1)], SIGKILL, Cause::terminated);
     BOOST_TEST((Clock::now() - start >= milliseconds(graces[report.id - 1])));
   }
 }

@@ -86,7 +86,7 @@ BOOST_AUTO_TEST_CASE(a_hundred_thousand_entries_are_found) {
   for (std::uint64_t i = 0; i < 100000; ++i)
     all.push_back(table->write(owner, i, static_cast<std::int64_t>(i) + 1));
   std::size_t found = 0;
-  for (std::uint64_t i = 0; i < 100000; ++i)
+  for (std::size_t i = 0; i < 100000; ++i)
     found += all[i] && table->deadline_of(owner, i) == static_cast<std::int64_t>(i) + 1;
   // Some calls may find no free entry: a probe looks at eight entries, and two fifths of all entries are in use.
   BOOST_TEST(found > 99900u);

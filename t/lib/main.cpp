@@ -369,6 +369,13 @@ std::string library_path(const std::string& name) {
   return (folder / "lib" / ".libs" / name).string();
 }
 
+// As src/system/emulation.cpp, which a test of t/outside does not see.
+bool emulated() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error) !=
+         std::filesystem::read_symlink("/proc/thread-self/exe", error);
+}
+
 bool no_memfd() {
   static const bool none = [] {
     const int fd = ::memfd_create("probe", MFD_CLOEXEC);

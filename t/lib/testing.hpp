@@ -126,11 +126,15 @@ constexpr bool sanitized = false;
 // Whether the kernel has no memfd_create(2).
 bool no_memfd();
 
+// Whether qemu-user simulates the processor.
+bool emulated();
+
 // For tests that freeze memory. True: this test cannot run, and is shown as skipped; the caller returns then.
 inline bool skipped_unfrozen() {
   if (no_memfd()) skip("no memfd");
   if (sanitized) skip("memory of a sanitizer is not frozen");
-  return no_memfd() || sanitized;
+  if (emulated()) skip("under qemu-user no memory is frozen");
+  return no_memfd() || sanitized || emulated();
 }
 
 }  // namespace testing

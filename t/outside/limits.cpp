@@ -283,7 +283,7 @@ BOOST_AUTO_TEST_CASE(everything_works_without_proc) {
     par::init();
     par::Reactor loop;
     par::Options options;
-    options.limits.memory = std::size_t{1} << 40;  // larger than the kernel allows
+    options.limits.memory = SIZE_MAX / 4;  // larger than the kernel allows
     auto f = par::run(
         loop, [](int x) { return x + 1; }, options);
     int answer = 0;
