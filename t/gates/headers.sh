@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every header compiles alone, and when it is included twice. With options that the library does not support, each public
+# Every header compiles alone, and may be included twice. With options that the library does not support, each public
 # header says in one error which option to use.
 . "${srcdir:-.}/t/lib/gate.sh"
 
@@ -11,6 +11,7 @@ is_left_out() {
 }
 
 headers=0
+first=0
 for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/detail/*.hpp include/evparallel/version.hpp "$srcdir"/src/*/*.hpp; do
 	! is_left_out "$header" || continue
 	case $header in
@@ -18,6 +19,15 @@ for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/de
 	*/version.hpp) continue ;;
 	"$srcdir"/src/*) name="\"${header#"$srcdir"/src/}\"" ;;
 	*) name="<${header#"$srcdir"/include/}>" ;;
+	esac
+	# The build of a source that includes it first has compiled it alone.
+	case $header in "$srcdir"/src/*)
+		source=${header%.hpp}.cpp
+		if test -f "$source" && test "$(grep -m 1 '^#include' "$source")" = "#include $name"; then
+			first=$((first + 1))
+			continue
+		fi
+		;;
 	esac
 	headers=$((headers + 1))
 	printf '%s\n' "$name" >"$tmp/name.$headers"
@@ -44,7 +54,7 @@ unsupported() {
 	done
 }
 all=
-for header in "$srcdir"/include/evparallel/*.hpp "$srcdir"/include/evparallel/detail/*.hpp; do
+for header in "$srcdir"/include/evparallel/*.hpp; do
 	case $header in */version.hpp) continue ;; esac # only macros
 	is_left_out "$header" || all="$all $header"
 done
@@ -66,6 +76,9 @@ done
 run_queue
 for n in $(seq "$headers"); do checked "$(cat "$tmp/name.$n")" "$n"; done
 looked_at "$headers" headers
+looked_at "$first" 'headers that their sources include first'
+find "$srcdir/include" "$srcdir/src" -name '*.hpp' -exec grep -L '^#pragma once$' {} + >"$tmp/not_once"
+empty 'each may be included twice' "$tmp/not_once"
 
 while read -r job text; do
 	grep -E ' (fatal )?error: ' "$(said_by "$job")" >"$tmp/errors" || :

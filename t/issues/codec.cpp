@@ -470,7 +470,8 @@ void check_limit() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_document_that_takes_more_memory_than_its_limit_is_refused_on_either_side) {
+BOOST_AUTO_TEST_CASE(a_document_that_takes_more_memory_than_its_limit_is_refused_on_either_side,
+                     *testing::guarantee("7.5")) {
   check_limit<par::JsonIo>();
   check_limit<par::CborIo>();
   check_limit<par::MsgpackIo>();

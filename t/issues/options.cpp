@@ -88,8 +88,8 @@ Table<par::Options> options() {
   // A new member must be added to the table, if it is a number: the names are counted.
   const par::Options defaults;
   const auto& [snapshot, name, deadline, start_timeout, grace, linger, max_message, max_decoded,
-               high_water, retries, idempotent, limits, nice, affinity, env, cwd, in, out, err, on_line,
-               last_lines, last_bytes, on_start, process_group, backtrace] = defaults;
+               high_water, retries, idempotent, limits, nice, affinity, env, cwd, in, out, err,
+               on_line, last_lines, last_bytes, on_start, process_group, backtrace] = defaults;
   static_cast<void>(snapshot);
   const auto& [cpu, memory, cpu_per_call] = limits;
   static_cast<void>(cpu);
