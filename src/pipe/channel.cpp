@@ -113,17 +113,20 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
   FrameReader& in = traffic_->in;
   const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
-  const std::uint64_t most = std::min<std::uint64_t>(direct ? room.size : size, input_left_);
-  const Transfer got = detail::receive(socket_.get(), direct ? room.data : scratch,
-                                       static_cast<std::size_t>(most), wait, &traffic_->along);
+  std::size_t most = direct ? room.size : size;
+  if (input_left_ != no_limit) most = std::min<std::size_t>(most, input_left_);
+  const Transfer got =
+      detail::receive(socket_.get(), direct ? room.data : scratch, most, wait, &traffic_->along);
   if (got.flow == IoResult::closed) in_over_ = true;
   if (got.flow != IoResult::done) {
     release_if_idle();
     return got.flow;
   }
   fault_at(Failpoint::read);
-  input_left_ -= got.size;
-  in_over_ = input_left_ == 0;
+  if (input_left_ != no_limit) {
+    input_left_ -= static_cast<std::uint32_t>(got.size);
+    in_over_ = input_left_ == 0;
+  }
   if (direct)
     in.filled(got.size);
   else
@@ -133,7 +136,7 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
 
 void Channel::end_input_here() noexcept {
   if (!is_open() || in_over_) return;
-  input_left_ = bytes_to_read(socket_.get());
+  input_left_ = static_cast<std::uint32_t>(bytes_to_read(socket_.get()));
   in_over_ = input_left_ == 0;
 }
 

@@ -90,16 +90,18 @@ private:
   void fault_at_put(FrameKind, std::uint64_t id, std::size_t before);
   void release_if_idle() noexcept;
 
+  static constexpr std::uint32_t no_limit = UINT32_MAX;
+
   OwnedFd socket_;
   bool frame_in_use_ = false;  // a frame in the buffers may be in use
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;
+  std::uint32_t input_left_ = no_limit;  // so many bytes are still to be read, at most
   Pooled<ChannelBuffers> traffic_;
   std::size_t max_message_;
   std::size_t max_decoded_ = SIZE_MAX;
   std::uint64_t bytes_written_ = 0;
-  std::uint64_t input_left_ = UINT64_MAX;  // so many bytes are still to be read, at most
 };
 
 }  // namespace evparallel::detail

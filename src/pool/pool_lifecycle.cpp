@@ -309,7 +309,7 @@ void PoolCore::check_cpu(PoolWorker& worker) {
   const auto per_call = static_cast<double>(options_.child.limits.cpu_per_call.count());
   const double call = std::max(2 * longest_cpu_, std::min(per_call, most));
   const double ahead = call * static_cast<double>(worker.sent.size() + 1);
-  // The kernel counts ticks, which differ a little from this clock.
+  // The kernel looks at this clock only now and then.
   worker.spent = used + ahead > most - most / 16;
   worker.worn = worker.worn || worker.spent || used + std::max(ahead + call, most / 4) > most;
 }

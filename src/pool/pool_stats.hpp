@@ -41,7 +41,7 @@ struct PoolCounts {
 
 // The private memory of a process in bytes; 0: it cannot be read.
 std::size_t own_memory(pid_t) noexcept;
-// The processor time of a process in seconds; 0: it is not known.
+// The processor time of a process in seconds, as RLIMIT_CPU counts it; 0: it is not known.
 double cpu_time(pid_t) noexcept;
 
 }  // namespace evparallel::detail
