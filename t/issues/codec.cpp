@@ -427,9 +427,6 @@ Numbers make_numbers(int count) {
 int count_numbers(const Numbers& numbers) {
   return static_cast<int>(numbers.at("all").size());
 }
-Numbers same_numbers(const Numbers& numbers) {
-  return numbers;
-}
 
 par::Options limited() {
   par::Options options;
