@@ -55,7 +55,8 @@ struct Options {
   // In bytes; a larger message is refused on either side.
   std::size_t max_message = std::size_t{256} << 20;
   // In bytes of memory: a message that a codec reads by way of a document (JsonIo of structures,
-  // CborIo, MsgpackIo) is refused by either side if the document would take more.
+  // CborIo, MsgpackIo) is refused by either side if the document would take more.  In units of
+  // 1024 bytes.
   std::size_t max_decoded = std::size_t{512} << 20;
   // In bytes that wait to be written; above it Pipe::send returns false.
   std::size_t high_water = std::size_t{1} << 20;

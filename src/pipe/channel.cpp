@@ -110,23 +110,29 @@ void Channel::finish() {
 }
 
 EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait wait) {
+  std::size_t most = SIZE_MAX;
+  return receive(scratch, size, wait, most);
+}
+
+EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait wait,
+                                           std::size_t& most) {
+  if (most == 0) {
+    in_over_ = true;
+    return IoResult::closed;
+  }
   FrameReader& in = traffic_->in;
   const FrameReader::Room room = in.room();
   const bool direct = room.size > 0;
-  std::size_t most = direct ? room.size : size;
-  if (input_left_ != no_limit) most = std::min<std::size_t>(most, input_left_);
   const Transfer got =
-      detail::receive(socket_.get(), direct ? room.data : scratch, most, wait, &traffic_->along);
+      detail::receive(socket_.get(), direct ? room.data : scratch,
+                      std::min(direct ? room.size : size, most), wait, &traffic_->along);
   if (got.flow == IoResult::closed) in_over_ = true;
   if (got.flow != IoResult::done) {
     release_if_idle();
     return got.flow;
   }
   fault_at(Failpoint::read);
-  if (input_left_ != no_limit) {
-    input_left_ -= static_cast<std::uint32_t>(got.size);
-    in_over_ = input_left_ == 0;
-  }
+  most -= got.size;
   if (direct)
     in.filled(got.size);
   else
@@ -134,10 +140,8 @@ EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait
   return IoResult::done;
 }
 
-void Channel::end_input_here() noexcept {
-  if (!is_open() || in_over_) return;
-  input_left_ = static_cast<std::uint32_t>(bytes_to_read(socket_.get()));
-  in_over_ = input_left_ == 0;
+std::size_t Channel::input_here() const noexcept {
+  return is_open() ? bytes_to_read(socket_.get()) : 0;
 }
 
 EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
@@ -150,7 +154,7 @@ EVPARALLEL_EARLY bool Channel::next(Frame& frame) {
     return false;
   }
   frame_in_use_ = true;
-  frame.max_decoded = max_decoded_;
+  frame.max_decoded = max_decoded();
   if (frame.attached > 0 || !traffic.current.descriptors.empty()) match_along(frame);
   return true;
 }

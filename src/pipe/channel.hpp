@@ -9,6 +9,10 @@
 #include "system/socket.hpp"
 #include "codec/frame.hpp"
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
 namespace evparallel::detail {
 
 // The frames in transit on one socket, in both directions.
@@ -56,8 +60,10 @@ public:
 
   // ---- in ----
   // Reads once, into `scratch` or into an unfinished large frame.  Then take frames with next()
-  // until it returns false, and call keep() before scratch is used for anything else.
+  // until it returns false, and call keep() before scratch is used for anything else.  The input is
+  // over after `most` bytes, from which those that are read are taken off.
   IoResult receive(char* scratch, std::size_t size, Wait);
+  IoResult receive(char* scratch, std::size_t size, Wait, std::size_t& most);
   // The descriptors of a frame are closed with the next frame, unless they are taken.
   // Fails: Errc::bad_message if the stream makes no sense.
   bool next(Frame& frame);
@@ -66,11 +72,10 @@ public:
   void keep();
   // There are bytes behind the last frame of next(), if only a part of a frame.
   bool more_is_here() const noexcept { return traffic_.peek() && traffic_.peek()->in.in_frame(); }
-  // An end of file was read, or all up to the last byte of end_input_here().
+  // An end of file was read, or the last byte of those that may be.
   bool in_over() const noexcept { return in_over_; }
-  // What is in the socket now is the rest: another process that holds the other end, and goes on
-  // writing, is not heard any more.
-  void end_input_here() noexcept;
+  // What is in the socket now.
+  std::size_t input_here() const noexcept;
   // The input is over inside a frame.
   bool torn() const noexcept { return in_over_ && more_is_here(); }
   // The id of that frame; 0 if it is not known.
@@ -79,8 +84,12 @@ public:
   }
 
   void set_max_message(std::size_t size) noexcept { max_message_ = size; }
-  void set_max_decoded(std::size_t size) noexcept { max_decoded_ = size; }
-  std::size_t max_decoded() const noexcept { return max_decoded_; }
+  void set_max_decoded(std::size_t size) noexcept {
+    max_decoded_ = static_cast<std::uint32_t>(std::min<std::size_t>(size / unit, no_limit));
+  }
+  std::size_t max_decoded() const noexcept {
+    return max_decoded_ == no_limit ? SIZE_MAX : max_decoded_ * unit;
+  }
   void close() noexcept;
 
 private:
@@ -91,16 +100,18 @@ private:
   void release_if_idle() noexcept;
 
   static constexpr std::uint32_t no_limit = UINT32_MAX;
+  static constexpr std::size_t unit = 1024;
 
   OwnedFd socket_;
   bool frame_in_use_ = false;  // a frame in the buffers may be in use
   bool finishing_ = false;
   bool out_dead_ = false;
   bool in_over_ = false;
-  std::uint32_t input_left_ = no_limit;  // so many bytes are still to be read, at most
+  // Options::max_decoded in units of 1 KiB: this fits between the others, and there is a channel for
+  // each child.
+  std::uint32_t max_decoded_ = no_limit;
   Pooled<ChannelBuffers> traffic_;
   std::size_t max_message_;
-  std::size_t max_decoded_ = SIZE_MAX;
   std::uint64_t bytes_written_ = 0;
 };
 

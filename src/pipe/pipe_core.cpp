@@ -226,6 +226,7 @@ void PipeCore::continue_later() {
 
 void PipeCore::on_readable() {
   const auto keep = shared_from_this();
+  if (concluded()) return drain_and_end();
   const IoResult flow = channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no);
   if (flow == IoResult::would_block) return;
   loop_->expect_input(read_event_);

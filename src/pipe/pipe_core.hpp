@@ -164,6 +164,7 @@ private:
     std::string held;  // the first message, if on_message is not set
     ReceivedFds held_along;
     std::optional<Error> conclusion;
+    std::size_t input_left = 0;      // after it: what a dead child has written
     std::shared_ptr<PipeCore> self;  // abandoned, and still writing
     bool dropped = false;            // frames were sent after the other side's end
     bool closed_reported = false;    // and Errc::closed was reported for that

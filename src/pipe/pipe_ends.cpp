@@ -58,7 +58,7 @@ bool PipeCore::closes_with_other() const noexcept {
 
 void PipeCore::conclude(const Error& error) {
   rare_->conclusion = error;
-  channel_.end_input_here();
+  rare_->input_left = channel_.input_here();
   if (input_ == Input::not_started) input_ = Input::open;
   drain_and_end();
 }
@@ -72,7 +72,8 @@ void PipeCore::drain_and_end() {
     read_frames();
     if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
     if (channel_.in_over() || !channel_.is_open()) break;
-    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no) == IoResult::would_block)
+    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no, rare_->input_left) ==
+        IoResult::would_block)
       break;
   }
   const Error& conclusion = *rare_->conclusion;

@@ -418,7 +418,7 @@ namespace {
 
 // A document takes at least the memory of so many elements.
 constexpr int many = 10000;
-constexpr std::size_t too_little = 100000;
+constexpr std::size_t too_little = 102400;
 using Numbers = std::map<std::string, std::vector<int>>;
 
 Numbers make_numbers(int count) {
@@ -443,7 +443,7 @@ void check_limit() {
     BOOST_TEST(result.has_value() == fits);
     if (result) return;
     BOOST_TEST((result.error().code() == par::Errc::bad_message));
-    BOOST_TEST(has(result.error().what(), "Options::max_decoded, 100000 bytes"),
+    BOOST_TEST(has(result.error().what(), "Options::max_decoded, 102400 bytes"),
                result.error().what());
   };
   auto answers = par::run<Io, Io>(loop, make_numbers, limited());
