@@ -73,10 +73,13 @@ answers fixed "$tmp/own"
 answers fixed "$tmp/with_libraries" "$early" "$late"
 
 # Objects of a program without type information, which the library must not ask for their type: exceptions, and a buffer
-# of a stream. The program of t/gates/modes.sh has both.
-check 'no-rtti: compiles' $compile -O0 -fno-rtti -c -o "$tmp/no-rtti.o" "$srcdir/t/gates/modes.cpp"
-check 'no-rtti: links' $link -o "$tmp/no-rtti" "$tmp/no-rtti.o" $shared
-runs 'no-rtti: works' "$tmp/no-rtti"
+# of a stream. The program of t/gates/modes.sh has both. AddressSanitizer puts guards around the name of a type in the
+# library; if the program has that name, too, they cover what stands beside it there.
+if test -z "$audit"; then
+	check 'no-rtti: compiles' $compile -O0 -fno-rtti -c -o "$tmp/no-rtti.o" "$srcdir/t/gates/modes.cpp"
+	check 'no-rtti: links' $link -o "$tmp/no-rtti" "$tmp/no-rtti.o" $shared
+	runs 'no-rtti: works' "$tmp/no-rtti"
+fi
 
 # There is no libc++ here, so that the program only claims to use it. The headers of a library that was built with libstdc++
 # refuse that, and so the program has those of another build.
