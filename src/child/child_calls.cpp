@@ -32,7 +32,7 @@ constexpr std::int64_t gather_ns = 50000;
 EVPARALLEL_EARLY void check_wanted(std::int64_t deadline, Delivery delivery) {
   if (deadline == no_deadline || deadline > now_ns()) return;
   const bool begun = delivery == Delivery::started;
-  if ((deadline == reassigned || deadline == undecided) && begun) return;
+  if (is_reassignment(deadline) && begun) return;
   if (deadline == revoked || deadline == reassigned)
     throw Error(Errc::cancelled, begun ? "cancelled: the call was cancelled while the task ran"
                                        : "cancelled: the call was cancelled before the task began")
@@ -49,8 +49,7 @@ EVPARALLEL_EARLY void check_size(const Frame& frame) {
 }
 
 std::chrono::nanoseconds time_until(std::int64_t deadline) noexcept {
-  if (deadline == no_deadline || deadline == reassigned || deadline == undecided)
-    return std::chrono::nanoseconds::max();
+  if (deadline == no_deadline || is_reassignment(deadline)) return std::chrono::nanoseconds::max();
   if (deadline == revoked) return std::chrono::nanoseconds::zero();
   return std::chrono::nanoseconds(std::max<std::int64_t>(deadline - now_ns(), 0));
 }

@@ -18,9 +18,8 @@ timeval timeval_of(std::chrono::nanoseconds time) noexcept {
       std::chrono::ceil<std::chrono::microseconds>(std::max(time, std::chrono::nanoseconds::zero()))
           .count();
   // libevent adds the time of its clock, which must not wrap around.
-  constexpr std::int64_t seconds =
-      sizeof(time_t) > 4 ? INT64_MAX / 1000000 : std::numeric_limits<std::int32_t>::max() / 2;
-  if constexpr (sizeof(time_t) <= 4) us = std::min<std::int64_t>(us, seconds * 1000000);
+  if constexpr (sizeof(time_t) <= 4)
+    us = std::min(us, std::int64_t{std::numeric_limits<std::int32_t>::max() / 2} * 1000000);
   return {static_cast<time_t>(us / 1000000), static_cast<suseconds_t>(us % 1000000)};
 }
 

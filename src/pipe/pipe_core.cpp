@@ -259,14 +259,12 @@ void PipeCore::dispatch(Frame& frame) {
     case FrameKind::end:
       // Also in the parent on_end is called at once, because the child may live on for long.
       end_in(Input::ended_cleanly);
-      if (only_answers_come() && owner_) owner_->on_broken();
-      return;
+      return end_child_without_answers();
     case FrameKind::error:
       if (frame.id != 0) break;
       if (input_ == Input::ended_cleanly) return;  // on_end was called
       on_task_error(read_error(frame.reader()));
-      if (only_answers_come() && owner_) owner_->on_broken();
-      return;
+      return end_child_without_answers();
     case FrameKind::value: break;
     default:
       if (exit_report_ == ExitReport::comes) refuse_kind(frame);
@@ -274,6 +272,11 @@ void PipeCore::dispatch(Frame& frame) {
   loop_->call([&] {
     if (owner_) owner_->on_frame(frame);
   });
+}
+
+// A child that sends no more answers gets its time to end, because its calls end with it.
+void PipeCore::end_child_without_answers() {
+  if (only_answers_come() && owner_) owner_->on_broken();
 }
 
 void PipeCore::refuse_kind(const Frame& frame) {

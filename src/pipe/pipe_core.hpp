@@ -137,6 +137,7 @@ private:
   bool only_answers_come() const noexcept {
     return exit_report_ == ExitReport::comes && other_end_ == OtherEnd::is_left;
   }
+  void end_child_without_answers();
   [[noreturn]] static void refuse_kind(const Frame&);
   // Nothing is sent any more.
   bool ending() const noexcept { return output_ != Output::open || channel_.finished(); }

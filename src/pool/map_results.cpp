@@ -70,8 +70,7 @@ bool MapCore::deliver_ready(Ready& ready) {
     } else {
       ItemHead head;
       in.read(&head, sizeof head);
-      Reader body(in.read(head.length()));
-      body.set_max_decoded(max_decoded_);
+      Reader body = in.take_part(head.length());
       if (head.failed()) {
         Error error = error_in(body);
         if (pool_) error = pool_->explained(error);

@@ -47,8 +47,7 @@ private:
     for (;;) {
       ItemLength length;
       in.read(&length, sizeof length);
-      Reader item(in.read(length));
-      item.set_max_decoded(in.max_decoded());
+      Reader item = in.take_part(length);
       child_.begin_part_of_call();
       answer_item(item, out);
       answer.spent_ns = now_ns() - began;

@@ -99,7 +99,7 @@ std::int64_t CancelTable::look_up(std::uint64_t owner, std::uint64_t call) const
 // The parent decides within two instructions, unless it is preempted between them or has ended.
 std::int64_t CancelTable::wait_for_decision(std::uint64_t owner,
                                             std::uint64_t call) const noexcept {
-  std::int64_t deadline = undecided;
+  std::int64_t deadline;
   while ((deadline = deadline_of(owner, call)) == undecided) pause_for(1);
   return deadline;
 }

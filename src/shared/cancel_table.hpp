@@ -23,6 +23,10 @@ constexpr std::int64_t reassigned = INT64_MIN + 1;
 // the other values.  A child that is about to begin the call waits for that: if it refused a call
 // that the parent leaves to it, nobody would make the call until the parent reads the refusal.
 constexpr std::int64_t undecided = INT64_MIN + 2;
+// A call that has begun ignores both.
+constexpr bool is_reassignment(std::int64_t deadline) noexcept {
+  return deadline == reassigned || deadline == undecided;
+}
 
 struct alignas(32) CancelEntry {
   std::atomic<std::uint64_t> owner{0};  // 0: free
