@@ -479,7 +479,7 @@ BOOST_AUTO_TEST_CASE(a_failure_is_followed_by_a_restart_unless_none_is) {
   Observed never(par::supervise(loop, serve, 2, options));
   BOOST_TEST(watching(loop, 1));
   BOOST_TEST(loop_until(loop, [&] { return never.exits.size() == 1; }));
-  BOOST_TEST(never.supervisor.running() == 1U);
+  BOOST_TEST(never.wait(loop, 1));
   never.supervisor.restart();  // a place that is done stays so
   BOOST_TEST(loop_until(loop, [&] { return never.exits.size() == 2; }));
   BOOST_TEST(watching(loop, 2));
@@ -905,6 +905,7 @@ BOOST_AUTO_TEST_CASE(places_can_be_added_and_taken_away) {
   BOOST_TEST(board->drained == 2);
   all.supervisor.resize(3);
   BOOST_TEST(watching(loop, 5));
+  BOOST_TEST(all.wait(loop, 3));
   BOOST_TEST(board->starts[2] == 2);
   BOOST_TEST(all.supervisor.pids()[0] == first);
   BOOST_TEST(has(testing::misuse_of([&] { all.supervisor.resize(0); }), "at least one place"));
