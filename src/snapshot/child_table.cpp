@@ -3,6 +3,7 @@
 #include "snapshot/child_table.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace evparallel::detail {
 
@@ -33,11 +34,13 @@ ChildIndex ChildTable::take_free() noexcept {
 }
 
 void ChildTable::free(ChildIndex index) noexcept {
+  if (std::exchange(entries_[index].of_child, false)) --slots_of_children_;
   entries_[index].stage = Stage::free;
   push(free_, index);
 }
 
-void ChildTable::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint64_t id) noexcept {
+void ChildTable::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uint64_t id,
+                     ChildIndex owner) noexcept {
   ChildEntry& child = entries_[index];
   child = ChildEntry{};
   child.stage = Stage::living;
@@ -50,6 +53,10 @@ void ChildTable::add(ChildIndex index, pid_t pid, std::uint32_t client, std::uin
   child.next_in_bucket = bucket_of(pid);
   bucket_of(pid) = index;
   ++living_;
+  if (owner == no_child) return;
+  child.of_child = true;
+  ++slots_of_children_;
+  ++entries_[owner].slots;
 }
 
 bool ChildTable::any_of(std::uint32_t client) const noexcept {

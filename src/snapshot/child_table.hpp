@@ -21,6 +21,11 @@ namespace evparallel::detail {
 using ChildIndex = std::uint32_t;
 constexpr ChildIndex no_child = no_slot;
 
+// A slot is in use until the client has acknowledged the end of its child, so a client that
+// acknowledges nothing keeps all that it has taken.  These limits leave some to the others.
+constexpr std::uint32_t slots_of_one_child = 4096;
+constexpr std::uint32_t slots_of_children = slot_count - 1024;  // the others are the program's
+
 enum class Stage : std::uint8_t { free, living, ended };
 
 // One child, from its fork until its client has acknowledged the report of its end.
@@ -31,6 +36,8 @@ struct ChildEntry {
   ChildIndex next;  // in the list that holds it: free, to report, or reported
   ChildIndex next_in_bucket;
   pid_t pid;
+  bool of_child;                  // a child has asked for it, and not the program
+  std::uint32_t slots;            // in use by the children that it has asked for
   std::uint64_t killed_with;      // bit mask of the signals that its client has sent it
   std::uint64_t terminated_with;  // the same for signals of the snapshot, sent when time was over
   std::uint64_t id;               // of the spawn, chosen by the client
@@ -69,8 +76,13 @@ public:
   // Removes an entry from the free list.  Returns no_child if all entries are in use.
   ChildIndex take_free() noexcept;
   void free(ChildIndex) noexcept;
-  // Fills an entry of take_free() with a living child.
-  void add(ChildIndex, pid_t, std::uint32_t client, std::uint64_t id) noexcept;
+  // Whether this child may have another child.
+  bool may_have_another(ChildIndex owner) const noexcept {
+    return slots_of_children_ < slots_of_children && entries_[owner].slots < slots_of_one_child;
+  }
+  // Fills an entry of take_free() with a living child.  `owner`: the child that has asked for it;
+  // no_child: the program has.
+  void add(ChildIndex, pid_t, std::uint32_t client, std::uint64_t id, ChildIndex owner) noexcept;
   // Call this once the child has been waited for: its pid may be reused from then on.
   void mark_ended(ChildIndex) noexcept;
   ChildIndex find_pid(pid_t) noexcept;
@@ -85,6 +97,7 @@ private:
   }
 
   std::size_t living_;
+  std::uint32_t slots_of_children_;
   ChildIndex fresh_;
   ChildList free_;
   ChildIndex buckets_[bucket_count];

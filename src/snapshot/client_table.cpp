@@ -26,7 +26,19 @@ void ClientTable::set_up(ChildTable& children, OwnedFd control_of_parent,
   accept_client(control_of_parent, no_child);
 }
 
+bool ClientTable::has_room_for(ChildIndex owner) const noexcept {
+  std::size_t of_children = 0;
+  std::size_t of_owner = 0;
+  for (ClientIndex i = 0; i < used_; ++i) {
+    if (!clients_[i].open || clients_[i].of_program()) continue;
+    ++of_children;
+    of_owner += clients_[i].owner == owner;
+  }
+  return of_children < clients_of_children && of_owner < clients_of_one_child;
+}
+
 ClientIndex ClientTable::accept_client(OwnedFd& control, ChildIndex owner) noexcept {
+  if (owner < the_program && !has_room_for(owner)) return no_client;
   // The first entry always belongs to the parent.
   ClientIndex index = used_ > 0 ? 1 : 0;
   while (index < used_ && clients_[index].open) ++index;
@@ -51,16 +63,15 @@ void ClientTable::stop_reports(ClientIndex index) noexcept {
   client.stuck = false;
   for (ChildList* list : {&client.to_report, &client.reported})
     for (ChildIndex i = children_->pop(*list); i != no_child; i = children_->pop(*list))
-      children_->free(i);
+      free_slot(i);
 }
 
 // False: the socket is full, or the client is gone.
 bool ClientTable::send(ClientIndex index, const Report& report) noexcept {
   fault_at(Failpoint::report);
   const int control = clients_[index].control.get();
-  const ChildIndex owner = clients_[index].owner;
-  const bool translated = (owner == no_child || owner == the_program) && parent_is_elsewhere_ &&
-                          report.kind == ReportKind::spawned;
+  const bool translated =
+      clients_[index].of_program() && parent_is_elsewhere_ && report.kind == ReportKind::spawned;
   const IoResult flow = translated ? send_packet_from(report.pid, control, &report, sizeof report)
                                    : send_packet(control, &report, sizeof report, -1);
   if (flow == IoResult::closed) clients_[index].gone = true;
@@ -108,7 +119,16 @@ void ClientTable::report_ends(ClientIndex index) noexcept {
 void ClientTable::free_seen(ClientIndex index, std::uint64_t seen) noexcept {
   ClientEntry& client = clients_[index];
   while (!client.reported.empty() && (*children_)[client.reported.first].number <= seen)
-    children_->free(children_->pop(client.reported));
+    free_slot(children_->pop(client.reported));
+}
+
+// A child without a client was of one that is gone, whose owner may have been followed by another
+// child in its slot.
+void ClientTable::free_slot(ChildIndex index) noexcept {
+  const ClientIndex client = (*children_)[index].client;
+  if (client != no_client && !clients_[client].of_program())
+    --(*children_)[clients_[client].owner].slots;
+  children_->free(index);
 }
 
 }  // namespace evparallel::detail

@@ -2,9 +2,8 @@
 // Runs in: snapshot.  Licence: see COPYING.
 //
 // The clients are the parent, each further Reactor of it that uses the snapshot, and children that
-// ask for children of their own.  The table lives in
-// the snapshot alone.  It never waits for room in a socket: a report that cannot be sent yet is
-// kept.
+// ask for children of their own.  The table lives in the snapshot alone.  It never waits for room
+// in a socket: a report that cannot be sent yet is kept.
 #pragma once
 
 #include "system/socket.hpp"
@@ -14,7 +13,10 @@ namespace evparallel::detail {
 
 using ClientIndex = std::uint32_t;
 constexpr ClientIndex no_client = UINT32_MAX;
-constexpr std::size_t client_limit = 1025;  // the parent, its further Reactors, and children
+constexpr std::size_t clients_of_one_child = 64;  // each Reactor of a child is a client
+constexpr std::size_t clients_of_children = 1024;
+// The parent, at least 64 further Reactors of it, and children.
+constexpr std::size_t client_limit = 1 + 64 + clients_of_children;
 // The owner of a client that is a further Reactor of the program.
 constexpr ChildIndex the_program = no_child - 1;
 
@@ -32,6 +34,8 @@ struct ClientEntry {
 
   // Reports are left to send; no request of this client is read until they are sent.
   bool behind() const noexcept { return stuck || !to_report.empty(); }
+  // It belongs to the program and not to a child.
+  bool of_program() const noexcept { return owner == no_child || owner == the_program; }
 };
 
 class ClientTable {
@@ -44,7 +48,7 @@ public:
   const ClientEntry& operator[](ClientIndex index) const noexcept { return clients_[index]; }
   ClientIndex used() const noexcept { return used_; }  // no index from here on was ever used
 
-  // Returns no_client, and leaves the descriptor alone, if all entries are in use.
+  // Returns no_client, and leaves the descriptor alone, if all entries for this owner are in use.
   ClientIndex accept_client(OwnedFd& control, ChildIndex owner) noexcept;
   // Sends nothing to this client any more.  Does not end its children.
   void close(ClientIndex) noexcept;
@@ -59,8 +63,11 @@ public:
   void report_refusal(int error) noexcept;
   void report_ends(ClientIndex) noexcept;
   void free_seen(ClientIndex, std::uint64_t seen) noexcept;
+  // Frees the slot of a child that has ended.
+  void free_slot(ChildIndex) noexcept;
 
 private:
+  bool has_room_for(ChildIndex owner) const noexcept;
   bool parent_takes_reports() const noexcept;
   bool send(ClientIndex, const Report&) noexcept;
 

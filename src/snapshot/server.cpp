@@ -88,6 +88,7 @@ void disconnect(ClientIndex index) noexcept {
     ChildEntry& child = server->children[i];
     if (child.stage != Stage::living || child.client != index) continue;
     child.client = no_client;  // no client may get its report, least of all the next in this place
+    if (child.of_child) --server->children[server->clients[index].owner].slots;
     server->terminator.signal(i, SIGKILL, Cause::terminated);
   }
 }
@@ -129,7 +130,7 @@ void reap() noexcept {
       server->children.push(server->clients[client].to_report, index);
       continue;
     }
-    server->children.free(index);
+    server->clients.free_slot(index);
     if (client != no_client) check_left(client);
   }
 }
@@ -155,7 +156,10 @@ void enter_child(void* argument) {
 void spawn_child(ClientIndex client, const Request& request, Packet& packet) noexcept {
   ChildArgs spawn;
   const bool whole = spawn.streams.claim(request.streams, packet);
-  const ChildIndex index = whole ? server->children.take_free() : no_child;
+  const ClientEntry& from = server->clients[client];
+  const ChildIndex owner = from.of_program() ? no_child : from.owner;
+  const bool may = whole && (owner == no_child || server->children.may_have_another(owner));
+  const ChildIndex index = may ? server->children.take_free() : no_child;
   if (index == no_child) {
     packet.close();
     spawn.streams = {};
@@ -182,7 +186,7 @@ void spawn_child(ClientIndex client, const Request& request, Packet& packet) noe
     return answer(client, failed(request.id, forked.error));
   }
   if (spawn.group == 0) make_group(forked.pid);
-  server->children.add(index, forked.pid, client, request.id);
+  server->children.add(index, forked.pid, client, request.id, owner);
   Report report{};
   report.kind = ReportKind::spawned;
   report.slot = index;
@@ -241,7 +245,7 @@ void serve_request(ClientIndex client) noexcept {
   Packet packet = receive_packet(from.control.get(), &request, sizeof request);
   if (packet.flow == IoResult::would_block) return;
   if (packet.flow == IoResult::closed || packet.size != sizeof request) return lose(client);
-  if (from.owner < the_program) packet.clear_linger();
+  if (!from.of_program()) packet.clear_linger();
   fault_at(Failpoint::serve);
   server->clients.free_seen(client, request.seen);
   switch (request.kind) {
@@ -272,14 +276,16 @@ ChildIndex owner_of(pid_t sender) noexcept {
 }
 
 // A child that asks for children of its own, and each further Reactor of the program, sends one end
-// of a control socket through the rendezvous socket.  The kernel supplies the pid of the sender.
+// of a control socket through the rendezvous socket.  The kernel supplies the pid of the sender, for
+// which root may choose another; nobody chooses that of the process that has made the socket.
 void accept_from_rendezvous() noexcept {
   char byte;
   Packet packet = receive_packet(server->rendezvous.get(), &byte, sizeof byte);
   if (packet.flow != IoResult::done) return;
   fault_at(Failpoint::rendezvous);
   if (!packet.along || !is_packet_socket(packet.along.get())) return;
-  const ChildIndex owner = owner_of(packet.sender);
+  const bool honest = packet.sender == maker_of_pair(packet.along.get());
+  const ChildIndex owner = honest ? owner_of(packet.sender) : no_child;
   if (owner == no_child || server->clients.accept_client(packet.along, owner) == no_client)
     refuse(packet.along);
 }

@@ -303,6 +303,12 @@ bool is_packet_socket(int fd) noexcept {
   return option_of(fd, SO_DOMAIN) == AF_UNIX && option_of(fd, SO_TYPE) == SOCK_SEQPACKET;
 }
 
+pid_t maker_of_pair(int fd) noexcept {
+  ucred maker{};
+  socklen_t size = sizeof maker;
+  return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &maker, &size) == 0 ? maker.pid : -1;
+}
+
 bool has_hung_up(int fd) noexcept {
   pollfd what{fd, 0, 0};
   return wait_for(&what, 1, 0) == 1 && (what.revents & POLLHUP);

@@ -101,6 +101,8 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept;
 // Whether it is one end of a pair of the kind `packets`, and not a socket that only looks like one,
 // of another machine for instance.
 bool is_packet_socket(int fd) noexcept;
+// The process that has made the pair, as the kernel knows it; 0: it has no number here.
+pid_t maker_of_pair(int fd) noexcept;
 
 // True if the other end is gone, even if there are bytes left to read.
 bool has_hung_up(int fd) noexcept;

@@ -270,7 +270,7 @@ BOOST_AUTO_TEST_CASE(processes_in_the_table_are_left_alone_and_orphans_are_count
   Offspring own;
   own.add(sleep_for_ever);
   const pid_t child = *own.pids().begin();
-  all.children.add(all.children.take_free(), child, 0, 1);
+  all.children.add(all.children.take_free(), child, 0, 1, par::no_child);
   BOOST_TEST(!all.orphans.look());
   {
     Offspring others;

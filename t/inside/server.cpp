@@ -5,6 +5,7 @@
 #include "testing.hpp"
 
 #include "snapshot/child_table.hpp"
+#include "snapshot/client_table.hpp"
 #include "system/failpoint.hpp"
 #include "system/fork.hpp"
 #include "snapshot/server.hpp"
@@ -90,15 +91,19 @@ enum Order : char {
   leave_behind = 'g',         // forks a process of its group that only waits; answers its pid
   pass_door = 'd',            // sends the rendezvous socket with the answer
   connect_to_snapshot = 'c',  // 1: the snapshot has accepted its control socket, 0: refused
+  connect_often = 'C',        // makes so many control sockets; answers how many are refused
+  connect_as_program = 'A',   // in the name of the program; 1 if it is refused
   nested_spawn = 'n',         // forks a child of its own; answers its pid
-  nested_exit = 'q',          // ends that child, and answers its wait status
-  nested_replica = 'r',       // asks for a replica; 1 if its control socket is dropped
-  nested_junk = 'j',          // sends an invalid request; 1 if the control socket then ends
-  write_at_end = 'w',         // writes file_at_end, some time after the end of file
-  begin_call = 'B',           // 1 if it may begin the call of that number, otherwise 0
+  nested_spawns = 'N',   // forks children that end at once, and acknowledges none; answers how many
+  nested_exit = 'q',     // ends that child, and answers its wait status
+  nested_replica = 'r',  // asks for a replica; 1 if its control socket is dropped
+  nested_junk = 'j',     // sends an invalid request; 1 if the control socket then ends
+  write_at_end = 'w',    // writes file_at_end, some time after the end of file
+  begin_call = 'B',      // 1 if it may begin the call of that number, otherwise 0
   finish_call = 'F',
 };
 
+pid_t program_pid = 0;
 OwnedFd nested_control;
 OwnedFd nested_data;
 int status_at_term = 0;
@@ -107,8 +112,60 @@ bool connect_at(int rendezvous) {
   OwnedFd theirs;
   if (make_pair(PairKind::packets, nested_control, theirs) != 0) return false;
   const char byte = 0;
-  return send_packet(rendezvous, &byte, 1, theirs.get()) == IoResult::done &&
-         (theirs.close(), true);
+  IoResult flow;
+  do flow = send_packet(rendezvous, &byte, 1, theirs.get());
+  while (flow == IoResult::would_block && is_ready(rendezvous, POLLOUT));
+  theirs.close();
+  return flow == IoResult::done;
+}
+
+// Whether the snapshot refuses a control socket; it says nothing if it accepts one.
+bool is_refused(const OwnedFd& control) {
+  Report report{};
+  return receive_packet(control.get(), &report, sizeof report).size == sizeof report &&
+         report.kind == ReportKind::failed && report.id == no_spawn;
+}
+
+// The sockets stay open. The last one is refused, so the snapshot has seen the others by then.
+std::int64_t connect_so_often(int rendezvous, int count) {
+  static OwnedFd controls[256];
+  std::int64_t refused = 0;
+  for (int i = 0; i < count; ++i) {
+    if (!connect_at(rendezvous)) return -1;
+    controls[i] = std::move(nested_control);
+  }
+  if (!is_ready(controls[count - 1].get())) return -2;
+  for (int i = 0; i < count; ++i) refused += is_refused(controls[i]);
+  return refused;
+}
+
+// root may name another process as the sender.
+std::int64_t connect_in_name_of(pid_t pid, int rendezvous) {
+  OwnedFd theirs;
+  if (make_pair(PairKind::packets, nested_control, theirs) != 0) return -1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(ucred))] = {};
+  char byte = 0;
+  iovec vector{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int along = theirs.get();
+  std::memcpy(CMSG_DATA(header), &along, sizeof along);
+  header = CMSG_NXTHDR(&message, header);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_CREDENTIALS;
+  header->cmsg_len = CMSG_LEN(sizeof(ucred));
+  const ucred name{pid, ::getuid(), ::getgid()};
+  std::memcpy(CMSG_DATA(header), &name, sizeof name);
+  if (::sendmsg(rendezvous, &message, MSG_NOSIGNAL) != 1) return -2;
+  theirs.close();
+  return is_ready(nested_control.get()) && is_refused(nested_control) ? 1 : 0;
 }
 
 bool next_nested(Report& report) {
@@ -129,6 +186,28 @@ std::int64_t spawn_nested() {
   Report report{};
   if (!next_nested(report) || report.kind != ReportKind::spawned || report.id != 77) return -3;
   return report.pid;
+}
+
+// Until one fails with EAGAIN.
+std::int64_t spawn_without_end() {
+  for (std::int64_t count = 0;;) {
+    OwnedFd theirs;
+    if (make_pair(PairKind::stream, nested_data, theirs) != 0) return -1;
+    Request request{};
+    request.kind = RequestKind::spawn;
+    request.slot = no_slot;
+    request.id = 100;
+    if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != IoResult::done)
+      return -2;
+    theirs.close();
+    nested_data.close();
+    Report report{};
+    do
+      if (!next_nested(report)) return -3;
+    while (report.kind == ReportKind::exited);
+    if (report.kind == ReportKind::failed) return report.code == EAGAIN ? count : -4;
+    ++count;
+  }
 }
 
 std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
@@ -157,7 +236,10 @@ std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
     case connect_to_snapshot:
       if (!connect_at(spawn.rendezvous.get())) return -1;
       return what;
+    case connect_often: return connect_so_often(spawn.rendezvous.get(), value);
+    case connect_as_program: return connect_in_name_of(program_pid, spawn.rendezvous.get());
     case nested_spawn: return spawn_nested();
+    case nested_spawns: return spawn_without_end();
     case nested_exit: {
       const char bytes[2] = {leave, static_cast<char>(value)};
       Report report{};
@@ -264,6 +346,7 @@ public:
     start.server.slots = slots;
     start.server.cancel_table = CancelTable::map();
     start.server.program = Program::here();
+    program_pid = ::getpid();
     start.server.child_main = &child_main;
     const Forked forked = fork_clean(&become_server, &start);
     start.server.control.close();
@@ -507,6 +590,25 @@ public:
 private:
   pid_t pid_ = 0;
   int from_ = -1;
+};
+
+// A table of a snapshot stands in memory of zeroes.
+template <class T>
+class InZeroedMemory {
+public:
+  InZeroedMemory()
+      : memory_(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw std::runtime_error("no memory");
+  }
+  InZeroedMemory(const InZeroedMemory&) = delete;
+  InZeroedMemory& operator=(const InZeroedMemory&) = delete;
+  ~InZeroedMemory() { ::munmap(memory_, sizeof(T)); }
+  T* operator->() const { return static_cast<T*>(memory_); }
+  T& operator*() const { return *static_cast<T*>(memory_); }
+
+private:
+  void* memory_;
 };
 
 }  // namespace
@@ -789,10 +891,8 @@ BOOST_AUTO_TEST_CASE(a_descriptor_without_room_fails_the_spawn) {
 // ---- slots ----
 
 BOOST_AUTO_TEST_CASE(the_table_of_children_has_a_limit, *testing::guarantee("7.3")) {
-  void* const memory = ::mmap(nullptr, sizeof(ChildTable), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  BOOST_REQUIRE(memory != MAP_FAILED);
-  ChildTable& children = *static_cast<ChildTable*>(memory);
+  InZeroedMemory<ChildTable> table;
+  ChildTable& children = *table;
   children.set_up();
   std::vector<bool> taken(16384);
   for (std::size_t i = 0; i < taken.size(); ++i) {
@@ -805,7 +905,6 @@ BOOST_AUTO_TEST_CASE(the_table_of_children_has_a_limit, *testing::guarantee("7.3
   children.free(77);
   BOOST_TEST(children.take_free() == 77U);
   BOOST_TEST(children.take_free() == no_child);
-  ::munmap(memory, sizeof(ChildTable));
 }
 
 BOOST_AUTO_TEST_CASE(a_slot_is_reused_after_its_exit_was_acknowledged) {
@@ -1452,7 +1551,7 @@ BOOST_AUTO_TEST_CASE(many_clients_are_served) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender) {
+BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender, *testing::guarantee("B.1")) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(connect_to_snapshot);
@@ -1480,7 +1579,7 @@ OwnedFd door_of(const Kid& kid) {
 }  // namespace
 
 // It is neither the program nor a child of the snapshot: another process of the program.
-BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
+BOOST_AUTO_TEST_CASE(a_stranger_is_refused, *testing::guarantee("B.2")) {
   Far far;
   const Kid kid = far.spawn();
   OwnedFd rendezvous = door_of(kid);
@@ -1507,8 +1606,132 @@ BOOST_AUTO_TEST_CASE(a_stranger_is_refused) {
   rendezvous.close();
 }
 
+// It named the program in SCM_CREDENTIALS, and had the rights of another Reactor of it.
+BOOST_AUTO_TEST_CASE(a_child_that_claims_to_be_the_program_is_refused, *testing::guarantee("B.2")) {
+  if (::geteuid() != 0) return testing::skip("only root may name another process");
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST(kid.ask(connect_as_program) == 1);
+  BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
+  BOOST_TEST(kid.ask(nested_spawn) > 0);
+}
+
+// ---- shares ----
+
+BOOST_AUTO_TEST_CASE(a_child_cannot_take_the_control_sockets_of_others,
+                     *testing::guarantee("B.3")) {
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST(kid.ask(connect_often, 65) == 1);
+  const Kid other = far.spawn();
+  BOOST_TEST(other.ask(connect_to_snapshot) == connect_to_snapshot);
+  BOOST_TEST(other.ask(nested_spawn) > 0);
+  // They are free again when it has ended.
+  kid.order(leave, 0);
+  BOOST_TEST(far.next().id == kid.id);
+  const Kid next = far.spawn();
+  BOOST_TEST(next.ask(connect_often, 65) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(children_together_leave_control_sockets_to_the_program,
+                     *testing::guarantee("B.3")) {
+  InZeroedMemory<ChildTable> children;
+  InZeroedMemory<ClientTable> clients;
+  children->set_up();
+  clients->set_up(*children, OwnedFd(), false);
+  OwnedFd none;
+  std::size_t accepted = 0;
+  for (ChildIndex owner = 0; owner < 40; ++owner)
+    for (std::size_t i = 0; i < clients_of_one_child; ++i)
+      accepted += clients->accept_client(none, owner) != no_client;
+  BOOST_TEST(accepted == clients_of_children);
+  std::vector<ClientIndex> reactors;
+  for (int i = 0; i < 64; ++i) {
+    reactors.push_back(clients->accept_client(none, the_program));
+    BOOST_TEST(reactors.back() != no_client);
+  }
+  BOOST_TEST(clients->accept_client(none, the_program) == no_client);
+  clients->close(reactors.front());
+  BOOST_TEST(clients->accept_client(none, 39) == no_client);
+  BOOST_TEST(clients->accept_client(none, the_program) == reactors.front());
+}
+
+namespace {
+
+// Fills the slots that a client may have with children that have ended, and that it acknowledges never.
+std::uint32_t take_all_slots(ChildTable& children, ClientTable& clients, ClientIndex client) {
+  static pid_t pid = 0;
+  const ChildIndex owner = clients[client].owner;
+  std::uint32_t taken = 0;
+  while (children.may_have_another(owner)) {
+    const ChildIndex index = children.take_free();
+    if (index == no_child) break;
+    children.add(index, ++pid, client, ++taken, owner);
+    children.mark_ended(index);
+    children[index].number = ++clients[client].exits;
+    children.push(clients[client].reported, index);
+  }
+  return taken;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(children_that_acknowledge_nothing_leave_slots_to_others,
+                     *testing::guarantee("B.3")) {
+  InZeroedMemory<ChildTable> children;
+  InZeroedMemory<ClientTable> clients;
+  children->set_up();
+  clients->set_up(*children, OwnedFd(), false);
+  OwnedFd none;
+  std::vector<ClientIndex> liars;
+  std::uint32_t taken = 0;
+  for (pid_t pid = 1000001; pid <= 1000005; ++pid) {
+    const ChildIndex owner = children->take_free();
+    children->add(owner, pid, 0, 1, no_child);
+    liars.push_back(clients->accept_client(none, owner));
+    const std::uint32_t here = take_all_slots(*children, *clients, liars.back());
+    BOOST_TEST(here == std::min(slots_of_one_child, slots_of_children - taken));
+    // A second control socket does not give it more.
+    const ClientIndex second = clients->accept_client(none, owner);
+    BOOST_TEST(take_all_slots(*children, *clients, second) == 0U);
+    taken += here;
+  }
+  BOOST_TEST(taken == slots_of_children);
+  for (std::uint32_t i = taken + 5; i < slot_count; ++i)
+    BOOST_REQUIRE(children->take_free() != no_child);  // those of the program
+  // What is acknowledged, and what a client leaves behind, is free again.
+  clients->free_seen(liars[0], 0);
+  BOOST_TEST(!children->may_have_another((*clients)[liars[0]].owner));
+  clients->free_seen(liars[0], 1000);
+  BOOST_TEST(take_all_slots(*children, *clients, liars[0]) == 1000U);
+  clients->close(liars[1]);
+  const ClientIndex again = clients->accept_client(none, (*clients)[liars[1]].owner);
+  BOOST_TEST(take_all_slots(*children, *clients, again) == slots_of_one_child);
+}
+
+BOOST_AUTO_TEST_CASE(a_child_that_acknowledges_nothing_gets_no_further_slot,
+                     *testing::guarantee("B.3")) {
+  if (testing::sanitized || testing::emulated())
+    return testing::skip("4096 forks take minutes here");
+  Far far;
+  const Kid kid = far.spawn();
+  BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
+  BOOST_TEST(kid.ask(nested_spawns) == slots_of_one_child);
+  BOOST_TEST(kid.ask(nested_spawns) == 0);
+  BOOST_TEST(far.works());
+  const Kid other = far.spawn();
+  BOOST_TEST(other.ask(connect_to_snapshot) == connect_to_snapshot);
+  BOOST_TEST(other.ask(nested_spawn) > 0);
+  // The slots are free again when it has ended.
+  kid.order(leave, 0);
+  BOOST_TEST(far.next().id == kid.id);
+  BOOST_TEST(other.ask(nested_spawn) > 0);
+}
+
+// ---- other sockets ----
+
 // The snapshot took any socket for a control socket: it waited in close(2), or for events of it without end.
-BOOST_AUTO_TEST_CASE(another_socket_than_a_control_socket_is_dropped) {
+BOOST_AUTO_TEST_CASE(another_socket_than_a_control_socket_is_dropped, *testing::guarantee("B.2")) {
   Far far;
   const Kid kid = far.spawn();
   OwnedFd rendezvous = door_of(kid);
@@ -1600,7 +1823,7 @@ BOOST_AUTO_TEST_CASE(a_connection_request_without_a_socket_does_no_harm) {
 }
 
 // Only the parent may stop the snapshot.
-BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot) {
+BOOST_AUTO_TEST_CASE(a_child_cannot_stop_the_snapshot, *testing::guarantee("B.1")) {
   Far far;
   const Kid kid = far.spawn();
   OwnedFd rendezvous = door_of(kid);
@@ -1674,7 +1897,7 @@ BOOST_AUTO_TEST_CASE(a_replica_that_cannot_start_reports_why) {
 }
 
 // Only the parent may ask for one.
-BOOST_AUTO_TEST_CASE(a_child_cannot_have_a_replica_forked) {
+BOOST_AUTO_TEST_CASE(a_child_cannot_have_a_replica_forked, *testing::guarantee("B.1")) {
   Far far;
   const Kid kid = far.spawn();
   kid.ask(connect_to_snapshot);
