@@ -18,7 +18,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/html.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-texts='README.md CONTRIBUTING.md doc/tutorial.md doc/releasing.md src/README.md t/README.md bench/README.md'
+texts='README.md CONTRIBUTING.md SECURITY.md doc/tutorial.md doc/releasing.md src/README.md t/README.md bench/README.md'
 manuals=$(cd "$srcdir/man" && echo evparallel.7 *.3 evparallel_*.7)
 examples=$(cd "$srcdir" && echo examples/*.cpp examples/tutorial/*.cpp)
 headers=$(cd "$srcdir" && ls include/evparallel/*.hpp include/evparallel/detail/*.hpp include/evparallel/version.hpp.in |

@@ -12,7 +12,7 @@ done
 looked_at "$pages" pages
 
 precompile all $compile $audit $strict
-for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7 "$srcdir"/man/evparallel_security.7; do
 	test -f "$page" || continue
 	name=${page##*/}
 	examples_of "$page" "$tmp/$name"
@@ -24,7 +24,7 @@ done
 run_queue
 
 job=0
-for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7; do
+for page in "$srcdir"/man/*.3 "$srcdir"/man/evparallel.7 "$srcdir"/man/evparallel_pitfalls.7 "$srcdir"/man/evparallel_security.7; do
 	name=${page##*/}
 	examples=0
 	for file in "$tmp/$name"-*.cpp; do

@@ -12,7 +12,7 @@ fi
 released=$(cat "$srcdir/VERSION")
 tree=$tmp/tree
 mkdir -p "$tree/src" "$tree/t" "$tree/bench"
-(cd "$srcdir" && tar -cf - VERSION NEWS README.md CONTRIBUTING.md doc man src/README.md t/README.md bench/README.md *.in include/evparallel/*.in $(test ! -d debian || echo debian)) |
+(cd "$srcdir" && tar -cf - VERSION NEWS README.md CONTRIBUTING.md SECURITY.md doc man src/README.md t/README.md bench/README.md *.in include/evparallel/*.in $(test ! -d debian || echo debian)) |
 	tar -C "$tree" -xf -
 chmod -R u+w "$tree"   # distcheck has a read-only source tree
 rm -f "$tree/config.h.in" "$tree/GNUmakefile.in" "$tree"/debian/*.log

@@ -161,7 +161,8 @@ std::optional<par::Error> error_of_pool(int (*task)(int), int kind) {
 
 // ---- frames of another kind ----
 
-BOOST_AUTO_TEST_CASE(a_frame_that_no_function_sends_ends_its_calls_with_bad_message) {
+BOOST_AUTO_TEST_CASE(a_frame_that_no_function_sends_ends_its_calls_with_bad_message,
+                     *testing::guarantee("A.1")) {
   for (const int kind : {message, call, unknown})
     for (const auto task : {send_kind, send_kind_and_end})
       for (const auto error_of : {error_of_call, error_of_pool}) {
@@ -175,7 +176,8 @@ BOOST_AUTO_TEST_CASE(a_frame_that_no_function_sends_ends_its_calls_with_bad_mess
       }
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_sends_its_end_and_lives_on_is_ended_with_its_calls) {
+BOOST_AUTO_TEST_CASE(a_child_that_sends_its_end_and_lives_on_is_ended_with_its_calls,
+                     *testing::guarantee("A.2")) {
   for (const auto error_of : {error_of_call, error_of_pool}) {
     const std::optional<par::Error> error = error_of(send_kind, end);
     BOOST_REQUIRE(error.has_value());
@@ -211,7 +213,8 @@ BOOST_AUTO_TEST_CASE(a_child_that_has_sent_its_end_gets_no_further_call) {
 
 // ---- errors ----
 
-BOOST_AUTO_TEST_CASE(a_call_whose_child_denies_having_begun_it_is_not_repeated) {
+BOOST_AUTO_TEST_CASE(a_call_whose_child_denies_having_begun_it_is_not_repeated,
+                     *testing::guarantee("A.3")) {
   for (const par::Errc code : {par::Errc::cancelled, par::Errc::deadline, par::Errc::child_killed,
                                par::Errc::child_exited, par::Errc::snapshot_lost})
     for (const auto error_of : {error_of_call, error_of_pool}) {
@@ -225,7 +228,8 @@ BOOST_AUTO_TEST_CASE(a_call_whose_child_denies_having_begun_it_is_not_repeated) 
     }
 }
 
-BOOST_AUTO_TEST_CASE(map_items_whose_child_denies_having_begun_them_are_not_repeated) {
+BOOST_AUTO_TEST_CASE(map_items_whose_child_denies_having_begun_them_are_not_repeated,
+                     *testing::guarantee("A.3")) {
   for (const par::Errc code : {par::Errc::cancelled, par::Errc::deadline}) {
     reset();
     par::Reactor loop;
@@ -242,7 +246,7 @@ BOOST_AUTO_TEST_CASE(map_items_whose_child_denies_having_begun_them_are_not_repe
   }
 }
 
-BOOST_AUTO_TEST_CASE(an_error_of_an_unknown_code_is_bad_message) {
+BOOST_AUTO_TEST_CASE(an_error_of_an_unknown_code_is_bad_message, *testing::guarantee("A.1")) {
   for (const int code : {0, -1, 1000})
     for (const auto error_of : {error_of_call, error_of_pool}) {
       const std::optional<par::Error> error = error_of(refuse, code);
@@ -252,7 +256,8 @@ BOOST_AUTO_TEST_CASE(an_error_of_an_unknown_code_is_bad_message) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(a_child_that_reports_its_failure_and_lives_on_is_ended_with_its_calls) {
+BOOST_AUTO_TEST_CASE(a_child_that_reports_its_failure_and_lives_on_is_ended_with_its_calls,
+                     *testing::guarantee("A.2")) {
   for (const auto error_of : {error_of_call, error_of_pool}) {
     const std::optional<par::Error> error =
         error_of(fail_the_task, static_cast<int>(par::Errc::remote_exception));
@@ -266,7 +271,8 @@ BOOST_AUTO_TEST_CASE(a_child_that_reports_its_failure_and_lives_on_is_ended_with
 
 // ---- numbers in an answer ----
 
-BOOST_AUTO_TEST_CASE(a_child_that_claims_to_have_spent_all_time_is_not_believed) {
+BOOST_AUTO_TEST_CASE(a_child_that_claims_to_have_spent_all_time_is_not_believed,
+                     *testing::guarantee("A.7")) {
   for (const std::int64_t claimed : {INT64_MAX, INT64_MIN, std::int64_t{-1}}) {
     par::Reactor loop;
     par::PoolOptions options;

@@ -241,7 +241,8 @@ BOOST_AUTO_TEST_CASE(requests_wait_in_order_while_the_socket_is_full) {
   for (std::size_t i = 0; i + 1 < sockets.size(); ++i) BOOST_TEST(echoes(sockets[i]));
 }
 
-BOOST_AUTO_TEST_CASE(requests_wait_while_too_many_descriptors_are_in_flight) {
+BOOST_AUTO_TEST_CASE(requests_wait_while_too_many_descriptors_are_in_flight,
+                     *testing::guarantee("B.4")) {
   const int status = testing::elsewhere([] {
     if (::getuid() == 0 && ::setuid(65533) != 0) return 1;
     Far far;

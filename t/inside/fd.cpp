@@ -236,7 +236,7 @@ BOOST_AUTO_TEST_CASE(a_message_that_is_kept_can_be_sent_twice) {
   BOOST_TEST(frames == 2);
 }
 
-BOOST_AUTO_TEST_CASE(descriptors_that_nobody_takes_are_closed) {
+BOOST_AUTO_TEST_CASE(descriptors_that_nobody_takes_are_closed, *testing::guarantee("A.5")) {
   const std::size_t before = count_descriptors();
   Ends ends = channels();
   put(ends.left, message_with({1, 2, 3}));

@@ -159,7 +159,8 @@ BOOST_AUTO_TEST_CASE(the_exit_report_is_enough_if_no_end_of_file_comes) {
 }
 
 // As a forked copy of the child could: each message that the parent reads is followed by another.
-BOOST_AUTO_TEST_CASE(what_another_process_writes_after_the_exit_report_is_not_read) {
+BOOST_AUTO_TEST_CASE(what_another_process_writes_after_the_exit_report_is_not_read,
+                     *testing::guarantee("A.6")) {
   for (const bool paused : {false, true}) {
     Fixture f;
     int written = 1;
@@ -177,7 +178,8 @@ BOOST_AUTO_TEST_CASE(what_another_process_writes_after_the_exit_report_is_not_re
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_frame_that_another_process_completes_after_the_exit_report_is_torn) {
+BOOST_AUTO_TEST_CASE(a_frame_that_another_process_completes_after_the_exit_report_is_torn,
+                     *testing::guarantee("A.6")) {
   Fixture f;
   constexpr char half[] = {1, 0, 0, 0};
   BOOST_REQUIRE(::write(f.child_socket, half, sizeof half) == sizeof half);

@@ -419,7 +419,8 @@ BOOST_AUTO_TEST_CASE(none_of_four_descriptors_is_taken_if_one_has_no_room) {
 }
 
 // A close would have stopped the loop of the receiver, or the snapshot, for as long as the sender has chosen.
-BOOST_AUTO_TEST_CASE(a_socket_that_nobody_has_asked_for_does_not_linger) {
+BOOST_AUTO_TEST_CASE(a_socket_that_nobody_has_asked_for_does_not_linger,
+                     *testing::guarantee("A.5")) {
   const testing::TcpPair tcp;
   {
     const Pair pair = pair_of(PairKind::stream);
@@ -435,7 +436,7 @@ BOOST_AUTO_TEST_CASE(a_socket_that_nobody_has_asked_for_does_not_linger) {
   BOOST_TEST(!tcp.lingers());
 }
 
-BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger) {
+BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger, *testing::guarantee("A.5")) {
   for (const std::size_t count : {1u, 2u, 5u}) {
     const testing::TcpPair tcp;
     {
@@ -515,7 +516,8 @@ BOOST_AUTO_TEST_CASE(a_full_socket_would_block) {
 }
 
 // Not as root: there are more descriptors in flight than the limit for open ones.
-BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_are_to_be_sent_later) {
+BOOST_AUTO_TEST_CASE(too_many_descriptors_in_flight_are_to_be_sent_later,
+                     *testing::guarantee("B.4")) {
   const Pair pair = pair_of(PairKind::packets);
   const Pair data = pair_of(PairKind::stream);
   const int status = in_copy([&] {

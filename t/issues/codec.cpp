@@ -380,7 +380,8 @@ void check_numbers(const std::vector<std::string>& good, const std::vector<std::
 
 }  // namespace
 
-BOOST_AUTO_TEST_CASE(a_number_that_an_integer_cannot_hold_is_bad_message) {
+BOOST_AUTO_TEST_CASE(a_number_that_an_integer_cannot_hold_is_bad_message,
+                     *testing::guarantee("A.4")) {
   check_numbers<int>({"2147483647", "-2147483648", "2147483647.5", "1.5"},
                      {"2147483648", "-2147483649", "2e22", "-2e22", "2147483648.0"});
   check_numbers<unsigned>({"4294967295", "0", "-0.5"}, {"4294967296", "-1", "-1.0"});
@@ -468,7 +469,7 @@ void check_limit() {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_document_that_takes_more_memory_than_its_limit_is_refused_on_either_side,
-                     *testing::guarantee("7.5")) {
+                     *testing::guarantee("7.5 A.4")) {
   check_limit<par::JsonIo>();
   check_limit<par::CborIo>();
   check_limit<par::MsgpackIo>();
@@ -493,7 +494,8 @@ BOOST_AUTO_TEST_CASE(a_message_whose_document_is_too_large_leaves_its_process_ru
   BOOST_TEST((counts == std::vector<int>{10, -1, 20}));
 }
 
-BOOST_AUTO_TEST_CASE(many_empty_parts_are_refused_before_a_document_is_made) {
+BOOST_AUTO_TEST_CASE(many_empty_parts_are_refused_before_a_document_is_made,
+                     *testing::guarantee("A.4")) {
   constexpr std::size_t parts = 100000;
   std::string text = "[[]";
   for (std::size_t i = 1; i < parts; ++i) text += ",[]";

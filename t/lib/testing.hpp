@@ -60,8 +60,8 @@ double time_scale();
 // case fails.
 std::uint32_t seed(std::uint32_t usual);
 
-// For a case that shows guarantees of evparallel(7), by their numbers there: *testing::guarantee("1.1 1.2"). The cases
-// of one number: --run_test=@1.1
+// For a case that shows guarantees of evparallel(7) or promises of evparallel_security(7), by their numbers there:
+// *testing::guarantee("1.1 A.2"). The cases of one number: --run_test=@1.1
 class guarantee : public boost::unit_test::decorator::base {
 public:
   explicit guarantee(std::string numbers) : numbers_(std::move(numbers)) {}

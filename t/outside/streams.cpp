@@ -412,7 +412,7 @@ BOOST_AUTO_TEST_CASE(a_child_waits_while_nobody_reads_its_output) {
   BOOST_TEST(lines == 20000);
 }
 
-BOOST_AUTO_TEST_CASE(an_orphan_that_holds_the_pipe_delays_nothing) {
+BOOST_AUTO_TEST_CASE(an_orphan_that_holds_the_pipe_delays_nothing, *testing::guarantee("A.6")) {
   par::Reactor loop;
   PipeEnds line;  // its end of file shows that the orphan is gone
   Strings lines;
