@@ -24,9 +24,32 @@ namespace evparallel::detail {
 namespace {
 
 constexpr std::int64_t period_ms = 200;
+// What is below an orphan is captured down to so many levels at a time.
+constexpr int most_levels = 64;
 
 ssize_t read_some(int fd, char* to, std::size_t size) noexcept {
   return retry_on_eintr([&] { return ::read(fd, to, size); });
+}
+
+// `task`: of a folder "PID/task/PID" in /proc.
+bool each_child_in(const char* task, EachChild each, void* argument) noexcept {
+  char path[64];
+  std::snprintf(path, sizeof path, "%s/children", task);
+  const int fd = open_file(path, O_RDONLY);
+  if (fd < 0) return false;
+  char text[1024];
+  pid_t pid = 0;
+  for (ssize_t size; (size = read_some(fd, text, sizeof text)) > 0;)
+    for (ssize_t i = 0; i < size; ++i) {
+      if (text[i] >= '0' && text[i] <= '9') {
+        pid = pid * 10 + (text[i] - '0');
+        continue;
+      }
+      if (pid > 0) each(argument, pid);
+      pid = 0;
+    }
+  ::close(fd);
+  return true;
 }
 
 // The parent in /proc/PID/stat; 0: there is no such process.  The name of the program stands before
@@ -50,23 +73,9 @@ pid_t parent_of(int proc, const char* pid) noexcept {
 
 // Only this process waits for its children, so none leaves the list while it is read.
 bool each_child_by_list(EachChild each, void* argument) noexcept {
-  char path[64];
-  std::snprintf(path, sizeof path, "/proc/self/task/%d/children", static_cast<int>(::getpid()));
-  const int fd = open_file(path, O_RDONLY);
-  if (fd < 0) return false;
-  char text[1024];
-  pid_t pid = 0;
-  for (ssize_t size; (size = read_some(fd, text, sizeof text)) > 0;)
-    for (ssize_t i = 0; i < size; ++i) {
-      if (text[i] >= '0' && text[i] <= '9') {
-        pid = pid * 10 + (text[i] - '0');
-        continue;
-      }
-      if (pid > 0) each(argument, pid);
-      pid = 0;
-    }
-  ::close(fd);
-  return true;
+  char task[48];
+  std::snprintf(task, sizeof task, "/proc/self/task/%d", static_cast<int>(::getpid()));
+  return each_child_in(task, each, argument);
 }
 
 bool each_child_by_parent(EachChild each, void* argument) noexcept {
@@ -97,10 +106,41 @@ void Orphans::scan_soon() noexcept {
   if (due_ == never) due_ = later(now_ns(), period_ms);
 }
 
+// What it has started is a child of this process by now.
 void Orphans::mark_ended(pid_t pid) noexcept {
   pid_t* const end = dying_ + dying_count_;
   pid_t* const found = std::find(dying_, end, pid);
   if (found != end) *found = dying_[--dying_count_];
+  due_ = 0;
+}
+
+// Makes a process and all that is below it members of the group: they do not run any more.  The
+// parent of a process is a member before the process is, so that it waits for none of its children,
+// and no number is reused: except that of a child for which nobody waits, which is why the parent is
+// looked at again once the child is a member.
+void Orphans::capture(pid_t pid, int levels) noexcept {
+  struct Parent {
+    Orphans* orphans;
+    pid_t pid;
+    int levels;
+    bool has(pid_t child) const noexcept {
+      char number[16];
+      std::snprintf(number, sizeof number, "/proc/%d", static_cast<int>(child));
+      return parent_of(AT_FDCWD, number) == pid;
+    }
+  } parent{this, pid, levels};
+  if (!group_.add(pid) || !listed_ || levels == 0) return;
+  char task[48];
+  const int number = static_cast<int>(pid);
+  std::snprintf(task, sizeof task, "/proc/%d/task/%d", number, number);
+  each_child_in(
+      task,
+      [](void* argument, pid_t child) {
+        const Parent& parent = *static_cast<Parent*>(argument);
+        if (parent.has(child)) parent.orphans->capture(child, parent.levels - 1);
+        if (!parent.has(child)) parent.orphans->group_.release(child);
+      },
+      &parent);
 }
 
 // Without /proc, or with the /proc of another namespace, a number may belong to any process.  So a
@@ -108,19 +148,27 @@ void Orphans::mark_ended(pid_t pid) noexcept {
 void Orphans::meet(void* self, pid_t pid) noexcept {
   Orphans& orphans = *static_cast<Orphans*>(self);
   if (orphans.children_->find_pid(pid) != no_child || !is_child_of_this_process(pid)) return;
+  if (orphans.group_.exists()) orphans.capture(pid, most_levels);
   if (!kill_process(pid, SIGKILL)) return;  // it has changed its ids and cannot be killed
   orphans.met_ = true;
   pid_t* const end = orphans.dying_ + orphans.dying_count_;
   if (std::find(orphans.dying_, end, pid) != end) return;
   if (orphans.dying_count_ < dying_most) orphans.dying_[orphans.dying_count_++] = pid;
   ++orphans.killed_;
+  orphans.met_new_ = true;
 }
 
 bool Orphans::look() noexcept {
   due_ = never;
-  met_ = false;
-  if (!each_child_by_list(meet, this)) each_child_by_parent(meet, this);
-  return met_;
+  met_ = met_new_ = false;
+  listed_ = each_child_by_list(meet, this);
+  if (!listed_) each_child_by_parent(meet, this);
+  if (met_new_ && ++scans_ >= scans_without_group) group_.make();
+  if (!met_) scans_ = 0;
+  if (!group_.exists()) return met_;
+  group_.kill();
+  if (met_ || !group_.remove()) due_ = later(now_ns(), period_ms);
+  return met_ || group_.exists();
 }
 
 void Orphans::scan_if_due(std::int64_t now) noexcept {

@@ -314,7 +314,9 @@ bool no_child_lives() noexcept {
 // All children and their orphans are dead already or are killed now.
 [[noreturn]] void end_with_all() noexcept {
   server->orphans.look();  // orphans that are here already need not wait for the last child
-  wait_for_ends(end_ms, [] { return no_child_lives() && !server->orphans.look(); });
+  const auto all_have_ended = [] { return no_child_lives() && !server->orphans.look(); };
+  do wait_for_ends(end_ms, all_have_ended);
+  while (server->orphans.has_group());
   ::_exit(0);
 }
 

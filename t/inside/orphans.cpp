@@ -6,21 +6,28 @@
 
 #include "system/fork.hpp"
 #include "shared/cancel_table.hpp"
+#include "snapshot/orphan_group.hpp"
 #include "snapshot/orphans.hpp"
 
 #include <evparallel/evparallel.hpp>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <set>
+#include <string>
 
 namespace par = evparallel;
 using namespace std::chrono_literals;
@@ -139,6 +146,74 @@ pid_t in_a_chain(int links) {
     }
     report_and_sleep(to);
   });
+}
+
+// ---- processes that never stay ----
+
+// A pipe with a name, which is at its end when no process has it open for writing.
+class Fifo {
+public:
+  Fifo() {
+    BOOST_REQUIRE(::mkdtemp(folder_) != nullptr);
+    BOOST_REQUIRE(::mkfifo(path().c_str(), 0600) == 0);
+    fd_ = ::open(path().c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    BOOST_REQUIRE(fd_ >= 0);
+  }
+  Fifo(const Fifo&) = delete;
+  Fifo& operator=(const Fifo&) = delete;
+  ~Fifo() {
+    ::close(fd_);
+    ::unlink(path().c_str());
+    ::rmdir(folder_);
+  }
+  std::string path() const { return std::string(folder_) + "/fifo"; }
+  // True once what writers have written was read, and none is left.
+  bool at_end() {
+    char bytes[64];
+    const ssize_t size = ::read(fd_, bytes, sizeof bytes);
+    if (size > 0) written_ = true;
+    return written_ && size == 0;
+  }
+
+private:
+  char folder_[32] = "/tmp/evparallel-orphans-XXXXXX";
+  int fd_ = -1;
+  bool written_ = false;
+};
+
+struct Bomb {
+  char fifo[64];
+  std::atomic<bool> over{false};  // at the end of the case, whatever it has shown
+};
+Bomb* bomb = nullptr;
+
+// What each process does when it has forked another one.
+enum class After { end, go_on };
+
+// Each process has a session of its own. A user that has no other processes has at most 150 of them.
+template <After after>
+pid_t explode(int) {
+  const int fifo = ::open(bomb->fifo, O_WRONLY | O_CLOEXEC);
+  const rlimit most{150, 150};
+  constexpr uid_t user = 64321;
+  if (fifo < 0 || ::write(fifo, "x", 1) != 1 || ::setrlimit(RLIMIT_NPROC, &most) != 0 ||
+      ::setresuid(user, user, user) != 0)
+    return -1;
+  for (int i = 0; i < 16; ++i) {
+    if (::fork() != 0) continue;
+    while (!bomb->over) {
+      ::setsid();
+      if (::fork() > 0 && after == After::end) break;
+    }
+    ::_exit(0);
+  }
+  return ::getpid();
+}
+
+// Whether the kernel lets this process make a group for orphans.
+bool groups_can_be_made() {
+  par::OrphanGroup group{};
+  return group.make() && group.remove();
 }
 
 // ---- a program that uses such children ----
@@ -397,6 +472,76 @@ BOOST_AUTO_TEST_CASE(no_orphan_is_left_at_the_end_of_the_program) {
     for (const pid_t pid : parent.reported) BOOST_TEST(Program::gone(pid));
   }
 }
+
+// ---- a group ----
+
+BOOST_AUTO_TEST_CASE(a_group_ends_its_members_and_what_they_have_forked) {
+  par::OrphanGroup group{};
+  if (!group.make()) return testing::skip("no control group can be made here");
+  BOOST_TEST(group.exists());
+  int ends[2];
+  BOOST_REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const pid_t first = ::fork();
+  if (first == 0) {
+    char byte;
+    if (::read(ends[0], &byte, 1) != 1) ::_exit(1);
+    sleep_for_ever();
+  }
+  BOOST_TEST(group.add(first));
+  BOOST_TEST(!group.remove());
+  BOOST_TEST(group.make());  // it is there already
+  group.kill();
+  int status = 0;
+  BOOST_TEST(::waitpid(first, &status, 0) == first);
+  BOOST_TEST((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+  BOOST_TEST(!group.add(first));
+  BOOST_TEST(testing::eventually([&] { return group.remove(); }));
+  BOOST_TEST(!group.exists());
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+// A kill came too late for most of them, and the others filled the gaps.
+BOOST_AUTO_TEST_CASE(orphans_that_fork_without_end_do_not_outlive_their_child,
+                     *testing::guarantee("5.4")) {
+  if (!groups_can_be_made()) return testing::skip("no control group can be made here");
+  testing::allow_descriptors(1);
+  for (pid_t (*const task)(int) : {explode<After::end>, explode<After::go_on>}) {
+    Fifo fifo;
+    bomb = &testing::shared<Bomb>();
+    std::strcpy(bomb->fifo, fifo.path().c_str());
+    Program program;
+    auto f = program.start(task);
+    program.ask(f);
+    f = {};
+    BOOST_TEST(program.until([&] { return fifo.at_end(); }));
+    bomb->over = true;
+    BOOST_TEST(program.snapshot()->alive());
+    program.end();
+  }
+}
+
+BOOST_AUTO_TEST_CASE(orphans_that_fork_without_end_do_not_outlive_the_program,
+                     *testing::guarantee("5.4")) {
+  if (!groups_can_be_made()) return testing::skip("no control group can be made here");
+  for (pid_t (*const task)(int) : {explode<After::end>, explode<After::go_on>}) {
+    Fifo fifo;
+    bomb = &testing::shared<Bomb>();
+    std::strcpy(bomb->fifo, fifo.path().c_str());
+    ForkedProgram parent([task](Program& program, auto report) {
+      auto f = program.start(task);
+      const pid_t child = program.ask(f);
+      report(child, program.snapshot()->pid());
+    });
+    parent.kill();
+    BOOST_TEST(testing::eventually([&] { return fifo.at_end(); }));
+    bomb->over = true;
+    for (const pid_t pid : parent.reported) BOOST_TEST(Program::gone(pid));
+  }
+  BOOST_TEST(groups_can_be_made());
+}
+
+// ---- a tracer ----
 
 // For the parent a process is not gone before its tracer has waited for it.
 BOOST_AUTO_TEST_CASE(a_child_that_ends_slowly_keeps_no_orphan_alive) {
