@@ -35,7 +35,7 @@ check() {
 
 # Independent jobs run on all CPUs:
 #   queue COMMAND...    sets $queued, the number of the job; nothing runs yet
-#   run_queue           runs all queued jobs, and returns when the last one has ended
+#   run_queue           runs all queued jobs that have not run, and returns when the last one has ended
 #   checked TEXT JOB    as check, for a job that has ended
 #   status_of JOB, said_by JOB: its exit status, and the file with its output
 queued=0
@@ -45,7 +45,7 @@ queue() {
 }
 
 run_queue() {
-	for job in "$tmp"/job.*; do case $job in *.said | *.status) ;; *) echo "$job" ;; esac; done |
+	for job in "$tmp"/job.*; do case $job in *.said | *.status) ;; *) test -e "$job.status" || echo "$job" ;; esac; done |
 		xargs -P "$(nproc)" -n 1 sh -c 'sh "$0" >"$0.said" 2>&1; echo $? >"$0.status"'
 }
 
