@@ -299,7 +299,7 @@ BOOST_AUTO_TEST_CASE(nested_grandchild, *testing::guarantee("1.2")) {
 
 namespace {
 
-constexpr std::size_t sample_size = 120;
+constexpr std::size_t sample_size = 60;
 
 // The same cells each time, from the whole matrix.
 std::vector<Cell> sample() {
