@@ -35,6 +35,12 @@ struct JsonIo;
 template <class T>
 struct PackedIo;
 
+// Binary JSON; defined in binary_io.hpp.
+template <class T>
+struct CborIo;
+template <class T>
+struct MsgpackIo;
+
 namespace detail {
 
 template <class T, class = void>
@@ -138,6 +144,26 @@ struct RawIo : detail::RawMemory<T> {
   static_assert(!detail::is_view<T>,
                 "evparallel: a pointer means nothing in another process; send the value");
 };
+
+namespace detail {
+
+template <class T>
+constexpr bool is_plain_value = std::is_arithmetic_v<T> || std::is_same_v<T, std::string>;
+template <class T, class A>
+constexpr bool is_plain_value<std::vector<T, A>> = is_plain_value<T>;
+
+// Whether a message of this codec may come with descriptors.  A codec of the program may take some
+// for any type, and so may the conversion to and from JSON of its own types.
+template <class T, class Codec>
+constexpr bool takes_descriptors =
+    !std::is_base_of_v<RawIo<T>, Codec> &&
+    !(is_plain_value<T> &&
+      (std::is_base_of_v<JsonIo<T>, Codec> || std::is_base_of_v<CborIo<T>, Codec> ||
+       std::is_base_of_v<MsgpackIo<T>, Codec> || std::is_base_of_v<PackedIo<T>, Codec>));
+template <class Codec>
+constexpr bool takes_descriptors<void, Codec> = false;
+
+}  // namespace detail
 
 template <>
 struct RawIo<bool> {

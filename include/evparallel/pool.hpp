@@ -159,8 +159,10 @@ struct PoolFunction {
 
   static constexpr auto codecs() noexcept { return Type::codecs(); }
   static Task task(const F& f) {
-    return make_task(
-        f, &pool_entry<F, typename S::Inc, typename Type::IncCodec, typename Type::ArgumentsCodec>);
+    using Inc = typename S::Inc;
+    using IncCodec = typename Type::IncCodec;
+    return make_task(f, &pool_entry<F, Inc, IncCodec, typename Type::ArgumentsCodec>,
+                     takes_descriptors<Inc, IncCodec>);
   }
 };
 

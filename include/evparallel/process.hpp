@@ -133,7 +133,7 @@ template <class IncIo = DefaultIo, class OutIo = DefaultIo, class F>
     entry = &detail::CoroutineEntry<Result>::template converse<F, OutCodec, IncCodec, Out, Inc>;
   else
     entry = &detail::process_entry<F, OutCodec, IncCodec, Out, Inc>;
-  detail::Task task = detail::make_task(f, entry);
+  detail::Task task = detail::make_task(f, entry, detail::takes_descriptors<Inc, IncCodec>);
   return Process<Inc, Out>(detail::start_process(reactor, task, options),
                            detail::pipe_codecs<Inc, Out, IncCodec, OutCodec>);
 }

@@ -60,7 +60,7 @@ struct RemoteFunction {
       entry = &run_later_entry<F, Inc, IncCodec, Args>;
     else
       entry = &run_entry<F, Inc, IncCodec, Args>;
-    return make_task(f, entry, S::replies_later);
+    return make_task(f, entry, takes_descriptors<Inc, IncCodec>, S::replies_later);
   }
 };
 

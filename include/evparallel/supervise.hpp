@@ -180,7 +180,7 @@ template <class F>
 [[nodiscard]] Supervisor supervise(Reactor& reactor, F f, unsigned n,
                                    const SuperviseOptions& options = {}) {
   return Supervisor(detail::start_supervisor(
-      reactor, detail::make_task(f, &detail::service_entry<F>), n, options));
+      reactor, detail::make_task(f, &detail::service_entry<F>, false), n, options));
 }
 
 }  // namespace evparallel

@@ -57,13 +57,17 @@ struct Task {
   FunctionList functions{};
   std::string callable{};
   bool replies_later = false;
+  // Whether what its child sends may come with descriptors.  If not, the kernel delivers none, if it
+  // has SO_PASSRIGHTS.
+  bool takes_descriptors = true;
 };
 
 template <class F>
-Task make_task(const F& f, Task::Entry entry, bool replies_later = false) {
+Task make_task(const F& f, Task::Entry entry, bool takes_descriptors = true,
+               bool replies_later = false) {
   Writer callable;
   CallableCodec<F>::serialize(callable, f);
-  Task task{entry, {}, std::move(callable.bytes()), replies_later};
+  Task task{entry, {}, std::move(callable.bytes()), replies_later, takes_descriptors};
   CallableCodec<F>::functions(f, task.functions);
   return task;
 }

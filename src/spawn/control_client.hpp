@@ -19,7 +19,9 @@ Request request_of(RequestKind, std::uint64_t id = no_spawn, std::uint32_t slot 
 class ControlClient {
 public:
   ControlClient() noexcept = default;
-  explicit ControlClient(OwnedFd control) noexcept : control_(std::move(control)) {}
+  explicit ControlClient(OwnedFd control) noexcept : control_(std::move(control)) {
+    refuse_descriptors(control_.get());  // no report has some
+  }
 
   int fd() const noexcept { return control_.get(); }
   explicit operator bool() const noexcept { return static_cast<bool>(control_); }

@@ -152,6 +152,7 @@ SnapshotProcess::SpawnTicket SnapshotProcess::spawn(const std::shared_ptr<Loop>&
   if (const int error = spare ? 0 : make_pair(PairKind::stream, ours, theirs))
     throw system_error(Errc::spawn_failed,
                        "spawn failed: the socket pair for a child could not be created", error);
+  if (!task.takes_descriptors) refuse_descriptors(ours.get());
   const std::uint64_t number = shared_->next_spawn++;
   const std::uint64_t id = spare ? spare->id : number;
   if (spare)

@@ -309,6 +309,14 @@ pid_t maker_of_pair(int fd) noexcept {
   return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &maker, &size) == 0 ? maker.pid : -1;
 }
 
+void refuse_descriptors(int fd) noexcept {
+#ifndef SO_PASSRIGHTS
+  constexpr int SO_PASSRIGHTS = 83;
+#endif
+  const int off = 0;
+  ::setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off);
+}
+
 bool has_hung_up(int fd) noexcept {
   pollfd what{fd, 0, 0};
   return wait_for(&what, 1, 0) == 1 && (what.revents & POLLHUP);

@@ -104,6 +104,10 @@ bool is_packet_socket(int fd) noexcept;
 // The process that has made the pair, as the kernel knows it; 0: it has no number here.
 pid_t maker_of_pair(int fd) noexcept;
 
+// From now on the other end cannot send descriptors (EPERM), if the kernel has SO_PASSRIGHTS: Linux
+// 6.16.
+void refuse_descriptors(int fd) noexcept;
+
 // True if the other end is gone, even if there are bytes left to read.
 bool has_hung_up(int fd) noexcept;
 

@@ -113,6 +113,40 @@ int claim_time(std::int64_t ns) {
   return 0;
 }
 
+// Sends its standard error past the library, with a byte that belongs to no frame.  Returns an errno, or 0.
+int send_a_descriptor(int) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  char byte = 0;
+  iovec vector{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int along = STDERR_FILENO;
+  std::memcpy(CMSG_DATA(header), &along, sizeof along);
+  for (const auto& [fd, target] : testing::descriptors_of(::getpid()))
+    if (fd > STDERR_FILENO && socket_type_of(fd) == SOCK_STREAM)
+      return ::sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
+  return -1;
+}
+
+// Whether the kernel lets a socket refuse descriptors: since Linux 6.16.
+bool sockets_may_refuse_descriptors() {
+  constexpr int so_passrights = 83;
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return false;
+  const int off = 0;
+  const bool may = ::setsockopt(pair[0], SOL_SOCKET, so_passrights, &off, sizeof off) == 0;
+  ::close(pair[0]);
+  ::close(pair[1]);
+  return may;
+}
+
 void reset() {
   new (shared) Shared;
 }
@@ -287,3 +321,66 @@ BOOST_AUTO_TEST_CASE(a_child_that_claims_to_have_spent_all_time_is_not_believed,
     BOOST_TEST((pool.stats().run.p99 <= 2h));
   }
 }
+
+// ---- descriptors ----
+
+BOOST_AUTO_TEST_CASE(a_child_cannot_send_descriptors_if_its_codec_takes_none,
+                     *testing::guarantee("A.5")) {
+  if (!sockets_may_refuse_descriptors()) return testing::skip("no SO_PASSRIGHTS before Linux 6.16");
+  {
+    par::SnapshotOptions with_spares;
+    with_spares.spares = 1;
+    par::Snapshot other(with_spares);
+    for (par::Snapshot* const snapshot : {&par::default_snapshot(), &other}) {
+      par::Reactor loop;
+      par::PoolOptions options;
+      options.workers = 1;
+      options.child.snapshot = snapshot;
+      auto f = par::run(loop, send_a_descriptor, options.child);
+      BOOST_TEST(f.wait(0).value() == EPERM);
+      BOOST_TEST(f.wait(0).value() == EPERM);
+      auto pool = par::pool(loop, send_a_descriptor, options);
+      BOOST_TEST(pool.wait(0).value() == EPERM);
+      int received = 0;
+      auto p = par::process(
+          loop, [](par::Pipe<int, int> pipe) { pipe.send(send_a_descriptor(0)); }, options.child);
+      p.on_message([&](int error) {
+        received = error;
+        p.close();
+      });
+      loop.run();
+      BOOST_TEST(received == EPERM);
+    }
+  }
+  testing::close_abandoned();
+}
+
+namespace {
+
+struct Own {
+  int value = 0;
+};
+
+template <class T>
+struct OwnIo {
+  static void put(par::Writer& out, const T&) { out.write("", 0); }
+  static T get(par::Reader&) { return {}; }
+};
+
+}  // namespace
+
+namespace evparallel::detail {
+
+static_assert(!takes_descriptors<int, Io<int>>);
+static_assert(!takes_descriptors<void, Io<int>>);
+static_assert(!takes_descriptors<std::string, CborIo<std::string>>);
+static_assert(
+    !takes_descriptors<std::vector<std::vector<double>>, Io<std::vector<std::vector<double>>>>);
+static_assert(!takes_descriptors<Own, RawIo<Own>>);
+static_assert(!takes_descriptors<int, PackedIo<int>>);
+static_assert(takes_descriptors<Fd, Io<Fd>>);
+static_assert(takes_descriptors<std::vector<Fd>, Io<std::vector<Fd>>>);
+static_assert(takes_descriptors<int, OwnIo<int>>);
+static_assert(takes_descriptors<SharedBytes, Io<SharedBytes>>);
+
+}  // namespace evparallel::detail

@@ -436,6 +436,18 @@ BOOST_AUTO_TEST_CASE(a_socket_that_nobody_has_asked_for_does_not_linger,
   BOOST_TEST(!tcp.lingers());
 }
 
+BOOST_AUTO_TEST_CASE(a_socket_may_refuse_descriptors, *testing::guarantee("A.5")) {
+  for (const PairKind kind : {PairKind::stream, PairKind::packets}) {
+    const Pair pair = pair_of(kind);
+    refuse_descriptors(pair.other.get());
+    const IoResult sent = send_packet(pair.one.get(), "x", 1, STDERR_FILENO);
+    if (sent == IoResult::done) return testing::skip("no SO_PASSRIGHTS before Linux 6.16");
+    BOOST_TEST(errno == EPERM);
+    BOOST_TEST((send_packet(pair.one.get(), "x", 1, -1) == IoResult::done));
+    BOOST_TEST((send_packet(pair.other.get(), "x", 1, STDERR_FILENO) == IoResult::done));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger, *testing::guarantee("A.5")) {
   for (const std::size_t count : {1u, 2u, 5u}) {
     const testing::TcpPair tcp;
