@@ -1725,6 +1725,7 @@ BOOST_AUTO_TEST_CASE(a_child_that_acknowledges_nothing_gets_no_further_slot,
   // The slots are free again when it has ended.
   kid.order(leave, 0);
   BOOST_TEST(far.next().id == kid.id);
+  BOOST_TEST(other.ask(nested_exit, 0) == 0);
   BOOST_TEST(other.ask(nested_spawn) > 0);
 }
 
