@@ -119,8 +119,7 @@ std::optional<T> through_document(const std::string& text) {
   try {
     return detail::value_of_json<T>(text, SIZE_MAX);
   } catch (const Error&) {
-  } catch (const json::exception&) {
-  }
+  } catch (const json::exception&) {}
   return std::nullopt;
 }
 
@@ -133,13 +132,15 @@ void check_range(const std::string& text, const std::optional<T>& value) {
     if (!(number > -1e19 && number < 2e19)) REQUIRE(!value);
   } else if (document.is_number_unsigned()) {
     const auto number = document.get<std::uint64_t>();
-    REQUIRE(value.has_value() == (number <= static_cast<std::uint64_t>(std::numeric_limits<T>::max())));
+    REQUIRE(value.has_value() ==
+            (number <= static_cast<std::uint64_t>(std::numeric_limits<T>::max())));
     if (value) REQUIRE(static_cast<std::uint64_t>(*value) == number);
   } else if (document.is_number_integer()) {
     const auto number = document.get<std::int64_t>();
     const bool minus_zero = number == 0;  // also of an unsigned type
     REQUIRE(value.has_value() ==
-            (minus_zero || (std::is_signed_v<T> && number >= static_cast<std::int64_t>(std::numeric_limits<T>::min()))));
+            (minus_zero || (std::is_signed_v<T> &&
+                            number >= static_cast<std::int64_t>(std::numeric_limits<T>::min()))));
     if (value) REQUIRE(static_cast<std::int64_t>(*value) == number);
   }
 }
@@ -164,8 +165,8 @@ int memory_file(bool sealed) {
   REQUIRE(fd >= 0);
   REQUIRE(::write(fd, "shared", 6) == 6);
   if (sealed)
-    REQUIRE(::fcntl(fd, F_ADD_SEALS,
-                    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0);
+    REQUIRE(::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) ==
+            0);
   return fd;
 }
 
@@ -202,14 +203,16 @@ void read_binary_document(unsigned type, Message& message) {
   switch (type % 10) {
     case 0: return void(read_and_write<Codec<int>, int>(message, Through::document));
     case 1: return void(read_and_write<Codec<double>, double>(message, Through::document));
-    case 2: return void(read_and_write<Codec<std::string>, std::string>(message, Through::document));
+    case 2:
+      return void(read_and_write<Codec<std::string>, std::string>(message, Through::document));
     case 3: return void(read_and_write<Codec<Numbers>, Numbers>(message, Through::document));
     case 4: return void(read_and_write<Codec<Table>, Table>(message, Through::document));
     case 5: return void(read_and_write<Codec<Mixed>, Mixed>(message, Through::document));
     case 6: return void(read_and_write<Codec<Job>, Job>(message, Through::document));
     case 7: return void(read_and_write<Codec<json>, json>(message, Through::document));
     case 8: return void(read_and_write<Codec<Either>, Either>(message, Through::document));
-    case 9: return void(read_and_write<Codec<std::uint64_t>, std::uint64_t>(message, Through::document));
+    case 9:
+      return void(read_and_write<Codec<std::uint64_t>, std::uint64_t>(message, Through::document));
   }
 }
 
@@ -278,7 +281,8 @@ void read_raw_type(unsigned type, Message& message) {
 
 void read_with_files(unsigned type, unsigned kinds, Message& message) {
   switch (type % 5) {
-    case 0: return read_with_descriptors<PackedIo<std::vector<Fd>>, std::vector<Fd>>(message, kinds);
+    case 0:
+      return read_with_descriptors<PackedIo<std::vector<Fd>>, std::vector<Fd>>(message, kinds);
     case 1: return read_with_descriptors<PackedIo<SharedBytes>, SharedBytes>(message, kinds);
     case 2: return read_with_descriptors<JsonIo<std::vector<Fd>>, std::vector<Fd>>(message, kinds);
     case 3: return read_with_descriptors<CborIo<SharedBytes>, SharedBytes>(message, kinds);

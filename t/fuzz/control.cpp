@@ -79,9 +79,7 @@ private:
         REQUIRE(added);
         return;
       }
-      case ReportKind::failed:
-        REQUIRE(report.code != 0);
-        return answer(report.id);
+      case ReportKind::failed: REQUIRE(report.code != 0); return answer(report.id);
       case ReportKind::exited: {
         const auto found = children_.find(report.slot);
         REQUIRE(found != children_.end());

@@ -27,8 +27,8 @@ struct Expected {
 
 struct Reading {
   std::vector<Expected> frames;
-  bool bad = false;     // the stream makes no sense behind them
-  std::size_t end = 0;  // of the last frame
+  bool bad = false;                        // the stream makes no sense behind them
+  std::size_t end = 0;                     // of the last frame
   std::optional<std::uint64_t> under_way;  // the header of a further frame is complete
 };
 
@@ -84,8 +84,7 @@ void compare(const Frame& frame, const Expected& expected) {
   REQUIRE(frame.kind == expected.kind);
   REQUIRE(frame.id == expected.id);
   REQUIRE(frame.attached == expected.attached);
-  REQUIRE(frame.skipped ==
-          (expected.skipped ? Frame::Skipped::too_large : Frame::Skipped::no));
+  REQUIRE(frame.skipped == (expected.skipped ? Frame::Skipped::too_large : Frame::Skipped::no));
   REQUIRE(frame.body == expected.body);
   REQUIRE(!frame.whole || *frame.whole == expected.body);
 }

@@ -31,8 +31,8 @@ void on_malloc(const volatile void*, std::size_t size) {
 
 void on_free(const volatile void* block) {
   if (!counting || !block) return;
-  live -= static_cast<std::ptrdiff_t>(
-      __sanitizer_get_allocated_size(const_cast<const void*>(block)));
+  live -=
+      static_cast<std::ptrdiff_t>(__sanitizer_get_allocated_size(const_cast<const void*>(block)));
 }
 
 bool install_hooks() {

@@ -57,5 +57,4 @@ std::size_t open_descriptors();
 
 }  // namespace fuzzing
 
-#define REQUIRE(condition) \
-  ((condition) ? void() : ::fuzzing::fail(__FILE__, __LINE__, #condition))
+#define REQUIRE(condition) ((condition) ? void() : ::fuzzing::fail(__FILE__, __LINE__, #condition))

@@ -160,16 +160,14 @@ private:
 std::unique_ptr<Program> program(unsigned kind, Reactor& loop, const Options& options) {
   switch (kind % 7) {
     case 0:
-      return calls(run<RawIo>(loop, add, options),
-                   [](auto& f, auto take) { return f(7, take); });
+      return calls(run<RawIo>(loop, add, options), [](auto& f, auto take) { return f(7, take); });
     case 1:
       return calls(run(loop, shout, options), [](auto& f, auto take) { return f("so", take); });
     case 2:
       return calls(run<PackedIo>(loop, files, options),
                    [](auto& f, auto take) { return f(2, take); });
     case 3:
-      return calls(run<RawIo>(loop, later, options),
-                   [](auto& f, auto take) { return f(7, take); });
+      return calls(run<RawIo>(loop, later, options), [](auto& f, auto take) { return f(7, take); });
     case 4:
     case 5: {
       PoolOptions pool_options;

@@ -37,8 +37,7 @@ using Function = std::string (*)(const std::string&);
 constexpr std::size_t max_message = 1024;
 
 void append_frame(std::string& stream, FrameKind kind, std::uint64_t id, std::string_view body) {
-  const std::uint64_t word =
-      body.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48;
+  const std::uint64_t word = body.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48;
   stream.append(reinterpret_cast<const char*>(&word), sizeof word);
   stream.append(reinterpret_cast<const char*>(&id), sizeof id);
   stream.append(body);
@@ -55,8 +54,9 @@ std::string task_body() {
   head.max_decoded = 64 * 1024;
   head.deadline = no_deadline;
   Writer out;
-  write_task_frame(out, head, "",
-                   task.callable + std::string(reinterpret_cast<const char*>(&limits), sizeof limits));
+  write_task_frame(
+      out, head, "",
+      task.callable + std::string(reinterpret_cast<const char*>(&limits), sizeof limits));
   return std::string(out.written());
 }
 
@@ -118,7 +118,8 @@ Stream cut(std::string_view bytes) {
   reader.feed(bytes);
   try {
     Frame frame;
-    while (reader.next(frame)) stream.frames.push_back({frame.kind, frame.id, std::string(frame.body)});
+    while (reader.next(frame))
+      stream.frames.push_back({frame.kind, frame.id, std::string(frame.body)});
   } catch (const Error&) {
     stream.is_bad = true;
   }
@@ -281,8 +282,7 @@ void play_parent(Script script) {
   MapHandle handle = pool->map(
       std::vector<std::string>(count, "item"),
       [&](std::size_t index, Result<std::string> result) { results.take(index, result); },
-      [&](const MapSummary& summary) { results.finish(summary); },
-      std::move(map_options));
+      [&](const MapSummary& summary) { results.finish(summary); }, std::move(map_options));
   const std::size_t steps = script.remaining();
   bool paused = false;
   while (!script.empty()) {

@@ -46,5 +46,4 @@ void reset_processes();
 // they are, as at such an end; the mappings that it has made are gone.
 void run_as_process(const std::function<void()>& f);
 
-
 }  // namespace fuzzing

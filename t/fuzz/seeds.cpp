@@ -56,7 +56,8 @@ std::string counted(const std::string& text) {
   return bytes({static_cast<int>(text.size())}) + text;
 }
 
-std::string frame(FrameKind kind, std::uint64_t id, const std::string& body, unsigned attached = 0) {
+std::string frame(FrameKind kind, std::uint64_t id, const std::string& body,
+                  unsigned attached = 0) {
   return raw(body.size() | std::uint64_t{static_cast<std::uint8_t>(kind)} << 48 |
              std::uint64_t{attached} << 56) +
          raw(id) + body;
@@ -82,7 +83,8 @@ void write_frames() {
   const std::string calls = call + frame(FrameKind::call, 2, "") + frame(FrameKind::ping, 3, "");
   const std::string end = frame(FrameKind::end, 0, "");
   const std::string any_size = bytes({255, 7, 0, 0});
-  write("frame", "calls", any_size + frame(FrameKind::task, 0, std::string(104, '\0')) + calls + end);
+  write("frame", "calls",
+        any_size + frame(FrameKind::task, 0, std::string(104, '\0')) + calls + end);
   write("frame", "answers",
         any_size + frame(FrameKind::value, 1, "7") +
             frame(FrameKind::error, 2, error_body(Error(Errc::remote_exception, "no"))) + end);
@@ -90,7 +92,9 @@ void write_frames() {
   write("frame", "body_above_the_limit", bytes({2, 7, 0, 0}) + calls + end);
   write("frame", "error_above_the_limit",
         bytes({2, 7, 0, 0}) + frame(FrameKind::error, 1, std::string(200, 'e')) + end);
-  write("frame", "long_body", bytes({255, 7, 0, 255}) + frame(FrameKind::value, 1, std::string(300000, 'x')).substr(0, 80));
+  write(
+      "frame", "long_body",
+      bytes({255, 7, 0, 255}) + frame(FrameKind::value, 1, std::string(300000, 'x')).substr(0, 80));
   write("frame", "long_body_above_the_limit",
         bytes({20, 7, 0, 254}) + frame(FrameKind::value, 1, std::string(90000, 'x')).substr(0, 80));
   write("frame", "unknown_kind", any_size + call + frame(static_cast<FrameKind>(99), 1, "?"));
@@ -126,7 +130,11 @@ void write_tasks() {
     return std::string(out.written());
   };
   write("task_frame", "bound_arguments", body("", bound));
-  write("task_frame", "environment", body(std::string("name\0/tmp\0" "0,1\0A=b\0", 18), bound));
+  write("task_frame", "environment",
+        body(std::string("name\0/tmp\0"
+                         "0,1\0A=b\0",
+                         18),
+             bound));
   detail::StartHead start;
   start.start_size = bound.size();
   write("task_frame", "start", body("", raw(start) + bound + bound));
@@ -164,7 +172,8 @@ void write_texts() {
   write("codecs", "json_number_out_of_range", head(0, 3) + "2e22");
   write("codecs", "json_largest_number", head(0, 4) + "18446744073709551615");
   write("codecs", "json_fraction", head(0, 6) + "-0.1e-7");
-  write("codecs", "json_text", head(0, 8) + encoded<JsonIo<std::string>>(std::string("a\n\"\u00e4\"")));
+  write("codecs", "json_text",
+        head(0, 8) + encoded<JsonIo<std::string>>(std::string("a\n\"\u00e4\"")));
   write("codecs", "json_numbers", head(0, 9) + encoded<JsonIo<Numbers>>(Numbers{1, -2, 3}));
   write("codecs", "json_rows", head(0, 10) + "[[1,2.5],[],[1e300]]");
   write("codecs", "json_texts", head(0, 11) + R"(["a","\u00e4\ud83d\ude00",""])");
@@ -196,12 +205,10 @@ void write_binaries() {
   write("codecs", "packed_mixed", head(3, 4) + encoded<PackedIo<Mixed>>(mixed));
   write("codecs", "packed_either", head(3, 5) + encoded<PackedIo<Either>>(Either(Numbers{1})));
   write("codecs", "packed_struct", head(3, 6) + encoded<PackedIo<Job>>(Job{}));
-  write("codecs", "packed_texts",
-        head(3, 8) + encoded<PackedIo<Texts>>(Texts{"one", "", "three"}));
+  write("codecs", "packed_texts", head(3, 8) + encoded<PackedIo<Texts>>(Texts{"one", "", "three"}));
   using RawTuple = std::tuple<int, std::string, std::vector<std::int64_t>>;
   write("codecs", "raw_tuple", head(4, 5) + encoded<RawIo<RawTuple>>(RawTuple{1, "text", {2}}));
-  write("codecs", "raw_texts",
-        head(4, 4) + encoded<RawIo<Texts>>(Texts{"one", "", "three"}));
+  write("codecs", "raw_texts", head(4, 4) + encoded<RawIo<Texts>>(Texts{"one", "", "three"}));
   // A count, and the index of each descriptor.
   write("codecs", "two_files", head(5, 0, 5) + encoded<PackedIo<Indices>>(Indices{0, 1}));
   write("codecs", "shared_bytes", head(5, 1, 2) + raw(std::uint32_t{0}));
@@ -228,17 +235,22 @@ void write_requests() {
   const std::string read = bytes({8, 0});
   const std::string time_passes = bytes({9, 10});
   const std::string child_ends = bytes({6, 0, 0});
-  write("control", "children_that_end", spawn() + spawn() + read + child_ends + child_ends + read + spawn() + read);
+  write("control", "children_that_end",
+        spawn() + spawn() + read + child_ends + child_ends + read + spawn() + read);
   write("control", "signals",
-        spawn() + about_child(RequestKind::kill, 1, 15) + about_child(RequestKind::kill, 1, 9) + read);
+        spawn() + about_child(RequestKind::kill, 1, 15) + about_child(RequestKind::kill, 1, 9) +
+            read);
   write("control", "clocks",
         spawn() + about_child(RequestKind::terminate, 1, 0) + time_passes + time_passes + read);
   write("control", "call_that_hangs",
         spawn() + bytes({7, 0, 3, 0}) + raw(std::int64_t{1}) + bytes({0, 1}) +
-            about_child(RequestKind::kill_if_still_running, 1, 0) + time_passes + time_passes + read);
+            about_child(RequestKind::kill_if_still_running, 1, 0) + time_passes + time_passes +
+            read);
   write("control", "start_that_hangs",
-        spawn() + about_child(RequestKind::kill_if_not_started, 1, 0) + time_passes + time_passes + read);
-  write("control", "streams", bytes({1, 0}) + raw(std::uint32_t{7}) + bytes({0}) + read + child_ends + read);
+        spawn() + about_child(RequestKind::kill_if_not_started, 1, 0) + time_passes + time_passes +
+            read);
+  write("control", "streams",
+        bytes({1, 0}) + raw(std::uint32_t{7}) + bytes({0}) + read + child_ends + read);
   write("control", "lost_streams", bytes({2, 0}) + raw(std::uint32_t{7}) + bytes({0, 1}) + read);
   write("control", "no_fork", bytes({10, 1}) + spawn() + read);
   write("control", "further_reactor",
@@ -246,8 +258,11 @@ void write_requests() {
             about_child(RequestKind::leave, 1, 0) + bytes({11, 1}));
   write("control", "strange_socket", bytes({12, 0, 12, 1, 14, 2, 255, 1, 0}) + spawn() + read);
   write("control", "short_packet", spawn() + bytes({5, 0, 0, 0}) + counted("short") + read);
+  write("control", "long_packet",
+        spawn() + bytes({5, 0, 0, 0}) + counted(std::string(81, 1)) + read);
   write("control", "stop", spawn() + about_child(RequestKind::stop, 0, 0) + child_ends + read);
-  write("control", "replica", bytes({3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1}) + spawn() + read);
+  write("control", "replica",
+        bytes({3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1}) + spawn() + read);
 }
 
 // An order of the world of a parent, behind the byte that says whose turn it is.
@@ -271,39 +286,53 @@ void write_parents() {
   put("answers", 0, 64, child_runs + answer(number) + call + answer(number) + child_exits);
   put("text", 1, 64, child_runs + answer("\"so!\""));
   put("error", 1, 64, child_runs + world(bytes({7, 0, 0, 0, 6}) + counted("text") + bytes({2, 0})));
-  put("crash", 0, 64 + 4, child_runs + world(bytes({12, 0, 3, 0}) + raw(std::int64_t{1}) + bytes({0, 1})) +
-      world(bytes({13, 0, 11, 1}) + raw(std::uint64_t{0}) + bytes({3, 1, 16, 0, 1, 32, 0, 1, 48, 0, 1})) + child_crashes);
+  put("crash", 0, 64 + 4,
+      child_runs + world(bytes({12, 0, 3, 0}) + raw(std::int64_t{1}) + bytes({0, 1})) +
+          world(bytes({13, 0, 11, 1}) + raw(std::uint64_t{0}) +
+                bytes({3, 1, 16, 0, 1, 32, 0, 1, 48, 0, 1})) +
+          child_crashes);
   put("crash_before_the_call", 0, 64 + 3, child_runs + child_crashes + child_runs + answer(number));
-  put("captured", 0, 64 + 8, child_runs + world(bytes({14, 0, 0}) + counted("line\nand a half")) +
-      answer(number) + child_exits);
+  put("captured", 0, 64 + 8,
+      child_runs + world(bytes({14, 0, 0}) + counted("line\nand a half")) + answer(number) +
+          child_exits);
   put("deadline", 0, 64 + 16, child_runs + call + answer(number));
   put("cancelled", 0, 64, child_runs + bytes({0, 2, 0}) + answer(number));
-  put("files", 2, 64, child_runs + world(bytes({6, 0, 3, 0, 2, 2}) +
-      counted(encoded<PackedIo<Indices>>(Indices{0, 1}))));
-  put("descriptors_nobody_wants", 0, 64, child_runs + world(bytes({6, 0, 3, 0, 0, 3}) + counted(number)));
+  put("files", 2, 64,
+      child_runs +
+          world(bytes({6, 0, 3, 0, 2, 2}) + counted(encoded<PackedIo<Indices>>(Indices{0, 1}))));
+  put("descriptors_nobody_wants", 0, 64,
+      child_runs + world(bytes({6, 0, 3, 0, 0, 3}) + counted(number)));
   put("later", 3, 64, child_runs + call + answer(number) + answer(number));
-  put("pool", 4, 64, child_runs + call + call + world(bytes({1, 1, 1})) + answer(number) + answer(number) +
-      child_crashes);
+  put("pool", 4, 64,
+      child_runs + call + call + world(bytes({1, 1, 1})) + answer(number) + answer(number) +
+          child_crashes);
   put("pool_that_cannot_start", 5, 64, child_runs + child_crashes + child_crashes);
   put("end_frame", 0, 64, child_runs + world(bytes({5, 0, 6, 128, 0})));
-  put("torn_answer", 0, 64, child_runs + world(bytes({4, 0}) + counted(frame(FrameKind::value, 1, number).substr(0, 18)) + bytes({1})) +
-      child_exits);
-  put("conversation", 6, 64, child_runs + bytes({0, 5, 3}) + world(bytes({5, 0, 5, 128}) + counted("text")) +
-      world(bytes({5, 0, 6, 128, 0})) + child_exits);
+  put("torn_answer", 0, 64,
+      child_runs +
+          world(bytes({4, 0}) + counted(frame(FrameKind::value, 1, number).substr(0, 18)) +
+                bytes({1})) +
+          child_exits);
+  put("conversation", 6, 64,
+      child_runs + bytes({0, 5, 3}) + world(bytes({5, 0, 5, 128}) + counted("text")) +
+          world(bytes({5, 0, 6, 128, 0})) + child_exits);
   put("snapshot_lost", 4, 0, child_runs + call + world(bytes({15, 0, 0})));
   put("dropped", 4, 64 + 32, child_runs + call);
 }
 
 void write_pools() {
-  const std::string chunk = bytes({5, 1, 1, 3}) + counted("one") + bytes({0}) + counted("two") + bytes({0}) +
-                            counted("") + bytes({0});
+  const std::string chunk = bytes({5, 1, 1, 3}) + counted("one") + bytes({0}) + counted("two") +
+                            bytes({0}) + counted("") + bytes({0});
   const std::string call = bytes({2, 2}) + counted("text");
   write("pool_wire", "calls", bytes({0}) + call + call);
   write("pool_wire", "chunks", bytes({0}) + chunk + call + chunk);
-  write("pool_wire", "long_arguments", bytes({0, 4, 1}) + bytes({2, 2}) + counted(std::string(120, 'x')) + call);
-  write("pool_wire", "torn_chunk", bytes({0, 5, 1, 1, 1}) + counted("one") + bytes({255}) + raw(std::uint32_t{900}) + call);
+  write("pool_wire", "long_arguments",
+        bytes({0, 4, 1}) + bytes({2, 2}) + counted(std::string(120, 'x')) + call);
+  write("pool_wire", "torn_chunk",
+        bytes({0, 5, 1, 1, 1}) + counted("one") + bytes({255}) + raw(std::uint32_t{900}) + call);
   write("pool_wire", "end", bytes({0}) + call + bytes({1, 6}) + counted("") + call);
-  write("pool_wire", "unknown_frame", bytes({0}) + call + bytes({0, 0}) + counted(frame(static_cast<FrameKind>(99), 0, "")));
+  write("pool_wire", "unknown_frame",
+        bytes({0}) + call + bytes({0, 0}) + counted(frame(static_cast<FrameKind>(99), 0, "")));
   const std::string answers = world(bytes({7, 0, 0, 1, 0, 3, 7, 7, 7, 7}));
   const auto put = [&](const char* name, int bits, const std::string& script) {
     write("pool_wire", name, bytes({1, bits, 4, 11}) + script);
@@ -313,7 +342,8 @@ void write_pools() {
   put("map_that_repeats", 128 + 16 + 4 + 2, child_runs + answers + child_crashes);
   put("map_that_stops", 128 + 32, child_runs + world(bytes({7, 0, 0, 1, 0, 1, 1, 1})));
   put("map_paused", 128, child_runs + bytes({1}) + answers + bytes({1}) + answers);
-  put("too_many_answers", 128, child_runs + world(bytes({7, 0, 0, 1, 0, 9, 7, 7, 7, 7, 7, 7, 7, 7, 7})));
+  put("too_many_answers", 128,
+      child_runs + world(bytes({7, 0, 0, 1, 0, 9, 7, 7, 7, 7, 7, 7, 7, 7, 7})));
 }
 
 }  // namespace

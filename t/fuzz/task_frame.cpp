@@ -29,7 +29,8 @@ Reading reading_of(Reader& in) {
 }
 
 struct Join {
-  std::string operator()(const std::string& text, const std::vector<int>& numbers, bool flag) const {
+  std::string operator()(const std::string& text, const std::vector<int>& numbers,
+                         bool flag) const {
     return text + std::to_string(numbers.size()) + (flag ? "+" : "-");
   }
 };

@@ -280,8 +280,8 @@ void World::write_crash(Child& child, Script& script) {
   for (std::size_t i = 0; i < std::min<std::size_t>(count, 8); ++i) {
     // A place in this program, or anywhere.
     const auto near = reinterpret_cast<std::uintptr_t>(&read_crash);
-    record.frames[i] = script.byte() % 2 ? near + script.number<std::uint16_t>()
-                                         : script.number<std::uint64_t>();
+    record.frames[i] =
+        script.byte() % 2 ? near + script.number<std::uint16_t>() : script.number<std::uint64_t>();
   }
   record.owner.store(script.byte() % 4 ? child.owner_id : script.byte());
 }
@@ -315,8 +315,9 @@ void World::obey(Script& script) {
     case 6: {
       const unsigned kind = script.byte() % 9;
       const unsigned which = script.byte();
-      const std::uint64_t id =
-          which < 128 && !child->calls.empty() ? child->calls[which % child->calls.size()].id : which % 4;
+      const std::uint64_t id = which < 128 && !child->calls.empty()
+                                   ? child->calls[which % child->calls.size()].id
+                                   : which % 4;
       const unsigned attached = order % 16 == 6 ? script.byte() % 5 : 0;
       const unsigned descriptors = order % 16 == 6 ? script.byte() % 5 : 0;
       return send_frame(*child, kind, id, script.counted_bytes(), attached, descriptors);
@@ -334,8 +335,7 @@ void World::obey(Script& script) {
       if (child->streams.empty()) return;
       const OwnedFd& stream = child->streams[script.byte() % child->streams.size()];
       const std::string_view text = script.counted_bytes();
-      if (!text.empty() && stream)
-        REQUIRE(::write(stream.get(), text.data(), text.size()) != 0);
+      if (!text.empty() && stream) REQUIRE(::write(stream.get(), text.data(), text.size()) != 0);
       return;
     }
     default:
@@ -365,8 +365,7 @@ void run_to_the_end(World& world, Reactor& loop, bool in_order) {
       // Without a wait at first: mostly something is left to do at once.
       const std::chrono::milliseconds limit(i < 100 ? 0 : 10);
       if (!loop.run_for(limit)) return;
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   }
   fail(__FILE__, __LINE__, "the loop has work left for ever");
 }
