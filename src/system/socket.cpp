@@ -286,8 +286,8 @@ Packet receive_packet(int fd, void* to, std::size_t size) noexcept {
   message.msg_iovlen = 1;
   message.msg_control = control.bytes;
   message.msg_controllen = sizeof control.bytes;
-  const ssize_t got =
-      read_past_reset([&] { return ::recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  constexpr int flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC;  // the size of all of it
+  const ssize_t got = read_past_reset([&] { return ::recvmsg(fd, &message, flags); });
   Packet packet;
   if (got < 0) {
     packet.flow = flow_of_errno(errno);

@@ -88,7 +88,7 @@ struct Packet {
   void clear_linger() noexcept;
 
   IoResult flow = IoResult::would_block;
-  std::size_t size = 0;
+  std::size_t size = 0;          // of all of the packet, also if it is longer than the room for it
   OwnedFd along;                 // the first descriptor
   DupFd others[most_along - 1];  // the other descriptors
   std::size_t count = 0;         // of the descriptors that were kept

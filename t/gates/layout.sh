@@ -13,6 +13,11 @@ while read -r source; do
 	case " $programs $left_out " in *" ${source%.cpp}.t "*) continue ;; esac
 	grep -q "^[^#]*\(= \|  \| \)$source\( \|\$\)" GNUmakefile.am || echo "$source"
 done <"$tmp/sources" >"$tmp/unbuilt"
+find t/fuzz -name '*.cpp' | sed 's/\.cpp$//' | sort >"$tmp/fuzz"
+looked_at "$(wc -l <"$tmp/fuzz")" 'sources of fuzz targets'
+while read -r source; do
+	grep -q "^[^#]* $source\(\.cpp\| \|\$\)" GNUmakefile.am || echo "$source.cpp"
+done <"$tmp/fuzz" >>"$tmp/unbuilt"
 empty 'every source is built' "$tmp/unbuilt"
 for program in $programs; do
 	test -f "${program%.t}.cpp" || echo "$program"
@@ -21,7 +26,7 @@ empty 'every program has a source file of the same name' "$tmp/without"
 
 # These have goals of their own, since they take minutes.
 while read -r gate; do
-	case " $gates t/gates/valgrind.sh t/gates/helgrind.sh t/gates/packages.sh t/gates/modes.sh t/gates/cross.sh " in *" $gate "*) ;; *) echo "$gate" ;; esac
+	case " $gates t/gates/valgrind.sh t/gates/helgrind.sh t/gates/packages.sh t/gates/modes.sh t/gates/cross.sh t/gates/fuzz.sh " in *" $gate "*) ;; *) echo "$gate" ;; esac
 done <"$tmp/gates" >"$tmp/unrun"
 empty 'every gate is run' "$tmp/unrun"
 

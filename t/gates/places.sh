@@ -102,7 +102,7 @@ only_in     '# *include *<mutex>' 'src/loop/posted_queue.hpp src/system/process_
 # ---- texts ---------------------------------------------------------------------------------------
 
 find include src t man examples bench doc NEWS README.md CONTRIBUTING.md SECURITY.md VERSION Makefile GNUmakefile.am configure.ac \
-	-name '*.t' -o -name '*.o' -o -name '*.lo' -o -name '*.la' -o -name '*.log' -o -name '*.trs' \
+	-path t/fuzz/corpus -prune -o -name '*.t' -o -name '*.o' -o -name '*.lo' -o -name '*.la' -o -name '*.log' -o -name '*.trs' \
 	-o -path '*/.*' -o -type f -print | sort >"$tmp/texts"
 looked_at "$(wc -l <"$tmp/texts")" texts
 while read -r file; do

@@ -388,17 +388,20 @@ BOOST_AUTO_TEST_CASE(queued_requests_to_a_dead_snapshot_are_dropped) {
   BOOST_TEST(sees_end(second));
 }
 
-// An unknown report ends the connection.
+// A packet with the size of no report ends the connection.
 BOOST_AUTO_TEST_CASE(a_broken_report_ends_the_connection) {
-  OwnedFd ours;
-  OwnedFd theirs;
-  BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
-  ControlClient client(std::move(ours));
-  BOOST_TEST((send_packet(theirs.get(), "junk", 4, STDERR_FILENO) == IoResult::done));
-  const std::size_t before = testing::count_descriptors();
-  Report report{};
-  BOOST_TEST((client.take(report) == IoResult::closed));
-  BOOST_TEST(testing::count_descriptors() == before);
+  for (const std::size_t size : {std::size_t{4}, sizeof(Report) - 1, sizeof(Report) + 1}) {
+    OwnedFd ours;
+    OwnedFd theirs;
+    BOOST_REQUIRE(make_pair(PairKind::packets, ours, theirs) == 0);
+    ControlClient client(std::move(ours));
+    const std::string junk(size, 1);
+    BOOST_TEST((send_packet(theirs.get(), junk.data(), size, STDERR_FILENO) == IoResult::done));
+    const std::size_t before = testing::count_descriptors();
+    Report report{};
+    BOOST_TEST((client.take(report) == IoResult::closed), size << " bytes");
+    BOOST_TEST(testing::count_descriptors() == before);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

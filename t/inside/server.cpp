@@ -97,9 +97,10 @@ enum Order : char {
   nested_spawns = 'N',   // forks children that end at once, and acknowledges none; answers how many
   nested_exit = 'q',     // ends that child, and answers its wait status
   nested_replica = 'r',  // asks for a replica; 1 if its control socket is dropped
-  nested_junk = 'j',     // sends an invalid request; 1 if the control socket then ends
-  write_at_end = 'w',    // writes file_at_end, some time after the end of file
-  begin_call = 'B',      // 1 if it may begin the call of that number, otherwise 0
+  nested_junk =
+      'j',  // sends a request that is too short or, with 1, too long; 1 if the control socket then ends
+  write_at_end = 'w',  // writes file_at_end, some time after the end of file
+  begin_call = 'B',    // 1 if it may begin the call of that number, otherwise 0
   finish_call = 'F',
 };
 
@@ -259,7 +260,9 @@ std::int64_t carry_out(char what, unsigned char value, ChildArgs& spawn) {
       return receive_packet(ours.get(), &byte, 1).flow == IoResult::closed ? 1 : 0;
     }
     case nested_junk: {
-      if (send_packet(nested_control.get(), "junk", 4, -1) != IoResult::done) return -1;
+      const std::string junk(value == 0 ? 4 : sizeof(Request) + 1, 1);
+      if (send_packet(nested_control.get(), junk.data(), junk.size(), -1) != IoResult::done)
+        return -1;
       char byte;
       if (!is_ready(nested_control.get())) return -2;
       return receive_packet(nested_control.get(), &byte, 1).flow == IoResult::closed ? 1 : 0;
@@ -1554,10 +1557,12 @@ BOOST_AUTO_TEST_CASE(many_clients_are_served) {
 BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender, *testing::guarantee("B.1")) {
   Far far;
   const Kid kid = far.spawn();
-  kid.ask(connect_to_snapshot);
-  const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
-  BOOST_TEST(kid.ask(nested_junk) == 1);
-  BOOST_TEST(eventually([&] { return !process_exists(nested); }));
+  for (const char too_long : {0, 1}) {
+    kid.ask(connect_to_snapshot);
+    const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
+    BOOST_TEST(kid.ask(nested_junk, too_long) == 1);
+    BOOST_TEST(eventually([&] { return !process_exists(nested); }));
+  }
   BOOST_TEST(kid.ask(echo) == echo);
   BOOST_TEST(kid.ask(connect_to_snapshot) == connect_to_snapshot);
   BOOST_TEST(kid.ask(nested_spawn) > 0);

@@ -463,6 +463,20 @@ BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger, *testing::guarantee("
   }
 }
 
+// Its first bytes must not pass for a structure.
+BOOST_AUTO_TEST_CASE(a_packet_that_is_longer_than_the_room_says_how_long_it_is) {
+  for (const PairKind kind : {PairKind::packets, PairKind::datagrams}) {
+    const Pair pair = pair_of(kind);
+    const std::string sent("0123456789");
+    BOOST_REQUIRE((send_packet(pair.one.get(), sent.data(), sent.size(), -1) == IoResult::done));
+    char room[4 + 1] = "....";
+    const Packet packet = receive_packet(pair.other.get(), room, 4);
+    BOOST_TEST((packet.flow == IoResult::done));
+    BOOST_TEST(packet.size == sent.size());
+    BOOST_TEST(std::string(room) == "0123");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(only_one_end_of_a_pair_of_packet_sockets_is_one) {
   const Pair packets = pair_of(PairKind::packets);
   const Pair datagrams = pair_of(PairKind::datagrams);
