@@ -56,6 +56,19 @@ Error detail::no_memory(const char* purpose) noexcept {
                             [purpose] { return without_memory(std::string(" ") + purpose); });
 }
 
+ExitStatus detail::copy_of(const ExitStatus& status) noexcept try {
+  return status;
+} catch (const std::bad_alloc&) {
+  ExitStatus copy;
+  copy.pid = status.pid;
+  copy.wait_status = status.wait_status;
+  copy.cause = status.cause;
+  copy.usage = status.usage;
+  copy.crash = status.crash;
+  copy.of_snapshot = status.of_snapshot;
+  return copy;
+}
+
 Error::Error(Errc code, const std::string& text)
     : std::runtime_error(text), details_(std::make_shared<Details>(Details{code})) {}
 Error::Error(const Error&) noexcept = default;

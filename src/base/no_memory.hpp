@@ -31,4 +31,7 @@ Error error_or_no_memory(Delivery delivery, Make make) noexcept {
   }
 }
 
+// A copy; without its last words, if there is no memory for them.
+ExitStatus copy_of(const ExitStatus&) noexcept;
+
 }  // namespace evparallel::detail

@@ -124,8 +124,9 @@ public:
   // Requires: the child has ended.
   // Fails: std::bad_alloc, and the calls are left.
   std::vector<UnansweredCall> take_unanswered(const ExitStatus&, const Error&);
+  std::size_t count() const noexcept { return calls_.count(); }
   // Removes one of the calls that are left, without its argument.
-  bool any_left() const noexcept { return calls_.count() > 0; }
+  bool any_left() const noexcept { return count() > 0; }
   UnansweredCall take_left() noexcept;
 
 private:

@@ -62,9 +62,7 @@ public:
   KeptCall take_any() noexcept;
   // Calls f(id, call) for each, in any order.
   template <class F>
-  void for_each(F f) {
-    if (Waiting* const all = waiting_.peek()) all->for_each(f);
-  }
+  void for_each(F f);
   std::size_t count() const noexcept;
 
 private:
@@ -99,6 +97,11 @@ struct PendingCalls::Waiting {
   std::uint64_t first_id = 0;
   std::size_t count = 0;
 };
+
+template <class F>
+void PendingCalls::for_each(F f) {
+  if (Waiting* const all = waiting_.peek()) all->for_each(f);
+}
 
 inline std::size_t PendingCalls::count() const noexcept {
   return waiting_.peek() ? waiting_.peek()->count : 0;

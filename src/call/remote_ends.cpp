@@ -44,10 +44,10 @@ struct RemoteCore::Sorted {
 // Fails: std::bad_alloc, and the calls are left.
 RemoteCore::Sorted RemoteCore::sort(Callee& child, const ExitStatus& status,
                                     const Error& end) const {
-  std::vector<UnansweredCall> calls = child.take_unanswered(status, end);
   Sorted sorted;
-  sorted.again.reserve(calls.size());
-  sorted.failed.reserve(calls.size());
+  sorted.again.reserve(child.count());
+  sorted.failed.reserve(child.count());
+  std::vector<UnansweredCall> calls = child.take_unanswered(status, end);
   for (UnansweredCall& one : calls) {
     PendingCall& pending = one.kept.call;
     if (one.kept.argument_lost || !may_repeat(child, one, status)) {

@@ -463,6 +463,7 @@ BOOST_AUTO_TEST_CASE(calls_of_a_snapshot_that_ends, *testing::guarantee("1.2")) 
 
 BOOST_AUTO_TEST_CASE(a_process, *testing::guarantee("1.3")) {
   check([](Stage& stage) {
+    const std::string texts[] = {"short", std::string(3000, 'x'), std::string(90000, 'y')};
     stage.arm();
     using Mirror = par::Process<std::string, std::string>;
     std::optional<Mirror> process;
@@ -478,7 +479,6 @@ BOOST_AUTO_TEST_CASE(a_process, *testing::guarantee("1.3")) {
     stage.tries([&] { process->on_error([&](const par::Error&) { ++errors; }); });
     const bool reads = stage.tries(
         [&] { process->on_message([&](const std::string& text) { bytes += text.size(); }); });
-    const std::string texts[] = {"short", std::string(3000, 'x'), std::string(90000, 'y')};
     for (const std::string& text : texts)
       if (stage.tries([&] { process->send(text); })) sent += text.size();
     while (!stage.tries([&] { process->close(); })) continue;
