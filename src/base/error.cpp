@@ -29,8 +29,7 @@ struct Error::Details {
 namespace {
 
 Error without_memory(const std::string& for_what) {
-  return Error(Errc::overloaded, "overloaded: there is no memory" + for_what)
-      .with_os_error(ENOMEM);
+  return Error(Errc::overloaded, "overloaded: there is no memory" + for_what).with_os_error(ENOMEM);
 }
 
 // One for each Delivery.  Never destroyed: destructors of static objects may still use them.
@@ -40,9 +39,9 @@ std::atomic<const PreparedErrors*> prepared{nullptr};
 }  // namespace
 
 void detail::prepare_for_no_memory() {
-  static const auto* const errors = new PreparedErrors{
-      without_memory({}), without_memory({}).with_delivery(Delivery::sent),
-      without_memory({}).with_delivery(Delivery::started)};
+  static const auto* const errors =
+      new PreparedErrors{without_memory({}), without_memory({}).with_delivery(Delivery::sent),
+                         without_memory({}).with_delivery(Delivery::started)};
   prepared.store(errors, std::memory_order_release);
 }
 

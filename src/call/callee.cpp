@@ -125,14 +125,23 @@ void Callee::on_frame(Frame& frame) {
   finish(frame, pending, *handle_);
 }
 
+namespace {
+
+const Error& error_without_reason() noexcept {
+  static const Error error = no_memory(Delivery::not_sent);
+  return error;
+}
+
+}  // namespace
+
+void Callee::ReleaseError::operator()(const Error* error) const noexcept {
+  if (error != &error_without_reason()) delete error;
+}
+
 // An error of the task itself is passed to all calls, instead of the exit status that follows.
 void Callee::on_task_error(const Error& error) {
-  try {
-    task_error_ = std::make_shared<const Error>(error);
-  } catch (const std::bad_alloc&) {
-    static const Error without_reason = no_memory(Delivery::not_sent);
-    task_error_ = {std::shared_ptr<const Error>(), &without_reason};
-  }
+  const Error* const kept = new (std::nothrow) Error(error);
+  task_error_.reset(kept ? kept : &error_without_reason());
 }
 
 // ---- the end of the child ----

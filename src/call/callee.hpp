@@ -174,7 +174,11 @@ private:
   CalleeOwner& owner_;
   std::shared_ptr<ChildHandle> handle_;
   PendingCalls calls_;
-  std::shared_ptr<const Error> task_error_;
+  // Without memory it is one that is never released.
+  struct ReleaseError {
+    void operator()(const Error*) const noexcept;
+  };
+  std::unique_ptr<const Error, ReleaseError> task_error_;
   Lazy<Abandoned> abandoned_;
   Lazy<Deadlines> deadlines_;
   // The child died while it wrote the answer to this call; 0: the call is not known.

@@ -163,8 +163,7 @@ void Callee::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
     pending->deadline = before;
     throw;
   }
-  if (before != no_deadline && before != pending->deadline)
-    deadlines_->soonest.erase({before, id});
+  if (before != no_deadline && before != pending->deadline) deadlines_->soonest.erase({before, id});
   if (!pending->held) publish_deadline(id, *pending, pending->deadline);
 }
 

@@ -23,7 +23,7 @@ struct PendingCall {
   std::int64_t deadline = no_deadline;
   CancelEntry* cancel_entry = nullptr;
   unsigned repeats_left = 0;
-  bool held = false;  // not sent, because the child may have ended
+  bool held = false;                       // not sent, because the child may have ended
   Delivery delivery = Delivery::not_sent;  // of a call whose child was given up
 };
 

@@ -178,7 +178,8 @@ void rethrow_as_bad_message(const char* verb) {
   try {
     rethrow_described(verb);
   } catch (const std::bad_alloc&) {
-    throw no_memory(std::string_view(verb) == "decode" ? "to decode a message" : "to encode a message");
+    throw no_memory(std::string_view(verb) == "decode" ? "to decode a message"
+                                                       : "to encode a message");
   }
 }
 

@@ -88,7 +88,8 @@ void Event::undone_if_it_throws(F f) {
 
 void Event::add() {
   if (added_) return;
-  if (::event_add(&event_, nullptr) != 0) refused("evparallel: the event loop refused a descriptor");
+  if (::event_add(&event_, nullptr) != 0)
+    refused("evparallel: the event loop refused a descriptor");
   added_ = true;
   ++loop_->own_events_;
   if (loop_->mirror_) undone_if_it_throws([this] { mirror(); });

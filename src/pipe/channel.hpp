@@ -101,7 +101,11 @@ private:
   void release_if_idle() noexcept;
   bool put_end() noexcept;
 
-  enum class End : unsigned char { none, missing, queued };  // the end frame; missing: is to be queued
+  enum class End : unsigned char {
+    none,
+    missing,
+    queued
+  };  // the end frame; missing: is to be queued
   static constexpr std::uint32_t no_limit = UINT32_MAX;
   static constexpr std::size_t unit = 1024;
 

@@ -140,7 +140,8 @@ void MapCore::take_room() {
   if (again_.capacity() - again_.size() < 2 * chunks)
     again_.reserve(2 * again_.size() + 4 * chunks);
   while (room_.size() < 2 * chunks) {
-    if (room_.capacity() < ready_.size() + 4 * chunks) room_.reserve(2 * ready_.size() + 8 * chunks);
+    if (room_.capacity() < ready_.size() + 4 * chunks)
+      room_.reserve(2 * ready_.size() + 8 * chunks);
     ReadyResults one;
     one.emplace(0, Ready());
     room_.push_back(one.extract(one.begin()));

@@ -190,6 +190,7 @@ private:
   std::size_t active() const noexcept;
   std::size_t demand() const noexcept;
   void start_wanted();
+  void reserve_worker();
   bool start_one(PoolWorker* replaced);
   void start_failed(const Error&);
   bool proven() const noexcept;
@@ -285,7 +286,7 @@ private:
   double run_ns_ = 0;       // of a call; 0: not known
   double longest_cpu_ = 0;  // processor time of a call or chunk, in seconds, as far as is known
   bool pump_deferred_ = false;
-  bool pump_failed_ = false;  // for lack of memory: it is tried again
+  bool pump_failed_ = false;                          // for lack of memory: it is tried again
   std::vector<std::shared_ptr<MapCore>> ended_maps_;  // with room for all: finish() is to be called
   std::shared_ptr<PoolCore> self_;  // until the calls of a dropped pool are answered
 

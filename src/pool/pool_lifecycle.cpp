@@ -150,9 +150,15 @@ void PoolCore::start_wanted() {
     if (!start_one(nullptr)) return;
 }
 
+// A child that is idle must be listed when there is no memory.
+void PoolCore::reserve_worker() {
+  const std::size_t count = workers_.size();
+  if (workers_.capacity() == count) workers_.reserve(2 * count + 1);
+  if (idle_.capacity() <= count) idle_.reserve(2 * count + 1);
+}
+
 bool PoolCore::start_one(PoolWorker* replaced) {
-  workers_.reserve(workers_.size() + 1);
-  idle_.reserve(workers_.size() + 1);
+  reserve_worker();
   auto worker = std::make_shared<PoolWorker>(*this, loop_, patterns_.next());
   try {
     worker->start();

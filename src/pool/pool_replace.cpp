@@ -73,8 +73,7 @@ bool PoolCore::may_start_successor(const PoolWorker& worker) const noexcept {
 // ---- the trial ----
 
 void PoolCore::start_trial() {
-  workers_.reserve(workers_.size() + 1);
-  idle_.reserve(workers_.size() + 1);
+  reserve_worker();
   auto worker = std::make_shared<PoolWorker>(*this, loop_, replacement_->patterns.next());
   try {
     worker->start();

@@ -59,8 +59,8 @@ void PoolCore::end_stopping() {
   for (const auto& map : maps) map->cancel();
   const Error shut_down(Errc::cancelled, "cancelled: the pool was shut down");
   while (!calls_.empty()) {
-    auto late = std::make_unique<LateAnswer>(
-        LateAnswer{{}, shut_down.with_delivery(Delivery::started)});
+    auto late =
+        std::make_unique<LateAnswer>(LateAnswer{{}, shut_down.with_delivery(Delivery::started)});
     loop_->reserve_deferred(1);
     late->answer = std::move(calls_.begin()->second.answer);
     complete_later(std::move(late));
@@ -111,9 +111,8 @@ void PoolCore::abort_here() noexcept {
   for (const auto& worker : take_workers()) worker->abort();
   if (!loop_->alive()) return calls_.clear();
   replacement_.reset();
-  const Error dropped = error_or_no_memory(Delivery::not_sent, [] {
-    return Error(Errc::cancelled, "cancelled: the pool was dropped");
-  });
+  const Error dropped = error_or_no_memory(
+      Delivery::not_sent, [] { return Error(Errc::cancelled, "cancelled: the pool was dropped"); });
   self_ = weak_from_this().lock();
   if (!self_) return unregister();
   call_later(on_ready_, dropped);

@@ -111,6 +111,7 @@ void PoolWorker::abort() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
   callee_.abort();
+  while (callee_.any_left()) callee_.take_left();  // they hold this object; the pool ends the calls
 }
 
 // The callback of a call that was given up comes before the child has finished the call.

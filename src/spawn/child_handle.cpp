@@ -275,7 +275,8 @@ void ChildHandle::conclude() {
   if (output_) {
     if (!pass_output_on()) {
       end_->concluding = true;
-      return pipe_->loop()->defer_or_retry(*pipe_, [self = shared_from_this()] { self->on_retry(); });
+      return pipe_->loop()->defer_or_retry(*pipe_,
+                                           [self = shared_from_this()] { self->on_retry(); });
     }
     if (id_ == 0) return;  // a callback has dropped it
   }

@@ -125,7 +125,9 @@ private:
     bool unused = false;
     bool concluding = false;  // the output of the child is still to be passed on
   };
-  const End* end() const noexcept { return end_.peek() && end_.peek()->known ? end_.peek() : nullptr; }
+  const End* end() const noexcept {
+    return end_.peek() && end_.peek()->known ? end_.peek() : nullptr;
+  }
 
   std::shared_ptr<SnapshotProcess> entry_;
   std::shared_ptr<const OwnedOptions> options_;

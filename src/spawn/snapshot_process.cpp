@@ -173,10 +173,14 @@ void SnapshotProcess::ask_for_child(std::uint64_t id, const std::optional<Error>
   request.group = group;
   request.seed = seed_of_child(shared_->seed, id);
   if (!ask(request, std::move(socket), std::move(streams)))
-    fail_later(id, error_or_no_memory(Delivery::not_sent, [] {
-                 return Error(Errc::overloaded,
-                              "overloaded: too many requests are waiting for the snapshot");
-               }), {});
+    fail_later(id,
+               error_or_no_memory(
+                   Delivery::not_sent,
+                   [] {
+                     return Error(Errc::overloaded,
+                                  "overloaded: too many requests are waiting for the snapshot");
+                   }),
+               {});
   else
     living_.find(id)->asked = !client_.ended();
 }

@@ -214,8 +214,7 @@ public:
 
   // Runs the loop until nothing is pending.  It may throw for lack of memory, and then goes on.
   void run() {
-    for (int times = 0; times < 200; ++times)
-      try {
+    for (int times = 0; times < 200; ++times) try {
         loop_->run();
         return;
       } catch (const std::exception& error) {
@@ -289,8 +288,8 @@ void check(Scenario scenario, unsigned long count, unsigned long from, unsigned 
     const std::string complaint = what_happened(play(scenario, first, count));
     ++played;
     if (!complaint.empty()) ++wrong;
-    BOOST_TEST(complaint.empty(), "allocation " << first << " and " << count - 1
-                                                << " more: " << complaint);
+    BOOST_TEST(complaint.empty(),
+               "allocation " << first << " and " << count - 1 << " more: " << complaint);
     if (outcome->over && outcome->allocations < first) break;
   }
   BOOST_TEST(played > 1, "no allocation has failed");
@@ -301,8 +300,8 @@ void check(Scenario scenario) {
   if (!outcome) outcome = &testing::shared<Outcome>();
   if (const char* one = std::getenv("EVPARALLEL_ALLOCATION")) {
     const char* const count = std::getenv("EVPARALLEL_ALLOCATIONS");
-    const std::string complaint = what_happened(
-        play(scenario, std::strtoul(one, nullptr, 10), count ? std::strtoul(count, nullptr, 10) : 1));
+    const std::string complaint = what_happened(play(scenario, std::strtoul(one, nullptr, 10),
+                                                     count ? std::strtoul(count, nullptr, 10) : 1));
     BOOST_TEST(complaint.empty(), complaint);
     return;
   }
@@ -384,8 +383,7 @@ BOOST_AUTO_TEST_CASE(cancelled_calls, *testing::guarantee("1.2 3.1")) {
     auto remote = par::run(stage.loop(), hangs, stage.options());
     par::Call calls[4];
     stage.arm();
-    for (par::Call& call : calls)
-      stage.use([&](auto callback) { call = remote(1, callback); });
+    for (par::Call& call : calls) stage.use([&](auto callback) { call = remote(1, callback); });
     stage.tries([&] { stage.loop().run_for(1ms); });
     faults.armed = true;
     // A call that could not be cancelled is given up again.
@@ -569,7 +567,8 @@ BOOST_AUTO_TEST_CASE(a_map, *testing::guarantee("1.2")) {
     int results = 0;
     stage.arm();
     const bool accepted = stage.use([&](auto callback) {
-      pool.map(items, [&](std::size_t, const par::Result<int>&) { ++results; }, callback);
+      pool.map(
+          items, [&](std::size_t, const par::Result<int>&) { ++results; }, callback);
     });
     stage.run();
     if (accepted && results != 40) complain("%d of 40 items have a result", results);
