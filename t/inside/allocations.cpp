@@ -24,6 +24,7 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -161,10 +162,13 @@ struct Outcome {
 };
 Outcome* outcome = nullptr;
 
-template <class... Args>
-void complain(const char* format, Args... args) noexcept {
-  if (outcome->complaint[0] == '\0')
-    std::snprintf(outcome->complaint, sizeof outcome->complaint, format, args...);
+// Keeps the first complaint.
+[[gnu::format(printf, 1, 2)]] void complain(const char* format, ...) noexcept {
+  if (outcome->complaint[0] != '\0') return;
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(outcome->complaint, sizeof outcome->complaint, format, values);
+  va_end(values);
 }
 
 // One use of the library whose callback has to be called once, unless the use throws.
