@@ -24,8 +24,14 @@ ByteQueue& ByteQueue::operator=(ByteQueue&& other) noexcept {
 }
 
 void ByteQueue::append_more(std::string_view bytes) {
+  const std::size_t left = bytes.size();
   while (!bytes.empty()) {
-    if (end_ == capacity_) make_room(bytes.size());
+    if (end_ == capacity_) try {
+        make_room(bytes.size());
+      } catch (...) {
+        drop_back(left - bytes.size());
+        throw;
+      }
     const std::size_t now = std::min(bytes.size(), capacity_ - end_);
     std::memcpy(last_ + place_of(end_), bytes.data(), now);
     end_ += now;
@@ -36,8 +42,9 @@ void ByteQueue::append_more(std::string_view bytes) {
 // Makes room for at least one byte.
 void ByteQueue::make_room(std::size_t size) {
   if (capacity_ < piece_size) return widen(size);
+  if (!spare_) spare_.reset(new char[piece_size]);
   Piece& piece = pieces_.emplace_back();
-  piece = spare_ ? std::move(spare_) : Piece(new char[piece_size]);
+  piece = std::move(spare_);
   last_ = piece.get();
   capacity_ += piece_size;
 }

@@ -3,10 +3,14 @@
 #include <evparallel/result.hpp>
 
 #include "base/names.hpp"
+#include "base/no_memory.hpp"
 
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <array>
+#include <atomic>
+#include <cerrno>
 #include <new>
 
 namespace evparallel {
@@ -21,6 +25,48 @@ struct Error::Details {
   std::string remote_type{};
   std::vector<StackFrame> backtrace{};
 };
+
+namespace {
+
+Error without_memory(const std::string& for_what) {
+  return Error(Errc::overloaded, "overloaded: there is no memory" + for_what).with_os_error(ENOMEM);
+}
+
+// One for each Delivery.  Never destroyed: destructors of static objects may still use them.
+using PreparedErrors = std::array<Error, 3>;
+std::atomic<const PreparedErrors*> prepared{nullptr};
+
+}  // namespace
+
+void detail::prepare_for_no_memory() {
+  static const auto* const errors =
+      new PreparedErrors{without_memory({}), without_memory({}).with_delivery(Delivery::sent),
+                         without_memory({}).with_delivery(Delivery::started)};
+  prepared.store(errors, std::memory_order_release);
+}
+
+Error detail::no_memory(Delivery delivery) noexcept {
+  if (!prepared.load(std::memory_order_acquire)) prepare_for_no_memory();
+  return (*prepared.load(std::memory_order_acquire))[static_cast<std::size_t>(delivery)];
+}
+
+Error detail::no_memory(const char* purpose) noexcept {
+  return error_or_no_memory(Delivery::not_sent,
+                            [purpose] { return without_memory(std::string(" ") + purpose); });
+}
+
+ExitStatus detail::copy_of(const ExitStatus& status) noexcept try {
+  return status;
+} catch (const std::bad_alloc&) {
+  ExitStatus copy;
+  copy.pid = status.pid;
+  copy.wait_status = status.wait_status;
+  copy.cause = status.cause;
+  copy.usage = status.usage;
+  copy.crash = status.crash;
+  copy.of_snapshot = status.of_snapshot;
+  return copy;
+}
 
 Error::Error(Errc code, const std::string& text)
     : std::runtime_error(text), details_(std::make_shared<Details>(Details{code})) {}
@@ -52,6 +98,7 @@ const std::vector<StackFrame>& Error::backtrace() const noexcept {
   return exit && exit->crash ? exit->crash->frames : details_->backtrace;
 }
 
+// Fails: std::bad_alloc.
 template <class Change>
 Error Error::changed(Change change) const {
   auto details = std::make_shared<Details>(*details_);
@@ -61,8 +108,15 @@ Error Error::changed(Change change) const {
   return copy;
 }
 
+// Without memory it is the error that says so, because it is the end of a call.
+// Fails: std::bad_alloc, before there is such an error.
 Error Error::with_delivery(Delivery delivery) const {
-  return changed([&](Details& details) { details.delivery = delivery; });
+  try {
+    return changed([&](Details& details) { details.delivery = delivery; });
+  } catch (const std::bad_alloc&) {
+    if (!prepared.load(std::memory_order_acquire)) throw;
+    return no_memory(delivery);
+  }
 }
 Error Error::with_os_error(int number) const {
   return changed([&](Details& details) { details.os_error = number; });

@@ -1,17 +1,37 @@
-// no_memory.hpp - the error for a lack of memory in this process.
+// no_memory.hpp - the errors for a lack of memory in this process.
 // Runs in: parent, snapshot, child.  Licence: see COPYING.
+//
+// What ends a call must not need memory, so there are errors that were made before.
 #pragma once
 
 #include <evparallel/error.hpp>
 
-#include <cerrno>
-#include <string>
+#include <new>
 
 namespace evparallel::detail {
 
-// `what`: such as "for the answer".  The process goes on, and may succeed with something smaller.
-inline Error no_memory(const std::string& what) {
-  return Error(Errc::overloaded, "overloaded: there is no memory " + what).with_os_error(ENOMEM);
+// Makes the errors that the functions below return if there is no memory.  Called before there is a
+// snapshot: its children inherit them.
+// Fails: std::bad_alloc.
+void prepare_for_no_memory();
+
+// The error that names no purpose.
+Error no_memory(Delivery) noexcept;
+
+// `purpose`: such as "for the answer".  The process goes on, and may succeed with something smaller.
+Error no_memory(const char* purpose) noexcept;
+
+// The error that `make()` returns; or the one above, if there is no memory for it.
+template <class Make>
+Error error_or_no_memory(Delivery delivery, Make make) noexcept {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    return no_memory(delivery);
+  }
 }
+
+// A copy; without its last words, if there is no memory for them.
+ExitStatus copy_of(const ExitStatus&) noexcept;
 
 }  // namespace evparallel::detail

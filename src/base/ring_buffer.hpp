@@ -8,7 +8,7 @@
 
 namespace evparallel::detail {
 
-// Items are not moved until the buffer is full.
+// Items are not moved until the buffer is full.  If there is no memory, nothing changes.
 template <class T>
 class RingBuffer {
 public:
@@ -29,6 +29,10 @@ public:
   const T& front() const noexcept { return (*this)[0]; }
   T& back() noexcept { return (*this)[size_ - 1]; }
 
+  // Makes room for `more` items: the next so many emplace_back() allocate nothing.
+  void reserve(std::size_t more) {
+    while (elements_.size() - size_ < more) grow();
+  }
   T& emplace_back() {
     if (size_ == elements_.size()) grow();
     ++size_;

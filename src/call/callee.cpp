@@ -6,9 +6,11 @@
 #include "system/failpoint.hpp"
 #include "codec/remote_error.hpp"
 
+#include <new>
+
 namespace evparallel::detail {
 
-Callee::Callee(CalleeOwner& owner) noexcept
+Callee::Callee(CalleeOwner& owner)
     : owner_(owner),
       calls_(Pooled<PendingCalls::Waiting>(
           owner.loop()->extension<ObjectPool<PendingCalls::Waiting>>())) {}
@@ -21,32 +23,55 @@ void Callee::spawn() {
 
 // ---- to the child ----
 
+// First the memory: a frame that was queued cannot be taken back.
 void Callee::send(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
   PipeCore& pipe = *handle_->pipe();
   pending.held = false;
   pending.offset = pipe.bytes_put();
   if (pending.deadline != no_deadline) publish_deadline(id, pending, pending.deadline);
   try {
-    pipe.put(FrameKind::call, id, argument, PipeCore::FlushPolicy::with_the_turn,
-             Channel::Message::kept);
+    add(id, pending, argument, keep);
   } catch (...) {
     erase(std::exchange(pending.cancel_entry, nullptr));
     throw;
   }
-  add(id, pending, argument, keep);
+  try {
+    pipe.put(FrameKind::call, id, argument, PipeCore::FlushPolicy::with_the_turn,
+             Channel::Message::kept);
+  } catch (...) {
+    pending = take(id);
+    erase(std::exchange(pending.cancel_entry, nullptr));
+    throw;
+  }
+  if (keep == Keep::argument) calls_.keep_argument(argument);
 }
 
 void Callee::defer(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
   pending.held = true;
   pending.offset = handle_->pipe()->bytes_put();
   add(id, pending, argument, keep);
+  if (keep == Keep::argument) calls_.keep_argument(argument);
 }
 
-void Callee::add(std::uint64_t id, PendingCall& pending, Writer& argument, Keep keep) {
+void Callee::add(std::uint64_t id, PendingCall& pending, const Writer& argument, Keep keep) {
   const std::int64_t deadline = pending.deadline;
   PendingCall& added =
       calls_.add(id, std::move(pending), keep == Keep::argument ? &argument : nullptr);
-  if (deadline != no_deadline) keep_deadline(id, added, deadline);
+  if (deadline == no_deadline) return;
+  try {
+    keep_deadline(id, added, deadline);
+  } catch (...) {
+    pending = calls_.take(id);
+    pending.deadline = deadline;
+    throw;
+  }
+}
+
+// With no deadline to wait for any more.
+PendingCall Callee::take(std::uint64_t id) noexcept {
+  PendingCall taken = calls_.take(id);
+  forget_deadline(id, taken);
+  return taken;
 }
 
 // ---- from the child ----
@@ -66,17 +91,22 @@ Delivery delivery_of(const Error& error, const PendingCall& pending) noexcept {
   return late && error.delivery() == Delivery::sent ? Delivery::sent : Delivery::started;
 }
 
+Error answer_is_too_large() noexcept {
+  return error_or_no_memory(Delivery::started, [] {
+    return Error(Errc::too_large, "too large: the answer exceeds the limit of the parent");
+  });
+}
+
 void finish(Frame& frame, PendingCall& pending, const ChildHandle& child) {
   Answer& answer = pending.answer;
   if (frame.skipped == Frame::Skipped::no_memory)
     return answer_error(answer, no_memory("for the answer"), Delivery::started);
   if (frame.skipped == Frame::Skipped::too_large)
-    return answer_error(
-        answer, Error(Errc::too_large, "too large: the answer exceeds the limit of the parent"),
-        Delivery::started);
+    return answer_error(answer, answer_is_too_large(), Delivery::started);
   Reader in = frame.reader();
   if (frame.kind == FrameKind::value) return answer(&in, nullptr);
-  const Error error = child.explained(error_in(in));
+  const Error error =
+      error_or_no_memory(Delivery::started, [&] { return child.explained(error_in(in)); });
   answer_error(answer, error, delivery_of(error, pending));
 }
 
@@ -95,9 +125,23 @@ void Callee::on_frame(Frame& frame) {
   finish(frame, pending, *handle_);
 }
 
+namespace {
+
+const Error& error_without_reason() noexcept {
+  static const Error error = no_memory(Delivery::not_sent);
+  return error;
+}
+
+}  // namespace
+
+void Callee::ReleaseError::operator()(const Error* error) const noexcept {
+  if (error != &error_without_reason()) delete error;
+}
+
 // An error of the task itself is passed to all calls, instead of the exit status that follows.
 void Callee::on_task_error(const Error& error) {
-  task_error_ = std::make_unique<const Error>(error);
+  const Error* const kept = new (std::nothrow) Error(error);
+  task_error_.reset(kept ? kept : &error_without_reason());
 }
 
 // ---- the end of the child ----
@@ -105,9 +149,11 @@ void Callee::on_task_error(const Error& error) {
 void Callee::on_ended(const ExitStatus& status, const Error& error) {
   fault_at(Failpoint::ended);
   Error end = task_error_ ? *task_error_ : error;
-  if (is_ended_for_a_call(status))
-    end = Error(Errc::child_killed, "child_killed: " + status.describe());
-  if (!end.exit() && error.exit()) end = end.with_exit(*error.exit());
+  end = error_or_no_memory(Delivery::not_sent, [&] {
+    if (is_ended_for_a_call(status))
+      end = Error(Errc::child_killed, "child_killed: " + status.describe());
+    return !end.exit() && error.exit() ? end.with_exit(*error.exit()) : end;
+  });
   erase_cancel_entries();
   ended_ = true;
   owner_.on_ended(*this, status, end);
@@ -122,7 +168,14 @@ std::uint64_t Callee::answered_in_part(const std::vector<UnansweredCall>& calls)
 }
 
 std::vector<UnansweredCall> Callee::take_unanswered(const ExitStatus& status, const Error& end) {
-  std::vector<UnansweredCall> calls = take_calls();
+  std::vector<UnansweredCall> calls;
+  calls.reserve(calls_.count());
+  for (KeptCall& kept : calls_.take_all()) {
+    erase(std::exchange(kept.call.cancel_entry, nullptr));
+    const Delivery far = delivery(kept.id, kept.call);
+    calls.push_back({std::move(kept), far, false});
+  }
+  stop_clock();
   // The loss of the snapshot explains more than the answer that it cut short.
   if (is_ended_for_a_call(status) || end.code() == Errc::snapshot_lost) return calls;
   const std::uint64_t torn = answered_in_part(calls);
@@ -130,22 +183,23 @@ std::vector<UnansweredCall> Callee::take_unanswered(const ExitStatus& status, co
   return calls;
 }
 
-std::vector<UnansweredCall> Callee::take_calls() {
+UnansweredCall Callee::take_left() noexcept {
   stop_clock();
-  std::vector<UnansweredCall> calls;
-  for (KeptCall& kept : calls_.take_all()) {
-    erase(std::exchange(kept.call.cancel_entry, nullptr));
-    const Delivery far = delivery(kept.id, kept.call);
-    calls.push_back({std::move(kept), far, false});
-  }
-  return calls;
+  UnansweredCall one{calls_.take_any(), Delivery::not_sent, false};
+  one.delivery = aborted_ ? one.kept.call.delivery : delivery(one.kept.id, one.kept.call);
+  erase(std::exchange(one.kept.call.cancel_entry, nullptr));
+  return one;
 }
 
-Error error_of(const UnansweredCall& call, const Error& end) {
+Error error_of(const UnansweredCall& call, const Error& end) noexcept {
+  if (call.kept.argument_lost) return no_memory(call.delivery);
   if (!call.answered_in_part) return end.with_delivery(call.delivery);
-  const Error error(Errc::bad_message,
-                    std::string("bad message: the stream ended inside the answer: ") + end.what());
-  return (end.exit() ? error.with_exit(*end.exit()) : error).with_delivery(call.delivery);
+  return error_or_no_memory(call.delivery, [&] {
+    const Error error(
+        Errc::bad_message,
+        std::string("bad message: the stream ended inside the answer: ") + end.what());
+    return (end.exit() ? error.with_exit(*end.exit()) : error).with_delivery(call.delivery);
+  });
 }
 
 void Callee::close() {
@@ -162,11 +216,16 @@ void Callee::terminate(std::chrono::milliseconds grace) {
   if (handle_) handle_->terminate(grace);
 }
 
-std::vector<UnansweredCall> Callee::abort() noexcept {
-  std::vector<UnansweredCall> calls = take_calls();
+// The slot of the child may soon be that of another one.
+void Callee::abort() noexcept {
+  if (std::exchange(aborted_, true)) return;
+  stop_clock();
+  calls_.for_each([this](std::uint64_t id, PendingCall& call) {
+    call.delivery = delivery(id, call);
+    erase(std::exchange(call.cancel_entry, nullptr));
+  });
   erase_cancel_entries();
   if (handle_ && !ended_) handle_->abort();
-  return calls;
 }
 
 }  // namespace evparallel::detail

@@ -26,6 +26,12 @@ std::chrono::milliseconds deadline_of(const CallOptions&, const Options&);
 
 class Callee;
 
+// The end of a call that was given up, in memory that is taken before anything is changed.
+struct LateAnswer {
+  Answer answer;
+  Error error;
+};
+
 // The object that makes the calls and owns the callee.
 class CalleeOwner {
 public:
@@ -35,9 +41,12 @@ public:
   virtual void on_ready() {}    // the child has said so, by a value of call 0
   virtual void on_answer() {}   // the callback of a call is about to be called
   // A call was given up: its callback has to be called with the error, later, from the loop.
-  virtual void complete_later(const Error&, Answer) = 0;
+  // Requires: Loop::reserve_deferred().
+  virtual void complete_later(std::unique_ptr<LateAnswer>) noexcept = 0;
   // The child has finished a call that was given up.
   virtual void on_abandoned_call_done(std::uint64_t /*id*/) {}
+  // Takes the memory that on_ended() needs.  Fails: std::bad_alloc; then it is called again.
+  virtual void prepare_for_end() {}
   // The last callback.  The calls that were not answered are taken by Callee::take_unanswered().
   virtual void on_ended(Callee&, const ExitStatus&, const Error&) = 0;
 
@@ -52,11 +61,11 @@ struct UnansweredCall {
   bool answered_in_part;
 };
 // The error of such a call, when its child has ended with `end`.
-Error error_of(const UnansweredCall&, const Error& end);
+Error error_of(const UnansweredCall&, const Error& end) noexcept;
 
 class Callee final : public ChildObserver {
 public:
-  explicit Callee(CalleeOwner&) noexcept;
+  explicit Callee(CalleeOwner&);
 
   // Asks for the child.  Fails: as ChildHandle::spawn().
   void spawn();
@@ -77,7 +86,7 @@ public:
   // caller.
   enum class Keep : bool { nothing, argument };
   // Sends a call; the id is above all earlier ones.
-  // Fails: Error{too_large}, and the call was not taken.
+  // Fails: Error{too_large}, std::bad_alloc, and the call was not taken; so does defer().
   void send(std::uint64_t id, PendingCall&, Writer& argument, Keep);
   // Takes a call that is not sent: it is with the unanswered ones when the child has ended.
   void defer(std::uint64_t id, PendingCall&, Writer& argument, Keep);
@@ -90,6 +99,7 @@ public:
   bool task_has_failed() const noexcept { return task_error_ != nullptr; }
 
   // ---- calls that are given up (callee_cancel.cpp) ----
+  // Fail: std::bad_alloc, and nothing has changed.
   void cancel(std::uint64_t id);
   void set_deadline(std::uint64_t id, std::chrono::nanoseconds);
   // Takes back a call that the child has not begun and will never begin, without a callback.
@@ -109,10 +119,15 @@ public:
   void shutdown();
   // Sends SIGTERM to the child, and SIGKILL `grace` later.
   void terminate(std::chrono::milliseconds grace);
-  // Ends the child, with no further callback of its owner.  Returns the calls.
-  std::vector<UnansweredCall> abort() noexcept;
+  // Ends the child, with no further callback of its owner.  Its calls are left.
+  void abort() noexcept;
   // Requires: the child has ended.
+  // Fails: std::bad_alloc, and the calls are left.
   std::vector<UnansweredCall> take_unanswered(const ExitStatus&, const Error&);
+  std::size_t count() const noexcept { return calls_.count(); }
+  // Removes one of the calls that are left, without its argument.
+  bool any_left() const noexcept { return count() > 0; }
+  UnansweredCall take_left() noexcept;
 
 private:
   struct AbandonedCall {
@@ -135,10 +150,11 @@ private:
   void on_task_error(const Error&) override;
   void on_torn(std::uint64_t call) override { torn_ = call; }
   void on_frame(Frame&) override;
+  void prepare_for_end() override { owner_.prepare_for_end(); }
   void on_ended(const ExitStatus&, const Error&) override;
 
-  void add(std::uint64_t id, PendingCall&, Writer& argument, Keep);
-  std::vector<UnansweredCall> take_calls();
+  void add(std::uint64_t id, PendingCall&, const Writer& argument, Keep);
+  PendingCall take(std::uint64_t id) noexcept;
   std::uint64_t answered_in_part(const std::vector<UnansweredCall>&) const noexcept;
 
   void give_up(std::uint64_t id, const Error&, Cause);
@@ -153,11 +169,16 @@ private:
   void set_clock();
   void stop_clock() noexcept;
   void on_clock();
+  void give_up_late_calls();
 
   CalleeOwner& owner_;
   std::shared_ptr<ChildHandle> handle_;
   PendingCalls calls_;
-  std::unique_ptr<const Error> task_error_;
+  // Without memory it is one that is never released.
+  struct ReleaseError {
+    void operator()(const Error*) const noexcept;
+  };
+  std::unique_ptr<const Error, ReleaseError> task_error_;
   Lazy<Abandoned> abandoned_;
   Lazy<Deadlines> deadlines_;
   // The child died while it wrote the answer to this call; 0: the call is not known.
@@ -165,6 +186,7 @@ private:
   std::uint64_t torn_ = not_torn;
   bool closed_ = false;
   bool ended_ = false;
+  bool aborted_ = false;
 };
 
 // The child was ended because of one of its calls: the other calls must not be affected.

@@ -8,6 +8,8 @@
 // entry.  So at least one of the two sees what the other has written.
 #include "call/callee.hpp"
 
+#include <new>
+
 namespace evparallel::detail {
 
 namespace {
@@ -24,23 +26,31 @@ SnapshotProcess::Clock clock_for(Cause cause, std::chrono::milliseconds grace) n
 }  // namespace
 
 void Callee::cancel(std::uint64_t id) {
+  if (!calls_.find(id)) return;
   give_up(id, Error(Errc::cancelled, "cancelled: Call::cancel()"), Cause::cancelled);
 }
 
+// First the memory, then the changes.
 void Callee::give_up(std::uint64_t id, const Error& error, Cause cause) {
-  PendingCall pending = calls_.take(id);
-  if (!pending.answer) return;
-  forget_deadline(id, pending);
-  if (!pending.held) {
+  PendingCall* const found = calls_.find(id);
+  if (!found) return;
+  auto late = std::make_unique<LateAnswer>(LateAnswer{{}, error});
+  owner_.loop()->reserve_deferred(2);  // one for a ping
+  const bool held = found->held;
+  if (!held) abandoned_->calls.emplace(id, AbandonedCall{nullptr, cause});
+  PendingCall pending = take(id);
+  if (!held) {
     publish_deadline(id, pending, revoked);
-    abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, cause});
+    abandoned_->calls.find(id)->second.cancel_entry = pending.cancel_entry;
   }
   const Delivery far = delivery(id, pending);  // read after the entry is written
   if (far == Delivery::started)
     kill_if_still_running(id, cause);
-  else if (!pending.held)
+  else if (!held)
     kill_if_not_started(cause);
-  owner_.complete_later(error.with_delivery(far), std::move(pending.answer));
+  late->answer = std::move(pending.answer);
+  late->error = error.with_delivery(far);
+  owner_.complete_later(std::move(late));
 }
 
 // Safe even if the child begins the call at this moment: then it ignores the entry.
@@ -51,15 +61,18 @@ bool Callee::take_back(std::uint64_t id) {
   if (!pending.held) {
     if (!handle_->slot_known() || delivery(id, pending) == Delivery::started) return false;
     const std::int64_t deadline = pending.deadline;
+    const auto abandoned =
+        abandoned_->calls.emplace(id, AbandonedCall{nullptr, Cause::cancelled}).first;
     publish_deadline(id, pending, undecided);
-    if (!pending.cancel_entry) return false;
-    const bool begun = delivery(id, pending) == Delivery::started;
-    pending.cancel_entry->deadline.store(begun ? deadline : reassigned);
-    if (begun) return false;
-    abandoned_->calls.emplace(id, AbandonedCall{pending.cancel_entry, Cause::cancelled});
+    const bool begun = !pending.cancel_entry || delivery(id, pending) == Delivery::started;
+    if (pending.cancel_entry) pending.cancel_entry->deadline.store(begun ? deadline : reassigned);
+    abandoned->second.cancel_entry = pending.cancel_entry;
+    if (begun) {
+      abandoned_->calls.erase(abandoned);
+      return false;
+    }
   }
-  PendingCall taken = calls_.take(id);
-  forget_deadline(id, taken);
+  take(id);
   return true;
 }
 
@@ -79,8 +92,13 @@ void Callee::kill_if_still_running(std::uint64_t id, Cause cause) {
     return;
   }
   Writer nothing;
-  handle_->pipe()->put(FrameKind::ping, ++abandoned_->pings, nothing);
-  handle_->kill_if_still_running(clock, 0, abandoned_->pings);
+  std::uint64_t ping = ++abandoned_->pings;
+  try {
+    handle_->pipe()->put(FrameKind::ping, ping, nothing);
+  } catch (const std::bad_alloc&) {
+    ping = never_answered;
+  }
+  handle_->kill_if_still_running(clock, 0, ping);
 }
 
 // A child that hangs in a start hook never reads the entry in the cancel table.  One request does
@@ -138,16 +156,21 @@ void Callee::erase(CancelEntry* cancel_entry) noexcept {
 void Callee::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
   PendingCall* const pending = calls_.find(id);
   if (!pending) return;
-  forget_deadline(id, *pending);
-  keep_deadline(id, *pending, deadline_in(time));
+  const std::int64_t before = std::exchange(pending->deadline, no_deadline);
+  try {
+    keep_deadline(id, *pending, deadline_in(time));
+  } catch (...) {
+    pending->deadline = before;
+    throw;
+  }
+  if (before != no_deadline && before != pending->deadline) deadlines_->soonest.erase({before, id});
   if (!pending->held) publish_deadline(id, *pending, pending->deadline);
 }
 
 void Callee::keep_deadline(std::uint64_t id, PendingCall& pending, std::int64_t at) {
+  if (at != no_deadline) deadlines_->soonest.emplace(at, id);
   pending.deadline = at;
-  if (at == no_deadline) return;
-  deadlines_->soonest.emplace(at, id);
-  if (at < deadlines_->clock_at) set_clock();
+  if (at != no_deadline && at < deadlines_->clock_at) set_clock();
 }
 
 void Callee::forget_deadline(std::uint64_t id, PendingCall& pending) noexcept {
@@ -172,15 +195,24 @@ void Callee::stop_clock() noexcept {
 }
 
 void Callee::on_clock() {
+  try {
+    give_up_late_calls();
+  } catch (const std::bad_alloc&) {  // again soon
+    deadlines_->clock_at = now_ns();
+    return deadlines_->clock.add_in(std::chrono::milliseconds(1));
+  }
+  set_clock();
+}
+
+void Callee::give_up_late_calls() {
   const std::int64_t now = now_ns();
   auto& soonest = deadlines_->soonest;
   while (!soonest.empty() && soonest.begin()->first <= now) {
-    const std::uint64_t id = soonest.begin()->second;
-    soonest.erase(soonest.begin());
-    give_up(id, Error(Errc::deadline, "deadline: the call was not answered in time"),
+    const auto first = *soonest.begin();
+    give_up(first.second, Error(Errc::deadline, "deadline: the call was not answered in time"),
             Cause::deadline);
+    soonest.erase(first);
   }
-  set_clock();
 }
 
 }  // namespace evparallel::detail

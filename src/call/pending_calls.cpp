@@ -3,6 +3,7 @@
 #include "call/pending_calls.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -15,29 +16,38 @@ constexpr std::size_t long_argument = 1024;
 
 }  // namespace
 
-PendingCall& PendingCalls::add(std::uint64_t id, PendingCall&& pending, Writer* argument) {
+PendingCall& PendingCalls::add(std::uint64_t id, PendingCall&& pending, const Writer* argument) {
   Waiting& all = *waiting_;
+  if (all.row.size() >= long_row &&
+      all.row.size() / 4 > all.count - (all.any_late() ? all.late->size() : 0))
+    all.move_late_calls();
   if (all.row.empty()) all.first_id = id;
   while (all.first_id + all.row.size() < id)
     all.row.emplace_back();  // these ids belong to another child
   Waiting::Entry& entry = all.row.emplace_back();
+  try {
+    if (argument) all.reserve_argument(entry, *argument);
+  } catch (...) {
+    all.row.pop_back();
+    throw;
+  }
   entry.call = std::move(pending);
-  if (argument) all.keep_argument(entry, *argument);
   ++all.count;
-  if (all.row.size() < long_row ||
-      all.row.size() / 4 <= all.count - (all.any_late() ? all.late->size() : 0))
-    return entry.call;
-  all.move_late_calls();
-  return all.late->find(id)->second.call;
+  return entry.call;
 }
 
-void PendingCalls::Waiting::keep_argument(Entry& entry, Writer& argument) {
+void PendingCalls::Waiting::reserve_argument(Entry& entry, const Writer& argument) {
   if (argument.adopted_owner() || argument.attached() || argument.size() >= long_argument) {
-    entry.apart = std::make_unique<Writer>(std::move(argument));
+    entry.apart = std::make_unique<Writer>();
     return;
   }
-  entry.size = argument.size();
   bytes.append(argument.written());
+  entry.size = argument.size();
+}
+
+void PendingCalls::keep_argument(Writer& argument) noexcept {
+  Waiting::Entry& last = waiting_->row.back();
+  if (last.apart) *last.apart = std::move(argument);
 }
 
 PendingCall* PendingCalls::find(std::uint64_t id) noexcept {
@@ -77,14 +87,18 @@ void PendingCalls::Waiting::pop_front() noexcept {
   ++first_id;
 }
 
-KeptCall PendingCalls::Waiting::kept(std::uint64_t id, Entry& entry, std::size_t at) {
+KeptCall PendingCalls::Waiting::kept(std::uint64_t id, Entry& entry, std::size_t at) noexcept {
   KeptCall whole{id, std::move(entry.call)};
   if (entry.apart) whole.argument = std::move(*entry.apart);
-  for (std::size_t left = entry.size; left > 0;) {
-    const std::string_view piece = bytes.from(at).substr(0, left);
-    whole.argument.write(piece);
-    at += piece.size();
-    left -= piece.size();
+  try {
+    for (std::size_t left = entry.size; left > 0;) {
+      const std::string_view piece = bytes.from(at).substr(0, left);
+      whole.argument.write(piece);
+      at += piece.size();
+      left -= piece.size();
+    }
+  } catch (const std::bad_alloc&) {
+    whole.argument_lost = true;
   }
   return whole;
 }
@@ -103,18 +117,39 @@ std::vector<KeptCall> PendingCalls::take_all() {
     at += entry.size;
   }
   std::sort(taken.begin(), taken.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-  all->late.reset();
-  all->clear();
-  all->count = 0;
-  waiting_.give_back();
+  give_back();
   return taken;
 }
 
+KeptCall PendingCalls::take_any() noexcept {
+  Waiting& all = *waiting_;
+  while (!all.row.empty() && !all.row.front().call.answer) all.pop_front();
+  const std::uint64_t id = all.row.empty() ? all.late->begin()->first : all.first_id;
+  return {id, take(id)};
+}
+
+void PendingCalls::give_back() noexcept {
+  waiting_->late.reset();
+  waiting_->clear();
+  waiting_->count = 0;
+  waiting_.give_back();
+}
+
+// An improvement that needs no memory of its own must not fail for lack of it: what was not moved
+// stays.
 void PendingCalls::Waiting::move_late_calls() {
   std::size_t at = 0;
   for (std::size_t i = 0; i < row.size(); ++i) {
     const std::uint64_t id = first_id + i;
-    if (row[i].call.answer) late->emplace(id, kept(id, row[i], at));
+    if (row[i].call.answer) {
+      KeptCall* to = nullptr;
+      try {
+        to = &(*late)[id];
+      } catch (const std::bad_alloc&) {
+        return;
+      }
+      *to = kept(id, row[i], at);
+    }
     at += row[i].size;
   }
   first_id += row.size();

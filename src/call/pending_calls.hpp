@@ -23,7 +23,8 @@ struct PendingCall {
   std::int64_t deadline = no_deadline;
   CancelEntry* cancel_entry = nullptr;
   unsigned repeats_left = 0;
-  bool held = false;  // not sent, because the child may have ended
+  bool held = false;                       // not sent, because the child may have ended
+  Delivery delivery = Delivery::not_sent;  // of a call whose child was given up
 };
 
 // A call with its argument, so that it can be made again.
@@ -31,6 +32,7 @@ struct KeptCall {
   std::uint64_t id = 0;
   PendingCall call{};
   Writer argument{};
+  bool argument_lost = false;  // there was no memory for it: it cannot be made again
 };
 
 // Ids rise and answers mostly come in order, so the calls are in a ring buffer that begins with
@@ -43,18 +45,28 @@ public:
   // If it is pooled, it is returned to the pool with the last call.
   explicit PendingCalls(Pooled<Waiting> waiting = {}) noexcept : waiting_(std::move(waiting)) {}
 
-  // Requires: an id above all earlier ones.  The memory of a short argument stays with the caller;
-  // nullptr: the call is never made again.
-  PendingCall& add(std::uint64_t id, PendingCall&&, Writer* argument);
+  // Requires: an id above all earlier ones.  `argument`: is kept, so that the call can be made again,
+  // a long one by keep_argument(); nullptr: it is not.
+  // Fails: std::bad_alloc, and nothing was added.
+  PendingCall& add(std::uint64_t id, PendingCall&&, const Writer* argument);
+  // Takes the argument of the last call, if it is a long one: only when it was sent.
+  void keep_argument(Writer&) noexcept;
   // nullptr: the id was answered, or never existed.
   PendingCall* find(std::uint64_t id) noexcept;
   // Removes the call; returns an empty one if there is none.
   PendingCall take(std::uint64_t id);
   // Removes all calls; returns them in order.
+  // Fails: std::bad_alloc, and nothing was removed.
   std::vector<KeptCall> take_all();
+  // Removes one call, without its argument.  Requires: there is one.
+  KeptCall take_any() noexcept;
+  // Calls f(id, call) for each, in any order.
+  template <class F>
+  void for_each(F f);
   std::size_t count() const noexcept;
 
 private:
+  void give_back() noexcept;
   Pooled<Waiting> waiting_;
 };
 
@@ -67,8 +79,15 @@ struct PendingCalls::Waiting {
   using Late = std::unordered_map<std::uint64_t, KeptCall>;
   bool any_late() const noexcept { return late.peek() && !late.peek()->empty(); }
   void move_late_calls();
-  void keep_argument(Entry&, Writer&);
-  KeptCall kept(std::uint64_t id, Entry&, std::size_t at);
+  void reserve_argument(Entry&, const Writer&);
+  KeptCall kept(std::uint64_t id, Entry&, std::size_t at) noexcept;
+  template <class F>
+  void for_each(F f) {
+    if (any_late())
+      for (auto& item : *late) f(item.first, item.second.call);
+    for (std::size_t i = 0; i < row.size(); ++i)
+      if (row[i].call.answer) f(first_id + i, row[i].call);
+  }
   void pop_front() noexcept;
   void clear() noexcept;
 
@@ -78,6 +97,11 @@ struct PendingCalls::Waiting {
   std::uint64_t first_id = 0;
   std::size_t count = 0;
 };
+
+template <class F>
+void PendingCalls::for_each(F f) {
+  if (Waiting* const all = waiting_.peek()) all->for_each(f);
+}
 
 inline std::size_t PendingCalls::count() const noexcept {
   return waiting_.peek() ? waiting_.peek()->count : 0;

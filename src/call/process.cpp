@@ -3,6 +3,7 @@
 #include <evparallel/process.hpp>
 
 #include "base/negative.hpp"
+#include "base/no_memory.hpp"
 #include "system/failpoint.hpp"
 #include "spawn/child_handle.hpp"
 #include "spawn/replicas.hpp"
@@ -77,7 +78,7 @@ private:
     end_callbacks();
     // Coroutines that wait for the status go on without one.
     for (Callback<void()>& one : std::exchange(awaiting_exit_, {}))
-      if (loop_->alive()) loop_->defer(std::move(one));
+      if (loop_->alive()) loop_->defer_or_call(std::move(one));
   }
 
   void on_started(pid_t pid) override {
@@ -88,7 +89,7 @@ private:
   void on_ended(const ExitStatus& status, const Error&) override {
     fault_at(Failpoint::ended);
     const auto keep = shared_from_this();
-    status_ = status;
+    status_ = copy_of(status);
     end_callbacks();
     loop_->call([&] { exit_(status); });
     exit_.release();

@@ -5,6 +5,7 @@
 #include "call/remote_core.hpp"
 
 #include "base/negative.hpp"
+#include "base/no_memory.hpp"
 #include "system/failpoint.hpp"
 #include "spawn/with_start.hpp"
 
@@ -26,10 +27,10 @@ void RemoteCore::check_open() const {
       "evparallel: a remote function was called after its Reactor was destroyed");
 }
 
-void RemoteCore::add_pending() {
+void RemoteCore::add_pending() noexcept {
   if (pending_++ == 0) loop_->hold();
 }
-void RemoteCore::remove_pending() {
+void RemoteCore::remove_pending() noexcept {
   if (--pending_ == 0 && loop_->alive()) loop_->release();
 }
 
@@ -37,6 +38,7 @@ void RemoteCore::remove_pending() {
 
 void RemoteCore::spawn() {
   auto child = std::make_unique<Callee>(*this);
+  if (current_) dying_->reserve(dying_->size() + 1);
   child->spawn();
   if (current_) dying_->push_back(std::move(current_));
   current_ = std::move(child);
@@ -83,16 +85,19 @@ Call RemoteCore::refuse(const Error& error, Answer answer) {
 }
 
 // Not from inside the call: the callback runs later, from the loop.
+// Fails: std::bad_alloc, and the callback is not called.
 void RemoteCore::fail_later(const Error& error, Answer answer) {
+  auto late = std::make_unique<LateAnswer>(LateAnswer{std::move(answer), error});
+  loop_->reserve_deferred(1);
   add_pending();
-  complete_later(error, std::move(answer));
+  complete_later(std::move(late));
 }
 
 // For a call that is counted in `pending_`.
-void RemoteCore::complete_later(const Error& error, Answer answer) {
-  loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
+void RemoteCore::complete_later(std::unique_ptr<LateAnswer> late) noexcept {
+  loop_->defer([self = shared_from_this(), late = std::move(late)] {
     self->remove_pending();  // first: a callback may throw
-    answer(nullptr, &error);
+    late->answer(nullptr, &late->error);
   });
 }
 
@@ -111,7 +116,7 @@ std::size_t RemoteCore::pending() const {
 // ---- one call ----
 
 Callee* RemoteCore::child_of(std::uint64_t id) noexcept {
-  if (!loop_->alive()) return nullptr;
+  if (!loop_->alive() || aborted_) return nullptr;
   if (current_ && current_->has(id)) return current_.get();
   if (!dying_.peek()) return nullptr;
   for (auto& child : *dying_)
@@ -146,36 +151,54 @@ void RemoteCore::abort() noexcept {
 void RemoteCore::abort_here() noexcept {
   if (std::exchange(aborted_, true)) return;
   closed_ = true;
-  for (const auto& child : take_all()) abort_child(*child);
+  if (dying_.peek())
+    for (const auto& child : *dying_) child->abort();
+  if (current_) current_->abort();
+  self_ = weak_from_this().lock();
+  if (self_ && loop_->alive() && pending_ > 0)
+    return loop_->defer_or_retry(*this, [self = self_] { self->answer_dropped_calls(); });
+  const auto last = std::move(self_);  // its children are destroyed with it
 }
 
-// Removes all its children.
-std::vector<std::unique_ptr<Callee>> RemoteCore::take_all() noexcept {
-  std::vector<std::unique_ptr<Callee>> all;
-  if (dying_.peek()) all.swap(*dying_);
-  if (current_) all.push_back(std::move(current_));
-  return all;
+void RemoteCore::retry() {
+  if (self_) answer_dropped_calls();
 }
 
-void RemoteCore::abort_child(Callee& child) noexcept {
-  for (UnansweredCall& one : child.abort()) {
-    if (!loop_->alive()) continue;
-    loop_->defer([loop = loop_, answer = std::move(one.kept.call.answer),
-                  error = Error(Errc::cancelled, "cancelled: the remote function was dropped")
-                              .with_delivery(one.delivery)]() mutable {
-      loop->release();  // first: a callback may throw
-      answer(nullptr, &error);
-    });
-    loop_->hold();
-    remove_pending();
-  }
+// The calls of an aborted remote function.
+void RemoteCore::answer_dropped_calls() {
+  const auto keep = shared_from_this();
+  const auto answer_all_of = [this](Callee& child) {
+    while (child.any_left() && !loop_->interrupted()) answer_dropped_call(child);
+    return !child.any_left();
+  };
+  bool all = true;
+  if (dying_.peek())
+    for (const auto& child : *dying_) all = all && answer_all_of(*child);
+  if (current_) all = all && answer_all_of(*current_);
+  if (all) return self_.reset();
+  loop_->defer_or_retry(*this, [self = self_] { self->answer_dropped_calls(); });
+}
+
+void RemoteCore::answer_dropped_call(Callee& child) {
+  UnansweredCall one = child.take_left();
+  const Error error = error_or_no_memory(one.delivery, [&one] {
+    return Error(Errc::cancelled, "cancelled: the remote function was dropped")
+        .with_delivery(one.delivery);
+  });
+  remove_pending();  // first: a callback may throw
+  loop_->call([&] { one.kept.call.answer(nullptr, &error); });
 }
 
 // The callbacks are destroyed without a call; they may own handles whose destructors come back
 // here.
 void RemoteCore::on_loop_destroyed() noexcept {
-  const std::vector<std::unique_ptr<Callee>> all = take_all();
-  for (const auto& child : all) child->abort();
+  const auto keep = weak_from_this().lock();
+  self_.reset();
+  const Lazy<std::vector<std::unique_ptr<Callee>>> dying = std::move(dying_);
+  const std::unique_ptr<Callee> current = std::move(current_);
+  if (dying.peek())
+    for (const auto& child : *dying.peek()) child->abort();
+  if (current) current->abort();
   pending_ = 0;
 }
 

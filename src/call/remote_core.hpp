@@ -43,23 +43,27 @@ private:
   const std::shared_ptr<Loop>& loop() const noexcept override { return loop_; }
   const ChildSpec& spec() const noexcept override { return *spec_; }
   void on_answer() override { remove_pending(); }  // first: the callback may throw
-  void complete_later(const Error&, Answer) override;
+  void complete_later(std::unique_ptr<LateAnswer>) noexcept override;
   void on_ended(Callee&, const ExitStatus&, const Error&) override;
 
   void on_loop_destroyed() noexcept override;
+  void retry() override;
   void abort_here() noexcept;
   void check_open() const;
   void dispatch(std::uint64_t id, PendingCall&, Writer& argument);
   bool waits_for_end_of_child() const noexcept;
-  void add_pending();
-  void remove_pending();
+  void add_pending() noexcept;
+  void remove_pending() noexcept;
   void fail_later(const Error&, Answer);
   Callee* child_of(std::uint64_t id) noexcept;
   bool may_repeat(const Callee&, const UnansweredCall&, const ExitStatus&) const noexcept;
-  void repeat(std::vector<KeptCall>);
-  std::vector<std::unique_ptr<Callee>> take_all() noexcept;
+  struct Sorted;
+  Sorted sort(Callee&, const ExitStatus&, const Error& end) const;
+  void repeat(Sorted&);
+  void fail_all_of(Callee&);
+  void answer_dropped_calls();
+  void answer_dropped_call(Callee&);
   std::unique_ptr<Callee> take(Callee&) noexcept;
-  void abort_child(Callee&) noexcept;
 
   std::shared_ptr<Loop> loop_;
   std::shared_ptr<const ChildSpec> spec_;
@@ -70,6 +74,7 @@ private:
   bool repeats_ = false;  // a call may be made again
   bool closed_ = false;
   bool aborted_ = false;
+  std::shared_ptr<RemoteCore> self_;  // until the calls of a dropped remote function are answered
 };
 
 }  // namespace evparallel::detail

@@ -2,6 +2,10 @@
 // Runs in: parent.  Licence: see COPYING.
 #include "call/remote_core.hpp"
 
+#include "base/no_memory.hpp"
+
+#include <new>
+
 namespace evparallel::detail {
 
 namespace {
@@ -32,38 +36,70 @@ bool RemoteCore::may_repeat(const Callee& child, const UnansweredCall& call,
          (!begun || spec_->options->idempotent);
 }
 
-// Each of its calls fails, or is made again.
-void RemoteCore::on_ended(Callee& child, const ExitStatus& status, const Error& end) {
-  const auto keep = shared_from_this();
-  const std::unique_ptr<Callee> gone = take(child);
+struct RemoteCore::Sorted {
   std::vector<KeptCall> again;
-  std::vector<Failed> failed;
-  for (UnansweredCall& one : child.take_unanswered(status, end)) {
+  std::vector<Failed> failed;  // with room for all
+};
+
+// Fails: std::bad_alloc, and the calls are left.
+RemoteCore::Sorted RemoteCore::sort(Callee& child, const ExitStatus& status,
+                                    const Error& end) const {
+  Sorted sorted;
+  sorted.again.reserve(child.count());
+  sorted.failed.reserve(child.count());
+  std::vector<UnansweredCall> calls = child.take_unanswered(status, end);
+  for (UnansweredCall& one : calls) {
     PendingCall& pending = one.kept.call;
-    if (!may_repeat(child, one, status)) {
-      failed.push_back({std::move(pending.answer), error_of(one, end)});
+    if (one.kept.argument_lost || !may_repeat(child, one, status)) {
+      sorted.failed.push_back({std::move(pending.answer), error_of(one, end)});
       continue;
     }
     if (!is_ended_for_a_call(status) && !pending.held && !was_lost_unused(child, status))
       --pending.repeats_left;
-    again.push_back(std::move(one.kept));
+    sorted.again.push_back(std::move(one.kept));
   }
-  repeat(std::move(again));
-  for (Failed& one : failed) {
+  return sorted;
+}
+
+// Each of its calls fails, or is made again.
+void RemoteCore::on_ended(Callee& child, const ExitStatus& status, const Error& end) {
+  const auto keep = shared_from_this();
+  const std::unique_ptr<Callee> gone = take(child);
+  Sorted sorted;
+  try {
+    sorted = sort(child, status, end);
+  } catch (const std::bad_alloc&) {
+    return fail_all_of(child);
+  }
+  repeat(sorted);
+  for (Failed& one : sorted.failed) {
     loop_->call([&one] { one.answer(nullptr, &one.error); });
     remove_pending();
   }
 }
 
-void RemoteCore::repeat(std::vector<KeptCall> calls) {
-  for (auto& [id, pending, argument] : calls) {
+void RemoteCore::repeat(Sorted& sorted) {
+  for (auto& [id, pending, argument, lost] : sorted.again) {
+    static_cast<void>(lost);
     try {
       dispatch(id, pending, argument);
     } catch (const Error& error) {
-      complete_later(error, std::move(pending.answer));
+      sorted.failed.push_back({std::move(pending.answer), error});
+    } catch (const std::exception&) {  // no memory here, or in the kernel
+      sorted.failed.push_back({std::move(pending.answer), no_memory(Delivery::not_sent)});
     }
   }
-  if (closed_ && !calls.empty() && current_) current_->close();
+  if (closed_ && !sorted.again.empty() && current_) current_->close();
+}
+
+// There is no memory even for the list of its calls.
+void RemoteCore::fail_all_of(Callee& child) {
+  while (child.any_left()) {
+    UnansweredCall one = child.take_left();
+    const Error error = no_memory(one.delivery);
+    loop_->call([&] { one.kept.call.answer(nullptr, &error); });
+    remove_pending();
+  }
 }
 
 std::unique_ptr<Callee> RemoteCore::take(Callee& child) noexcept {

@@ -58,9 +58,29 @@ EVPARALLEL_EARLY void FrameReader::keep() {
     carry_.erase(0, carry_at_);
     carry_at_ = 0;
   }
-  carry_.append(view_);
+  try {
+    carry_.append(view_);
+  } catch (const std::bad_alloc&) {
+    if (!skip_kept()) throw;
+  }
   view_ = {};
   if (carry_.empty() && carry_.capacity() > kept_capacity) carry_.shrink_to_fit();
+}
+
+// There is no memory for the bytes of a small frame: they are dropped.  False: they are not bytes of
+// one frame alone.  Those of a header need no memory of their own.
+bool FrameReader::skip_kept() noexcept {
+  const std::size_t size = carry_.size() + view_.size();
+  if (state_ != State::small || size > length_) return false;
+  carry_.clear();
+  skip_body(size);
+  return true;
+}
+
+void FrameReader::skip_body(std::size_t skipped) noexcept {
+  skipped_ = skipped;
+  why_skipped_ = Frame::Skipped::no_memory;
+  state_ = State::skipped;
 }
 
 namespace {
@@ -107,9 +127,21 @@ EVPARALLEL_EARLY bool FrameReader::next(Frame& frame) {
   }
 }
 
+// Reads a header, whose bytes may have come in two pieces.
+EVPARALLEL_EARLY bool FrameReader::take_header(char* to) noexcept {
+  const std::size_t carried = std::min(carry_.size() - carry_at_, frame_header_size);
+  const std::size_t missing = frame_header_size - carried;
+  if (missing > view_.size()) return false;
+  std::memcpy(to, carry_.data() + carry_at_, carried);
+  std::memcpy(to + carried, view_.data(), missing);
+  carry_at_ += carried;
+  view_.remove_prefix(missing);
+  return true;
+}
+
 EVPARALLEL_EARLY bool FrameReader::next_header() {
-  if (!pull(frame_header_size)) return false;
-  const char* bytes = pending().data();
+  char bytes[frame_header_size];
+  if (!take_header(bytes)) return false;
   std::uint64_t word;
   std::memcpy(&word, bytes, sizeof word);
   std::memcpy(&id_, bytes + sizeof word, sizeof id_);
@@ -120,7 +152,6 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     throw Error(Errc::bad_message,
                 "bad message: a frame has the unknown kind " + std::to_string(kind));
   kind_ = static_cast<FrameKind>(kind);
-  consume(frame_header_size);
   // An error is reported whatever the user's limit is.
   const std::uint64_t limit =
       kind_ == FrameKind::error ? std::max(max_body_, error_body_limit) : max_body_;
@@ -129,9 +160,7 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
     why_skipped_ = Frame::Skipped::too_large;
     skipped_ = 0;
   } else if (length_ > large_.max_size()) {
-    state_ = State::skipped;
-    why_skipped_ = Frame::Skipped::no_memory;
-    skipped_ = 0;
+    skip_body(0);
   } else if (length_ >= large_body) {
     state_ = State::large;
     // The memory of the last frame is filled again.
@@ -145,7 +174,12 @@ EVPARALLEL_EARLY bool FrameReader::next_header() {
 
 EVPARALLEL_EARLY bool FrameReader::next_small(Frame& frame) {
   const std::size_t length = static_cast<std::size_t>(length_);
-  if (!pull(length)) return false;
+  try {
+    if (!pull(length)) return false;
+  } catch (const std::bad_alloc&) {
+    skip_body(0);
+    return next_skipped(frame);
+  }
   frame =
       Frame{kind_,   id_,     pending().substr(0, length), nullptr, Frame::Skipped::no, attached_,
             nullptr, SIZE_MAX};
@@ -213,10 +247,8 @@ EVPARALLEL_EARLY FrameReader::Room FrameReader::room() {
 
 // There is no memory for the frame: its first bytes are dropped, too.
 void FrameReader::skip_rest_of_large() noexcept {
-  skipped_ = std::exchange(large_filled_, 0);
+  skip_body(std::exchange(large_filled_, 0));
   std::string().swap(large_);
-  why_skipped_ = Frame::Skipped::no_memory;
-  state_ = State::skipped;
 }
 
 // ---- FrameQueue ----
@@ -258,7 +290,8 @@ EVPARALLEL_EARLY void FrameQueue::push_adopted(const Writer& message) {
 }
 
 EVPARALLEL_EARLY void FrameQueue::push_attached(const Writer& message) {
-  if (message.attached()) along_.push_back({written_ + size_, message.attached()});
+  if (!message.attached()) return;
+  along_.push_back({written_ + size_ - frame_header_size - message.size(), message.attached()});
 }
 
 EVPARALLEL_EARLY const std::vector<Attachment>* FrameQueue::along() const noexcept {
@@ -271,9 +304,26 @@ EVPARALLEL_EARLY std::size_t FrameQueue::most_at_once() const noexcept {
   return size_;
 }
 
-EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
-  push_attached(message);
+// Calls f(), which appends; if there is no memory, takes back what it has appended.
+template <class F>
+EVPARALLEL_EARLY void FrameQueue::appended_whole(const Writer& message, F f) {
+  const std::size_t before = size_;
   size_ += frame_header_size + message.size();
+  try {
+    f();
+  } catch (...) {
+    truncate(before);
+    throw;
+  }
+}
+
+EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer& message) {
+  appended_whole(message, [&] { push_taken(kind, id, message); });
+  message.clear();
+}
+
+EVPARALLEL_EARLY void FrameQueue::push_taken(FrameKind kind, std::uint64_t id, Writer& message) {
+  push_attached(message);
   if (message.written().size() < large_body) {
     put_whole(kind, id, message);
   } else {
@@ -281,15 +331,15 @@ EVPARALLEL_EARLY void FrameQueue::push(FrameKind kind, std::uint64_t id, Writer&
     segments_.emplace_back().bytes.swap(message.bytes());
   }
   push_adopted(message);
-  message.clear();
 }
 
 void FrameQueue::push_kept(FrameKind kind, std::uint64_t id, Writer& message) {
   message.share(large_body);
-  push_attached(message);
-  size_ += frame_header_size + message.size();
-  put_whole(kind, id, message);
-  push_adopted(message);
+  appended_whole(message, [&] {
+    push_attached(message);
+    put_whole(kind, id, message);
+    push_adopted(message);
+  });
 }
 
 EVPARALLEL_EARLY int FrameQueue::front(ByteSpan* pieces, int max) const noexcept {

@@ -50,7 +50,9 @@ public:
   // Fails: Errc::bad_message if the stream makes no sense; then the reader must not be used any
   // more.
   bool next(Frame&);
-  // Copies the bytes that are not yet a frame, so that the caller's buffer is free.
+  // Copies the bytes that are not yet a frame, so that the caller's buffer is free.  A frame for
+  // which there is no memory is skipped.
+  // Fails: std::bad_alloc, if there are bytes of several frames.
   void keep();
 
   // Room in the unfinished large frame: fill it, then call filled() with the number of bytes.  Size
@@ -72,11 +74,14 @@ private:
   bool pull(std::size_t wanted);
   void consume(std::size_t size) noexcept;
   bool next_at_once(Frame&) noexcept;
+  bool take_header(char* to) noexcept;
   bool next_header();
   bool next_large(Frame&);
   bool next_skipped(Frame&);
   bool next_small(Frame&);
   void skip_rest_of_large() noexcept;
+  bool skip_kept() noexcept;
+  void skip_body(std::size_t skipped) noexcept;
 
   enum class State : unsigned char { header, small, large, skipped };
 
@@ -99,6 +104,7 @@ private:
 class FrameQueue {
 public:
   // Appends one frame.  `message` is left empty, and keeps its memory if possible.
+  // Fails: std::bad_alloc, and nothing was appended; a large message may be lost.
   void push(FrameKind, std::uint64_t id, Writer& message);
   // The same, but `message` keeps its content: large parts are shared.
   void push_kept(FrameKind, std::uint64_t id, Writer& message);
@@ -131,6 +137,9 @@ private:
       return (owner ? std::string_view(data, size) : std::string_view(bytes)).substr(written);
     }
   };
+  template <class F>
+  void appended_whole(const Writer& message, F);
+  void push_taken(FrameKind, std::uint64_t id, Writer& message);
   void put_whole(FrameKind, std::uint64_t id, const Writer& message);
   void put_header(FrameKind, std::uint64_t id, const Writer& message);
   void append(std::string_view first, std::string_view second);

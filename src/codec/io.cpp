@@ -154,19 +154,32 @@ namespace {
 
 }  // namespace
 
-void rethrow_as_bad_message(const char* verb) {
+namespace {
+
+[[noreturn]] void rethrow_described(const char* verb) {
   try {
     throw;
   } catch (const Error& error) {
     if (error.code() == Errc::bad_message) throw;
     refuse_message(verb, text_of(error));
   } catch (const std::bad_alloc&) {
-    throw no_memory(std::string("to ") + verb + " a message");
+    throw;
   } catch (const std::exception& error) {
     refuse_message(verb, text_of(error));
   } catch (...) {
     if (thread_is_leaving()) throw;
     refuse_message(verb, {});
+  }
+}
+
+}  // namespace
+
+void rethrow_as_bad_message(const char* verb) {
+  try {
+    rethrow_described(verb);
+  } catch (const std::bad_alloc&) {
+    throw no_memory(std::string_view(verb) == "decode" ? "to decode a message"
+                                                       : "to encode a message");
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <limits>
+#include <new>
 #include <system_error>
 
 namespace evparallel::detail {
@@ -29,6 +30,12 @@ std::chrono::steady_clock::time_point after_now(std::chrono::nanoseconds time) n
   return time < Time::max() - now ? now + time : Time::max();
 }
 
+// libevent, or the kernel, has returned an error.
+[[noreturn]] void refused(const char* what) {
+  if (errno == ENOMEM) throw std::bad_alloc();
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
 }  // namespace
 
 // ---- LoopObserver ----
@@ -47,6 +54,7 @@ void LoopObserver::register_with(Loop& loop) noexcept {
 
 void LoopObserver::unregister() noexcept {
   if (!registered_with_) return;
+  if (registered_with_->next_to_retry_ == this) registered_with_->next_to_retry_ = next_;
   if (previous_)
     previous_->next_ = next_;
   else
@@ -81,8 +89,7 @@ void Event::undone_if_it_throws(F f) {
 void Event::add() {
   if (added_) return;
   if (::event_add(&event_, nullptr) != 0)
-    throw std::system_error(errno, std::generic_category(),
-                            "evparallel: the event loop refused a descriptor");
+    refused("evparallel: the event loop refused a descriptor");
   added_ = true;
   ++loop_->own_events_;
   if (loop_->mirror_) undone_if_it_throws([this] { mirror(); });
@@ -93,9 +100,7 @@ void Event::add_in(std::chrono::nanoseconds time) {
   // be early.
   ::event_base_update_cache_time(loop_->base_);
   const timeval in = timeval_of(time);
-  if (::event_add(&event_, &in) != 0)
-    throw std::system_error(errno, std::generic_category(),
-                            "evparallel: the event loop refused a timer");
+  if (::event_add(&event_, &in) != 0) refused("evparallel: the event loop refused a timer");
   if (!added_) {
     added_ = true;
     ++loop_->own_events_;

@@ -5,6 +5,7 @@
 #include "base/startup_path.hpp"
 #include "system/fork.hpp"
 #include "system/new_descriptor.hpp"
+#include "system/polling.hpp"
 #include "system/process_lock.hpp"
 #include "codec/remote_error.hpp"
 #include "loop/interruption.hpp"
@@ -84,6 +85,7 @@ Loop::Loop(event_base* base, bool owned)
     throw std::system_error(error, std::generic_category(), "evparallel: eventfd");
   }
   deferred_event_.set<&Loop::run_deferred>(*this, -1, 0, this);
+  retry_event_.set<&Loop::retry_all>(*this, -1, 0, this);
   posted_event_.set<&Loop::run_posted>(*this, posted_.fd(), EV_READ | EV_PERSIST, this);
   posted_event_.add();
   join_loops();
@@ -160,7 +162,12 @@ EVPARALLEL_EARLY void Loop::take_over_thread() noexcept {
 
 void Loop::call_elsewhere(Callback<void()> f) noexcept {
   const auto keep = weak_from_this().lock();
-  if (posted_.push(f)) return;
+  for (;;) try {
+      if (posted_.push(f)) return;
+      break;
+    } catch (const std::bad_alloc&) {  // the thread of the loop cannot be told otherwise
+      pause_for(1);
+    }
   const ClosedLoopLock lock;
   f();
   f = nullptr;
@@ -176,6 +183,7 @@ void Loop::close() noexcept {
     gone.on_loop_destroyed();
   }
   deferred_event_.remove();
+  retry_event_.remove();
   posted_event_.remove();
 
   if (!inherited_) leave_loops();
@@ -208,15 +216,14 @@ void Loop::close_when_idle() noexcept {
   // The program dispatches the base, and goes on with it.
   owned_ = false;
   constexpr timeval now{};
-  auto* const kept = new std::shared_ptr<Loop>(shared_from_this());
+  closing_ = shared_from_this();
   ::event_base_once(
       base_, -1, EV_TIMEOUT,
       [](int, short, void* argument) {
-        const std::unique_ptr<std::shared_ptr<Loop>> loop(
-            static_cast<std::shared_ptr<Loop>*>(argument));
-        (*loop)->close();
+        const std::shared_ptr<Loop> loop = std::move(static_cast<Loop*>(argument)->closing_);
+        loop->close();
       },
-      kept, &now);
+      this, &now);
 }
 
 // ---- in a process that the program has forked ----
@@ -258,6 +265,37 @@ void Loop::check_at_home() const {
 void Loop::defer(Callback<void()> callback) {
   deferred_.push_back(std::move(callback));
   if (deferred_.size() == 1) deferred_event_.activate();
+}
+
+void Loop::defer_or_call(Callback<void()> callback) noexcept {
+  try {
+    reserve_deferred(1);
+  } catch (const std::bad_alloc&) {
+    return call([&] { callback(); });
+  }
+  defer(std::move(callback));
+}
+
+void Loop::retry_later() noexcept {
+  if (!alive() || std::exchange(retries_, true)) return;
+  try {
+    retry_event_.add_in(std::chrono::milliseconds(1));
+  } catch (const std::exception&) {  // libevent has no memory for the timer
+    retry_event_.activate();
+  }
+}
+
+// An observer may remove itself, or another one, or the loop.
+void Loop::retry_all() {
+  const auto keep = shared_from_this();
+  retries_ = false;
+  next_to_retry_ = attached_;
+  while (next_to_retry_ && !interrupted()) {
+    LoopObserver& one = *next_to_retry_;
+    next_to_retry_ = one.next_;
+    call([&one] { one.retry(); });
+  }
+  if (std::exchange(next_to_retry_, nullptr)) retry_later();
 }
 
 void Loop::run_deferred() {
@@ -313,7 +351,7 @@ void Loop::release_from_outside() noexcept {
 // ---- pending work ----
 
 bool Loop::idle() const noexcept {
-  return holds_ == 0 && outside_holds_ == 0 && posted_.empty() && deferred_.empty();
+  return holds_ == 0 && outside_holds_ == 0 && posted_.empty() && deferred_.empty() && !retries_;
 }
 
 // A borrowed base may have other loops of the library, and events of the program.

@@ -29,6 +29,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -54,6 +55,9 @@ private:
   // The loop is being destroyed: remove all events, make no callbacks.  The object is already
   // unregistered.
   virtual void on_loop_destroyed() noexcept = 0;
+  // There was no memory for something that this object, or another one, has deferred: do what is due.
+  // Called without need, too.
+  virtual void retry() {}
 
   Loop* registered_with_ = nullptr;
   LoopObserver* previous_ = nullptr;
@@ -72,7 +76,7 @@ public:
   template <auto member, class T>
   void set(Loop& loop, int fd, short what, T* object) noexcept;
 
-  // Fails: std::system_error.
+  // Fail: std::bad_alloc if libevent or the kernel has no memory; std::system_error.
   void add();
   // Only without a descriptor or signal.
   void add_in(std::chrono::nanoseconds);
@@ -205,7 +209,24 @@ public:
   void release_from_outside() noexcept;
 
   // Calls it in this iteration, after the callbacks that are ready, and not inside the caller.
+  // Fails: std::bad_alloc; not for the next `count` callbacks of up to 48 bytes after a
+  // reserve_deferred(count).
   void defer(Callback<void()>);
+  void reserve_deferred(std::size_t count) { deferred_.reserve(count); }
+  // The same; without memory retry() of all observers is called instead, soon.
+  template <class F>
+  void defer_or_retry(const LoopObserver&, F f) noexcept {
+    static_assert(sizeof(F) <= 48, "a callback of this size allocates memory");
+    try {
+      defer(std::move(f));
+    } catch (const std::bad_alloc&) {
+      retry_later();
+    }
+  }
+  // The same; without memory it is called at once.
+  void defer_or_call(Callback<void()>) noexcept;
+  // Calls LoopObserver::retry() of all observers, soon.
+  void retry_later() noexcept;
   // Any thread.
   void post(Callback<void()>) override;
   PostedQueue& posted() noexcept { return posted_; }
@@ -240,6 +261,7 @@ private:
   void rethrow();
   void run_turns(const std::chrono::nanoseconds* limit);
   void run_deferred();
+  void retry_all();
   void run_posted();
   void interrupt() noexcept;
   void bind_to_thread();
@@ -297,13 +319,17 @@ private:
   unsigned tries_left_ = 0;    // before a turn that asks the kernel
   unsigned untried_left_ = 0;  // turns before the next try
   std::exception_ptr thrown_;
+  std::shared_ptr<Loop> closing_;  // set until close() is called, soon
   CallbackSlot<void(std::exception_ptr)> on_exception_;
   LoopObserver* attached_ = nullptr;
+  LoopObserver* next_to_retry_ = nullptr;
+  bool retries_ = false;  // retry_all() is due
   std::unique_ptr<char[]> scratch_;
   DraftMemory drafts_;
   Extensions extensions_;
   RingBuffer<Callback<void()>> deferred_;
   Event deferred_event_;
+  Event retry_event_;
   PostedQueue posted_;
   Event posted_event_;
 };

@@ -8,7 +8,6 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <iterator>
 #include <utility>
 
 namespace evparallel::detail {
@@ -19,8 +18,8 @@ int PostedQueue::open() noexcept {
 }
 
 // Requires: the lock.
-void PostedQueue::add(Callback<void()> callback) {
-  left_.posted.push_back(std::move(callback));
+void PostedQueue::add(Callback<void()>& callback) {
+  left_.posted.emplace_back() = std::move(callback);
   has_posted_ = true;
   wake();
 }
@@ -28,14 +27,14 @@ void PostedQueue::add(Callback<void()> callback) {
 bool PostedQueue::push(Callback<void()>& callback) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (closed_) return false;
-  add(std::move(callback));
+  add(callback);
   return true;
 }
 
 bool PostedQueue::post(Callback<void()>& callback) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (refuses_) return false;
-  add(std::move(callback));
+  add(callback);
   return true;
 }
 
@@ -48,8 +47,10 @@ std::optional<LoopAddress::Place> PostedQueue::keep(std::unique_ptr<WaitingCallb
 void PostedQueue::pass(LoopAddress::Place place, Callback<void(WaitingCallback&)> value) {
   const std::lock_guard<std::mutex> guard(lock_);
   if (refuses_) return;
-  add([waiting = std::move(*place), value = std::move(value)]() mutable { value(*waiting); });
+  Callback<void()> call(
+      [waiting = std::move(*place), value = std::move(value)]() mutable { value(*waiting); });
   left_.waiting.erase(place);
+  add(call);
 }
 
 void PostedQueue::wake() noexcept {
@@ -57,18 +58,20 @@ void PostedQueue::wake() noexcept {
   if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: the loop is awake already
 }
 
-PostedQueue::Callbacks PostedQueue::take() {
+PostedQueue::Callbacks PostedQueue::take() noexcept {
   std::uint64_t count;
   if (::read(wake_.get(), &count, sizeof count) < 0 && empty()) return {};
   const std::lock_guard<std::mutex> guard(lock_);
-  has_posted_ = false;
-  return std::exchange(left_.posted, {});
+  Callbacks& first = left_.returned.empty() ? left_.posted : left_.returned;
+  Callbacks taken = std::move(first);
+  has_posted_ = !left_.posted.empty();
+  if (has_posted_) wake();
+  return taken;
 }
 
-void PostedQueue::put_back(Callbacks&& callbacks) {
+void PostedQueue::put_back(Callbacks&& callbacks) noexcept {
   const std::lock_guard<std::mutex> guard(lock_);
-  left_.posted.insert(left_.posted.begin(), std::make_move_iterator(callbacks.begin()),
-                      std::make_move_iterator(callbacks.end()));
+  left_.returned = std::move(callbacks);
   has_posted_ = true;
   wake();
 }

@@ -2,13 +2,13 @@
 // Runs in: parent, child.  Licence: see COPYING.
 #pragma once
 
+#include "base/ring_buffer.hpp"
 #include "system/descriptor.hpp"
 
 #include <evparallel/callback.hpp>
 #include <evparallel/detail/loop_address.hpp>
 
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,9 +19,10 @@ namespace evparallel::detail {
 // of the loop.
 class PostedQueue {
 public:
-  using Callbacks = std::deque<Callback<void()>>;
+  using Callbacks = RingBuffer<Callback<void()>>;
   // Callbacks that are not called, in the order in which they are to be destroyed.
   struct Left {
+    Callbacks returned;
     Callbacks posted;
     WaitingCallbacks waiting;
   };
@@ -31,6 +32,7 @@ public:
   // Readable when there is something to do.
   int fd() const noexcept { return wake_.get(); }
   // Returns false, and leaves the callback, after close().
+  // Fails: std::bad_alloc, and leaves the callback; so does post().
   bool push(Callback<void()>& callback);
   // See LoopAddress.  Returns false also after refuse().
   bool post(Callback<void()>& callback);
@@ -38,10 +40,10 @@ public:
   void pass(LoopAddress::Place, Callback<void(WaitingCallback&)> value);
   void wake() noexcept;
   bool empty() const noexcept { return !has_posted_; }
-  // Removes all callbacks.
-  Callbacks take();
+  // Removes all callbacks, or those that were put back.
+  Callbacks take() noexcept;
   // Puts back the ones that did not run: they are the next.
-  void put_back(Callbacks&&);
+  void put_back(Callbacks&&) noexcept;
   // From now on post() and keep() take nothing.  Returns what is left.
   Left refuse();
   // The same, and push() takes nothing either.
@@ -51,7 +53,7 @@ public:
   bool close_inherited(Left&);
 
 private:
-  void add(Callback<void()>);
+  void add(Callback<void()>&);
 
   std::mutex lock_;
   Left left_;  // guarded by lock_

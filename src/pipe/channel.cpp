@@ -7,6 +7,7 @@
 #include "system/polling.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -73,6 +74,7 @@ void Channel::fault_at_put(FrameKind kind, std::uint64_t id, std::size_t before)
 }
 
 EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
+  if (end_ == End::missing && !out_dead_ && !put_end()) return IoResult::retry_later;
   while (queued() > 0) {
     FrameQueue& out = traffic_->out;
     fault_at(Failpoint::write);
@@ -92,7 +94,7 @@ EVPARALLEL_EARLY IoResult Channel::flush(Wait wait) {
     if (out.empty()) fault_at(Failpoint::written);
   }
   release_if_idle();
-  if (finishing_) half_close(socket_.get());
+  if (finished()) half_close(socket_.get());
   return IoResult::done;
 }
 
@@ -102,11 +104,22 @@ EVPARALLEL_EARLY void Channel::release_if_idle() noexcept {
   if (traffic_.can_be_given_back() && !frame_in_use_ && traffic_->none()) traffic_.give_back();
 }
 
-void Channel::finish() {
-  if (finishing_) return;
+void Channel::finish() noexcept {
+  if (finished()) return;
+  end_ = End::missing;
+  if (!out_dead_) put_end();
+}
+
+// False: there is no memory for it.
+bool Channel::put_end() noexcept {
   Writer nothing;
-  if (!out_dead_) traffic_->out.push(FrameKind::end, 0, nothing);
-  finishing_ = true;
+  try {
+    traffic_->out.push(FrameKind::end, 0, nothing);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  end_ = End::queued;
+  return true;
 }
 
 EVPARALLEL_EARLY IoResult Channel::receive(char* scratch, std::size_t size, Wait wait) {

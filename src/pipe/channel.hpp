@@ -47,11 +47,12 @@ public:
   // Writes the queued frames.  done: nothing is left; would_block, retry_later: something is left;
   // closed: the other side reads no more, and the queue is dropped.
   IoResult flush(Wait);
-  // Queues the end frame, and closes this direction once all is written.
-  void finish();
-  bool finished() const noexcept { return finishing_; }
+  // Queues the end frame, and closes this direction once all is written.  If there is no memory for
+  // the frame, flush() queues it.
+  void finish() noexcept;
+  bool finished() const noexcept { return end_ != End::none; }
   // All is written after finish(), or the other side reads no more.
-  bool out_over() const noexcept { return out_dead_ || (finishing_ && queued() == 0); }
+  bool out_over() const noexcept { return out_dead_ || (end_ == End::queued && queued() == 0); }
   bool out_dead() const noexcept { return out_dead_; }
   std::size_t queued() const noexcept { return traffic_.peek() ? traffic_.peek()->out.size() : 0; }
   // The number of bytes ever queued, and ever written: they say whether a frame has left.
@@ -98,13 +99,19 @@ private:
   void match_along(Frame&);
   void fault_at_put(FrameKind, std::uint64_t id, std::size_t before);
   void release_if_idle() noexcept;
+  bool put_end() noexcept;
 
+  enum class End : unsigned char {
+    none,
+    missing,
+    queued
+  };  // the end frame; missing: is to be queued
   static constexpr std::uint32_t no_limit = UINT32_MAX;
   static constexpr std::size_t unit = 1024;
 
   OwnedFd socket_;
   bool frame_in_use_ = false;  // a frame in the buffers may be in use
-  bool finishing_ = false;
+  End end_ = End::none;
   bool out_dead_ = false;
   bool in_over_ = false;
   // Options::max_decoded in units of 1 KiB: this fits between the others, and there is a channel for

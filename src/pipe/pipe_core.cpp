@@ -7,6 +7,7 @@
 #include "base/no_memory.hpp"
 #include "codec/remote_error.hpp"
 
+#include <new>
 #include <stdexcept>
 
 namespace evparallel::detail {
@@ -64,11 +65,16 @@ bool PipeCore::send(Writer& message) {
 
 // If frames of the other side are still to be read, they are followed by its end, and nothing is
 // reported here.
-void PipeCore::report_closed_later(Lost what) {
+void PipeCore::report_closed_later(Lost what) noexcept {
   if (!input_over() || !loop_->alive()) return;
-  if (what == Lost::is_sent) rare_->dropped = true;
-  if (std::exchange(rare_->closed_reported, true)) return;
-  loop_->defer([self = shared_from_this()] { self->report_closed(); });
+  try {
+    if (what == Lost::is_sent) rare_->dropped = true;
+    if (rare_->closed_reported) return;
+    loop_->defer([self = shared_from_this()] { self->report_closed(); });
+    rare_->closed_reported = true;
+  } catch (const std::bad_alloc&) {
+    return;  // the end of the other side says it, too
+  }
 }
 
 // A frame that is sent after the other side's end is always reported as lost.  A frame that was
@@ -105,7 +111,7 @@ void PipeCore::close() {
   if (exit_report_ == ExitReport::comes)
     end_out();
   else if (loop_->alive())
-    loop_->defer([self = shared_from_this()] { self->end_out(); });
+    loop_->defer_or_retry(*this, [self = shared_from_this()] { self->end_out(); });
   // A side that takes no messages and has closed its own direction only waits for the end.
   if (stopped_at_message_) continue_later();
 }
@@ -128,7 +134,7 @@ void PipeCore::schedule_flush(FlushPolicy leave) {
                      (leave == FlushPolicy::with_the_turn && loop_->in_callback());
   if (!waits || channel_.queued() > gather_limit) return flush();
   if (std::exchange(flush_deferred_, true)) return;
-  loop_->defer([self = shared_from_this()] { self->flush(); });
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->flush(); });
 }
 
 void PipeCore::on_writable() {
@@ -136,7 +142,7 @@ void PipeCore::on_writable() {
   flush();
 }
 
-void PipeCore::flush() {
+void PipeCore::flush() noexcept {
   flush_deferred_ = false;
   if (!loop_->alive() || !channel_.is_open()) return;
   const bool only_end = channel_.finished() && channel_.queued() <= frame_header_size;
@@ -147,7 +153,8 @@ void PipeCore::flush() {
   // pipe would otherwise never receive the end.
   if (above_mark_ && channel_.queued() <= high_water_ / 2 && !ending()) {
     above_mark_ = false;
-    loop_->defer([self = shared_from_this()] { self->call_drain(); });
+    drain_deferred_ = true;
+    loop_->defer_or_retry(*this, [self = shared_from_this()] { self->call_drain(); });
   }
   if (channel_.out_over()) check_over();
 }
@@ -187,9 +194,21 @@ bool PipeCore::reading_wanted() const noexcept {
          channel_.is_open();
 }
 
-// Waits for what the state calls for: the only place that adds events.
-void PipeCore::update_interest() {
+// Waits for what the state calls for: the only place that adds events.  An event that the loop
+// refuses, for lack of memory or of room in the kernel, is added later.
+void PipeCore::update_interest() noexcept {
   if (!loop_->alive()) return;
+  try {
+    watch();
+  } catch (const std::bad_alloc&) {
+    loop_->retry_later();
+  } catch (...) {
+    loop_->call([] { throw; });
+    loop_->retry_later();
+  }
+}
+
+void PipeCore::watch() {
   if (const bool wanted = reading_wanted(); wanted != read_event_.added())
     wanted ? read_event_.add() : read_event_.remove();
   const bool writing = written_ == IoResult::would_block && channel_.is_open();
@@ -214,14 +233,30 @@ void PipeCore::close_channel() noexcept {
 
 // No event announces frames that were received already; and no callback is called from inside a
 // call of the user.
-void PipeCore::continue_later() {
+void PipeCore::continue_later() noexcept {
   if (!loop_->alive() || input_ == Input::not_started || std::exchange(continue_deferred_, true))
     return;
-  loop_->defer([self = shared_from_this()] {
-    self->continue_deferred_ = false;
-    self->read_frames();
-    if (self->concluded()) self->drain_and_end();
-  });
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->go_on(); });
+}
+
+void PipeCore::go_on() {
+  continue_deferred_ = false;
+  read_frames();
+  if (concluded()) drain_and_end();
+}
+
+// What was deferred is due; so are events that could not be added.
+void PipeCore::retry() {
+  const auto keep = shared_from_this();
+  if (owner_) owner_->on_retry();
+  if (output_ == Output::closing && exit_report_ == ExitReport::none) end_out();
+  if (flush_deferred_) flush();
+  if (drain_deferred_) call_drain();
+  if (continue_deferred_)
+    go_on();
+  else if (concluded())
+    drain_and_end();
+  update_interest();
 }
 
 void PipeCore::on_readable() {
@@ -241,10 +276,12 @@ void PipeCore::read_frames() {
     while (!paused_ && !stopped_at_message_ && !loop_->interrupted() && channel_.is_open() &&
            channel_.next(frame))
       dispatch(frame);
+    channel_.keep();
   } catch (const Error& error) {
     return bad_stream(error);
+  } catch (const std::bad_alloc&) {  // for bytes that are in no other memory by now
+    return bad_stream(no_memory(Delivery::not_sent));
   }
-  channel_.keep();
   if (paused_ || stopped_at_message_ || !channel_.is_open()) return update_interest();
   if (loop_->interrupted()) return continue_later();
   if (channel_.in_over() && !concluded()) on_end_of_file();
@@ -263,7 +300,8 @@ void PipeCore::dispatch(Frame& frame) {
     case FrameKind::error:
       if (frame.id != 0) break;
       if (input_ == Input::ended_cleanly) return;  // on_end was called
-      on_task_error(read_error(frame.reader()));
+      on_task_error(
+          error_or_no_memory(Delivery::not_sent, [&] { return read_error(frame.reader()); }));
       return end_child_without_answers();
     case FrameKind::value: break;
     default:
@@ -291,9 +329,10 @@ void PipeCore::on_task_error(const Error& error) {
 void PipeCore::on_message_frame(Frame& frame) {
   if (frame.skipped == Frame::Skipped::no_memory) return report_error(no_memory("for a message"));
   if (frame.skipped == Frame::Skipped::too_large)
-    return report_error(
-        Error(Errc::too_large,
-              "too large: a received message exceeds the limit of this side and was skipped"));
+    return report_error(error_or_no_memory(Delivery::not_sent, [] {
+      return Error(Errc::too_large,
+                   "too large: a received message exceeds the limit of this side and was skipped");
+    }));
   if (discard_ || input_ == Input::ended_cleanly) return;
   if (!has_on_message() && has_next()) {
     Next next = take_next();
@@ -304,16 +343,23 @@ void PipeCore::on_message_frame(Frame& frame) {
   }
   if (!has_on_message()) {
     if (concluded() || ending() || drops_unread_) return;
-    stopped_at_message_ = true;
-    Reader in = frame.reader();
-    rare_->held = in.take_rest();
-    rare_->held_along = channel_.take_along();
-    return;
+    try {
+      return hold_message(frame);
+    } catch (const std::bad_alloc&) {
+      return report_error(no_memory("for a message"));
+    }
   }
   loop_->call([&] {
     Reader in = frame.reader();
     handlers_->message(in);
   });
+}
+
+void PipeCore::hold_message(Frame& frame) {
+  Reader in = frame.reader();
+  rare_->held = in.take_rest();
+  rare_->held_along = channel_.take_along();
+  stopped_at_message_ = true;
 }
 
 void PipeCore::deliver_held() {
@@ -396,6 +442,7 @@ void PipeCore::drop_unread() {
 }
 
 void PipeCore::call_drain() {
+  drain_deferred_ = false;
   if (handlers_.peek()) loop_->call([&] { handlers_->drain(); });
   if (!rare_.peek()) return;
   std::vector<Callback<void()>> all = std::move(rare_->awaiting_room);

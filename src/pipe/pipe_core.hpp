@@ -26,6 +26,7 @@ public:
   virtual void on_broken() {}       // end of file without an end frame; a spawn outcome may come
   virtual void on_closed() {}       // end of file after an end frame; the spawn outcome will come
   virtual void on_over() {}         // both directions have ended and all callbacks were called
+  virtual void on_retry() {}        // do again what there was no memory for: LoopObserver::retry()
 
 protected:
   ~PipeObserver() = default;
@@ -89,8 +90,10 @@ public:
   std::uint64_t bytes_written() const noexcept { return channel_.bytes_written(); }
   // Writes all queued frames, and waits for that: for a child that is about to end.
   void flush_blocking() { channel_.flush(Wait::yes); }
+  // Takes the memory that conclude() needs.
+  void prepare_conclusion() { static_cast<void>(*rare_); }
   // The spawn outcome has come: reads what is there, then calls on_error (if the end was not
-  // clean), on_end, on_over.
+  // clean), on_end, on_over.  Requires: prepare_conclusion().
   void conclude(const Error&);
   // The observer is gone: releases callbacks, writes what is queued, and then closes.
   void detach();
@@ -118,18 +121,22 @@ private:
   enum class Output : std::uint8_t { open, closing, closed };
 
   void on_loop_destroyed() noexcept override;
+  void retry() override;
   void on_readable();
   void on_writable();
   void schedule_flush(FlushPolicy);
-  void flush();
+  void flush() noexcept;
   bool reading_wanted() const noexcept;
-  void update_interest();
+  void update_interest() noexcept;
+  void watch();
   void close_channel() noexcept;
-  void continue_later();
+  void continue_later() noexcept;
+  void go_on();
+  void hold_message(Frame&);
   void read_frames();
   void dispatch(Frame&);
   enum class Lost : bool { was_queued, is_sent };
-  void report_closed_later(Lost);
+  void report_closed_later(Lost) noexcept;
   void report_closed();
   void finish();
   bool closes_with_other() const noexcept;
@@ -149,6 +156,7 @@ private:
   void on_end_of_file();
   void end_in(Input);
   void drain_and_end();
+  bool drain();
   void check_over();
   void release_handlers() noexcept;
   void release_awaiting() noexcept;
@@ -216,6 +224,7 @@ private:
   bool over_reported_ = false;
   bool above_mark_ = false;
   bool flush_deferred_ = false;
+  bool drain_deferred_ = false;
   bool continue_deferred_ = false;
 };
 

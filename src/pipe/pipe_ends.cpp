@@ -2,12 +2,30 @@
 // Runs in: parent, child.  Licence: see COPYING.
 #include "pipe/pipe_core.hpp"
 
+#include "base/no_memory.hpp"
+
+#include <new>
+
 namespace evparallel::detail {
 
 namespace {
 
-Error torn_frame() {
-  return Error(Errc::bad_message, "bad message: the stream ended inside a frame");
+Error torn_frame() noexcept {
+  return error_or_no_memory(Delivery::not_sent, [] {
+    return Error(Errc::bad_message, "bad message: the stream ended inside a frame");
+  });
+}
+
+Error torn_frame(const Error& end) noexcept {
+  return error_or_no_memory(Delivery::not_sent, [&end] {
+    return end.exit() ? torn_frame().with_exit(*end.exit()) : torn_frame();
+  });
+}
+
+Error closed_without_end() noexcept {
+  return error_or_no_memory(Delivery::not_sent, [] {
+    return Error(Errc::closed, "closed: the other side ended without closing the pipe");
+  });
 }
 
 }  // namespace
@@ -31,7 +49,7 @@ void PipeCore::on_end_of_file() {
     return;
   }
   if (channel_.torn()) fail_end(torn_frame());
-  fail_end(Error(Errc::closed, "closed: the other side ended without closing the pipe"));
+  fail_end(closed_without_end());
   end_in(Input::ended);
 }
 
@@ -68,18 +86,15 @@ void PipeCore::conclude(const Error& error) {
 void PipeCore::drain_and_end() {
   const auto keep = shared_from_this();
   if (over_reported_) return;
-  for (;;) {
-    read_frames();
-    if (paused_ || loop_->interrupted()) return;  // goes on at resume(), or in the next run()
-    if (channel_.in_over() || !channel_.is_open()) break;
-    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no, rare_->input_left) ==
-        IoResult::would_block)
-      break;
+  try {
+    if (!drain()) return;
+  } catch (const std::bad_alloc&) {
+    return loop_->retry_later();
   }
   const Error& conclusion = *rare_->conclusion;
   if (channel_.torn()) {
     if (owner_) owner_->on_torn(channel_.torn_id());
-    fail_end(conclusion.exit() ? torn_frame().with_exit(*conclusion.exit()) : torn_frame());
+    fail_end(torn_frame(conclusion));
   }
   if (input_ != Input::ended_cleanly) fail_end(conclusion);
   end_in(Input::ended);
@@ -88,6 +103,18 @@ void PipeCore::drain_and_end() {
   PipeObserver* owner = std::exchange(owner_, nullptr);
   abort();
   if (owner) owner->on_over();
+}
+
+// False: not all was read yet.
+bool PipeCore::drain() {
+  for (;;) {
+    read_frames();
+    if (paused_ || loop_->interrupted()) return false;  // goes on at resume(), or in the next run()
+    if (channel_.in_over() || !channel_.is_open()) return true;
+    if (channel_.receive(loop_->scratch(), Loop::scratch_size, Wait::no, rare_->input_left) ==
+        IoResult::would_block)
+      return true;
+  }
 }
 
 // Without a spawn outcome to come, a pipe is over when both directions are.
@@ -104,6 +131,11 @@ void PipeCore::detach() {
   const auto keep = shared_from_this();
   release_handlers();
   if (!loop_->alive() || !channel_.is_open()) return abort();
+  try {
+    prepare_conclusion();
+  } catch (const std::bad_alloc&) {  // nothing could keep it until all is written
+    return abort();
+  }
   discard_ = true;
   paused_ = false;
   output_ = Output::closed;
@@ -131,8 +163,8 @@ void PipeCore::release_awaiting() noexcept {
   Next next = std::move(rare_->next);
   std::vector<Callback<void()>> all = std::move(rare_->awaiting_room);
   if (!loop_->alive()) return;
-  if (next) loop_->defer([next = std::move(next)]() mutable { next(nullptr, nullptr); });
-  for (Callback<void()>& one : all) loop_->defer(std::move(one));
+  if (next) loop_->defer_or_call([next = std::move(next)]() mutable { next(nullptr, nullptr); });
+  for (Callback<void()>& one : all) loop_->defer_or_call(std::move(one));
 }
 
 void PipeCore::abort() noexcept {

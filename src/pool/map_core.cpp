@@ -3,11 +3,13 @@
 #include "pool/map_core.hpp"
 
 #include "base/negative.hpp"
+#include "base/no_memory.hpp"
 #include "shared/cancel_table.hpp"
 #include "pool/pool_core.hpp"
 #include "pool/pool_format.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -131,8 +133,24 @@ std::size_t MapCore::chunk_size(std::size_t most) const noexcept {
   return std::min(size, most);
 }
 
+// Memory for the end of each chunk that is under way, of the next one, and of an item that is refused:
+// a place for its result and one for that of a part, and two for what is sent again.
+void MapCore::take_room() {
+  const std::size_t chunks = under_way_ + 2;
+  if (again_.capacity() - again_.size() < 2 * chunks)
+    again_.reserve(2 * again_.size() + 4 * chunks);
+  while (room_.size() < 2 * chunks) {
+    if (room_.capacity() < ready_.size() + 4 * chunks)
+      room_.reserve(2 * ready_.size() + 8 * chunks);
+    ReadyResults one;
+    one.emplace(0, Ready());
+    room_.push_back(one.extract(one.begin()));
+  }
+}
+
 // Pulls an item into item_.  False: there is none, or it was refused and has failed.
 bool MapCore::pull_item() {
+  take_room();
   item_.clear();
   std::optional<Error> refused;
   bool there = false;
@@ -175,7 +193,7 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
       alone.argument.adopt(item_.adopted_owner(), item_.adopted().data(), item_.adopted().size());
     else
       alone.argument.share(0);
-    again_.push_back(std::move(alone));
+    again_.insert(again_.begin(), std::move(alone));
     return false;
   }
   if (count == 0) begin_chunk(chunk, options_.chunk > 0 ? 0 : yield_after_ns);
@@ -184,6 +202,16 @@ bool MapCore::add_item(Writer& chunk, std::uint32_t count) {
   chunk.write(item_.written());
   if (item_.adopted_owner()) chunk.write(item_.adopted());
   return true;
+}
+
+// The same; without memory the item fails.
+bool MapCore::add_or_fail(Writer& chunk, std::uint32_t count) {
+  try {
+    return add_item(chunk, count);
+  } catch (const std::bad_alloc&) {
+    fail(pulled_ - 1, 1, no_memory(Delivery::not_sent));
+    return false;
+  }
 }
 
 // A range that waits for input must not hold back the items before, which need not be known to
@@ -202,6 +230,7 @@ bool MapCore::took_long(PullTimes& times) {
 }
 
 bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
+  take_room();
   Writer argument;
   chunk.first = pulled_;
   const std::size_t size = again_.empty() ? chunk_size(most) : 0;
@@ -212,7 +241,7 @@ bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
     look_at = pulled_ + 1;
   }
   while (chunk.count < size && argument.size() < chunk_bytes && may_pull()) {
-    if (pull_item() && add_item(argument, chunk.count))
+    if (pull_item() && add_or_fail(argument, chunk.count))
       ++chunk.count;
     else if (chunk.count > 0 || !again_.empty())
       break;
@@ -224,11 +253,16 @@ bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
   }
   if (over_) return false;
   if (chunk.count > 0) {
-    argument.share(0);
+    try {
+      argument.share(0);
+    } catch (const std::bad_alloc&) {
+      fail(chunk.first, chunk.count, no_memory(Delivery::not_sent));
+      return false;
+    }
     chunk.argument = std::move(argument);
   } else if (!again_.empty()) {
-    chunk = std::move(again_.front());
-    again_.pop_front();
+    chunk = std::move(again_.back());
+    again_.pop_back();
   } else {
     check_finished();
     return false;
@@ -238,18 +272,19 @@ bool MapCore::next_chunk(Chunk& chunk, std::size_t most) {
   return true;
 }
 
-void MapCore::take_back(Chunk&& chunk) {
+void MapCore::take_back(Chunk&& chunk) noexcept {
   --under_way_;
   if (!over_) put_back(std::move(chunk));
 }
 
-void MapCore::put_back(Chunk&& chunk) {
+// take_room() has made room for it.
+void MapCore::put_back(Chunk&& chunk) noexcept {
   chunk.map.reset();
-  if (!stopping_) again_.push_front(std::move(chunk));
+  if (!stopping_) again_.push_back(std::move(chunk));
 }
 
 void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t count,
-                    unsigned attempts) {
+                    unsigned attempts) noexcept try {
   Chunk chunk;
   begin_chunk(chunk.argument, options_.chunk > 0 ? 0 : yield_after_ns);
   chunk.argument.write(items);
@@ -258,6 +293,8 @@ void MapCore::again(std::string_view items, std::uint64_t first, std::uint32_t c
   chunk.count = count;
   chunk.attempts = attempts;
   put_back(std::move(chunk));
+} catch (const std::bad_alloc&) {
+  fail(first, count, no_memory(Delivery::not_sent));
 }
 
 // ---- results ----
@@ -302,14 +339,19 @@ void MapCore::answered(Chunk&& chunk, Reader& in, std::int64_t spent_ns) {
   ready.single = chunk.single;
   ready.count = chunk.count;
   if (chunk.single && in.has_descriptors()) {
-    ready.error = no_descriptors_in_results();
+    ready.error = error_or_no_memory(Delivery::started, no_descriptors_in_results);
   } else if (chunk.single) {
-    ready.own = in.take_rest();
-    ready.bytes = ready.own;
+    try {
+      ready.own = in.take_rest();
+      ready.bytes = ready.own;
+    } catch (const std::bad_alloc&) {
+      ready.error = no_memory(Delivery::started);
+    }
   } else if (!count_answers(chunk, in, ready, spent_ns)) {
-    return fail(chunk.first, chunk.count,
-                Error(Errc::bad_message, "bad message: the answer to a chunk is malformed")
-                    .with_delivery(Delivery::started));
+    return fail(chunk.first, chunk.count, error_or_no_memory(Delivery::started, [] {
+                  return Error(Errc::bad_message, "bad message: the answer to a chunk is malformed")
+                      .with_delivery(Delivery::started);
+                }));
   }
   if (ready.count > 0) record_cost(spent_ns, ready.count);
   if (!again_.empty()) pool_->pump_later();
@@ -359,7 +401,7 @@ void MapCore::bisect(const Chunk& chunk) {
   again(items.substr(0, size), chunk.first, half, chunk.attempts);
 }
 
-void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error) {
+void MapCore::fail(std::uint64_t first, std::uint32_t count, const Error& error) noexcept {
   Ready ready;
   ready.first = first;
   ready.count = count;

@@ -7,8 +7,8 @@
 
 #include <evparallel/pool.hpp>
 
-#include <deque>
 #include <map>
+#include <vector>
 
 namespace evparallel::detail {
 
@@ -55,7 +55,7 @@ public:
   std::size_t wanted() const noexcept;
   // True if the chunk of next_chunk() has at most `most` items.
   bool fits(std::size_t most) const noexcept {
-    return again_.empty() || again_.front().count <= most;
+    return again_.empty() || again_.back().count <= most;
   }
   // Gives the next chunk, of at most `most` items.  False: there is none now.  Requires:
   // fits(most).
@@ -63,7 +63,7 @@ public:
   // The range may wait for input in next_chunk(), so everything that has come is handled first.
   bool may_wait() const noexcept { return waits_ && again_.empty(); }
   // Takes back a chunk that no child has begun.
-  void take_back(Chunk&&);
+  void take_back(Chunk&&) noexcept;
 
   // ---- from the children ----
   void answered(Chunk&&, Reader&, std::int64_t spent_ns);
@@ -82,6 +82,9 @@ public:
   void stop(const std::optional<Error>&);  // begins nothing more
   void pool_gone() noexcept;               // the same as cancel()
   void on_loop_destroyed() noexcept;
+  // As LoopObserver::retry().
+  void retry();
+  void finish();
   Progress progress() const override;
 
 private:
@@ -112,24 +115,26 @@ private:
   void drop_pushed();
   void set_idle(bool);
   bool add_item(Writer& chunk, std::uint32_t count);
+  bool add_or_fail(Writer& chunk, std::uint32_t count);
   std::size_t chunk_size(std::size_t most) const noexcept;
   bool may_pull() const noexcept;
-  void put_back(Chunk&&);
+  void put_back(Chunk&&) noexcept;
+  void take_room();
   bool count_answers(Chunk&, Reader&, Ready&, std::int64_t& spent_ns);
-  void again(std::string_view items, std::uint64_t first, std::uint32_t count, unsigned attempts);
+  void again(std::string_view items, std::uint64_t first, std::uint32_t count,
+             unsigned attempts) noexcept;
   void bisect(const Chunk&);
-  void fail(std::uint64_t first, std::uint32_t count, const Error&);
-  void keep(Ready&&);
+  void fail(std::uint64_t first, std::uint32_t count, const Error&) noexcept;
+  void keep(Ready&&) noexcept;
   void record_cost(std::int64_t spent_ns, std::size_t items) noexcept;
 
   void deliver();
-  void deliver_later();
+  void deliver_later() noexcept;
   bool deliver_ready(Ready&);
   void deliver_item(std::uint64_t index, Reader*, const Error*);
   void report(bool last);
   void end_bar();
-  void end();
-  void finish();
+  void end() noexcept;
   void check_finished();
 
   PoolCore* pool_;
@@ -149,11 +154,14 @@ private:
   std::size_t max_decoded_;        // Options::max_decoded
   std::uint64_t quick_enough_;     // so many of them show that the range does not wait
   std::uint64_t pulls_for_look_;   // the time is looked at after so many pulls; 0: never
-  std::deque<Chunk> again_;        // sent before any other
+  std::vector<Chunk> again_;       // sent before any other, the last one first
   std::size_t under_way_ = 0;      // chunks that were sent to children
   double cost_ns_ = 0;             // of an item; 0: not known
 
-  std::map<std::uint64_t, Ready> ready_;
+  using ReadyResults = std::map<std::uint64_t, Ready>;
+  ReadyResults ready_;
+  // Places there, for what is under way: its end must not need memory.
+  std::vector<ReadyResults::node_type> room_;
   std::size_t ready_bytes_ = 0;
   std::uint64_t next_ = 0;  // the next index to deliver, if the results are ordered
   bool delivering_ = false;

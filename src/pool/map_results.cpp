@@ -12,24 +12,29 @@
 namespace evparallel::detail {
 
 // Copies the bytes, because those of a message are gone after its callback.
-void MapCore::keep(Ready&& ready) {
+void MapCore::keep(Ready&& ready) noexcept {
   try {
     if (ready.own.empty()) ready.own.assign(ready.bytes);
   } catch (const std::bad_alloc&) {
-    ready.error = no_memory("for the results of a map").with_delivery(Delivery::started);
+    ready.error = no_memory(Delivery::started);
   }
-  const std::uint64_t first = ready.first;
-  Ready& kept = ready_[first] = std::move(ready);
+  ReadyResults::node_type place = std::move(room_.back());
+  room_.pop_back();
+  place.key() = ready.first;
+  place.mapped() = std::move(ready);
+  Ready& kept = ready_.insert(std::move(place)).position->second;
   kept.bytes = kept.own;
   ready_bytes_ += kept.own.size();
 }
 
-void MapCore::deliver_later() {
-  if (!loop_->alive() || std::exchange(deliver_deferred_, true)) return;
-  loop_->defer([self = shared_from_this()] {
-    self->deliver_deferred_ = false;
-    self->deliver();
-  });
+void MapCore::deliver_later() noexcept {
+  if (!loop_->alive() || !pool_ || std::exchange(deliver_deferred_, true)) return;
+  loop_->defer_or_retry(*pool_, [self = shared_from_this()] { self->retry(); });
+}
+
+void MapCore::retry() {
+  if (pushed_ && pool_ && !over_) check_drained();
+  if (std::exchange(deliver_deferred_, false)) deliver();
 }
 
 void MapCore::deliver() {
@@ -39,10 +44,11 @@ void MapCore::deliver() {
   const bool was_held_back = pool_ && !may_pull();
   while (!output_held_ && !ready_.empty() &&
          (!options_.ordered || ready_.begin()->first == next_)) {
-    Ready ready = std::move(ready_.begin()->second);
+    ReadyResults::node_type place = ready_.extract(ready_.begin());
+    Ready ready = std::move(place.mapped());
     ready.bytes = ready.own;
     ready_bytes_ -= ready.own.size();
-    ready_.erase(ready_.begin());
+    room_.push_back(std::move(place));  // it has held this one before
     if (deliver_ready(ready)) continue;
     keep(std::move(ready));
     break;
@@ -72,7 +78,7 @@ bool MapCore::deliver_ready(Ready& ready) {
       in.read(&head, sizeof head);
       Reader body = in.take_part(head.length());
       if (head.failed()) {
-        Error error = error_in(body);
+        Error error = error_or_no_memory(Delivery::started, [&body] { return error_in(body); });
         if (pool_) error = pool_->explained(error);
         deliver_item(ready.first, nullptr, &error);
       } else {
@@ -142,7 +148,7 @@ void MapCore::check_finished() {
 }
 
 // From now on no result is delivered.  Gives up what children still run, and calls on_done later.
-void MapCore::end() {
+void MapCore::end() noexcept {
   if (std::exchange(over_, true)) return;
   end_bar();  // not later: an exception may be on its way out of the loop
   input_over_ = true;
@@ -153,7 +159,11 @@ void MapCore::end() {
   PoolCore* const pool = std::exchange(pool_, nullptr);
   loop_->hold();
   if (pool) pool->forget_map(*this);
-  loop_->defer([self = shared_from_this()] { self->finish(); });
+  try {
+    loop_->defer([self = shared_from_this()] { self->finish(); });
+  } catch (const std::bad_alloc&) {
+    pool->finish_later(shared_from_this());
+  }
 }
 
 void MapCore::finish() {

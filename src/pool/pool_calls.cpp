@@ -5,6 +5,7 @@
 #include "pool/pool_format.hpp"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 namespace evparallel::detail {
@@ -84,68 +85,100 @@ Call PoolCore::call(Writer& argument, Answer answer, const CallOptions& options)
     return refuse(*unhealthy_, std::move(answer));
   const std::uint64_t id = next_id_++;
   PoolCall& call = calls_[id];
+  try {
+    argument.share(shared_from);
+    call.priority = options.priority;
+    if (limit > limit.zero()) call.deadline = deadline_in(limit);
+    take_places(id, call);
+  } catch (...) {
+    calls_.erase(id);
+    throw;
+  }
   call.answer = std::move(answer);
   call.argument = std::move(argument);
-  call.argument.share(shared_from);
-  call.priority = options.priority;
   call.repeats_left = options.retries.value_or(options_.child.retries);
-  if (limit > limit.zero()) call.deadline = deadline_in(limit);
   began();
   enqueue(id, call);
-  make_way(options.priority);
+  try {
+    make_way(options.priority);
+  } catch (const std::bad_alloc&) {
+    pump_again();
+  }
   pump();
   return Call(weak_from_this(), id);
 }
 
+// Fails: std::bad_alloc, and the callback is not called.
 Call PoolCore::refuse(const Error& error, Answer answer) {
   check_open();
+  auto late = std::make_unique<LateAnswer>(LateAnswer{std::move(answer), error});
+  loop_->reserve_deferred(1);
   began();
   ++counts_.failed;
-  complete_later(error, std::move(answer));
+  complete_later(std::move(late));
   return Call(weak_from_this(), next_id_++);
 }
 
 // For a call that is counted in `pending_`.
-void PoolCore::complete_later(const Error& error, Answer answer) {
-  loop_->defer([self = shared_from_this(), error, answer = std::move(answer)]() mutable {
+void PoolCore::complete_later(std::unique_ptr<LateAnswer> late) noexcept {
+  loop_->defer([self = shared_from_this(), late = std::move(late)] {
     self->ended();  // first: a callback may throw
     self->end_if_closed();
-    answer(nullptr, &error);
+    late->answer(nullptr, &late->error);
   });
 }
 
 // ---- waiting calls ----
 
+void PoolCore::take_places(std::uint64_t id, PoolCall& call) {
+  PoolQueue queue;
+  queue.emplace(key_of(id, call), &call);
+  call.place = queue.extract(queue.begin());
+  if (call.deadline == no_deadline) return;
+  PoolDeadlines deadlines;
+  deadlines.emplace(call.deadline, id);
+  call.late = deadlines.extract(deadlines.begin());
+}
+
 // A call that comes back gets its old place, because the queue is in order of ids.
-void PoolCore::enqueue(std::uint64_t id, PoolCall& call) {
+void PoolCore::enqueue(std::uint64_t id, PoolCall& call) noexcept {
   call.worker.reset();
   call.since = now_ns();
-  queue_.emplace_hint(queue_.end(), key_of(id, call), &call);
+  queue_.insert(queue_.end(), std::move(call.place));
   queue_bytes_ += call.argument.size();
   if (call.deadline == no_deadline) return;
-  deadlines_.emplace(call.deadline, id);
+  call.late.value() = {call.deadline, id};
+  deadlines_.insert(std::move(call.late));
   wake_at(call.deadline);
 }
 
-void PoolCore::dequeue(std::uint64_t id, PoolCall& call) {
-  queue_.erase(key_of(id, call));
+void PoolCore::dequeue(std::uint64_t id, PoolCall& call) noexcept {
+  call.place = queue_.extract(key_of(id, call));
   queue_bytes_ -= call.argument.size();
-  if (call.deadline != no_deadline) deadlines_.erase({call.deadline, id});
+  if (call.deadline != no_deadline) call.late = deadlines_.extract({call.deadline, id});
 }
 
-void PoolCore::check_drained() {
+void PoolCore::check_drained() noexcept {
   if (!refused_ || stage_ != Stage::open) return;
   if (queue_.size() > options_.max_queue / 2 && options_.max_queue > 0) return;
   if (queue_bytes_ > options_.max_queue_bytes / 2 && options_.max_queue_bytes > 0) return;
-  refused_ = false;
-  loop_->defer([self = shared_from_this()] { self->drain_(); });
+  try {
+    loop_->defer([self = shared_from_this()] { self->drain_(); });
+    refused_ = false;
+  } catch (const std::bad_alloc&) {
+    pump_again();
+  }
 }
 
+// Fails: std::bad_alloc, and the call waits as before.
 void PoolCore::give_up_waiting(std::uint64_t id, const Error& error) {
+  auto late = std::make_unique<LateAnswer>(LateAnswer{{}, error});
+  loop_->reserve_deferred(1);
   PoolCall& call = calls_.at(id);
   dequeue(id, call);
   ++counts_.failed;
-  complete_later(error, std::move(call.answer));
+  late->answer = std::move(call.answer);
+  complete_later(std::move(late));
   calls_.erase(id);
   check_drained();
 }
@@ -163,8 +196,8 @@ void PoolCore::cancel(std::uint64_t id) {
   if (found == calls_.end()) return;
   if (!found->second.worker)
     return give_up_waiting(id, Error(Errc::cancelled, "cancelled: Call::cancel()"));
-  found->second.cancelled = true;
   found->second.worker->cancel_sent(id);
+  found->second.cancelled = true;
 }
 
 void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
@@ -172,12 +205,16 @@ void PoolCore::set_deadline(std::uint64_t id, std::chrono::nanoseconds time) {
   const auto found = loop_->alive() ? calls_.find(id) : calls_.end();
   if (found == calls_.end()) return;
   PoolCall& call = found->second;
-  if (!call.worker) deadlines_.erase({call.deadline, id});
-  call.deadline = deadline_in(time);
-  if (call.worker) return call.worker->set_deadline_of_sent(id, time);
-  if (call.deadline == no_deadline) return;
-  deadlines_.emplace(call.deadline, id);
-  wake_at(call.deadline);
+  const std::int64_t at = deadline_in(time);
+  PoolDeadlines one;
+  one.emplace(at, id);
+  if (call.worker) call.worker->set_deadline_of_sent(id, time);
+  if (!call.worker && call.deadline != no_deadline) deadlines_.erase({call.deadline, id});
+  call.deadline = at;
+  call.late = one.extract(one.begin());
+  if (call.worker || at == no_deadline) return;
+  deadlines_.insert(std::move(call.late));
+  wake_at(at);
 }
 
 // ---- answers ----
@@ -216,12 +253,15 @@ void PoolCore::on_result(PoolWorker& worker, const PoolWorker::Sent& what, Reade
   end_if_closed();
 }
 
-Error PoolCore::explained(const Error& error) const {
+Error PoolCore::explained(const Error& error) const noexcept try {
   return options_.child.backtrace ? symbolised(patterns_.modules(), error) : error;
+} catch (const std::bad_alloc&) {
+  return error;
 }
 
 void PoolCore::call_answered(PoolWorker& worker, std::uint64_t id, Reader* in, const Error* error) {
   const auto found = calls_.find(id);
+  if (found == calls_.end()) return fill(worker);  // a shutdown() has ended it
   PoolCall& waiting = found->second;
   if (error && again(id, waiting, *error)) return fill(worker);
   PoolCall call = std::move(waiting);

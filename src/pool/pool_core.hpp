@@ -11,6 +11,11 @@
 
 namespace evparallel::detail {
 
+using PoolQueueKey = std::pair<std::int64_t, std::uint64_t>;  // priority, negated; id
+struct PoolCall;
+using PoolQueue = std::map<PoolQueueKey, PoolCall*>;
+using PoolDeadlines = std::set<std::pair<std::int64_t, std::uint64_t>>;  // time; id
+
 // One call, from call() to its answer.
 struct PoolCall {
   Answer answer;
@@ -21,6 +26,10 @@ struct PoolCall {
   std::int64_t deadline = no_deadline;
   std::int64_t since = 0;                // when it began to wait
   std::shared_ptr<PoolWorker> worker{};  // the child that has it; null: it waits
+  // Its places among those that wait, while it does not: it may come back from a child when there is
+  // no memory.
+  PoolQueue::node_type place{};
+  PoolDeadlines::node_type late{};
 };
 
 // How the children of a pool are made: its task, in each of its snapshots.
@@ -85,12 +94,14 @@ public:
   std::shared_ptr<MapInterface> start_map(MapTask, MapOptions) override;
   std::shared_ptr<StreamInterface> start_stream(MapTask, MapOptions) override;
   void stream_idle(bool) noexcept;
-  void forget_map(const MapCore&);
-  void pump_later();
+  void forget_map(const MapCore&) noexcept;
+  void pump_later() noexcept;
+  // For lack of memory the map could not do so itself.
+  void finish_later(std::shared_ptr<MapCore>) noexcept;
   const Options& call_options() const noexcept { return options_.child; }
   std::size_t max_message() const noexcept { return max_message_; }
   // An error of one item, with names for the addresses of its backtrace.
-  Error explained(const Error&) const;
+  Error explained(const Error&) const noexcept;
   std::size_t worker_limit() const noexcept { return options_.workers; }
   PoolCounts& counts() noexcept { return counts_; }
 
@@ -121,11 +132,10 @@ public:
   PoolStats stats() const override;
 
 private:
-  using Key = std::pair<std::int64_t, std::uint64_t>;  // priority, negated; id
   enum class Next { none, call, chunk };
   enum class Stage { open, closing, stopping, over };
 
-  static Key key_of(std::uint64_t id, const PoolCall& call) noexcept {
+  static PoolQueueKey key_of(std::uint64_t id, const PoolCall& call) noexcept {
     return {-std::int64_t{call.priority}, id};
   }
   void abort_here() noexcept;
@@ -134,17 +144,21 @@ private:
   void began();
   void ended();
   std::shared_ptr<MapCore> begin_map(MapTask, MapOptions, MapCore::Source);
-  void complete_later(const Error&, Answer);
-  void enqueue(std::uint64_t id, PoolCall&);
-  void dequeue(std::uint64_t id, PoolCall&);
+  void complete_later(std::unique_ptr<LateAnswer>) noexcept;
+  void take_places(std::uint64_t id, PoolCall&);
+  void enqueue(std::uint64_t id, PoolCall&) noexcept;
+  void dequeue(std::uint64_t id, PoolCall&) noexcept;
   void call_answered(PoolWorker&, std::uint64_t id, Reader*, const Error*);
   bool again(std::uint64_t id, PoolCall&, const Error&);
   void fail_waiting(const Error&);
-  void check_drained();
+  void check_drained() noexcept;
   void give_up_waiting(std::uint64_t id, const Error&);
 
   // ---- the choice of a child (pool_schedule.cpp) ----
   void pump();
+  void pump_now();
+  void pump_again() noexcept;
+  void retry() override;
   Next next_work();
   PoolWorker* choose(Next) noexcept;
   bool accepts(const PoolWorker&, Next, std::int64_t now) const noexcept;
@@ -159,10 +173,14 @@ private:
   void sent(PoolWorker&, const PoolWorker::Sent&, Writer& argument, std::int64_t deadline);
   void unsend(const PoolWorker::Sent&) noexcept;
   void take_back(PoolWorker&, std::int64_t below);
+  std::uint64_t keep_chunk(Chunk&);
+  void return_chunk(std::uint64_t id) noexcept;
   void fill(PoolWorker&);
+  void fill_now(PoolWorker&);
   void balance();
   void make_way(int priority);
-  void give_up_chunks(const MapCore&);
+  void give_up_chunks(const MapCore&) noexcept;
+  void give_up_chunk(PoolWorker&, const PoolWorker::Sent&);
   void record_run(PoolWorker&, const PoolWorker::Sent&, std::int64_t now) noexcept;
   void set_idle(PoolWorker&);
   void set_busy(PoolWorker&) noexcept;
@@ -172,11 +190,14 @@ private:
   std::size_t active() const noexcept;
   std::size_t demand() const noexcept;
   void start_wanted();
+  void reserve_worker();
   bool start_one(PoolWorker* replaced);
   void start_failed(const Error&);
   bool proven() const noexcept;
+  void after_ends();
   void after_end(const std::shared_ptr<PoolWorker>&, const Error&);
   void check_worn(PoolWorker&, std::int64_t now);
+  void check_worn_now(PoolWorker&, std::int64_t now);
   void check_memory(PoolWorker&, std::int64_t now);
   void check_cpu(PoolWorker&);
   void replace(PoolWorker&);
@@ -188,6 +209,7 @@ private:
   void end_stopping();
   void wake_at(std::int64_t) noexcept;
   void on_clock();
+  void do_what_is_due(std::int64_t now);
   void on_loop_destroyed() noexcept override;
   void forget_work() noexcept;
   std::vector<std::shared_ptr<PoolWorker>> take_workers() noexcept;
@@ -204,12 +226,20 @@ private:
   void end_roll(const Result<void>&);
 
   // ---- events ----
-  using OnceCallbacks = std::vector<Callback<void(Result<void>)>>;
+  struct OnceCallback {
+    Callback<void(Result<void>)> callback;
+    Result<void> result{};
+  };
+  using OnceCallbacks = std::vector<OnceCallback>;
+  void add(OnceCallbacks&, Callback<void(Result<void>)>);
+  void call_due(std::size_t count);
+  void answer_dropped_calls();
+  void leave_if_done() noexcept;
   std::size_t least_ready() const noexcept;
   bool is_ready() const noexcept;
   bool is_over() const noexcept;
   void check_ready();
-  void call_later(OnceCallbacks&, const Result<void>&);
+  void call_later(OnceCallbacks&, const Result<void>&) noexcept;
   void update_hold() noexcept;
   void report(const PoolWorker&, WorkerEvent::Kind);
   void report_end(const PoolWorker&, const ExitStatus&, const Error&, bool expected);
@@ -226,9 +256,9 @@ private:
   PoolCounts counts_;
 
   std::unordered_map<std::uint64_t, PoolCall> calls_;
-  std::map<Key, PoolCall*> queue_;
+  PoolQueue queue_;
   std::size_t queue_bytes_ = 0;
-  std::set<std::pair<std::int64_t, std::uint64_t>> deadlines_;  // of calls that wait
+  PoolDeadlines deadlines_;  // of calls that wait
   std::uint64_t next_id_ = 1;
   std::size_t pending_ = 0;  // calls and maps
   std::size_t idle_streams_ = 0;
@@ -239,6 +269,7 @@ private:
   OnceCallbacks on_ready_;
   OnceCallbacks on_replaced_;
   OnceCallbacks on_closed_;
+  OnceCallbacks due_;  // with room for all of these
 
   std::vector<std::shared_ptr<MapCore>> maps_;
   std::size_t map_turn_ = 0;
@@ -255,6 +286,9 @@ private:
   double run_ns_ = 0;       // of a call; 0: not known
   double longest_cpu_ = 0;  // processor time of a call or chunk, in seconds, as far as is known
   bool pump_deferred_ = false;
+  bool pump_failed_ = false;                          // for lack of memory: it is tried again
+  std::vector<std::shared_ptr<MapCore>> ended_maps_;  // with room for all: finish() is to be called
+  std::shared_ptr<PoolCore> self_;  // until the calls of a dropped pool are answered
 
   unsigned failed_starts_ = 0;  // in a row
   std::int64_t start_at_ = 0;   // no start before this time

@@ -23,16 +23,37 @@ void PoolCore::update_hold() noexcept {
 
 // ---- callbacks that are called once ----
 
+// Takes the room in due_, too.
+void PoolCore::add(OnceCallbacks& callbacks, Callback<void(Result<void>)> callback) {
+  due_.reserve(due_.size() + on_ready_.size() + on_replaced_.size() + on_closed_.size() + 1);
+  callbacks.push_back({std::move(callback)});
+}
+
 // Each is called in a later callback of the loop, which it holds until then.
-void PoolCore::call_later(OnceCallbacks& callbacks, const Result<void>& result) {
-  for (auto& callback : std::exchange(callbacks, {})) {
+void PoolCore::call_later(OnceCallbacks& callbacks, const Result<void>& result) noexcept {
+  const std::size_t count = callbacks.size();
+  for (OnceCallback& one : callbacks) {
     loop_->hold();
-    loop_->defer([loop = loop_, callback = std::move(callback), result]() mutable {
-      loop->release();  // first: a callback may throw
-      callback(result);
-    });
+    one.result = result;
+    due_.push_back(std::move(one));
   }
+  callbacks.clear();
+  if (count > 0)
+    loop_->defer_or_retry(*this, [self = shared_from_this(), count] { self->call_due(count); });
   update_hold();
+}
+
+void PoolCore::call_due(std::size_t count) {
+  const auto keep = shared_from_this();
+  for (; count > 0 && !due_.empty() && !loop_->interrupted(); --count) {
+    OnceCallback one = std::move(due_.front());
+    due_.erase(due_.begin());
+    loop_->release();  // first: a callback may throw
+    loop_->call([&one] { one.callback(one.result); });
+  }
+  if (count > 0 && !due_.empty())
+    loop_->defer_or_retry(*this, [self = keep, count] { self->call_due(count); });
+  leave_if_done();
 }
 
 // ---- on_ready ----
@@ -55,7 +76,7 @@ void PoolCore::check_ready() {
 void PoolCore::add_on_ready(Callback<void(Result<void>)> callback) {
   loop_->check_thread();
   if (!callback || !loop_->alive()) return;
-  on_ready_.push_back(std::move(callback));
+  add(on_ready_, std::move(callback));
   if (stage_ != Stage::open)
     return call_later(on_ready_, Error(Errc::cancelled, "cancelled: the pool was closed"));
   if (unhealthy_ && now_ns() < start_at_ && !proven()) return call_later(on_ready_, *unhealthy_);
@@ -69,7 +90,7 @@ void PoolCore::add_on_ready(Callback<void(Result<void>)> callback) {
 void PoolCore::add_on_replaced(Callback<void(Result<void>)> callback) {
   loop_->check_thread();
   if (!callback || !loop_->alive()) return;
-  on_replaced_.push_back(std::move(callback));
+  add(on_replaced_, std::move(callback));
   if (!replacement_) call_later(on_replaced_, {});
 }
 
@@ -83,8 +104,7 @@ bool PoolCore::is_over() const noexcept {
 void PoolCore::add_on_closed(Callback<void()> callback) {
   loop_->check_thread();
   if (!callback || !loop_->alive()) return;
-  on_closed_.push_back(
-      [callback = std::move(callback)](const Result<void>&) mutable { callback(); });
+  add(on_closed_, [callback = std::move(callback)](const Result<void>&) mutable { callback(); });
   if (is_over()) return call_later(on_closed_, {});
   update_hold();
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 namespace evparallel::detail {
@@ -149,7 +150,15 @@ void PoolCore::start_wanted() {
     if (!start_one(nullptr)) return;
 }
 
+// A child that is idle must be listed when there is no memory.
+void PoolCore::reserve_worker() {
+  const std::size_t count = workers_.size();
+  if (workers_.capacity() == count) workers_.reserve(2 * count + 1);
+  if (idle_.capacity() <= count) idle_.reserve(2 * count + 1);
+}
+
 bool PoolCore::start_one(PoolWorker* replaced) {
+  reserve_worker();
   auto worker = std::make_shared<PoolWorker>(*this, loop_, patterns_.next());
   try {
     worker->start();
@@ -208,20 +217,36 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
   const bool expected = worker.stage == PoolWorker::Stage::retiring;
   worker.stage = PoolWorker::Stage::ended;
   worker.lost_calls.reset();
-  report_end(worker, status, error, expected);
+  worker.end->known = true;
+  worker.end->expected = expected;
+  worker.end->error = error;
+  loop_->call([&] { report_end(worker, status, error, expected); });
   for (const auto& other : workers_) {
     if (other->successor == &worker) other->successor = nullptr;
     if (other.get() == worker.successor) other->standby = false;
   }
   // The callbacks of its calls come after this.
-  loop_->defer([self = shared_from_this(), keep, expected, error] {
-    if (self->stage_ == Stage::over) return;
-    const auto found = std::find(self->workers_.begin(), self->workers_.end(), keep);
-    if (found != self->workers_.end()) self->workers_.erase(found);
-    if (!expected) self->after_end(keep, error);
-    self->pump();
-    self->end_if_closed();
-  });
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->after_ends(); });
+}
+
+void PoolCore::after_ends() {
+  if (stage_ == Stage::over) return;
+  for (std::size_t i = 0; i < workers_.size();) {
+    const std::shared_ptr<PoolWorker> worker = workers_[i];
+    if (!worker->end || !worker->end->known) {
+      ++i;
+      continue;
+    }
+    workers_.erase(workers_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (worker->end->expected) continue;
+    try {
+      after_end(worker, worker->end->error);
+    } catch (const std::bad_alloc&) {
+      pump_again();
+    }
+  }
+  pump();
+  end_if_closed();
 }
 
 void PoolCore::after_end(const std::shared_ptr<PoolWorker>& worker, const Error& error) {
@@ -271,6 +296,14 @@ Error unhealthy_after(unsigned failed_starts, const Error& last) {
 // The replacement is started before it is needed.  It takes over when it is ready, or when the old
 // child must not begin any more calls.
 void PoolCore::check_worn(PoolWorker& worker, std::int64_t now) {
+  try {
+    check_worn_now(worker, now);
+  } catch (const std::bad_alloc&) {  // again at the next answer
+    return;
+  }
+}
+
+void PoolCore::check_worn_now(PoolWorker& worker, std::int64_t now) {
   if (worker.stage != PoolWorker::Stage::ready || worker.standby) return;
   if (options_.max_age.count() > 0 && now >= deadline_from(worker.started_at, options_.max_age))
     worker.worn = true;
@@ -359,13 +392,26 @@ void PoolCore::end_idle(std::int64_t now) {
 void PoolCore::wake_at(std::int64_t at) noexcept {
   if (at >= clock_at_ || stage_ == Stage::over || !loop_->alive()) return;
   clock_at_ = at;
-  clock_.add_in(std::chrono::nanoseconds(std::max<std::int64_t>(at - now_ns(), 0)));
+  try {
+    clock_.add_in(std::chrono::nanoseconds(std::max<std::int64_t>(at - now_ns(), 0)));
+  } catch (const std::bad_alloc&) {
+    clock_at_ = no_deadline;
+    pump_again();
+  }
 }
 
 void PoolCore::on_clock() {
   const auto keep = shared_from_this();
   clock_at_ = no_deadline;
   const std::int64_t now = now_ns();
+  try {
+    do_what_is_due(now);
+  } catch (const std::bad_alloc&) {
+    wake_at(now + std::chrono::nanoseconds(std::chrono::milliseconds(1)).count());
+  }
+}
+
+void PoolCore::do_what_is_due(std::int64_t now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now)
     give_up_waiting(deadlines_.begin()->second,
                     Error(Errc::deadline, "deadline: no child was free for the call in time"));

@@ -73,6 +73,7 @@ bool PoolCore::may_start_successor(const PoolWorker& worker) const noexcept {
 // ---- the trial ----
 
 void PoolCore::start_trial() {
+  reserve_worker();
   auto worker = std::make_shared<PoolWorker>(*this, loop_, replacement_->patterns.next());
   try {
     worker->start();

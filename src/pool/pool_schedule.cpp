@@ -7,6 +7,7 @@
 #include "pool/pool_core.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -101,6 +102,47 @@ std::size_t PoolCore::demand() const noexcept {
 }
 
 void PoolCore::pump() {
+  pump_failed_ = false;
+  try {
+    pump_now();
+  } catch (const std::bad_alloc&) {
+    pump_again();
+  }
+}
+
+// For lack of memory something is left to do.
+void PoolCore::pump_again() noexcept {
+  pump_failed_ = true;
+  loop_->retry_later();
+}
+
+void PoolCore::retry() {
+  const auto keep = shared_from_this();
+  call_due(due_.size());
+  while (!ended_maps_.empty() && !loop_->interrupted()) {
+    const std::shared_ptr<MapCore> map = std::move(ended_maps_.back());
+    ended_maps_.pop_back();
+    loop_->call([&map] { map->finish(); });
+  }
+  if (stage_ == Stage::over) {
+    if (!calls_.empty()) answer_dropped_calls();
+    return leave_if_done();
+  }
+  for (std::size_t i = 0; i < maps_.size(); ++i) {
+    const std::shared_ptr<MapCore> map = maps_[i];
+    map->retry();
+  }
+  const auto has_ended = [](const auto& worker) { return worker->end && worker->end->known; };
+  if (std::any_of(workers_.begin(), workers_.end(), has_ended)) return after_ends();
+  if (!pump_failed_ && !pump_deferred_) return;
+  pump_deferred_ = false;
+  check_drained();
+  if (!deadlines_.empty()) wake_at(deadlines_.begin()->first);
+  pump();
+  end_if_closed();
+}
+
+void PoolCore::pump_now() {
   for (;;) {
     const Next next = next_work();
     if (next == Next::none) break;
@@ -118,9 +160,9 @@ void PoolCore::pump() {
   balance();
 }
 
-void PoolCore::pump_later() {
+void PoolCore::pump_later() noexcept {
   if (!loop_->alive() || std::exchange(pump_deferred_, true)) return;
-  loop_->defer([self = shared_from_this()] {
+  loop_->defer_or_retry(*this, [self = shared_from_this()] {
     self->pump_deferred_ = false;
     if (self->stage_ == Stage::over) return;
     self->pump();
@@ -130,6 +172,14 @@ void PoolCore::pump_later() {
 
 // Gives the next work to a child that has answered.
 void PoolCore::fill(PoolWorker& worker) {
+  try {
+    fill_now(worker);
+  } catch (const std::bad_alloc&) {
+    pump_again();
+  }
+}
+
+void PoolCore::fill_now(PoolWorker& worker) {
   if (stage_ == Stage::over) return;
   if (worker.stage == PoolWorker::Stage::ready) {
     for (;;) {
@@ -174,7 +224,7 @@ void PoolCore::on_pull_turn() {
   };
   if (std::any_of(workers_.begin(), workers_.end(), receives))
     return pull_turn_.add_in(std::chrono::milliseconds(1));
-  loop_->defer([self = shared_from_this()] { self->pull(); });
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->pull(); });
 }
 
 void PoolCore::pull() {
@@ -191,13 +241,14 @@ void PoolCore::pull() {
 bool PoolCore::send_call(PoolWorker& worker) {
   const std::uint64_t id = queue_.begin()->first.second;
   PoolCall& call = *queue_.begin()->second;
-  dequeue(id, call);
-  call.worker = worker.shared_from_this();
   const std::int64_t now = now_ns();
-  counts_.wait.add(now - call.since);
-  ++calls_in_a_row_;
   Writer argument = call.argument;
   sent(worker, {id, 0, now, 1, call.priority, false}, argument, call.deadline);
+  dequeue(id, call);
+  call.worker = worker.shared_from_this();
+  counts_.wait.add(now - call.since);
+  ++calls_in_a_row_;
+  if (options_.max_calls > 0) check_worn(worker, now);
   return true;
 }
 
@@ -214,23 +265,53 @@ bool PoolCore::send_chunk(PoolWorker& worker) {
   Chunk chunk;
   if (!map->next_chunk(chunk, allowance(worker))) return false;
   calls_in_a_row_ = 0;
-  const std::uint64_t id = next_id_++;
-  Writer argument = chunk.argument;
-  const std::uint32_t count = chunk.count;
-  chunks_.emplace(id, std::move(chunk));
+  const std::uint64_t id = keep_chunk(chunk);
   const auto& limit = options_.child.deadline;
-  sent(worker, {id, 0, now_ns(), count, map->priority(), true}, argument,
-       limit > limit.zero() ? deadline_in(limit) : no_deadline);
+  const std::int64_t now = now_ns();
+  try {
+    const Chunk& kept = chunks_.at(id);
+    Writer argument = kept.argument;
+    sent(worker, {id, 0, now, kept.count, map->priority(), true}, argument,
+         limit > limit.zero() ? deadline_in(limit) : no_deadline);
+  } catch (...) {
+    return_chunk(id);
+    throw;
+  }
+  if (options_.max_calls > 0) check_worn(worker, now);
   return true;
+}
+
+std::uint64_t PoolCore::keep_chunk(Chunk& chunk) {
+  const std::uint64_t id = next_id_++;
+  try {
+    Chunk& place = chunks_[id];
+    place = std::move(chunk);
+  } catch (...) {
+    const std::shared_ptr<MapCore> map = chunk.map;
+    map->take_back(std::move(chunk));
+    throw;
+  }
+  return id;
+}
+
+void PoolCore::return_chunk(std::uint64_t id) noexcept {
+  const auto kept = chunks_.extract(id);
+  const std::shared_ptr<MapCore> map = kept.mapped().map;
+  map->take_back(std::move(kept.mapped()));
 }
 
 void PoolCore::sent(PoolWorker& worker, const PoolWorker::Sent& what, Writer& argument,
                     std::int64_t deadline) {
+  std::size_t& of_priority = sent_priorities_[what.priority];
+  ++of_priority;
+  try {
+    worker.send(what, argument, deadline);
+  } catch (...) {
+    if (--of_priority == 0) sent_priorities_.erase(what.priority);
+    throw;
+  }
   set_busy(worker);
   sent_items_ += what.items;
-  ++sent_priorities_[what.priority];
-  worker.send(what, argument, deadline);
-  if (options_.max_calls > 0) check_worn(worker, what.sent_at);
 }
 
 void PoolCore::unsend(const PoolWorker::Sent& what) noexcept {
@@ -254,10 +335,7 @@ void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
   for (const PoolWorker::Sent& what : worker.take_back_all(below)) {
     unsend(what);
     if (what.chunk) {
-      const auto found = chunks_.find(what.id);
-      Chunk chunk = std::move(found->second);
-      chunks_.erase(found);
-      chunk.map->take_back(std::move(chunk));
+      return_chunk(what.id);
     } else {
       enqueue(what.id, calls_.at(what.id));
     }

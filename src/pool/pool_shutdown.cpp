@@ -4,6 +4,7 @@
 #include "pool/pool_core.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -11,11 +12,11 @@ namespace evparallel::detail {
 
 void PoolCore::close() {
   loop_->check_thread();
+  const Error closed(Errc::cancelled, "cancelled: the pool was closed");
   const bool was_open = stage_ == Stage::open;
   if (was_open) stage_ = Stage::closing;
   if (!loop_->alive()) return;
   if (was_open) {
-    const Error closed(Errc::cancelled, "cancelled: the pool was closed");
     call_later(on_ready_, closed);
     if (replacement_) end_replacement(closed);
   }
@@ -51,18 +52,23 @@ void PoolCore::shutdown(std::chrono::milliseconds grace) {
 }
 
 // The calls that still run have had their time.
+// Fails: std::bad_alloc, and the calls that are left are to be ended.
 void PoolCore::end_stopping() {
-  stop_at_ = no_deadline;
   const std::vector<std::shared_ptr<MapCore>> maps = maps_;
-  for (const auto& map : maps) map->cancel();
-  for (auto& item : calls_)
-    complete_later(Error(Errc::cancelled, "cancelled: the pool was shut down")
-                       .with_delivery(Delivery::started),
-                   std::move(item.second.answer));
-  counts_.failed += calls_.size();
-  calls_.clear();
-  forget_work();
   const std::vector<std::shared_ptr<PoolWorker>> workers = workers_;
+  for (const auto& map : maps) map->cancel();
+  const Error shut_down(Errc::cancelled, "cancelled: the pool was shut down");
+  while (!calls_.empty()) {
+    auto late =
+        std::make_unique<LateAnswer>(LateAnswer{{}, shut_down.with_delivery(Delivery::started)});
+    loop_->reserve_deferred(1);
+    late->answer = std::move(calls_.begin()->second.answer);
+    complete_later(std::move(late));
+    calls_.erase(calls_.begin());
+    ++counts_.failed;
+  }
+  stop_at_ = no_deadline;
+  forget_work();
   for (const auto& worker : workers)
     if (worker->stage != PoolWorker::Stage::ended) worker->give_up(options_.child.grace);
 }
@@ -102,28 +108,45 @@ void PoolCore::abort_here() noexcept {
     map->pool_gone();
     ended();
   }
-  std::unordered_map<std::uint64_t, PoolCall> calls;
-  calls.swap(calls_);
   for (const auto& worker : take_workers()) worker->abort();
-  if (!loop_->alive()) return;
+  if (!loop_->alive()) return calls_.clear();
   replacement_.reset();
-  const Error dropped(Errc::cancelled, "cancelled: the pool was dropped");
+  const Error dropped = error_or_no_memory(
+      Delivery::not_sent, [] { return Error(Errc::cancelled, "cancelled: the pool was dropped"); });
+  self_ = weak_from_this().lock();
+  if (!self_) return unregister();
   call_later(on_ready_, dropped);
   call_later(on_replaced_, dropped);
-  for (auto& item : calls) {
-    loop_->hold();
-    loop_->defer([loop = loop_, answer = std::move(item.second.answer),
-                  error = dropped.with_delivery(
-                      item.second.worker ? Delivery::sent : Delivery::not_sent)]() mutable {
-      loop->release();  // first: a callback may throw
-      answer(nullptr, &error);
-    });
-    ended();
-  }
+  if (calls_.empty()) return leave_if_done();
+  loop_->defer_or_retry(*this, [self = self_] { self->answer_dropped_calls(); });
+}
+
+void PoolCore::leave_if_done() noexcept {
+  if (!self_ || !calls_.empty() || !due_.empty() || !ended_maps_.empty()) return;
+  const auto last = std::move(self_);
   unregister();
 }
 
+// Those of a dropped pool.
+void PoolCore::answer_dropped_calls() {
+  const auto keep = shared_from_this();
+  while (!calls_.empty() && !loop_->interrupted()) {
+    const Delivery far = calls_.begin()->second.worker ? Delivery::sent : Delivery::not_sent;
+    const Error dropped = error_or_no_memory(far, [far] {
+      return Error(Errc::cancelled, "cancelled: the pool was dropped").with_delivery(far);
+    });
+    const auto call = calls_.extract(calls_.begin());
+    ended();  // first: a callback may throw
+    loop_->call([&] { call.mapped().answer(nullptr, &dropped); });
+  }
+  if (!calls_.empty())
+    return loop_->defer_or_retry(*this, [self = keep] { self->answer_dropped_calls(); });
+  leave_if_done();
+}
+
 void PoolCore::on_loop_destroyed() noexcept {
+  const auto keep = weak_from_this().lock();
+  self_.reset();
   stage_ = Stage::over;
   clock_.unset();
   pull_turn_.unset();
@@ -135,6 +158,8 @@ void PoolCore::on_loop_destroyed() noexcept {
   const OnceCallbacks on_ready = std::exchange(on_ready_, {});
   const OnceCallbacks on_replaced = std::exchange(on_replaced_, {});
   const OnceCallbacks on_closed = std::exchange(on_closed_, {});
+  const OnceCallbacks due = std::exchange(due_, {});
+  ended_maps_.clear();
   drain_.release();
   on_worker_.release();
   for (const auto& map : maps) map->on_loop_destroyed();
@@ -188,14 +213,20 @@ std::shared_ptr<MapCore> PoolCore::begin_map(MapTask task, MapOptions options,
                                              MapCore::Source source) {
   check_open();
   auto map = make_on<MapCore>(loop_, *this, loop_, std::move(task), std::move(options), source);
+  ended_maps_.reserve(ended_maps_.size() + maps_.size() + 1);
+  maps_.push_back(map);
   began();
   if (source == MapCore::Source::pushed) stream_idle(true);
-  maps_.push_back(map);
   pump_later();
   return map;
 }
 
-void PoolCore::forget_map(const MapCore& map) {
+void PoolCore::finish_later(std::shared_ptr<MapCore> map) noexcept {
+  ended_maps_.push_back(std::move(map));
+  loop_->retry_later();
+}
+
+void PoolCore::forget_map(const MapCore& map) noexcept {
   const auto found = std::find_if(maps_.begin(), maps_.end(),
                                   [&map](const auto& one) { return one.get() == &map; });
   if (found == maps_.end()) return;
@@ -206,20 +237,25 @@ void PoolCore::forget_map(const MapCore& map) {
   pump_later();
 }
 
-// Takes back what the children have not begun, without a callback.
-void PoolCore::give_up_chunks(const MapCore& map) {
-  for (const auto& worker : workers_) {
-    const std::vector<PoolWorker::Sent> sent = worker->sent;
-    for (const PoolWorker::Sent& what : sent) {
+// Takes back what the children have not begun, without a callback.  What cannot be given up for lack
+// of memory is answered, and dropped then.
+void PoolCore::give_up_chunks(const MapCore& map) noexcept {
+  for (const auto& worker : workers_)
+    for (std::size_t i = worker->sent.size(); i-- > 0;) {
+      const PoolWorker::Sent what = worker->sent[i];
       if (!what.chunk || chunks_.at(what.id).map.get() != &map) continue;
-      if (!worker->take_back_sent(what.id)) {
-        worker->cancel_sent(what.id);
+      try {
+        give_up_chunk(*worker, what);
+      } catch (const std::bad_alloc&) {
         continue;
       }
-      unsend(what);
-      chunks_.erase(what.id);
     }
-  }
+}
+
+void PoolCore::give_up_chunk(PoolWorker& worker, const PoolWorker::Sent& what) {
+  if (!worker.take_back_sent(what.id)) return worker.cancel_sent(what.id);
+  unsend(what);
+  chunks_.erase(what.id);
 }
 
 }  // namespace evparallel::detail

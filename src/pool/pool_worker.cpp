@@ -3,6 +3,7 @@
 #include "pool/pool_core.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -17,11 +18,9 @@ void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline)
     std::uint64_t id;
     void operator()(Reader* in, const Error* error) { worker->on_result(id, in, error); }
   };
-  sent.push_back(what);
-  sent_total += what.items;
-  chunks += what.chunk;
+  if (sent.size() == sent.capacity()) sent.reserve(2 * sent.size() + 1);
   // The ids of the pool do not rise here: a call may come back from another child.
-  const std::uint64_t id = sent.back().remote_id = next_id_++;
+  const std::uint64_t id = next_id_++;
   PendingCall pending;
   pending.answer = OnResult{shared_from_this(), what.id};
   pending.deadline = deadline;
@@ -31,8 +30,14 @@ void PoolWorker::send(const Sent& what, Writer& argument, std::int64_t deadline)
     else
       callee_.defer(id, pending, argument, Callee::Keep::nothing);
   } catch (const Error& error) {
-    complete_later(error, std::move(pending.answer));
+    auto late = std::make_unique<LateAnswer>(LateAnswer{std::move(pending.answer), error});
+    loop_->reserve_deferred(1);
+    complete_later(std::move(late));
   }
+  sent.push_back(what);
+  sent.back().remote_id = id;
+  sent_total += what.items;
+  chunks += what.chunk;
 }
 
 std::vector<PoolWorker::Sent>::iterator PoolWorker::find_sent(std::uint64_t id) {
@@ -50,6 +55,7 @@ std::optional<PoolWorker::Sent> PoolWorker::take_sent(std::uint64_t id) {
 
 std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
   std::vector<Sent> back;
+  back.reserve(sent.size());
   for (std::size_t i = sent.size(); i-- > 0;) {
     const Sent one = sent[i];
     if (one.priority < below && take_back_sent(one.id)) back.push_back(one);
@@ -105,6 +111,7 @@ void PoolWorker::abort() noexcept {
   pool_ = nullptr;
   stage = Stage::ended;
   callee_.abort();
+  while (callee_.any_left()) callee_.take_left();  // they hold this object; the pool ends the calls
 }
 
 // The callback of a call that was given up comes before the child has finished the call.
@@ -115,15 +122,28 @@ void PoolWorker::on_result(std::uint64_t id, Reader* in, const Error* error) {
   if (!what) return;
   if (error && error->delivery() == Delivery::started) {
     begun = true;
-    if (callee_.is_abandoned(what->remote_id)) lost_calls->push_back(what->remote_id);
+    if (callee_.is_abandoned(what->remote_id)) keep_lost_call(what->remote_id);
   }
   pool_->on_result(*this, *what, in, error);
   end_if_done();
 }
 
+// Without memory it counts as one that the child has left: what is sent next waits behind it.
+void PoolWorker::keep_lost_call(std::uint64_t remote_id) noexcept {
+  try {
+    lost_calls->push_back(remote_id);
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+}
+
 // The pool counts the call as pending.
-void PoolWorker::complete_later(const Error& error, Answer answer) {
-  loop_->defer([error, answer = std::move(answer)]() mutable { answer(nullptr, &error); });
+void PoolWorker::complete_later(std::unique_ptr<LateAnswer> late) noexcept {
+  loop_->defer([late = std::move(late)] { late->answer(nullptr, &late->error); });
+}
+
+void PoolWorker::prepare_for_end() {
+  if (!end) end = std::make_unique<End>();
 }
 
 void PoolWorker::on_started() {
@@ -138,19 +158,32 @@ void PoolWorker::on_ready() {
 
 void PoolWorker::on_ended(Callee&, const ExitStatus& status, const Error& end) {
   const auto keep = shared_from_this();
-  std::vector<UnansweredCall> calls = callee_.take_unanswered(status, end);
-  if (pool_) pool_->child_ended(*this, status, end);
-  for (UnansweredCall& one : calls) {
-    // The pool decides by the delivery alone whether a call is made again.
-    if (one.delivery == Delivery::sent && !callee_.handle().slot_known())
-      one.delivery = Delivery::started;
-    const Error error = error_of(one, end);
-    loop_->call([&] { one.kept.call.answer(nullptr, &error); });
+  std::vector<UnansweredCall> calls;
+  bool listed = true;
+  try {
+    calls = callee_.take_unanswered(status, end);
+  } catch (const std::bad_alloc&) {
+    listed = false;
   }
+  if (pool_) pool_->child_ended(*this, status, end);
+  for (UnansweredCall& one : calls) answer(one, end);
+  while (!listed && callee_.any_left()) {
+    UnansweredCall one = callee_.take_left();
+    answer(one, end);
+  }
+}
+
+void PoolWorker::answer(UnansweredCall& one, const Error& end) {
+  // The pool decides by the delivery alone whether a call is made again.
+  if (one.delivery == Delivery::sent && !callee_.handle().slot_known())
+    one.delivery = Delivery::started;
+  const Error error = error_of(one, end);
+  loop_->call([&] { one.kept.call.answer(nullptr, &error); });
 }
 
 void PoolWorker::on_abandoned_call_done(std::uint64_t remote_id) {
   const auto keep = shared_from_this();
+  if (!lost_calls.peek()) return;
   const auto found = std::find(lost_calls->begin(), lost_calls->end(), remote_id);
   if (found == lost_calls->end()) return;
   lost_calls->erase(found);

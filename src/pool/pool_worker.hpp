@@ -2,6 +2,7 @@
 // Runs in: parent.  Licence: see COPYING.
 #pragma once
 
+#include "base/no_memory.hpp"
 #include "call/callee.hpp"
 
 #include <memory>
@@ -33,6 +34,7 @@ public:
 
   // Asks for the child.  Fails: Error.
   void start();
+  // Fails: std::bad_alloc, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // Takes back what the child has not begun, and returns it, the last one first; only what has a
   // priority lower than `below`.
@@ -84,18 +86,28 @@ public:
   std::size_t first_memory = 0;
   double cpu_seconds = 0;  // its processor time at the last look at it
   std::vector<Sent> sent;
+  // How it has ended, in memory that is taken before; until the pool has handled it.
+  struct End {
+    bool known = false;
+    bool expected = false;
+    Error error = no_memory(Delivery::not_sent);
+  };
+  std::unique_ptr<End> end;
   Lazy<std::vector<std::uint64_t>> lost_calls;
 
 private:
   std::vector<Sent>::iterator find_sent(std::uint64_t id);
   void end_if_done();
+  void keep_lost_call(std::uint64_t remote_id) noexcept;
+  void answer(UnansweredCall&, const Error&);
   void on_result(std::uint64_t id, Reader*, const Error*);
 
   const std::shared_ptr<Loop>& loop() const noexcept override { return loop_; }
   const ChildSpec& spec() const noexcept override { return *spec_; }
   void on_started() override;
   void on_ready() override;
-  void complete_later(const Error&, Answer) override;
+  void complete_later(std::unique_ptr<LateAnswer>) noexcept override;
+  void prepare_for_end() override;
   void on_abandoned_call_done(std::uint64_t remote_id) override;
   void on_ended(Callee&, const ExitStatus&, const Error&) override;
 

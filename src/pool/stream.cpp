@@ -25,6 +25,7 @@ bool MapCore::push(Writer& item, std::optional<Error>& refused) {
   loop_->check_thread();
   if (over_ || stopping_ || !loop_->alive()) return true;
   PushedItems& items = *pushed_;
+  items.queue.reserve(1);
   items.bytes += weight_of(item);
   items.queue.push_back({std::move(item), std::move(refused)});
   set_brakes();
@@ -61,6 +62,11 @@ void MapCore::check_drained() {
       items.queue.size() > items_per_child * pool_->worker_limit() / 2 ||
       items.bytes > pool_->call_options().high_water / 2)
     return;
+  try {
+    loop_->reserve_deferred(1);
+  } catch (const std::bad_alloc&) {
+    return loop_->retry_later();
+  }
   items.drained = true;
   loop_->defer([self = shared_from_this()] {
     if (self->over_ || self->pushed_->closed) return;

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -22,12 +23,14 @@ constexpr std::size_t read_size = 64 * 1024;  // the capacity of a pipe
 
 // ---- the last lines ----
 
-void LastLines::add(std::string_view text, bool goes_on) {
+void LastLines::add(std::string_view text, bool goes_on) noexcept try {
   if (text.size() > bytes_) text.remove_prefix(text.size() - bytes_);
   kept_ += text;
   if (!goes_on) kept_ += '\n';
   // Keeps the newline at the end, and one byte in front that says whether a line begins there.
   if (kept_.size() > 2 * bytes_ + 2) kept_.erase(0, kept_.size() - bytes_ - 2);
+} catch (const std::bad_alloc&) {
+  return;  // a line less
 }
 
 std::string LastLines::text() const {
@@ -157,13 +160,20 @@ bool CapturedOutput::finish() {
   return true;
 }
 
-void CapturedOutput::go_on_later() {
+void CapturedOutput::go_on_later() noexcept {
   if (!loop_->alive() || std::exchange(going_on_, true)) return;
-  loop_->defer([self = shared_from_this()] {
-    self->going_on_ = false;
-    for (Stream& stream : self->streams_)
-      if (!self->split_lines(stream)) return self->go_on_later();
-  });
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->go_on(); });
+}
+
+void CapturedOutput::go_on() {
+  going_on_ = false;
+  for (Stream& stream : streams_)
+    if (!split_lines(stream)) return go_on_later();
+}
+
+void CapturedOutput::retry() {
+  const auto keep = shared_from_this();
+  if (going_on_) go_on();
 }
 
 // ---- passing on ----

@@ -25,7 +25,7 @@ class LastLines {
 public:
   LastLines(std::size_t lines, std::size_t bytes) noexcept
       : lines_(lines), bytes_(std::min(bytes, SIZE_MAX / 4)) {}
-  void add(std::string_view text, bool goes_on);
+  void add(std::string_view text, bool goes_on) noexcept;
   std::string text() const;  // without a newline at its end
 
 private:
@@ -73,13 +73,15 @@ private:
     void on_readable() { output->on_readable(*this); }
   };
   void on_loop_destroyed() noexcept override;
+  void retry() override;
   void on_readable(Stream&);
   std::size_t read(Stream&, std::size_t limit);
   bool take_what_is_there(Stream&);
   bool split_lines(Stream&);
   void emit(Stream&, std::string_view text, bool goes_on);
   void emit_remainder(Stream&);
-  void go_on_later();
+  void go_on_later() noexcept;
+  void go_on();
   void close(Stream&) noexcept;
 
   std::shared_ptr<Loop> loop_;

@@ -3,6 +3,7 @@
 #include "spawn/child_handle.hpp"
 
 #include "base/negative.hpp"
+#include "base/no_memory.hpp"
 #include "backtrace/crash_record.hpp"
 #include "backtrace/symbolizer.hpp"
 #include "codec/task_frame.hpp"
@@ -19,9 +20,11 @@ Errc code_of(const ExitStatus& status) {
   }
 }
 
-Error error_of(const ExitStatus& status) {
-  const Errc code = code_of(status);
-  return Error(code, std::string(to_string(code)) + ": " + status.describe()).with_exit(status);
+Error error_of(const ExitStatus& status) noexcept {
+  return error_or_no_memory(Delivery::not_sent, [&status] {
+    const Errc code = code_of(status);
+    return Error(code, std::string(to_string(code)) + ": " + status.describe()).with_exit(status);
+  });
 }
 
 }  // namespace
@@ -74,7 +77,9 @@ ChildHandle::ChildHandle(std::shared_ptr<SnapshotProcess> entry,
     : entry_(std::move(entry)), options_(std::move(options)), owner_(owner) {}
 
 ChildHandle::~ChildHandle() {
-  if (id_ != 0) entry_->forget(id_);
+  if (id_ == 0) return;
+  entry_->forget(id_);
+  if (pipe_) pipe_->abort();  // spawn() has failed, or there was nothing to detach
 }
 
 namespace {
@@ -183,9 +188,9 @@ bool ChildHandle::started() const noexcept {
 }
 
 // This runs before the snapshot learns that this process knows of the end: see on_outcome().
-std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
+std::shared_ptr<const CrashReport> ChildHandle::crash_report() const noexcept try {
   const CrashRecord* record = entry_->crash_record(slot_);
-  const ExitStatus& status = end()->status;
+  const ExitStatus& status = end_.peek()->status;
   if (!options_->backtrace || !status.signalled() || !record) return nullptr;
   const std::optional<Crash> crash = read_crash(*record, owner_id_, status.signal());
   if (!crash) return nullptr;
@@ -195,10 +200,14 @@ std::shared_ptr<const CrashReport> ChildHandle::crash_report() const {
   report->fault_address = reinterpret_cast<const void*>(crash->fault_address);
   report->frames = symbolised(entry_->modules(), crash->frames, First::instruction);
   return report;
+} catch (const std::bad_alloc&) {
+  return nullptr;
 }
 
-Error ChildHandle::explained(const Error& error) const {
+Error ChildHandle::explained(const Error& error) const noexcept try {
   return options_->backtrace ? symbolised(entry_->modules(), error) : error;
+} catch (const std::bad_alloc&) {
+  return error;
 }
 
 Delivery ChildHandle::delivery(std::uint64_t call, std::uint64_t offset) const noexcept {
@@ -235,6 +244,12 @@ void ChildHandle::on_spawned(pid_t pid, std::uint32_t slot) {
   if (owner_) owner_->on_started(pid);
 }
 
+void ChildHandle::prepare_for_outcome() {
+  static_cast<void>(*end_);
+  pipe_->prepare_conclusion();
+  if (owner_) owner_->prepare_for_end();
+}
+
 // The slot is read before the snapshot learns that this process knows of the end, and reuses the
 // slot.
 void ChildHandle::on_outcome(const SpawnOutcome& word) {
@@ -243,6 +258,7 @@ void ChildHandle::on_outcome(const SpawnOutcome& word) {
   const bool is_unused = unused();
   end_->last_begun = begun;
   end_->unused = is_unused;
+  end_->known = true;
   end_->error = word.failure;
   if (word.status) {
     end_->status = *word.status;
@@ -255,21 +271,38 @@ void ChildHandle::on_outcome(const SpawnOutcome& word) {
 
 // The output of the child is passed on before its end is reported.
 void ChildHandle::conclude() {
+  end_->concluding = false;
   if (output_) {
-    if (!output_->finish())
-      return pipe_->loop()->defer([self = shared_from_this()] { self->conclude(); });
+    if (!pass_output_on()) {
+      end_->concluding = true;
+      return pipe_->loop()->defer_or_retry(*pipe_,
+                                           [self = shared_from_this()] { self->on_retry(); });
+    }
     if (id_ == 0) return;  // a callback has dropped it
-    end_->status.last_words = output_->last_words();
   }
   if (!end_->error) end_->error = error_of(end_->status);
   pipe_->conclude(*end_->error);
+}
+
+// False: not all of it was passed on yet.
+bool ChildHandle::pass_output_on() try {
+  if (!output_->finish()) return false;
+  if (id_ != 0) end_->status.last_words = output_->last_words();
+  return true;
+} catch (const std::bad_alloc&) {
+  pipe_->loop()->retry_later();
+  return false;
+}
+
+void ChildHandle::on_retry() {
+  if (end() && end_->concluding) conclude();
 }
 
 // A child that has started is not looked at any more: a timer costs each iteration of the loop a
 // look at the clock.
 void ChildHandle::on_input() {
   if (!std::exchange(has_sent_, true)) entry_->end_limit_of_start(id_);
-  if (output_) output_->catch_up();
+  if (output_) pipe_->loop()->call([this] { output_->catch_up(); });
 }
 
 Error ChildHandle::on_task_error(const Error& bare) {

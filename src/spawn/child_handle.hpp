@@ -18,6 +18,8 @@ public:
   virtual void on_task_error(const Error&) {}
   virtual void on_torn(std::uint64_t /*call*/) {}
   virtual void on_frame(Frame&) {}
+  // Takes the memory that on_ended() needs.  Fails: std::bad_alloc; then it is called again.
+  virtual void prepare_for_end() {}
   // The last callback, called once, after all messages were delivered.  `error` describes the end
   // for calls that wait for an answer.
   virtual void on_ended(const ExitStatus&, const Error& error) = 0;
@@ -79,7 +81,7 @@ public:
   // True for a spare child that has not taken its task, as far as is known.
   bool unused() const noexcept;
   // An error from the child, with names for the addresses of its backtrace.
-  Error explained(const Error&) const;
+  Error explained(const Error&) const noexcept;
 
   // Starts the time in which the child has to end by itself.
   void shutdown();
@@ -95,10 +97,12 @@ private:
   void write_task(const Task&, std::int64_t deadline, std::uint64_t seed, PipeCore::FlushPolicy);
   void conclude();
   std::uint64_t last_begun() const noexcept;
-  std::shared_ptr<const CrashReport> crash_report() const;
+  std::shared_ptr<const CrashReport> crash_report() const noexcept;
+  bool pass_output_on();
   void detach_observer();
 
   void on_spawned(pid_t, std::uint32_t slot) override;
+  void prepare_for_outcome() override;
   void on_outcome(const SpawnOutcome&) override;
   StartLimit start_limit() const noexcept override {
     return {options_->start_timeout, options_->grace};
@@ -110,15 +114,20 @@ private:
   void on_broken() override;
   void on_closed() override;
   void on_over() override;
+  void on_retry() override;
 
   // The state at the time of the spawn outcome.
   struct End {
     ExitStatus status{};
     std::optional<Error> error;
     std::uint64_t last_begun = 0;
+    bool known = false;  // false: only its memory is there
     bool unused = false;
+    bool concluding = false;  // the output of the child is still to be passed on
   };
-  const End* end() const noexcept { return end_.peek(); }
+  const End* end() const noexcept {
+    return end_.peek() && end_.peek()->known ? end_.peek() : nullptr;
+  }
 
   std::shared_ptr<SnapshotProcess> entry_;
   std::shared_ptr<const OwnedOptions> options_;

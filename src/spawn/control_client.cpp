@@ -4,6 +4,8 @@
 
 #include "system/failpoint.hpp"
 
+#include <new>
+
 namespace evparallel::detail {
 
 namespace {
@@ -36,7 +38,7 @@ bool ControlClient::send(Queued& item) noexcept {
   return flow_ == IoResult::done || flow_ == IoResult::closed;
 }
 
-bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
+bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) noexcept {
   fault_at(Failpoint::ask);
   request.streams = streams.plan;
   Queued item{request, std::move(along), std::move(streams)};
@@ -44,7 +46,11 @@ bool ControlClient::ask(Request request, OwnedFd along, StdioPlan streams) {
   // error of its own.
   if (queue_.empty() && send(item)) return true;
   if (queue_.size() == queue_limit) return false;
-  queue_.push_back(std::move(item));
+  try {
+    queue_.emplace_back() = std::move(item);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
   return true;
 }
 

@@ -5,11 +5,10 @@
 // readable and flush() when it is writable.
 #pragma once
 
+#include "base/ring_buffer.hpp"
 #include "system/socket.hpp"
 #include "system/stdio_plan.hpp"
 #include "codec/wire.hpp"
-
-#include <deque>
 
 namespace evparallel::detail {
 
@@ -28,9 +27,9 @@ public:
 
   // Sends a request, with descriptors if there are any, or queues it if the socket is full or too
   // many descriptors are in flight.  The descriptors are copies that this process owns; they are
-  // dropped when they have been sent.  Returns false if the queue is full, too: then nothing is
-  // taken.
-  bool ask(Request, OwnedFd along = {}, StdioPlan streams = {});
+  // dropped when they have been sent.  Returns false if the queue is full, too, or there is no memory
+  // for it: then nothing is taken.
+  bool ask(Request, OwnedFd along = {}, StdioPlan streams = {}) noexcept;
   // Sends what is queued.  Returns true if nothing is left to send.
   bool flush();
   bool idle() const noexcept { return queue_.empty(); }
@@ -51,15 +50,15 @@ public:
 
 private:
   struct Queued {
-    Request request;
-    OwnedFd along;
-    StdioPlan streams;
+    Request request{};
+    OwnedFd along{};
+    StdioPlan streams{};
   };
   // True: it has left, or never will.
   bool send(Queued&) noexcept;
 
   OwnedFd control_;
-  std::deque<Queued> queue_;
+  RingBuffer<Queued> queue_;
   IoResult flow_ = IoResult::done;  // of the last attempt
   std::uint64_t seen_ = 0;          // exits received
   bool ended_ = false;

@@ -6,6 +6,7 @@
 #include "system/process_lock.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace evparallel::detail {
 
@@ -94,7 +95,13 @@ void Replicas::stop_here() noexcept {
     place.process->stop();
     if (place.successor) place.successor->stop();
   }
-  publish();
+  try {
+    publish();
+  } catch (const std::bad_alloc&) {  // other Reactors need to know that it is stopped, and no more
+    const ProcessLock lock;
+    open_->stopped = true;
+    ++open_->version;
+  }
 }
 
 // ---- the loss of a process ----

@@ -3,6 +3,7 @@
 #include <evparallel/child_hooks.hpp>
 #include <evparallel/snapshot.hpp>
 
+#include "base/no_memory.hpp"
 #include "base/startup_path.hpp"
 #include "system/failpoint.hpp"
 #include "system/new_descriptor.hpp"
@@ -64,7 +65,7 @@ struct ServerArgs {
   const SnapshotOptions* options = nullptr;
 };
 
-Error no_memory() {
+Error no_shared_memory() {
   return system_error(Errc::spawn_failed, "spawn failed: there is no memory to share with children",
                       ENOMEM);
 }
@@ -123,6 +124,7 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
     throw std::logic_error("evparallel: SnapshotOptions::spares is " +
                            std::to_string(options.spares) + ", and the maximum is " +
                            std::to_string(Spares::most));
+  prepare_for_no_memory();
   SnapshotProcess::reap_abandoned();
   open_missing_standard_descriptors();
   refuse_what_is_in_the_way(options);
@@ -132,7 +134,7 @@ std::shared_ptr<Replicas> Replicas::take(const SnapshotOptions& options) {
   shared->replicas = processes;
   shared->seed = options.seed ? *options.seed : fresh_seed();
   shared->cancel_table = CancelTable::map();
-  if (!shared->cancel_table) throw no_memory();
+  if (!shared->cancel_table) throw no_shared_memory();
   shared->modules = modules_now();
   shared->out_of_memory.watch();
   std::shared_ptr<Replicas> replicas(new Replicas(shared));
@@ -158,7 +160,7 @@ std::shared_ptr<SnapshotProcess> SnapshotProcess::take(std::shared_ptr<SnapshotS
 
 void SnapshotProcess::map_own_slots() {
   rendezvous_->slots = map_slots();
-  if (!rendezvous_->slots) throw no_memory();
+  if (!rendezvous_->slots) throw no_shared_memory();
 }
 
 void SnapshotProcess::fork_server(const SnapshotOptions& options) {

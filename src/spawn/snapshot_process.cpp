@@ -3,6 +3,7 @@
 #include "spawn/snapshot_process.hpp"
 
 #include "base/names.hpp"
+#include "base/no_memory.hpp"
 #include "system/failpoint.hpp"
 #include "codec/task_frame.hpp"
 #include "spawn/known_functions.hpp"
@@ -13,6 +14,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 
 namespace evparallel::detail {
@@ -171,8 +173,14 @@ void SnapshotProcess::ask_for_child(std::uint64_t id, const std::optional<Error>
   request.group = group;
   request.seed = seed_of_child(shared_->seed, id);
   if (!ask(request, std::move(socket), std::move(streams)))
-    fail_later(
-        id, Error(Errc::overloaded, "overloaded: too many requests are waiting for the snapshot"));
+    fail_later(id,
+               error_or_no_memory(
+                   Delivery::not_sent,
+                   [] {
+                     return Error(Errc::overloaded,
+                                  "overloaded: too many requests are waiting for the snapshot");
+                   }),
+               {});
   else
     living_.find(id)->asked = !client_.ended();
 }
@@ -216,7 +224,7 @@ void SnapshotProcess::kill_if_not_started(std::uint64_t id, std::uint32_t slot,
 
 void SnapshotProcess::look_later() {
   if (!loop_ || !loop_->alive()) return;
-  loop_->defer([self = shared_from_this()] {
+  loop_->defer_or_retry(*this, [self = shared_from_this()] {
     if (self->client_) self->on_readable();
   });
 }
@@ -305,14 +313,40 @@ void SnapshotProcess::on_writable() {
 
 void SnapshotProcess::on_readable() {
   const auto keep = shared_from_this();
-  Report report{};
-  for (;;) {
-    const IoResult flow = client_.take(report);
-    if (flow == IoResult::would_block) return;
-    if (flow == IoResult::closed) return lost();
-    take_report(report);
-    if (loop_->interrupted()) return;  // the socket is still readable in the next run()
+  try {
+    if (!take_reports()) lost();
+  } catch (const std::bad_alloc&) {
+    loop_->retry_later();
   }
+}
+
+// Those that have come.  A report that cannot be handled now is kept, and handled before the others.
+// False: the socket has ended.
+bool SnapshotProcess::take_reports() {
+  for (;;) {
+    if (!report_) {
+      const IoResult flow = client_.take(report_.emplace());
+      if (flow != IoResult::done) report_.reset();
+      if (flow == IoResult::would_block) return true;
+      if (flow == IoResult::closed) return false;
+    }
+    try {
+      take_report(*report_);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (...) {
+      report_.reset();
+      throw;
+    }
+    report_.reset();
+    if (loop_->interrupted()) return true;  // the socket is still readable in the next run()
+  }
+}
+
+void SnapshotProcess::retry() {
+  const auto keep = shared_from_this();
+  if (client_) on_readable();
+  report_failures();
 }
 
 ExitStatus status_of(const Report& report) {
@@ -364,10 +398,12 @@ void SnapshotProcess::take_report(const Report& report) {
         loop_->call([&] { listener->on_spawned(child->pid, report.slot); });
       break;
     case ReportKind::failed:
-      exit_report(report.id,
-                  {std::nullopt,
-                   system_error(Errc::spawn_failed,
-                                "spawn failed: the snapshot could not fork a child", report.code)});
+      exit_report(report.id, {std::nullopt, error_or_no_memory(Delivery::not_sent, [&report] {
+                                return system_error(
+                                    Errc::spawn_failed,
+                                    "spawn failed: the snapshot could not fork a child",
+                                    report.code);
+                              })});
       break;
     case ReportKind::exited: {
       ExitStatus status = status_of(report);
@@ -385,6 +421,7 @@ void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
   report_spawned(id);
   SpawnRecord* const child = living_.find(id);
   if (!child) return;
+  if (child->listener) child->listener->prepare_for_outcome();
   end_limit_of_start(*child);
   SpawnObserver* const listener = child->listener;
   const bool spare = child->spare;
@@ -395,11 +432,29 @@ void SnapshotProcess::exit_report(std::uint64_t id, const SpawnOutcome& word) {
 
 // The child's end of the data socket is kept until then.  Otherwise each write to the other end
 // would fail, and each call would ask for a child again, with two more descriptors.
-void SnapshotProcess::fail_later(std::uint64_t id, Error error, OwnedFd socket) {
-  loop_->defer(
-      [self = shared_from_this(), id, error = std::move(error), socket = std::move(socket)] {
-        self->exit_report(id, {std::nullopt, error});
-      });
+// Fails: std::bad_alloc, and the spawn is forgotten.
+void SnapshotProcess::fail_later(std::uint64_t id, const Error& error, OwnedFd socket) {
+  try {
+    failures_.push_back({id, error, std::move(socket)});
+  } catch (...) {
+    living_.erase(id);
+    throw;
+  }
+  loop_->defer_or_retry(*this, [self = shared_from_this()] { self->report_failures(); });
+}
+
+void SnapshotProcess::report_failures() {
+  try {
+    while (!failures_.empty()) {
+      exit_report(failures_.front().id, {std::nullopt, failures_.front().error});
+      failures_.erase(failures_.begin());
+      if (loop_->interrupted()) break;
+    }
+  } catch (const std::bad_alloc&) {
+    return loop_->retry_later();
+  }
+  if (!failures_.empty())
+    loop_->defer_or_retry(*this, [self = shared_from_this()] { self->report_failures(); });
 }
 
 }  // namespace evparallel::detail

@@ -81,6 +81,8 @@ struct SpawnOutcome {
 class SpawnObserver {
 public:
   virtual void on_spawned(pid_t, std::uint32_t slot) = 0;
+  // Takes the memory that on_outcome() needs.  Fails: std::bad_alloc.
+  virtual void prepare_for_outcome() = 0;
   virtual void on_outcome(const SpawnOutcome&) = 0;
   // Options::start_timeout and Options::grace of the child.
   struct StartLimit {
@@ -205,10 +207,15 @@ private:
   enum class State { unconnected, connected, stopped, lost };
 
   SnapshotProcess(std::shared_ptr<SnapshotShared> shared, std::shared_ptr<Rendezvous> rendezvous)
-      : shared_(std::move(shared)), rendezvous_(std::move(rendezvous)) {}
+      : shared_(std::move(shared)), rendezvous_(std::move(rendezvous)) {
+    reserve_abandoned();
+  }
+  static void reserve_abandoned();
+  void end() noexcept;
   explicit SnapshotProcess(std::shared_ptr<SnapshotShared> shared)
       : SnapshotProcess(std::move(shared), std::make_shared<Rendezvous>()) {}
   void on_loop_destroyed() noexcept override;
+  void retry() override;
   void map_own_slots();
   void fork_server(const SnapshotOptions&);
   void adopt(pid_t, OwnedFd ours);
@@ -236,13 +243,14 @@ private:
   void on_writable();
   void wait_to_send();
   pid_t number_here(pid_t) const noexcept;
+  bool take_reports();
   void take_report(const Report&);
   void lost();
   Error why_lost() const;
   void inform_observer();
   bool wait_for_status();
   void reap();
-  void abandon();
+  void abandon() noexcept;
   void release_rendezvous() noexcept;
   void leave() noexcept;
   void lose_children();
@@ -254,7 +262,8 @@ private:
   void check_start(SpawnRecord&, std::int64_t now);
   void check_starts_at(std::int64_t);
   void end_limit_of_start(SpawnRecord&) noexcept;
-  void fail_later(std::uint64_t id, Error, OwnedFd socket = {});
+  void fail_later(std::uint64_t id, const Error&, OwnedFd socket);
+  void report_failures();
   void exit_report(std::uint64_t id, const SpawnOutcome&);
 
   // ---- spares (spare_children.cpp) ----
@@ -294,6 +303,13 @@ private:
   std::uint64_t orphans_killed_ = 0;
   bool refused_ = false;  // in a child: the snapshot has refused to accept it
   SpawnTable living_;
+  std::optional<Report> report_;  // it was read, and there was no memory to handle it
+  struct Failure {
+    std::uint64_t id;
+    Error error;
+    OwnedFd socket;  // the child's end
+  };
+  std::vector<Failure> failures_;  // spawns whose failure is still to be reported
   std::optional<Spares> spares_;
   Event refill_event_;
   Event starts_event_;

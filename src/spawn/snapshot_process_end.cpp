@@ -7,6 +7,8 @@
 
 #include <sys/wait.h>
 
+#include <atomic>
+#include <new>
 #include <vector>
 
 namespace evparallel::detail {
@@ -37,6 +39,8 @@ bool is_over(Abandoned& one) {
   return process.pid() != 0 && process.has_ended(how);
 }
 
+std::atomic<std::size_t> processes_that_exist{0};
+
 // Guarded by the ProcessLock.  Never destroyed, because objects that are destroyed last may use it.
 std::vector<Abandoned>& abandoned() {
   static auto* all = new std::vector<Abandoned>;
@@ -46,6 +50,13 @@ std::vector<Abandoned>& abandoned() {
 }  // namespace
 
 // ---- abandoned ----
+
+// Each process may have to be kept there when it is destroyed, and then there may be no memory.
+void SnapshotProcess::reserve_abandoned() {
+  const ProcessLock lock;
+  std::vector<Abandoned>& all = abandoned();
+  all.reserve(all.size() + ++processes_that_exist);
+}
 
 void SnapshotProcess::reap_abandoned() noexcept {
   const ProcessLock lock;
@@ -60,6 +71,11 @@ SnapshotShared::~SnapshotShared() {
 }
 
 SnapshotProcess::~SnapshotProcess() {
+  end();
+  --processes_that_exist;
+}
+
+void SnapshotProcess::end() noexcept {
   if (!home_.is_here()) return;
   if (joined_) leave();
   if (joined_ || role() != Role::parent || (pid() == 0 && !client_) || reaped_) return;
@@ -73,7 +89,7 @@ SnapshotProcess::~SnapshotProcess() {
   abandon();
 }
 
-void SnapshotProcess::abandon() {
+void SnapshotProcess::abandon() noexcept {
   release_rendezvous();
   {
     const ProcessLock lock;
@@ -121,6 +137,8 @@ void SnapshotProcess::on_loop_destroyed() noexcept {
   starts_event_.unset();
   starts_at_ = never;
   holds_loop_ = false;
+  report_.reset();
+  failures_.clear();
   loop_.reset();
   living_.forget_listeners();
 }
@@ -151,15 +169,24 @@ void SnapshotProcess::lost() {
 void SnapshotProcess::inform_observer() {
   const auto keep = shared_from_this();
   const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
-  if (state_ == State::lost && observer) observer->on_loss(*this);
+  if (state_ != State::lost || !observer) return;
+  try {
+    observer->on_loss(*this);
+  } catch (const std::bad_alloc&) {
+    look_again_in(std::chrono::milliseconds(1));
+  }
 }
 
 void SnapshotProcess::lose_children() {
   const Error why = why_lost();
-  for (const std::uint64_t id : living_.ids()) {
-    const SpawnRecord child = *living_.find(id);
-    if (child.pid != 0 && role() == Role::parent) survivors_.push_back(child);
+  const std::vector<std::uint64_t> ids = living_.ids();
+  if (role() == Role::parent) survivors_.reserve(survivors_.size() + ids.size());
+  for (const std::uint64_t id : ids) {
+    const SpawnRecord* const found = living_.find(id);
+    if (!found) continue;
+    const SpawnRecord child = *found;
     lose_child(child, why);
+    if (child.pid != 0 && role() == Role::parent) survivors_.push_back(child);
   }
 }
 
@@ -205,8 +232,13 @@ bool SnapshotProcess::wait_for_status() {
 void SnapshotProcess::reap() {
   constexpr int most_looks = 50;
   const auto keep = shared_from_this();
-  const bool has_ended = wait_for_status();
-  if (has_ended || ++looks_ >= most_looks) lose_children();
+  bool has_ended = false;
+  try {
+    has_ended = wait_for_status();
+    if (has_ended || ++looks_ >= most_looks) lose_children();
+  } catch (const std::bad_alloc&) {  // goes on with those that are left
+    has_ended = false;
+  }
   if (!has_ended) return reap_event_.add_in(std::chrono::milliseconds(1));
   kill_survivors();
   release_rendezvous();

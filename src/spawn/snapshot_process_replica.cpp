@@ -102,8 +102,14 @@ void SnapshotProcess::take_start(const Report& report) {
   }
   if (report.kind != ReportKind::begun) return;
   serves_ = true;
-  if (const std::shared_ptr<ReplicaObserver> observer = observer_.lock())
+  const std::shared_ptr<ReplicaObserver> observer = observer_.lock();
+  if (!observer) return;
+  try {
     observer->on_serving(*this);
+  } catch (...) {
+    serves_ = false;  // the report is handled again
+    throw;
+  }
 }
 
 Error SnapshotProcess::was_not_forked() const {
