@@ -217,9 +217,9 @@ void PoolCore::child_ended(PoolWorker& worker, const ExitStatus& status, const E
   const bool expected = worker.stage == PoolWorker::Stage::retiring;
   worker.stage = PoolWorker::Stage::ended;
   worker.lost_calls.reset();
-  worker.end->known = true;
-  worker.end->expected = expected;
-  worker.end->error = error;
+  worker.ending->known = true;
+  worker.ending->expected = expected;
+  worker.ending->error = error;
   loop_->call([&] { report_end(worker, status, error, expected); });
   for (const auto& other : workers_) {
     if (other->successor == &worker) other->successor = nullptr;
@@ -233,14 +233,14 @@ void PoolCore::after_ends() {
   if (stage_ == Stage::over) return;
   for (std::size_t i = 0; i < workers_.size();) {
     const std::shared_ptr<PoolWorker> worker = workers_[i];
-    if (!worker->end || !worker->end->known) {
+    if (!worker->ending || !worker->ending->known) {
       ++i;
       continue;
     }
     workers_.erase(workers_.begin() + static_cast<std::ptrdiff_t>(i));
-    if (worker->end->expected) continue;
+    if (worker->ending->expected) continue;
     try {
-      after_end(worker, worker->end->error);
+      after_end(worker, worker->ending->error);
     } catch (const std::bad_alloc&) {
       pump_again();
     }

@@ -132,7 +132,7 @@ void PoolCore::retry() {
     const std::shared_ptr<MapCore> map = maps_[i];
     map->retry();
   }
-  const auto has_ended = [](const auto& worker) { return worker->end && worker->end->known; };
+  const auto has_ended = [](const auto& worker) { return worker->ending && worker->ending->known; };
   if (std::any_of(workers_.begin(), workers_.end(), has_ended)) return after_ends();
   if (!pump_failed_ && !pump_deferred_) return;
   pump_deferred_ = false;

@@ -143,7 +143,7 @@ void PoolWorker::complete_later(std::unique_ptr<LateAnswer> late) noexcept {
 }
 
 void PoolWorker::prepare_for_end() {
-  if (!end) end = std::make_unique<End>();
+  if (!ending) ending = std::make_unique<End>();
 }
 
 void PoolWorker::on_started() {

@@ -92,7 +92,7 @@ public:
     bool expected = false;
     Error error = no_memory(Delivery::not_sent);
   };
-  std::unique_ptr<End> end;
+  std::unique_ptr<End> ending;
   Lazy<std::vector<std::uint64_t>> lost_calls;
 
 private:
