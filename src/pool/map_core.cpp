@@ -150,7 +150,7 @@ void MapCore::take_room() {
 
 // Pulls an item into item_.  False: there is none, or it was refused and has failed.
 bool MapCore::pull_item() {
-  take_room();
+  if (room_.size() < 2 * (under_way_ + 2)) take_room();  // an item that was refused has used some
   item_.clear();
   std::optional<Error> refused;
   bool there = false;
