@@ -340,6 +340,7 @@ void PoolCore::take_back(PoolWorker& worker, std::int64_t below) {
       enqueue(what.id, calls_.at(what.id));
     }
   }
+  worker.end_if_done();
 }
 
 // If a child is idle, it gets what waits behind a slow call of another one.

@@ -256,6 +256,7 @@ void PoolCore::give_up_chunk(PoolWorker& worker, const PoolWorker::Sent& what) {
   if (!worker.take_back_sent(what.id)) return worker.cancel_sent(what.id);
   unsend(what);
   chunks_.erase(what.id);
+  worker.end_if_done();
 }
 
 }  // namespace evparallel::detail

@@ -53,12 +53,17 @@ std::optional<PoolWorker::Sent> PoolWorker::take_sent(std::uint64_t id) {
   return taken_out;
 }
 
-std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) {
+// What cannot be taken back for lack of memory stays with the child.
+std::vector<PoolWorker::Sent> PoolWorker::take_back_all(std::int64_t below) noexcept {
   std::vector<Sent> back;
-  back.reserve(sent.size());
-  for (std::size_t i = sent.size(); i-- > 0;) {
-    const Sent one = sent[i];
-    if (one.priority < below && take_back_sent(one.id)) back.push_back(one);
+  try {
+    back.reserve(sent.size());
+    for (std::size_t i = sent.size(); i-- > 0;) {
+      const Sent one = sent[i];
+      if (one.priority < below && take_back_sent(one.id)) back.push_back(one);
+    }
+  } catch (const std::bad_alloc&) {
+    // What was taken back is returned in any case.
   }
   return back;
 }
@@ -67,7 +72,6 @@ bool PoolWorker::take_back_sent(std::uint64_t id) {
   const auto found = find_sent(id);
   if (found == sent.end() || !callee_.take_back(found->remote_id)) return false;
   sent_total -= take_sent(id)->items;
-  end_if_done();
   return true;
 }
 

@@ -37,9 +37,11 @@ public:
   // Fails: std::bad_alloc, and nothing was sent.
   void send(const Sent&, Writer& argument, std::int64_t deadline);
   // Takes back what the child has not begun, and returns it, the last one first; only what has a
-  // priority lower than `below`.
-  std::vector<Sent> take_back_all(std::int64_t below);
+  // priority lower than `below`.  end_if_done() must follow.
+  std::vector<Sent> take_back_all(std::int64_t below) noexcept;
   bool take_back_sent(std::uint64_t id);
+  // Ends a child that is retiring and has nothing left to do.
+  void end_if_done();
   // The chunk whose answer has come in part, as its id in the pool; 0: there is none.
   std::uint64_t chunk_under_way() const noexcept;
   void cancel_sent(std::uint64_t id);
@@ -97,7 +99,6 @@ public:
 
 private:
   std::vector<Sent>::iterator find_sent(std::uint64_t id);
-  void end_if_done();
   void keep_lost_call(std::uint64_t remote_id) noexcept;
   void answer(UnansweredCall&, const Error&);
   void on_result(std::uint64_t id, Reader*, const Error*);
