@@ -1557,7 +1557,7 @@ BOOST_AUTO_TEST_CASE(many_clients_are_served) {
 BOOST_AUTO_TEST_CASE(a_broken_request_disconnects_only_its_sender, *testing::guarantee("B.1")) {
   Far far;
   const Kid kid = far.spawn();
-  for (const char too_long : {0, 1}) {
+  for (const int too_long : {0, 1}) {
     kid.ask(connect_to_snapshot);
     const auto nested = static_cast<pid_t>(kid.ask(nested_spawn));
     BOOST_TEST(kid.ask(nested_junk, too_long) == 1);
