@@ -133,7 +133,7 @@ EVPARALLEL_EARLY bool FrameReader::take_header(char* to) noexcept {
   const std::size_t missing = frame_header_size - carried;
   if (missing > view_.size()) return false;
   std::memcpy(to, carry_.data() + carry_at_, carried);
-  std::memcpy(to + carried, view_.data(), missing);
+  if (missing > 0) std::memcpy(to + carried, view_.data(), missing);  // else it may be nullptr
   carry_at_ += carried;
   view_.remove_prefix(missing);
   return true;
