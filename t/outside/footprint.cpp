@@ -133,6 +133,7 @@ BOOST_AUTO_TEST_CASE(a_child_has_little_private_memory) {
   auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
   ours(std::int64_t{0}, [&](par::Result<long> r) { r.value(); });
   loop.run();
+  BOOST_TEST(testing::loop_until(loop, [&] { return ours.pid() != 0; }));
   const long floor = own_memory(plain.pid());
   BOOST_TEST(floor > 0);
   BOOST_TEST(own_memory(ours.pid()) <= floor + 36);
@@ -169,6 +170,7 @@ BOOST_AUTO_TEST_CASE(children_do_not_inherit_the_tables_of_the_snapshot) {
   auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
   ours(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
   loop.run();
+  BOOST_TEST(testing::loop_until(loop, [&] { return ours.pid() != 0; }));
   BOOST_TEST(testing::process_exists(ours.pid()));
   BOOST_TEST(not_for_forks(ours.pid()) == 0);
 }
@@ -201,6 +203,7 @@ BOOST_AUTO_TEST_CASE(cores_of_a_child_leave_out_the_tables_that_all_children_sha
   auto ours = par::run<par::RawIo, par::RawIo>(loop, page_faults);
   ours(std::int64_t{0}, [](par::Result<long> r) { r.value(); });
   loop.run();
+  BOOST_TEST(testing::loop_until(loop, [&] { return ours.pid() != 0; }));
   BOOST_TEST(testing::process_exists(ours.pid()));
   BOOST_TEST(shared_in_cores(ours.pid()) < 100);  // a few pages of the tests themselves
 }

@@ -184,8 +184,11 @@ BOOST_AUTO_TEST_CASE(a_process_takes_a_spare) {
     });
     p.send(7);
     loop.run();
-    const std::vector<std::string> expected{"start", "8", "exit"};
-    BOOST_TEST(events == expected, boost::test_tools::per_element());
+    BOOST_REQUIRE(events.size() == 3U);
+    BOOST_TEST(events[2] == "exit");
+    std::sort(events.begin(), events.begin() + 2);  // the start may be reported after the message
+    BOOST_TEST(events[0] == "8");
+    BOOST_TEST(events[1] == "start");
   }
   testing::close_abandoned();
 }
