@@ -22,8 +22,9 @@ Error no_memory(Delivery) noexcept;
 Error no_memory(const char* purpose) noexcept;
 
 // The error that `make()` returns; or the one above, if there is no memory for it.
+// Fails: as make(), except for std::bad_alloc.
 template <class Make>
-Error error_or_no_memory(Delivery delivery, Make make) noexcept {
+Error error_or_no_memory(Delivery delivery, Make make) {
   try {
     return make();
   } catch (const std::bad_alloc&) {

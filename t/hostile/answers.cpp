@@ -290,6 +290,16 @@ BOOST_AUTO_TEST_CASE(an_error_of_an_unknown_code_is_bad_message, *testing::guara
     }
 }
 
+// It ended the program.
+BOOST_AUTO_TEST_CASE(a_failure_of_an_unknown_code_is_bad_message, *testing::guarantee("A.1")) {
+  for (const int code : {0, -1, 1000})
+    for (const auto error_of : {error_of_call, error_of_pool}) {
+      const std::optional<par::Error> error = error_of(fail_the_task, code);
+      BOOST_REQUIRE(error.has_value());
+      BOOST_TEST((error->code() == par::Errc::bad_message));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_child_that_reports_its_failure_and_lives_on_is_ended_with_its_calls,
                      *testing::guarantee("A.2")) {
   for (const auto error_of : {error_of_call, error_of_pool}) {
