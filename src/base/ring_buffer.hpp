@@ -29,7 +29,7 @@ public:
   const T& front() const noexcept { return (*this)[0]; }
   T& back() noexcept { return (*this)[size_ - 1]; }
 
-  // Makes room for `more` items: the next so many emplace_back() allocate nothing.
+  // Makes room for `more` items: as many calls of emplace_back() allocate nothing.
   void reserve(std::size_t more) {
     while (elements_.size() - size_ < more) grow();
   }

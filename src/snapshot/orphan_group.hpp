@@ -10,12 +10,11 @@
 
 namespace evparallel::detail {
 
+// Requires: the object stands in zeroed memory.
 class OrphanGroup {
 public:
-  // Requires: the object stands in zeroed memory.
-
-  // Makes the group beside or below that of this process.  Returns false if that is not possible;
-  // then it is not tried again.
+  // Makes the group, below that of this process.  Returns false if that is not possible; then it is
+  // not tried again.
   bool make() noexcept;
   bool exists() const noexcept { return path_[0] != 0; }
   // Returns false if the process has ended or may not be moved.

@@ -24,7 +24,7 @@ namespace evparallel::detail {
 namespace {
 
 constexpr std::int64_t period_ms = 200;
-// What is below an orphan is captured down to so many levels at a time.
+// A scan captures the processes below an orphan down to this many levels.
 constexpr int most_levels = 64;
 
 ssize_t read_some(int fd, char* to, std::size_t size) noexcept {

@@ -41,7 +41,7 @@ private:
   void capture(pid_t, int levels) noexcept;
 
   static constexpr std::size_t dying_most = 1024;
-  // After so many scans in a row that have found new orphans there is a group.
+  // This many scans in a row must find new orphans before the group is made.
   static constexpr unsigned scans_without_group = 4;
   ChildTable* children_;
   std::int64_t due_;

@@ -42,9 +42,9 @@ for compiler in g++ clang++; do
 		name=${name#"$tmp"/}
 		! lacks_library "$file" || continue
 		case $name in examples/render.cpp) test -n "$png" || continue ;; esac
-		optimise=-fsyntax-only
-		case $name in */callbacks.cpp) optimise=$how ;; esac
-		queue $compiler -std=c++17 $(coroutine_flags "$file") ${compile#"$CXX"} $png_headers $strict $(with $compiler "$file") $optimise "$file"
+		act=-fsyntax-only
+		case $name in */callbacks.cpp) act=$how ;; esac
+		queue $compiler -std=c++17 $(coroutine_flags "$file") ${compile#"$CXX"} $png_headers $strict $(with $compiler "$file") $act "$file"
 		echo "$name by $compiler" >>"$tmp/programs"
 	done
 	for standard in c++17 c++20 c++2b; do

@@ -113,25 +113,11 @@ int claim_time(std::int64_t ns) {
   return 0;
 }
 
-// Sends its standard error past the library, with a byte that belongs to no frame.  Returns an errno, or 0.
+// Sends its standard error with a byte that belongs to no frame.  Returns an errno, or 0.
 int send_a_descriptor(int) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  char byte = 0;
-  iovec vector{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &vector;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int along = STDERR_FILENO;
-  std::memcpy(CMSG_DATA(header), &along, sizeof along);
   for (const auto& [fd, target] : testing::descriptors_of(::getpid()))
     if (fd > STDERR_FILENO && socket_type_of(fd) == SOCK_STREAM)
-      return ::sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
+      return testing::send_along(fd, {STDERR_FILENO});
   return -1;
 }
 

@@ -144,27 +144,8 @@ std::int64_t connect_so_often(int rendezvous, int count) {
 std::int64_t connect_in_name_of(pid_t pid, int rendezvous) {
   OwnedFd theirs;
   if (make_pair(PairKind::packets, nested_control, theirs) != 0) return -1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(ucred))] = {};
-  char byte = 0;
-  iovec vector{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &vector;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int along = theirs.get();
-  std::memcpy(CMSG_DATA(header), &along, sizeof along);
-  header = CMSG_NXTHDR(&message, header);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_CREDENTIALS;
-  header->cmsg_len = CMSG_LEN(sizeof(ucred));
   const ucred name{pid, ::getuid(), ::getgid()};
-  std::memcpy(CMSG_DATA(header), &name, sizeof name);
-  if (::sendmsg(rendezvous, &message, MSG_NOSIGNAL) != 1) return -2;
+  if (testing::send_along(rendezvous, {theirs.get()}, &name) != 0) return -2;
   theirs.close();
   return is_ready(nested_control.get()) && is_refused(nested_control) ? 1 : 0;
 }
@@ -174,16 +155,22 @@ bool next_nested(Report& report) {
   return receive_packet(nested_control.get(), &report, sizeof report).flow == IoResult::done;
 }
 
-std::int64_t spawn_nested() {
+// Asks for a child with this id, whose end of the data socket is nested_data.  Returns a negative number if it cannot.
+std::int64_t ask_for_nested(std::uint64_t id) {
   OwnedFd theirs;
   if (make_pair(PairKind::stream, nested_data, theirs) != 0) return -1;
   Request request{};
   request.kind = RequestKind::spawn;
   request.slot = no_slot;
-  request.id = 77;
-  if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != IoResult::done)
-    return -2;
-  theirs.close();
+  request.id = id;
+  const bool sent =
+      send_packet(nested_control.get(), &request, sizeof request, theirs.get()) == IoResult::done;
+  theirs.close();  // without the shutdown of its destructor: the child has it now
+  return sent ? 0 : -2;
+}
+
+std::int64_t spawn_nested() {
+  if (const std::int64_t failure = ask_for_nested(77)) return failure;
   Report report{};
   if (!next_nested(report) || report.kind != ReportKind::spawned || report.id != 77) return -3;
   return report.pid;
@@ -191,23 +178,14 @@ std::int64_t spawn_nested() {
 
 // Until one fails with EAGAIN.
 std::int64_t spawn_without_end() {
-  for (std::int64_t count = 0;;) {
-    OwnedFd theirs;
-    if (make_pair(PairKind::stream, nested_data, theirs) != 0) return -1;
-    Request request{};
-    request.kind = RequestKind::spawn;
-    request.slot = no_slot;
-    request.id = 100;
-    if (send_packet(nested_control.get(), &request, sizeof request, theirs.get()) != IoResult::done)
-      return -2;
-    theirs.close();
+  for (std::int64_t count = 0;; ++count) {
+    if (const std::int64_t failure = ask_for_nested(100)) return failure;
     nested_data.close();
     Report report{};
     do
       if (!next_nested(report)) return -3;
     while (report.kind == ReportKind::exited);
     if (report.kind == ReportKind::failed) return report.code == EAGAIN ? count : -4;
-    ++count;
   }
 }
 

@@ -94,24 +94,6 @@ int in_copy(F f) {
   return end_of(start_copy(f));
 }
 
-// Several descriptors in one packet, as the library never sends them.
-bool send_many(int fd, const std::vector<int>& along) {
-  char byte = 'm';
-  iovec vector{&byte, 1};
-  std::vector<char> control(CMSG_SPACE(along.size() * sizeof(int)), '\0');
-  msghdr message{};
-  message.msg_iov = &vector;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* item = CMSG_FIRSTHDR(&message);
-  item->cmsg_level = SOL_SOCKET;
-  item->cmsg_type = SCM_RIGHTS;
-  item->cmsg_len = CMSG_LEN(along.size() * sizeof(int));
-  std::memcpy(CMSG_DATA(item), along.data(), along.size() * sizeof(int));
-  return ::sendmsg(fd, &message, MSG_DONTWAIT) == 1;
-}
-
 }  // namespace
 
 // ---- pairs ----
@@ -347,7 +329,8 @@ BOOST_AUTO_TEST_CASE(no_descriptor_of_many_packets_leaks) {
   const Pair data = pair_of(PairKind::stream);
   for (const std::size_t count : {2U, 3U, 8U, 11U, 20U, 100U}) {
     const std::size_t before = testing::count_descriptors();
-    BOOST_REQUIRE(send_many(pair.one.get(), std::vector<int>(count, data.one.get())));
+    BOOST_REQUIRE(testing::send_along(pair.one.get(), std::vector<int>(count, data.one.get())) ==
+                  0);
     {
       char byte = 0;
       const Packet packet = receive_packet(pair.other.get(), &byte, 1);
@@ -454,7 +437,7 @@ BOOST_AUTO_TEST_CASE(a_socket_in_a_packet_does_not_linger, *testing::guarantee("
     {
       const Pair pair = pair_of(PairKind::packets);
       const std::vector<int> along(count, tcp.fds[0]);
-      BOOST_REQUIRE(send_many(pair.one.get(), along));
+      BOOST_REQUIRE(testing::send_along(pair.one.get(), along) == 0);
       char byte;
       const Packet packet = receive_packet(pair.other.get(), &byte, 1);
       BOOST_REQUIRE(packet.count > 0u);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -72,6 +73,31 @@ std::map<int, std::string> descriptors_of(pid_t pid) {
   }
   ::closedir(folder);
   return all;
+}
+
+int send_along(int socket, const std::vector<int>& descriptors, const ucred* sender) {
+  const std::size_t size = descriptors.size() * sizeof(int);
+  std::vector<char> control(CMSG_SPACE(size) + (sender ? CMSG_SPACE(sizeof *sender) : 0), '\0');
+  char byte = 'm';
+  iovec vector{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* item = CMSG_FIRSTHDR(&message);
+  item->cmsg_level = SOL_SOCKET;
+  item->cmsg_type = SCM_RIGHTS;
+  item->cmsg_len = CMSG_LEN(size);
+  std::memcpy(CMSG_DATA(item), descriptors.data(), size);
+  if (sender) {
+    item = CMSG_NXTHDR(&message, item);
+    item->cmsg_level = SOL_SOCKET;
+    item->cmsg_type = SCM_CREDENTIALS;
+    item->cmsg_len = CMSG_LEN(sizeof *sender);
+    std::memcpy(CMSG_DATA(item), sender, sizeof *sender);
+  }
+  return ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 ? 0 : errno;
 }
 
 Folder::Folder() {

@@ -5,6 +5,7 @@
 #include "testing.hpp"
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <map>
@@ -34,6 +35,10 @@ inline bool gone(pid_t pid, const char* file = __builtin_FILE(), int line = __bu
 
 // The open descriptors of a process by their numbers, and their targets.  Empty for a process that has ended.
 std::map<int, std::string> descriptors_of(pid_t pid);
+
+// Sends a byte with these descriptors, past the library; `sender`: the credentials to name, which root may choose.
+// Returns 0 or an errno.
+int send_along(int socket, const std::vector<int>& descriptors, const ucred* sender = nullptr);
 
 // A folder for files of the case, which is removed with all its files.
 class Folder {
